@@ -1,0 +1,9 @@
+//! lockword
+
+mod condvar;
+mod mutex;
+mod raw;
+
+pub use condvar::{Condvar, RawCondvar, WaitTimeoutResult};
+pub use mutex::*;
+pub use raw::RawLock;
