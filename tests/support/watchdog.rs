@@ -1,0 +1,151 @@
+//! Progress of the threads of a stress test, and the watchdog that reads it.
+//!
+//! A thread that waits for a lost wake-up cannot be joined: the watchdog prints what every thread
+//! was doing and ends the process.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// The exit status of a process whose watchdog saw a thread without progress.
+pub const STALLED: i32 = 101;
+
+const TICK: Duration = Duration::from_millis(20);
+
+/// What one thread is doing: written by it alone, read by the watchdog.
+#[derive(Default)]
+#[repr(align(128))]
+pub struct Slot {
+    steps: AtomicU64,
+    op: AtomicU32,
+    lock: AtomicU32,
+    done: AtomicBool,
+}
+
+impl Slot {
+    /// The thread begins operation number `op` on lock number `lock`.
+    pub fn begin(&self, op: usize, lock: usize) {
+        self.op.store(op as u32, Ordering::Relaxed);
+        self.lock.store(lock as u32, Ordering::Relaxed);
+        self.steps.store(self.steps.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// The thread has finished: it is no longer watched.
+    pub fn finish(&self) {
+        self.done.store(true, Ordering::Release);
+    }
+}
+
+/// The progress of all threads of one test.
+pub struct Progress {
+    slots: Box<[Slot]>,
+    ops: &'static [&'static str],
+}
+
+impl Progress {
+    /// Slots for `threads` threads, whose operations have the names `ops`.
+    pub fn new(threads: usize, ops: &'static [&'static str]) -> Self {
+        Progress { slots: (0..threads).map(|_| Slot::default()).collect(), ops }
+    }
+
+    /// The slot of one thread.
+    pub fn slot(&self, thread: usize) -> &Slot {
+        &self.slots[thread]
+    }
+
+    fn describe(&self, idle: &[u32]) -> String {
+        let mut text = String::new();
+        for (i, slot) in self.slots.iter().enumerate() {
+            let op = self.ops[slot.op.load(Ordering::Relaxed) as usize];
+            let lock = slot.lock.load(Ordering::Relaxed);
+            let steps = slot.steps.load(Ordering::Relaxed);
+            let since = TICK * idle[i];
+            let done = if slot.done.load(Ordering::Relaxed) { " (finished)" } else { "" };
+            let _ = writeln!(
+                text,
+                "thread {i}: {op} on lock {lock}, step {steps}, unchanged for {since:?}{done}"
+            );
+        }
+        text
+    }
+
+    /// Watches until every thread has finished. If one makes no step for `limit`, prints all
+    /// slots and then `state()`, and ends the process with [`STALLED`].
+    ///
+    /// Time is counted in ticks of this thread, so that a machine that stood still as a whole
+    /// does not look like a stuck thread.
+    pub fn watch(&self, limit: Duration, state: impl Fn() -> String) {
+        let mut seen = vec![0; self.slots.len()];
+        let mut idle = vec![0_u32; self.slots.len()];
+        loop {
+            thread::sleep(TICK);
+            let mut all_done = true;
+            for (i, slot) in self.slots.iter().enumerate() {
+                let steps = slot.steps.load(Ordering::Relaxed);
+                if slot.done.load(Ordering::Acquire) || seen[i] != steps {
+                    idle[i] = 0;
+                } else {
+                    idle[i] += 1;
+                }
+                seen[i] = steps;
+                all_done &= slot.done.load(Ordering::Acquire);
+            }
+            if all_done {
+                return;
+            }
+            if let Some(stuck) = idle.iter().position(|&ticks| TICK * ticks >= limit) {
+                eprintln!("no progress of thread {stuck} for {limit:?}");
+                eprintln!("{}{}\n{}", self.describe(&idle), state(), lobby());
+                std::process::exit(STALLED);
+            }
+        }
+    }
+}
+
+#[allow(dead_code, reason = "shadowed where the crate has a dump of its own")]
+fn __debug_lobby() -> &'static str {
+    "(the crate has no dump of its lobby)"
+}
+
+fn lobby() -> String {
+    // A glob import inside a block goes before the items outside it: this is the crate's own
+    // dump where there is one.
+    #[allow(unused_imports)]
+    use lockword::*;
+    __debug_lobby().to_string()
+}
+
+/// A small generator of random numbers, one for each thread.
+pub struct Rng(u64);
+
+impl Rng {
+    /// A generator of its own for each pair of `seed` and `stream`.
+    pub fn new(seed: u64, stream: usize) -> Self {
+        let mut rng = Rng(seed ^ (stream as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        for _ in 0..4 {
+            rng.next();
+        }
+        rng
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// A number from 0 to `n - 1`.
+    pub fn below(&mut self, n: usize) -> usize {
+        ((self.next() >> 32) * n as u64 >> 32) as usize
+    }
+}
+
+/// A number from the environment, or `default`.
+pub fn env_number(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+        Err(_) => default,
+    }
+}
