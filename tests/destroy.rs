@@ -18,9 +18,13 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex as StdMutex, PoisonError};
 use std::thread;
 use std::time::Duration;
-use support::watchdog::{Progress, Rng, env_number};
+use support::random::Rng;
+use support::setting::env_number;
+use support::watchdog::{Progress, STALLED};
 
 mod support {
+    pub mod random;
+    pub mod setting;
     pub mod watchdog;
 }
 
@@ -200,7 +204,7 @@ impl<N: Node> Heap<N> {
         let bytes = unsafe { std::slice::from_raw_parts(node, size_of::<N>()) }.to_vec();
         if bytes.iter().any(|&byte| byte != poison) {
             eprintln!("a freed node was written to: {bytes:x?}, all bytes were {poison:#x}");
-            std::process::exit(support::watchdog::STALLED);
+            std::process::exit(STALLED);
         }
         // SAFETY: as above, and dropped from the quarantine.
         unsafe { dealloc(node, Layout::new::<N>()) };

@@ -48,7 +48,7 @@ fn threads() -> usize {
 
 /// Many short critical sections on two locks by more threads than processors, and `meanwhile`.
 fn hammer(meanwhile: impl FnOnce()) {
-    const ROUNDS: usize = 20_000;
+    const ROUNDS: usize = 50_000;
     let locks = [const { Mutex::new(0_usize) }; 2];
     thread::scope(|scope| {
         for i in 0..threads() {

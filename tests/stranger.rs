@@ -12,10 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::lives::{OPS, Place};
-use support::watchdog::{Progress, Rng, env_number};
+use support::random::Rng;
+use support::setting::env_number;
+use support::watchdog::Progress;
 
 mod support {
     pub mod lives;
+    pub mod random;
+    pub mod setting;
     pub mod watchdog;
 }
 

@@ -8,10 +8,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::watchdog::{Progress, Rng, STALLED, Slot, env_number};
+use support::random::Rng;
+use support::setting::env_number;
+use support::watchdog::{Progress, STALLED, Slot};
 
 mod support {
     pub mod child;
+    pub mod random;
+    pub mod setting;
     pub mod watchdog;
 }
 

@@ -1,6 +1,7 @@
 //! One address, used as one thing after the other that parks threads on it.
 
-use crate::support::watchdog::{Rng, STALLED, Slot};
+use crate::support::random::Rng;
+use crate::support::watchdog::{STALLED, Slot};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

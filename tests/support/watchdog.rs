@@ -115,37 +115,3 @@ fn lobby() -> String {
     use lockword::*;
     __debug_lobby().to_string()
 }
-
-/// A small generator of random numbers, one for each thread.
-pub struct Rng(u64);
-
-impl Rng {
-    /// A generator of its own for each pair of `seed` and `stream`.
-    pub fn new(seed: u64, stream: usize) -> Self {
-        let mut rng = Rng(seed ^ (stream as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-        for _ in 0..4 {
-            rng.next();
-        }
-        rng
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    /// A number from 0 to `n - 1`.
-    pub fn below(&mut self, n: usize) -> usize {
-        ((self.next() >> 32) * n as u64 >> 32) as usize
-    }
-}
-
-/// A number from the environment, or `default`.
-pub fn env_number(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
-        Err(_) => default,
-    }
-}
