@@ -200,7 +200,7 @@ fn round(number: u64) {
 
     // In odd rounds a waiter is on its way at the fork; in even ones it has been and gone.
     drop(waking);
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         while locks.waking.try_lock().is_none_or(|count| *count == 0) {
             thread::yield_now();
         }

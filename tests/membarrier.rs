@@ -77,7 +77,7 @@ fn hammer(meanwhile: impl FnOnce()) {
 fn park_all(rounds: usize, meanwhile: impl Fn()) {
     for _ in 0..rounds {
         let lock = Mutex::new(0);
-        let tids: Vec<Tid> = (0..threads()).map(|_| Tid::new()).collect();
+        let tids: Vec<Tid> = (0..threads()).map(|_| Tid::default()).collect();
         thread::scope(|scope| {
             let guard = lock.lock();
             for tid in &tids {

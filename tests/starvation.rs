@@ -82,7 +82,7 @@ fn a_fair_unlock_hands_over() {
     let _alone = ALONE.lock();
     for _ in 0..100 {
         let lock = Mutex::new(());
-        let tid = support::asleep::Tid::new();
+        let tid = support::asleep::Tid::default();
         thread::scope(|scope| {
             let (go, release) = mpsc::channel::<()>();
             let guard = lock.lock();

@@ -9,11 +9,6 @@ use std::time::{Duration, Instant};
 pub struct Tid(AtomicI32);
 
 impl Tid {
-    /// No thread yet.
-    pub const fn new() -> Self {
-        Tid(AtomicI32::new(0))
-    }
-
     /// Writes down the calling thread.
     pub fn set(&self) {
         // SAFETY: gettid takes nothing and cannot fail.

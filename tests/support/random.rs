@@ -22,6 +22,6 @@ impl Rng {
 
     /// A number from 0 to `n - 1`.
     pub fn below(&mut self, n: usize) -> usize {
-        ((self.next() >> 32) * n as u64 >> 32) as usize
+        (((self.next() >> 32) * n as u64) >> 32) as usize
     }
 }
