@@ -10,7 +10,7 @@
 use lockword::{Condvar, Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::asleep::Tid;
 use support::child;
 use support::seccomp::{Refuse, refuse_membarrier};
@@ -119,10 +119,40 @@ fn ping_pong() {
     assert_eq!(turn.into_inner(), TURNS);
 }
 
+/// Without the barrier an unlocker's store may be late: a parked thread must look again and
+/// again.
+fn parked_threads_nap() {
+    let lock = Mutex::new(());
+    let tid = Tid::default();
+    thread::scope(|scope| {
+        let guard = lock.lock();
+        scope.spawn(|| {
+            tid.set();
+            drop(lock.lock());
+        });
+        tid.wait_until_asleep();
+        // Enough to tell naps from the few sleeps of a thread that starts.
+        let switches = tid.sleeps() + 20;
+        let end = Instant::now() + Duration::from_secs(5);
+        while tid.sleeps() < switches {
+            assert!(
+                Instant::now() < end,
+                "a parked thread sleeps on, though the barrier is refused"
+            );
+            thread::yield_now();
+        }
+        drop(guard);
+    });
+}
+
 fn everything() {
     hammer(|| {});
     park_all(20, || {});
     ping_pong();
+    // Where fences take the barrier's place, there is nothing to refuse.
+    if !cfg!(lockword_symmetric) {
+        parked_threads_nap();
+    }
 }
 
 #[test]

@@ -27,6 +27,16 @@ impl Tid {
         assert!(self.asleep_within(Duration::from_secs(10)), "the thread does not go to sleep");
     }
 
+    /// How often the thread has gone to sleep, 0 if it is unknown.
+    #[allow(dead_code, reason = "not every test binary counts")]
+    pub fn sleeps(&self) -> u64 {
+        let tid = self.0.load(Ordering::Acquire);
+        let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status"));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+    }
+
     /// Whether the thread tells its number and then sleeps, within the given time.
     pub fn asleep_within(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
