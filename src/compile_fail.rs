@@ -236,10 +236,10 @@ mod data_lives_inside_its_guard {}
 /// let m = lockword::ReentrantMutex::new((1, 2));
 /// ReentrantMutexGuard::map(m.lock(), |pair| &pair.0);
 /// ```
-/// ```compile_fail,E0308
+/// ```compile_fail,E0596
 /// # use lockword::ReentrantMutexGuard;
 /// let m = lockword::ReentrantMutex::new((1, 2));
-/// ReentrantMutexGuard::map(m.lock(), |pair: &mut (i32, i32)| &pair.0);
+/// ReentrantMutexGuard::map(m.lock(), |pair| &mut pair.0);
 /// ```
 ///
 /// They stay on the thread that locked, whatever the data is; the mutex itself travels.
