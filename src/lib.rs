@@ -1,5 +1,7 @@
 //! lockword
 
+#[cfg(doctest)]
+mod compile_fail;
 mod condvar;
 mod mutex;
 mod raw;

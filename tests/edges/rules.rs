@@ -20,6 +20,10 @@ const CORE: [&str; 14] = [
     "init",
 ];
 
+/// What the core as a whole is built on.
+const DEPENDENCIES: [&str; 7] =
+    ["lock_api", "parking_lot_core", "crossbeam_utils", "libc", "rustix", "windows_sys", "serde"];
+
 /// Async runtimes.
 const RUNTIMES: [&str; 14] = [
     "tokio",
@@ -69,16 +73,9 @@ fn is_in_any(path: &str, of: &[&str]) -> bool {
     of.iter().any(|of| is_in(path, of))
 }
 
-/// The crate that `path` comes from, where it comes from another one: a name that can only be
-/// a crate's, as it stands before a `::` or is imported whole.
+/// Whether `path` leads into one of the crates that lockword depends on, or may one day.
 fn is_foreign(path: &str) -> bool {
-    let first = path.split("::").next().unwrap_or_default();
-    let dependency = |name: &&str| *name == first;
-    ["lock_api", "parking_lot_core", "crossbeam_utils", "libc", "rustix", "windows_sys", "serde"]
-        .iter()
-        .chain(&RUNTIMES)
-        .chain(&ENGINES)
-        .any(|name| dependency(&name))
+    is_in_any(path, &DEPENDENCIES) || is_in_any(path, &RUNTIMES) || is_in_any(path, &ENGINES)
 }
 
 /// The forbidden edges of all `sources`, one line each.
@@ -86,10 +83,16 @@ pub fn check(sources: &[Source]) -> Vec<String> {
     let root = sources.iter().find(|source| source.file == "lib.rs");
     let mut found = vec![];
     for source in sources {
-        let paths = source.paths.iter().map(|path| through_root(path, root));
-        for path in paths {
-            if let Some(why) = forbidden(source, &path) {
-                found.push(format!("src/{}: names {path}: {why}", source.file));
+        let mut last = None;
+        // In order: what lies inside a path that is refused comes right after it.
+        for path in &source.paths {
+            if last.is_some_and(|last| is_in(path, last)) {
+                continue;
+            }
+            let path_in_crate = through_root(path, root);
+            if let Some(why) = forbidden(source, &path_in_crate) {
+                found.push(format!("src/{}: names {path_in_crate}: {why}", source.file));
+                last = Some(path);
             }
         }
         for included in &source.included {
@@ -134,7 +137,7 @@ fn forbidden(source: &Source, path: &str) -> Option<&'static str> {
     match module.as_slice() {
         ["word", ..] => {
             let elsewhere = outside("crate::primitive") && outside("crate::word");
-            (path != "crate" && elsewhere || is_foreign(path))
+            ((elsewhere && path != "crate") || is_foreign(path))
                 .then_some("word.rs stands on primitive.rs alone")
         }
         ["spin", ..] => is_in_any(path, &["crate::raw", "crate::park"])
