@@ -172,12 +172,12 @@ fn a_static_needs_no_set_up() {
 
 #[test]
 fn every_constructor_is_const() {
-    const MUTEX: Mutex<u32> = Mutex::new(3);
-    const RAW: RawLock = RawLock::new();
-    const FROM_RAW: Mutex<&str> = Mutex::from_raw(RawLock::new(), "here");
-    assert_eq!(*MUTEX.lock(), 3);
-    assert!(RAW.try_lock());
-    assert_eq!(*FROM_RAW.lock(), "here");
+    let mutex = const { Mutex::new(3) };
+    let raw = const { RawLock::new() };
+    let from_raw = const { Mutex::from_raw(RawLock::new(), "here") };
+    assert_eq!(*mutex.lock(), 3);
+    assert!(raw.try_lock());
+    assert_eq!(*from_raw.lock(), "here");
 }
 
 #[test]

@@ -60,6 +60,7 @@ fn a_guard_is_a_pointer_and_its_option_is_no_larger() {
 macro_rules! threads {
     ($($type:ty: $send:literal, $sync:literal;)*) => {$(
         const _: () = {
+            #[allow(dead_code)]
             trait Otherwise {
                 const SEND: bool = false;
                 const SYNC: bool = false;

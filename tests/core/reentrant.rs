@@ -146,9 +146,9 @@ fn a_panic_unwinds_every_level() {
 #[test]
 fn statics_default_from_and_debug() {
     static M: ReentrantMutex<u32> = ReentrantMutex::new(3);
-    const IN_CONST: ReentrantMutex<u32> = ReentrantMutex::new(4);
+    let in_const = const { ReentrantMutex::new(4) };
     assert_eq!(*M.lock() + *M.lock(), 6);
-    assert_eq!(*IN_CONST.lock(), 4);
+    assert_eq!(*in_const.lock(), 4);
     assert_eq!(format!("{M:?}"), "ReentrantMutex { data: 3 }");
     assert_eq!(format!("{:?} {}", M.lock(), M.lock()), "3 3");
     let guard = M.lock();

@@ -175,10 +175,10 @@ fn forbidden_in_cluster(module: &[&str], path: &str) -> Option<&'static str> {
         ["transports", own, ..] => {
             let inside = path.strip_prefix(transports).and_then(|rest| rest.strip_prefix("::"));
             let other = inside.is_some_and(|rest| !is_in(rest, own));
-            let above = |name: &&str| is_in(path, &format!("crate::cluster::{name}"));
+            let above = |name: &str| is_in(path, &format!("crate::cluster::{name}"));
             if other {
                 Some("one transport does not know another")
-            } else if ABOVE_TRANSPORTS.iter().any(|name| above(&name)) {
+            } else if ABOVE_TRANSPORTS.iter().any(|name| above(name)) {
                 Some("a transport does not know who uses it")
             } else {
                 None
