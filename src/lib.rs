@@ -2,6 +2,8 @@
 
 mod barrier;
 #[cfg(not(lockword_loom))]
+#[cfg(doctest)]
+mod compile_fail;
 mod condvar;
 mod duty;
 mod fork;

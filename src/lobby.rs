@@ -271,7 +271,11 @@ impl Bucket {
             return;
         }
         // ORDERING: SeqCst, the load of Dekker's protocol against p1 and p2.
-        let to = if self.waiters.load(Ordering::SeqCst) == 0 { unready & !ARMED } else { unready | READY };
+        let to = if self.waiters.load(Ordering::SeqCst) == 0 {
+            unready & !ARMED
+        } else {
+            unready | READY
+        };
         // If it fails, a parker has set READY again, and the bucket stays as it is.
         swap(hint, unready, to);
     }

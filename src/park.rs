@@ -45,7 +45,8 @@ impl Key {
     /// share a queue then, which is why a waiter's token names the object.
     #[cfg(not(target_pointer_width = "64"))]
     pub(crate) fn new(domain: Domain, addr: usize) -> Self {
-        let mixed = (addr ^ (fork::generation() as usize).rotate_right(8)).wrapping_mul(0x9E37_79B9);
+        let mixed =
+            (addr ^ (fork::generation() as usize).rotate_right(8)).wrapping_mul(0x9E37_79B9);
         Key((mixed >> (usize::BITS - 10)) * 2 + 2 + domain as usize)
     }
 }
@@ -84,7 +85,14 @@ pub(crate) unsafe fn park(
     // SAFETY: the key is ours alone (see `Key`); the callbacks neither panic nor call back, by
     // the contract of this function.
     let result = unsafe {
-        lot::park(key.0, validate, before_sleep, |_, _| on_timeout(), lot::ParkToken(token), deadline)
+        lot::park(
+            key.0,
+            validate,
+            before_sleep,
+            |_, _| on_timeout(),
+            lot::ParkToken(token),
+            deadline,
+        )
     };
     match result {
         lot::ParkResult::Unparked(lot::UnparkToken(message)) => Parked::Woken(message),
