@@ -1,9 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod barrier;
-#[cfg(not(lockword_loom))]
 #[cfg(doctest)]
 mod compile_fail;
+#[cfg(not(lockword_loom))]
 mod condvar;
 mod duty;
 mod fork;
