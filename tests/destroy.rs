@@ -247,7 +247,14 @@ fn run<N: Node>(users: usize, rounds: u64, fate: Fate) {
                 slot.finish();
             });
         }
-        scope.spawn(|| progress.watch(Duration::from_secs(10), || format!("{fate:?}")));
+        let (current, progress) = (&current, &progress);
+        let state = move || {
+            // The lock lies somewhere in the node.
+            let node = current.load(Ordering::Relaxed).addr();
+            let buckets = (0..size_of::<N>()).map(|byte| lockword::__describe(node + byte));
+            format!("{fate:?}, by byte of the node:\n{}", buckets.collect::<Vec<_>>().join("\n"))
+        };
+        scope.spawn(move || progress.watch(Duration::from_secs(10), state));
     });
     for (node, poison) in heap.quarantine.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Heap::<N>::check(node, poison);

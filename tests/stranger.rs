@@ -81,7 +81,9 @@ fn contend(rounds: usize, lock: &Mutex<u64>, stranger: impl Fn(&AtomicBool) + Sy
             })
             .collect();
         scope.spawn(move || stranger(done));
-        scope.spawn(|| progress.watch(LIMIT, || format!("held: {}", lock.is_locked())));
+        let bucket = || lockword::__describe((&raw const *lock).addr());
+        let state = move || format!("held: {}; {}", lock.is_locked(), bucket());
+        scope.spawn(move || progress.watch(LIMIT, state));
         let failed = threads.into_iter().filter_map(|thread| thread.join().err()).count();
         done.store(true, Ordering::Release);
         assert_eq!(failed, 0, "a thread failed");

@@ -4,6 +4,7 @@
 #![cfg(not(lockword_loom))]
 
 use lockword::{Condvar, Mutex, MutexGuard};
+use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -79,7 +80,14 @@ impl Hall {
     fn state(&self) -> String {
         let held = |i: &usize| self.stations[*i].tally.is_locked();
         let held: Vec<usize> = (0..LOCKS).filter(held).collect();
-        format!("held locks: {held:?}; first in use: {}", self.first.load(Ordering::Relaxed))
+        let first = self.first.load(Ordering::Relaxed);
+        let mut text = format!("held locks: {held:?}; first in use: {first}\n");
+        for i in held.into_iter().chain((0..HOT).map(|i| (first + i) % LOCKS)) {
+            let Station { tally, turn, bell } = &self.stations[i];
+            let bucket = lockword::__describe((&raw const *tally).addr());
+            let _ = writeln!(text, "lock {i}: {bucket}; {turn:?}, {bell:?}");
+        }
+        text
     }
 }
 

@@ -75,7 +75,8 @@ impl Place {
     /// What there is to say when a thread is stuck.
     pub fn state(&self) -> String {
         let life = self.life.load(Ordering::Relaxed);
-        format!("life {life}: {:?}", CYCLE[life % CYCLE.len()])
+        let bucket = lockword::__describe(self.memory.get().addr());
+        format!("life {life}: {:?}; {bucket}", CYCLE[life % CYCLE.len()])
     }
 
     /// Takes part in every life but the condvars, which are for the one who begins them.

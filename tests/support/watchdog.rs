@@ -96,22 +96,9 @@ impl Progress {
             }
             if let Some(stuck) = idle.iter().position(|&ticks| TICK * ticks >= limit) {
                 eprintln!("no progress of thread {stuck} for {limit:?}");
-                eprintln!("{}{}\n{}", self.describe(&idle), state(), lobby());
+                eprintln!("{}{}", self.describe(&idle), state());
                 std::process::exit(STALLED);
             }
         }
     }
-}
-
-#[allow(dead_code, reason = "shadowed where the crate has a dump of its own")]
-fn __debug_lobby() -> &'static str {
-    "(the crate has no dump of its lobby)"
-}
-
-fn lobby() -> String {
-    // A glob import inside a block goes before the items outside it: this is the crate's own
-    // dump where there is one.
-    #[allow(unused_imports)]
-    use lockword::*;
-    __debug_lobby().to_string()
 }
