@@ -10,6 +10,7 @@
 
 use lockword::{Condvar, Mutex};
 use std::mem::ManuallyDrop;
+use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -50,11 +51,24 @@ struct Locks {
 }
 
 /// What the child does, and how the parent reads where it stopped.
-struct Steps<'a>(&'a AtomicU32);
+struct Steps<'a> {
+    number: &'a AtomicU32,
+    stacks: Stacks,
+}
+
+/// Where the child's new threads have their stacks, and with them their thread-local data.
+#[derive(Clone, Copy)]
+enum Stacks {
+    /// On new memory.
+    New,
+    /// Where the C library likes to put them: on the stacks of the threads that the child does
+    /// not have. Queues that still hold those threads' entries are destroyed by this.
+    OfTheDead,
+}
 
 impl Steps<'_> {
     fn begin(&self, step: u32) {
-        self.0.store(step, Ordering::SeqCst);
+        self.number.store(step, Ordering::SeqCst);
     }
 }
 
@@ -108,7 +122,7 @@ fn contend(lock: &'static Mutex<u32>, steps: &Steps<'_>, step: u32) -> Result<()
     let mut guard = lock.lock();
     let before = *guard;
     let tids: &'static [Tid; NEW_THREADS] = Box::leak(Box::default());
-    let threads: Vec<_> = tids.iter().map(|tid| lock_once(lock, tid)).collect();
+    let threads: Vec<_> = tids.iter().map(|tid| lock_once(lock, tid, steps.stacks)).collect();
     steps.begin(step + 1);
     if !tids.iter().all(|tid| tid.asleep_within(Duration::from_secs(5))) {
         return Err("a new thread of the child does not park");
@@ -123,8 +137,17 @@ fn contend(lock: &'static Mutex<u32>, steps: &Steps<'_>, step: u32) -> Result<()
     if after == before + 1 + NEW_THREADS as u32 { Ok(()) } else { Err("an increment is lost") }
 }
 
-fn lock_once(lock: &'static Mutex<u32>, tid: &'static Tid) -> JoinHandle<()> {
-    thread::spawn(move || {
+fn spawn(stacks: Stacks, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let builder = match stacks {
+        // Larger than that of any thread that died: no old stack is large enough.
+        Stacks::New => thread::Builder::new().stack_size(16 << 20),
+        Stacks::OfTheDead => thread::Builder::new(),
+    };
+    builder.spawn(body).expect("a thread starts")
+}
+
+fn lock_once(lock: &'static Mutex<u32>, tid: &'static Tid, stacks: Stacks) -> JoinHandle<()> {
+    spawn(stacks, move || {
         tid.set();
         *lock.lock() += 1;
     })
@@ -133,7 +156,7 @@ fn lock_once(lock: &'static Mutex<u32>, tid: &'static Tid) -> JoinHandle<()> {
 /// A new thread waits on the condvar on which a thread of the parent waits.
 fn converse(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
     let tid: &'static Tid = Box::leak(Box::default());
-    let waiter = wait_once(locks, tid);
+    let waiter = wait_once(locks, tid, steps.stacks);
     if !tid.asleep_within(Duration::from_secs(5)) {
         return Err("a new thread of the child does not wait");
     }
@@ -144,8 +167,8 @@ fn converse(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str
     waiter.join().map_err(|_| "a new thread of the child failed")
 }
 
-fn wait_once(locks: &'static Locks, tid: &'static Tid) -> JoinHandle<()> {
-    thread::spawn(move || {
+fn wait_once(locks: &'static Locks, tid: &'static Tid, stacks: Stacks) -> JoinHandle<()> {
+    spawn(stacks, move || {
         let mut condition = locks.condition.lock();
         tid.set();
         locks.condvar.wait_while(&mut condition, |condition| !*condition);
@@ -163,13 +186,16 @@ fn hold(locks: &'static Locks, ready: Sender<()>, go: Receiver<()>) -> JoinHandl
     })
 }
 
-fn round(number: u64) {
+fn round(number: u64, stacks: Stacks) {
+    // The parent's own threads, whose stacks the child may use again.
+    const PARENT: Stacks = Stacks::OfTheDead;
     let locks: &'static Locks = Box::leak(Box::default());
     let tids: &'static [Tid; 5] = Box::leak(Box::default());
 
     // A history of parking on `veteran`, over at the fork.
     let guard = locks.veteran.lock();
-    let earlier: Vec<_> = tids[..2].iter().map(|tid| lock_once(&locks.veteran, tid)).collect();
+    let earlier: Vec<_> =
+        tids[..2].iter().map(|tid| lock_once(&locks.veteran, tid, PARENT)).collect();
     tids[..2].iter().for_each(Tid::wait_until_asleep);
     drop(guard);
     earlier.into_iter().for_each(|thread| thread.join().unwrap());
@@ -185,11 +211,11 @@ fn round(number: u64) {
     let parked = ManuallyDrop::new(locks.parked.lock());
     let waking = locks.waking.lock();
     let waiters = [
-        lock_once(&locks.hogged, &tids[0]),
-        lock_once(&locks.parked, &tids[1]),
-        lock_once(&locks.waking, &tids[2]),
-        lock_once(&locks.held, &tids[3]),
-        wait_once(locks, &tids[4]),
+        lock_once(&locks.hogged, &tids[0], PARENT),
+        lock_once(&locks.parked, &tids[1], PARENT),
+        lock_once(&locks.waking, &tids[2], PARENT),
+        lock_once(&locks.held, &tids[3], PARENT),
+        wait_once(locks, &tids[4], PARENT),
     ];
     tids.iter().for_each(Tid::wait_until_asleep);
     // The waiter of the hog's lock must have waited for long: what counts is the time itself.
@@ -206,7 +232,7 @@ fn round(number: u64) {
         }
     }
 
-    let forked = Forked::start(|steps| child(locks, &Steps(steps)));
+    let forked = Forked::start(|number| child(locks, &Steps { number, stacks }));
     forked.expect_success(Duration::from_secs(10));
 
     // The parent goes on, unharmed.
@@ -232,9 +258,22 @@ fn join_all(threads: impl Iterator<Item = JoinHandle<()>>) {
     }
 }
 
+/// One test at a time: a thread of another test might be in the middle of something at the fork.
+static ALONE: StdMutex<()> = StdMutex::new(());
+
+fn rounds(stacks: Stacks) {
+    let _alone = ALONE.lock();
+    for number in 0..env_number("LOCKWORD_FORK_ROUNDS", 200) {
+        round(number, stacks);
+    }
+}
+
 #[test]
 fn locks_survive_a_fork() {
-    for number in 0..env_number("LOCKWORD_FORK_ROUNDS", 200) {
-        round(number);
-    }
+    rounds(Stacks::New);
+}
+
+#[test]
+fn locks_survive_a_fork_and_new_threads_on_old_stacks() {
+    rounds(Stacks::OfTheDead);
 }
