@@ -287,6 +287,12 @@ impl Bucket {
         self.waiters.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Whether nobody waits here, and nothing says otherwise.
+    #[cfg(all(test, lockword_loom))]
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.seems_busy() && !self.has_heirs() && self.duty.is_open()
+    }
+
     /// Whether anybody seems to wait: advice.
     pub(crate) fn seems_busy(&self) -> bool {
         self.waiters.load(Ordering::Relaxed) != 0
@@ -351,7 +357,6 @@ pub(crate) fn forget() {
 }
 
 /// The state of the bucket of `addr`, for the message of a test that hangs.
-#[cfg(not(lockword_loom))]
 pub(crate) fn describe(addr: usize) -> String {
     let bucket = bucket(addr);
     let hint = LOBBY.hints.0[index(addr)].load(Ordering::Relaxed);

@@ -68,7 +68,14 @@ impl Model {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = self.preemptions;
         builder.max_branches = 10_000;
-        builder.check(body);
+        builder.check(move || {
+            // Before any thread is started: loom does not look for races with the first use of
+            // a lazy static, and would miss every interleaving in which that use comes later.
+            crate::lobby::bucket(0);
+            crate::park::begin();
+            crate::primitive::model_time::is_up();
+            body();
+        });
         set_no_light(false);
         for place in self.must_reach {
             assert!(take_reached(*place) > 0, "the model never came by {place:?}");
@@ -87,6 +94,10 @@ impl Guarded {
         Arc::new(Guarded { lock: RawLock::new(), number: UnsafeCell::new(0) })
     }
 
+    fn addr(&self) -> usize {
+        core::ptr::from_ref(&self.lock).addr()
+    }
+
     /// Adds one. The caller holds the lock.
     fn add(&self) {
         // SAFETY: the lock is held; loom checks that it excludes others.
@@ -100,9 +111,10 @@ impl Guarded {
         unsafe { self.lock.unlock() };
     }
 
-    /// The number, at the end: also checks that the lock was left free.
+    /// The number, at the end: also checks that nothing was left behind.
     fn total(&self) -> u32 {
         assert!(self.lock.try_lock(), "the lock was left held");
+        assert!(crate::lobby::bucket(self.addr()).is_idle(), "a count or the duty was left behind");
         // SAFETY: the lock is held.
         self.number.with(|n| unsafe { *n })
     }

@@ -12,7 +12,9 @@ use crate::fork;
 cfg_select! {
     lockword_loom => {
         mod model;
-        pub(crate) use model::{expire, park, unpark};
+        #[cfg(test)]
+        pub(crate) use model::{begin, expire};
+        pub(crate) use model::{park, unpark};
     }
     _ => {
         mod lot;

@@ -6,7 +6,7 @@ use loom::thread;
 
 #[test]
 fn two_threads_two_rounds() {
-    Model::exhaustive().must_reach(&[Place::Parked]).check(|| {
+    Model::bounded(5).must_reach(&[Place::Parked]).check(|| {
         let guarded = Guarded::new();
         let other = guarded.clone();
         let other = thread::spawn(move || {

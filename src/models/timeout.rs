@@ -41,7 +41,7 @@ fn timeout_races_wake_up() {
 /// and must not be forgotten.
 #[test]
 fn duty_passes_on_at_a_timeout() {
-    Model::bounded(3).must_reach(&[Place::Parked, Place::TimedOut, Place::PassedOn]).check(|| {
+    Model::bounded(2).must_reach(&[Place::Parked, Place::TimedOut, Place::PassedOn]).check(|| {
         let guarded = Guarded::new();
         guarded.lock.lock();
         let patient = guarded.clone();

@@ -101,3 +101,8 @@ pub(crate) fn expire() {
         entry.bed.alarm.notify_one();
     }
 }
+
+/// Makes the queues of this execution.
+pub(crate) fn begin() {
+    drop(QUEUES.lock().unwrap());
+}
