@@ -1,0 +1,240 @@
+//! Fork: the child has the locks of its parent, but none of the threads that wait for them.
+//!
+//! What a lock can promise after a fork, it must: one that is free at the fork works, and so does
+//! one that the forking thread holds, whoever waited for it in the parent; the new threads of the
+//! child wake each other; the parent notices nothing.
+//!
+//! Linux only: the test must know when a thread sleeps. Under ThreadSanitizer it needs
+//! `TSAN_OPTIONS=die_after_fork=0`, since the child starts threads.
+#![cfg(all(not(lockword_loom), target_os = "linux"))]
+
+use lockword::{Condvar, Mutex};
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use support::asleep::Tid;
+use support::forked::Forked;
+use support::setting::env_number;
+
+mod support {
+    pub mod asleep;
+    pub mod forked;
+    pub mod setting;
+}
+
+/// How many threads the child starts.
+const NEW_THREADS: usize = 3;
+/// For how long the waiter of the hog's lock has waited at the fork: it is starving by then.
+const STARVING: Duration = Duration::from_millis(3);
+
+/// The locks of one round. They live as long as the process: a forked child still has them.
+#[derive(Default)]
+struct Locks {
+    /// Held at the fork by a thread that the child does not have.
+    held: Mutex<u32>,
+    /// Held at the fork by the forking thread; another thread is parked on it.
+    parked: Mutex<u32>,
+    /// Held at the fork by the forking thread; another is parked on it, and starving.
+    hogged: Mutex<u32>,
+    /// Free at the fork; threads have parked on it before.
+    veteran: Mutex<u32>,
+    /// Just released by the forking thread: a waiter is awake, or on its way.
+    waking: Mutex<u32>,
+    /// Nobody has touched it.
+    fresh: Mutex<u32>,
+    /// A thread waits on it at the fork.
+    condvar: Condvar,
+    condition: Mutex<bool>,
+}
+
+/// What the child does, and how the parent reads where it stopped.
+struct Steps<'a>(&'a AtomicU32);
+
+impl Steps<'_> {
+    fn begin(&self, step: u32) {
+        self.0.store(step, Ordering::SeqCst);
+    }
+}
+
+/// The child: returns an error rather than panic, since it is a fork of a test harness.
+fn child(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
+    steps.begin(1);
+    let fresh = locks.fresh.try_lock().ok_or("a lock that nobody ever held is held")?;
+    drop(fresh);
+    contend(&locks.fresh, steps, 10)?;
+
+    steps.begin(2);
+    drop(locks.veteran.try_lock().ok_or("a lock that was free at the fork is held")?);
+    contend(&locks.veteran, steps, 20)?;
+
+    for (lock, step) in [(&locks.parked, 30), (&locks.hogged, 40)] {
+        steps.begin(step);
+        if lock.try_lock().is_some() {
+            return Err("a lock that the forking thread holds is free in the child");
+        }
+        // The guard of the parent's stack is never dropped here, see `round`.
+        // SAFETY: the forking thread, which goes on as this one, holds the lock.
+        unsafe { lock.force_unlock(lock_api::GuardSend::new()) };
+        let free = lock.try_lock().ok_or("handed over to a thread that does not exist")?;
+        drop(free);
+        contend(lock, steps, step + 1)?;
+    }
+
+    steps.begin(50);
+    if locks.held.try_lock().is_some() {
+        return Err("a lock that another thread held at the fork is free in the child");
+    }
+    if locks.held.try_lock_for(Duration::from_millis(2)).is_some() {
+        return Err("a lock that nobody released was acquired");
+    }
+
+    // Its waiter may have had the lock at the fork, or have had it handed over: then it stays
+    // held. If it is free, it works.
+    steps.begin(60);
+    if let Some(guard) = locks.waking.try_lock() {
+        drop(guard);
+        contend(&locks.waking, steps, 61)?;
+    }
+
+    steps.begin(70);
+    converse(locks, steps)
+}
+
+/// New threads park on `lock`, which the caller holds: each must have it in turn.
+fn contend(lock: &'static Mutex<u32>, steps: &Steps<'_>, step: u32) -> Result<(), &'static str> {
+    steps.begin(step);
+    let mut guard = lock.lock();
+    let before = *guard;
+    let tids: &'static [Tid; NEW_THREADS] = Box::leak(Box::default());
+    let threads: Vec<_> = tids.iter().map(|tid| lock_once(lock, tid)).collect();
+    steps.begin(step + 1);
+    if !tids.iter().all(|tid| tid.asleep_within(Duration::from_secs(5))) {
+        return Err("a new thread of the child does not park");
+    }
+    steps.begin(step + 2);
+    *guard += 1;
+    drop(guard);
+    for thread in threads {
+        thread.join().map_err(|_| "a new thread of the child failed")?;
+    }
+    let after = *lock.lock();
+    if after == before + 1 + NEW_THREADS as u32 { Ok(()) } else { Err("an increment is lost") }
+}
+
+fn lock_once(lock: &'static Mutex<u32>, tid: &'static Tid) -> JoinHandle<()> {
+    thread::spawn(move || {
+        tid.set();
+        *lock.lock() += 1;
+    })
+}
+
+/// A new thread waits on the condvar on which a thread of the parent waits.
+fn converse(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
+    let tid: &'static Tid = Box::leak(Box::default());
+    let waiter = wait_once(locks, tid);
+    if !tid.asleep_within(Duration::from_secs(5)) {
+        return Err("a new thread of the child does not wait");
+    }
+    steps.begin(71);
+    *locks.condition.lock() = true;
+    locks.condvar.notify_all();
+    steps.begin(72);
+    waiter.join().map_err(|_| "a new thread of the child failed")
+}
+
+fn wait_once(locks: &'static Locks, tid: &'static Tid) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut condition = locks.condition.lock();
+        tid.set();
+        locks.condvar.wait_while(&mut condition, |condition| !*condition);
+    })
+}
+
+/// The thread that holds `held` until it is told to let go.
+fn hold(locks: &'static Locks, ready: Sender<()>, go: Receiver<()>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut guard = locks.held.lock();
+        *guard += 1;
+        ready.send(()).expect("the test waits");
+        // Ends with an error when the test has failed: nothing to wait for then.
+        let _ = go.recv();
+    })
+}
+
+fn round(number: u64) {
+    let locks: &'static Locks = Box::leak(Box::default());
+    let tids: &'static [Tid; 5] = Box::leak(Box::default());
+
+    // A history of parking on `veteran`, over at the fork.
+    let guard = locks.veteran.lock();
+    let earlier: Vec<_> = tids[..2].iter().map(|tid| lock_once(&locks.veteran, tid)).collect();
+    tids[..2].iter().for_each(Tid::wait_until_asleep);
+    drop(guard);
+    earlier.into_iter().for_each(|thread| thread.join().unwrap());
+    tids[..2].iter().for_each(Tid::clear);
+
+    let (ready, is_ready) = channel();
+    let (go, may_go) = channel();
+    let holder = hold(locks, ready, may_go);
+    is_ready.recv().expect("the holder lives");
+
+    // The guards must not be dropped in the child, where `child` unlocks in its own way.
+    let hogged = ManuallyDrop::new(locks.hogged.lock());
+    let parked = ManuallyDrop::new(locks.parked.lock());
+    let waking = locks.waking.lock();
+    let waiters = [
+        lock_once(&locks.hogged, &tids[0]),
+        lock_once(&locks.parked, &tids[1]),
+        lock_once(&locks.waking, &tids[2]),
+        lock_once(&locks.held, &tids[3]),
+        wait_once(locks, &tids[4]),
+    ];
+    tids.iter().for_each(Tid::wait_until_asleep);
+    // The waiter of the hog's lock must have waited for long: what counts is the time itself.
+    let asleep = Instant::now();
+    while asleep.elapsed() < STARVING {
+        thread::yield_now();
+    }
+
+    // In odd rounds a waiter is on its way at the fork; in even ones it has been and gone.
+    drop(waking);
+    if number.is_multiple_of(2) {
+        while locks.waking.try_lock().is_none_or(|count| *count == 0) {
+            thread::yield_now();
+        }
+    }
+
+    let forked = Forked::start(|steps| child(locks, &Steps(steps)));
+    forked.expect_success(Duration::from_secs(10));
+
+    // The parent goes on, unharmed.
+    drop(ManuallyDrop::into_inner(parked));
+    drop(ManuallyDrop::into_inner(hogged));
+    *locks.condition.lock() = true;
+    locks.condvar.notify_all();
+    go.send(()).expect("the holder lives");
+    join_all(waiters.into_iter().chain([holder]));
+    let counts = [&locks.hogged, &locks.parked, &locks.waking, &locks.held, &locks.veteran];
+    assert_eq!(counts.map(|lock| *lock.lock()), [1, 1, 1, 2, 2]);
+}
+
+/// Joins the threads, or panics when one of them waits for ever.
+fn join_all(threads: impl Iterator<Item = JoinHandle<()>>) {
+    let end = Instant::now() + Duration::from_secs(10);
+    for (i, thread) in threads.enumerate() {
+        while !thread.is_finished() {
+            assert!(Instant::now() < end, "thread {i} of the parent is not woken after the fork");
+            thread::yield_now();
+        }
+        thread.join().expect("no thread of the parent fails");
+    }
+}
+
+#[test]
+fn locks_survive_a_fork() {
+    for number in 0..env_number("LOCKWORD_FORK_ROUNDS", 200) {
+        round(number);
+    }
+}

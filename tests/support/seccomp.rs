@@ -1,0 +1,66 @@
+//! Makes the kernel refuse `membarrier` to this process, as a sandbox would.
+
+use std::io;
+
+/// Which calls of `membarrier` are refused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Refuse {
+    /// Every call.
+    All,
+    /// Only the barrier itself; to ask and to register still work.
+    Barrier,
+}
+
+const PRIVATE_EXPEDITED: u32 = 1 << 3;
+
+/// From now on, `membarrier` fails with `errno` in every thread of this process.
+pub fn refuse_membarrier(refuse: Refuse, errno: i32) {
+    let statement = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
+    let jump_unless_equal =
+        |k, jf| libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ) as u16, jt: 0, jf, k };
+    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+
+    // `struct seccomp_data`: the number of the call at 0, the low half of its first argument at
+    // 16 (both targets of this test are little-endian).
+    let mut filter = vec![statement(load, 0)];
+    match refuse {
+        Refuse::All => filter.push(jump_unless_equal(libc::SYS_membarrier as u32, 1)),
+        Refuse::Barrier => filter.extend([
+            jump_unless_equal(libc::SYS_membarrier as u32, 3),
+            statement(load, 16),
+            jump_unless_equal(PRIVATE_EXPEDITED, 1),
+        ]),
+    }
+    filter.push(statement(answer, libc::SECCOMP_RET_ERRNO | errno as u32));
+    filter.push(statement(answer, libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+
+    // SAFETY: takes numbers only.
+    let ret = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    assert_eq!(ret, 0, "no_new_privs: {}", io::Error::last_os_error());
+    // SAFETY: the program and its filter live until the call returns; the kernel copies them.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_TSYNC,
+            &raw const program,
+        )
+    };
+    assert_eq!(ret, 0, "seccomp: {}", io::Error::last_os_error());
+
+    assert_eq!(membarrier(PRIVATE_EXPEDITED), errno, "the filter is not in force");
+    if refuse == Refuse::All {
+        assert_eq!(membarrier(0), errno, "the filter is not in force");
+    }
+}
+
+/// The error number of a call of `membarrier`, 0 if it succeeds.
+fn membarrier(command: u32) -> i32 {
+    // SAFETY: membarrier changes no memory of the caller.
+    match unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) } {
+        -1 => io::Error::last_os_error().raw_os_error().unwrap_or(-1),
+        _ => 0,
+    }
+}
