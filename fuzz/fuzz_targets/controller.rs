@@ -231,12 +231,9 @@ impl Controller<'_> {
 
     /// Frees every lock, ends every wait, and has every actor leave the run.
     fn finish(&mut self) {
-        loop {
+        while !self.model.at_rest() {
             for lock in (0..LOCKS).rev() {
                 self.free(lock);
-            }
-            if self.model.actors == [Activity::Idle; ACTORS] {
-                break;
             }
         }
         for n in 0..LOCKS {

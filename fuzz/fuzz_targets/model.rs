@@ -106,6 +106,12 @@ impl Model {
         }
     }
 
+    /// Nobody holds a lock, or does anything.
+    pub fn at_rest(&self) -> bool {
+        self.actors == [Activity::Idle; ACTORS]
+            && self.locks.iter().all(|lock| lock.owner == Owner::Free)
+    }
+
     /// Someone waits for `lock` without a timeout, and not on its condition variable.
     pub fn someone_locking(&self, lock: usize) -> bool {
         self.actors.contains(&Activity::Locking(lock))
