@@ -231,7 +231,11 @@ impl Controller<'_> {
 
     /// Frees every lock, ends every wait, and has every actor leave the run.
     fn finish(&mut self) {
+        let end = Instant::now() + PATIENCE;
         while !self.model.at_rest() {
+            if Instant::now() > end {
+                self.check(Err("the run does not come to rest".into()));
+            }
             for lock in (0..LOCKS).rev() {
                 self.free(lock);
             }
@@ -267,7 +271,8 @@ impl Controller<'_> {
                     self.join(actor);
                 }
             }
-            Owner::Actor(_) => return,
+            // It waits, for another lock or for a timeout.
+            Owner::Actor(actor) => return self.join(actor),
         }
         self.settle();
     }
