@@ -20,6 +20,15 @@ with_flags() {
     CARGO_TARGET_DIR=target/$folder RUSTFLAGS=$flags RUSTDOCFLAGS=$flags "$@"
 }
 
+# Fails if the arguments, which are those of `cargo test`, select no test at all: a filter that
+# matches nothing passes otherwise.
+some_tests() {
+    "$@" -- --list | grep --quiet ': test$' || {
+        echo "no test is selected by: $*" >&2
+        return 1
+    }
+}
+
 # The first command in a ```sh block of the README that begins with these words.
 readme_command() {
     awk -v words="$1" '
@@ -80,10 +89,11 @@ step_symmetric() {
 
 # The models; one that takes more than 60 s fails.
 step_loom() {
+    local models=(with_flags loom "--cfg lockword_loom" cargo test --release --lib)
+    some_tests "${models[@]}"
     RUST_TEST_TIME_UNIT=60000,60000 \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="env RUSTC_BOOTSTRAP=1" \
-        with_flags loom "--cfg lockword_loom" \
-        cargo test --release --lib -- -Zunstable-options --report-time --ensure-time
+        "${models[@]}" -- -Zunstable-options --report-time --ensure-time
 }
 
 # Weakens the algorithm in every place, and expects each time that a model or a test fails.
@@ -93,6 +103,7 @@ step_mutants() {
 
 # Store buffering on the machine itself, with the barrier and (the control) without.
 step_litmus() {
+    some_tests cargo test --release --lib litmus
     cargo test --release --lib litmus -- --nocapture
 }
 
@@ -101,7 +112,7 @@ step_stress() {
 }
 
 step_destroy() {
-    LOCKWORD_DESTROY_ROUNDS=5000000 cargo test --release --test destroy
+    LOCKWORD_DESTROY_ROUNDS=3000000 cargo test --release --test destroy
 }
 
 # Every bench once, without measuring; the first is the command of the README.
@@ -117,8 +128,8 @@ step_benches() {
 SANITIZED=(--test core --test stress --test destroy)
 
 step_address_sanitizer() {
-    LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=2000000 RUSTC_BOOTSTRAP=1 \
-    CARGO_PROFILE_RELEASE_DEBUG=1 \
+    LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=1000000 RUSTC_BOOTSTRAP=1 \
+    CARGO_PROFILE_RELEASE_DEBUG=1 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
         with_flags asan -Zsanitizer=address \
         cargo test --release --target $HOST --all-features "${SANITIZED[@]}"
 }
@@ -126,7 +137,7 @@ step_address_sanitizer() {
 # Debian's Rust, so that std is instrumented too: otherwise there are false alarms.
 step_thread_sanitizer() {
     LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=300000 TSAN_OPTIONS=halt_on_error=1 \
-    CARGO_PROFILE_RELEASE_DEBUG=1 \
+    CARGO_PROFILE_RELEASE_DEBUG=1 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
         with_flags tsan -Zsanitizer=thread \
         debian_cargo test --release -Zbuild-std --target $HOST --all-features "${SANITIZED[@]}"
 }
@@ -145,5 +156,6 @@ step_targets() {
         aarch64-unknown-linux-gnu; do
         targets+=(--target "$target")
     done
-    CARGO_TARGET_DIR=target/targets debian_cargo check -Zbuild-std --all-features "${targets[@]}"
+    with_flags targets "-D warnings" \
+        debian_cargo check -Zbuild-std=std --all-features "${targets[@]}"
 }
