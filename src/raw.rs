@@ -1,25 +1,331 @@
-//! placeholder
-use std::sync::atomic::*;
+//! [`RawLock`]: try, spin, park; release, and wake if anybody waits.
+//!
+//! # The paths
+//!
+//! | path | steps |
+//! |---|---|
+//! | lock, free | one compare-exchange |
+//! | lock, held | spin for some microseconds ([`spin`](crate::spin)), then park ([`park`]), and again |
+//! | unlock, quiet | load the hint; store 0; load the hint again |
+//! | unlock, armed | hand over to whom it is due; else store 0, fence, and wake one unless somebody is awake |
+//!
+//! The hint is read *before* the store, too: while the caller holds the lock it can still hand
+//! it over, with no moment at which the word is free and a third thread could slip in. That is
+//! what makes the bound on waiting a promise and not a probability. The read *after* the store
+//! is the one that no wake-up is lost for; its proof is in [`lobby`](crate::lobby).
+//!
+//! After the store that frees it the word is not touched again: from there on the lock is only
+//! an address, and the memory may already be somebody else's.
+//!
+//! # Who looks after a free word with waiters
+//!
+//! At every moment one of these: an unlocker between its store and its wake-up; a waiter with
+//! the [duty](crate::duty); or the next holder, whose unlock comes. loom checks that
+//! (`src/models`).
+
+use crate::barrier;
+use crate::duty::{Dropped, Kind};
+use crate::lobby::{self, Bucket, Sleep};
+use crate::park::{self, Domain, Key, Parked};
+use crate::primitive::{self, Place, reach};
+use crate::queue::{self, Call, Waiter};
+use crate::spin::{Patience, Spin};
+use crate::word::LockWord;
 use std::time::{Duration, Instant};
-/// The raw lock.
-pub struct RawLock { word: AtomicU8 }
+
+/// The longest sleep where the kernel grants no `heavy()`: see [`Sleep::Nap`].
+const NAP: Duration = Duration::from_millis(4);
+
+/// The lock without data: one byte, acquired by one compare-and-swap and released by one plain
+/// store.
+///
+/// Most programs want [`Mutex`](crate::Mutex), which guards data with it. The methods of this
+/// type are those of `lock_api`'s traits; they are inherent too, so that a lock of one's own can
+/// be built on them.
+///
+/// Any thread may unlock. The lock is not reentrant: a thread that locks twice waits for ever.
+#[repr(transparent)]
+pub struct RawLock {
+    word: LockWord,
+}
+
 impl RawLock {
     /// A free lock.
-    pub const fn new() -> Self { RawLock { word: AtomicU8::new(0) } }
-    /// Locks.
-    pub fn lock(&self) { while !self.try_lock() { std::thread::yield_now() } }
-    /// Tries.
-    pub fn try_lock(&self) -> bool { self.word.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() }
-    /// Locks until.
-    pub fn try_lock_until(&self, t: Instant) -> bool { loop { if self.try_lock() { return true } if Instant::now() >= t { return false } std::thread::yield_now() } }
-    /// Locks for.
-    pub fn try_lock_for(&self, t: Duration) -> bool { match Instant::now().checked_add(t) { Some(t) => self.try_lock_until(t), None => { self.lock(); true } } }
+    #[cfg(not(lockword_loom))]
+    #[inline]
+    #[must_use]
+    pub const fn new() -> Self {
+        RawLock { word: LockWord::new() }
+    }
+
+    /// A free lock, in the model.
+    #[cfg(lockword_loom)]
+    pub(crate) fn new() -> Self {
+        RawLock { word: LockWord::new() }
+    }
+
+    /// Acquires the lock, waiting as long as it takes.
+    #[inline]
+    pub fn lock(&self) {
+        if !self.word.try_acquire() {
+            lock_slow(&self.word, None);
+        }
+    }
+
+    /// Acquires the lock if it is free. Returns whether it did; never waits.
+    #[inline]
+    #[must_use]
+    pub fn try_lock(&self) -> bool {
+        self.word.try_acquire()
+    }
+
+    /// Acquires the lock unless `deadline` passes first. Returns whether it did. A deadline in
+    /// the past makes it one try.
+    #[inline]
+    #[must_use]
+    pub fn try_lock_until(&self, deadline: Instant) -> bool {
+        self.word.try_acquire() || lock_slow(&self.word, Some(deadline))
+    }
+
+    /// Acquires the lock unless `timeout` passes first. Returns whether it did. A timeout of
+    /// zero makes it one try; one that reaches beyond what [`Instant`] can name is none.
+    #[inline]
+    #[must_use]
+    pub fn try_lock_for(&self, timeout: Duration) -> bool {
+        self.word.try_acquire() || lock_slow(&self.word, Instant::now().checked_add(timeout))
+    }
+
+    /// Whether somebody held the lock a moment ago.
+    #[inline]
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.word.is_held()
+    }
+
+    /// Releases the lock. A waiter that was passed over before is handed it; else it is free,
+    /// and a waiter is woken if there are any.
+    ///
     /// # Safety
-    /// Held.
-    pub unsafe fn unlock(&self) { self.word.store(0, Ordering::Release) }
+    /// The lock is held, and nobody else releases it for this acquisition.
+    #[inline]
+    pub unsafe fn unlock(&self) {
+        let addr = self.word.addr();
+        if lobby::is_quiet(addr) {
+            self.word.release();
+            barrier::light();
+            if lobby::is_quiet(addr) {
+                return;
+            }
+            unlock_slow(&raw const self.word, addr, Word::Released);
+        } else {
+            unlock_slow(&raw const self.word, addr, Word::Held);
+        }
+    }
+
+    /// Releases the lock fairly: whoever is parked for it, the longest waiting first, holds it
+    /// when this returns. Only if nobody is, it is free.
+    ///
+    /// Threads that still spin count as not waiting yet.
+    ///
     /// # Safety
-    /// Held.
-    pub unsafe fn unlock_fair(&self) { self.word.store(0, Ordering::Release) }
-    /// Whether held.
-    pub fn is_locked(&self) -> bool { self.word.load(Ordering::Relaxed) != 0 }
+    /// As for [`unlock`](Self::unlock).
+    #[inline]
+    pub unsafe fn unlock_fair(&self) {
+        if lobby::is_quiet(self.word.addr()) {
+            // SAFETY: the caller's promise.
+            unsafe { self.unlock() }
+        } else {
+            unlock_fair_slow(&self.word);
+        }
+    }
+
+    /// Lets the waiters have the lock for a while: `unlock_fair` and `lock`, or nothing if
+    /// nobody waits.
+    ///
+    /// # Safety
+    /// As for [`unlock`](Self::unlock); the lock is held again when this returns.
+    #[inline]
+    pub unsafe fn bump(&self) {
+        if !lobby::is_quiet(self.word.addr()) {
+            unlock_fair_slow(&self.word);
+            self.lock();
+        }
+    }
+}
+
+#[cfg(not(lockword_loom))]
+impl Default for RawLock {
+    fn default() -> Self {
+        RawLock::new()
+    }
+}
+
+impl core::fmt::Debug for RawLock {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("RawLock").field("locked", &self.is_locked()).finish()
+    }
+}
+
+/// What the caller of [`unlock_slow`] has done to the word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// Nothing: the caller still holds the lock.
+    Held,
+    /// Freed it: the pointer may dangle.
+    Released,
+}
+
+/// Acquires the lock at `word`, or gives up at `deadline`. Returns whether it acquired it.
+#[cold]
+#[inline(never)]
+fn lock_slow(word: &LockWord, deadline: Option<Instant>) -> bool {
+    let bucket = queue::bucket_of(word);
+    let waiter = Waiter::new(word, bucket);
+    // The duty that this thread has, if any.
+    let mut duty = None;
+    // Whether this thread has been in the queue: it is passed over once, and not again.
+    let mut queued = false;
+    loop {
+        if spin(word, bucket, &mut duty, queued, deadline) {
+            return true;
+        }
+        if let Some(kind) = duty.take() {
+            match bucket.duty.resign(word.addr(), kind) {
+                Dropped::Granted => {
+                    reach(Place::ResignedGranted);
+                    return true;
+                }
+                Dropped::Free => {}
+            }
+            if is_past(deadline) {
+                // The duty passes on: whoever freed the word meanwhile relied on this thread.
+                if bucket.anyone_waits(word.addr()) && !word.is_held() {
+                    reach(Place::PassedOn);
+                    queue::wake_one(word.addr(), bucket);
+                }
+                return false;
+            }
+        } else if is_past(deadline) {
+            return false;
+        }
+        match park(word, &waiter, queued, deadline) {
+            None => {}
+            Some(Call::Handed) => return true,
+            Some(Call::OnDuty) => (duty, queued) = (Some(Kind::Woken), true),
+            Some(Call::Try) => queued = true,
+            Some(Call::Stranger) => waiter.leave(),
+        }
+    }
+}
+
+/// Tries until the lock is acquired or patience is at an end. Returns whether it was acquired,
+/// in which case the duty has ended.
+fn spin(
+    word: &LockWord,
+    bucket: &Bucket,
+    duty: &mut Option<Kind>,
+    queued: bool,
+    deadline: Option<Instant>,
+) -> bool {
+    let addr = word.addr();
+    let patience = match (queued, bucket.seems_busy() && !bucket.duty.is_open()) {
+        (true, _) => Patience::Woken,
+        (false, true) => Patience::Crowded,
+        (false, false) => Patience::Newcomer,
+    };
+    let mut spin = Spin::new(addr, &bucket.pace, patience, deadline);
+    loop {
+        if !word.is_held() && word.try_acquire() {
+            if duty.take().is_some() {
+                bucket.duty.end();
+            }
+            spin.acquired();
+            return true;
+        }
+        match *duty {
+            Some(Kind::Woken) if bucket.duty.accept(addr) => {
+                reach(Place::Granted);
+                *duty = None;
+                return true;
+            }
+            None if bucket.seems_busy() && bucket.duty.volunteer(addr) => {
+                reach(Place::Duty);
+                *duty = Some(Kind::Spinner);
+            }
+            _ => {}
+        }
+        if !spin.again() {
+            return false;
+        }
+    }
+}
+
+/// Parks until called, or until the deadline (or a nap) is over, or not at all if the word is
+/// free by now: `None`. The thread is counted out of the lobby again, but for a stranger's call.
+fn park(word: &LockWord, waiter: &Waiter, queued: bool, deadline: Option<Instant>) -> Option<Call> {
+    let until = match lobby::enter(word.addr()) {
+        Sleep::Sound => deadline,
+        Sleep::Nap => {
+            let nap = Instant::now() + NAP;
+            Some(deadline.map_or(nap, |deadline| deadline.min(nap)))
+        }
+    };
+    // p3 of the proof in `lobby.rs`.
+    let validate = || {
+        let held = word.is_held();
+        if held && queued {
+            waiter.become_heir();
+        }
+        held
+    };
+    let key = Key::new(Domain::Lock, word.addr());
+    // SAFETY: the token is that of a waiter that outlives the call, as all tokens of this
+    // domain are; the callbacks neither panic nor park.
+    match unsafe { park::park(key, waiter.token(), validate, || (), || waiter.leave(), until) } {
+        Parked::Woken(message) => {
+            reach(Place::Parked);
+            Some(Call::new(message))
+        }
+        Parked::Invalid => {
+            waiter.leave();
+            None
+        }
+        Parked::TimedOut => {
+            reach(Place::TimedOut);
+            None
+        }
+    }
+}
+
+/// Unlocks where somebody may wait.
+///
+/// `word` may be read only if it is [`Word::Held`].
+#[cold]
+#[inline(never)]
+fn unlock_slow(word: *const LockWord, addr: usize, state: Word) {
+    let bucket = lobby::bucket(addr);
+    if state == Word::Held {
+        // SAFETY: the caller holds the lock, so the lock exists.
+        let word = unsafe { &*word };
+        if queue::hand_to_heir(word, bucket) || bucket.duty.grant(addr) {
+            return;
+        }
+        word.release();
+    }
+    // From here on the lock may not exist any more.
+    if bucket.anyone_waits(addr) && !bucket.duty.is_taken(addr) {
+        queue::wake_one(addr, bucket);
+    }
+}
+
+/// Hands the lock over to whoever waits, or frees it.
+#[cold]
+#[inline(never)]
+fn unlock_fair_slow(word: &LockWord) {
+    queue::hand_or_release(word, queue::bucket_of(word));
+}
+
+/// Whether there is a deadline and it is over.
+fn is_past(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(primitive::is_past)
 }

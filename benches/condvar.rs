@@ -1,0 +1,208 @@
+//! Condition variables: what a hand-shake between threads costs.
+//!
+//! ```text
+//! cargo bench --bench condvar                # all five cells, under a minute
+//! cargo bench --bench condvar -- ping-pong   # one of them
+//! ```
+//!
+//! - `ping-pong`: two threads take turns, each waking the other; time of a turn
+//! - `notify-all-4`, `notify-all-16`: one thread wakes so many at once and waits until the last
+//!   of them has been through the lock; time of a round
+//! - `queue-1x1`, `queue-4x4`: producers and consumers with a bounded queue of 16 places and a
+//!   condition variable at either end; time of an item
+//!
+//! lockword, std, parking_lot and usync take part: spin has no condition variable. Threads are
+//! not pinned, so a slice is fast or slow by where the scheduler puts them, which is what makes
+//! the intervals wide; the start of the threads counts too, a small part of `notify-all` and
+//! `queue`. Both are the same for every lock. The slices are taken round-robin over the locks;
+//! the table and the criterion report both show these samples (see `support/report.rs` for how).
+
+mod support;
+
+use std::collections::VecDeque;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Instant;
+
+use support::condvar::{CondvarFamily, Guard};
+use support::lock::Lock;
+use support::options::Options;
+use support::roster::{self, Cell, CondvarWorkload};
+use support::{system, timing};
+
+/// Rounds in full mode.
+const ROUNDS: usize = 30;
+
+/// Places in the bounded queue.
+const PLACES: usize = 16;
+
+#[derive(Clone, Copy)]
+enum Pattern {
+    PingPong,
+    NotifyAll { waiters: usize },
+    Queue { producers: usize, consumers: usize },
+}
+
+/// A pattern, repeated so many times in a slice.
+struct HandShake {
+    pattern: Pattern,
+    repeats: usize,
+}
+
+impl CondvarWorkload for HandShake {
+    /// Nanoseconds per turn, round or item.
+    type Sample = f64;
+
+    fn name(&self) -> String {
+        match self.pattern {
+            Pattern::PingPong => "ping-pong".to_owned(),
+            Pattern::NotifyAll { waiters } => format!("notify-all-{waiters}"),
+            Pattern::Queue { producers, consumers } => format!("queue-{producers}x{consumers}"),
+        }
+    }
+
+    fn run<F: CondvarFamily>(&self) -> f64 {
+        let seconds = match self.pattern {
+            Pattern::PingPong => ping_pong::<F>(self.repeats),
+            Pattern::NotifyAll { waiters } => notify_all::<F>(waiters, self.repeats),
+            Pattern::Queue { producers, consumers } => {
+                queue::<F>(producers, consumers, self.repeats)
+            }
+        };
+        seconds * 1e9 / self.repeats as f64
+    }
+}
+
+/// Waits until the data satisfies a condition.
+fn wait_until<'a, F: CondvarFamily, T: Send>(
+    condvar: &F::Condvar,
+    mut guard: Guard<'a, F, T>,
+    condition: impl Fn(&T) -> bool,
+) -> Guard<'a, F, T> {
+    while !condition(&guard) {
+        guard = F::wait::<T>(condvar, guard);
+    }
+    guard
+}
+
+/// Two threads take `turns` turns in all. Seconds.
+fn ping_pong<F: CondvarFamily>(turns: usize) -> f64 {
+    let turn = F::Mutex::<usize>::new(0);
+    let (even, odd) = (F::Condvar::default(), F::Condvar::default());
+    let start = Barrier::new(2);
+    // The thread whose turns have this parity sleeps on `own` and wakes the other.
+    let player = |parity: usize, own: &F::Condvar, other: &F::Condvar| {
+        start.wait();
+        let started = Instant::now();
+        for number in (parity..turns).step_by(2) {
+            let mut now = wait_until::<F, usize>(own, turn.lock(), |now| *now == number);
+            *now += 1;
+            drop(now);
+            F::notify_one(other);
+        }
+        started.elapsed().as_secs_f64()
+    };
+    thread::scope(|scope| {
+        let first = scope.spawn(|| player(0, &even, &odd));
+        let second = player(1, &odd, &even);
+        first.join().unwrap().max(second)
+    })
+}
+
+/// The state of `notify_all`.
+struct Broadcast {
+    round: usize,
+    through: usize,
+}
+
+/// One thread starts `rounds` rounds and waits for all waiters in each. Seconds.
+fn notify_all<F: CondvarFamily>(waiters: usize, rounds: usize) -> f64 {
+    let state = F::Mutex::<Broadcast>::new(Broadcast { round: 0, through: 0 });
+    let (begun, done) = (F::Condvar::default(), F::Condvar::default());
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..waiters {
+            scope.spawn(|| {
+                for round in 1..=rounds {
+                    let mut now = wait_until::<F, _>(&begun, state.lock(), |s| s.round == round);
+                    now.through += 1;
+                    if now.through == waiters {
+                        drop(now);
+                        F::notify_one(&done);
+                    }
+                }
+            });
+        }
+        for round in 1..=rounds {
+            let mut now = state.lock();
+            now.round = round;
+            now.through = 0;
+            drop(now);
+            F::notify_all(&begun);
+            drop(wait_until::<F, _>(&done, state.lock(), |s| s.through == waiters));
+        }
+    });
+    started.elapsed().as_secs_f64()
+}
+
+/// The producers put `items` into a bounded queue, the consumers take them out. Seconds.
+fn queue<F: CondvarFamily>(producers: usize, consumers: usize, items: usize) -> f64 {
+    let places = F::Mutex::<VecDeque<usize>>::new(VecDeque::with_capacity(PLACES));
+    let (not_empty, not_full) = (F::Condvar::default(), F::Condvar::default());
+    let start = Barrier::new(producers + consumers);
+    let share = |number: usize, of: usize| items / of + usize::from(number < items % of);
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let (places, not_empty, not_full, start) = (&places, &not_empty, &not_full, &start);
+        for number in 0..producers {
+            scope.spawn(move || {
+                start.wait();
+                for item in 0..share(number, producers) {
+                    let mut queue =
+                        wait_until::<F, _>(not_full, places.lock(), |q| q.len() < PLACES);
+                    queue.push_back(item);
+                    drop(queue);
+                    F::notify_one(not_empty);
+                }
+            });
+        }
+        for number in 0..consumers {
+            scope.spawn(move || {
+                start.wait();
+                for _ in 0..share(number, consumers) {
+                    let mut queue = wait_until::<F, _>(not_empty, places.lock(), |q| !q.is_empty());
+                    queue.pop_front();
+                    drop(queue);
+                    F::notify_one(not_full);
+                }
+            });
+        }
+    });
+    started.elapsed().as_secs_f64()
+}
+
+fn main() {
+    let options = Options::read("condvar");
+    let cell = |pattern, repeats| {
+        let repeats = if options.quick { repeats / 20 } else { repeats };
+        HandShake { pattern, repeats }
+    };
+    let cells = vec![
+        cell(Pattern::PingPong, 8_000),
+        cell(Pattern::NotifyAll { waiters: 4 }, 1_000),
+        cell(Pattern::NotifyAll { waiters: 16 }, 500),
+        cell(Pattern::Queue { producers: 1, consumers: 1 }, 30_000),
+        cell(Pattern::Queue { producers: 4, consumers: 4 }, 40_000),
+    ];
+    let cells = options.choose(cells, CondvarWorkload::name);
+    let contenders = options.enlist(roster::condvars::<HandShake>());
+    let measured: Vec<Cell<HandShake, f64>> =
+        roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
+
+    timing::publish(&options, &measured, CondvarWorkload::name);
+    if !options.list {
+        println!("\nCondition variables, ns per turn, round or item");
+        println!("{}; {} rounds\n", system::machine(), options.rounds(ROUNDS));
+        timing::print("pattern", &measured, CondvarWorkload::name);
+    }
+}

@@ -1,0 +1,234 @@
+//! Some threads, one lock: throughput, fairness and CPU time under closed-loop load.
+//!
+//! ```text
+//! cargo bench --bench contended                  # all 30 cells, about four minutes
+//! cargo bench --bench contended -- 8x100/100     # one cell: threads x inside/outside
+//! cargo bench --bench contended -- 64x           # all cells with that in their name
+//! LOCKWORD_BENCH_LOCKS=lockword,std cargo bench --bench contended
+//! ```
+//!
+//! The unit of work is a step of dependent arithmetic (`support/load.rs`); what it takes on the
+//! machine is measured first and printed. Each slice starts its threads behind a barrier, runs
+//! them for a fixed time and counts acquisitions, a thread each. The slices are taken
+//! round-robin over the locks, and over all cells before the next round begins; the table and
+//! the criterion report both show these samples (see `support/report.rs` for how).
+//!
+//! How to read the table:
+//!
+//! - *M/s*: millions of acquisitions a second, the median of the slices, with the 95 %
+//!   confidence interval of the median.
+//! - *fair*: acquisitions of the unluckiest thread over those of the luckiest. `slice` is the
+//!   median of this ratio within one slice; `sum` adds up the rounds first, thread by thread,
+//!   which is kinder to a lock that lets another thread win each time. Where they differ, each
+//!   target is judged by the one that is less kind to lockword.
+//! - *CPU ns*: CPU time of all threads per acquisition, from each thread's own CPU clock.
+//! - *lockword's lead*: lockword's throughput over the line's, paired round by round; on
+//!   lockword's own line, over the best peer that parks. That peer is in brackets if its
+//!   unluckiest thread got less than a tenth of the luckiest's: a lock that lets one thread run
+//!   alone has the throughput of no contention at all, so the cell counts for the mean only.
+
+mod support;
+
+use std::time::Duration;
+
+use support::load::{Load, Throughput, nanoseconds_a_unit};
+use support::options::Options;
+use support::report::{self, Line};
+use support::roster::{self, Cell, LOCKWORD, PARKING_LOT, STD, Series, Workload};
+use support::stats::{self, Median};
+use support::system;
+use support::table::{self, Table};
+
+type Measured = Cell<Load, Throughput>;
+
+/// Rounds in full mode.
+const ROUNDS: usize = 10;
+
+const THREADS: [usize; 5] = [2, 4, 8, 16, 64];
+
+/// Units of work (inside, outside).
+const MIXES: [(u32, u32); 6] = [(0, 0), (10, 10), (10, 100), (100, 100), (1000, 1000), (1000, 0)];
+
+/// Below this share of the luckiest thread's acquisitions, the unluckiest one is starved.
+const STARVED: f64 = 0.1;
+
+fn main() {
+    let options = Options::read("contended");
+    let mut cells = Vec::new();
+    for threads in THREADS {
+        for (inside, outside) in MIXES {
+            // Long enough for every thread to get the processor some times.
+            let slice = options.slice(Duration::from_millis(80 + 4 * threads as u64));
+            cells.push(Load { threads, inside, outside, slice });
+        }
+    }
+    let cells = options.choose(cells, Workload::name);
+    let contenders = options.enlist(roster::mutexes::<Load>());
+    let unit = nanoseconds_a_unit();
+    let measured = roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
+
+    let mut lines = Vec::new();
+    for cell in &measured {
+        for series in &cell.series {
+            let (cell, lock) = (cell.load.name(), series.lock.to_owned());
+            lines.push(Line { cell, lock, ns: series.map(Throughput::nanoseconds) });
+        }
+    }
+    report::publish(&options, &lines);
+    if !options.list {
+        println!("\nThroughput of one lock under closed-loop load");
+        println!("{}; {} rounds;", system::machine(), options.rounds(ROUNDS));
+        println!("one unit of work takes {unit:.2} ns\n");
+        print(&measured);
+        targets(&options, &measured);
+    }
+}
+
+fn print(measured: &[Measured]) {
+    let heads = [
+        "threads x in/out",
+        "lock",
+        "M/s",
+        "95 % CI",
+        "fair: slice",
+        "sum",
+        "CPU ns",
+        "lockword's lead [95 % CI]",
+        "",
+    ];
+    let mut table = Table::new(2, &heads);
+    for cell in measured {
+        for series in &cell.series {
+            let speed = stats::median(&speeds(series));
+            let cpu = stats::median(&series.map(Throughput::cpu_nanoseconds));
+            let peer = match series.lock {
+                LOCKWORD => best_parking_peer(cell),
+                _ => Some(series),
+            };
+            let note = match (series.lock, peer) {
+                (LOCKWORD, Some(peer)) if starves(peer) => format!("(best: {})", peer.lock),
+                (LOCKWORD, Some(peer)) => format!("best: {}", peer.lock),
+                _ => String::new(),
+            };
+            table.row(vec![
+                cell.load.name(),
+                series.lock.to_owned(),
+                table::figure(speed.mid),
+                table::interval(&speed),
+                format!("{:.2}", slice_fairness(series)),
+                format!("{:.2}", sum_fairness(series)),
+                table::figure(cpu.mid),
+                peer.and_then(|p| lead(cell, p.lock))
+                    .map_or_else(String::new, |l| table::ratio(&l)),
+                note,
+            ]);
+        }
+        table.gap();
+    }
+    table.print();
+}
+
+fn targets(options: &Options, measured: &[Measured]) {
+    let judge = |target: &str, value: Option<f64>, met: &dyn Fn(f64) -> bool| {
+        table::verdict(options.quick, target, value, met);
+    };
+    let (some, all) = (measured.len(), THREADS.len() * MIXES.len());
+    println!("Targets, over {some} of {all} cells:");
+    for peer in [STD, PARKING_LOT] {
+        let cells = measured.iter().filter(|cell| cell.load.outside > 0);
+        let leads = cells.filter_map(|cell| lead(cell, peer)).map(|lead| lead.mid);
+        let target = format!("throughput over {peer}, mean of cells with work outside, >= 1.15");
+        judge(&target, stats::geometric_mean(leads), &|v| v >= 1.15);
+    }
+    for peer in [STD, PARKING_LOT] {
+        let costs = measured.iter().filter_map(|cell| cpu_ratio(cell, peer));
+        let target = format!("CPU time per acquisition relative to {peer}, mean, <= 1.00");
+        judge(&target, stats::geometric_mean(costs), &|v| v <= 1.0);
+    }
+
+    // (cell, lead over the best parking peer), where that peer starves no thread.
+    let mut against_best = Vec::new();
+    let mut monopolies = Vec::new();
+    for cell in measured {
+        let Some(peer) = best_parking_peer(cell) else { continue };
+        let Some(lead) = lead(cell, peer.lock) else { continue };
+        if starves(peer) {
+            monopolies.push(format!("{} ({} {:.2})", cell.load.name(), peer.lock, lead.mid));
+        } else {
+            against_best.push((cell.load.name(), lead));
+        }
+    }
+    let worst = against_best.iter().min_by(|a, b| a.1.high.total_cmp(&b.1.high));
+    let name = worst.map_or("no cell", |(name, _)| name);
+    let target = format!("least lead over the best parking peer ({name}), CI's upper end, >= 0.90");
+    judge(&target, worst.map(|(_, lead)| lead.high), &|v| v >= 0.9);
+
+    let series = || measured.iter().filter_map(|cell| cell.of(LOCKWORD));
+    let fairness = stats::least(series().map(|s| slice_fairness(s).min(sum_fairness(s))));
+    judge("lockword's unluckiest over luckiest thread, worst cell, >= 0.10", fairness, &|v| {
+        v >= STARVED
+    });
+
+    let below: Vec<_> = against_best.iter().filter(|(_, lead)| lead.mid < 1.0).collect();
+    println!("\nCells in which lockword's median is behind the best parking peer's:");
+    for (name, lead) in &below {
+        println!("  {name:<16} {}", table::ratio(lead));
+    }
+    if below.is_empty() {
+        println!("  none");
+    }
+    println!("Cells that count for the mean only, since the best parking peer starves a thread");
+    println!("(its name, lockword's lead):");
+    println!("  {}", if monopolies.is_empty() { "none".to_owned() } else { monopolies.join(", ") });
+}
+
+fn speeds(series: &Series<Throughput>) -> Vec<f64> {
+    series.map(Throughput::millions_a_second)
+}
+
+/// The lock other than lockword with the highest throughput whose waiters go to sleep.
+fn best_parking_peer(cell: &Measured) -> Option<&Series<Throughput>> {
+    let peers = cell.series.iter().filter(|s| s.parks && s.lock != LOCKWORD);
+    let middle = |series: &&Series<Throughput>| stats::median(&speeds(series)).mid;
+    peers.max_by(|a, b| middle(a).total_cmp(&middle(b)))
+}
+
+/// lockword's throughput over a peer's.
+fn lead(cell: &Measured, peer: &str) -> Option<Median> {
+    let (lockword, peer) = (cell.of(LOCKWORD)?, cell.of(peer)?);
+    Some(stats::paired_ratio(&speeds(lockword), &speeds(peer)))
+}
+
+/// lockword's CPU time per acquisition over a peer's, where the system tells.
+fn cpu_ratio(cell: &Measured, peer: &str) -> Option<f64> {
+    let (lockword, peer) = (cell.of(LOCKWORD)?, cell.of(peer)?);
+    let cpu = |series: &Series<Throughput>| series.map(Throughput::cpu_nanoseconds);
+    let ratio = stats::paired_ratio(&cpu(lockword), &cpu(peer)).mid;
+    ratio.is_finite().then_some(ratio)
+}
+
+/// Unluckiest over luckiest thread within a slice: the median of the slices.
+fn slice_fairness(series: &Series<Throughput>) -> f64 {
+    stats::median(&series.map(|sample| unluckiest_over_luckiest(&sample.acquisitions))).mid
+}
+
+/// The same with the rounds added up first, thread by thread.
+fn sum_fairness(series: &Series<Throughput>) -> f64 {
+    let mut sums = vec![0; series.samples[0].acquisitions.len()];
+    for sample in &series.samples {
+        for (sum, count) in sums.iter_mut().zip(&sample.acquisitions) {
+            *sum += count;
+        }
+    }
+    unluckiest_over_luckiest(&sums)
+}
+
+fn unluckiest_over_luckiest(counts: &[u64]) -> f64 {
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    *least as f64 / (*most).max(1) as f64
+}
+
+/// Whether a peer starves a thread even if the rounds are added up.
+fn starves(series: &Series<Throughput>) -> bool {
+    sum_fairness(series) < STARVED
+}

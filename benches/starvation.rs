@@ -1,0 +1,155 @@
+//! Threads that hold the lock for long and re-lock at once: how long does a waiter wait?
+//!
+//! ```text
+//! cargo bench --bench starvation               # three loads, about two minutes
+//! cargo bench --bench starvation -- 8x200us    # one of them
+//! ```
+//!
+//! `8x200us` is eight threads that each hold the lock for 200 us, release it and lock it again
+//! at once. Holding is spinning on the monotonic clock, so a holder that is preempted holds for
+//! longer, whatever the lock. Every wait is recorded; one that lasts beyond the end of the slice
+//! is recorded when it ends.
+//!
+//! The slices (two seconds each) are taken round-robin over the locks. The table pools the waits
+//! of all rounds; the longest wait is the longest of any round, and fairness is given both as
+//! the median round's and the worst round's. The criterion report shows the distribution of the
+//! same waits: its samples are a hundred quantiles of the pool, from 0.5 % to 99.5 %, handed over
+//! through `iter_custom`.
+
+mod support;
+
+use std::time::Duration;
+
+use support::options::Options;
+use support::report::{self, Line};
+use support::roster::{self, Cell, LOCKWORD, PARKING_LOT_FAIR, STD, Series, Workload};
+use support::stats;
+use support::system;
+use support::table::{self, Table};
+use support::wait::{Hogs, Waits};
+
+type Measured = Cell<Hogs, Waits>;
+
+/// Rounds in full mode.
+const ROUNDS: usize = 3;
+
+/// (threads, microseconds each holds the lock).
+const LOADS: [(usize, u64); 3] = [(2, 200), (8, 200), (5, 50)];
+
+fn main() {
+    let options = Options::read("starvation");
+    let full = Duration::from_secs(2);
+    let slice = if options.quick { Duration::from_millis(50) } else { full };
+    let cells = LOADS.map(|(threads, us)| Hogs { threads, hold: Duration::from_micros(us), slice });
+    let cells = options.choose(cells.into(), Workload::name);
+    let contenders = options.enlist(roster::mutexes_and_fair::<Hogs>());
+    let measured = roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
+
+    let mut lines = Vec::new();
+    for cell in &measured {
+        for series in &cell.series {
+            let waits = pool(series);
+            let quantile = |i: i32| stats::quantile(&waits, (f64::from(i) + 0.5) / 100.0);
+            let ns = if waits.is_empty() { vec![] } else { (0..100).map(quantile).collect() };
+            lines.push(Line { cell: cell.load.name(), lock: series.lock.to_owned(), ns });
+        }
+    }
+    report::publish(&options, &lines);
+    if options.list {
+        return;
+    }
+    println!("\nThreads that hold the lock for long and re-lock at once: their waits");
+    let rounds = options.rounds(ROUNDS);
+    println!("{}; {rounds} rounds of {} s\n", system::machine(), slice.as_secs_f64());
+    print(&measured);
+    println!("Targets:");
+    for cell in &measured {
+        targets(&options, cell);
+    }
+}
+
+fn print(measured: &[Measured]) {
+    let heads = [
+        "threads x hold",
+        "lock",
+        "longest wait",
+        "p99.9",
+        "p99",
+        "median",
+        "luckiest",
+        "unluckiest",
+        "ratio",
+        "worst round",
+        "per second",
+        "95 % CI",
+        "of std's",
+    ];
+    let mut table = Table::new(2, &heads);
+    for cell in measured {
+        for series in &cell.series {
+            let waits = pool(series);
+            let at = |q| table::time(stats::quantile(&waits, q));
+            // The luckiest and the unluckiest of each round, not of a sum in which it evens out.
+            let middle = |figure: fn(&Waits) -> usize| {
+                let figures = series.map(|sample| figure(sample) as f64);
+                format!("{:.0}", stats::median(&figures).mid)
+            };
+            let speed = stats::median(&speeds(series));
+            let fairness = fairness(series);
+            table.row(vec![
+                cell.load.name(),
+                series.lock.to_owned(),
+                at(1.0),
+                at(0.999),
+                at(0.99),
+                at(0.5),
+                middle(Waits::most),
+                middle(Waits::fewest),
+                format!("{:.3}", stats::median(&fairness).mid),
+                stats::least(fairness).map_or_else(String::new, |worst| format!("{worst:.3}")),
+                format!("{:.0}", speed.mid),
+                format!("[{:.0}, {:.0}]", speed.low, speed.high),
+                throughput_of(cell, series, STD).map_or_else(String::new, |r| format!("{r:.3}")),
+            ]);
+        }
+        table.gap();
+    }
+    table.print();
+}
+
+fn targets(options: &Options, cell: &Measured) {
+    let name = cell.load.name();
+    let judge = |target: &str, value: Option<f64>, met: &dyn Fn(f64) -> bool| {
+        table::verdict(options.quick, &format!("{name}: {target}"), value, met);
+    };
+    let wait = |lock: &str, q| Some(stats::quantile(&pool(cell.of(lock)?), q));
+    let ratio = |peer: &str, q| Some(wait(LOCKWORD, q)? / wait(peer, q)?);
+    let lockword = cell.of(LOCKWORD);
+
+    judge("longest wait relative to std's, <= 1/20", ratio(STD, 1.0), &|v| v <= 0.05);
+    judge("p99.9 relative to FairMutex's, <= 2", ratio(PARKING_LOT_FAIR, 0.999), &|v| v <= 2.0);
+    let fair = lockword.map(|s| stats::median(&fairness(s)).mid);
+    judge("unluckiest over luckiest thread, >= 1/2", fair, &|v| v >= 0.5);
+    let speed = lockword.and_then(|s| throughput_of(cell, s, STD));
+    judge("throughput relative to std's, >= 0.95", speed, &|v| v >= 0.95);
+}
+
+/// All the waits of all rounds, in ascending order.
+fn pool(series: &Series<Waits>) -> Vec<f64> {
+    let waits: Vec<f64> =
+        series.samples.iter().flat_map(|sample| sample.threads.iter().flatten()).copied().collect();
+    stats::sorted(&waits)
+}
+
+fn speeds(series: &Series<Waits>) -> Vec<f64> {
+    series.map(Waits::acquisitions_a_second)
+}
+
+fn fairness(series: &Series<Waits>) -> Vec<f64> {
+    series.map(|sample| sample.fewest() as f64 / sample.most().max(1) as f64)
+}
+
+/// A lock's throughput over a peer's, paired round by round.
+fn throughput_of(cell: &Measured, series: &Series<Waits>, peer: &str) -> Option<f64> {
+    Some(stats::paired_ratio(&speeds(series), &speeds(cell.of(peer)?)).mid)
+}

@@ -1,0 +1,288 @@
+//! One thread, one lock that nobody else wants: what a lock + unlock costs.
+//!
+//! ```text
+//! cargo bench --bench uncontended                    # all four situations, under a minute
+//! cargo bench --bench uncontended -- hot-neighbour   # one of them
+//! ```
+//!
+//! lockword keeps "does anyone wait?" in a static table that locks share, so the same lock is
+//! measured in four situations:
+//!
+//! - `alone`: no other lock in use
+//! - `hot-neighbour`: other threads contend all the time on another lock, which hashes to the
+//!   *next* bucket of that table
+//! - `hot-same-bucket`: the same, and that lock hashes to the *same* bucket
+//! - `waiter-same-bucket`: a thread sleeps for a long time on another lock in the same bucket,
+//!   the known worst case
+//!
+//! The peers have no such table: for them the other lock is just another lock, some way off, and
+//! their figures show what the disturbance as such costs.
+//!
+//! The measuring thread has a processor of its own, or a neighbour would take its time and not
+//! only its cache lines. The hot neighbour is two threads on the other processors (up to two of
+//! them). Where there is only one other, as on the two-core reference machine, the two share it,
+//! and each gives the processor up while it holds the lock: so the other always finds it held,
+//! spins, and goes to sleep, and every unlock has someone to wake. With fewer than two processors,
+//! or where threads cannot be pinned, the `hot` figures also contain lost processor time.
+//!
+//! The loop takes the guard and drops it; the data is not touched. The slices are taken
+//! round-robin over the locks; the table and the criterion report both show these samples (see
+//! `support/report.rs` for how).
+
+mod support;
+
+use std::any::TypeId;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::load::work;
+use support::lock::{Family, Lock, Lockword};
+use support::options::Options;
+use support::roster::{self, Cell, PARKING_LOT, SPIN, STD, Workload};
+use support::{stats, system, table, timing};
+
+/// Rounds in full mode.
+const ROUNDS: usize = 40;
+
+/// Buckets of lockword's table.
+const BUCKETS: usize = 256;
+
+/// So many locks to choose from: some for every bucket, far enough from each other.
+const CANDIDATES: usize = 20_000;
+
+/// What goes on around the measured lock.
+#[derive(Clone, Copy, PartialEq)]
+enum Situation {
+    Alone,
+    HotNeighbour,
+    HotSameBucket,
+    WaiterSameBucket,
+}
+
+/// A slice of lock + unlock in a situation.
+struct Uncontended {
+    situation: Situation,
+    slice: Duration,
+}
+
+/// What a slice saw.
+struct Slice {
+    /// Nanoseconds per lock + unlock.
+    ns: f64,
+    /// How often a second the hot neighbour was locked meanwhile: the proof that it was hot.
+    neighbour: f64,
+}
+
+impl Workload for Uncontended {
+    type Sample = Slice;
+
+    fn name(&self) -> String {
+        let name = match self.situation {
+            Situation::Alone => "alone",
+            Situation::HotNeighbour => "hot-neighbour",
+            Situation::HotSameBucket => "hot-same-bucket",
+            Situation::WaiterSameBucket => "waiter-same-bucket",
+        };
+        name.to_owned()
+    }
+
+    fn run<F: Family>(&self) -> Slice {
+        let locks: Vec<F::Mutex<u64>> = (0..CANDIDATES).map(|_| F::Mutex::new(0)).collect();
+        let measured = &locks[0];
+        let other = match self.situation {
+            Situation::HotNeighbour => self.other::<F>(&locks, 1),
+            _ => self.other::<F>(&locks, 0),
+        };
+        let cpus = system::processors();
+        // One processor for the measured thread, up to two for the others.
+        let (own, others) = if cpus.len() < 2 { (&[][..], &[][..]) } else { cpus.split_at(1) };
+        let others = &others[..others.len().min(2)];
+
+        thread::scope(|scope| {
+            // A thread of its own, so that the pinning ends with it.
+            let measure = scope.spawn(|| {
+                system::pin(own);
+                match self.situation {
+                    Situation::Alone => Slice { ns: self.measure::<F>(measured), neighbour: 0.0 },
+                    Situation::HotNeighbour | Situation::HotSameBucket => {
+                        self.beside_hot::<F>(measured, other, others)
+                    }
+                    Situation::WaiterSameBucket => self.beside_waiter::<F>(measured, other, others),
+                }
+            });
+            measure.join().unwrap()
+        })
+    }
+}
+
+impl Uncontended {
+    /// A lock that hashes to the bucket so many after that of the first, some way off it.
+    fn other<'a, F: Family>(&self, locks: &'a [F::Mutex<u64>], after: usize) -> &'a F::Mutex<u64> {
+        let mut far = locks[64..].iter();
+        if TypeId::of::<F>() != TypeId::of::<Lockword>() {
+            return far.next().unwrap();
+        }
+        let bucket = |lock: &F::Mutex<u64>| lockword::__bucket_of(std::ptr::from_ref(lock).addr());
+        let wanted = (bucket(&locks[0]) + after) % BUCKETS;
+        far.find(|lock| bucket(lock) == wanted).expect("a candidate for every bucket")
+    }
+
+    /// The measurement: nanoseconds per lock + unlock.
+    fn measure<F: Family>(&self, lock: &F::Mutex<u64>) -> f64 {
+        const PASS: u32 = 10_000;
+        pass::<F>(lock, PASS);
+        let (mut count, start) = (0, Instant::now());
+        loop {
+            pass::<F>(lock, PASS);
+            count += PASS;
+            let elapsed = start.elapsed();
+            if elapsed >= self.slice {
+                return elapsed.as_secs_f64() * 1e9 / f64::from(count);
+            }
+        }
+    }
+
+    /// Measures while two threads contend on `other`.
+    fn beside_hot<F: Family>(
+        &self,
+        measured: &F::Mutex<u64>,
+        other: &F::Mutex<u64>,
+        cpus: &[usize],
+    ) -> Slice {
+        let stop = AtomicBool::new(false);
+        let contend = || {
+            system::pin(cpus);
+            let mut count = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                count += 1;
+                let mut data = other.lock();
+                *data = work(*data, 50);
+                if cpus.len() < 2 {
+                    thread::yield_now();
+                }
+            }
+            count
+        };
+        thread::scope(|scope| {
+            let started = Instant::now();
+            let threads = [scope.spawn(contend), scope.spawn(contend)];
+            // Let them reach their stride before the first figure counts.
+            thread::sleep(Duration::from_millis(2));
+            let ns = self.measure::<F>(measured);
+            stop.store(true, Ordering::Relaxed);
+            let seconds = started.elapsed().as_secs_f64();
+            let count: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+            Slice { ns, neighbour: count as f64 / seconds }
+        })
+    }
+
+    /// Measures while a thread waits for `other`, which the measuring thread holds.
+    fn beside_waiter<F: Family>(
+        &self,
+        measured: &F::Mutex<u64>,
+        other: &F::Mutex<u64>,
+        cpus: &[usize],
+    ) -> Slice {
+        let about_to_wait = Barrier::new(2);
+        thread::scope(|scope| {
+            let held = other.lock();
+            let waiter = scope.spawn(|| {
+                system::pin(cpus);
+                about_to_wait.wait();
+                *other.lock() += 1;
+            });
+            about_to_wait.wait();
+            // Long enough for it to have given up spinning and to sleep.
+            thread::sleep(Duration::from_millis(5));
+            let ns = self.measure::<F>(measured);
+            drop(held);
+            waiter.join().unwrap();
+            Slice { ns, neighbour: 0.0 }
+        })
+    }
+}
+
+/// Locks and unlocks so many times.
+#[inline(never)]
+fn pass<F: Family>(lock: &F::Mutex<u64>, count: u32) {
+    for _ in 0..count {
+        drop(black_box(lock).lock());
+    }
+}
+
+fn main() {
+    let options = Options::read("uncontended");
+    let slice = options.slice(Duration::from_millis(25));
+    let situations = [
+        Situation::Alone,
+        Situation::HotNeighbour,
+        Situation::HotSameBucket,
+        Situation::WaiterSameBucket,
+    ];
+    let cells = situations.map(|situation| Uncontended { situation, slice });
+    let cells = options.choose(cells.into(), Workload::name);
+    let contenders = options.enlist(roster::mutexes::<Uncontended>());
+    let measured = roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
+
+    // (situation, lock, thousands of acquisitions of the neighbour a second).
+    let mut neighbours = Vec::new();
+    if !options.list {
+        for cell in &measured {
+            for series in &cell.series {
+                let rate = stats::median(&series.map(|slice| slice.neighbour / 1e3)).mid;
+                neighbours.push((cell.load.name(), series.lock, rate));
+            }
+        }
+    }
+    let measured: Vec<_> =
+        measured.into_iter().map(|cell| cell.into_figures(|slice| slice.ns)).collect();
+    timing::publish(&options, &measured, Workload::name);
+    if !options.list {
+        print(&options, &measured, &neighbours);
+    }
+}
+
+fn print(
+    options: &Options,
+    measured: &[Cell<Uncontended, f64>],
+    neighbours: &[(String, &'static str, f64)],
+) {
+    println!("\nOne thread, one lock, ns per lock + unlock");
+    println!("{}; {} rounds\n", system::machine(), options.rounds(ROUNDS));
+    timing::print("situation", measured, Workload::name);
+
+    println!("How hot the neighbour was, thousands of acquisitions a second:");
+    for (situation, lock, rate) in neighbours.iter().filter(|(_, _, rate)| *rate > 0.0) {
+        println!("  {situation:<18} {lock:<12} {rate:>8.0}");
+    }
+
+    let alone = measured.iter().find(|cell| cell.load.situation == Situation::Alone);
+    let Some(alone) = alone else { return };
+    println!("\nWhat a situation costs beside being alone:");
+    for lock in alone.series.iter().map(|series| series.lock) {
+        costs(alone, measured, lock);
+    }
+
+    println!("\nTargets (alone):");
+    let lead = |peer| timing::lead_over(alone, peer).map(|lead| lead.mid);
+    for peer in [STD, PARKING_LOT] {
+        let target = format!("how many times faster than {peer}, at least 1.65");
+        table::verdict(options.quick, &target, lead(peer), |v| v >= 1.65);
+    }
+    let slower = lead(SPIN).map(|lead| 1.0 / lead);
+    table::verdict(options.quick, "time relative to spin, at most 1.10", slower, |v| v <= 1.10);
+}
+
+/// Prints what each situation costs a lock beside being alone.
+fn costs(alone: &Cell<Uncontended, f64>, measured: &[Cell<Uncontended, f64>], lock: &str) {
+    let Some(alone) = alone.of(lock) else { return };
+    for cell in measured.iter().filter(|cell| cell.load.situation != Situation::Alone) {
+        let Some(disturbed) = cell.of(lock) else { continue };
+        let cost = stats::paired_ratio(&disturbed.samples, &alone.samples);
+        let name = cell.load.name();
+        println!("  {name:<18} {lock:<12} takes {} times as long", table::ratio(&cost));
+    }
+}

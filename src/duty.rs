@@ -1,0 +1,238 @@
+//! [`Duty`]: at most one awake waiter per bucket has to look after its lock.
+//!
+//! # Idea
+//!
+//! An unlock that finds parked waiters must wake one, unless it knows that another waiter is
+//! awake and will look at the word after this unlock: waking a second thread then costs a
+//! system call and gains nothing. Go's mutex, nsync and Abseil's have a bit in the lock for
+//! this; our lock has no bit to spare, so the bucket has a slot that holds the lock's full
+//! address (a tag could be mistaken for another lock's, and that lock's wake-up would be lost).
+//!
+//! Whoever has the duty for a lock
+//! - came there by spinning ([`Kind::Spinner`]: took it himself), or was taken out of the queue
+//!   ([`Kind::Woken`]: got it from his waker);
+//! - ends it when he has acquired the lock (his own unlock looks after the rest), or
+//! - drops it before he sleeps or gives up, and then, *after a SeqCst fence*, looks at the word
+//!   once more. That is Dekker's protocol with the unlocker, who frees the word, passes the
+//!   fence of [`anyone_waits`](crate::lobby::Bucket::anyone_waits), and then reads the slot:
+//!   either the unlocker sees the slot empty and wakes somebody, or the other sees the word
+//!   free.
+//!
+//! A duty that cannot be had (another lock of the bucket has the slot) costs one wake-up too
+//! many, nothing else.
+//!
+//! # A woken waiter is not passed over
+//!
+//! The thread that has just unlocked is running, the one it has woken is not yet, and on a
+//! busy processor may not be for milliseconds. So the holder that finds at its unlock that a
+//! waiter was woken before its section began and still has no lock *grants* the lock to it:
+//! the word stays held, and the slot tells the waiter, wherever it is, that the lock is its
+//! own. This is asked once for each wake-up, and only where a section outlasts a wake-up
+//! ([`LONG_US`]): for shorter ones the woken thread wins soon enough by itself, and making all
+//! others wait for it would cost more than it gives.
+
+use crate::primitive::{AtomicU32, Ordering, now_us};
+
+/// What the duty's owner is. The slot holds the address and this, in two bits below it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A thread that has never been parked for this acquisition.
+    Spinner = 1,
+    /// A thread from the queue.
+    Woken = 2,
+}
+
+/// The two bits when the lock has been granted to the owner, who was [`Kind::Woken`]. Set by
+/// the holder of the lock, cleared by the owner.
+const GRANTED: u64 = 3;
+
+/// A section of this length, in microseconds, is long: handing the lock over costs little
+/// beside it. About two wake-ups of a thread on a sleeping processor.
+const LONG_US: u32 = 40;
+
+/// How long newcomers may have the duty in a row before an unlock has to let one in from the
+/// queue, in microseconds.
+const TURN_US: u32 = 500;
+
+/// What became of a duty that its owner wanted to drop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Dropped {
+    /// It is dropped.
+    Free,
+    /// Too late: the lock has been granted to the owner, who holds it now.
+    Granted,
+}
+
+/// The slot. See the head of this file.
+pub(crate) struct Duty {
+    /// 0, or the address and the [`Kind`] of whoever has the duty, or GRANTED.
+    slot: Slot,
+    /// When a waiter from the queue was last woken, if no unlock has asked yet; else 0.
+    woken_us: AtomicU32,
+    /// When a waiter from the queue last got the duty, or the queue last began.
+    turned_us: AtomicU32,
+}
+
+#[cfg(target_has_atomic = "64")]
+type Slot = crate::primitive::AtomicU64;
+
+/// Without 64-bit atomics there is no room for an address and two bits: nobody ever has the
+/// duty there, and every unlock wakes.
+#[cfg(not(target_has_atomic = "64"))]
+struct Slot;
+
+#[cfg(not(target_has_atomic = "64"))]
+impl Slot {
+    const fn new(_: u64) -> Self {
+        Slot
+    }
+    fn load(&self, _: Ordering) -> u64 {
+        0
+    }
+    fn store(&self, _: u64, _: Ordering) {}
+    fn compare_exchange(&self, _: u64, _: u64, _: Ordering, _: Ordering) -> Result<u64, u64> {
+        Err(0)
+    }
+}
+
+/// What the slot holds for the lock at `addr`.
+fn entry(addr: usize, bits: u64) -> u64 {
+    // No lock lies in the topmost quarter of a 64-bit address space.
+    (addr as u64) << 2 | bits
+}
+
+impl Duty {
+    #[cfg(not(lockword_loom))]
+    pub(crate) const fn new() -> Self {
+        Duty { slot: Slot::new(0), woken_us: AtomicU32::new(0), turned_us: AtomicU32::new(0) }
+    }
+
+    #[cfg(lockword_loom)]
+    pub(crate) fn new() -> Self {
+        Duty { slot: Slot::new(0), woken_us: AtomicU32::new(0), turned_us: AtomicU32::new(0) }
+    }
+
+    /// A newcomer who spins for the lock at `addr` offers to take the duty. Refused while
+    /// another has one, and when it is time to let somebody in from the queue.
+    #[must_use]
+    pub(crate) fn volunteer(&self, addr: usize) -> bool {
+        self.slot.load(Ordering::Relaxed) == 0
+            && now_us().wrapping_sub(self.turned_us.load(Ordering::Relaxed)) < TURN_US
+            && self.take(addr, Kind::Spinner)
+    }
+
+    /// A waker gives the duty to the waiter whom it is about to take out of the queue. Under
+    /// the queue's lock. Returns false if another has it.
+    #[must_use]
+    pub(crate) fn appoint(&self, addr: usize) -> bool {
+        self.begin_turns();
+        let taken = self.take(addr, Kind::Woken);
+        if taken {
+            // Odd, since 0 stands for "asked already"; a microsecond does not matter.
+            self.woken_us.store(now_us() | 1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    fn take(&self, addr: usize, kind: Kind) -> bool {
+        // ORDERING: Relaxed: giving the duty *up* is what must be ordered, see `resign`.
+        self.slot
+            .compare_exchange(0, entry(addr, kind as u64), Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// The owner holds the lock now, by its own doing.
+    pub(crate) fn end(&self) {
+        // ORDERING: Relaxed: the next look at the slot that matters is this thread's own, at
+        // its unlock.
+        self.slot.store(0, Ordering::Relaxed);
+    }
+
+    /// The owner, who does not hold the lock, drops the duty. If it is `Free`, the caller must
+    /// pass a SeqCst fence and then look at the word.
+    pub(crate) fn resign(&self, addr: usize, kind: Kind) -> Dropped {
+        // ORDERING: Relaxed on success: the caller's fence follows. Acquire on failure pairs
+        // with the Release of `grant`: the owner sees what the holder did.
+        let from = entry(addr, kind as u64);
+        match self.slot.compare_exchange(from, 0, Ordering::Relaxed, Ordering::Acquire) {
+            Ok(_) => Dropped::Free,
+            Err(now) => {
+                debug_assert_eq!(now, entry(addr, GRANTED));
+                self.end();
+                Dropped::Granted
+            }
+        }
+    }
+
+    /// Whether the lock has been granted to the owner, who is the caller; if so, it holds the
+    /// lock, and the duty has ended.
+    #[must_use]
+    pub(crate) fn accept(&self, addr: usize) -> bool {
+        // ORDERING: Acquire pairs with the Release of `grant`.
+        let granted = self.slot.load(Ordering::Acquire) == entry(addr, GRANTED);
+        if granted {
+            self.end();
+        }
+        granted
+    }
+
+    /// Whether somebody has the duty for the lock at `addr`. After a SeqCst fence that follows
+    /// the release of the word, a yes means that he will see it free.
+    pub(crate) fn is_taken(&self, addr: usize) -> bool {
+        // ORDERING: Relaxed; see the fence.
+        self.slot.load(Ordering::Relaxed) >> 2 == addr as u64
+    }
+
+    /// Whether the slot is empty: advice.
+    pub(crate) fn is_open(&self) -> bool {
+        self.slot.load(Ordering::Relaxed) == 0
+    }
+
+    /// The holder of the lock at `addr`, about to unlock: if a waiter of this lock was woken
+    /// long ago and has not got the lock, it gets it now. Returns whether it did; the word is
+    /// not the caller's any more then.
+    #[must_use]
+    pub(crate) fn grant(&self, addr: usize) -> bool {
+        self.slot.load(Ordering::Relaxed) == entry(addr, Kind::Woken as u64)
+            && self.has_overslept()
+            && self.grant_now(addr)
+    }
+
+    /// Like [`grant`](Self::grant), for a waiter that was woken at any time.
+    #[must_use]
+    pub(crate) fn grant_now(&self, addr: usize) -> bool {
+        let (from, to) = (entry(addr, Kind::Woken as u64), entry(addr, GRANTED));
+        // ORDERING: Release pairs with the Acquire in `accept` and `resign`.
+        self.slot.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
+    /// Asked once for each wake-up: whether it was long ago.
+    fn has_overslept(&self) -> bool {
+        let woken_us = self.woken_us.load(Ordering::Relaxed);
+        if woken_us == 0 {
+            return false;
+        }
+        self.woken_us.store(0, Ordering::Relaxed);
+        // `woken_us` may lie a microsecond in the future: it was made odd.
+        cfg!(lockword_loom) || now_us().wrapping_add(1).wrapping_sub(woken_us) > LONG_US
+    }
+
+    /// A waiter from the queue is being let in, or the first one comes.
+    pub(crate) fn begin_turns(&self) {
+        self.turned_us.store(now_us(), Ordering::Relaxed);
+    }
+
+    /// In the child of a `fork`: the owner does not exist.
+    #[cfg(all(unix, not(lockword_loom)))]
+    pub(crate) fn forget(&self) {
+        self.end();
+    }
+
+    /// For the message of a test that hangs.
+    #[cfg(not(lockword_loom))]
+    pub(crate) fn describe(&self) -> String {
+        let slot = self.slot.load(Ordering::Relaxed);
+        format!("duty {:#x} kind {}", slot >> 2, slot & 3)
+    }
+}

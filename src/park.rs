@@ -1,0 +1,72 @@
+//! Where threads sleep: `parking_lot_core` behind the few words that this crate needs.
+//!
+//! A queue is named by a [`Key`]. `parking_lot_core` keeps one table of queues for the whole
+//! process, keyed by a `usize` that every user takes from an address of his own. Memory is
+//! reused: where a lock was, a `parking_lot::Condvar` may be tomorrow, while an unlock of the
+//! old lock is still on its way to the queue. So our keys are never an address that a stranger
+//! could own (see [`Key`]); whoever is found under one of our keys is one of our waiters, and
+//! his [`ParkToken`] means what we put into it.
+
+use crate::fork;
+
+cfg_select! {
+    lockword_loom => {
+        mod model;
+        pub(crate) use model::{expire, park, unpark};
+    }
+    _ => {
+        mod lot;
+        pub(crate) use lot::{park, unpark};
+    }
+}
+pub(crate) use parking_lot_core::FilterOp as Pick;
+
+/// The name of a queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Key(usize);
+
+/// What a key stands for: a lock and a Condvar at one address have two queues.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Domain {
+    /// Threads that wait for a lock.
+    Lock = 0,
+    /// Threads that wait for a notification.
+    Condvar = 1,
+}
+
+impl Key {
+    /// The queue of the object at `addr`.
+    ///
+    /// With 64-bit pointers the two topmost bits tell our keys from every address of user space
+    /// (x86-64 and AArch64 give it at most 57 and 56 bits), and the generation lies in the bits
+    /// below. Two of our objects may get one key only by a wrap of the generation.
+    #[cfg(target_pointer_width = "64")]
+    pub(crate) fn new(domain: Domain, addr: usize) -> Self {
+        let generation = fork::generation() as usize & 0x1FFF;
+        Key((addr ^ (generation << 48)) | (1 << 63) | ((domain as usize) << 62))
+    }
+
+    /// The queue of the object at `addr`.
+    ///
+    /// With fewer bits every value may be an address, but for the first page, which no system
+    /// maps. The keys are the odd (locks) and even (Condvars) addresses there. Several objects
+    /// share a queue then, which is why a waiter's token names the object.
+    #[cfg(not(target_pointer_width = "64"))]
+    pub(crate) fn new(domain: Domain, addr: usize) -> Self {
+        let mixed =
+            (addr ^ (fork::generation() as usize).rotate_right(8)).wrapping_mul(0x9E37_79B9);
+        Key((mixed >> (usize::BITS - 10)) * 2 + 2 + domain as usize)
+    }
+}
+
+/// How a [`park`] ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Parked {
+    /// Taken out of the queue by somebody, with this message.
+    Woken(usize),
+    /// `validate` said no: never in the queue.
+    Invalid,
+    /// The deadline has passed; this thread took itself out of the queue.
+    TimedOut,
+}

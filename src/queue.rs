@@ -1,0 +1,208 @@
+//! The waiters of a lock: who is woken, and who is handed the lock.
+//!
+//! # Who comes next
+//!
+//! The queue is in the order of parking. An unlock takes the first waiter out and wakes it, and
+//! the word is free in the meantime: a thread that runs may take it ("barging"), which is what
+//! makes short sections fast. A woken waiter that finds the lock taken again spins a little,
+//! then parks once more, as an **heir**: the next unlock hands the lock over to it without
+//! ever freeing the word. So a waiter is passed over for the time of one wake-up and at most
+//! one section after it, and the longest wait is bounded by the number of waiters before it.
+//!
+//! # Why touching a waiter is sound
+//!
+//! A waiter's park token is the address of its [`Waiter`], on its stack. The tokens in a queue
+//! of our keys are ours (see [`Key`]), and a thread in the queue does not leave its stack frame
+//! before somebody has taken it out, under the queue's lock, which [`park::unpark`] holds while
+//! it shows us the token. The word, too, is alive for as long as somebody waits for it; that is
+//! why a waker takes it from the waiter, and not from what it remembers of the lock itself.
+
+use crate::lobby::{self, Bucket};
+use crate::park::{self, Domain, Key, Pick};
+use crate::primitive::{Place, reach};
+use crate::word::LockWord;
+use core::cell::Cell;
+
+/// The message to a woken thread: try, and you have the duty (see `duty.rs`).
+const ON_DUTY: usize = 0x6C77_0001;
+/// The message to a woken thread: try.
+const TRY: usize = 0x6C77_0002;
+/// The message to a woken thread: the lock is yours.
+const HANDED: usize = 0x6C77_0003;
+
+/// What a thread was woken for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Call {
+    /// The word is free, or was: try, and look after the lock.
+    OnDuty,
+    /// The word is free, or was: try.
+    Try,
+    /// The lock is yours.
+    Handed,
+    /// Somebody else, who does not know this protocol, took the thread out of the queue: it
+    /// must count itself out.
+    Stranger,
+}
+
+impl Call {
+    /// What `message` means.
+    pub(crate) fn new(message: usize) -> Self {
+        match message {
+            ON_DUTY => Call::OnDuty,
+            TRY => Call::Try,
+            HANDED => Call::Handed,
+            _ => Call::Stranger,
+        }
+    }
+}
+
+/// A thread that waits for a lock, on its own stack. It stays in place while the thread parks.
+pub(crate) struct Waiter {
+    word: *const LockWord,
+    bucket: &'static Bucket,
+    /// Changed under the queue's lock, or by the thread itself when it is not in the queue.
+    heir: Cell<bool>,
+}
+
+impl Waiter {
+    /// A waiter for `word`.
+    pub(crate) fn new(word: &LockWord, bucket: &'static Bucket) -> Self {
+        Waiter { word, bucket, heir: Cell::new(false) }
+    }
+
+    /// The park token.
+    pub(crate) fn token(&self) -> usize {
+        core::ptr::from_ref(self).expose_provenance()
+    }
+
+    /// The waiter behind a token.
+    ///
+    /// # Safety
+    /// The token comes from a queue of [`Domain::Lock`], and that queue's lock is held for `'a`.
+    unsafe fn from_token<'a>(token: usize) -> &'a Waiter {
+        // SAFETY: see the head of this file.
+        unsafe { &*core::ptr::with_exposed_provenance(token) }
+    }
+
+    /// This waiter has been woken before and found the lock taken. Under the queue's lock.
+    pub(crate) fn become_heir(&self) {
+        self.heir.set(true);
+        self.bucket.add_heir();
+    }
+
+    /// Counts this waiter out: under the queue's lock, or when it is in no queue.
+    pub(crate) fn leave(&self) {
+        self.bucket.leave();
+        if self.heir.replace(false) {
+            self.bucket.remove_heir();
+        }
+    }
+}
+
+/// Which waiters a walk through the queue is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Heirs,
+    Anyone,
+}
+
+/// Takes the first of `who` among the waiters of the lock at `addr` for whom `take` finds a
+/// message out of the queue, and wakes it. `nobody` is called, under the queue's lock, if there
+/// is none. Returns whether there was one.
+fn take_first(
+    addr: usize,
+    who: Who,
+    take: impl Fn(&Waiter) -> Option<usize>,
+    nobody: impl FnOnce(),
+) -> bool {
+    let message = Cell::new(None);
+    let pick = |token| {
+        // SAFETY: `unpark` shows tokens of this key under the queue's lock.
+        let waiter = unsafe { Waiter::from_token(token) };
+        if message.get().is_some() {
+            return Pick::Stop;
+        }
+        if waiter.word.addr() != addr || (who == Who::Heirs && !waiter.heir.get()) {
+            return Pick::Skip;
+        }
+        message.set(take(waiter));
+        if message.get().is_none() {
+            return Pick::Stop;
+        }
+        waiter.leave();
+        Pick::Unpark
+    };
+    let answer = |taken| {
+        if taken == 0 {
+            nobody();
+        }
+        message.get().unwrap_or(TRY)
+    };
+    // SAFETY: neither closure panics or parks; see `take` and `nobody` below.
+    unsafe { park::unpark(Key::new(Domain::Lock, addr), pick, answer) != 0 }
+}
+
+/// The holder of `word` hands the lock over to an heir, if there is one. Returns whether it did;
+/// if so, the word is not the caller's any more.
+#[must_use]
+pub(crate) fn hand_to_heir(word: &LockWord, bucket: &Bucket) -> bool {
+    let hand = |_: &Waiter| {
+        bucket.duty.begin_turns();
+        Some(HANDED)
+    };
+    let handed = bucket.has_heirs() && take_first(word.addr(), Who::Heirs, hand, || ());
+    if handed {
+        reach(Place::HandedToHeir);
+    }
+    handed
+}
+
+/// The holder of `word` hands the lock over to a waiter, heirs first, or else frees the word,
+/// under the queue's lock, so that nobody can have parked in the meantime.
+pub(crate) fn hand_or_release(word: &LockWord, bucket: &Bucket) {
+    if bucket.duty.grant_now(word.addr()) || hand_to_heir(word, bucket) {
+        return;
+    }
+    let hand = |_: &Waiter| {
+        bucket.duty.begin_turns();
+        Some(HANDED)
+    };
+    if take_first(word.addr(), Who::Anyone, hand, || word.release()) {
+        reach(Place::HandedFairly);
+    }
+}
+
+/// The word of the lock at `addr` has been freed, waiters may be parked, and nobody has the
+/// duty: wakes the first, or hands the lock over to an heir. The lock itself may be gone.
+pub(crate) fn wake_one(addr: usize, bucket: &Bucket) {
+    let wake = |waiter: &Waiter| {
+        if waiter.heir.get() {
+            bucket.duty.begin_turns();
+            // SAFETY: the waiter is in the queue, so its lock is alive.
+            let word = unsafe { &*waiter.word };
+            // ORDERING: Acquire inside: others may have held and released since our store. If
+            // it fails, whoever holds the lock now will find the heir.
+            return word.try_acquire().then_some(HANDED);
+        }
+        Some(if bucket.duty.appoint(addr) { ON_DUTY } else { TRY })
+    };
+    // An heir that is left where it is must end this wake-up: it is not anyone's turn but his.
+    let left = Cell::new(false);
+    let wake_heir = |waiter: &Waiter| {
+        let message = wake(waiter);
+        left.set(message.is_none());
+        if left.get() {
+            reach(Place::HeirLeft);
+        }
+        message
+    };
+    if bucket.has_heirs() && (take_first(addr, Who::Heirs, wake_heir, || ()) || left.get()) {
+        return;
+    }
+    take_first(addr, Who::Anyone, wake, || ());
+}
+
+/// The bucket of a lock.
+pub(crate) fn bucket_of(word: &LockWord) -> &'static Bucket {
+    lobby::bucket(word.addr())
+}

@@ -1,0 +1,185 @@
+//! `unlock_fair` hands the lock to a waiter, so that nobody can take it in between.
+
+use crate::within::within_limit;
+use lockword::{MappedMutexGuard, Mutex, MutexGuard, ReentrantMutex, ReentrantMutexGuard};
+
+#[test]
+fn with_nobody_waiting_a_fair_unlock_is_an_unlock() {
+    let m = Mutex::new((1, 2));
+    MutexGuard::unlock_fair(m.lock());
+    assert!(!m.is_locked());
+    MappedMutexGuard::unlock_fair(MutexGuard::map(m.lock(), |pair| &mut pair.0));
+    assert!(!m.is_locked());
+    let mut guard = m.lock();
+    MutexGuard::bump(&mut guard);
+    assert!(m.is_locked());
+    guard.0 = 5;
+    drop(guard);
+    assert!(!m.is_locked());
+    let re = ReentrantMutex::new(());
+    ReentrantMutexGuard::unlock_fair(re.lock());
+    assert!(!re.is_locked());
+}
+
+#[test]
+fn fair_unlocks_under_load_lose_nobody() {
+    let total = within_limit(|| {
+        let m = Mutex::new(0);
+        std::thread::scope(|s| {
+            for thread in 0..4 {
+                let m = &m;
+                s.spawn(move || {
+                    for round in 0..2_000 {
+                        let mut guard = m.lock();
+                        *guard += 1;
+                        match (thread + round) % 4 {
+                            0 => MutexGuard::unlock_fair(guard),
+                            1 => MutexGuard::bump(&mut guard),
+                            2 => MutexGuard::unlocked_fair(&mut guard, || ()),
+                            _ => drop(guard),
+                        }
+                    }
+                });
+            }
+        });
+        m.into_inner()
+    });
+    assert_eq!(total, 8_000);
+}
+
+/// These look at whether a waiter is parked, which only Linux shows.
+#[cfg(target_os = "linux")]
+mod hand_over {
+    use super::*;
+    use crate::parked::spawn_parked;
+    use std::sync::mpsc::{Receiver, channel};
+
+    /// What the waiter does once it has the lock: keep it until the test says so.
+    fn hold(m: &Mutex<Vec<u32>>, name: u32, until: &Receiver<()>) {
+        let mut guard = m.lock();
+        guard.push(name);
+        until.recv().expect("the test lives");
+    }
+
+    /// `release` must leave the lock with the parked waiter: the next instruction of the
+    /// releasing thread finds it locked, however late the waiter runs.
+    fn hands_over(release: impl Fn(MutexGuard<'_, Vec<u32>>) + Send + 'static) {
+        within_limit(move || {
+            for _ in 0..100 {
+                let m = Mutex::new(vec![]);
+                let guard = m.lock();
+                let (go, until) = channel();
+                std::thread::scope(|s| {
+                    let m = &m;
+                    let waiter = spawn_parked(s, move || hold(m, 1, &until));
+                    release(guard);
+                    let stolen = m.try_lock().is_some();
+                    let free = !m.is_locked();
+                    go.send(()).expect("the waiter listens");
+                    waiter.join().expect("no panic");
+                    assert!(!stolen, "the lock could be stolen from the waiter");
+                    assert!(!free, "the lock was free between the two holders");
+                });
+                assert_eq!(m.into_inner(), [1]);
+            }
+        });
+    }
+
+    #[test]
+    fn unlock_fair_hands_over() {
+        hands_over(|guard| MutexGuard::unlock_fair(guard));
+    }
+
+    #[test]
+    fn a_mapped_guard_hands_over() {
+        hands_over(|guard| MappedMutexGuard::unlock_fair(MutexGuard::map(guard, |data| data)));
+    }
+
+    #[test]
+    fn unlocked_fair_hands_over() {
+        within_limit(|| {
+            for _ in 0..50 {
+                let m = Mutex::new(vec![]);
+                let mut guard = m.lock();
+                let (go, until) = channel();
+                std::thread::scope(|s| {
+                    let m = &m;
+                    spawn_parked(s, move || hold(m, 1, &until));
+                    let stolen = MutexGuard::unlocked_fair(&mut guard, || {
+                        let stolen = m.try_lock().is_some();
+                        go.send(()).expect("the waiter listens");
+                        stolen
+                    });
+                    assert!(!stolen, "the lock could be stolen from the waiter");
+                    assert_eq!(*guard, [1]);
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn bump_lets_a_parked_waiter_go_first() {
+        within_limit(|| {
+            for _ in 0..100 {
+                let m = Mutex::new(vec![]);
+                let mut guard = m.lock();
+                std::thread::scope(|s| {
+                    let waiter = spawn_parked(s, || m.lock().push(1));
+                    MutexGuard::bump(&mut guard);
+                    assert_eq!(*guard, [1], "bump came back before the waiter had its turn");
+                    drop(guard);
+                    waiter.join().expect("no panic");
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn waiters_are_served_in_the_order_they_came() {
+        within_limit(|| {
+            for _ in 0..20 {
+                let m = Mutex::new(vec![]);
+                let guard = m.lock();
+                std::thread::scope(|s| {
+                    for name in 0..4 {
+                        let m = &m;
+                        spawn_parked(s, move || {
+                            let mut guard = m.lock();
+                            guard.push(name);
+                            MutexGuard::unlock_fair(guard);
+                        });
+                    }
+                    MutexGuard::unlock_fair(guard);
+                });
+                assert_eq!(m.into_inner(), [0, 1, 2, 3]);
+            }
+        });
+    }
+
+    #[test]
+    fn a_reentrant_mutex_hands_over_from_its_last_guard_only() {
+        within_limit(|| {
+            for _ in 0..50 {
+                let re = ReentrantMutex::new(());
+                let outer = re.lock();
+                let inner = re.lock();
+                let (go, until) = channel();
+                std::thread::scope(|s| {
+                    let re = &re;
+                    let waiter = spawn_parked(s, move || {
+                        let guard = re.lock();
+                        until.recv().expect("the test lives");
+                        drop(guard);
+                    });
+                    ReentrantMutexGuard::unlock_fair(inner);
+                    assert!(re.is_owned_by_current_thread());
+                    ReentrantMutexGuard::unlock_fair(outer);
+                    let stolen = re.try_lock().is_some();
+                    go.send(()).expect("the waiter listens");
+                    waiter.join().expect("no panic");
+                    assert!(!stolen, "the lock could be stolen from the waiter");
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,84 @@
+//! What the optional features add. Without them this file is empty.
+
+#[cfg(feature = "arc_lock")]
+mod arc_lock {
+    use lockword::{ArcMutexGuard, Mutex};
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn the_guard_owns_its_lock() {
+        let m = Arc::new(Mutex::new(1));
+        let watch = Arc::downgrade(&m);
+        let mut guard: ArcMutexGuard<i32> = m.lock_arc();
+        assert!(m.try_lock_arc().is_none());
+        drop(m);
+        *guard += 1;
+        assert!(watch.upgrade().expect("kept alive by the guard").is_locked());
+        assert_eq!(*guard, 2);
+        drop(guard);
+        assert!(watch.upgrade().is_none(), "the guard was the last owner");
+    }
+
+    #[test]
+    fn the_guard_travels_to_a_thread_that_outlives_its_maker() {
+        let m = Arc::new(Mutex::new(vec![1]));
+        let mut guard = m.try_lock_arc().expect("free");
+        let sent = thread::spawn(move || {
+            guard.push(2);
+            ArcMutexGuard::into_arc(guard)
+        });
+        let back = sent.join().expect("no panic");
+        assert!(Arc::ptr_eq(&m, &back));
+        assert_eq!(*m.try_lock().expect("released"), [1, 2]);
+    }
+
+    #[test]
+    fn timeouts_and_fairness() {
+        let m = Arc::new(Mutex::new(()));
+        let guard = m.try_lock_arc_for(Duration::ZERO).expect("free");
+        assert!(m.try_lock_arc_for(Duration::from_millis(1)).is_none());
+        ArcMutexGuard::unlock_fair(guard);
+        let mut guard = m.lock_arc();
+        ArcMutexGuard::bump(&mut guard);
+        assert!(Arc::ptr_eq(ArcMutexGuard::mutex(&guard), &m));
+        assert!(m.is_locked());
+        drop(guard);
+        assert!(!m.is_locked());
+    }
+}
+
+#[cfg(feature = "serde")]
+mod serde {
+    use lockword::{Mutex, ReentrantMutex};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_mutex_is_written_as_its_data() {
+        let m = Mutex::new(BTreeMap::from([("a".to_owned(), vec![1, 2])]));
+        let json = serde_json::to_string(&m).expect("writes");
+        assert_eq!(json, r#"{"a":[1,2]}"#);
+        assert!(!m.is_locked(), "writing locks it, and unlocks it");
+        let back: Mutex<BTreeMap<String, Vec<u32>>> = serde_json::from_str(&json).expect("reads");
+        assert!(!back.is_locked());
+        assert_eq!(*back.lock(), *m.lock());
+    }
+
+    #[test]
+    fn a_reentrant_mutex_is_written_as_its_data() {
+        let m = ReentrantMutex::new((1, "x".to_owned()));
+        let guard = m.lock();
+        let json = serde_json::to_string(&m).expect("writes, though this thread holds it");
+        drop(guard);
+        assert_eq!(json, r#"[1,"x"]"#);
+        let back: ReentrantMutex<(u32, String)> = serde_json::from_str(&json).expect("reads");
+        assert_eq!(*back.lock(), (1, "x".to_owned()));
+    }
+
+    #[test]
+    fn bad_input_is_an_error() {
+        assert!(serde_json::from_str::<Mutex<u32>>("\"seven\"").is_err());
+        assert!(serde_json::from_str::<ReentrantMutex<u32>>("{").is_err());
+    }
+}

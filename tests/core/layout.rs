@@ -1,0 +1,139 @@
+//! Sizes, alignments, and which threads may touch what: all decided by the compiler.
+
+use lockword::{
+    Condvar, MappedMutexGuard, MappedReentrantMutexGuard, Mutex, MutexGuard, RawCondvar, RawLock,
+    RawThreadId, ReentrantMutex, ReentrantMutexGuard, WaitTimeoutResult,
+};
+use std::cell::Cell;
+use std::mem::{align_of, size_of};
+use std::rc::Rc;
+
+const WORD: usize = size_of::<usize>();
+
+#[test]
+fn the_lock_is_one_byte() {
+    assert_eq!((size_of::<RawLock>(), align_of::<RawLock>()), (1, 1));
+    assert_eq!((size_of::<Mutex<()>>(), align_of::<Mutex<()>>()), (1, 1));
+}
+
+#[test]
+fn a_mutex_is_its_data_and_one_byte() {
+    assert_eq!((size_of::<Mutex<u8>>(), align_of::<Mutex<u8>>()), (2, 1));
+    assert_eq!((size_of::<Mutex<u16>>(), align_of::<Mutex<u16>>()), (4, 2));
+    assert_eq!((size_of::<Mutex<u32>>(), align_of::<Mutex<u32>>()), (8, 4));
+    assert_eq!(size_of::<Mutex<u64>>(), 8 + align_of::<u64>());
+    assert_eq!(align_of::<Mutex<u64>>(), align_of::<u64>());
+    assert_eq!((size_of::<Mutex<[u8; 3]>>(), align_of::<Mutex<[u8; 3]>>()), (4, 1));
+    assert_eq!(size_of::<[Mutex<()>; 64]>(), 64, "64 locks on one cache line");
+}
+
+#[test]
+fn a_reentrant_mutex_adds_an_owner_and_a_count() {
+    assert_eq!(size_of::<ReentrantMutex<()>>(), 3 * WORD);
+    assert_eq!(size_of::<RawThreadId>(), 0);
+}
+
+#[test]
+fn a_condvar_is_small() {
+    assert!(size_of::<Condvar>() <= WORD);
+    assert_eq!(size_of::<Condvar>(), size_of::<RawCondvar>());
+    assert_eq!(size_of::<WaitTimeoutResult>(), 1);
+}
+
+#[test]
+fn a_guard_is_a_pointer_and_its_option_is_no_larger() {
+    type Guard<'a> = MutexGuard<'a, u32>;
+    type Mapped<'a> = MappedMutexGuard<'a, u32>;
+    type Reentrant<'a> = ReentrantMutexGuard<'a, u32>;
+    type MappedReentrant<'a> = MappedReentrantMutexGuard<'a, u32>;
+    assert_eq!((size_of::<Guard>(), size_of::<Option<Guard>>()), (WORD, WORD));
+    assert_eq!((size_of::<Reentrant>(), size_of::<Option<Reentrant>>()), (WORD, WORD));
+    assert_eq!((size_of::<Mapped>(), size_of::<Option<Mapped>>()), (2 * WORD, 2 * WORD));
+    let mapped = (size_of::<MappedReentrant>(), size_of::<Option<MappedReentrant>>());
+    assert_eq!(mapped, (2 * WORD, 2 * WORD));
+}
+
+/// Fails to compile unless each type is `Send` and `Sync` exactly as said.
+///
+/// The trick: an inherent constant wins over a trait's of the same name, and the inherent one
+/// exists only where the bound holds.
+macro_rules! threads {
+    ($($type:ty: $send:literal, $sync:literal;)*) => {$(
+        const _: () = {
+            #[allow(dead_code)]
+            trait Otherwise {
+                const SEND: bool = false;
+                const SYNC: bool = false;
+            }
+            struct Is<T: ?Sized>(std::marker::PhantomData<T>);
+            impl<T: ?Sized> Otherwise for Is<T> {}
+            #[allow(dead_code)]
+            impl<T: ?Sized + Send> Is<T> {
+                const SEND: bool = true;
+            }
+            #[allow(dead_code)]
+            impl<T: ?Sized + Sync> Is<T> {
+                const SYNC: bool = true;
+            }
+            assert!(Is::<$type>::SEND == $send, concat!("Send: ", stringify!($type)));
+            assert!(Is::<$type>::SYNC == $sync, concat!("Sync: ", stringify!($type)));
+        };
+    )*};
+}
+
+/// May be sent, not shared.
+type SendOnly = Cell<u32>;
+/// May be neither sent nor shared.
+type Neither = Rc<u32>;
+/// May be shared, not sent: a guard of std's.
+type SyncOnly = std::sync::MutexGuard<'static, u32>;
+
+threads! {
+    // The macro itself, on types whose answer is known.
+    u32: true, true;
+    SendOnly: true, false;
+    SyncOnly: false, true;
+    Neither: false, false;
+
+    RawLock: true, true;
+    RawCondvar: true, true;
+    RawThreadId: true, true;
+    Condvar: true, true;
+    WaitTimeoutResult: true, true;
+
+    // A mutex hands its data from thread to thread: it asks for Send, and gives Sync.
+    Mutex<u32>: true, true;
+    Mutex<[u32]>: true, true;
+    Mutex<SendOnly>: true, true;
+    Mutex<SyncOnly>: false, false;
+    Mutex<Neither>: false, false;
+
+    ReentrantMutex<u32>: true, true;
+    ReentrantMutex<SendOnly>: true, true;
+    ReentrantMutex<SyncOnly>: false, false;
+    ReentrantMutex<Neither>: false, false;
+
+    // A guard is a `&mut` to the data; the word does not care who unlocks.
+    MutexGuard<'static, u32>: true, true;
+    MutexGuard<'static, SendOnly>: true, false;
+    MutexGuard<'static, Neither>: false, false;
+    MappedMutexGuard<'static, u32>: true, true;
+    MappedMutexGuard<'static, SendOnly>: true, false;
+    MappedMutexGuard<'static, SyncOnly>: false, true;
+    MappedMutexGuard<'static, Neither>: false, false;
+
+    // The owner is a thread: its guards stay there, and are shared only as the data is.
+    ReentrantMutexGuard<'static, u32>: false, true;
+    ReentrantMutexGuard<'static, SendOnly>: false, false;
+    ReentrantMutexGuard<'static, Neither>: false, false;
+    MappedReentrantMutexGuard<'static, u32>: false, true;
+    MappedReentrantMutexGuard<'static, SendOnly>: false, false;
+    MappedReentrantMutexGuard<'static, Neither>: false, false;
+}
+
+#[cfg(feature = "arc_lock")]
+threads! {
+    lockword::ArcMutexGuard<u32>: true, true;
+    lockword::ArcMutexGuard<SendOnly>: true, false;
+    lockword::ArcMutexGuard<Neither>: false, false;
+}

@@ -1,0 +1,18 @@
+//! The in-process lock, seen from outside: what a user of the public types can rely on.
+#![cfg(not(lockword_loom))]
+
+mod behaviour;
+mod condvar;
+mod condvar_timed;
+mod fair;
+mod features;
+mod layout;
+mod reentrant;
+mod soundness;
+mod timed;
+
+#[cfg(target_os = "linux")]
+#[path = "../support/parked.rs"]
+mod parked;
+#[path = "../support/within.rs"]
+mod within;
