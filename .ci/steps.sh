@@ -112,7 +112,7 @@ step_stress() {
 }
 
 step_destroy() {
-    LOCKWORD_DESTROY_ROUNDS=3000000 cargo test --release --test destroy
+    LOCKWORD_DESTROY_ROUNDS=2000000 cargo test --release --test destroy
 }
 
 # Every bench once, without measuring; the first is the command of the README.
@@ -128,8 +128,8 @@ step_benches() {
 SANITIZED=(--test core --test stress --test destroy)
 
 step_address_sanitizer() {
-    LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=1000000 RUSTC_BOOTSTRAP=1 \
-    CARGO_PROFILE_RELEASE_DEBUG=1 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+    LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=500000 RUSTC_BOOTSTRAP=1 \
+    CARGO_PROFILE_RELEASE_DEBUG=1 \
         with_flags asan -Zsanitizer=address \
         cargo test --release --target $HOST --all-features "${SANITIZED[@]}"
 }
@@ -137,7 +137,7 @@ step_address_sanitizer() {
 # Debian's Rust, so that std is instrumented too: otherwise there are false alarms.
 step_thread_sanitizer() {
     LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=300000 TSAN_OPTIONS=halt_on_error=1 \
-    CARGO_PROFILE_RELEASE_DEBUG=1 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+    CARGO_PROFILE_RELEASE_DEBUG=1 \
         with_flags tsan -Zsanitizer=thread \
         debian_cargo test --release -Zbuild-std --target $HOST --all-features "${SANITIZED[@]}"
 }
