@@ -3,9 +3,13 @@
 use crate::park::{self, Domain, Key, Parked, Pick};
 use crate::primitive::{AtomicU32, Ordering};
 use crate::raw::RawLock;
+#[cfg(not(lockword_loom))]
 use lock_api::GuardSend;
-use std::time::{Duration, Instant};
+#[cfg(not(lockword_loom))]
+use std::time::Duration;
+use std::time::Instant;
 
+#[cfg(not(lockword_loom))]
 pub use lock_api::WaitTimeoutResult;
 
 /// A condition variable for [`Mutex`](crate::Mutex): threads wait, with the mutex released,
@@ -46,6 +50,7 @@ pub use lock_api::WaitTimeoutResult;
 ///     CHANGED.wait_while(&mut READY.lock(), |ready| !*ready);
 /// });
 /// ```
+#[cfg(not(lockword_loom))]
 pub type Condvar = lock_api::Condvar<RawCondvar>;
 
 /// The Condvar without `lock_api`'s methods: what [`Condvar`] is made of.
@@ -60,6 +65,12 @@ pub struct RawCondvar {
 const NOTIFIED: usize = 0x6C77_0004;
 
 impl RawCondvar {
+    /// A Condvar in the model.
+    #[cfg(lockword_loom)]
+    pub(crate) fn new() -> Self {
+        RawCondvar { waiters: AtomicU32::new(0) }
+    }
+
     fn addr(&self) -> usize {
         core::ptr::from_ref(self).addr()
     }
@@ -80,7 +91,7 @@ impl RawCondvar {
     ///
     /// # Safety
     /// The caller holds `mutex`. It holds it again when this returns.
-    unsafe fn wait(&self, mutex: &RawLock, deadline: Option<Instant>) -> bool {
+    pub(crate) unsafe fn wait_deadline(&self, mutex: &RawLock, deadline: Option<Instant>) -> bool {
         self.waiters.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller holds the mutex, and this is called once.
         let release = || unsafe { mutex.unlock() };
@@ -99,7 +110,7 @@ impl RawCondvar {
     }
 
     /// Wakes up to `most` waiters. Returns how many.
-    fn notify(&self, most: usize) -> usize {
+    pub(crate) fn notify(&self, most: usize) -> usize {
         if self.is_alone() {
             return 0;
         }
@@ -123,6 +134,7 @@ impl RawCondvar {
     }
 }
 
+#[cfg(not(lockword_loom))]
 // SAFETY: a wait releases the mutex once and has acquired it again when it returns.
 unsafe impl lock_api::RawCondvar for RawCondvar {
     // A `const` is what `lock_api` asks for: every use of it is a new Condvar.
@@ -133,7 +145,7 @@ unsafe impl lock_api::RawCondvar for RawCondvar {
     #[inline]
     unsafe fn wait(&self, mutex: &RawLock, _guard: &mut GuardSend) {
         // SAFETY: the caller holds the mutex, by the contract of this method.
-        unsafe { RawCondvar::wait(self, mutex, None) };
+        unsafe { self.wait_deadline(mutex, None) };
     }
 
     #[inline]
@@ -147,6 +159,7 @@ unsafe impl lock_api::RawCondvar for RawCondvar {
     }
 }
 
+#[cfg(not(lockword_loom))]
 // SAFETY: as above.
 unsafe impl lock_api::RawCondvarTimed for RawCondvar {
     fn checked_duration_to_instant(timeout: &Duration) -> Option<Instant> {
@@ -161,6 +174,6 @@ unsafe impl lock_api::RawCondvarTimed for RawCondvar {
         deadline: &Instant,
     ) -> bool {
         // SAFETY: the caller holds the mutex, by the contract of this method.
-        unsafe { !RawCondvar::wait(self, mutex, Some(*deadline)) }
+        unsafe { !self.wait_deadline(mutex, Some(*deadline)) }
     }
 }

@@ -6,18 +6,27 @@
 //! does not exist. The handler is registered with the first park; before it there is nothing to
 //! forget.
 
+#[cfg(all(unix, not(lockword_loom)))]
 use crate::primitive::{AtomicU32, Ordering};
 
+#[cfg(all(unix, not(lockword_loom)))]
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 /// How many forks lie between the first process that parked and this one.
+#[cfg(all(unix, not(lockword_loom)))]
 pub(crate) fn generation() -> u32 {
     // ORDERING: Relaxed: it changes only while the process has one thread.
     GENERATION.load(Ordering::Relaxed)
 }
 
+/// How many forks: none.
+#[cfg(not(all(unix, not(lockword_loom))))]
+pub(crate) fn generation() -> u32 {
+    0
+}
+
 /// Registers the handler, once.
-#[cfg(unix)]
+#[cfg(all(unix, not(lockword_loom)))]
 pub(crate) fn watch() {
     use std::sync::Once;
     static WATCH: Once = Once::new();
@@ -30,10 +39,10 @@ pub(crate) fn watch() {
 }
 
 /// No fork, nothing to watch.
-#[cfg(not(unix))]
+#[cfg(all(not(unix), not(lockword_loom)))]
 pub(crate) fn watch() {}
 
-#[cfg(unix)]
+#[cfg(all(unix, not(lockword_loom)))]
 extern "C" fn in_child() {
     GENERATION.store(generation().wrapping_add(1), Ordering::Relaxed);
     crate::lobby::forget();

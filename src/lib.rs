@@ -3,7 +3,6 @@
 mod barrier;
 #[cfg(doctest)]
 mod compile_fail;
-#[cfg(not(lockword_loom))]
 mod condvar;
 mod duty;
 mod fork;

@@ -20,9 +20,9 @@
 //!
 //! ```text
 //! U: u1  word := FREE                      P: p1  waiters += 1
-//!    u2  light()                              p2  hint READY?  yes: fence(SeqCst)
-//!    u3  hint == 0?  return                                    no: hint |= ARMED; heavy();
-//!    u4  fence(SeqCst)                                             hint |= READY
+//!    u2  light()                                  fence(SeqCst)
+//!    u3  hint == 0?  return                   p2  hint READY?  if not:
+//!    u4  fence(SeqCst)                               hint |= ARMED; heavy(); hint |= READY
 //!    u5  waiters == 0?  return                p3  word FREE?  do not sleep
 //!    u6  wake one                             p4  sleep (p3, p4 under the queue's lock)
 //! ```
@@ -33,9 +33,8 @@
 //! `heavy()`: to P itself, or to a P that read READY, which was set (Release) after it and read
 //! with Acquire. P sees FREE at p3.
 //!
-//! *U returned at u5.* Both sides have passed a SeqCst fence (`heavy()` is one, too) between
-//! their store and their load, so not both can miss the other's store: U read `waiters` without
-//! P, hence P reads u1 at p3.
+//! *U returned at u5.* Both sides have passed a SeqCst fence between their store and their load,
+//! so not both can miss the other's store: U read `waiters` without P, hence P reads u1 at p3.
 //!
 //! *U came to u6.* The queue's lock orders it against p3 and p4: P either sees FREE or is in
 //! the queue when U looks.
@@ -56,7 +55,7 @@
 //! A parker between p1 and p4 must not have the hint cleared under it, and its count is in
 //! another word. So a disarmer D clears READY first (d1), then looks at `waiters` (d2), and
 //! only if it reads 0 clears ARMED (d3). p1, p2 and d1, d2 are Dekker's protocol again, all
-//! four SeqCst: either D sees P's count at d2, or P sees at p2 that READY is gone. That P runs
+//! a SeqCst fence between either pair: either D sees P's count at d2, or P sees at p2 that READY is gone. That P runs
 //! `heavy()` itself and then announces READY: either before d3, which then fails, or after it,
 //! which makes the announcement fail, and P starts over. The epoch keeps an old
 //! compare-exchange from mistaking a later round for its own: every arming and every d1 moves
@@ -64,7 +63,7 @@
 
 use crate::barrier::{self, Heavy};
 use crate::duty::Duty;
-use crate::primitive::{AtomicU32, Ordering, fence, now_us};
+use crate::primitive::{AtomicU32, Ordering, Place, fence, now_us, reach};
 use crate::spin::Pace;
 use crossbeam_utils::CachePadded;
 
@@ -168,27 +167,26 @@ pub(crate) enum Sleep {
 pub(crate) fn enter(addr: usize) -> Sleep {
     let bucket = bucket(addr);
     bucket.parked_us.store(now_us(), Ordering::Relaxed);
-    // ORDERING: SeqCst, with the load in `arm`: Dekker's protocol against `disarm`.
-    if bucket.waiters.fetch_add(1, Ordering::SeqCst) == 0 {
+    if bucket.waiters.fetch_add(1, Ordering::Relaxed) == 0 {
         bucket.duty.begin_turns();
     }
+    // ORDERING: SeqCst, between the count and two loads: the hint's, whose partner is the fence
+    // of `disarm`, and the word's, whose partner is the fence of `anyone_waits`.
+    fence(Ordering::SeqCst);
     arm(&LOBBY.hints.0[index(addr)])
 }
 
-/// p2: ends with the hint ARMED, every unlocker aware of it, and a full barrier passed.
+/// p2: ends with the hint ARMED and every unlocker aware of it.
 fn arm(hint: &AtomicU32) -> Sleep {
     loop {
-        // ORDERING: SeqCst, with the increment in `enter`: Dekker's protocol against
-        // `disarm`. It also acquires the `heavy()` of whoever set READY.
-        let seen = hint.load(Ordering::SeqCst);
+        // ORDERING: Acquire pairs with the Release in `swap` by whoever set READY after its
+        // `heavy()`. (Every change of the hint is a read-modify-write, so that one that comes
+        // between does not break the chain.)
+        let seen = hint.load(Ordering::Acquire);
         if seen & PERMANENT != 0 {
-            // ORDERING: SeqCst, the partner of the fence in `anyone_waits`.
-            fence(Ordering::SeqCst);
             return Sleep::Nap;
         }
         if seen & READY != 0 {
-            // ORDERING: as above; it takes the place of `heavy()`.
-            fence(Ordering::SeqCst);
             return Sleep::Sound;
         }
         let armed = if seen & ARMED != 0 { seen } else { seen.wrapping_add(EPOCH) | ARMED };
@@ -205,9 +203,8 @@ fn arm(hint: &AtomicU32) -> Sleep {
 
 /// One step of the hint's round; fails if the hint has moved on.
 fn swap(hint: &AtomicU32, from: u32, to: u32) -> bool {
-    // ORDERING: SeqCst: d1 is the store of Dekker's protocol against p2, and READY releases
-    // the `heavy()` before it. All steps are rare.
-    hint.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    // ORDERING: Release pairs with the Acquire in `arm`; only setting READY needs it.
+    hint.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed).is_ok()
 }
 
 /// The kernel refuses `heavy()`, for whatever reason, from whatever moment on: every hint says
@@ -215,8 +212,8 @@ fn swap(hint: &AtomicU32, from: u32, to: u32) -> bool {
 #[cold]
 fn go_permanent() {
     for hint in &LOBBY.hints.0 {
-        // ORDERING: SeqCst like every step of the hint; p2 acquires it.
-        hint.fetch_or(ARMED | PERMANENT, Ordering::SeqCst);
+        // ORDERING: Relaxed: who misses it asks the kernel himself, and learns it then.
+        hint.fetch_or(ARMED | PERMANENT, Ordering::Relaxed);
     }
 }
 
@@ -270,10 +267,13 @@ impl Bucket {
         if !swap(hint, seen, unready) {
             return;
         }
-        // ORDERING: SeqCst, the load of Dekker's protocol against p1 and p2.
-        let to = if self.waiters.load(Ordering::SeqCst) == 0 {
+        // ORDERING: SeqCst, between d1 and d2; the partner is the fence in `enter`.
+        fence(Ordering::SeqCst);
+        let to = if self.waiters.load(Ordering::Relaxed) == 0 {
+            reach(Place::Disarmed);
             unready & !ARMED
         } else {
+            reach(Place::Rearmed);
             unready | READY
         };
         // If it fails, a parker has set READY again, and the bucket stays as it is.
@@ -285,6 +285,12 @@ impl Bucket {
     pub(crate) fn leave(&self) {
         // ORDERING: Relaxed: a count that is read too high costs a look into the queue.
         self.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether nobody waits here, and nothing says otherwise.
+    #[cfg(all(test, lockword_loom))]
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.seems_busy() && !self.has_heirs() && self.duty.is_open()
     }
 
     /// Whether anybody seems to wait: advice.
@@ -327,7 +333,7 @@ fn is_time_to_look() -> bool {
 /// The models disarm whenever they can.
 #[cfg(lockword_loom)]
 fn is_time_to_look() -> bool {
-    true
+    !crate::primitive::model_settings::no_light()
 }
 
 /// Gets ready for the first contention: registers with the kernel.
@@ -351,7 +357,6 @@ pub(crate) fn forget() {
 }
 
 /// The state of the bucket of `addr`, for the message of a test that hangs.
-#[cfg(not(lockword_loom))]
 pub(crate) fn describe(addr: usize) -> String {
     let bucket = bucket(addr);
     let hint = LOBBY.hints.0[index(addr)].load(Ordering::Relaxed);

@@ -1,1 +1,121 @@
-//! loom models
+//! loom models of the core: every interleaving and every allowed reordering of small programs.
+//!
+//! Run by `RUSTFLAGS="--cfg lockword_loom" cargo test --release --lib`. A lost wake-up shows as
+//! a deadlock, two holders as concurrent access to a cell. Each model states what it has to
+//! come by ([`Place`]); one that never gets there proves nothing and fails.
+//!
+//! Models of two threads are exhaustive; those of three bound the preemptions (the number of
+//! times a thread that could go on is stopped), as loom's authors recommend. None is cut short
+//! by a limit of time or permutations.
+//!
+//! | model | what is in question |
+//! |---|---|
+//! | [`exclusion`] | mutual exclusion; no lost wake-up, 2 and 3 threads |
+//! | [`lobby`] | disarming racing a park; arming by two; two locks in one bucket; the unlocker's own fence |
+//! | [`handover`] | heirs, grants and fair unlocks racing a barger |
+//! | [`timeout`] | a timeout racing a wake-up, with and without the duty |
+//! | [`condvar`] | a notification racing a wait and a timeout |
+
+mod condvar;
+mod exclusion;
+mod handover;
+mod lobby;
+mod timeout;
+
+use crate::primitive::Place;
+use crate::primitive::model_settings::{set_no_light, take_reached};
+use crate::raw::RawLock;
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Settings and counters are one for the process: models run one after another.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A model to run.
+struct Model {
+    preemptions: Option<usize>,
+    no_light: bool,
+    must_reach: &'static [Place],
+}
+
+impl Model {
+    /// All interleavings.
+    fn exhaustive() -> Self {
+        Model { preemptions: None, no_light: false, must_reach: &[] }
+    }
+
+    /// Interleavings with at most `preemptions`.
+    fn bounded(preemptions: usize) -> Self {
+        Model { preemptions: Some(preemptions), ..Model::exhaustive() }
+    }
+
+    /// With an empty `light()` and a bucket that stays armed.
+    fn no_light(self) -> Self {
+        Model { no_light: true, ..self }
+    }
+
+    fn must_reach(self, must_reach: &'static [Place]) -> Self {
+        Model { must_reach, ..self }
+    }
+
+    fn check(self, body: impl Fn() + Send + Sync + 'static) {
+        let _one: MutexGuard<'_, ()> = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        for place in self.must_reach {
+            take_reached(*place);
+        }
+        set_no_light(self.no_light);
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = self.preemptions;
+        builder.max_branches = 10_000;
+        builder.check(move || {
+            // Before any thread is started: loom does not look for races with the first use of
+            // a lazy static, and would miss every interleaving in which that use comes later.
+            crate::lobby::bucket(0);
+            crate::park::begin();
+            crate::primitive::model_time::is_up();
+            body();
+        });
+        set_no_light(false);
+        for place in self.must_reach {
+            assert!(take_reached(*place) > 0, "the model never came by {place:?}");
+        }
+    }
+}
+
+/// A lock and a number that it guards.
+struct Guarded {
+    lock: RawLock,
+    number: UnsafeCell<u32>,
+}
+
+impl Guarded {
+    fn new() -> Arc<Self> {
+        Arc::new(Guarded { lock: RawLock::new(), number: UnsafeCell::new(0) })
+    }
+
+    fn addr(&self) -> usize {
+        core::ptr::from_ref(&self.lock).addr()
+    }
+
+    /// Adds one. The caller holds the lock.
+    fn add(&self) {
+        // SAFETY: the lock is held; loom checks that it excludes others.
+        self.number.with_mut(|n| unsafe { *n += 1 });
+    }
+
+    fn lock_and_add(&self) {
+        self.lock.lock();
+        self.add();
+        // SAFETY: locked above.
+        unsafe { self.lock.unlock() };
+    }
+
+    /// The number, at the end: also checks that nothing was left behind.
+    fn total(&self) -> u32 {
+        assert!(self.lock.try_lock(), "the lock was left held");
+        assert!(crate::lobby::bucket(self.addr()).is_idle(), "a count or the duty was left behind");
+        // SAFETY: the lock is held.
+        self.number.with(|n| unsafe { *n })
+    }
+}

@@ -19,9 +19,9 @@ pub(crate) use core::{
 };
 
 #[cfg(lockword_loom)]
-pub(crate) use loom::lazy_static;
-#[cfg(lockword_loom)]
 pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(lockword_loom)]
+pub(crate) use loom::{lazy_static, sync as model_sync};
 
 /// Time since some moment of this process.
 #[cfg(not(lockword_loom))]
@@ -56,10 +56,94 @@ pub(crate) fn ticks() -> u64 {
     }
 }
 
+/// Whether a deadline has passed.
+#[cfg(not(lockword_loom))]
+pub(crate) fn is_past(deadline: std::time::Instant) -> bool {
+    std::time::Instant::now() >= deadline
+}
+
 /// The model has no clock.
 #[cfg(lockword_loom)]
 pub(crate) fn now_us() -> u32 {
     0
+}
+
+/// In the model all deadlines pass at one moment, which the model chooses.
+#[cfg(lockword_loom)]
+pub(crate) fn is_past(_: std::time::Instant) -> bool {
+    model_time::is_up()
+}
+
+/// The one moment at which the deadlines of a model pass.
+#[cfg(lockword_loom)]
+pub(crate) mod model_time {
+    use super::{AtomicU32, Ordering, lazy_static};
+
+    lazy_static! {
+        static ref IS_UP: AtomicU32 = AtomicU32::new(0);
+    }
+
+    pub(crate) fn pass() {
+        IS_UP.store(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_up() -> bool {
+        IS_UP.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// What the models set for all of their executions, and what they count over them. These are
+/// real atomics: loom does not see them.
+#[cfg(lockword_loom)]
+pub(crate) mod model_settings {
+    use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+    static NO_LIGHT: AtomicBool = AtomicBool::new(false);
+    static REACHED: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
+
+    /// `light()` is empty, and no bucket is ever disarmed: the unlocker's slow path must do
+    /// with its own fence.
+    pub(crate) fn set_no_light(yes: bool) {
+        NO_LIGHT.store(yes, Relaxed);
+    }
+
+    pub(crate) fn no_light() -> bool {
+        NO_LIGHT.load(Relaxed)
+    }
+
+    /// Counts that an execution has come by a place.
+    pub(crate) fn reach(place: super::Place) {
+        REACHED[place as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How many executions have come by a place, since the last call.
+    pub(crate) fn take_reached(place: super::Place) -> usize {
+        REACHED[place as usize].swap(0, Relaxed)
+    }
+}
+
+/// Places that a model has to reach to be worth anything.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(lockword_loom), allow(dead_code, reason = "only models count"))]
+pub(crate) enum Place {
+    Parked,
+    Disarmed,
+    Rearmed,
+    Duty,
+    Granted,
+    ResignedGranted,
+    PassedOn,
+    HandedToHeir,
+    HeirLeft,
+    HandedFairly,
+    TimedOut,
+}
+
+/// Counts that a model has come by a place; nothing outside the models.
+#[inline(always)]
+pub(crate) fn reach(_place: Place) {
+    #[cfg(lockword_loom)]
+    model_settings::reach(_place);
 }
 
 /// How many processors this process may use; at least 1. Read once.

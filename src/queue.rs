@@ -19,6 +19,7 @@
 
 use crate::lobby::{self, Bucket};
 use crate::park::{self, Domain, Key, Pick};
+use crate::primitive::{Place, reach};
 use crate::word::LockWord;
 use core::cell::Cell;
 
@@ -149,7 +150,11 @@ pub(crate) fn hand_to_heir(word: &LockWord, bucket: &Bucket) -> bool {
         bucket.duty.begin_turns();
         Some(HANDED)
     };
-    bucket.has_heirs() && take_first(word.addr(), Who::Heirs, hand, || ())
+    let handed = bucket.has_heirs() && take_first(word.addr(), Who::Heirs, hand, || ());
+    if handed {
+        reach(Place::HandedToHeir);
+    }
+    handed
 }
 
 /// The holder of `word` hands the lock over to a waiter, heirs first, or else frees the word,
@@ -162,7 +167,9 @@ pub(crate) fn hand_or_release(word: &LockWord, bucket: &Bucket) {
         bucket.duty.begin_turns();
         Some(HANDED)
     };
-    take_first(word.addr(), Who::Anyone, hand, || word.release());
+    if take_first(word.addr(), Who::Anyone, hand, || word.release()) {
+        reach(Place::HandedFairly);
+    }
 }
 
 /// The word of the lock at `addr` has been freed, waiters may be parked, and nobody has the
@@ -184,6 +191,9 @@ pub(crate) fn wake_one(addr: usize, bucket: &Bucket) {
     let wake_heir = |waiter: &Waiter| {
         let message = wake(waiter);
         left.set(message.is_none());
+        if left.get() {
+            reach(Place::HeirLeft);
+        }
         message
     };
     if bucket.has_heirs() && (take_first(addr, Who::Heirs, wake_heir, || ()) || left.get()) {

@@ -27,6 +27,7 @@ use crate::barrier;
 use crate::duty::{Dropped, Kind};
 use crate::lobby::{self, Bucket, Sleep};
 use crate::park::{self, Domain, Key, Parked};
+use crate::primitive::{self, Place, reach};
 use crate::queue::{self, Call, Waiter};
 use crate::spin::{Patience, Spin};
 use crate::word::LockWord;
@@ -190,12 +191,16 @@ fn lock_slow(word: &LockWord, deadline: Option<Instant>) -> bool {
         }
         if let Some(kind) = duty.take() {
             match bucket.duty.resign(word.addr(), kind) {
-                Dropped::Granted => return true,
+                Dropped::Granted => {
+                    reach(Place::ResignedGranted);
+                    return true;
+                }
                 Dropped::Free => {}
             }
             if is_past(deadline) {
                 // The duty passes on: whoever freed the word meanwhile relied on this thread.
                 if bucket.anyone_waits(word.addr()) && !word.is_held() {
+                    reach(Place::PassedOn);
                     queue::wake_one(word.addr(), bucket);
                 }
                 return false;
@@ -239,10 +244,12 @@ fn spin(
         }
         match *duty {
             Some(Kind::Woken) if bucket.duty.accept(addr) => {
+                reach(Place::Granted);
                 *duty = None;
                 return true;
             }
             None if bucket.seems_busy() && bucket.duty.volunteer(addr) => {
+                reach(Place::Duty);
                 *duty = Some(Kind::Spinner);
             }
             _ => {}
@@ -275,12 +282,18 @@ fn park(word: &LockWord, waiter: &Waiter, queued: bool, deadline: Option<Instant
     // SAFETY: the token is that of a waiter that outlives the call, as all tokens of this
     // domain are; the callbacks neither panic nor park.
     match unsafe { park::park(key, waiter.token(), validate, || (), || waiter.leave(), until) } {
-        Parked::Woken(message) => Some(Call::new(message)),
+        Parked::Woken(message) => {
+            reach(Place::Parked);
+            Some(Call::new(message))
+        }
         Parked::Invalid => {
             waiter.leave();
             None
         }
-        Parked::TimedOut => None,
+        Parked::TimedOut => {
+            reach(Place::TimedOut);
+            None
+        }
     }
 }
 
@@ -314,5 +327,5 @@ fn unlock_fair_slow(word: &LockWord) {
 
 /// Whether there is a deadline and it is over.
 fn is_past(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    deadline.is_some_and(primitive::is_past)
 }

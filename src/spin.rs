@@ -27,9 +27,9 @@
 //! the line where it is. Everybody who waits does so, and for as long, so bursts go around: no
 //! thread's wait grows by more than that time, about 2 us.
 
-use crate::primitive::{AtomicU32, Ordering};
+use crate::primitive::AtomicU32;
 #[cfg(not(lockword_loom))]
-use crate::primitive::{now_us, processors, spin_loop, ticks};
+use crate::primitive::{Ordering, now_us, processors, spin_loop, ticks};
 use std::time::Instant;
 
 /// How long a thread spins before it parks.
@@ -222,21 +222,18 @@ mod history {
     }
 }
 
-/// In the model a spinner looks twice: that is enough for whatever can happen between two looks.
+/// In the model a spinner looks once before it parks; parking looks again.
 #[cfg(lockword_loom)]
-pub(crate) struct Spin {
-    looks: u32,
-}
+pub(crate) struct Spin;
 
 #[cfg(lockword_loom)]
 impl Spin {
     pub(crate) fn new(_: usize, _: &Pace, _: Patience, _: Option<Instant>) -> Self {
-        Spin { looks: 0 }
+        Spin
     }
 
     pub(crate) fn again(&mut self) -> bool {
-        self.looks += 1;
-        self.looks < 2
+        false
     }
 
     pub(crate) fn acquired(&self) {}

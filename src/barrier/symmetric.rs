@@ -6,6 +6,10 @@ use crate::primitive::{Ordering, fence};
 /// A full fence: the unlocker's half of Dekker's protocol.
 #[inline(always)]
 pub(crate) fn light() {
+    #[cfg(lockword_loom)]
+    if crate::primitive::model_settings::no_light() {
+        return;
+    }
     // ORDERING: SeqCst, the partner of the fence in `heavy` (StoreLoad on both sides).
     fence(Ordering::SeqCst);
 }

@@ -1,0 +1,123 @@
+//! The hint's round, and two locks in one bucket. (In the models every lock is in it.)
+
+use super::{Guarded, Model};
+use crate::lobby;
+use crate::primitive::Place;
+use loom::thread;
+
+/// Arms the bucket, as a waiter that has come and gone would.
+fn arm(guarded: &Guarded) {
+    let _ = lobby::enter(guarded.addr());
+    lobby::bucket(guarded.addr()).leave();
+}
+
+#[test]
+fn disarm_races_park() {
+    Model::bounded(4).must_reach(&[Place::Disarmed, Place::Rearmed, Place::Parked]).check(|| {
+        let guarded = Guarded::new();
+        arm(&guarded);
+        let other = guarded.clone();
+        let other = thread::spawn(move || {
+            other.lock_and_add();
+            other.lock_and_add();
+        });
+        guarded.lock_and_add();
+        guarded.lock_and_add();
+        other.join().unwrap();
+        assert_eq!(guarded.total(), 4);
+    });
+}
+
+#[test]
+fn two_disarm_while_one_parks() {
+    Model::bounded(2).must_reach(&[Place::Disarmed, Place::Parked]).check(|| {
+        let (guarded, apart) = (Guarded::new(), Guarded::new());
+        arm(&guarded);
+        let others = [guarded.clone(), apart].map(|other| {
+            thread::spawn(move || {
+                other.lock_and_add();
+                other.lock_and_add();
+            })
+        });
+        guarded.lock_and_add();
+        for other in others {
+            other.join().unwrap();
+        }
+        assert_eq!(guarded.total(), 3);
+    });
+}
+
+/// What `enter` promises until `leave`: the bucket is armed, whoever disarms or arms meanwhile.
+#[test]
+fn armed_from_enter_to_leave() {
+    fn enter_and_leave(guarded: &Guarded) {
+        let addr = guarded.addr();
+        let _ = lobby::enter(addr);
+        assert!(!lobby::is_quiet(addr), "a parker's bucket was disarmed");
+        lobby::bucket(addr).leave();
+    }
+    Model::bounded(4).must_reach(&[Place::Disarmed, Place::Rearmed]).check(|| {
+        let guarded = Guarded::new();
+        enter_and_leave(&guarded);
+        let others = [1, 2].map(|times| {
+            let other = guarded.clone();
+            thread::spawn(move || {
+                for _ in 0..times {
+                    lobby::bucket(other.addr()).anyone_waits(other.addr());
+                }
+            })
+        });
+        enter_and_leave(&guarded);
+        for other in others {
+            other.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn two_arm_at_once() {
+    Model::bounded(2).must_reach(&[Place::Parked]).check(|| {
+        let guarded = Guarded::new();
+        guarded.lock.lock();
+        let others = [(); 2].map(|()| {
+            let other = guarded.clone();
+            thread::spawn(move || other.lock_and_add())
+        });
+        // SAFETY: locked above.
+        unsafe { guarded.lock.unlock() };
+        for other in others {
+            other.join().unwrap();
+        }
+        assert_eq!(guarded.total(), 2);
+    });
+}
+
+#[test]
+fn two_locks_in_one_bucket() {
+    Model::bounded(2).must_reach(&[Place::Parked]).check(|| {
+        let (one, two) = (Guarded::new(), Guarded::new());
+        let others =
+            [one.clone(), two.clone()].map(|other| thread::spawn(move || other.lock_and_add()));
+        one.lock_and_add();
+        two.lock_and_add();
+        for other in others {
+            other.join().unwrap();
+        }
+        assert_eq!((one.total(), two.total()), (2, 2));
+    });
+}
+
+/// `light()` is a full fence in the other models and could make up for the slow path's. Here it
+/// is nothing, as on the hardware, and the bucket is armed from the start.
+#[test]
+fn slow_path_has_its_own_fence() {
+    Model::exhaustive().no_light().must_reach(&[Place::Parked]).check(|| {
+        let guarded = Guarded::new();
+        arm(&guarded);
+        let other = guarded.clone();
+        let other = thread::spawn(move || other.lock_and_add());
+        guarded.lock_and_add();
+        other.join().unwrap();
+        assert_eq!(guarded.total(), 2);
+    });
+}
