@@ -139,8 +139,9 @@ fn contend(lock: &'static Mutex<u32>, steps: &Steps<'_>, step: u32) -> Result<()
 
 fn spawn(stacks: Stacks, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     let builder = match stacks {
-        // Larger than that of any thread that died: no old stack is large enough.
-        Stacks::New => thread::Builder::new().stack_size(16 << 20),
+        // Larger than that of any thread that died: no old stack is large enough. And not so
+        // large that the C library gives old stacks back.
+        Stacks::New => thread::Builder::new().stack_size(4 << 20),
         Stacks::OfTheDead => thread::Builder::new(),
     };
     builder.spawn(body).expect("a thread starts")
