@@ -98,7 +98,7 @@ step_loom() {
 
 # Weakens the algorithm in every place, and expects each time that a model or a test fails.
 step_mutants() {
-    tests/mutants.sh
+    python3 tests/mutants.py
 }
 
 # Store buffering on the machine itself, with the barrier and (the control) without.

@@ -41,7 +41,9 @@
 //! [membarrier(2)]: https://man7.org/linux/man-pages/man2/membarrier.2.html
 //! [`FlushProcessWriteBuffers`]: https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-flushprocesswritebuffers
 
-pub(crate) use imp::{heavy, light, prepare};
+#[cfg(not(lockword_loom))]
+pub(crate) use imp::prepare;
+pub(crate) use imp::{heavy, light};
 
 /// What became of a [`heavy`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -230,6 +230,7 @@ impl Duty {
     }
 
     /// For the message of a test that hangs.
+    #[cfg(not(lockword_loom))]
     pub(crate) fn describe(&self) -> String {
         let slot = self.slot.load(Ordering::Relaxed);
         format!("duty {:#x} kind {}", slot >> 2, slot & 3)

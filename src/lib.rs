@@ -16,6 +16,8 @@ mod raw;
 mod spin;
 mod word;
 
+#[cfg(all(test, not(lockword_loom)))]
+mod litmus;
 #[cfg(all(test, lockword_loom))]
 mod models;
 

@@ -357,6 +357,7 @@ pub(crate) fn forget() {
 }
 
 /// The state of the bucket of `addr`, for the message of a test that hangs.
+#[cfg(not(lockword_loom))]
 pub(crate) fn describe(addr: usize) -> String {
     let bucket = bucket(addr);
     let hint = LOBBY.hints.0[index(addr)].load(Ordering::Relaxed);

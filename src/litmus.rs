@@ -1,0 +1,124 @@
+//! Store buffering, on the hardware: the one step of the proof that loom cannot check.
+//!
+//! Two threads store to one variable each and then load the other's. Without barriers both can
+//! read the old value: each store still waits in its processor's buffer. With `light()` in one
+//! thread and `heavy()` in the other they must not. The control leaves `heavy()` out and has to
+//! see it happen, or the test could not fail and would show nothing.
+
+use crate::barrier::{Heavy, heavy, light};
+use crate::primitive::{AtomicU32, Ordering, fence, processors, spin_loop};
+use crossbeam_utils::CachePadded;
+use std::time::{Duration, Instant};
+
+/// How many rounds the barrier has to stand, and the control has to fail in.
+const ROUNDS: u32 = 1_000_000;
+/// Nor longer than this, on a slow machine.
+const LIMIT: Duration = Duration::from_secs(12);
+
+/// What the two threads share; each variable on a line of its own.
+#[derive(Default)]
+struct Shared {
+    /// The round that the unlocker may begin.
+    begun: CachePadded<AtomicU32>,
+    /// The round that the unlocker has ended.
+    ended: CachePadded<AtomicU32>,
+    word: CachePadded<AtomicU32>,
+    hint: CachePadded<AtomicU32>,
+    /// What the unlocker read of the hint.
+    read: CachePadded<AtomicU32>,
+}
+
+/// Waits until `round` is reached.
+fn wait_for(at: &AtomicU32, round: u32) {
+    // ORDERING: Acquire pairs with the Release of whoever announces the round.
+    while at.load(Ordering::Acquire) != round {
+        spin_loop();
+    }
+}
+
+/// Lets some time pass, another in each round, so that the two threads meet at all offsets.
+fn stagger(round: u32, most: u32) {
+    for _ in 0..round.wrapping_mul(0x9E37_79B9) >> 16 & (most - 1) {
+        spin_loop();
+    }
+}
+
+/// Runs rounds until `enough` says so. Returns how many there were, and in how many both
+/// threads read the old value.
+fn store_buffering(
+    unlocker: impl Fn() + Sync,
+    parker: impl Fn(),
+    enough: impl Fn(u32, u32) -> bool,
+) -> (u32, u32) {
+    let shared = Shared::default();
+    let (mut round, mut both) = (0, 0);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1.. {
+                while shared.begun.load(Ordering::Acquire) < round {
+                    spin_loop();
+                }
+                if shared.begun.load(Ordering::Acquire) == u32::MAX {
+                    return;
+                }
+                stagger(round, 64);
+                // ORDERING: Relaxed, as in an unlock: what is between is what is tested.
+                shared.word.store(1, Ordering::Relaxed);
+                unlocker();
+                let read = shared.hint.load(Ordering::Relaxed);
+                shared.read.store(read, Ordering::Relaxed);
+                shared.ended.store(round, Ordering::Release);
+            }
+        });
+        while !enough(round, both) && start.elapsed() < LIMIT {
+            round += 1;
+            shared.word.store(0, Ordering::Relaxed);
+            shared.hint.store(0, Ordering::Relaxed);
+            // The next round must not begin with this one's stores on their way.
+            fence(Ordering::SeqCst);
+            shared.begun.store(round, Ordering::Release);
+            stagger(round.rotate_left(7), 64);
+            shared.hint.store(1, Ordering::Relaxed);
+            parker();
+            let read = shared.word.load(Ordering::Relaxed);
+            wait_for(&shared.ended, round);
+            both += u32::from(read == 0 && shared.read.load(Ordering::Relaxed) == 0);
+        }
+        shared.begun.store(u32::MAX, Ordering::Release);
+    });
+    (round, both)
+}
+
+/// Nothing that the processor sees.
+fn nothing() {
+    core::hint::black_box(());
+}
+
+#[test]
+fn litmus_with_heavy_barrier() {
+    if processors() < 2 {
+        println!("litmus: one processor cannot reorder against itself; nothing to see");
+        return;
+    }
+    let refused = core::cell::Cell::new(false);
+    let parker = || refused.set(heavy() == Heavy::Refused || refused.get());
+    let (rounds, both) = store_buffering(light, parker, |round, _| round == ROUNDS);
+    if refused.get() {
+        println!("litmus: the kernel refuses the barrier; locks use fences here");
+        return;
+    }
+    println!("litmus: light and heavy: {both} violations in {rounds} rounds");
+    assert_eq!(both, 0, "both threads read the old value, in spite of heavy()");
+}
+
+#[test]
+fn litmus_control_without_barrier() {
+    if processors() < 2 {
+        println!("litmus: one processor cannot reorder against itself; nothing to see");
+        return;
+    }
+    let (rounds, both) = store_buffering(nothing, nothing, |_, both| both >= 100);
+    println!("litmus: no barrier: {both} violations in {rounds} rounds");
+    assert!(both > 0, "the control saw no store buffering: the test above shows nothing");
+}
