@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 const LENGTH: Duration = Duration::from_secs(2);
 
+/// Nobody waits longer. On a machine with two processors the longest wait was 5 to 16 ms, that
+/// for `std::sync::Mutex` 300 to 1,950 ms, and without the hand-over 700 ms.
+const BOUND: Duration = Duration::from_millis(150);
+
 /// The tests of this file measure time: one at a time.
 static ALONE: StdMutex<()> = StdMutex::new(());
 
@@ -59,7 +63,7 @@ fn a_hog_does_not_starve_waiters() {
     eprintln!("hog, then waiters: {had:?}");
     for (waiter, (count, longest)) in had.iter().enumerate().skip(1) {
         assert!(*count >= 20, "waiter {waiter} had the lock {count} times in {LENGTH:?}: {had:?}");
-        assert!(*longest < LENGTH / 2, "waiter {waiter} waited for {longest:?}: {had:?}");
+        assert!(*longest < BOUND, "waiter {waiter} waited for {longest:?}: {had:?}");
     }
 }
 
@@ -71,6 +75,8 @@ fn eight_hogs_share_the_lock() {
     let counts = had.iter().map(|(count, _)| *count);
     let (least, most) = (counts.clone().min().unwrap(), counts.max().unwrap());
     assert!(least >= 20, "one had the lock {least} times in {LENGTH:?}: {had:?}");
+    let longest = had.iter().map(|(_, longest)| *longest).max().unwrap();
+    assert!(longest < BOUND, "one waited for {longest:?}: {had:?}");
     assert!(least * 10 >= most, "one had the lock {least} times, another {most} times: {had:?}");
 }
 
