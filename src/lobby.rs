@@ -23,7 +23,7 @@
 //!    u2  light()                                  fence(SeqCst)
 //!    u3  hint == 0?  return                   p2  hint READY?  if not:
 //!    u4  fence(SeqCst)                               hint |= ARMED; heavy(); hint |= READY
-//!    u5  waiters == 0?  return                p3  word FREE?  do not sleep
+//!    u5  waiters == 0?  return                p3  word FREE?  take it
 //!    u6  wake one                             p4  sleep (p3, p4 under the queue's lock)
 //! ```
 //!
@@ -63,6 +63,7 @@
 
 use crate::barrier::{self, Heavy};
 use crate::duty::Duty;
+use crate::fork;
 use crate::primitive::{AtomicU32, Ordering, Place, fence, now_us, reach};
 use crate::spin::Pace;
 use crossbeam_utils::CachePadded;
@@ -104,7 +105,8 @@ pub(crate) struct Bucket {
     /// Threads that are parked or about to park. Raised by themselves; lowered, under the
     /// queue's lock, by whoever takes them out of the queue.
     waiters: AtomicU32,
-    /// How many of the waiters are heirs (see `queue.rs`). Changed under the queue's lock only.
+    /// How many of the waiters are heirs (see `queue.rs`). Changed under the queue's lock, but by
+    /// an heir whom a stranger has woken.
     heirs: AtomicU32,
     /// When somebody last parked here ([`now_us`]).
     parked_us: AtomicU32,
@@ -165,6 +167,8 @@ pub(crate) enum Sleep {
 /// p1 and p2 of the proof: announces a parker on `addr`, and makes every unlock see it. What
 /// the parker reads of the word afterwards is final.
 pub(crate) fn enter(addr: usize) -> Sleep {
+    // Before anything is left behind that a child of `fork` must forget.
+    fork::watch();
     let bucket = bucket(addr);
     bucket.parked_us.store(now_us(), Ordering::Relaxed);
     if bucket.waiters.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -280,6 +284,12 @@ impl Bucket {
         swap(hint, unready, to);
     }
 
+    /// Whether the thread that has the duty has kept others waiting for too long: it may have
+    /// lost its processor. Asked at every unlock, looked into at few.
+    pub(crate) fn is_turn_overdue(&self) -> bool {
+        is_time_to_look() && self.duty.is_turn_over()
+    }
+
     /// Takes one thread out of the count: under the queue's lock, or by the thread itself when
     /// it never came into the queue.
     pub(crate) fn leave(&self) {
@@ -324,8 +334,9 @@ fn is_time_to_look() -> bool {
     // Not at the end of the thread's life, when its variables are gone.
     UNLOCKS
         .try_with(|n| {
-            n.set(n.get().wrapping_add(1));
-            n.get() == 0
+            n.set(n.get().wrapping_add(1) & 0x3F);
+            // Not all threads begin at the same distance: some live for a few unlocks only.
+            n.get() == (core::ptr::from_ref(n).addr() >> 6) as u8 & 0x3F
         })
         .unwrap_or(false)
 }

@@ -23,10 +23,10 @@ mod lobby;
 mod timeout;
 
 use crate::primitive::Place;
+use crate::primitive::model_cell::UnsafeCell;
 use crate::primitive::model_settings::{set_no_light, take_reached};
+use crate::primitive::model_sync::Arc;
 use crate::raw::RawLock;
-use loom::cell::UnsafeCell;
-use loom::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Settings and counters are one for the process: models run one after another.
@@ -65,7 +65,7 @@ impl Model {
             take_reached(*place);
         }
         set_no_light(self.no_light);
-        let mut builder = loom::model::Builder::new();
+        let mut builder = crate::primitive::model_run::Builder::new();
         builder.preemption_bound = self.preemptions;
         builder.max_branches = 10_000;
         builder.check(move || {

@@ -3,8 +3,8 @@
 use super::{Guarded, Model};
 use crate::condvar::RawCondvar;
 use crate::park;
-use loom::sync::Arc;
-use loom::thread;
+use crate::primitive::model_sync::Arc;
+use crate::primitive::model_thread as thread;
 use std::time::Instant;
 
 struct Shared {

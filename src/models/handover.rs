@@ -2,7 +2,7 @@
 
 use super::{Guarded, Model};
 use crate::primitive::Place;
-use loom::thread;
+use crate::primitive::model_thread as thread;
 
 /// One thread that comes back again and again, one that waits for it.
 #[test]

@@ -3,7 +3,7 @@
 use super::{Guarded, Model};
 use crate::lobby;
 use crate::primitive::Place;
-use loom::thread;
+use crate::primitive::model_thread as thread;
 
 /// Arms the bucket, as a waiter that has come and gone would.
 fn arm(guarded: &Guarded) {
