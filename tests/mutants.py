@@ -179,9 +179,9 @@ class Copy:
         # Neither benches nor tests are there, and the models need nothing of theirs.
         manifest = (ROOT / "Cargo.toml").read_text()
         manifest = re.sub(r"(?ms)^\[(dev-dependencies|\[bench\]|\[test\]).*?(?=^\[(?!\[)|\Z)", "", manifest)
-        manifest = re.sub(r"(?m)^readme = .*\n", "", manifest)
         (self.root / "Cargo.toml").write_text(manifest + "\n[workspace]\n")
-        shutil.copy(ROOT / "Cargo.lock", self.root / "Cargo.lock")
+        for name in ("Cargo.lock", "README.md"):
+            shutil.copy(ROOT / name, self.root / name)
 
     def build(self):
         """Builds the models. Returns the path of the program, or None."""
