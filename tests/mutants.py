@@ -56,9 +56,23 @@ MUTANTS = [
      ["lobby::late_announcement"]),
     ("arm-load-relaxed", "lobby.rs", "hint.load(Ordering::Acquire)", "hint.load(Ordering::Relaxed)",
      ["lobby::armed_by_one_who_left"]),
-    ("swap-relaxed", "lobby.rs", "compare_exchange(from, to, Ordering::Release,",
-     "compare_exchange(from, to, Ordering::Relaxed,", ["lobby::armed_by_one_who_left"]),
-    ("disarm-one-step", "lobby.rs", "(seen & !READY).wrapping_add(EPOCH)", "seen.wrapping_add(EPOCH)",
+    ("disarm-one-step", "lobby.rs", """let unready = (seen & !READY).wrapping_add(EPOCH);
+        if !swap(hint, seen, unready) {
+            return;
+        }
+        // ORDERING: SeqCst, between d1 and d2; the partner is the fence in `enter`.
+        fence(Ordering::SeqCst);
+        let to = if self.waiters.load(Ordering::Relaxed) == 0 {
+            reach(Place::Disarmed);
+            unready & !ARMED""", """let unready = seen.wrapping_add(EPOCH);
+        if !swap(hint, seen, unready) {
+            return;
+        }
+        // ORDERING: SeqCst, between d1 and d2; the partner is the fence in `enter`.
+        fence(Ordering::SeqCst);
+        let to = if self.waiters.load(Ordering::Relaxed) == 0 {
+            reach(Place::Disarmed);
+            unready & !FLAGS""",
      ["lobby::armed_from_enter_to_leave"]),
     ("disarm-same-epoch", "lobby.rs", "(seen & !READY).wrapping_add(EPOCH)", "(seen & !READY)",
      ["lobby::armed_from_enter_to_leave"]),
@@ -140,6 +154,9 @@ MUTANTS = [
 
 # (change, why no model can tell it from the original)
 EQUIVALENT = [
+    ("swap is Relaxed",
+     "The model's heavy() is a SeqCst fence, which makes the store after it a release all the same."
+     " In membarrier.rs the fence comes before the system call, so Release is right there."),
     ("unlock_slow does not ask is_taken",
      "The duty only saves wake-ups: without it every unlock wakes one, and a woken thread that is"
      " not needed tries, spins and parks again. Costs time, which the models do not have."),
