@@ -133,10 +133,8 @@ fn armed_by_one_who_left() {
         let waiter = thread::spawn(move || waiter.lock_and_add());
         let passer_by = guarded.clone();
         let passer_by = thread::spawn(move || arm(&passer_by));
-        let holder = guarded.clone();
-        // SAFETY: locked above, for that thread.
-        let holder = thread::spawn(move || unsafe { holder.lock.unlock() });
-        holder.join().unwrap();
+        // SAFETY: locked above.
+        unsafe { guarded.lock.unlock() };
         waiter.join().unwrap();
         passer_by.join().unwrap();
         assert_eq!(guarded.total(), 1);
