@@ -82,7 +82,7 @@ impl RawCondvar {
     }
 
     /// Whether a notification has nobody to go to.
-    fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         // ORDERING: Relaxed: a waiter whom the notifier must not miss has released a mutex
         // that the notifier has acquired since, and it counted itself in before.
         self.waiters.load(Ordering::Relaxed) == 0

@@ -46,6 +46,7 @@ fn notify_races_wait() {
         shared.guarded.lock_and_add();
         shared.changed.notify(1);
         assert!(!waiter.join().unwrap());
+        assert!(shared.changed.is_alone(), "a waiter was left counted");
     });
 }
 

@@ -121,3 +121,66 @@ fn slow_path_has_its_own_fence() {
         assert_eq!(guarded.total(), 2);
     });
 }
+
+/// The bucket was armed by a thread that has gone and does not look at the word: a parker that
+/// reads READY relies on that thread's barrier alone.
+#[test]
+fn armed_by_one_who_left() {
+    Model::bounded(3).must_reach(&[Place::Parked]).check(|| {
+        let guarded = Guarded::new();
+        guarded.lock.lock();
+        let waiter = guarded.clone();
+        let waiter = thread::spawn(move || waiter.lock_and_add());
+        let passer_by = guarded.clone();
+        let passer_by = thread::spawn(move || arm(&passer_by));
+        // SAFETY: locked above.
+        unsafe { guarded.lock.unlock() };
+        waiter.join().unwrap();
+        passer_by.join().unwrap();
+        assert_eq!(guarded.total(), 1);
+    });
+}
+
+/// A parker that has run its barrier in one round of the hint announces it in the next, in
+/// which another thread, since gone, has armed the bucket.
+#[test]
+fn late_announcement() {
+    Model::bounded(3).must_reach(&[Place::Disarmed, Place::Parked]).check(|| {
+        let guarded = Guarded::new();
+        arm(&guarded);
+        guarded.lock.lock();
+        let waiter = guarded.clone();
+        let waiter = thread::spawn(move || waiter.lock_and_add());
+        let passer_by = guarded.clone();
+        let passer_by = thread::spawn(move || arm(&passer_by));
+        lobby::bucket(guarded.addr()).anyone_waits(guarded.addr());
+        // SAFETY: locked above.
+        unsafe { guarded.lock.unlock() };
+        waiter.join().unwrap();
+        passer_by.join().unwrap();
+        assert_eq!(guarded.total(), 1);
+    });
+}
+
+/// Another lock of the bucket has an heir in its queue, and a thread with the duty: neither
+/// looks after this one.
+#[test]
+fn heir_and_duty_of_another_lock() {
+    Model::exhaustive().must_reach(&[Place::Parked]).check(|| {
+        let (guarded, apart) = (Guarded::new(), Guarded::new());
+        let bucket = lobby::bucket(apart.addr());
+        bucket.add_heir();
+        assert!(bucket.duty.appoint(apart.addr()));
+        guarded.lock.lock();
+        let other = guarded.clone();
+        let other = thread::spawn(move || other.lock_and_add());
+        guarded.add();
+        // SAFETY: locked above.
+        unsafe { guarded.lock.unlock() };
+        other.join().unwrap();
+        assert!(bucket.duty.is_taken(apart.addr()), "the duty was taken away");
+        bucket.duty.end();
+        bucket.remove_heir();
+        assert_eq!(guarded.total(), 2);
+    });
+}
