@@ -193,16 +193,30 @@ fn arm(hint: &AtomicU32) -> Sleep {
         if seen & READY != 0 {
             return Sleep::Sound;
         }
-        let armed = if seen & ARMED != 0 { seen } else { seen.wrapping_add(EPOCH) | ARMED };
-        if armed != seen && !swap(hint, seen, armed) {
-            continue;
-        }
+        let Some(armed) = raise(hint, seen) else { continue };
         if barrier::heavy() == Heavy::Refused {
             go_permanent();
-        } else if swap(hint, armed, armed | READY) {
+        } else if announce(hint, armed) {
             return Sleep::Sound;
         }
     }
+}
+
+/// Sets ARMED, if it is not set. Returns the word with it.
+fn raise(hint: &AtomicU32, seen: u32) -> Option<u32> {
+    let armed = if seen & ARMED != 0 { seen } else { seen.wrapping_add(EPOCH) | ARMED };
+    (armed == seen || swap(hint, seen, armed)).then_some(armed)
+}
+
+/// Sets READY after a `heavy()`, if nothing has happened to the word since `armed`.
+fn announce(hint: &AtomicU32, armed: u32) -> bool {
+    swap(hint, armed, armed | READY)
+}
+
+/// d1: clears READY. Returns the word without it.
+fn withdraw(hint: &AtomicU32, seen: u32) -> Option<u32> {
+    let unready = (seen & !READY).wrapping_add(EPOCH);
+    swap(hint, seen, unready).then_some(unready)
 }
 
 /// One step of the hint's round; fails if the hint has moved on.
@@ -267,10 +281,7 @@ impl Bucket {
         if seen & FLAGS != ARMED | READY || (quiet_us < QUIET_US && !cfg!(lockword_loom)) {
             return;
         }
-        let unready = (seen & !READY).wrapping_add(EPOCH);
-        if !swap(hint, seen, unready) {
-            return;
-        }
+        let Some(unready) = withdraw(hint, seen) else { return };
         // ORDERING: SeqCst, between d1 and d2; the partner is the fence in `enter`.
         fence(Ordering::SeqCst);
         let to = if self.waiters.load(Ordering::Relaxed) == 0 {
@@ -382,3 +393,7 @@ pub(crate) fn describe(addr: usize) -> String {
         bucket.duty.describe(),
     )
 }
+
+#[cfg(all(test, lockword_loom))]
+#[path = "models/late_steps.rs"]
+mod late_steps;

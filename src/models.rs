@@ -13,6 +13,7 @@
 //! | [`exclusion`] | mutual exclusion; no lost wake-up, 2 and 3 threads |
 //! | [`lobby`] | disarming racing a park; arming by two; two locks in one bucket; the unlocker's own fence |
 //! | [`handover`] | heirs, grants and fair unlocks racing a barger |
+//! | [`late_steps`](crate::lobby) | steps of the hint's round that come a whole round too late |
 //! | [`timeout`] | a timeout racing a wake-up, with and without the duty |
 //! | [`condvar`] | a notification racing a wait and a timeout |
 

@@ -67,6 +67,12 @@ impl RawLock {
         RawLock { word: LockWord::new() }
     }
 
+    /// The word, for models of parts of the protocol.
+    #[cfg(all(test, lockword_loom))]
+    pub(crate) fn word(&self) -> &LockWord {
+        &self.word
+    }
+
     /// Acquires the lock, waiting as long as it takes.
     #[inline]
     pub fn lock(&self) {
