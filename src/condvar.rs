@@ -1,5 +1,6 @@
 //! The condition variable: a queue of its own, in the same parking lot.
 
+use crate::fork;
 use crate::park::{self, Domain, Key, Parked, Pick};
 use crate::primitive::{AtomicU32, Ordering};
 use crate::raw::RawLock;
@@ -81,7 +82,7 @@ impl RawCondvar {
     }
 
     /// Whether a notification has nobody to go to.
-    fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         // ORDERING: Relaxed: a waiter whom the notifier must not miss has released a mutex
         // that the notifier has acquired since, and it counted itself in before.
         self.waiters.load(Ordering::Relaxed) == 0
@@ -92,6 +93,7 @@ impl RawCondvar {
     /// # Safety
     /// The caller holds `mutex`. It holds it again when this returns.
     pub(crate) unsafe fn wait_deadline(&self, mutex: &RawLock, deadline: Option<Instant>) -> bool {
+        fork::watch();
         self.waiters.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller holds the mutex, and this is called once.
         let release = || unsafe { mutex.unlock() };

@@ -98,7 +98,7 @@ impl Slot {
 
 /// What the slot holds for the lock at `addr`.
 fn entry(addr: usize, bits: u64) -> u64 {
-    // No lock lies in the topmost quarter of a 64-bit address space.
+    // The two topmost bits are lost: a tag or a sign, which tells no two locks apart.
     (addr as u64) << 2 | bits
 }
 
@@ -118,17 +118,22 @@ impl Duty {
     #[must_use]
     pub(crate) fn volunteer(&self, addr: usize) -> bool {
         self.slot.load(Ordering::Relaxed) == 0
-            && now_us().wrapping_sub(self.turned_us.load(Ordering::Relaxed)) < TURN_US
+            && !self.is_turn_over()
             && self.take(addr, Kind::Spinner)
+    }
+
+    /// Whether newcomers have had the duty for long enough.
+    pub(crate) fn is_turn_over(&self) -> bool {
+        now_us().wrapping_sub(self.turned_us.load(Ordering::Relaxed)) >= TURN_US
     }
 
     /// A waker gives the duty to the waiter whom it is about to take out of the queue. Under
     /// the queue's lock. Returns false if another has it.
     #[must_use]
     pub(crate) fn appoint(&self, addr: usize) -> bool {
-        self.begin_turns();
         let taken = self.take(addr, Kind::Woken);
         if taken {
+            self.begin_turns();
             // Odd, since 0 stands for "asked already"; a microsecond does not matter.
             self.woken_us.store(now_us() | 1, Ordering::Relaxed);
         }
@@ -181,7 +186,7 @@ impl Duty {
     /// the release of the word, a yes means that he will see it free.
     pub(crate) fn is_taken(&self, addr: usize) -> bool {
         // ORDERING: Relaxed; see the fence.
-        self.slot.load(Ordering::Relaxed) >> 2 == addr as u64
+        self.slot.load(Ordering::Relaxed) & !3 == entry(addr, 0)
     }
 
     /// Whether the slot is empty: advice.

@@ -1,49 +1,98 @@
 //! What a `fork` leaves behind, and how the child forgets it.
 //!
 //! The child has a copy of the lobby and of all queues, but none of the threads in them. A
-//! handler that runs in the child before `fork` returns there empties the lobby and moves the
-//! *generation*, which is part of every queue's key, so that nothing is handed to a thread that
-//! does not exist. The handler is registered with the first park; before it there is nothing to
-//! forget.
+//! handler that runs in the child empties the lobby and moves the *generation*, which is part of
+//! every queue's key, so that nothing is handed to a thread that does not exist. The handlers are
+//! registered before the first thread parks; before that there is nothing to forget.
+//!
+//! Other libraries have such handlers, too, which may unlock a lock of ours in the child before
+//! our handler has run (they run in the order of registration). So the slow paths ask
+//! [`settle`], which does the handler's work if the process is a child that still has it ahead.
+//!
+//! What this cannot mend: `parking_lot_core` keeps the dead threads in its own table, where a
+//! new thread of the child may be given the memory of one of them. See the limits in the crate
+//! documentation.
 
 #[cfg(all(unix, not(lockword_loom)))]
-use crate::primitive::{AtomicU32, Ordering};
+mod imp {
+    use crate::primitive::{AtomicU32, Ordering};
 
-#[cfg(all(unix, not(lockword_loom)))]
-static GENERATION: AtomicU32 = AtomicU32::new(0);
+    static GENERATION: AtomicU32 = AtomicU32::new(0);
+    /// Not 0 in a process that is in the middle of a `fork`, and so in its child until that has
+    /// settled. Advice: two threads may fork at once.
+    static FORKING: AtomicU32 = AtomicU32::new(0);
+    /// The process whose threads the lobby knows.
+    static OWNER: AtomicU32 = AtomicU32::new(0);
+    /// Whether the handlers are registered.
+    static WATCHING: AtomicU32 = AtomicU32::new(0);
 
-/// How many forks lie between the first process that parked and this one.
-#[cfg(all(unix, not(lockword_loom)))]
-pub(crate) fn generation() -> u32 {
-    // ORDERING: Relaxed: it changes only while the process has one thread.
-    GENERATION.load(Ordering::Relaxed)
+    // ORDERING: all are Relaxed: what a child reads was copied with its memory, and there is one
+    // thread in it then.
+
+    /// How many forks lie between the first process that parked and this one.
+    pub(crate) fn generation() -> u32 {
+        GENERATION.load(Ordering::Relaxed)
+    }
+
+    /// Registers the handlers, once. (Twice if two threads come at once, to no effect. A `Once`
+    /// would be stuck in a child that is forked meanwhile.)
+    pub(crate) fn watch() {
+        if WATCHING.load(Ordering::Relaxed) == 0 {
+            // SAFETY: the handlers touch atomics and ask for the process's number, which is
+            // allowed around a `fork`. If there is no memory for the registration, forks go
+            // unnoticed: a lock that had waiters may wake nobody in the child.
+            let _ = unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) };
+            OWNER.store(process(), Ordering::Relaxed);
+            WATCHING.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes sure that a child has forgotten its parent's threads.
+    #[inline]
+    pub(crate) fn settle() {
+        if FORKING.load(Ordering::Relaxed) != 0 {
+            settle_child();
+        }
+    }
+
+    #[cold]
+    fn settle_child() {
+        if OWNER.load(Ordering::Relaxed) != process() {
+            in_child();
+        }
+    }
+
+    fn process() -> u32 {
+        // SAFETY: takes nothing and cannot fail.
+        unsafe { libc::getpid() }.cast_unsigned()
+    }
+
+    extern "C" fn prepare() {
+        FORKING.store(1, Ordering::Relaxed);
+    }
+
+    extern "C" fn in_parent() {
+        FORKING.store(0, Ordering::Relaxed);
+    }
+
+    extern "C" fn in_child() {
+        FORKING.store(0, Ordering::Relaxed);
+        // The first to come does it: this handler, or `settle`.
+        if OWNER.swap(process(), Ordering::Relaxed) != process() {
+            GENERATION.store(generation().wrapping_add(1), Ordering::Relaxed);
+            crate::lobby::forget();
+        }
+    }
 }
 
-/// How many forks: none.
+/// No fork: one generation, nothing to watch.
 #[cfg(not(all(unix, not(lockword_loom))))]
-pub(crate) fn generation() -> u32 {
-    0
+mod imp {
+    pub(crate) fn generation() -> u32 {
+        0
+    }
+    pub(crate) fn watch() {}
+    pub(crate) fn settle() {}
 }
 
-/// Registers the handler, once.
-#[cfg(all(unix, not(lockword_loom)))]
-pub(crate) fn watch() {
-    use std::sync::Once;
-    static WATCH: Once = Once::new();
-    WATCH.call_once(|| {
-        // SAFETY: the handler only stores to atomics, which is allowed in a child of `fork`.
-        // If there is no memory for the registration, forks go unnoticed: the price is a
-        // lock with waiters at that moment that wakes nobody in the child, not unsoundness.
-        let _ = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-    });
-}
-
-/// No fork, nothing to watch.
-#[cfg(all(not(unix), not(lockword_loom)))]
-pub(crate) fn watch() {}
-
-#[cfg(all(unix, not(lockword_loom)))]
-extern "C" fn in_child() {
-    GENERATION.store(generation().wrapping_add(1), Ordering::Relaxed);
-    crate::lobby::forget();
-}
+pub(crate) use imp::{generation, settle, watch};

@@ -23,7 +23,7 @@
 //!    u2  light()                                  fence(SeqCst)
 //!    u3  hint == 0?  return                   p2  hint READY?  if not:
 //!    u4  fence(SeqCst)                               hint |= ARMED; heavy(); hint |= READY
-//!    u5  waiters == 0?  return                p3  word FREE?  do not sleep
+//!    u5  waiters == 0?  return                p3  word FREE?  take it
 //!    u6  wake one                             p4  sleep (p3, p4 under the queue's lock)
 //! ```
 //!
@@ -63,6 +63,7 @@
 
 use crate::barrier::{self, Heavy};
 use crate::duty::Duty;
+use crate::fork;
 use crate::primitive::{AtomicU32, Ordering, Place, fence, now_us, reach};
 use crate::spin::Pace;
 use crossbeam_utils::CachePadded;
@@ -104,7 +105,8 @@ pub(crate) struct Bucket {
     /// Threads that are parked or about to park. Raised by themselves; lowered, under the
     /// queue's lock, by whoever takes them out of the queue.
     waiters: AtomicU32,
-    /// How many of the waiters are heirs (see `queue.rs`). Changed under the queue's lock only.
+    /// How many of the waiters are heirs (see `queue.rs`). Changed under the queue's lock, but by
+    /// an heir whom a stranger has woken.
     heirs: AtomicU32,
     /// When somebody last parked here ([`now_us`]).
     parked_us: AtomicU32,
@@ -165,6 +167,8 @@ pub(crate) enum Sleep {
 /// p1 and p2 of the proof: announces a parker on `addr`, and makes every unlock see it. What
 /// the parker reads of the word afterwards is final.
 pub(crate) fn enter(addr: usize) -> Sleep {
+    // Before anything is left behind that a child of `fork` must forget.
+    fork::watch();
     let bucket = bucket(addr);
     bucket.parked_us.store(now_us(), Ordering::Relaxed);
     if bucket.waiters.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -189,16 +193,30 @@ fn arm(hint: &AtomicU32) -> Sleep {
         if seen & READY != 0 {
             return Sleep::Sound;
         }
-        let armed = if seen & ARMED != 0 { seen } else { seen.wrapping_add(EPOCH) | ARMED };
-        if armed != seen && !swap(hint, seen, armed) {
-            continue;
-        }
+        let Some(armed) = raise(hint, seen) else { continue };
         if barrier::heavy() == Heavy::Refused {
             go_permanent();
-        } else if swap(hint, armed, armed | READY) {
+        } else if announce(hint, armed) {
             return Sleep::Sound;
         }
     }
+}
+
+/// Sets ARMED, if it is not set. Returns the word with it.
+fn raise(hint: &AtomicU32, seen: u32) -> Option<u32> {
+    let armed = if seen & ARMED != 0 { seen } else { seen.wrapping_add(EPOCH) | ARMED };
+    (armed == seen || swap(hint, seen, armed)).then_some(armed)
+}
+
+/// Sets READY after a `heavy()`, if nothing has happened to the word since `armed`.
+fn announce(hint: &AtomicU32, armed: u32) -> bool {
+    swap(hint, armed, armed | READY)
+}
+
+/// d1: clears READY. Returns the word without it.
+fn withdraw(hint: &AtomicU32, seen: u32) -> Option<u32> {
+    let unready = (seen & !READY).wrapping_add(EPOCH);
+    swap(hint, seen, unready).then_some(unready)
 }
 
 /// One step of the hint's round; fails if the hint has moved on.
@@ -263,10 +281,7 @@ impl Bucket {
         if seen & FLAGS != ARMED | READY || (quiet_us < QUIET_US && !cfg!(lockword_loom)) {
             return;
         }
-        let unready = (seen & !READY).wrapping_add(EPOCH);
-        if !swap(hint, seen, unready) {
-            return;
-        }
+        let Some(unready) = withdraw(hint, seen) else { return };
         // ORDERING: SeqCst, between d1 and d2; the partner is the fence in `enter`.
         fence(Ordering::SeqCst);
         let to = if self.waiters.load(Ordering::Relaxed) == 0 {
@@ -278,6 +293,12 @@ impl Bucket {
         };
         // If it fails, a parker has set READY again, and the bucket stays as it is.
         swap(hint, unready, to);
+    }
+
+    /// Whether the thread that has the duty has kept others waiting for too long: it may have
+    /// lost its processor. Asked at every unlock, looked into at few.
+    pub(crate) fn is_turn_overdue(&self) -> bool {
+        is_time_to_look() && self.duty.is_turn_over()
     }
 
     /// Takes one thread out of the count: under the queue's lock, or by the thread itself when
@@ -324,8 +345,9 @@ fn is_time_to_look() -> bool {
     // Not at the end of the thread's life, when its variables are gone.
     UNLOCKS
         .try_with(|n| {
-            n.set(n.get().wrapping_add(1));
-            n.get() == 0
+            n.set(n.get().wrapping_add(1) & 0x3F);
+            // Not all threads begin at the same distance: some live for a few unlocks only.
+            n.get() == (core::ptr::from_ref(n).addr() >> 6) as u8 & 0x3F
         })
         .unwrap_or(false)
 }
@@ -371,3 +393,7 @@ pub(crate) fn describe(addr: usize) -> String {
         bucket.duty.describe(),
     )
 }
+
+#[cfg(all(test, lockword_loom))]
+#[path = "models/late_steps.rs"]
+mod late_steps;

@@ -13,6 +13,7 @@
 //! | [`exclusion`] | mutual exclusion; no lost wake-up, 2 and 3 threads |
 //! | [`lobby`] | disarming racing a park; arming by two; two locks in one bucket; the unlocker's own fence |
 //! | [`handover`] | heirs, grants and fair unlocks racing a barger |
+//! | [`late_steps`](crate::lobby) | steps of the hint's round that come a whole round too late |
 //! | [`timeout`] | a timeout racing a wake-up, with and without the duty |
 //! | [`condvar`] | a notification racing a wait and a timeout |
 
@@ -23,10 +24,10 @@ mod lobby;
 mod timeout;
 
 use crate::primitive::Place;
+use crate::primitive::model_cell::UnsafeCell;
 use crate::primitive::model_settings::{set_no_light, take_reached};
+use crate::primitive::model_sync::Arc;
 use crate::raw::RawLock;
-use loom::cell::UnsafeCell;
-use loom::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Settings and counters are one for the process: models run one after another.
@@ -65,7 +66,7 @@ impl Model {
             take_reached(*place);
         }
         set_no_light(self.no_light);
-        let mut builder = loom::model::Builder::new();
+        let mut builder = crate::primitive::model_run::Builder::new();
         builder.preemption_bound = self.preemptions;
         builder.max_branches = 10_000;
         builder.check(move || {

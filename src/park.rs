@@ -39,19 +39,22 @@ pub(crate) enum Domain {
 impl Key {
     /// The queue of the object at `addr`.
     ///
-    /// With 64-bit pointers the two topmost bits tell our keys from every address of user space
-    /// (x86-64 and AArch64 give it at most 57 and 56 bits), and the generation lies in the bits
-    /// below. Two of our objects may get one key only by a wrap of the generation.
+    /// With 64-bit pointers an address has 56 bits to itself; above them, the topmost byte of
+    /// ours is one that no address of user space has there: systems leave it 0, fill it with
+    /// ones, or put a tag into it (0xB4 in Android's heap). It is 0x80 for locks and 0xC0 for
+    /// Condvars.
     #[cfg(target_pointer_width = "64")]
     pub(crate) fn new(domain: Domain, addr: usize) -> Self {
-        let generation = fork::generation() as usize & 0x1FFF;
-        Key((addr ^ (generation << 48)) | (1 << 63) | ((domain as usize) << 62))
+        // Mixed into the bits above 48, of which few are in use.
+        let generation = (fork::generation() as usize & 0xFF) << 48;
+        let top = 0x80 | ((domain as usize) << 6);
+        Key(((addr & ((1 << 56) - 1)) ^ generation) | (top << 56))
     }
 
     /// The queue of the object at `addr`.
     ///
     /// With fewer bits every value may be an address, but for the first page, which no system
-    /// maps. The keys are the odd (locks) and even (Condvars) addresses there. Several objects
+    /// with threads maps. The keys are the odd (locks) and even (Condvars) addresses there. Several objects
     /// share a queue then, which is why a waiter's token names the object.
     #[cfg(not(target_pointer_width = "64"))]
     pub(crate) fn new(domain: Domain, addr: usize) -> Self {

@@ -20,6 +20,8 @@ pub(crate) use core::{
 
 #[cfg(lockword_loom)]
 pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(all(test, lockword_loom))]
+pub(crate) use loom::{cell as model_cell, model as model_run, thread as model_thread};
 #[cfg(lockword_loom)]
 pub(crate) use loom::{lazy_static, sync as model_sync};
 

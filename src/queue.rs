@@ -99,38 +99,39 @@ impl Waiter {
     }
 }
 
-/// Which waiters a walk through the queue is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Who {
-    Heirs,
-    Anyone,
+/// What a walk through the queue does with a waiter.
+enum Take {
+    /// Takes it out and wakes it with this message; the walk is over.
+    Wake(usize),
+    /// Leaves it and goes on.
+    Skip,
+    /// Leaves it; the walk is over.
+    Stop,
 }
 
-/// Takes the first of `who` among the waiters of the lock at `addr` for whom `take` finds a
-/// message out of the queue, and wakes it. `nobody` is called, under the queue's lock, if there
-/// is none. Returns whether there was one.
-fn take_first(
-    addr: usize,
-    who: Who,
-    take: impl Fn(&Waiter) -> Option<usize>,
-    nobody: impl FnOnce(),
-) -> bool {
+/// Goes through the waiters of the lock at `addr`, the one that parked first ahead, until one is
+/// taken out and woken. `nobody` is called, under the queue's lock, if none was. Returns whether
+/// one was.
+fn take_first(addr: usize, take: impl Fn(&Waiter) -> Take, nobody: impl FnOnce()) -> bool {
     let message = Cell::new(None);
     let pick = |token| {
-        // SAFETY: `unpark` shows tokens of this key under the queue's lock.
-        let waiter = unsafe { Waiter::from_token(token) };
         if message.get().is_some() {
             return Pick::Stop;
         }
-        if waiter.word.addr() != addr || (who == Who::Heirs && !waiter.heir.get()) {
+        // SAFETY: `unpark` shows tokens of this key under the queue's lock.
+        let waiter = unsafe { Waiter::from_token(token) };
+        if waiter.word.addr() != addr {
             return Pick::Skip;
         }
-        message.set(take(waiter));
-        if message.get().is_none() {
-            return Pick::Stop;
+        match take(waiter) {
+            Take::Wake(with) => {
+                message.set(Some(with));
+                waiter.leave();
+                Pick::Unpark
+            }
+            Take::Skip => Pick::Skip,
+            Take::Stop => Pick::Stop,
         }
-        waiter.leave();
-        Pick::Unpark
     };
     let answer = |taken| {
         if taken == 0 {
@@ -138,36 +139,67 @@ fn take_first(
         }
         message.get().unwrap_or(TRY)
     };
-    // SAFETY: neither closure panics or parks; see `take` and `nobody` below.
+    // SAFETY: neither closure panics or parks: see the callers below.
     unsafe { park::unpark(Key::new(Domain::Lock, addr), pick, answer) != 0 }
 }
 
-/// The holder of `word` hands the lock over to an heir, if there is one. Returns whether it did;
-/// if so, the word is not the caller's any more.
+/// What [`hand_to_heir`] has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
-pub(crate) fn hand_to_heir(word: &LockWord, bucket: &Bucket) -> bool {
-    let hand = |_: &Waiter| {
-        bucket.duty.begin_turns();
-        Some(HANDED)
-    };
-    let handed = bucket.has_heirs() && take_first(word.addr(), Who::Heirs, hand, || ());
-    if handed {
-        reach(Place::HandedToHeir);
-    }
-    handed
+pub(crate) enum Heirs {
+    /// Nothing: the caller still holds the lock.
+    None,
+    /// An heir holds the lock.
+    Handed,
+    /// The heirs were another lock's and nobody waits for this one, which is free now.
+    Released,
 }
 
-/// The holder of `word` hands the lock over to a waiter, heirs first, or else frees the word,
-/// under the queue's lock, so that nobody can have parked in the meantime.
+/// The holder of `word` hands the lock over to an heir, if there is one.
+pub(crate) fn hand_to_heir(word: &LockWord, bucket: &Bucket) -> Heirs {
+    if !bucket.has_heirs() {
+        return Heirs::None;
+    }
+    let others = Cell::new(false);
+    let released = Cell::new(false);
+    let hand = |waiter: &Waiter| {
+        if !waiter.heir.get() {
+            others.set(true);
+            return Take::Skip;
+        }
+        bucket.duty.begin_turns();
+        Take::Wake(HANDED)
+    };
+    // Under the queue's lock, as in `hand_or_release`.
+    let nobody = || {
+        if !others.get() {
+            word.release();
+            released.set(true);
+        }
+    };
+    if take_first(word.addr(), hand, nobody) {
+        reach(Place::HandedToHeir);
+        Heirs::Handed
+    } else if released.get() {
+        Heirs::Released
+    } else {
+        Heirs::None
+    }
+}
+
+/// The holder of `word` hands the lock over to a waiter, heirs first, or else frees the word.
+///
+/// It is freed under the queue's lock. So whoever waits for it is not in the queue and has the
+/// look at the word before it ahead of him, or is awake anyway: nobody has to be woken.
 pub(crate) fn hand_or_release(word: &LockWord, bucket: &Bucket) {
-    if bucket.duty.grant_now(word.addr()) || hand_to_heir(word, bucket) {
+    if hand_to_heir(word, bucket) != Heirs::None {
         return;
     }
     let hand = |_: &Waiter| {
         bucket.duty.begin_turns();
-        Some(HANDED)
+        Take::Wake(HANDED)
     };
-    if take_first(word.addr(), Who::Anyone, hand, || word.release()) {
+    if take_first(word.addr(), hand, || word.release()) {
         reach(Place::HandedFairly);
     }
 }
@@ -175,31 +207,30 @@ pub(crate) fn hand_or_release(word: &LockWord, bucket: &Bucket) {
 /// The word of the lock at `addr` has been freed, waiters may be parked, and nobody has the
 /// duty: wakes the first, or hands the lock over to an heir. The lock itself may be gone.
 pub(crate) fn wake_one(addr: usize, bucket: &Bucket) {
-    let wake = |waiter: &Waiter| {
-        if waiter.heir.get() {
-            bucket.duty.begin_turns();
-            // SAFETY: the waiter is in the queue, so its lock is alive.
-            let word = unsafe { &*waiter.word };
-            // ORDERING: Acquire inside: others may have held and released since our store. If
-            // it fails, whoever holds the lock now will find the heir.
-            return word.try_acquire().then_some(HANDED);
-        }
-        Some(if bucket.duty.appoint(addr) { ON_DUTY } else { TRY })
-    };
-    // An heir that is left where it is must end this wake-up: it is not anyone's turn but his.
+    // An heir that cannot be handed the lock must end this wake-up: it is his turn, no other's.
     let left = Cell::new(false);
-    let wake_heir = |waiter: &Waiter| {
-        let message = wake(waiter);
-        left.set(message.is_none());
-        if left.get() {
-            reach(Place::HeirLeft);
+    let hand_to_heir = |waiter: &Waiter| {
+        if !waiter.heir.get() {
+            return Take::Skip;
         }
-        message
+        // SAFETY: the waiter is in the queue, so its lock is alive.
+        let word = unsafe { &*waiter.word };
+        // ORDERING: Acquire inside: others may have held and released since our store. If it
+        // fails, whoever holds the lock now will find the heir.
+        if word.try_acquire() {
+            bucket.duty.begin_turns();
+            Take::Wake(HANDED)
+        } else {
+            reach(Place::HeirLeft);
+            left.set(true);
+            Take::Stop
+        }
     };
-    if bucket.has_heirs() && (take_first(addr, Who::Heirs, wake_heir, || ()) || left.get()) {
+    if bucket.has_heirs() && (take_first(addr, hand_to_heir, || ()) || left.get()) {
         return;
     }
-    take_first(addr, Who::Anyone, wake, || ());
+    let wake = |_: &Waiter| Take::Wake(if bucket.duty.appoint(addr) { ON_DUTY } else { TRY });
+    take_first(addr, wake, || ());
 }
 
 /// The bucket of a lock.

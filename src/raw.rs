@@ -25,12 +25,15 @@
 
 use crate::barrier;
 use crate::duty::{Dropped, Kind};
+use crate::fork;
 use crate::lobby::{self, Bucket, Sleep};
 use crate::park::{self, Domain, Key, Parked};
 use crate::primitive::{self, Place, reach};
-use crate::queue::{self, Call, Waiter};
+use crate::queue::{self, Call, Heirs, Waiter};
 use crate::spin::{Patience, Spin};
 use crate::word::LockWord;
+use core::cell::Cell;
+use core::mem::take;
 use std::time::{Duration, Instant};
 
 /// The longest sleep where the kernel grants no `heavy()`: see [`Sleep::Nap`].
@@ -64,6 +67,12 @@ impl RawLock {
         RawLock { word: LockWord::new() }
     }
 
+    /// The word, for models of parts of the protocol.
+    #[cfg(all(test, lockword_loom))]
+    pub(crate) fn word(&self) -> &LockWord {
+        &self.word
+    }
+
     /// Acquires the lock, waiting as long as it takes.
     #[inline]
     pub fn lock(&self) {
@@ -79,8 +88,8 @@ impl RawLock {
         self.word.try_acquire()
     }
 
-    /// Acquires the lock unless `deadline` passes first. Returns whether it did. A deadline in
-    /// the past makes it one try.
+    /// Acquires the lock unless `deadline` passes first. Returns whether it did. With a deadline
+    /// in the past it tries and does not wait.
     #[inline]
     #[must_use]
     pub fn try_lock_until(&self, deadline: Instant) -> bool {
@@ -88,7 +97,7 @@ impl RawLock {
     }
 
     /// Acquires the lock unless `timeout` passes first. Returns whether it did. A timeout of
-    /// zero makes it one try; one that reaches beyond what [`Instant`] can name is none.
+    /// zero tries and does not wait; one that reaches beyond what [`Instant`] can name is none.
     #[inline]
     #[must_use]
     pub fn try_lock_for(&self, timeout: Duration) -> bool {
@@ -179,14 +188,23 @@ enum Word {
 #[cold]
 #[inline(never)]
 fn lock_slow(word: &LockWord, deadline: Option<Instant>) -> bool {
+    fork::settle();
     let bucket = queue::bucket_of(word);
     let waiter = Waiter::new(word, bucket);
     // The duty that this thread has, if any.
     let mut duty = None;
     // Whether this thread has been in the queue: it is passed over once, and not again.
     let mut queued = false;
+    // Whether it comes from a sleep that nobody ended: it has nothing to spin for.
+    let mut rested = false;
     loop {
-        if spin(word, bucket, &mut duty, queued, deadline) {
+        let patience = match (take(&mut rested), queued) {
+            (true, _) => Patience::None,
+            (false, true) => Patience::Woken,
+            (false, false) if bucket.seems_busy() && !bucket.duty.is_open() => Patience::Crowded,
+            (false, false) => Patience::Newcomer,
+        };
+        if spin(word, bucket, &mut duty, patience, deadline) {
             return true;
         }
         if let Some(kind) = duty.take() {
@@ -209,7 +227,7 @@ fn lock_slow(word: &LockWord, deadline: Option<Instant>) -> bool {
             return false;
         }
         match park(word, &waiter, queued, deadline) {
-            None => {}
+            None => rested = true,
             Some(Call::Handed) => return true,
             Some(Call::OnDuty) => (duty, queued) = (Some(Kind::Woken), true),
             Some(Call::Try) => queued = true,
@@ -224,15 +242,10 @@ fn spin(
     word: &LockWord,
     bucket: &Bucket,
     duty: &mut Option<Kind>,
-    queued: bool,
+    patience: Patience,
     deadline: Option<Instant>,
 ) -> bool {
     let addr = word.addr();
-    let patience = match (queued, bucket.seems_busy() && !bucket.duty.is_open()) {
-        (true, _) => Patience::Woken,
-        (false, true) => Patience::Crowded,
-        (false, false) => Patience::Newcomer,
-    };
     let mut spin = Spin::new(addr, &bucket.pace, patience, deadline);
     loop {
         if !word.is_held() && word.try_acquire() {
@@ -260,8 +273,10 @@ fn spin(
     }
 }
 
-/// Parks until called, or until the deadline (or a nap) is over, or not at all if the word is
-/// free by now: `None`. The thread is counted out of the lobby again, but for a stranger's call.
+/// Parks until called, or until the deadline (or a nap) is over: `None`. Or not at all if the
+/// word is free by now: then the lock is acquired at once, as by a call, so that a waiter does
+/// not lose the race for it time and again. The thread is counted out of the lobby when this
+/// returns, but for a stranger's call.
 fn park(word: &LockWord, waiter: &Waiter, queued: bool, deadline: Option<Instant>) -> Option<Call> {
     let until = match lobby::enter(word.addr()) {
         Sleep::Sound => deadline,
@@ -270,13 +285,14 @@ fn park(word: &LockWord, waiter: &Waiter, queued: bool, deadline: Option<Instant
             Some(deadline.map_or(nap, |deadline| deadline.min(nap)))
         }
     };
-    // p3 of the proof in `lobby.rs`.
+    let acquired = Cell::new(false);
+    // p3 of the proof in `lobby.rs`: a compare-exchange that fails has read HELD.
     let validate = || {
-        let held = word.is_held();
-        if held && queued {
+        acquired.set(word.try_acquire());
+        if queued && !acquired.get() {
             waiter.become_heir();
         }
-        held
+        !acquired.get()
     };
     let key = Key::new(Domain::Lock, word.addr());
     // SAFETY: the token is that of a waiter that outlives the call, as all tokens of this
@@ -287,8 +303,9 @@ fn park(word: &LockWord, waiter: &Waiter, queued: bool, deadline: Option<Instant
             Some(Call::new(message))
         }
         Parked::Invalid => {
+            debug_assert!(acquired.get());
             waiter.leave();
-            None
+            Some(Call::Handed)
         }
         Parked::TimedOut => {
             reach(Place::TimedOut);
@@ -303,17 +320,18 @@ fn park(word: &LockWord, waiter: &Waiter, queued: bool, deadline: Option<Instant
 #[cold]
 #[inline(never)]
 fn unlock_slow(word: *const LockWord, addr: usize, state: Word) {
+    fork::settle();
     let bucket = lobby::bucket(addr);
     if state == Word::Held {
         // SAFETY: the caller holds the lock, so the lock exists.
         let word = unsafe { &*word };
-        if queue::hand_to_heir(word, bucket) || bucket.duty.grant(addr) {
+        if bucket.duty.grant(addr) || queue::hand_to_heir(word, bucket) != Heirs::None {
             return;
         }
         word.release();
     }
     // From here on the lock may not exist any more.
-    if bucket.anyone_waits(addr) && !bucket.duty.is_taken(addr) {
+    if bucket.anyone_waits(addr) && (!bucket.duty.is_taken(addr) || bucket.is_turn_overdue()) {
         queue::wake_one(addr, bucket);
     }
 }
@@ -322,7 +340,17 @@ fn unlock_slow(word: *const LockWord, addr: usize, state: Word) {
 #[cold]
 #[inline(never)]
 fn unlock_fair_slow(word: &LockWord) {
-    queue::hand_or_release(word, queue::bucket_of(word));
+    fork::settle();
+    let bucket = queue::bucket_of(word);
+    if bucket.duty.grant_now(word.addr()) {
+        return;
+    }
+    if bucket.seems_busy() {
+        queue::hand_or_release(word, bucket);
+    } else {
+        // Nobody is parked. This way the bucket can go quiet again.
+        unlock_slow(&raw const *word, word.addr(), Word::Held);
+    }
 }
 
 /// Whether there is a deadline and it is over.

@@ -25,7 +25,7 @@
 //! latter is the smaller (within [`EAGER`]), the bucket goes into bursts for [`BURSTS_US`]: a
 //! thread that finds the lock held does not look at it for some [`BURST`] times T, and leaves
 //! the line where it is. Everybody who waits does so, and for as long, so bursts go around: no
-//! thread's wait grows by more than that time, about 2 us.
+//! thread's wait grows by more than that time, some microseconds.
 
 use crate::primitive::AtomicU32;
 #[cfg(not(lockword_loom))]
@@ -41,6 +41,8 @@ pub(crate) enum Patience {
     Crowded,
     /// It has been woken. It has paid for its wake-up and would pay again.
     Woken,
+    /// It looks once.
+    None,
 }
 
 impl Patience {
@@ -50,6 +52,7 @@ impl Patience {
             Patience::Newcomer => 10,
             Patience::Crowded => 3,
             Patience::Woken => 50,
+            Patience::None => 0,
         }
     }
 }
@@ -73,7 +76,8 @@ const BURST: u64 = 20;
 /// How long a bucket stays in bursts before it is measured anew, in microseconds.
 #[cfg(not(lockword_loom))]
 const BURSTS_US: u32 = 1_000;
-/// The longest T that is believed, in ticks: a thread may lose its processor while it measures.
+/// The longest T that is believed, in ticks (300 ns to 1 us): a thread may lose its processor
+/// while it measures.
 #[cfg(not(lockword_loom))]
 const LONGEST_TRANSFER: u64 = 1_000;
 
@@ -124,7 +128,8 @@ impl Spin {
             let left = deadline.saturating_duration_since(Instant::now()).as_micros();
             limit_us = limit_us.min(u32::try_from(left).unwrap_or(u32::MAX));
         }
-        if limit_us >= Patience::Crowded.micros() && patience != Patience::Woken {
+        let newcomer = matches!(patience, Patience::Newcomer | Patience::Crowded);
+        if limit_us != 0 && newcomer && deadline.is_none() {
             history::let_burst_pass(addr, pace);
         }
         Spin { addr, looks: 0, start_us: 0, limit_us, looked: ticks() }
@@ -210,7 +215,7 @@ mod history {
             }
             // Odd, since 0 stands for none.
             pace.until_us.store(now_us().wrapping_add(BURSTS_US) | 1, Ordering::Relaxed);
-        } else if now_us().wrapping_sub(until_us) < u32::MAX / 2 {
+        } else if until_us.wrapping_sub(now_us()) > BURSTS_US + 1 {
             pace.until_us.store(0, Ordering::Relaxed);
             return;
         }

@@ -3,8 +3,8 @@
 use super::{Guarded, Model};
 use crate::condvar::RawCondvar;
 use crate::park;
-use loom::sync::Arc;
-use loom::thread;
+use crate::primitive::model_sync::Arc;
+use crate::primitive::model_thread as thread;
 use std::time::Instant;
 
 struct Shared {
@@ -46,6 +46,7 @@ fn notify_races_wait() {
         shared.guarded.lock_and_add();
         shared.changed.notify(1);
         assert!(!waiter.join().unwrap());
+        assert!(shared.changed.is_alone(), "a waiter was left counted");
     });
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Guarded, Model};
 use crate::primitive::Place;
-use loom::thread;
+use crate::primitive::model_thread as thread;
 
 #[test]
 fn two_threads_two_rounds() {

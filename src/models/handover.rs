@@ -1,8 +1,13 @@
 //! Heirs, grants and fair unlocks, with a thread that barges in.
 
 use super::{Guarded, Model};
+use crate::duty::{Dropped, Kind};
+use crate::lobby;
+use crate::park::{self, Domain, Key, Parked};
 use crate::primitive::Place;
-use loom::thread;
+use crate::primitive::model_sync::Arc;
+use crate::primitive::model_thread::{self as thread, JoinHandle};
+use crate::queue::{self, Call, Waiter};
 
 /// One thread that comes back again and again, one that waits for it.
 #[test]
@@ -99,4 +104,62 @@ fn bump_lets_waiters_in() {
         }
         assert_eq!(guarded.total(), 4);
     });
+}
+
+/// A waker that finds an heir, while a barger takes the word: the heir must be left to the
+/// barger's unlock. The waker starts when the heir is in the queue.
+#[test]
+fn heir_is_left_to_the_holder() {
+    Model::bounded(3).must_reach(&[Place::HeirLeft]).check(|| {
+        let guarded = Guarded::new();
+        let barger = guarded.clone();
+        let barger = thread::spawn(move || {
+            if barger.lock.try_lock() {
+                barger.add();
+                // SAFETY: locked above.
+                unsafe { barger.lock.unlock() };
+            }
+        });
+        let heir = guarded.clone();
+        let heir = thread::spawn(move || {
+            let waker = wait_as_heir(&heir);
+            heir.add();
+            // SAFETY: handed over.
+            unsafe { heir.lock.unlock() };
+            waker.join().unwrap();
+        });
+        barger.join().unwrap();
+        heir.join().unwrap();
+        guarded.total();
+    });
+}
+
+/// Parks as an heir, starts a waker, and returns when it holds the lock.
+fn wait_as_heir(guarded: &Arc<Guarded>) -> JoinHandle<()> {
+    let bucket = lobby::bucket(guarded.addr());
+    let waiter = Waiter::new(guarded.lock.word(), bucket);
+    let _ = lobby::enter(guarded.addr());
+    let become_heir = || {
+        waiter.become_heir();
+        true
+    };
+    let mut waker = None;
+    let wake = || {
+        let addr = guarded.addr();
+        waker = Some(thread::spawn(move || queue::wake_one(addr, bucket)));
+    };
+    let key = Key::new(Domain::Lock, guarded.addr());
+    // SAFETY: the token is a waiter's that outlives the call.
+    let parked = unsafe { park::park(key, waiter.token(), become_heir, wake, || (), None) };
+    let Parked::Woken(message) = parked else { panic!("{parked:?}") };
+    match Call::new(message) {
+        Call::Handed => {}
+        // By the barger, whose look at the count of heirs may have been too early.
+        Call::OnDuty => match bucket.duty.resign(guarded.addr(), Kind::Woken) {
+            Dropped::Granted => {}
+            Dropped::Free => guarded.lock.lock(),
+        },
+        Call::Try | Call::Stranger => guarded.lock.lock(),
+    }
+    waker.unwrap()
 }

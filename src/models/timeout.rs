@@ -3,8 +3,8 @@
 use super::{Guarded, Model};
 use crate::park;
 use crate::primitive::Place;
-use loom::sync::Arc;
-use loom::thread::{self, JoinHandle};
+use crate::primitive::model_sync::Arc;
+use crate::primitive::model_thread::{self as thread, JoinHandle};
 use std::time::Instant;
 
 /// A thread that tries to lock until its deadline. Returns what it added.

@@ -1,7 +1,6 @@
 //! The real thing: `parking_lot_core`.
 
 use super::{Key, Parked, Pick};
-use crate::fork;
 use parking_lot_core as lot;
 use std::time::Instant;
 
@@ -23,7 +22,6 @@ pub(crate) unsafe fn park(
     on_timeout: impl FnOnce(),
     deadline: Option<Instant>,
 ) -> Parked {
-    fork::watch();
     // SAFETY: the key is ours alone (see `Key`); the callbacks neither panic nor call back, by
     // the contract of this function.
     let result = unsafe {
