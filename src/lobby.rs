@@ -298,7 +298,12 @@ impl Bucket {
     /// Whether the thread that has the duty has kept others waiting for too long: it may have
     /// lost its processor. Asked at every unlock, looked into at few.
     pub(crate) fn is_turn_overdue(&self) -> bool {
-        is_time_to_look() && self.duty.is_turn_over()
+        let overdue = is_time_to_look() && self.duty.is_turn_over();
+        if overdue {
+            // One wake-up a turn is enough, also where the slot is another's and stays so.
+            self.duty.begin_turns();
+        }
+        overdue
     }
 
     /// Takes one thread out of the count: under the queue's lock, or by the thread itself when

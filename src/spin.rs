@@ -199,7 +199,8 @@ mod history {
                 old => (old * 3 + transfer).div_ceil(4),
             };
         }
-        LAST.set(Last { addr, at: looked, ..last });
+        let at = looked.wrapping_add(last.transfer);
+        LAST.set(Last { addr, at, ..last });
     }
 
     /// If the lock at `addr` is best run in bursts, waits for the length of one.
@@ -209,7 +210,8 @@ mod history {
         let until_us = pace.until_us.load(Ordering::Relaxed);
         let start = ticks();
         if until_us == 0 {
-            let away = start.wrapping_sub(last.at);
+            // `at` is an estimate, and may lie ahead.
+            let away = start.wrapping_sub(last.at).cast_signed().max(0).cast_unsigned();
             if last.addr != addr || away.saturating_mul(8) >= EAGER * last.transfer {
                 return;
             }
