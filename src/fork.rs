@@ -9,9 +9,8 @@
 //! our handler has run (they run in the order of registration). So the slow paths ask
 //! [`settle`], which does the handler's work if the process is a child that still has it ahead.
 //!
-//! What this cannot mend: `parking_lot_core` keeps the dead threads in its own table, where a
-//! new thread of the child may be given the memory of one of them. See the limits in the crate
-//! documentation.
+//! `parking_lot_core` keeps the dead threads in its own table, where a new thread of the child
+//! may be given the memory of one of them. So a child parks elsewhere, in `park/own.rs`.
 
 #[cfg(all(unix, not(lockword_loom)))]
 mod imp {
@@ -81,6 +80,7 @@ mod imp {
         if OWNER.swap(process(), Ordering::Relaxed) != process() {
             GENERATION.store(generation().wrapping_add(1), Ordering::Relaxed);
             crate::lobby::forget();
+            crate::park::forget();
         }
     }
 }

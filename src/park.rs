@@ -5,7 +5,7 @@
 //! reused: where a lock was, a `parking_lot::Condvar` may be tomorrow, while an unlock of the
 //! old lock is still on its way to the queue. So our keys are never an address that a stranger
 //! could own (see [`Key`]); whoever is found under one of our keys is one of our waiters, and
-//! his [`ParkToken`] means what we put into it.
+//! his park token means what we put into it.
 
 use crate::fork;
 
@@ -18,7 +18,11 @@ cfg_select! {
     }
     _ => {
         mod lot;
+        #[cfg(unix)]
+        mod own;
         pub(crate) use lot::{park, unpark};
+        #[cfg(unix)]
+        pub(crate) use own::forget;
     }
 }
 pub(crate) use parking_lot_core::FilterOp as Pick;
@@ -54,8 +58,8 @@ impl Key {
     /// The queue of the object at `addr`.
     ///
     /// With fewer bits every value may be an address, but for the first page, which no system
-    /// with threads maps. The keys are the odd (locks) and even (Condvars) addresses there. Several objects
-    /// share a queue then, which is why a waiter's token names the object.
+    /// with threads maps. The keys are the odd (locks) and even (Condvars) addresses there.
+    /// Several objects share a queue then, which is why a waiter's token names the object.
     #[cfg(not(target_pointer_width = "64"))]
     pub(crate) fn new(domain: Domain, addr: usize) -> Self {
         let mixed =

@@ -1,6 +1,10 @@
-//! The real thing: `parking_lot_core`.
+//! The real thing: `parking_lot_core`; in a child of `fork`, the lot of our own.
 
 use super::{Key, Parked, Pick};
+#[cfg(unix)]
+use super::own;
+#[cfg(unix)]
+use crate::fork;
 use parking_lot_core as lot;
 use std::time::Instant;
 
@@ -22,6 +26,11 @@ pub(crate) unsafe fn park(
     on_timeout: impl FnOnce(),
     deadline: Option<Instant>,
 ) -> Parked {
+    #[cfg(unix)]
+    if fork::generation() != 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { own::park(key, token, validate, before_sleep, on_timeout, deadline) };
+    }
     // SAFETY: the key is ours alone (see `Key`); the callbacks neither panic nor call back, by
     // the contract of this function.
     let result = unsafe {
@@ -53,6 +62,11 @@ pub(crate) unsafe fn unpark(
     mut pick: impl FnMut(usize) -> Pick,
     message: impl FnOnce(usize) -> usize,
 ) -> usize {
+    #[cfg(unix)]
+    if fork::generation() != 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { own::unpark(key, pick, message) };
+    }
     // SAFETY: the key is ours alone; the callbacks neither panic nor call back.
     let result = unsafe {
         lot::unpark_filter(
