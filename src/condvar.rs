@@ -35,7 +35,8 @@ pub use lock_api::WaitTimeoutResult;
 ///
 /// Waits of different threads may use different mutexes, at the same time, too. A timeout of
 /// zero, or a deadline in the past, releases the mutex, locks it again and reports a timeout; a
-/// timeout too long for [`Instant`] waits without one. None of the methods panics.
+/// timeout too long for [`Instant`] waits without one. None of the methods panics
+/// (but see the platform table of the crate for WebAssembly).
 ///
 /// ```
 /// use lockword::{Condvar, Mutex};

@@ -28,7 +28,7 @@ pub use mutex::*;
 pub use raw::RawLock;
 
 /// Gets ready for the first contended lock: registers the process with the kernel for the
-/// barrier of the slow path.
+/// barrier of the slow path, and the handlers for `fork`.
 ///
 /// Nobody needs to call it. Without it the first thread that ever parks registers, which in a
 /// process that has threads already can take some milliseconds. Call it early in `main`, before

@@ -54,8 +54,9 @@
 //!
 //! A parker between p1 and p4 must not have the hint cleared under it, and its count is in
 //! another word. So a disarmer D clears READY first (d1), then looks at `waiters` (d2), and
-//! only if it reads 0 clears ARMED (d3). p1, p2 and d1, d2 are Dekker's protocol again, all
-//! a SeqCst fence between either pair: either D sees P's count at d2, or P sees at p2 that READY is gone. That P runs
+//! only if it reads 0 clears ARMED (d3). p1, p2 and d1, d2 are Dekker's protocol again, with
+//! a SeqCst fence within either pair: either D sees P's count at d2, or P sees at p2 that READY
+//! is gone. Then P runs
 //! `heavy()` itself and then announces READY: either before d3, which then fails, or after it,
 //! which makes the announcement fail, and P starts over. The epoch keeps an old
 //! compare-exchange from mistaking a later round for its own: every arming and every d1 moves
@@ -261,7 +262,8 @@ impl Bucket {
     /// u4 and u5 of the proof: whether an unlock that has freed the word must go on to wake
     /// somebody. Disarms the bucket when nobody has waited for long.
     pub(crate) fn anyone_waits(&self, addr: usize) -> bool {
-        // ORDERING: SeqCst, the partner of the fences in `arm` (and of `heavy()`).
+        // ORDERING: SeqCst, between the release of the word and the load of the count, whose
+        // partner is the fence in `enter`; and of the duty's slot, see `duty.rs`.
         fence(Ordering::SeqCst);
         // ORDERING: Relaxed; the fences order it.
         if self.waiters.load(Ordering::Relaxed) != 0 {
@@ -307,7 +309,7 @@ impl Bucket {
     }
 
     /// Takes one thread out of the count: under the queue's lock, or by the thread itself when
-    /// it never came into the queue.
+    /// it is not in the queue (never was, or a stranger took it out).
     pub(crate) fn leave(&self) {
         // ORDERING: Relaxed: a count that is read too high costs a look into the queue.
         self.waiters.fetch_sub(1, Ordering::Relaxed);
@@ -330,7 +332,7 @@ impl Bucket {
         self.heirs.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an heir out. Under the queue's lock.
+    /// Counts an heir out. Under the queue's lock, or by an heir whom a stranger has woken.
     pub(crate) fn remove_heir(&self) {
         // ORDERING: as in `add_heir`.
         self.heirs.fetch_sub(1, Ordering::Relaxed);

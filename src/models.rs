@@ -1,12 +1,12 @@
-//! loom models of the core: every interleaving and every allowed reordering of small programs.
+//! loom models of the core: the interleavings and allowed reorderings of small programs.
 //!
 //! Run by `RUSTFLAGS="--cfg lockword_loom" cargo test --release --lib`. A lost wake-up shows as
 //! a deadlock, two holders as concurrent access to a cell. Each model states what it has to
 //! come by ([`Place`]); one that never gets there proves nothing and fails.
 //!
-//! Models of two threads are exhaustive; those of three bound the preemptions (the number of
-//! times a thread that could go on is stopped), as loom's authors recommend. None is cut short
-//! by a limit of time or permutations.
+//! The smallest models are exhaustive; the others bound the preemptions (the number of times a
+//! thread that could go on is stopped) to 2 to 5, as loom's authors recommend. None is cut short by
+//! a limit of time or permutations.
 //!
 //! | model | what is in question |
 //! |---|---|

@@ -6,7 +6,8 @@ use lock_api::{GuardSend, RawMutex, RawMutexFair, RawMutexTimed};
 use std::time::{Duration, Instant};
 
 // SAFETY: a lock method returns success to one caller at a time, and the next success happens
-// after the unlock of the one before: the compare-exchange of `LockWord` (proof in `raw.rs`).
+// after the unlock of the one before: by the compare-exchange of `LockWord`, or by a hand-over to
+// exactly one waiter (`queue.rs`, `duty.rs`).
 unsafe impl RawMutex for RawLock {
     // A `const` is what `lock_api` asks for: every use of it is a new, free lock.
     #[allow(clippy::declare_interior_mutable_const)]

@@ -1,4 +1,5 @@
-//! Where threads sleep: `parking_lot_core` behind the few words that this crate needs.
+//! Where threads sleep: `parking_lot_core` behind the few words that this crate needs (and, in a
+//! child of `fork`, a lot of our own behind the same words).
 //!
 //! A queue is named by a [`Key`]. `parking_lot_core` keeps one table of queues for the whole
 //! process, keyed by a `usize` that every user takes from an address of his own. Memory is
@@ -58,7 +59,7 @@ impl Key {
     /// The queue of the object at `addr`.
     ///
     /// With fewer bits every value may be an address, but for the first page, which no system
-    /// with threads maps. The keys are the odd (locks) and even (Condvars) addresses there.
+    /// with threads maps. The keys are the even (locks) and odd (Condvars) addresses there.
     /// Several objects share a queue then, which is why a waiter's token names the object.
     #[cfg(not(target_pointer_width = "64"))]
     pub(crate) fn new(domain: Domain, addr: usize) -> Self {

@@ -149,7 +149,7 @@ impl RawLock {
     }
 
     /// Lets the waiters have the lock for a while: `unlock_fair` and `lock`, or nothing if
-    /// nobody waits.
+    /// nobody has waited near this lock lately.
     ///
     /// # Safety
     /// As for [`unlock`](Self::unlock); the lock is held again when this returns.

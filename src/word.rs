@@ -53,9 +53,9 @@ impl LockWord {
         self.state.store(FREE, Ordering::Release);
     }
 
-    /// Whether somebody held the lock a moment ago: advice, not proof, but for one use. A
-    /// parker that has passed its fence reads here the value that no unlocker can change
-    /// without seeing the parker (see [`lobby`](crate::lobby)).
+    /// Whether somebody held the lock a moment ago: advice, not proof, but for one use. A waiter
+    /// that gives up its duty at the deadline looks here after its fence, and wakes another if
+    /// the word is free (see `lock_slow` in `raw.rs`).
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
         // ORDERING: Relaxed; the fences of the lobby's protocol order it where that matters.

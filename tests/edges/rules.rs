@@ -1,9 +1,9 @@
-//! Which file must not name what: section 2 of the design.
+//! Which file must not name what: the edges that must never exist.
 
 use crate::paths::Source;
 
 /// The in-process wing.
-const CORE: [&str; 14] = [
+const CORE: [&str; 15] = [
     "primitive",
     "word",
     "barrier",
@@ -17,7 +17,8 @@ const CORE: [&str; 14] = [
     "sync",
     "probe",
     "contention",
-    "init",
+    "duty",
+    "queue",
 ];
 
 /// What the core as a whole is built on.
