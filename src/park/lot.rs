@@ -17,7 +17,8 @@ use std::time::Instant;
 /// None of them may panic; only `before_sleep` may call into this file.
 ///
 /// # Safety
-/// The callbacks keep to that, and `token` must mean what the wakers of this key take it for, until this call returns.
+/// The callbacks keep to that, and `token` must mean what the wakers of this key take it for,
+/// until this call returns.
 pub(crate) unsafe fn park(
     key: Key,
     token: usize,
