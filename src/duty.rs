@@ -31,7 +31,8 @@
 //! ([`LONG_US`]): for shorter ones the woken thread wins soon enough by itself, and making all
 //! others wait for it would cost more than it gives.
 
-use crate::primitive::{AtomicU32, Ordering, now_us};
+use crate::primitive::{AtomicU32, Ordering, WideCell, has_passed, now_us};
+use crate::stamp::Stamp;
 
 /// What the duty's owner is. The slot holds the address and this, in two bits below it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +55,16 @@ const LONG_US: u32 = 40;
 /// queue, in microseconds.
 const TURN_US: u32 = 500;
 
+/// How long a waiter that was woken may take until it runs, in microseconds, before an unlock
+/// wakes another one: it may have been put behind the waker on one processor, while another
+/// stands idle.
+const SHOW_UP_US: u32 = 60;
+
+/// The least time between two hand-overs to heirs, in microseconds. Each leaves the lock idle for
+/// as long as a wake-up takes (5 to 50 us), and they come in rows: whoever waited while a holder
+/// had lost its processor is an heir. A section that is this long makes up for it.
+const HAND_US: u32 = 150;
+
 /// What became of a duty that its owner wanted to drop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
@@ -66,34 +77,15 @@ pub(crate) enum Dropped {
 
 /// The slot. See the head of this file.
 pub(crate) struct Duty {
-    /// 0, or the address and the [`Kind`] of whoever has the duty, or GRANTED.
-    slot: Slot,
+    /// 0, or the address and the [`Kind`] of whoever has the duty, or GRANTED. (Where this is no
+    /// atomic at all, nobody ever has the duty, and every unlock wakes.)
+    slot: WideCell,
     /// When a waiter from the queue was last woken, if no unlock has asked yet; else 0.
     woken_us: AtomicU32,
-    /// When a waiter from the queue last got the duty, or the queue last began.
-    turned_us: AtomicU32,
-}
-
-#[cfg(target_has_atomic = "64")]
-type Slot = crate::primitive::AtomicU64;
-
-/// Without 64-bit atomics there is no room for an address and two bits: nobody ever has the
-/// duty there, and every unlock wakes.
-#[cfg(not(target_has_atomic = "64"))]
-struct Slot;
-
-#[cfg(not(target_has_atomic = "64"))]
-impl Slot {
-    const fn new(_: u64) -> Self {
-        Slot
-    }
-    fn load(&self, _: Ordering) -> u64 {
-        0
-    }
-    fn store(&self, _: u64, _: Ordering) {}
-    fn compare_exchange(&self, _: u64, _: u64, _: Ordering, _: Ordering) -> Result<u64, u64> {
-        Err(0)
-    }
+    /// When a waiter from the queue was last let in, or the queue last began.
+    turned: Stamp,
+    /// When a waiter was last handed the lock in its sleep.
+    handed: Stamp,
 }
 
 /// What the slot holds for the lock at `addr`.
@@ -105,12 +97,22 @@ fn entry(addr: usize, bits: u64) -> u64 {
 impl Duty {
     #[cfg(not(lockword_loom))]
     pub(crate) const fn new() -> Self {
-        Duty { slot: Slot::new(0), woken_us: AtomicU32::new(0), turned_us: AtomicU32::new(0) }
+        Duty {
+            slot: WideCell::new(0),
+            woken_us: AtomicU32::new(0),
+            turned: Stamp::new(),
+            handed: Stamp::new(),
+        }
     }
 
     #[cfg(lockword_loom)]
     pub(crate) fn new() -> Self {
-        Duty { slot: Slot::new(0), woken_us: AtomicU32::new(0), turned_us: AtomicU32::new(0) }
+        Duty {
+            slot: WideCell::new(0),
+            woken_us: AtomicU32::new(0),
+            turned: Stamp::new(),
+            handed: Stamp::new(),
+        }
     }
 
     /// A newcomer who spins for the lock at `addr` offers to take the duty. Refused while
@@ -118,13 +120,13 @@ impl Duty {
     #[must_use]
     pub(crate) fn volunteer(&self, addr: usize) -> bool {
         self.slot.load(Ordering::Relaxed) == 0
-            && !self.is_turn_over()
+            && !self.is_turn_over(addr)
             && self.take(addr, Kind::Spinner)
     }
 
     /// Whether newcomers have had the duty for long enough.
-    pub(crate) fn is_turn_over(&self) -> bool {
-        now_us().wrapping_sub(self.turned_us.load(Ordering::Relaxed)) >= TURN_US
+    pub(crate) fn is_turn_over(&self, addr: usize) -> bool {
+        self.turned.is_older(addr, TURN_US)
     }
 
     /// A waker gives the duty to the waiter whom it is about to take out of the queue. Under
@@ -133,11 +135,17 @@ impl Duty {
     pub(crate) fn appoint(&self, addr: usize) -> bool {
         let taken = self.take(addr, Kind::Woken);
         if taken {
-            self.begin_turns();
+            // It has until then to show up; see `arrive`.
+            self.turned.set_back(addr, TURN_US - SHOW_UP_US);
             // Odd, since 0 stands for "asked already"; a microsecond does not matter.
             self.woken_us.store(now_us() | 1, Ordering::Relaxed);
         }
         taken
+    }
+
+    /// The waiter that was given the duty runs.
+    pub(crate) fn arrive(&self, addr: usize) {
+        self.begin_turns(addr);
     }
 
     fn take(&self, addr: usize, kind: Kind) -> bool {
@@ -162,10 +170,13 @@ impl Duty {
         let from = entry(addr, kind as u64);
         match self.slot.compare_exchange(from, 0, Ordering::Relaxed, Ordering::Acquire) {
             Ok(_) => Dropped::Free,
-            Err(now) => {
-                debug_assert_eq!(now, entry(addr, GRANTED));
+            Err(now) if now == entry(addr, GRANTED) => {
                 self.end();
                 Dropped::Granted
+            }
+            Err(now) => {
+                debug_assert!(false, "the duty was taken away: {now:#x}");
+                Dropped::Free
             }
         }
     }
@@ -199,9 +210,13 @@ impl Duty {
     /// not the caller's any more then.
     #[must_use]
     pub(crate) fn grant(&self, addr: usize) -> bool {
+        self.is_woken(addr) && self.has_overslept() && self.grant_now(addr)
+    }
+
+    /// Whether a waiter of the lock at `addr` was woken and has the duty: advice.
+    #[inline]
+    pub(crate) fn is_woken(&self, addr: usize) -> bool {
         self.slot.load(Ordering::Relaxed) == entry(addr, Kind::Woken as u64)
-            && self.has_overslept()
-            && self.grant_now(addr)
     }
 
     /// Like [`grant`](Self::grant), for a waiter that was woken at any time.
@@ -219,13 +234,25 @@ impl Duty {
             return false;
         }
         self.woken_us.store(0, Ordering::Relaxed);
-        // `woken_us` may lie a microsecond in the future: it was made odd.
-        cfg!(lockword_loom) || now_us().wrapping_add(1).wrapping_sub(woken_us) > LONG_US
+        // One less, since it was made odd: it must not lie in the future.
+        has_passed(woken_us.wrapping_sub(1), LONG_US)
     }
 
-    /// A waiter from the queue is being let in, or the first one comes.
-    pub(crate) fn begin_turns(&self) {
-        self.turned_us.store(now_us(), Ordering::Relaxed);
+    /// A waiter of the lock at `addr` is being let in from the queue, or the first one comes.
+    pub(crate) fn begin_turns(&self, addr: usize) {
+        self.turned.set(addr);
+    }
+
+    /// Whether the lock at `addr` may be handed over to a waiter that sleeps: the lock stands still
+    /// until that has woken.
+    pub(crate) fn may_hand(&self, addr: usize) -> bool {
+        self.handed.is_older(addr, HAND_US)
+    }
+
+    /// The lock at `addr` is being handed over to a waiter that sleeps.
+    pub(crate) fn note_hand_over(&self, addr: usize) {
+        self.handed.set(addr);
+        self.begin_turns(addr);
     }
 
     /// In the child of a `fork`: the owner does not exist.

@@ -46,6 +46,12 @@ mod imp {
         }
     }
 
+    /// Whether this may be a child that has not forgotten yet.
+    #[inline]
+    pub(crate) fn is_unsettled() -> bool {
+        FORKING.load(Ordering::Relaxed) != 0
+    }
+
     /// Makes sure that a child has forgotten its parent's threads.
     #[inline]
     pub(crate) fn settle() {
@@ -92,7 +98,10 @@ mod imp {
         0
     }
     pub(crate) fn watch() {}
+    pub(crate) fn is_unsettled() -> bool {
+        false
+    }
     pub(crate) fn settle() {}
 }
 
-pub(crate) use imp::{generation, settle, watch};
+pub(crate) use imp::{generation, is_unsettled, settle, watch};

@@ -14,6 +14,7 @@ mod primitive;
 mod queue;
 mod raw;
 mod spin;
+mod stamp;
 mod word;
 
 #[cfg(all(test, not(lockword_loom)))]

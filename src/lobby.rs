@@ -42,44 +42,16 @@
 //! What P sees at p3 may be a *later* holder's HELD. Then that holder's release is the one to
 //! which the argument applies.
 //!
-//! # Arming and disarming
-//!
-//! An armed bucket costs every unlock in it a fence, so it goes quiet again when nobody has
-//! parked in it for [`QUIET_US`], which also bounds how often `heavy()` disturbs the other
-//! processors. The hint goes round like this, by compare-exchange of the whole word:
-//!
-//! ```text
-//! quiet, epoch e --arm--> ARMED, e+1 --(heavy)--> ARMED|READY, e+1 --d1--> ARMED, e+2 --d3--> quiet, e+2
-//! ```
-//!
-//! A parker between p1 and p4 must not have the hint cleared under it, and its count is in
-//! another word. So a disarmer D clears READY first (d1), then looks at `waiters` (d2), and
-//! only if it reads 0 clears ARMED (d3). p1, p2 and d1, d2 are Dekker's protocol again, with
-//! a SeqCst fence within either pair: either D sees P's count at d2, or P sees at p2 that READY
-//! is gone. Then P runs
-//! `heavy()` itself and then announces READY: either before d3, which then fails, or after it,
-//! which makes the announcement fail, and P starts over. The epoch keeps an old
-//! compare-exchange from mistaking a later round for its own: every arming and every d1 moves
-//! it. It has 29 bits, and a bucket goes round at most once in [`QUIET_US`].
+//! How the hint is armed by a parker and disarmed by an unlocker is told in [`hint`].
 
-use crate::barrier::{self, Heavy};
+mod hint;
+
 use crate::duty::Duty;
 use crate::fork;
-use crate::primitive::{AtomicU32, Ordering, Place, fence, now_us, reach};
+use crate::primitive::{AtomicU32, Ordering, Place, fence, has_passed, now_us, reach};
 use crate::spin::Pace;
 use crossbeam_utils::CachePadded;
-
-/// Unlocks in this bucket must look at the bucket. Set by parkers, cleared by an unlocker.
-const ARMED: u32 = 1;
-/// A `heavy()` has been run since ARMED was set: every thread knows of ARMED. Set by parkers
-/// after their `heavy()`, cleared by an unlocker that wants to disarm.
-const READY: u32 = 2;
-/// The kernel has refused `heavy()`: unlocks take the fenced path for ever. Never cleared.
-const PERMANENT: u32 = 4;
-/// All flags; the rest of the word is the epoch.
-const FLAGS: u32 = ARMED | READY | PERMANENT;
-/// One step of the epoch.
-const EPOCH: u32 = 8;
+use hint::{Hint, Refused};
 
 /// How long nobody must have parked in a bucket before it is disarmed.
 const QUIET_US: u32 = 50_000;
@@ -99,7 +71,7 @@ struct Lobby {
 
 /// The array that every unlock reads, on lines that it shares with nothing else.
 #[repr(align(128))]
-struct Hints([AtomicU32; 1 << BITS]);
+struct Hints([Hint; 1 << BITS]);
 
 /// What the waiters near one address have in common.
 pub(crate) struct Bucket {
@@ -119,34 +91,45 @@ pub(crate) struct Bucket {
 
 #[cfg(not(lockword_loom))]
 static LOBBY: Lobby = Lobby {
-    hints: Hints([const { AtomicU32::new(0) }; 1 << BITS]),
+    hints: Hints([const { Hint::new() }; 1 << BITS]),
     buckets: [const { CachePadded::new(Bucket::new()) }; 1 << BITS],
 };
 
 #[cfg(lockword_loom)]
 crate::primitive::lazy_static! {
     static ref LOBBY: Lobby = Lobby {
-        hints: Hints([AtomicU32::new(0)]),
+        hints: Hints([Hint::new()]),
         buckets: [CachePadded::new(Bucket::new())],
     };
 }
 
-/// The bucket of an address: Fibonacci hashing (Knuth, The Art of Computer Programming,
-/// volume 3, section 6.4), the high bits of the product with 2^N / golden ratio.
+/// Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4): the high
+/// bits of the product with 2^N / golden ratio are well mixed.
 #[inline(always)]
-pub(crate) fn index(addr: usize) -> usize {
+pub(crate) fn hash(addr: usize) -> usize {
     #[cfg(target_pointer_width = "64")]
     const GOLDEN: usize = 0x9E37_79B9_7F4A_7C15;
     #[cfg(target_pointer_width = "32")]
     const GOLDEN: usize = 0x9E37_79B9;
-    if BITS == 0 { 0 } else { addr.wrapping_mul(GOLDEN) >> (usize::BITS - BITS) }
+    addr.wrapping_mul(GOLDEN)
+}
+
+/// The bucket of an address.
+#[inline(always)]
+pub(crate) fn index(addr: usize) -> usize {
+    if BITS == 0 { 0 } else { hash(addr) >> (usize::BITS - BITS) }
 }
 
 /// Whether an unlock of a lock at `addr` may end here: u3 of the proof.
 #[inline(always)]
 pub(crate) fn is_quiet(addr: usize) -> bool {
-    // ORDERING: Relaxed; `light()` before it and the parker's `heavy()` order it.
-    LOBBY.hints.0[index(addr)].load(Ordering::Relaxed) & FLAGS == 0
+    hint(addr).is_quiet()
+}
+
+/// The hint of the lock at `addr`.
+#[inline(always)]
+fn hint(addr: usize) -> &'static Hint {
+    &LOBBY.hints.0[index(addr)]
 }
 
 /// The bucket of the lock at `addr`.
@@ -173,57 +156,15 @@ pub(crate) fn enter(addr: usize) -> Sleep {
     let bucket = bucket(addr);
     bucket.parked_us.store(now_us(), Ordering::Relaxed);
     if bucket.waiters.fetch_add(1, Ordering::Relaxed) == 0 {
-        bucket.duty.begin_turns();
+        bucket.duty.begin_turns(addr);
     }
     // ORDERING: SeqCst, between the count and two loads: the hint's, whose partner is the fence
     // of `disarm`, and the word's, whose partner is the fence of `anyone_waits`.
     fence(Ordering::SeqCst);
-    arm(&LOBBY.hints.0[index(addr)])
-}
-
-/// p2: ends with the hint ARMED and every unlocker aware of it.
-fn arm(hint: &AtomicU32) -> Sleep {
-    loop {
-        // ORDERING: Acquire pairs with the Release in `swap` by whoever set READY after its
-        // `heavy()`. (Every change of the hint is a read-modify-write, so that one that comes
-        // between does not break the chain.)
-        let seen = hint.load(Ordering::Acquire);
-        if seen & PERMANENT != 0 {
-            return Sleep::Nap;
-        }
-        if seen & READY != 0 {
-            return Sleep::Sound;
-        }
-        let Some(armed) = raise(hint, seen) else { continue };
-        if barrier::heavy() == Heavy::Refused {
-            go_permanent();
-        } else if announce(hint, armed) {
-            return Sleep::Sound;
-        }
-    }
-}
-
-/// Sets ARMED, if it is not set. Returns the word with it.
-fn raise(hint: &AtomicU32, seen: u32) -> Option<u32> {
-    let armed = if seen & ARMED != 0 { seen } else { seen.wrapping_add(EPOCH) | ARMED };
-    (armed == seen || swap(hint, seen, armed)).then_some(armed)
-}
-
-/// Sets READY after a `heavy()`, if nothing has happened to the word since `armed`.
-fn announce(hint: &AtomicU32, armed: u32) -> bool {
-    swap(hint, armed, armed | READY)
-}
-
-/// d1: clears READY. Returns the word without it.
-fn withdraw(hint: &AtomicU32, seen: u32) -> Option<u32> {
-    let unready = (seen & !READY).wrapping_add(EPOCH);
-    swap(hint, seen, unready).then_some(unready)
-}
-
-/// One step of the hint's round; fails if the hint has moved on.
-fn swap(hint: &AtomicU32, from: u32, to: u32) -> bool {
-    // ORDERING: Release pairs with the Acquire in `arm`; only setting READY needs it.
-    hint.compare_exchange(from, to, Ordering::Release, Ordering::Relaxed).is_ok()
+    hint(addr).arm().unwrap_or_else(|Refused| {
+        go_permanent();
+        Sleep::Nap
+    })
 }
 
 /// The kernel refuses `heavy()`, for whatever reason, from whatever moment on: every hint says
@@ -231,8 +172,7 @@ fn swap(hint: &AtomicU32, from: u32, to: u32) -> bool {
 #[cold]
 fn go_permanent() {
     for hint in &LOBBY.hints.0 {
-        // ORDERING: Relaxed: who misses it asks the kernel himself, and learns it then.
-        hint.fetch_or(ARMED | PERMANENT, Ordering::Relaxed);
+        hint.go_permanent();
     }
 }
 
@@ -269,41 +209,30 @@ impl Bucket {
         if self.waiters.load(Ordering::Relaxed) != 0 {
             return true;
         }
-        if is_time_to_look() {
-            self.disarm(&LOBBY.hints.0[index(addr)]);
+        if is_time_to_look(64) {
+            self.disarm(addr);
         }
         false
     }
 
-    /// d1 to d3 of the proof, if nobody has parked here for [`QUIET_US`].
+    /// Makes the hint quiet, if nobody has parked here for [`QUIET_US`].
     #[cold]
-    fn disarm(&self, hint: &AtomicU32) {
-        let quiet_us = now_us().wrapping_sub(self.parked_us.load(Ordering::Relaxed));
-        let seen = hint.load(Ordering::Relaxed);
-        if seen & FLAGS != ARMED | READY || (quiet_us < QUIET_US && !cfg!(lockword_loom)) {
-            return;
+    fn disarm(&self, addr: usize) {
+        let parked_us = self.parked_us.load(Ordering::Relaxed);
+        // The models disarm whenever they can.
+        if cfg!(lockword_loom) || has_passed(parked_us, QUIET_US) {
+            hint(addr).disarm(|| self.waiters.load(Ordering::Relaxed) != 0);
         }
-        let Some(unready) = withdraw(hint, seen) else { return };
-        // ORDERING: SeqCst, between d1 and d2; the partner is the fence in `enter`.
-        fence(Ordering::SeqCst);
-        let to = if self.waiters.load(Ordering::Relaxed) == 0 {
-            reach(Place::Disarmed);
-            unready & !ARMED
-        } else {
-            reach(Place::Rearmed);
-            unready | READY
-        };
-        // If it fails, a parker has set READY again, and the bucket stays as it is.
-        swap(hint, unready, to);
     }
 
     /// Whether the thread that has the duty has kept others waiting for too long: it may have
     /// lost its processor. Asked at every unlock, looked into at few.
-    pub(crate) fn is_turn_overdue(&self) -> bool {
-        let overdue = is_time_to_look() && self.duty.is_turn_over();
+    pub(crate) fn is_turn_overdue(&self, addr: usize) -> bool {
+        let overdue = is_time_to_look(16) && self.duty.is_turn_over(addr);
         if overdue {
+            reach(Place::Overdue);
             // One wake-up a turn is enough, also where the slot is another's and stays so.
-            self.duty.begin_turns();
+            self.duty.begin_turns(addr);
         }
         overdue
     }
@@ -338,36 +267,42 @@ impl Bucket {
         self.heirs.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Whether there is more than one heir in this bucket.
+    pub(crate) fn has_heirs_to_compare(&self) -> bool {
+        self.heirs.load(Ordering::Relaxed) > 1
+    }
+
     /// Whether there is an heir in this bucket.
     pub(crate) fn has_heirs(&self) -> bool {
         self.heirs.load(Ordering::Relaxed) != 0
     }
 }
 
-/// Whether this unlock is one of the few that read the clock for the sake of disarming.
+/// Whether this unlock is the one in `period` that reads the clock.
 #[cfg(not(lockword_loom))]
-fn is_time_to_look() -> bool {
+fn is_time_to_look(period: u8) -> bool {
     use core::cell::Cell;
     thread_local!(static UNLOCKS: Cell<u8> = const { Cell::new(0) });
     // Not at the end of the thread's life, when its variables are gone.
     UNLOCKS
         .try_with(|n| {
-            n.set(n.get().wrapping_add(1) & 0x3F);
+            n.set(n.get().wrapping_add(1));
             // Not all threads begin at the same distance: some live for a few unlocks only.
-            n.get() == (core::ptr::from_ref(n).addr() >> 6) as u8 & 0x3F
+            n.get().wrapping_add((core::ptr::from_ref(n).addr() >> 6) as u8).is_multiple_of(period)
         })
         .unwrap_or(false)
 }
 
-/// The models disarm whenever they can.
+/// The models look whenever they can.
 #[cfg(lockword_loom)]
-fn is_time_to_look() -> bool {
+fn is_time_to_look(_: u8) -> bool {
     !crate::primitive::model_settings::no_light()
 }
 
 /// Gets ready for the first contention: registers with the kernel.
 #[cfg(not(lockword_loom))]
 pub(crate) fn prepare() {
+    use crate::barrier::{self, Heavy};
     if barrier::prepare() == Heavy::Refused {
         go_permanent();
     }
@@ -389,18 +324,12 @@ pub(crate) fn forget() {
 #[cfg(not(lockword_loom))]
 pub(crate) fn describe(addr: usize) -> String {
     let bucket = bucket(addr);
-    let hint = LOBBY.hints.0[index(addr)].load(Ordering::Relaxed);
     format!(
-        "bucket {}: hint {:#05b} (epoch {}), {} waiters, {} heirs, {}",
+        "bucket {}: {}, {} waiters, {} heirs, {}",
         index(addr),
-        hint & FLAGS,
-        hint / EPOCH,
+        hint(addr).describe(),
         bucket.waiters.load(Ordering::Relaxed),
         bucket.heirs.load(Ordering::Relaxed),
         bucket.duty.describe(),
     )
 }
-
-#[cfg(all(test, lockword_loom))]
-#[path = "models/late_steps.rs"]
-mod late_steps;

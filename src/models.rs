@@ -25,7 +25,7 @@ mod timeout;
 
 use crate::primitive::Place;
 use crate::primitive::model_cell::UnsafeCell;
-use crate::primitive::model_settings::{set_no_light, take_reached};
+use crate::primitive::model_settings::{set_no_light, set_passed_us, take_reached};
 use crate::primitive::model_sync::Arc;
 use crate::raw::RawLock;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -33,9 +33,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Settings and counters are one for the process: models run one after another.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// How many microseconds have passed, whenever the protocol asks (`primitive::has_passed`).
+#[derive(Clone, Copy)]
+enum Clock {
+    /// None: nobody has overslept, heirs are not handed the lock.
+    Still = 0,
+    /// More than a wake-up takes: whoever was woken has overslept, heirs are handed the lock.
+    Long = 200,
+    /// More than anything takes: turns are over, too.
+    Over = 1_000_000,
+}
+
 /// A model to run.
 struct Model {
     preemptions: Option<usize>,
+    clock: Clock,
     no_light: bool,
     must_reach: &'static [Place],
 }
@@ -43,12 +55,16 @@ struct Model {
 impl Model {
     /// All interleavings.
     fn exhaustive() -> Self {
-        Model { preemptions: None, no_light: false, must_reach: &[] }
+        Model { preemptions: None, clock: Clock::Long, no_light: false, must_reach: &[] }
     }
 
     /// Interleavings with at most `preemptions`.
     fn bounded(preemptions: usize) -> Self {
         Model { preemptions: Some(preemptions), ..Model::exhaustive() }
+    }
+
+    fn clock(self, clock: Clock) -> Self {
+        Model { clock, ..self }
     }
 
     /// With an empty `light()` and a bucket that stays armed.
@@ -66,6 +82,7 @@ impl Model {
             take_reached(*place);
         }
         set_no_light(self.no_light);
+        set_passed_us(self.clock as u32);
         let mut builder = crate::primitive::model_run::Builder::new();
         builder.preemption_bound = self.preemptions;
         builder.max_branches = 10_000;

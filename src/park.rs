@@ -5,10 +5,12 @@
 //! process, keyed by a `usize` that every user takes from an address of his own. Memory is
 //! reused: where a lock was, a `parking_lot::Condvar` may be tomorrow, while an unlock of the
 //! old lock is still on its way to the queue. So our keys are never an address that a stranger
-//! could own (see [`Key`]); whoever is found under one of our keys is one of our waiters, and
-//! his park token means what we put into it.
+//! could own: they are the addresses of a table that belongs to this copy of the crate ([`KEYS`]),
+//! chosen by a hash of the object's address. Whoever is found under one of our keys is one of our
+//! waiters, and his park token means what we put into it. Objects can share a queue; the token
+//! tells whom a waiter waits for.
 
-use crate::fork;
+use crate::lobby;
 
 cfg_select! {
     lockword_loom => {
@@ -41,31 +43,22 @@ pub(crate) enum Domain {
     Condvar = 1,
 }
 
+/// log2 of the number of queues of each [`Domain`].
+#[cfg(not(lockword_loom))]
+const BITS: u32 = 13;
+/// In the models all locks share a queue.
+#[cfg(lockword_loom)]
+const BITS: u32 = 0;
+
+/// Never read or written: only its addresses are used, and nobody else can have them. It is
+/// `mut` so that it is laid out as zeroed memory, which the program's file does not contain.
+static mut KEYS: [u8; 2 << BITS] = [0; 2 << BITS];
+
 impl Key {
     /// The queue of the object at `addr`.
-    ///
-    /// With 64-bit pointers an address has 56 bits to itself; above them, the topmost byte of
-    /// ours is one that no address of user space has there: systems leave it 0, fill it with
-    /// ones, or put a tag into it (0xB4 in Android's heap). It is 0x80 for locks and 0xC0 for
-    /// Condvars.
-    #[cfg(target_pointer_width = "64")]
     pub(crate) fn new(domain: Domain, addr: usize) -> Self {
-        // Mixed into the bits above 48, of which few are in use.
-        let generation = (fork::generation() as usize & 0xFF) << 48;
-        let top = 0x80 | ((domain as usize) << 6);
-        Key(((addr & ((1 << 56) - 1)) ^ generation) | (top << 56))
-    }
-
-    /// The queue of the object at `addr`.
-    ///
-    /// With fewer bits every value may be an address, but for the first page, which no system
-    /// with threads maps. The keys are the even (locks) and odd (Condvars) addresses there.
-    /// Several objects share a queue then, which is why a waiter's token names the object.
-    #[cfg(not(target_pointer_width = "64"))]
-    pub(crate) fn new(domain: Domain, addr: usize) -> Self {
-        let mixed =
-            (addr ^ (fork::generation() as usize).rotate_right(8)).wrapping_mul(0x9E37_79B9);
-        Key((mixed >> (usize::BITS - 10)) * 2 + 2 + domain as usize)
+        let queue = if BITS == 0 { 0 } else { lobby::hash(addr) >> (usize::BITS - BITS) };
+        Key((&raw const KEYS).addr() + 2 * queue + domain as usize)
     }
 }
 

@@ -1,17 +1,17 @@
-//! The only file that names atomics, fences, hints, clocks and threads.
+//! The only file that names atomics, fences and hints.
 //!
 //! Everything else takes them from here, so that one `cfg` puts the whole core on [loom]'s
 //! model of them. What the model weakens, or cannot have:
 //!
-//! - the clock: [`now_us`] stands still, so whatever waits for a time to pass is decided by a
-//!   `cfg!(lockword_loom)` beside it;
+//! - the clock: [`now_us`] stands still, and a model says how long has passed whenever
+//!   [`has_passed`] is asked (`Model::clock` in `models.rs`);
 //! - there is no spin hint: a model that spins would have to be cut short;
 //! - statics are made by `loom::lazy_static`, and start afresh in every execution.
 //!
 //! [loom]: https://docs.rs/loom
 
 #[cfg(all(not(lockword_loom), target_has_atomic = "64"))]
-pub(crate) use core::sync::atomic::AtomicU64;
+pub(crate) use core::sync::atomic::AtomicU64 as WideCell;
 #[cfg(not(lockword_loom))]
 pub(crate) use core::{
     hint::spin_loop,
@@ -19,11 +19,36 @@ pub(crate) use core::{
 };
 
 #[cfg(lockword_loom)]
-pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64 as WideCell, Ordering, fence};
 #[cfg(all(test, lockword_loom))]
 pub(crate) use loom::{cell as model_cell, model as model_run, thread as model_thread};
 #[cfg(lockword_loom)]
 pub(crate) use loom::{lazy_static, sync as model_sync};
+
+/// What stands in for a 64-bit atomic where there is none: it keeps nothing, reads 0, and no
+/// compare-exchange succeeds.
+#[cfg(all(not(lockword_loom), not(target_has_atomic = "64")))]
+pub(crate) struct WideCell;
+
+#[cfg(all(not(lockword_loom), not(target_has_atomic = "64")))]
+impl WideCell {
+    pub(crate) const fn new(_: u64) -> Self {
+        WideCell
+    }
+    pub(crate) fn load(&self, _: Ordering) -> u64 {
+        0
+    }
+    pub(crate) fn store(&self, _: u64, _: Ordering) {}
+    pub(crate) fn compare_exchange(
+        &self,
+        _: u64,
+        _: u64,
+        _: Ordering,
+        _: Ordering,
+    ) -> Result<u64, u64> {
+        Err(0)
+    }
+}
 
 /// Time since some moment of this process.
 #[cfg(not(lockword_loom))]
@@ -58,6 +83,15 @@ pub(crate) fn ticks() -> u64 {
     }
 }
 
+/// Whether it is at least `limit_us` since `since_us` ([`now_us`]).
+///
+/// `since_us` is read before the clock is: so what another thread stores meanwhile does not lie in
+/// the future, which is far in the past here.
+#[cfg(not(lockword_loom))]
+pub(crate) fn has_passed(since_us: u32, limit_us: u32) -> bool {
+    now_us().wrapping_sub(since_us) >= limit_us
+}
+
 /// Whether a deadline has passed.
 #[cfg(not(lockword_loom))]
 pub(crate) fn is_past(deadline: std::time::Instant) -> bool {
@@ -68,6 +102,12 @@ pub(crate) fn is_past(deadline: std::time::Instant) -> bool {
 #[cfg(lockword_loom)]
 pub(crate) fn now_us() -> u32 {
     0
+}
+
+/// As much has passed as the model says.
+#[cfg(lockword_loom)]
+pub(crate) fn has_passed(_: u32, limit_us: u32) -> bool {
+    model_settings::passed_us() >= limit_us
 }
 
 /// In the model all deadlines pass at one moment, which the model chooses.
@@ -98,10 +138,20 @@ pub(crate) mod model_time {
 /// real atomics: loom does not see them.
 #[cfg(lockword_loom)]
 pub(crate) mod model_settings {
-    use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+    use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
+    static PASSED_US: AtomicU32 = AtomicU32::new(0);
     static NO_LIGHT: AtomicBool = AtomicBool::new(false);
     static REACHED: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
+
+    /// How long has passed whenever that is asked, in microseconds.
+    pub(crate) fn set_passed_us(us: u32) {
+        PASSED_US.store(us, Relaxed);
+    }
+
+    pub(crate) fn passed_us() -> u32 {
+        PASSED_US.load(Relaxed)
+    }
 
     /// `light()` is empty, and no bucket is ever disarmed: the unlocker's slow path must do
     /// with its own fence.
@@ -129,6 +179,8 @@ pub(crate) mod model_settings {
 #[cfg_attr(not(lockword_loom), allow(dead_code, reason = "only models count"))]
 pub(crate) enum Place {
     Parked,
+    Overdue,
+    HeirWoken,
     Disarmed,
     Rearmed,
     Duty,

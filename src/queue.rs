@@ -5,9 +5,14 @@
 //! The queue is in the order of parking. An unlock takes the first waiter out and wakes it, and
 //! the word is free in the meantime: a thread that runs may take it ("barging"), which is what
 //! makes short sections fast. A woken waiter that finds the lock taken again spins a little,
-//! then parks once more, as an **heir**: the next unlock hands the lock over to it without
-//! ever freeing the word. So a waiter is passed over for the time of one wake-up and at most
-//! one section after it, and the longest wait is bounded by the number of waiters before it.
+//! then parks once more, as an **heir**: an unlock hands the lock over to the heir that has waited
+//! longest, without ever freeing the word. The lock stands still then until the heir has woken, so
+//! this is done at most once in a while for each lock (`HAND_US` in `duty.rs`). Between two
+//! hand-overs others are woken, and heirs only if there is nobody else, the oldest last.
+//!
+//! So a waiter is passed over for the time of one wake-up; and from then on nobody younger is
+//! handed the lock before it is. The longest wait is bounded by the number of waiters that have
+//! waited for longer, times one such interval, or one section if that takes longer.
 //!
 //! # Why touching a waiter is sound
 //!
@@ -19,7 +24,7 @@
 
 use crate::lobby::{self, Bucket};
 use crate::park::{self, Domain, Key, Pick};
-use crate::primitive::{Place, reach};
+use crate::primitive::{Place, now_us, reach};
 use crate::word::LockWord;
 use core::cell::Cell;
 
@@ -60,6 +65,8 @@ impl Call {
 pub(crate) struct Waiter {
     word: *const LockWord,
     bucket: &'static Bucket,
+    /// When it first found the lock held ([`now_us`]).
+    since_us: u32,
     /// Changed under the queue's lock, or by the thread itself when it is not in the queue.
     heir: Cell<bool>,
 }
@@ -67,7 +74,7 @@ pub(crate) struct Waiter {
 impl Waiter {
     /// A waiter for `word`.
     pub(crate) fn new(word: &LockWord, bucket: &'static Bucket) -> Self {
-        Waiter { word, bucket, heir: Cell::new(false) }
+        Waiter { word, bucket, since_us: now_us(), heir: Cell::new(false) }
     }
 
     /// The park token.
@@ -88,6 +95,11 @@ impl Waiter {
     pub(crate) fn become_heir(&self) {
         self.heir.set(true);
         self.bucket.add_heir();
+    }
+
+    /// Whether this is an heir: the oldest one, if that is known. Under the queue's lock.
+    fn is_heir(&self, oldest: Option<u32>) -> bool {
+        self.heir.get() && oldest.is_none_or(|since_us| since_us == self.since_us)
     }
 
     /// Counts this waiter out: under the queue's lock, or when it is in no queue.
@@ -155,19 +167,29 @@ pub(crate) enum Heirs {
     Released,
 }
 
+/// The holder of `word` hands the lock over to an heir, if there is one and it is time.
+pub(crate) fn hand_to_heir_in_time(word: &LockWord, bucket: &Bucket) -> Heirs {
+    if bucket.has_heirs() && bucket.duty.may_hand(word.addr()) {
+        hand_to_heir(word, bucket)
+    } else {
+        Heirs::None
+    }
+}
+
 /// The holder of `word` hands the lock over to an heir, if there is one.
-pub(crate) fn hand_to_heir(word: &LockWord, bucket: &Bucket) -> Heirs {
+fn hand_to_heir(word: &LockWord, bucket: &Bucket) -> Heirs {
     if !bucket.has_heirs() {
         return Heirs::None;
     }
+    let oldest = oldest_heir(word.addr(), bucket);
     let others = Cell::new(false);
     let released = Cell::new(false);
     let hand = |waiter: &Waiter| {
-        if !waiter.heir.get() {
+        if !waiter.is_heir(oldest) {
             others.set(true);
             return Take::Skip;
         }
-        bucket.duty.begin_turns();
+        bucket.duty.note_hand_over(word.addr());
         Take::Wake(HANDED)
     };
     // Under the queue's lock, as in `hand_or_release`.
@@ -196,7 +218,7 @@ pub(crate) fn hand_or_release(word: &LockWord, bucket: &Bucket) {
         return;
     }
     let hand = |_: &Waiter| {
-        bucket.duty.begin_turns();
+        bucket.duty.begin_turns(word.addr());
         Take::Wake(HANDED)
     };
     if take_first(word.addr(), hand, || word.release()) {
@@ -205,12 +227,39 @@ pub(crate) fn hand_or_release(word: &LockWord, bucket: &Bucket) {
 }
 
 /// The word of the lock at `addr` has been freed, waiters may be parked, and nobody has the
-/// duty: wakes the first, or hands the lock over to an heir. The lock itself may be gone.
+/// duty: hands the lock over to an heir, or wakes one waiter. The lock itself may be gone.
 pub(crate) fn wake_one(addr: usize, bucket: &Bucket) {
-    // An heir that cannot be handed the lock must end this wake-up: it is his turn, no other's.
+    let call = || Take::Wake(if bucket.duty.appoint(addr) { ON_DUTY } else { TRY });
+    let mut done = false;
+    if bucket.has_heirs() {
+        let oldest = oldest_heir(addr, bucket);
+        if bucket.duty.may_hand(addr) {
+            done = hand_free_word(addr, bucket, oldest);
+        } else {
+            // Others than the heirs first, and the oldest heir last: once awake it could not be
+            // handed the lock.
+            let unless = |skip| if skip { Take::Skip } else { call() };
+            done = take_first(addr, |waiter| unless(waiter.heir.get()), || ())
+                || take_first(addr, |waiter| unless(waiter.is_heir(oldest)), || ());
+        }
+    }
+    if !done {
+        let wake = |waiter: &Waiter| {
+            if waiter.heir.get() {
+                reach(Place::HeirWoken);
+            }
+            call()
+        };
+        take_first(addr, wake, || ());
+    }
+}
+
+/// Hands the lock at `addr`, which was freed and may be gone, over to an heir. Returns whether
+/// that ends the wake-up: also if there is an heir, but somebody else has the lock by now.
+fn hand_free_word(addr: usize, bucket: &Bucket, oldest: Option<u32>) -> bool {
     let left = Cell::new(false);
-    let hand_to_heir = |waiter: &Waiter| {
-        if !waiter.heir.get() {
+    let hand = |waiter: &Waiter| {
+        if !waiter.is_heir(oldest) {
             return Take::Skip;
         }
         // SAFETY: the waiter is in the queue, so its lock is alive.
@@ -218,7 +267,7 @@ pub(crate) fn wake_one(addr: usize, bucket: &Bucket) {
         // ORDERING: Acquire inside: others may have held and released since our store. If it
         // fails, whoever holds the lock now will find the heir.
         if word.try_acquire() {
-            bucket.duty.begin_turns();
+            bucket.duty.note_hand_over(addr);
             Take::Wake(HANDED)
         } else {
             reach(Place::HeirLeft);
@@ -226,11 +275,27 @@ pub(crate) fn wake_one(addr: usize, bucket: &Bucket) {
             Take::Stop
         }
     };
-    if bucket.has_heirs() && (take_first(addr, hand_to_heir, || ()) || left.get()) {
-        return;
+    take_first(addr, hand, || ()) || left.get()
+}
+
+/// Since when the heir that has waited longest for the lock at `addr` has done so; `None` if it
+/// does not matter, because there is only one, or is unknown.
+fn oldest_heir(addr: usize, bucket: &Bucket) -> Option<u32> {
+    if !bucket.has_heirs_to_compare() {
+        return None;
     }
-    let wake = |_: &Waiter| Take::Wake(if bucket.duty.appoint(addr) { ON_DUTY } else { TRY });
-    take_first(addr, wake, || ());
+    let oldest = Cell::new(None);
+    let compare = |waiter: &Waiter| {
+        // The one that lies further back, in a clock that goes round.
+        let older =
+            oldest.get().is_none_or(|oldest| waiter.since_us.wrapping_sub(oldest) > u32::MAX / 2);
+        if waiter.heir.get() && older {
+            oldest.set(Some(waiter.since_us));
+        }
+        Take::Skip
+    };
+    take_first(addr, compare, || ());
+    oldest.get()
 }
 
 /// The bucket of a lock.

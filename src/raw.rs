@@ -193,7 +193,7 @@ fn lock_slow(word: &LockWord, deadline: Option<Instant>) -> bool {
     let waiter = Waiter::new(word, bucket);
     // The duty that this thread has, if any.
     let mut duty = None;
-    // Whether this thread has been in the queue: it is passed over once, and not again.
+    // Whether this thread has been in the queue: it is passed over once, and is an heir then.
     let mut queued = false;
     // Whether it comes from a sleep that nobody ended: it has nothing to spin for.
     let mut rested = false;
@@ -227,9 +227,13 @@ fn lock_slow(word: &LockWord, deadline: Option<Instant>) -> bool {
             return false;
         }
         match park(word, &waiter, queued, deadline) {
-            None => rested = true,
+            // It has lost its place in the queue, too, if that was a nap.
+            None => (rested, queued) = (true, true),
             Some(Call::Handed) => return true,
-            Some(Call::OnDuty) => (duty, queued) = (Some(Kind::Woken), true),
+            Some(Call::OnDuty) => {
+                bucket.duty.arrive(word.addr());
+                (duty, queued) = (Some(Kind::Woken), true);
+            }
             Some(Call::Try) => queued = true,
             Some(Call::Stranger) => waiter.leave(),
         }
@@ -317,21 +321,48 @@ fn park(word: &LockWord, waiter: &Waiter, queued: bool, deadline: Option<Instant
 /// Unlocks where somebody may wait.
 ///
 /// `word` may be read only if it is [`Word::Held`].
+///
+/// The bucket of a lock that is contended now and then stays armed, and mostly nobody waits: so
+/// what is done for waiters stands apart, and is called last, which saves this path a stack frame.
 #[cold]
 #[inline(never)]
 fn unlock_slow(word: *const LockWord, addr: usize, state: Word) {
-    fork::settle();
     let bucket = lobby::bucket(addr);
     if state == Word::Held {
         // SAFETY: the caller holds the lock, so the lock exists.
         let word = unsafe { &*word };
-        if bucket.duty.grant(addr) || queue::hand_to_heir(word, bucket) != Heirs::None {
-            return;
+        if fork::is_unsettled() || bucket.has_heirs() || bucket.duty.is_woken(addr) {
+            return unlock_to_waiter(word);
         }
         word.release();
+    } else if fork::is_unsettled() {
+        fork::settle();
     }
     // From here on the lock may not exist any more.
-    if bucket.anyone_waits(addr) && (!bucket.duty.is_taken(addr) || bucket.is_turn_overdue()) {
+    if bucket.anyone_waits(addr) {
+        wake(addr, bucket);
+    }
+}
+
+/// Hands the lock over to a waiter to whom it is due, or frees it and wakes one.
+#[inline(never)]
+fn unlock_to_waiter(word: &LockWord) {
+    fork::settle();
+    let (addr, bucket) = (word.addr(), queue::bucket_of(word));
+    if bucket.duty.grant(addr) || queue::hand_to_heir_in_time(word, bucket) != Heirs::None {
+        return;
+    }
+    word.release();
+    if bucket.anyone_waits(addr) {
+        wake(addr, bucket);
+    }
+}
+
+/// The lock at `addr` was freed, and somebody waits in its bucket: wakes one, unless another is
+/// awake.
+#[inline(never)]
+fn wake(addr: usize, bucket: &Bucket) {
+    if !bucket.duty.is_taken(addr) || bucket.is_turn_overdue(addr) {
         queue::wake_one(addr, bucket);
     }
 }

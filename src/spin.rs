@@ -51,7 +51,7 @@ impl Patience {
         match self {
             Patience::Newcomer => 10,
             Patience::Crowded => 3,
-            Patience::Woken => 50,
+            Patience::Woken => 15,
             Patience::None => 0,
         }
     }

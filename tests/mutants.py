@@ -39,44 +39,56 @@ MUTANTS = [
     ("heavy-empty", "barrier/symmetric.rs", "in `light`.\n    fence(Ordering::SeqCst);", "",
      ["exclusion::park_races_unlock"]),
     # The lobby.
-    ("enter-no-fence", "lobby.rs", "    fence(Ordering::SeqCst);\n    arm(&LOBBY", "    arm(&LOBBY",
+    ("enter-no-fence", "lobby.rs", "    fence(Ordering::SeqCst);\n    hint(addr)", "    hint(addr)",
      ["lobby::slow_path_has_its_own_fence"]),
+    ("enter-fence-acqrel", "lobby.rs", "    fence(Ordering::SeqCst);\n    hint(addr)",
+     "    fence(Ordering::AcqRel);\n    hint(addr)", ["lobby::slow_path_has_its_own_fence"]),
+    ("anyone-waits-fence-acqrel", "lobby.rs",
+     "fence(Ordering::SeqCst);\n        // ORDERING: Relaxed; the fences order it.",
+     "fence(Ordering::AcqRel);", ["lobby::slow_path_has_its_own_fence"]),
     ("anyone-waits-no-fence", "lobby.rs",
      "fence(Ordering::SeqCst);\n        // ORDERING: Relaxed; the fences order it.", "",
      ["lobby::slow_path_has_its_own_fence"]),
     ("enter-no-count", "lobby.rs", "bucket.waiters.fetch_add(1, Ordering::Relaxed) == 0",
      "bucket.waiters.load(Ordering::Relaxed) == 0", ["exclusion::park_races_unlock"]),
-    ("arm-armed-as-ready", "lobby.rs", "if seen & READY != 0 {", "if seen & (READY | ARMED) != 0 {",
+    ("arm-armed-as-ready", "lobby/hint.rs", "if seen & READY != 0 {", "if seen & (READY | ARMED) != 0 {",
      ["lobby::unlocker_races_two_parkers"]),
-    ("arm-without-heavy", "lobby.rs", "if barrier::heavy() == Heavy::Refused {\n            go",
-     "if false {\n            go", ["exclusion::park_races_unlock"]),
-    ("arm-ready-before-heavy", "lobby.rs", "{ seen.wrapping_add(EPOCH) | ARMED }",
+    ("arm-without-heavy", "lobby/hint.rs", "if barrier::heavy() == Heavy::Refused {", "if false {", ["exclusion::park_races_unlock"]),
+    ("arm-ready-before-heavy", "lobby/hint.rs", "{ seen.wrapping_add(EPOCH) | ARMED }",
      "{ seen.wrapping_add(EPOCH) | ARMED | READY }",
      ["lobby::unlocker_races_two_parkers"]),
-    ("arm-same-epoch", "lobby.rs", "{ seen.wrapping_add(EPOCH) | ARMED }", "{ seen | ARMED }",
+    ("arm-same-epoch", "lobby/hint.rs", "{ seen.wrapping_add(EPOCH) | ARMED }", "{ seen | ARMED }",
      ["late_steps::announcement_of_an_old_armer_fails"]),
-    ("arm-load-relaxed", "lobby.rs", "hint.load(Ordering::Acquire)", "hint.load(Ordering::Relaxed)",
+    ("arm-load-relaxed", "lobby/hint.rs", "self.0.load(Ordering::Acquire)", "self.0.load(Ordering::Relaxed)",
      ["lobby::unlocker_races_two_parkers"]),
-    ("disarm-one-step", "lobby.rs", """let Some(unready) = withdraw(hint, seen) else { return };
-        // ORDERING: SeqCst, between d1 and d2; the partner is the fence in `enter`.
+    ("disarm-one-step", "lobby/hint.rs", """let Some(unready) = self.withdraw(seen) else { return };
+        // ORDERING: SeqCst, between d1 and d2; the partner is the fence in `lobby::enter`.
         fence(Ordering::SeqCst);
-        let to = if self.waiters.load(Ordering::Relaxed) == 0 {
+        let to = if anyone_waits() {
+            reach(Place::Rearmed);
+            unready | READY
+        } else {
             reach(Place::Disarmed);
             unready & !ARMED""", """let unready = seen;
         fence(Ordering::SeqCst);
-        let to = if self.waiters.load(Ordering::Relaxed) == 0 {
+        let to = if anyone_waits() {
+            reach(Place::Rearmed);
+            unready | READY
+        } else {
             reach(Place::Disarmed);
             unready & !FLAGS""", ["lobby::armed_from_enter_to_leave"]),
-    ("disarm-same-epoch", "lobby.rs", "(seen & !READY).wrapping_add(EPOCH)", "(seen & !READY)",
+    ("disarm-same-epoch", "lobby/hint.rs", "(seen & !READY).wrapping_add(EPOCH)", "(seen & !READY)",
      ["late_steps::last_step_of_an_old_disarmer_fails"]),
-    ("disarm-no-fence", "lobby.rs", "fence(Ordering::SeqCst);\n        let to", "let to",
+    ("disarm-no-fence", "lobby/hint.rs", "fence(Ordering::SeqCst);\n        let to", "let to",
      ["lobby::armed_from_enter_to_leave"]),
-    ("disarm-ignores-waiters", "lobby.rs", "let to = if self.waiters.load(Ordering::Relaxed) == 0 {",
-     "let to = if true {", ["lobby::armed_from_enter_to_leave"]),
-    ("disarm-never", "lobby.rs", "if is_time_to_look() {", "if false && is_time_to_look() {",
+    ("disarm-fence-acqrel", "lobby/hint.rs", "fence(Ordering::SeqCst);\n        let to",
+     "fence(Ordering::AcqRel);\n        let to", ["lobby::armed_from_enter_to_leave"]),
+    ("disarm-ignores-waiters", "lobby/hint.rs", "let to = if anyone_waits() {",
+     "let to = if anyone_waits() && false {", ["lobby::armed_from_enter_to_leave"]),
+    ("disarm-never", "lobby.rs", "if is_time_to_look(64) {", "if false && is_time_to_look(64) {",
      ["lobby::armed_from_enter_to_leave"]),
-    ("disarm-blind-store", "lobby.rs", "        swap(hint, unready, to);",
-     "        hint.store(to, Ordering::Release);", ["lobby::armed_from_enter_to_leave"]),
+    ("disarm-blind-store", "lobby/hint.rs", "        self.swap(unready, to);",
+     "        self.0.store(to, Ordering::Release);", ["lobby::armed_from_enter_to_leave"]),
     # The duty.
     ("taken-by-any-lock", "duty.rs", "self.slot.load(Ordering::Relaxed) & !3 == entry(addr, 0)",
      "{ let _ = addr; self.slot.load(Ordering::Relaxed) != 0 }",
@@ -126,22 +138,29 @@ MUTANTS = [
      ["exclusion::park_races_unlock"]),
     ("frees-beside-waiters", "queue.rs", "        if !others.get() {", "        {",
      ["lobby::heir_of_another_lock_beside_waiters"]),
+    ("heir-not-woken", "queue.rs", "|waiter| unless(waiter.is_heir(oldest)), || ())",
+     "|waiter| unless(waiter.is_heir(oldest)), || ()) || true",
+     ["handover::waiter_races_barger_in_no_time"]),
+    ("walk-takes-all-locks", "queue.rs", "if waiter.word.addr() != addr {", "if false {",
+     ["lobby::two_locks_in_one_bucket"]),
     ("heir-stays", "queue.rs", "self.bucket.remove_heir();", "", ["handover::waiter_races_barger"]),
     ("fair-frees-late", "queue.rs",
      "hand, || word.release()) {\n        reach(Place::HandedFairly);\n    }",
      "hand, || ()) {\n        reach(Place::HandedFairly);\n    } else {\n"
      "        word.release();\n    }", ["handover::fair_unlock_races_park"]),
-    ("wake-heirs-only", "queue.rs", "    take_first(addr, wake, || ());", "let _ = wake;",
+    ("wake-heirs-only", "queue.rs", "        take_first(addr, wake, || ());", "let _ = wake;",
      ["exclusion::park_races_unlock"]),
     ("wake-ends-at-any-heir", "queue.rs",
-     "(take_first(addr, hand_to_heir, || ()) || left.get())",
-     "(take_first(addr, hand_to_heir, || ()) || left.get() || true)",
+     "take_first(addr, hand, || ()) || left.get()",
+     "take_first(addr, hand, || ()) || left.get() || true",
      ["lobby::heir_and_duty_of_another_lock"]),
     # The Condvar.
     ("wait-releases-early", "condvar.rs", "let release = || unsafe { mutex.unlock() };",
      "unsafe { mutex.unlock() };\n        let release = || ();", ["condvar::notify_races_wait"]),
     ("notify-no-leave", "condvar.rs", "may not be.\n            self.leave();", "may not be.",
      ["condvar::notify_races_wait"]),
+    ("notify-takes-all", "condvar.rs", "if token != addr {", "if false {",
+     ["condvar::two_condvars_in_one_queue"]),
     ("wait-no-count", "condvar.rs", "self.waiters.fetch_add(1, Ordering::Relaxed);", "",
      ["condvar::notify_races_wait"]),
 ]
@@ -157,14 +176,10 @@ EQUIVALENT = [
     ("a waiter counted too often for a while (leave later than now)",
      "A count that is too high sends an unlock to the slow path, where it finds nobody; the models"
      " see only a count that stays (is_idle at the end)."),
-    ("Condvar::notify takes tokens of other Condvars; take_first takes waiters of other locks",
-     "With 64-bit pointers a key is one object's, so the queue holds no other token (a model's lock"
-     " addresses have no two generations). Where several share a key (32-bit) it would be an error:"
-     " no test reaches it there: the 32-bit targets are type-checked only."),
     ("go_permanent does nothing, Nap treated as Sound",
      "The model's heavy() cannot be refused; tests/membarrier.rs refuses it by seccomp."),
-    ("volunteer and grant ignore their clocks",
-     "The model's clock stands still: both are decided by cfg!(lockword_loom) or always in time."),
+    ("volunteer, grant and hand_to_heir_in_time ignore their clocks",
+     "The models say how long has passed (Clock in models.rs), and run with both answers."),
     ("bits of spin.rs",
      "A model does not spin; how long a thread does changes no outcome."),
 ]
@@ -217,7 +232,7 @@ class Copy:
 def run(program, model):
     """Runs one model. Returns "passed", "failed" or "too long"."""
     try:
-        parent = "lobby" if model.startswith("late_steps::") else "models"
+        parent = "lobby::hint" if model.startswith("late_steps::") else "models"
         command = [program, "--exact", f"{parent}::{model}"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:

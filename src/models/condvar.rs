@@ -87,3 +87,22 @@ fn notify_races_timeout() {
         assert_eq!(shared.guarded.total(), 1);
     });
 }
+
+/// In the models all Condvars share a queue: a notification must not go to another one's waiter.
+#[test]
+fn two_condvars_in_one_queue() {
+    Model::bounded(2).check(|| {
+        let both = [Shared::new(), Shared::new()];
+        let waiters = both.clone().map(|shared| thread::spawn(move || shared.wait(None)));
+        for shared in &both {
+            shared.guarded.lock_and_add();
+            shared.changed.notify(1);
+        }
+        for waiter in waiters {
+            assert!(!waiter.join().unwrap());
+        }
+        for shared in &both {
+            assert!(shared.changed.is_alone(), "a waiter was left counted");
+        }
+    });
+}

@@ -1,6 +1,6 @@
 //! Mutual exclusion, and no lost wake-up.
 
-use super::{Guarded, Model};
+use super::{Clock, Guarded, Model};
 use crate::primitive::Place;
 use crate::primitive::model_thread as thread;
 
@@ -22,7 +22,23 @@ fn two_threads_two_rounds() {
 
 #[test]
 fn three_threads() {
-    Model::bounded(3).must_reach(&[Place::Parked, Place::Duty]).check(|| {
+    three_threads_at(Model::bounded(3).must_reach(&[Place::Parked, Place::Duty]));
+}
+
+/// An unlock frees the word and relies on the woken thread, however long that takes.
+#[test]
+fn three_threads_in_no_time() {
+    three_threads_at(Model::bounded(2).clock(Clock::Still).must_reach(&[Place::Duty]));
+}
+
+/// Nobody volunteers, and each unlock wakes, whoever has the duty.
+#[test]
+fn three_threads_when_turns_are_over() {
+    three_threads_at(Model::bounded(2).clock(Clock::Over).must_reach(&[Place::Overdue]));
+}
+
+fn three_threads_at(model: Model) {
+    model.check(|| {
         let guarded = Guarded::new();
         let others = [(); 2].map(|()| {
             let other = guarded.clone();

@@ -1,6 +1,6 @@
 //! Heirs, grants and fair unlocks, with a thread that barges in.
 
-use super::{Guarded, Model};
+use super::{Clock, Guarded, Model};
 use crate::duty::{Dropped, Kind};
 use crate::lobby;
 use crate::park::{self, Domain, Key, Parked};
@@ -12,37 +12,60 @@ use crate::queue::{self, Call, Waiter};
 /// One thread that comes back again and again, one that waits for it.
 #[test]
 fn waiter_races_barger() {
-    Model::bounded(4)
-        .must_reach(&[Place::Parked, Place::HandedToHeir, Place::Granted, Place::ResignedGranted])
-        .check(|| {
-            let guarded = Guarded::new();
-            guarded.lock.lock();
-            let waiter = guarded.clone();
-            let waiter = thread::spawn(move || waiter.lock_and_add());
-            for _ in 0..3 {
-                guarded.add();
-                // SAFETY: locked before.
-                unsafe { guarded.lock.unlock() };
-                guarded.lock.lock();
-            }
+    let places = &[Place::Parked, Place::HandedToHeir, Place::Granted, Place::ResignedGranted];
+    waiter_races_barger_at(Model::bounded(4).must_reach(places));
+}
+
+/// The same when the barger may not hand the lock over: the heir is woken, time and again.
+#[test]
+fn waiter_races_barger_in_no_time() {
+    waiter_races_barger_at(Model::bounded(3).clock(Clock::Still).must_reach(&[Place::HeirWoken]));
+}
+
+fn waiter_races_barger_at(model: Model) {
+    model.check(|| {
+        let guarded = Guarded::new();
+        // Where no time passes, there must be no second one.
+        lobby::bucket(guarded.addr()).duty.note_hand_over(guarded.addr());
+        guarded.lock.lock();
+        let waiter = guarded.clone();
+        let waiter = thread::spawn(move || waiter.lock_and_add());
+        for _ in 0..3 {
+            guarded.add();
             // SAFETY: locked before.
             unsafe { guarded.lock.unlock() };
-            waiter.join().unwrap();
-            assert_eq!(guarded.total(), 4);
-        });
+            guarded.lock.lock();
+        }
+        // SAFETY: locked before.
+        unsafe { guarded.lock.unlock() };
+        waiter.join().unwrap();
+        assert_eq!(guarded.total(), 4);
+    });
 }
 
 /// An heir in the queue while a third thread takes the lock from under the hand-over.
 #[test]
 fn heir_races_two_bargers() {
-    Model::bounded(2).must_reach(&[Place::Parked, Place::HandedToHeir]).check(|| {
+    heir_races_two_bargers_at(Model::bounded(2).must_reach(&[Place::HandedToHeir]), 2);
+}
+
+/// The same when the lock may not be handed over: one heir is woken beside another waiter.
+#[test]
+fn heir_races_two_bargers_in_no_time() {
+    let model = Model::bounded(2).clock(Clock::Still).must_reach(&[Place::HeirWoken]);
+    heir_races_two_bargers_at(model, 1);
+}
+
+fn heir_races_two_bargers_at(model: Model, rounds: u32) {
+    model.check(move || {
         let guarded = Guarded::new();
+        lobby::bucket(guarded.addr()).duty.note_hand_over(guarded.addr());
         guarded.lock.lock();
         let others = [(); 2].map(|()| {
             let other = guarded.clone();
             thread::spawn(move || other.lock_and_add())
         });
-        for _ in 0..2 {
+        for _ in 0..rounds {
             guarded.add();
             // SAFETY: locked before.
             unsafe { guarded.lock.unlock() };
@@ -53,7 +76,7 @@ fn heir_races_two_bargers() {
         for other in others {
             other.join().unwrap();
         }
-        assert_eq!(guarded.total(), 4);
+        assert_eq!(guarded.total(), 2 + rounds);
     });
 }
 

@@ -1,6 +1,6 @@
 //! Deadlines that pass at any moment.
 
-use super::{Guarded, Model};
+use super::{Clock, Guarded, Model};
 use crate::park;
 use crate::primitive::Place;
 use crate::primitive::model_sync::Arc;
@@ -41,7 +41,18 @@ fn timeout_races_wake_up() {
 /// and must not be forgotten.
 #[test]
 fn duty_passes_on_at_a_timeout() {
-    Model::bounded(2).must_reach(&[Place::Parked, Place::TimedOut, Place::PassedOn]).check(|| {
+    duty_passes_on_at(Model::bounded(2).must_reach(&[Place::TimedOut, Place::PassedOn]));
+}
+
+/// The same with a duty that no unlock makes a grant of.
+#[test]
+fn duty_passes_on_at_a_timeout_in_no_time() {
+    let model = Model::bounded(2).clock(Clock::Still);
+    duty_passes_on_at(model.must_reach(&[Place::TimedOut, Place::PassedOn]));
+}
+
+fn duty_passes_on_at(model: Model) {
+    model.check(|| {
         let guarded = Guarded::new();
         guarded.lock.lock();
         let patient = guarded.clone();
