@@ -336,7 +336,7 @@ fn unlock_slow(word: *const LockWord, addr: usize, state: Word) {
         }
         word.release();
     } else if fork::is_unsettled() {
-        fork::settle();
+        return finish_unlock(addr);
     }
     // From here on the lock may not exist any more.
     if bucket.anyone_waits(addr) {
@@ -353,6 +353,14 @@ fn unlock_to_waiter(word: &LockWord) {
         return;
     }
     word.release();
+    finish_unlock(addr);
+}
+
+/// What comes after the word of the lock at `addr` has been freed.
+#[inline(never)]
+fn finish_unlock(addr: usize) {
+    fork::settle();
+    let bucket = lobby::bucket(addr);
     if bucket.anyone_waits(addr) {
         wake(addr, bucket);
     }
