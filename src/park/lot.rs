@@ -1,8 +1,8 @@
 //! The real thing: `parking_lot_core`; in a child of `fork`, the lot of our own.
 
-use super::{Key, Parked, Pick};
 #[cfg(unix)]
 use super::own;
+use super::{Key, Parked, Pick};
 #[cfg(unix)]
 use crate::fork;
 use parking_lot_core as lot;

@@ -5,7 +5,10 @@
 //! model says so, see [`crate::primitive::model_time`].
 
 use super::{Key, Parked, Pick};
-use crate::primitive::{is_past, lazy_static, model_sync::{Condvar, Mutex}};
+use crate::primitive::{
+    is_past, lazy_static,
+    model_sync::{Condvar, Mutex},
+};
 use std::sync::Arc;
 use std::time::Instant;
 
