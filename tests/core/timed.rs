@@ -159,7 +159,7 @@ fn timed_and_untimed_waiters_share_a_lock() {
 #[cfg(target_os = "linux")]
 mod parked_waiters {
     use super::*;
-    use crate::parked::spawn_parked;
+    use crate::asleep::spawn_parked;
 
     #[test]
     fn an_endless_timeout_waits_and_is_woken() {
