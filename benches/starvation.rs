@@ -12,7 +12,10 @@
 //!
 //! The slices (two seconds each) are taken round-robin over the locks. The table pools the waits
 //! of all rounds; the longest wait is the longest of any round, and fairness is given both as
-//! the median round's and the worst round's. The criterion report shows the distribution of the
+//! the median round's and the worst round's. *lockword's lead* is lockword's throughput over the
+//! line's, paired round by round; on lockword's own line, over the best peer that parks, whose
+//! name is in brackets if it starves a thread. Below the table, lockword's waits are set beside
+//! those of the parking peer that waits least. The criterion report shows the distribution of the
 //! same waits: its samples are a hundred quantiles of the pool, from 0.5 % to 99.5 %, handed over
 //! through `iter_custom`.
 
@@ -23,7 +26,7 @@ use std::time::Duration;
 use support::options::Options;
 use support::report::{self, Line};
 use support::roster::{self, Cell, LOCKWORD, PARKING_LOT_FAIR, STD, Series, Workload};
-use support::stats;
+use support::stats::{self, Median};
 use support::system;
 use support::table::{self, Table};
 use support::wait::{Hogs, Waits};
@@ -82,7 +85,8 @@ fn print(measured: &[Measured]) {
         "worst round",
         "per second",
         "95 % CI",
-        "of std's",
+        "lockword's lead [95 % CI]",
+        "",
     ];
     let mut table = Table::new(2, &heads);
     for cell in measured {
@@ -96,6 +100,15 @@ fn print(measured: &[Measured]) {
             };
             let speed = stats::median(&speeds(series));
             let fairness = fairness(series);
+            let peer = match series.lock {
+                LOCKWORD => best_parking_peer(cell, |peer| -stats::median(&speeds(peer)).mid),
+                _ => Some(series),
+            };
+            let note = match (series.lock, peer) {
+                (LOCKWORD, Some(peer)) if starves(peer) => format!("(best: {})", peer.lock),
+                (LOCKWORD, Some(peer)) => format!("best: {}", peer.lock),
+                _ => String::new(),
+            };
             table.row(vec![
                 cell.load.name(),
                 series.lock.to_owned(),
@@ -109,12 +122,28 @@ fn print(measured: &[Measured]) {
                 stats::least(fairness).map_or_else(String::new, |worst| format!("{worst:.3}")),
                 format!("{:.0}", speed.mid),
                 format!("[{:.0}, {:.0}]", speed.low, speed.high),
-                throughput_of(cell, series, STD).map_or_else(String::new, |r| format!("{r:.3}")),
+                peer.and_then(|peer| lead(cell, peer.lock))
+                    .map_or_else(String::new, |lead| table::ratio(&lead)),
+                note,
             ]);
         }
         table.gap();
     }
     table.print();
+
+    println!("lockword's waits relative to those of the parking peer that waits least:");
+    for cell in measured {
+        let beside = |q| {
+            let at = |series: &Series<Waits>| stats::quantile(&pool(series), q);
+            let peer = best_parking_peer(cell, at)?;
+            Some(format!("{:.2} of {}'s", at(cell.of(LOCKWORD)?) / at(peer), peer.lock))
+        };
+        for (what, q) in [("longest wait", 1.0), ("p99.9", 0.999)] {
+            let ratio = beside(q).unwrap_or_else(|| "not measured".to_owned());
+            println!("  {:<16} {what:<14} {ratio}", cell.load.name());
+        }
+    }
+    println!();
 }
 
 fn targets(options: &Options, cell: &Measured) {
@@ -130,7 +159,7 @@ fn targets(options: &Options, cell: &Measured) {
     judge("p99.9 relative to FairMutex's, <= 2", ratio(PARKING_LOT_FAIR, 0.999), &|v| v <= 2.0);
     let fair = lockword.map(|s| stats::median(&fairness(s)).mid);
     judge("unluckiest over luckiest thread, >= 1/2", fair, &|v| v >= 0.5);
-    let speed = lockword.and_then(|s| throughput_of(cell, s, STD));
+    let speed = lead(cell, STD).map(|lead| lead.mid);
     judge("throughput relative to std's, >= 0.95", speed, &|v| v >= 0.95);
 }
 
@@ -149,7 +178,21 @@ fn fairness(series: &Series<Waits>) -> Vec<f64> {
     series.map(|sample| sample.fewest() as f64 / sample.most().max(1) as f64)
 }
 
-/// A lock's throughput over a peer's, paired round by round.
-fn throughput_of(cell: &Measured, series: &Series<Waits>, peer: &str) -> Option<f64> {
-    Some(stats::paired_ratio(&speeds(series), &speeds(cell.of(peer)?)).mid)
+/// Whether a lock starves a thread: less than a tenth of the luckiest's acquisitions.
+fn starves(series: &Series<Waits>) -> bool {
+    stats::median(&fairness(series)).mid < 0.1
+}
+
+/// The lock other than lockword whose waiters go to sleep and whose figure is least.
+fn best_parking_peer(
+    cell: &Measured,
+    figure: impl Fn(&Series<Waits>) -> f64,
+) -> Option<&Series<Waits>> {
+    let peers = cell.series.iter().filter(|s| s.parks && s.lock != LOCKWORD);
+    peers.min_by(|a, b| figure(a).total_cmp(&figure(b)))
+}
+
+/// lockword's throughput over a peer's, paired round by round.
+fn lead(cell: &Measured, peer: &str) -> Option<Median> {
+    Some(stats::paired_ratio(&speeds(cell.of(LOCKWORD)?), &speeds(cell.of(peer)?)))
 }

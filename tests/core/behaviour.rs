@@ -127,7 +127,7 @@ fn a_parked_waiter_is_woken() {
         for round in 0..50 {
             let guard = m.lock();
             thread::scope(|s| {
-                let waiter = crate::parked::spawn_parked(s, || *m.lock() += 1);
+                let waiter = crate::asleep::spawn_parked(s, || *m.lock() += 1);
                 drop(guard);
                 waiter.join().expect("no panic");
             });

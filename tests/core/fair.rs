@@ -51,7 +51,7 @@ fn fair_unlocks_under_load_lose_nobody() {
 #[cfg(target_os = "linux")]
 mod hand_over {
     use super::*;
-    use crate::parked::spawn_parked;
+    use crate::asleep::spawn_parked;
     use std::sync::mpsc::{Receiver, channel};
 
     /// What the waiter does once it has the lock: keep it until the test says so.

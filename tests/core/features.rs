@@ -2,7 +2,8 @@
 
 #[cfg(feature = "arc_lock")]
 mod arc_lock {
-    use lockword::{ArcMutexGuard, Mutex};
+    use lockword::{ArcMutexGuard, ArcReentrantMutexGuard, Mutex, ReentrantMutex};
+    use std::cell::Cell;
     use std::sync::Arc;
     use std::thread;
     use std::time::Duration;
@@ -46,6 +47,46 @@ mod arc_lock {
         assert!(m.is_locked());
         drop(guard);
         assert!(!m.is_locked());
+    }
+
+    #[test]
+    fn a_reentrant_guard_owns_its_lock_and_counts_its_level() {
+        let m = Arc::new(ReentrantMutex::new(Cell::new(1)));
+        let watch = Arc::downgrade(&m);
+        let outer: ArcReentrantMutexGuard<Cell<i32>> = m.lock_arc();
+        let inner = m.try_lock_arc().expect("the owner may lock again");
+        let borrowed = m.lock();
+        inner.set(outer.get() + 1);
+        assert_eq!(borrowed.get(), 2);
+        drop(borrowed);
+        drop(m);
+        drop(outer);
+        let m = watch.upgrade().expect("kept alive by the guard");
+        assert!(m.is_owned_by_current_thread());
+        thread::scope(|s| {
+            s.spawn(|| {
+                assert!(m.try_lock_arc().is_none());
+                assert!(m.try_lock_arc_for(Duration::from_millis(1)).is_none());
+            });
+        });
+        drop(m);
+        drop(inner);
+        assert!(watch.upgrade().is_none(), "the guard was the last owner");
+    }
+
+    #[test]
+    fn a_reentrant_guard_gives_its_lock_back() {
+        let m = Arc::new(ReentrantMutex::new(()));
+        let outer = m.try_lock_arc_for(Duration::ZERO).expect("free");
+        let inner = m.lock_arc();
+        assert!(Arc::ptr_eq(ArcReentrantMutexGuard::remutex(&inner), &m));
+        ArcReentrantMutexGuard::unlock_fair(inner);
+        assert!(m.is_owned_by_current_thread());
+        let back = ArcReentrantMutexGuard::into_arc(outer);
+        assert!(Arc::ptr_eq(&m, &back));
+        assert!(!m.is_locked());
+        let back = ArcReentrantMutexGuard::into_arc_fair(m.lock_arc());
+        assert!(!back.is_locked());
     }
 }
 

@@ -12,7 +12,7 @@ mod soundness;
 mod timed;
 
 #[cfg(target_os = "linux")]
-#[path = "../support/parked.rs"]
-mod parked;
+#[path = "../support/asleep.rs"]
+mod asleep;
 #[path = "../support/within.rs"]
 mod within;

@@ -146,7 +146,7 @@ fn a_panic_passes_the_lock_to_a_parked_waiter() {
         let m = Mutex::new(0);
         thread::scope(|s| {
             let guard = m.lock();
-            let waiter = crate::parked::spawn_parked(s, || *m.lock() += 1);
+            let waiter = crate::asleep::spawn_parked(s, || *m.lock() += 1);
             let panicked = catch_unwind(AssertUnwindSafe(move || {
                 let _guard = guard;
                 panic!("while locked and waited for");

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// A timeout that a test waits out.
 const SHORT: Duration = Duration::from_millis(30);
 
-/// Later than this after its deadline, a timeout is absurdly late, on any machine.
-const ABSURD: Duration = Duration::from_secs(5);
+/// Later than this after its deadline, a timeout is absurdly late, on a busy machine too.
+const ABSURD: Duration = Duration::from_secs(30);
 
 /// An instant that has passed.
 fn past() -> Instant {
@@ -159,7 +159,7 @@ fn timed_and_untimed_waiters_share_a_lock() {
 #[cfg(target_os = "linux")]
 mod parked_waiters {
     use super::*;
-    use crate::parked::spawn_parked;
+    use crate::asleep::spawn_parked;
 
     #[test]
     fn an_endless_timeout_waits_and_is_woken() {

@@ -35,6 +35,7 @@ fn the_core_knows_neither_cluster_nor_runtime() {
         "sync/mutex.rs",
         "probe.rs",
         "barrier/linux.rs",
+        "a_new_one.rs",
     ] {
         refused(file, "use crate::cluster::Key;");
         refused(file, "fn f() { crate::cluster::lock::acquire() }");
@@ -47,6 +48,24 @@ fn the_core_knows_neither_cluster_nor_runtime() {
     refused("raw.rs", "mod tests { use super::super::cluster::Key; }");
     allowed("cluster/driver.rs", "use tokio::time; use crate::raw::RawLock;");
     allowed("mutex.rs", "/// Like `crate::cluster::lock`.\nuse crate::raw::RawLock;");
+}
+
+#[test]
+fn what_the_root_gives_away_by_a_glob_is_traced() {
+    let root = "mod a; mod cluster; pub use cluster::*; pub use a::*; pub fn own() {}";
+    let edges = |text: &str| {
+        let a = Source::read("a.rs", "pub struct Plain; pub use b::Other;");
+        let cluster = Source::read("cluster/mod.rs", "pub const fn join() {} pub use x::Shared;");
+        let raw = Source::read("raw.rs", text);
+        check(&[Source::read("lib.rs", root), a, cluster, raw])
+    };
+    for text in ["use crate::join;", "fn f() { crate::Shared::new() }", "use crate::unknown;"] {
+        assert!(!edges(text).is_empty(), "nothing found in: {text}");
+    }
+    for text in ["use crate::{Plain, Other};", "fn f() { crate::own() }", "use crate::a::B;"] {
+        let found = edges(text);
+        assert!(found.is_empty(), "{found:?} in: {text}");
+    }
 }
 
 #[test]

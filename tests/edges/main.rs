@@ -1,12 +1,15 @@
-//! The import edges that must never exist. This test reads `src/` and fails on one.
+//! The edges that must never exist. This test reads `src/`, the manifest and the lock file, and
+//! fails on one.
 //!
 //! - `tokens.rs` turns source text into tokens, so that comments and strings cannot fool it;
 //! - `paths.rs` finds every path a file names, through `use` trees, renamings and globs;
 //! - `rules.rs` says which paths which file must not name;
-//! - `made_up.rs` shows, on made-up sources, that each rule catches what it is for.
+//! - `made_up.rs` shows, on made-up sources, that each rule catches what it is for;
+//! - `manifest.rs` says what the crate may depend on, and shows that its rules catch something.
 #![cfg(not(lockword_loom))]
 
 mod made_up;
+mod manifest;
 mod paths;
 mod rules;
 mod tokens;

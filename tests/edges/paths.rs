@@ -14,6 +14,10 @@ pub struct Source {
     pub paths: BTreeSet<String>,
     /// What the names at its top level stand for.
     pub aliases: HashMap<String, Vec<String>>,
+    /// The items that it defines at its top level.
+    pub items: BTreeSet<String>,
+    /// The modules from which it takes in everything.
+    pub globs: Vec<Vec<String>>,
     /// The files that it takes in by `#[path]` or `include!`.
     pub included: Vec<String>,
 }
@@ -36,12 +40,15 @@ impl Source {
             depth: 0,
             nested: vec![(0, module.clone())],
             aliases: HashMap::new(),
+            items: BTreeSet::new(),
             globs: vec![],
             named: vec![],
             included: vec![],
         };
         reader.read();
-        let Reader { aliases, globs, named, included, .. } = reader;
+        let Reader { aliases, items, globs, named, included, .. } = reader;
+        let whole = |full: &Vec<String>| resolve(full, &module, &aliases);
+        let globs: Vec<_> = globs.iter().map(whole).collect();
         let mut paths = BTreeSet::new();
         for Named { path, module, imported } in named {
             for glob in &globs {
@@ -53,9 +60,8 @@ impl Source {
                 paths.insert(full.join("::"));
             }
         }
-        let whole = |full: &Vec<String>| resolve(full, &module, &aliases);
         let aliases = aliases.iter().map(|(name, full)| (name.clone(), whole(full))).collect();
-        Source { file: file.to_owned(), module, paths, aliases, included }
+        Source { file: file.to_owned(), module, paths, aliases, items, globs, included }
     }
 }
 
@@ -113,6 +119,7 @@ struct Reader {
     /// The modules that the cursor is in, each with the brace depth at which it began.
     nested: Vec<(usize, Vec<String>)>,
     aliases: HashMap<String, Vec<String>>,
+    items: BTreeSet<String>,
     globs: Vec<Vec<String>>,
     named: Vec<Named>,
     included: Vec<String>,
@@ -159,6 +166,11 @@ impl Reader {
                     "path" if self.is(self.at + 1, '=') => self.text_after(2),
                     "include" | "include_str" | "include_bytes" if self.is(self.at + 1, '!') => {
                         self.text_after(3);
+                    }
+                    "struct" | "enum" | "union" | "type" | "trait" | "fn" | "const" | "static"
+                        if self.depth == 0 =>
+                    {
+                        self.items.extend(self.name_at(self.at + 1).map(str::to_owned));
                     }
                     _ => {
                         self.plain_path();

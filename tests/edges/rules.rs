@@ -2,24 +2,10 @@
 
 use crate::paths::Source;
 
-/// The in-process wing.
-const CORE: [&str; 15] = [
-    "primitive",
-    "word",
-    "barrier",
-    "fork",
-    "lobby",
-    "spin",
-    "park",
-    "raw",
-    "mutex",
-    "condvar",
-    "sync",
-    "probe",
-    "contention",
-    "duty",
-    "queue",
-];
+/// Whether a top-level module is of the in-process wing: all are but these. The root has no name.
+fn is_core(top: &str) -> bool {
+    !["", "cluster", "bin"].contains(&top)
+}
 
 /// What the core as a whole is built on.
 const DEPENDENCIES: [&str; 7] =
@@ -81,7 +67,6 @@ fn is_foreign(path: &str) -> bool {
 
 /// The forbidden edges of all `sources`, one line each.
 pub fn check(sources: &[Source]) -> Vec<String> {
-    let root = sources.iter().find(|source| source.file == "lib.rs");
     let mut found = vec![];
     for source in sources {
         let mut last = None;
@@ -90,10 +75,11 @@ pub fn check(sources: &[Source]) -> Vec<String> {
             if last.is_some_and(|last| is_in(path, last)) {
                 continue;
             }
-            let path_in_crate = through_root(path, root);
-            if let Some(why) = forbidden(source, &path_in_crate) {
-                found.push(format!("src/{}: names {path_in_crate}: {why}", source.file));
-                last = Some(path);
+            for path_in_crate in through_root(path, sources) {
+                if let Some(why) = forbidden(source, &path_in_crate) {
+                    found.push(format!("src/{}: names {path_in_crate}: {why}", source.file));
+                    last = Some(path);
+                }
             }
         }
         for included in &source.included {
@@ -105,15 +91,28 @@ pub fn check(sources: &[Source]) -> Vec<String> {
     found
 }
 
-/// `crate::RawLock` is `crate::raw::RawLock`: what the root re-exports is traced to its module.
-fn through_root(path: &str, root: Option<&Source>) -> String {
+/// What `path` may stand for: `crate::RawLock` is `crate::raw::RawLock`. What the root re-exports
+/// is traced to its module, by a glob too; of a name that is found nowhere, any glob's.
+fn through_root(path: &str, sources: &[Source]) -> Vec<String> {
     let traced = || {
+        let root = sources.iter().find(|source| source.file == "lib.rs")?;
         let rest = path.strip_prefix("crate::")?;
-        let (first, inside) = rest.split_once("::").map_or((rest, ""), |(a, b)| (a, b));
-        let full = root?.aliases.get(first)?.join("::");
-        Some(if inside.is_empty() { full } else { format!("{full}::{inside}") })
+        let first = rest.split("::").next()?;
+        if let Some(full) = root.aliases.get(first) {
+            return Some(vec![full.join("::") + &rest[first.len()..]]);
+        }
+        if root.items.contains(first) {
+            return None;
+        }
+        let has = |glob: &&Vec<String>| {
+            let module = sources.iter().find(|source| source.module == **glob);
+            module.is_some_and(|m| m.items.contains(first) || m.aliases.contains_key(first))
+        };
+        let known: Vec<_> = root.globs.iter().filter(has).collect();
+        let from = if known.is_empty() { root.globs.iter().collect() } else { known };
+        Some(from.into_iter().map(|glob| format!("{}::{rest}", glob.join("::"))).collect())
     };
-    traced().unwrap_or_else(|| path.to_owned())
+    traced().filter(|traced| !traced.is_empty()).unwrap_or_else(|| vec![path.to_owned()])
 }
 
 fn in_binary(source: &Source) -> bool {
@@ -129,10 +128,10 @@ fn forbidden(source: &Source, path: &str) -> Option<&'static str> {
     if top != "primitive" && is_in_any(path, &["core::sync::atomic", "std::sync::atomic", "loom"]) {
         return Some("only primitive.rs names atomics and loom");
     }
-    if CORE.contains(&top) && is_in(path, "crate::cluster") {
+    if is_core(top) && is_in(path, "crate::cluster") {
         return Some("the core does not know the cluster");
     }
-    if CORE.contains(&top) && is_in_any(path, &RUNTIMES) {
+    if is_core(top) && is_in_any(path, &RUNTIMES) {
         return Some("the core needs no async runtime");
     }
     match module.as_slice() {

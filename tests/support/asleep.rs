@@ -1,8 +1,17 @@
-//! Tells when a thread sleeps in the kernel, by the state that Linux shows for it.
+//! Is that thread asleep? Read from `/proc`, so that a test waits for a waiter to be parked by
+//! looking at it and not by sleeping and hoping.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::thread;
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
+
+/// How long a thread may take to fall asleep before the test fails, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many looks in a row must find the same sleep. One look could catch a short sleep on the
+/// way to the long one, as in the allocator.
+const LOOKS: u32 = 20;
 
 /// The kernel's number of a thread, told by the thread just before it goes to wait.
 #[derive(Default)]
@@ -22,27 +31,22 @@ impl Tid {
         self.0.store(0, Ordering::Release);
     }
 
-    /// Waits until the thread has told its number and sleeps. Panics after ten seconds.
+    /// Waits until the thread has told its number, is asleep and stays so. Panics when it does
+    /// not fall asleep.
     pub fn wait_until_asleep(&self) {
-        assert!(self.asleep_within(Duration::from_secs(10)), "the thread does not go to sleep");
+        assert!(self.asleep_within(PATIENCE), "the thread does not go to sleep");
     }
 
-    /// How often the thread has gone to sleep, 0 if it is unknown.
-    #[allow(dead_code, reason = "not every test binary counts")]
-    pub fn sleeps(&self) -> u64 {
-        let tid = self.0.load(Ordering::Acquire);
-        let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status"));
-        let status = status.unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
-    }
-
-    /// Whether the thread tells its number and then sleeps, within the given time.
+    /// Whether the thread tells its number, is then asleep and stays so, within the given time.
+    ///
+    /// The looks at one sleep follow each other at once: a parked thread that has to look for
+    /// itself every few milliseconds counts as asleep too, however busy the machine is.
     pub fn asleep_within(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         loop {
-            let tid = self.0.load(Ordering::Acquire);
-            if tid != 0 && state(tid) == Some('S') {
+            if let Some(sleep) = self.sleep()
+                && (0..LOOKS).all(|_| self.sleep() == Some(sleep))
+            {
                 return true;
             }
             if Instant::now() >= end {
@@ -51,10 +55,43 @@ impl Tid {
             thread::yield_now();
         }
     }
+
+    /// How often the thread has gone to sleep, 0 if it is unknown.
+    #[allow(dead_code, reason = "not every test binary counts")]
+    pub fn sleeps(&self) -> u64 {
+        self.look().map_or(0, |(_, sleeps)| sleeps)
+    }
+
+    /// Which of its sleeps the thread is in, if it sleeps.
+    fn sleep(&self) -> Option<u64> {
+        self.look().and_then(|(asleep, sleeps)| asleep.then_some(sleeps))
+    }
+
+    /// Whether the thread sleeps, and how often it has gone to sleep so far, if it is known.
+    fn look(&self) -> Option<(bool, u64)> {
+        let tid = self.0.load(Ordering::Acquire);
+        if tid == 0 {
+            return None;
+        }
+        let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status")).ok()?;
+        let field = |name| Some(status.lines().find_map(|line| line.strip_prefix(name))?.trim());
+        let sleeps = field("voluntary_ctxt_switches:")?.parse().ok()?;
+        Some((field("State:")?.starts_with('S'), sleeps))
+    }
 }
 
-/// The letter in `/proc/self/task/<tid>/stat` after the name, which stands in parentheses.
-fn state(tid: i32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).ok()?;
-    stat[stat.rfind(')')? + 1..].trim_start().chars().next()
+/// Runs `blocks` in a thread of its own and returns once that thread sleeps in it.
+#[allow(dead_code, reason = "some test binaries start their threads themselves")]
+pub fn spawn_parked<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    blocks: impl FnOnce() -> T + Send + 'scope,
+) -> ScopedJoinHandle<'scope, T> {
+    let tid = Arc::new(Tid::default());
+    let told = Arc::clone(&tid);
+    let thread = scope.spawn(move || {
+        told.set();
+        blocks()
+    });
+    tid.wait_until_asleep();
+    thread
 }

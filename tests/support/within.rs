@@ -3,10 +3,10 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Far longer than anything here takes, far shorter than a run of the continuous integration.
-const LIMIT: Duration = Duration::from_secs(30);
+/// Far longer than anything here takes, on a machine that is busy with other things too.
+const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs `test` in a thread of its own; fails when it has not ended after 30 s.
+/// Runs `test` in a thread of its own; fails when it has not ended after two minutes.
 pub fn within_limit<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
     let (send, receive) = mpsc::channel();
     let thread = std::thread::Builder::new()
