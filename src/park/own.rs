@@ -20,6 +20,8 @@ use std::thread;
 use std::time::Instant;
 
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod tests;
 
 /// A parked thread.
