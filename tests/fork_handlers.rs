@@ -1,9 +1,10 @@
-//! Fork, where the crate's own handler in the child is not enough, or cannot know the child.
+//! Fork, where it is hard to notice: while others fork or park, before the crate's own handler
+//! has run, and in a child that has its parent's number.
 //!
 //! Linux only, and under ThreadSanitizer with `TSAN_OPTIONS=die_after_fork=0`: as `fork.rs`.
 #![cfg(all(not(lockword_loom), target_os = "linux"))]
 
-use lockword::{Mutex, MutexGuard};
+use lockword::{Condvar, Mutex, MutexGuard};
 use std::cell::Cell;
 use std::mem::forget;
 use std::sync::Mutex as StdMutex;
@@ -203,6 +204,8 @@ fn first_child(lock: &'static Mutex<u32>) -> Result<(), &'static str> {
 /// A child that has the same process number as its parent.
 #[test]
 fn a_child_with_the_number_of_its_parent() {
+    // So that all of those below are children who know it, and park where children do.
+    lockword::init();
     let forked = Forked::start(|step| {
         if !unshare() {
             step.store(REFUSED, Ordering::SeqCst);
@@ -215,4 +218,41 @@ fn a_child_with_the_number_of_its_parent() {
     if forked.step() == REFUSED {
         println!("skipped: this process may not unshare its process numbers");
     }
+}
+
+/// In the parent, threads enter and leave its queue all the time.
+static BUSY: Condvar = Condvar::new();
+
+/// Threads of a child wake each other there, too.
+fn converse() -> Result<(), &'static str> {
+    BUSY.notify_all();
+    let lock: &'static Mutex<u32> = Box::leak(Box::default());
+    let waiter = thread::spawn(|| BUSY.wait_while(&mut lock.lock(), |said| *said == 0));
+    *lock.lock() = 1;
+    BUSY.notify_all();
+    join_soon(waiter)
+}
+
+/// Forks while other threads are in the middle of parking: what they hold of the crate's own
+/// parking lot must not go into the child.
+#[test]
+fn a_fork_in_the_middle_of_parking() {
+    // So that the first child knows that it is one, and parks in that lot.
+    lockword::init();
+    let first = |step: &AtomicU32| {
+        for _ in 0..2 {
+            thread::spawn(|| {
+                let lock = Mutex::new(());
+                loop {
+                    BUSY.wait_for(&mut lock.lock(), Duration::ZERO);
+                }
+            });
+        }
+        for round in 0..300 {
+            step.store(round, Ordering::SeqCst);
+            Forked::start(|_| converse()).expect_success(SOON);
+        }
+        Ok(())
+    };
+    Forked::start(first).expect_success(SOON * 3);
 }

@@ -36,7 +36,7 @@ fn a_timeout_races_a_wake_up() {
             next.send(deadline).expect("the thread lives");
             has_entered.recv().expect("the thread parks");
             // In some rounds the time is up while the waker is at it.
-            let end = deadline + Duration::from_micros(round as u64 % 64);
+            let end = deadline + Duration::from_micros(round as u64 % 512);
             let (mut first, mut message) = (true, round);
             let pick = |_| if take(&mut first) { Pick::Unpark } else { Pick::Stop };
             let tell = |taken| {
@@ -85,7 +85,10 @@ impl Lock {
     /// Returns whether it was acquired before the deadline.
     fn lock(&self, deadline: Option<Instant>) -> bool {
         while !self.try_lock() {
-            let validate = || !self.try_lock();
+            let validate = || {
+                linger();
+                !self.try_lock()
+            };
             // SAFETY: none of the closures panics or parks.
             match unsafe { park(self.key, 0, validate, || (), || (), deadline) } {
                 Parked::Woken(TRY) => {}
@@ -101,6 +104,7 @@ impl Lock {
     fn unlock(&self, hand: bool) {
         let mut taken = false;
         let first = |_| {
+            linger();
             if replace(&mut taken, true) { Pick::Stop } else { Pick::Unpark }
         };
         // ORDERING: Release pairs with the Acquire in `try_lock`.
@@ -117,6 +121,11 @@ impl Lock {
         // SAFETY: neither closure panics or parks.
         unsafe { unpark(self.key, first, message) };
     }
+}
+
+/// Stays in the list for so long that another thread would come by, if it were let in.
+fn linger() {
+    (0..50).for_each(|_| spin_loop());
 }
 
 /// Two locks whose waiters share a list.
@@ -137,7 +146,7 @@ fn messages_reach_their_threads() {
         let body = move |thread: usize| {
             let mut entered = [0; 2];
             for round in 0..ROUNDS {
-                let which = (round / 64) % 2;
+                let which = (round / 64 + thread) % 2;
                 // Every fourth time with a deadline that often passes.
                 let timed = (round + thread).is_multiple_of(4);
                 let deadline = timed.then(|| Instant::now() + Duration::from_micros(5));
@@ -166,41 +175,38 @@ fn messages_reach_their_threads() {
 }
 
 /// One thread parks while another unlocks, once: nobody comes later who could make up for a
-/// wake-up that is lost. Two more do the same in the same list.
+/// wake-up that is lost.
 #[test]
 fn no_wake_up_is_lost() {
     const ROUNDS: u32 = 10_000;
-    within_limit(|| {
-        let pairs = two_locks(8).each_ref().map(|lock| {
-            let turn: &AtomicU32 = Box::leak(Box::new(AtomicU32::new(0)));
-            // ORDERING: SeqCst throughout: it is the lot that is tested.
-            let wait_for = |number| {
-                while turn.load(Ordering::SeqCst) != number {
-                    spin_loop();
-                    thread::yield_now();
-                }
-            };
-            let holder = move || {
-                for round in 0..ROUNDS {
-                    assert!(lock.lock(None));
-                    turn.store(2 * round + 1, Ordering::SeqCst);
-                    for _ in 0..round % 64 {
-                        spin_loop();
-                    }
-                    lock.unlock(round % 3 == 0);
-                    wait_for(2 * round + 2);
-                }
-            };
-            let parker = move || {
-                for round in 0..ROUNDS {
-                    wait_for(2 * round + 1);
-                    assert!(lock.lock(None));
-                    lock.unlock(round % 2 == 0);
-                    turn.store(2 * round + 2, Ordering::SeqCst);
-                }
-            };
-            [thread::spawn(holder), thread::spawn(parker)]
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    // ORDERING: SeqCst throughout: it is the lot that is tested.
+    let wait_for = |number| {
+        while TURN.load(Ordering::SeqCst) != number {
+            spin_loop();
+            thread::yield_now();
+        }
+    };
+    within_limit(move || {
+        let [lock, _] = two_locks(8);
+        let parker = thread::spawn(move || {
+            for round in 0..ROUNDS {
+                wait_for(2 * round + 1);
+                assert!(lock.lock(None));
+                lock.unlock(round % 2 == 0);
+                TURN.store(2 * round + 2, Ordering::SeqCst);
+            }
         });
-        pairs.into_iter().flatten().for_each(|thread| thread.join().unwrap());
+        for round in 0..ROUNDS {
+            assert!(lock.lock(None));
+            let end = Instant::now() + Duration::from_micros(u64::from(round) % 16);
+            TURN.store(2 * round + 1, Ordering::SeqCst);
+            while !is_past(end) {
+                spin_loop();
+            }
+            lock.unlock(round % 3 == 0);
+            wait_for(2 * round + 2);
+        }
+        parker.join().unwrap();
     });
 }
