@@ -129,10 +129,10 @@ fn linger() {
 }
 
 /// Two locks whose waiters share a list.
-fn two_locks(number: usize) -> &'static [Lock; 2] {
+fn two_locks(number: usize) -> Arc<[Lock; 2]> {
     let (one, two) = neighbours(number);
     let lock = |key| Lock { held: AtomicU32::new(0), key, data: UnsafeCell::new(0) };
-    Box::leak(Box::new([one, two].map(lock)))
+    Arc::new([one, two].map(lock))
 }
 
 /// Threads lock two locks, with and without a deadline. A message that goes astray lets two
@@ -143,7 +143,7 @@ fn messages_reach_their_threads() {
     const ROUNDS: usize = 20_000;
     within_limit(|| {
         let locks = two_locks(7);
-        let body = move |thread: usize| {
+        let body = |locks: &[Lock; 2], thread: usize| {
             let mut entered = [0; 2];
             for round in 0..ROUNDS {
                 let which = (round / 64 + thread) % 2;
@@ -162,7 +162,11 @@ fn messages_reach_their_threads() {
             }
             entered
         };
-        let threads: Vec<_> = (0..THREADS).map(|i| thread::spawn(move || body(i))).collect();
+        let start = |i| {
+            let locks = Arc::clone(&locks);
+            thread::spawn(move || body(&locks, i))
+        };
+        let threads: Vec<_> = (0..THREADS).map(start).collect();
         let mut sum = [0; 2];
         for thread in threads {
             let entered = thread.join().unwrap();
@@ -188,8 +192,10 @@ fn no_wake_up_is_lost() {
         }
     };
     within_limit(move || {
-        let [lock, _] = two_locks(8);
+        let locks = two_locks(8);
+        let theirs = Arc::clone(&locks);
         let parker = thread::spawn(move || {
+            let [lock, _] = &*theirs;
             for round in 0..ROUNDS {
                 wait_for(2 * round + 1);
                 assert!(lock.lock(None));
@@ -197,6 +203,7 @@ fn no_wake_up_is_lost() {
                 TURN.store(2 * round + 2, Ordering::SeqCst);
             }
         });
+        let [lock, _] = &*locks;
         for round in 0..ROUNDS {
             assert!(lock.lock(None));
             let end = Instant::now() + Duration::from_micros(u64::from(round) % 16);
