@@ -60,13 +60,31 @@ pub type Condvar = lock_api::Condvar<RawCondvar>;
 pub struct RawCondvar {
     /// Threads in the queue or about to enter it. Raised by the waiter, who holds its mutex;
     /// lowered under the queue's lock by whoever takes it out.
+    ///
+    /// In the child of a `fork` those of the parent's threads that waited stay counted, since
+    /// nothing knows of all Condvars. They are in no queue, so that a notification finds nobody;
+    /// it costs a look each time.
     waiters: AtomicU32,
+}
+
+#[cfg(not(lockword_loom))]
+impl Default for RawCondvar {
+    fn default() -> Self {
+        RawCondvar::new()
+    }
 }
 
 /// The message of a notification. Nobody else sends one to our keys.
 const NOTIFIED: usize = 0x6C77_0004;
 
 impl RawCondvar {
+    /// A Condvar that nobody waits for.
+    #[cfg(not(lockword_loom))]
+    #[must_use]
+    pub const fn new() -> Self {
+        RawCondvar { waiters: AtomicU32::new(0) }
+    }
+
     /// A Condvar in the model.
     #[cfg(lockword_loom)]
     pub(crate) fn new() -> Self {
@@ -95,6 +113,7 @@ impl RawCondvar {
     /// The caller holds `mutex`. It holds it again when this returns.
     pub(crate) unsafe fn wait_deadline(&self, mutex: &RawLock, deadline: Option<Instant>) -> bool {
         fork::watch();
+        fork::settle();
         self.waiters.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller holds the mutex, and this is called once.
         let release = || unsafe { mutex.unlock() };
@@ -117,6 +136,7 @@ impl RawCondvar {
         if self.is_alone() {
             return 0;
         }
+        fork::settle();
         let addr = self.addr();
         let mut taken = 0;
         let pick = |token| {
@@ -142,7 +162,7 @@ impl RawCondvar {
 unsafe impl lock_api::RawCondvar for RawCondvar {
     // A `const` is what `lock_api` asks for: every use of it is a new Condvar.
     #[allow(clippy::declare_interior_mutable_const)]
-    const INIT: Self = RawCondvar { waiters: AtomicU32::new(0) };
+    const INIT: Self = RawCondvar::new();
     type RawMutex = RawLock;
 
     #[inline]

@@ -1,24 +1,40 @@
 #![doc = include_str!("../README.md")]
 
+// The asymmetric fence: light on the unlock path, heavy when parking.
 mod barrier;
+// What must not compile.
 #[cfg(doctest)]
 mod compile_fail;
+// The Condvar.
 mod condvar;
+// One awake waiter looks after a lock; grants.
 mod duty;
+// What a `fork` leaves behind.
 mod fork;
+// The static table that says whether anyone waits near an address.
 mod lobby;
+// `Mutex` and its kin, through `lock_api`.
 #[cfg(not(lockword_loom))]
 mod mutex;
+// Where threads sleep.
 mod park;
+// Atomics, fences, clocks: the real ones, or loom's.
 mod primitive;
+// The waiters of a lock: who is woken, who is handed the lock.
 mod queue;
+// `RawLock`: try, spin, park; release and wake.
 mod raw;
+// How long to stay optimistic.
 mod spin;
+// When something was last done for a lock.
 mod stamp;
+// The lock word.
 mod word;
 
+// Store buffering on the hardware, with the barrier and without.
 #[cfg(all(test, not(lockword_loom)))]
 mod litmus;
+// The loom models.
 #[cfg(all(test, lockword_loom))]
 mod models;
 
@@ -28,6 +44,11 @@ pub use condvar::*;
 pub use mutex::*;
 pub use raw::RawLock;
 
+/// The crate that the guards come from: its traits are for code that is generic over locks.
+#[cfg(not(lockword_loom))]
+#[doc(no_inline)]
+pub use lock_api;
+
 /// Gets ready for the first contended lock: registers the process with the kernel for the
 /// barrier of the slow path, and the handlers for `fork`.
 ///
@@ -35,6 +56,10 @@ pub use raw::RawLock;
 /// process that has threads already can take some milliseconds. Call it early in `main`, before
 /// threads are started, if such a delay matters. It cannot fail: where the kernel refuses, locks
 /// work by other means (see the platform table in the crate documentation).
+///
+/// Call it before a `fork`, too, if other users of `parking_lot_core` (`parking_lot`, say) may have
+/// threads parked then: a child whose parent never registered parks in their table, in which those
+/// threads remain.
 #[cfg(not(lockword_loom))]
 pub fn init() {
     fork::watch();
