@@ -52,7 +52,7 @@ pub(crate) enum Heavy {
     /// Every thread of the process has run a full barrier during the call.
     Done,
     /// The kernel runs no such barrier; only the calling thread has passed a fence.
-    #[allow(dead_code, reason = "only Linux can refuse")]
+    #[allow(dead_code, reason = "only membarrier can be refused")]
     Refused,
 }
 
