@@ -10,10 +10,15 @@ use crate::primitive::{AtomicU32, Ordering, fence, processors, spin_loop};
 use crossbeam_utils::CachePadded;
 use std::time::{Duration, Instant};
 
-/// How many rounds the barrier has to stand, and the control has to fail in.
+/// How many rounds the barrier has to stand.
 const ROUNDS: u32 = 1_000_000;
-/// Nor longer than this, on a slow machine.
-const LIMIT: Duration = Duration::from_secs(12);
+/// How many will do if they take longer than [`SOON`].
+const FEWEST_ROUNDS: u32 = 10_000;
+/// How often the control has to fail, or once if that takes longer than [`SOON`].
+const VIOLATIONS: u32 = 100;
+const SOON: Duration = Duration::from_secs(12);
+/// What no machine needs, however busy it is.
+const LIMIT: Duration = Duration::from_secs(100);
 
 /// What the two threads share; each variable on a line of its own.
 #[derive(Default)]
@@ -28,12 +33,23 @@ struct Shared {
     read: CachePadded<AtomicU32>,
 }
 
-/// Waits until `round` is reached.
-fn wait_for(at: &AtomicU32, round: u32) {
-    // ORDERING: Acquire pairs with the Release of whoever announces the round.
-    while at.load(Ordering::Acquire) != round {
+/// Waits until `round` is reached. Returns which one was.
+///
+/// On a busy machine the other thread may not be running; it comes back sooner if this one does
+/// not use up its time.
+fn wait_for(at: &AtomicU32, round: u32) -> u32 {
+    for looks in 1u32.. {
+        // ORDERING: Acquire pairs with the Release of whoever announces the round.
+        let reached = at.load(Ordering::Acquire);
+        if reached >= round {
+            return reached;
+        }
+        if looks.is_multiple_of(4_096) {
+            std::thread::yield_now();
+        }
         spin_loop();
     }
+    unreachable!("the other thread has gone")
 }
 
 /// Lets some time pass, another in each round, so that the two threads meet at all offsets.
@@ -48,7 +64,7 @@ fn stagger(round: u32, most: u32) {
 fn store_buffering(
     unlocker: impl Fn() + Sync,
     parker: impl Fn(),
-    enough: impl Fn(u32, u32) -> bool,
+    enough: impl Fn(u32, u32, Duration) -> bool,
 ) -> (u32, u32) {
     let shared = Shared::default();
     let (mut round, mut both) = (0, 0);
@@ -56,10 +72,7 @@ fn store_buffering(
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for round in 1.. {
-                while shared.begun.load(Ordering::Acquire) < round {
-                    spin_loop();
-                }
-                if shared.begun.load(Ordering::Acquire) == u32::MAX {
+                if wait_for(&shared.begun, round) == u32::MAX {
                     return;
                 }
                 stagger(round, 64);
@@ -71,7 +84,7 @@ fn store_buffering(
                 shared.ended.store(round, Ordering::Release);
             }
         });
-        while !enough(round, both) && start.elapsed() < LIMIT {
+        while !enough(round, both, start.elapsed()) && start.elapsed() < LIMIT {
             round += 1;
             shared.word.store(0, Ordering::Relaxed);
             shared.hint.store(0, Ordering::Relaxed);
@@ -102,18 +115,22 @@ fn litmus_store_buffering() {
         println!("litmus: one processor cannot reorder against itself; nothing to see");
         return;
     }
-    let (rounds, both) = store_buffering(nothing, nothing, |_, both| both >= 100);
+    let (rounds, both) = store_buffering(nothing, nothing, |_, both, time| {
+        both >= VIOLATIONS || (both > 0 && time > SOON)
+    });
     println!("litmus: no barrier: {both} violations in {rounds} rounds");
     assert!(both > 0, "the control saw no store buffering: the rest would show nothing");
 
     let refused = core::cell::Cell::new(false);
     let parker = || refused.set(heavy() == Heavy::Refused || refused.get());
-    let (rounds, both) = store_buffering(light, parker, |round, _| round == ROUNDS);
+    let (rounds, both) = store_buffering(light, parker, |round, _, time| {
+        round == ROUNDS || (round >= FEWEST_ROUNDS && time > SOON)
+    });
     if refused.get() {
         println!("litmus: the kernel refuses the barrier; locks use fences here");
         return;
     }
     println!("litmus: light and heavy: {both} violations in {rounds} rounds");
-    assert!(rounds >= 10_000, "too few rounds to show anything");
+    assert!(rounds >= FEWEST_ROUNDS, "too few rounds to show anything");
     assert_eq!(both, 0, "both threads read the old value, in spite of heavy()");
 }
