@@ -1,13 +1,15 @@
 //! What a `fork` leaves behind, and how the child forgets it.
 //!
 //! The child has a copy of the lobby and of all queues, but none of the threads in them. A
-//! handler that runs in the child empties the lobby and moves the *generation*, which is part of
-//! every queue's key, so that nothing is handed to a thread that does not exist. The handlers are
-//! registered before the first thread parks; before that there is nothing to forget.
+//! handler that runs in the child empties the lobby and moves the *generation*, so that nothing
+//! is handed to a thread that does not exist. The handlers are registered before the first
+//! thread parks; before that there is nothing to forget.
 //!
-//! Other libraries have such handlers, too, which may unlock a lock of ours in the child before
-//! our handler has run (they run in the order of registration). So the slow paths ask
-//! [`settle`], which does the handler's work if the process is a child that still has it ahead.
+//! Other libraries have such handlers, too, which may unlock a lock of ours in the child, or
+//! start threads that do, before our handler has run (they run in the order of registration). So
+//! the slow paths ask [`settle`], which does the handler's work if the process is a child that
+//! still has it ahead. It tells a child by its number. One that is the first process of a
+//! namespace, as its parent is of another, has the same number: there the handler alone does it.
 //!
 //! `parking_lot_core` keeps the dead threads in its own table, where a new thread of the child
 //! may be given the memory of one of them. So a child parks elsewhere, in `park/own.rs`.
@@ -15,49 +17,94 @@
 #[cfg(all(unix, not(lockword_loom)))]
 mod imp {
     use crate::primitive::{AtomicU32, Ordering};
+    use core::cell::Cell;
+    use std::thread;
 
-    static GENERATION: AtomicU32 = AtomicU32::new(0);
-    /// Not 0 in a process that is in the middle of a `fork`, and so in its child until that has
-    /// settled. Advice: two threads may fork at once.
-    static FORKING: AtomicU32 = AtomicU32::new(0);
-    /// The process whose threads the lobby knows.
-    static OWNER: AtomicU32 = AtomicU32::new(0);
-    /// Whether the handlers are registered.
-    static WATCHING: AtomicU32 = AtomicU32::new(0);
+    /// The generation, and above it how many threads of this process are in the middle of a
+    /// `fork`. A child inherits that number, which is not 0, and clears it when it settles.
+    static STATE: AtomicU32 = AtomicU32::new(0);
+    /// The bits of the generation. 0 in a process that has no forks behind it; never 0 again.
+    const GENERATION: u32 = 0xFF;
+    /// One `fork`, in the number of them. No system has as many threads as there are bits left.
+    const FORK: u32 = GENERATION + 1;
+    /// As the number of forks: a thread of a child is at forgetting.
+    const SETTLING: u32 = !GENERATION;
 
-    // ORDERING: all are Relaxed: what a child reads was copied with its memory, and there is one
-    // thread in it then.
+    /// The process that forks. Written before the fork is counted.
+    static PARENT: AtomicU32 = AtomicU32::new(0);
 
-    /// How many forks lie between the first process that parked and this one.
+    thread_local! {
+        /// The generation in which this thread last forked: also in the child, whose only
+        /// thread is a copy of it.
+        static FORKED: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Not 0 if there is a fork between the first process that parked and this one.
     pub(crate) fn generation() -> u32 {
-        GENERATION.load(Ordering::Relaxed)
+        STATE.load(Ordering::Relaxed) & GENERATION
     }
 
     /// Registers the handlers, once. (Twice if two threads come at once, to no effect. A `Once`
     /// would be stuck in a child that is forked meanwhile.)
+    ///
+    /// A `fork` that another thread has begun already runs none of them: the child does not
+    /// notice that it is one. Only a registration before there are threads is safe from that.
     pub(crate) fn watch() {
-        if WATCHING.load(Ordering::Relaxed) == 0 {
-            // SAFETY: the handlers touch atomics and ask for the process's number, which is
-            // allowed around a `fork`. If there is no memory for the registration, forks go
-            // unnoticed: a lock that had waiters may wake nobody in the child.
+        static WATCHING: AtomicU32 = AtomicU32::new(0);
+        // ORDERING: Acquire pairs with the Release below: who parks has the handlers before that.
+        if WATCHING.load(Ordering::Acquire) == 0 {
+            // SAFETY: the handlers touch memory that needs no preparation, ask for the process's
+            // number and yield, which is allowed around a `fork`. If there is no memory for the
+            // registration, forks go unnoticed: a lock that had waiters may wake nobody in the
+            // child.
             let _ = unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) };
-            OWNER.store(process(), Ordering::Relaxed);
-            WATCHING.store(1, Ordering::Relaxed);
+            WATCHING.store(1, Ordering::Release);
         }
     }
 
-    /// Makes sure that a child has forgotten its parent's threads.
+    /// Makes sure that a child has forgotten its parent's threads. Called in parents, too.
     #[inline]
     pub(crate) fn settle() {
-        if FORKING.load(Ordering::Relaxed) != 0 {
-            settle_child();
+        // ORDERING: Acquire pairs with the Release in `prepare`, for PARENT, and with that in
+        // `forget`: a thread that finds its process settled finds the lobby empty.
+        let state = STATE.load(Ordering::Acquire);
+        if state >= FORK {
+            settle_child(state);
         }
     }
 
+    /// `state` was read before PARENT: if it is still the same when `forget` begins, no thread
+    /// has settled this process since, nor forked it.
     #[cold]
-    fn settle_child() {
-        if OWNER.load(Ordering::Relaxed) != process() {
-            in_child();
+    fn settle_child(state: u32) {
+        if PARENT.load(Ordering::Relaxed) != process() {
+            forget(state);
+        }
+    }
+
+    /// Forgets all threads of the generation in `state`, if that has not been done.
+    fn forget(mut state: u32) {
+        let generation = state & GENERATION;
+        while state >= FORK && state & GENERATION == generation {
+            if state >= SETTLING {
+                // Another thread of this child does it.
+                thread::yield_now();
+                // ORDERING: Acquire, as in `settle`.
+                state = STATE.load(Ordering::Acquire);
+                continue;
+            }
+            let settling = SETTLING | generation;
+            // ORDERING: Acquire on failure, as in `settle`. On success there is nothing to see.
+            match STATE.compare_exchange(state, settling, Ordering::Relaxed, Ordering::Acquire) {
+                Ok(_) => {
+                    crate::lobby::forget();
+                    crate::park::forget();
+                    // ORDERING: Release pairs with the Acquires here and in `settle`.
+                    STATE.store(generation % GENERATION + 1, Ordering::Release);
+                    return;
+                }
+                Err(now) => state = now,
+            }
         }
     }
 
@@ -67,20 +114,32 @@ mod imp {
     }
 
     extern "C" fn prepare() {
-        FORKING.store(1, Ordering::Relaxed);
+        // A handler of another library may fork in a child that has not settled.
+        settle();
+        let _ = FORKED.try_with(|forked| forked.set(generation()));
+        PARENT.store(process(), Ordering::Relaxed);
+        // ORDERING: Release pairs with the Acquire in `settle`: PARENT.
+        STATE.fetch_add(FORK, Ordering::Release);
     }
 
     extern "C" fn in_parent() {
-        FORKING.store(0, Ordering::Relaxed);
+        // Two threads may fork at once: each counts itself out. One that was never counted in
+        // changes nothing.
+        let less = |state| if (FORK..SETTLING).contains(&state) { state - FORK } else { state };
+        // ORDERING: Relaxed: it tells nothing, and what those before it released stays so, since
+        // this is a read-modify-write.
+        STATE.update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
+    /// Unless [`settle`] was quicker. By the generation, since a thread that an earlier handler
+    /// has started may be in the middle of a fork of its own.
     extern "C" fn in_child() {
-        FORKING.store(0, Ordering::Relaxed);
-        // The first to come does it: this handler, or `settle`.
-        if OWNER.swap(process(), Ordering::Relaxed) != process() {
-            GENERATION.store(generation().wrapping_add(1), Ordering::Relaxed);
-            crate::lobby::forget();
-            crate::park::forget();
+        // ORDERING: Acquire, as in `settle`.
+        let state = STATE.load(Ordering::Acquire);
+        let now = state & GENERATION;
+        // (Some systems take such variables away at the end of a thread's life.)
+        if FORKED.try_with(Cell::get).unwrap_or(now) == now {
+            forget(state);
         }
     }
 }
