@@ -60,6 +60,10 @@ pub type Condvar = lock_api::Condvar<RawCondvar>;
 pub struct RawCondvar {
     /// Threads in the queue or about to enter it. Raised by the waiter, who holds its mutex;
     /// lowered under the queue's lock by whoever takes it out.
+    ///
+    /// In the child of a `fork` those of the parent's threads that waited stay counted, since
+    /// nothing knows of all Condvars. They are in no queue, so that a notification finds nobody;
+    /// it costs a look each time.
     waiters: AtomicU32,
 }
 
@@ -95,6 +99,7 @@ impl RawCondvar {
     /// The caller holds `mutex`. It holds it again when this returns.
     pub(crate) unsafe fn wait_deadline(&self, mutex: &RawLock, deadline: Option<Instant>) -> bool {
         fork::watch();
+        fork::settle();
         self.waiters.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller holds the mutex, and this is called once.
         let release = || unsafe { mutex.unlock() };
@@ -117,6 +122,7 @@ impl RawCondvar {
         if self.is_alone() {
             return 0;
         }
+        fork::settle();
         let addr = self.addr();
         let mut taken = 0;
         let pick = |token| {
