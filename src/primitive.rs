@@ -25,8 +25,24 @@ pub(crate) use loom::{cell as model_cell, model as model_run, thread as model_th
 #[cfg(lockword_loom)]
 pub(crate) use loom::{lazy_static, sync as model_sync};
 
+/// Time since some moment in the past.
+///
+/// [`std::time::Instant`] reads the same clock on Linux, but shows no number of it; and to
+/// remember a first reading takes a `OnceLock`, for which a child would wait for ever if it was
+/// forked while another thread was at it.
+#[cfg(all(unix, not(lockword_loom)))]
+fn since_start() -> std::time::Duration {
+    let mut now = core::mem::MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: the clock's number is a known one, and the memory is ours to write.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, now.as_mut_ptr()) };
+    // SAFETY: all zeros are a time, too.
+    let now = unsafe { now.assume_init() };
+    // Neither is negative, and there are less than 10^9 nanoseconds.
+    std::time::Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
 /// Time since some moment of this process.
-#[cfg(not(lockword_loom))]
+#[cfg(not(any(unix, lockword_loom)))]
 fn since_start() -> std::time::Duration {
     use std::sync::OnceLock;
     use std::time::Instant;
@@ -34,10 +50,10 @@ fn since_start() -> std::time::Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
-/// Microseconds since some moment of this process, modulo 2^32 (71 minutes): compare two of
-/// them by `wrapping_sub`.
+/// Microseconds since some moment in the past, modulo 2^32 (71 minutes): compare two of them by
+/// `wrapping_sub`.
 ///
-/// Monotonic ([`std::time::Instant`]); about 25 ns. Only slow paths read it.
+/// Monotonic; about 25 ns. Only slow paths read it.
 #[cfg(not(lockword_loom))]
 pub(crate) fn now_us() -> u32 {
     // The truncation is the modulo that the documentation promises.
