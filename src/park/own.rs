@@ -6,28 +6,39 @@
 //! alone for ever and parks here, in lists that it has emptied itself.
 //!
 //! A list is guarded by a spin lock that is held for a short walk. A parked thread's [`Node`] is
-//! on its stack, and stays there until the thread finds it woken or has unlinked it. Threads
-//! sleep by [`std::thread::park`]; a token that is left over from a race costs the thread's own
-//! next `park` one spurious return, which its contract allows.
+//! on its stack, and stays there until the thread has its message or has unlinked the node. The
+//! [`Signal`] on which it sleeps is on the heap, since its waker is still at it when the thread
+//! has the message and goes. Nothing here needs the thread's local data, which may be gone when
+//! it parks at the end of its life.
 
 use super::{Key, Parked, Pick};
 use crate::primitive::{AtomicU32, Ordering, is_past, spin_loop};
 use core::cell::Cell;
 use core::ptr;
-use std::thread::{self, Thread};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
+
+#[cfg(test)]
+mod races;
+#[cfg(test)]
+mod tests;
 
 /// A parked thread.
 struct Node {
     key: Key,
     token: usize,
-    thread: Thread,
-    /// The next one in the list. Under the list's lock.
+    signal: Arc<Signal>,
+    /// The next one in the list, under the list's lock; then the next that the same waker took.
     next: Cell<*const Node>,
-    /// What the thread was woken with; written before `woken`.
-    message: Cell<usize>,
-    /// 1 when the thread has been taken out of the list. Set under the list's lock.
-    woken: AtomicU32,
+}
+
+/// What a parked thread sleeps on.
+#[derive(Default)]
+struct Signal {
+    /// What the thread was woken with.
+    message: Mutex<Option<usize>>,
+    changed: Condvar,
 }
 
 /// A list of parked threads, in the order of parking.
@@ -36,7 +47,8 @@ struct List {
     head: Cell<*const Node>,
 }
 
-// SAFETY: `head`, and the cells of the nodes behind it, are used by whoever has the list's lock.
+// SAFETY: `head`, and the cells of the nodes behind it, are used by whoever has the list's lock;
+// those of a node that has been taken out, by its waker.
 unsafe impl Sync for List {}
 
 const LISTS: usize = 64;
@@ -50,8 +62,38 @@ fn list_of(key: Key) -> &'static List {
     &TABLE[(mixed >> 58) as usize]
 }
 
+impl Signal {
+    fn message(&self) -> MutexGuard<'_, Option<usize>> {
+        // Nobody panics while holding it.
+        self.message.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, message: usize) {
+        *self.message() = Some(message);
+        self.changed.notify_one();
+    }
+
+    /// Sleeps until there is a message, or until `deadline`.
+    fn receive(&self, deadline: Option<Instant>) -> Option<usize> {
+        let mut message = self.message();
+        while message.is_none() {
+            message = match deadline {
+                None => self.changed.wait(message).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) if is_past(deadline) => break,
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let woken = self.changed.wait_timeout(message, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        *message
+    }
+}
+
 impl List {
-    /// Runs `f` with the list's lock.
+    /// Runs `f` with the list's lock. If `f` panicked, the list would stay locked: nothing that
+    /// is called with it here does, nor do the callbacks, by contract.
     fn with<T>(&self, f: impl FnOnce() -> T) -> T {
         // ORDERING: Acquire pairs with the Release below.
         while self.locked.swap(1, Ordering::Acquire) != 0 {
@@ -73,6 +115,16 @@ impl List {
         }
         link
     }
+
+    /// Takes `node` out, if it is in the list. Returns whether it was. Under the list's lock.
+    fn unlink(&self, node: &Node) -> bool {
+        let link = self.link_to(node);
+        let found = !link.get().is_null();
+        if found {
+            link.set(node.next.get());
+        }
+        found
+    }
 }
 
 /// As [`lot::park`](super::lot::park).
@@ -88,14 +140,8 @@ pub(super) unsafe fn park(
     deadline: Option<Instant>,
 ) -> Parked {
     let list = list_of(key);
-    let node = Node {
-        key,
-        token,
-        thread: thread::current(),
-        next: Cell::new(ptr::null()),
-        message: Cell::new(0),
-        woken: AtomicU32::new(0),
-    };
+    let signal = Arc::default();
+    let node = Node { key, token, signal, next: Cell::new(ptr::null()) };
     let entered = list.with(|| {
         let valid = validate();
         if valid {
@@ -107,27 +153,25 @@ pub(super) unsafe fn park(
         return Parked::Invalid;
     }
     before_sleep();
-    // ORDERING: Acquire pairs with the Release in `unpark`: the message, and what the waker did.
-    while node.woken.load(Ordering::Acquire) == 0 {
-        match deadline {
-            None => thread::park(),
-            Some(deadline) if !is_past(deadline) => {
-                thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
-            }
-            Some(_) => {
-                let left = list.with(|| {
-                    let queued = node.woken.load(Ordering::Relaxed) == 0;
-                    if queued {
-                        list.link_to(&raw const node).set(node.next.get());
-                        on_timeout();
-                    }
-                    queued
-                });
-                return if left { Parked::TimedOut } else { Parked::Woken(node.message.get()) };
-            }
+    if let Some(message) = node.signal.receive(deadline) {
+        return Parked::Woken(message);
+    }
+    let left = list.with(|| {
+        let found = list.unlink(&node);
+        if found {
+            on_timeout();
+        }
+        found
+    });
+    if left {
+        return Parked::TimedOut;
+    }
+    // A waker has taken it out: the message is on its way.
+    loop {
+        if let Some(message) = node.signal.receive(None) {
+            return Parked::Woken(message);
         }
     }
-    Parked::Woken(node.message.get())
 }
 
 /// As [`lot::unpark`](super::lot::unpark).
@@ -140,8 +184,9 @@ pub(super) unsafe fn unpark(
     message: impl FnOnce(usize) -> usize,
 ) -> usize {
     let list = list_of(key);
-    list.with(|| {
-        let (taken, mut count) = (Cell::new(ptr::null()), 0);
+    let taken = Cell::new(ptr::null());
+    let (message, count) = list.with(|| {
+        let mut count = 0;
         let mut last_taken = &taken;
         let mut link = &list.head;
         // SAFETY: nodes in the list are alive, see `link_to`.
@@ -158,20 +203,17 @@ pub(super) unsafe fn unpark(
                 }
             }
         }
-        let message = message(count);
-        let mut next = taken.get();
-        // SAFETY: a taken node's thread leaves once `woken` is set, and not before; what is
-        // needed of it is read first.
-        while let Some(node) = unsafe { next.as_ref() } {
-            next = node.next.get();
-            let thread = node.thread.clone();
-            node.message.set(message);
-            // ORDERING: Release pairs with the Acquire in `park`.
-            node.woken.store(1, Ordering::Release);
-            thread.unpark();
-        }
-        count
-    })
+        (message(count), count)
+    });
+    let mut next: *const Node = taken.get();
+    // SAFETY: a taken node's thread leaves once it has the message, and not before; what is
+    // needed of the node is read first.
+    while let Some(node) = unsafe { next.as_ref() } {
+        next = node.next.get();
+        let signal = Arc::clone(&node.signal);
+        signal.send(message);
+    }
+    count
 }
 
 /// In the child of a `fork`, before any of its threads run: nobody is parked here.
