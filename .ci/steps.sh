@@ -130,19 +130,27 @@ step_benches() {
 # Those that fork, filter system calls or read assembly have no place under a sanitizer.
 SANITIZED=(--test core --test stress --test destroy)
 
+# The parking lot of children needs no fork to be tested. Those tests first, they are quick; then
+# the rest: sanitized COMMAND ...
+sanitized() {
+    some_tests "$@" --lib park::own
+    "$@" --lib park::own
+    "$@" "${SANITIZED[@]}"
+}
+
 step_address_sanitizer() {
-    LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=500000 RUSTC_BOOTSTRAP=1 \
-    CARGO_PROFILE_RELEASE_DEBUG=1 \
-        with_flags asan -Zsanitizer=address \
-        cargo test --release --target $HOST --all-features "${SANITIZED[@]}"
+    export LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=500000 RUSTC_BOOTSTRAP=1 \
+        CARGO_PROFILE_RELEASE_DEBUG=1
+    sanitized with_flags asan -Zsanitizer=address \
+        cargo test --release --target $HOST --all-features
 }
 
 # Debian's Rust, so that std is instrumented too: otherwise there are false alarms.
 step_thread_sanitizer() {
-    LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=300000 TSAN_OPTIONS=halt_on_error=1 \
-    CARGO_PROFILE_RELEASE_DEBUG=1 \
-        with_flags tsan -Zsanitizer=thread \
-        debian_cargo test --release -Zbuild-std --target $HOST --all-features "${SANITIZED[@]}"
+    export LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=300000 TSAN_OPTIONS=halt_on_error=1 \
+        CARGO_PROFILE_RELEASE_DEBUG=1
+    sanitized with_flags tsan -Zsanitizer=thread \
+        debian_cargo test --release -Zbuild-std --target $HOST --all-features
 }
 
 # cargo-fuzz wants a nightly compiler; the stable one can pass for it.
