@@ -34,6 +34,10 @@ pub use raw::RawLock;
 /// process that has threads already can take some milliseconds. Call it early in `main`, before
 /// threads are started, if such a delay matters. It cannot fail: where the kernel refuses, locks
 /// work by other means (see the platform table in the crate documentation).
+///
+/// Call it before a `fork`, too, if other users of `parking_lot_core` (`parking_lot`, say) may have
+/// threads parked then: a child whose parent never registered parks in their table, in which those
+/// threads remain.
 #[cfg(not(lockword_loom))]
 pub fn init() {
     fork::watch();
