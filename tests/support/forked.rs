@@ -71,7 +71,8 @@ impl Forked {
         assert_eq!(ended, Some(0), "the child, status {status:#x}, failed in step {}", self.step());
     }
 
-    fn step(&self) -> u32 {
+    /// The step that the child is in, or was in last.
+    pub fn step(&self) -> u32 {
         // SAFETY: the page is mapped until `drop`.
         unsafe { &*self.step }.load(Ordering::SeqCst)
     }
