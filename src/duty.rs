@@ -86,6 +86,8 @@ pub(crate) struct Duty {
     turned: Stamp,
     /// When a waiter was last handed the lock in its sleep.
     handed: Stamp,
+    /// The low half of the address of a lock whose heir was left to the holder; else 0.
+    left_heir: AtomicU32,
 }
 
 /// What the slot holds for the lock at `addr`.
@@ -102,6 +104,7 @@ impl Duty {
             woken_us: AtomicU32::new(0),
             turned: Stamp::new(),
             handed: Stamp::new(),
+            left_heir: AtomicU32::new(0),
         }
     }
 
@@ -112,6 +115,7 @@ impl Duty {
             woken_us: AtomicU32::new(0),
             turned: Stamp::new(),
             handed: Stamp::new(),
+            left_heir: AtomicU32::new(0),
         }
     }
 
@@ -247,6 +251,29 @@ impl Duty {
     /// until that has woken.
     pub(crate) fn may_hand(&self, addr: usize) -> bool {
         self.handed.is_older(addr, HAND_US)
+    }
+
+    /// A waker has found an heir of the lock at `addr`, but somebody holds it again: it is the
+    /// heir's turn at the next unlock. (A hint: one that comes too late, or is overwritten for
+    /// another lock, leaves the heir to the next wake-up.)
+    pub(crate) fn leave_heir(&self, addr: usize) {
+        self.left_heir.store(addr as u32, Ordering::Relaxed);
+    }
+
+    /// Whether an heir of the lock at `addr` was left to its holder.
+    #[inline]
+    pub(crate) fn is_heir_left(&self, addr: usize) -> bool {
+        self.left_heir.load(Ordering::Relaxed) == addr as u32
+    }
+
+    /// As [`is_heir_left`](Self::is_heir_left), and it is looked after now.
+    #[must_use]
+    pub(crate) fn take_left_heir(&self, addr: usize) -> bool {
+        let left = self.is_heir_left(addr);
+        if left {
+            self.left_heir.store(0, Ordering::Relaxed);
+        }
+        left
     }
 
     /// The lock at `addr` is being handed over to a waiter that sleeps.

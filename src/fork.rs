@@ -125,13 +125,17 @@ mod imp {
         settle();
         let _ = FORKED.try_with(|forked| forked.set(generation()));
         PARENT.store(process(), Ordering::Relaxed);
+        // Not while another thread of this process, a child, is at forgetting.
+        let more = |state| (state < SETTLING).then(|| state + FORK);
         // ORDERING: Release pairs with the Acquire in `settle`: PARENT.
-        STATE.fetch_add(FORK, Ordering::Release);
+        while STATE.fetch_update(Ordering::Release, Ordering::Relaxed, more).is_err() {
+            thread::yield_now();
+        }
     }
 
     extern "C" fn in_parent() {
-        // Two threads may fork at once: each counts itself out. One that was never counted in
-        // changes nothing.
+        // Two threads may fork at once: each counts itself out. (Handlers that are registered
+        // in the middle of a fork do not run in it, so nobody counts out who was not counted in.)
         let less = |state| if (FORK..SETTLING).contains(&state) { state - FORK } else { state };
         // ORDERING: Relaxed: it tells nothing, and what those before it released stays so, since
         // this is a read-modify-write.

@@ -231,7 +231,7 @@ impl Bucket {
         let overdue = is_time_to_look(16) && self.duty.is_turn_over(addr);
         if overdue {
             reach(Place::Overdue);
-            // One wake-up a turn is enough, also where the slot is another's and stays so.
+            // One wake-up a turn is enough, also where the slot is another thread's and stays so.
             self.duty.begin_turns(addr);
         }
         overdue
@@ -278,24 +278,28 @@ impl Bucket {
     }
 }
 
-/// Whether this unlock is the one in `period` that reads the clock.
+/// Whether this unlock is the one in `period`, a power of two, that reads the clock.
 #[cfg(not(lockword_loom))]
-fn is_time_to_look(period: u8) -> bool {
+fn is_time_to_look(period: u32) -> bool {
     use core::cell::Cell;
-    thread_local!(static UNLOCKS: Cell<u8> = const { Cell::new(0) });
+    thread_local!(static RANDOM: Cell<u32> = const { Cell::new(0) });
     // Not at the end of the thread's life, when its variables are gone.
-    UNLOCKS
-        .try_with(|n| {
-            n.set(n.get().wrapping_add(1));
-            // Not all threads begin at the same distance: some live for a few unlocks only.
-            n.get().wrapping_add((core::ptr::from_ref(n).addr() >> 6) as u8).is_multiple_of(period)
+    RANDOM
+        .try_with(|random| {
+            // At random, so that locks that take turns all have theirs, and with the address, so
+            // that threads which live for a few unlocks only do not all do the same (Knuth, volume
+            // 2, section 3.2.1, and there table 1, line 16).
+            random.set(random.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+            let mixed =
+                random.get().wrapping_add((core::ptr::from_ref(random).addr() as u32) << 16);
+            mixed >> (u32::BITS - period.ilog2()) == 0
         })
         .unwrap_or(false)
 }
 
 /// The models look whenever they can.
 #[cfg(lockword_loom)]
-fn is_time_to_look(_: u8) -> bool {
+fn is_time_to_look(_: u32) -> bool {
     !crate::primitive::model_settings::no_light()
 }
 

@@ -99,6 +99,18 @@ pub(crate) fn ticks() -> u64 {
     }
 }
 
+/// As [`now_us`], but never goes round: 2^64 us are 584,000 years.
+#[cfg(not(lockword_loom))]
+pub(crate) fn now_wide_us() -> u64 {
+    since_start().as_micros() as u64
+}
+
+/// The model has no clock, but who asks later gets more.
+#[cfg(lockword_loom)]
+pub(crate) fn now_wide_us() -> u64 {
+    model_settings::count_up()
+}
+
 /// Whether it is at least `limit_us` since `since_us` ([`now_us`]).
 ///
 /// `since_us` is read before the clock is: so what another thread stores meanwhile does not lie in
@@ -159,6 +171,12 @@ pub(crate) mod model_settings {
     static PASSED_US: AtomicU32 = AtomicU32::new(0);
     static NO_LIGHT: AtomicBool = AtomicBool::new(false);
     static REACHED: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
+
+    /// One more than the last time.
+    pub(crate) fn count_up() -> u64 {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        COUNT.fetch_add(1, Relaxed) as u64
+    }
 
     /// How long has passed whenever that is asked, in microseconds.
     pub(crate) fn set_passed_us(us: u32) {

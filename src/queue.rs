@@ -5,14 +5,16 @@
 //! The queue is in the order of parking. An unlock takes the first waiter out and wakes it, and
 //! the word is free in the meantime: a thread that runs may take it ("barging"), which is what
 //! makes short sections fast. A woken waiter that finds the lock taken again spins a little,
-//! then parks once more, as an **heir**: an unlock hands the lock over to the heir that has waited
-//! longest, without ever freeing the word. The lock stands still then until the heir has woken, so
-//! this is done at most once in a while for each lock (`HAND_US` in `duty.rs`). Between two
-//! hand-overs others are woken, and heirs only if there is nobody else, the oldest last.
+//! then parks once more, as an **heir**: the next unlock that would wake somebody hands the lock
+//! over to the heir that has waited longest (or, if a running thread is quicker, that one's unlock
+//! does). The lock stands still then until the heir has woken, so this is done at most once in a
+//! while for each lock (`HAND_US` in `duty.rs`). Between two hand-overs others are woken, and heirs
+//! only if there is nobody else, the oldest last.
 //!
-//! So a waiter is passed over for the time of one wake-up; and from then on nobody younger is
-//! handed the lock before it is. The longest wait is bounded by the number of waiters that have
-//! waited for longer, times one such interval, or one section if that takes longer.
+//! So a waiter is passed over for the time of one wake-up, and from then on younger heirs are
+//! handed the lock before it only while it is awake for a moment itself. The longest wait goes by
+//! the number of waiters that have waited for longer, times one turn of the spinners (`TURN_US`)
+//! or a section or two, whichever is longer.
 //!
 //! # Why touching a waiter is sound
 //!
@@ -24,7 +26,7 @@
 
 use crate::lobby::{self, Bucket};
 use crate::park::{self, Domain, Key, Pick};
-use crate::primitive::{Place, now_us, reach};
+use crate::primitive::{Place, now_wide_us, reach};
 use crate::word::LockWord;
 use core::cell::Cell;
 
@@ -45,7 +47,7 @@ pub(crate) enum Call {
     /// The lock is yours.
     Handed,
     /// Somebody else, who does not know this protocol, took the thread out of the queue: it
-    /// must count itself out.
+    /// must count itself out. (Nobody can who keeps to keys of his own; see `park.rs`.)
     Stranger,
 }
 
@@ -65,8 +67,8 @@ impl Call {
 pub(crate) struct Waiter {
     word: *const LockWord,
     bucket: &'static Bucket,
-    /// When it first found the lock held ([`now_us`]).
-    since_us: u32,
+    /// When it first found the lock held ([`now_wide_us`]).
+    since_us: u64,
     /// Changed under the queue's lock, or by the thread itself when it is not in the queue.
     heir: Cell<bool>,
 }
@@ -74,7 +76,13 @@ pub(crate) struct Waiter {
 impl Waiter {
     /// A waiter for `word`.
     pub(crate) fn new(word: &LockWord, bucket: &'static Bucket) -> Self {
-        Waiter { word, bucket, since_us: now_us(), heir: Cell::new(false) }
+        Waiter { word, bucket, since_us: now_wide_us(), heir: Cell::new(false) }
+    }
+
+    /// A waiter that has waited for so long.
+    #[cfg(all(test, lockword_loom))]
+    pub(crate) fn since(since_us: u64, word: &LockWord, bucket: &'static Bucket) -> Self {
+        Waiter { since_us, ..Waiter::new(word, bucket) }
     }
 
     /// The park token.
@@ -98,7 +106,7 @@ impl Waiter {
     }
 
     /// Whether this is an heir: the oldest one, if that is known. Under the queue's lock.
-    fn is_heir(&self, oldest: Option<u32>) -> bool {
+    fn is_heir(&self, oldest: Option<u64>) -> bool {
         self.heir.get() && oldest.is_none_or(|since_us| since_us == self.since_us)
     }
 
@@ -167,13 +175,9 @@ pub(crate) enum Heirs {
     Released,
 }
 
-/// The holder of `word` hands the lock over to an heir, if there is one and it is time.
-pub(crate) fn hand_to_heir_in_time(word: &LockWord, bucket: &Bucket) -> Heirs {
-    if bucket.has_heirs() && bucket.duty.may_hand(word.addr()) {
-        hand_to_heir(word, bucket)
-    } else {
-        Heirs::None
-    }
+/// The holder of `word` hands the lock over to an heir, if one was left to it.
+pub(crate) fn hand_to_left_heir(word: &LockWord, bucket: &Bucket) -> Heirs {
+    if bucket.duty.take_left_heir(word.addr()) { hand_to_heir(word, bucket) } else { Heirs::None }
 }
 
 /// The holder of `word` hands the lock over to an heir, if there is one.
@@ -256,7 +260,7 @@ pub(crate) fn wake_one(addr: usize, bucket: &Bucket) {
 
 /// Hands the lock at `addr`, which was freed and may be gone, over to an heir. Returns whether
 /// that ends the wake-up: also if there is an heir, but somebody else has the lock by now.
-fn hand_free_word(addr: usize, bucket: &Bucket, oldest: Option<u32>) -> bool {
+fn hand_free_word(addr: usize, bucket: &Bucket, oldest: Option<u64>) -> bool {
     let left = Cell::new(false);
     let hand = |waiter: &Waiter| {
         if !waiter.is_heir(oldest) {
@@ -265,12 +269,15 @@ fn hand_free_word(addr: usize, bucket: &Bucket, oldest: Option<u32>) -> bool {
         // SAFETY: the waiter is in the queue, so its lock is alive.
         let word = unsafe { &*waiter.word };
         // ORDERING: Acquire inside: others may have held and released since our store. If it
-        // fails, whoever holds the lock now will find the heir.
+        // fails, whoever holds the lock now will find the heir: told by `leave_heir`, or else at
+        // its own wake-up, after the fence.
         if word.try_acquire() {
             bucket.duty.note_hand_over(addr);
+            reach(Place::HandedToHeir);
             Take::Wake(HANDED)
         } else {
             reach(Place::HeirLeft);
+            bucket.duty.leave_heir(addr);
             left.set(true);
             Take::Stop
         }
@@ -280,15 +287,13 @@ fn hand_free_word(addr: usize, bucket: &Bucket, oldest: Option<u32>) -> bool {
 
 /// Since when the heir that has waited longest for the lock at `addr` has done so; `None` if it
 /// does not matter, because there is only one, or is unknown.
-fn oldest_heir(addr: usize, bucket: &Bucket) -> Option<u32> {
+fn oldest_heir(addr: usize, bucket: &Bucket) -> Option<u64> {
     if !bucket.has_heirs_to_compare() {
         return None;
     }
     let oldest = Cell::new(None);
     let compare = |waiter: &Waiter| {
-        // The one that lies further back, in a clock that goes round.
-        let older =
-            oldest.get().is_none_or(|oldest| waiter.since_us.wrapping_sub(oldest) > u32::MAX / 2);
+        let older = oldest.get().is_none_or(|oldest| waiter.since_us < oldest);
         if waiter.heir.get() && older {
             oldest.set(Some(waiter.since_us));
         }

@@ -19,8 +19,8 @@
 //!
 //! # Who looks after a free word with waiters
 //!
-//! At every moment one of these: an unlocker between its store and its wake-up; a waiter with
-//! the [duty](crate::duty); or the next holder, whose unlock comes. loom checks that
+//! At every moment one of these: an unlocker between its store and its wake-up; a waiter that it
+//! has woken, or that has the [duty](crate::duty) anyway; or the next holder, whose unlock comes. loom checks that
 //! (`src/models`).
 
 use crate::barrier;
@@ -132,7 +132,8 @@ impl RawLock {
     }
 
     /// Releases the lock fairly: whoever is parked for it, the longest waiting first, holds it
-    /// when this returns. Only if nobody is, it is free.
+    /// when this returns. (One that was woken already, and has not got the lock yet, comes before
+    /// them.) Only if nobody is, it is free.
     ///
     /// Threads that still spin count as not waiting yet.
     ///
@@ -331,7 +332,7 @@ fn unlock_slow(word: *const LockWord, addr: usize, state: Word) {
     if state == Word::Held {
         // SAFETY: the caller holds the lock, so the lock exists.
         let word = unsafe { &*word };
-        if fork::is_unsettled() || bucket.has_heirs() || bucket.duty.is_woken(addr) {
+        if fork::is_unsettled() || bucket.duty.is_heir_left(addr) || bucket.duty.is_woken(addr) {
             return unlock_to_waiter(word);
         }
         word.release();
@@ -349,7 +350,7 @@ fn unlock_slow(word: *const LockWord, addr: usize, state: Word) {
 fn unlock_to_waiter(word: &LockWord) {
     fork::settle();
     let (addr, bucket) = (word.addr(), queue::bucket_of(word));
-    if bucket.duty.grant(addr) || queue::hand_to_heir_in_time(word, bucket) != Heirs::None {
+    if queue::hand_to_left_heir(word, bucket) != Heirs::None || bucket.duty.grant(addr) {
         return;
     }
     word.release();

@@ -2,6 +2,7 @@
 //!
 //! The locks of a bucket share its stamps. One that another lock has set says nothing about this
 //! one, and counts as old: so a lock's waiters never wait for longer because a neighbour is busy.
+//! (Two contended locks of one bucket may be handed over, and wake, more often than one alone.)
 
 use crate::primitive::{Ordering, WideCell, has_passed, now_us};
 
@@ -35,7 +36,7 @@ impl Stamp {
     }
 
     /// Whether it was done at least `limit_us` ago for the lock at `addr`, or never, or for another
-    /// lock since. (Always, without 64-bit atomics.)
+    /// lock since. (Without 64-bit atomics nothing is remembered: always.)
     pub(crate) fn is_older(&self, addr: usize, limit_us: u32) -> bool {
         let seen = self.seen.load(Ordering::Relaxed);
         (seen >> 32) as u32 != addr as u32 || has_passed(seen as u32, limit_us)

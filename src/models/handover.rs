@@ -186,3 +186,58 @@ fn wait_as_heir(guarded: &Arc<Guarded>) -> JoinHandle<()> {
     }
     waker.unwrap()
 }
+
+/// Two heirs, of which the one that has waited for longer parked last, and then a holder that
+/// hands the lock over.
+#[test]
+fn oldest_heir_comes_first() {
+    Model::bounded(2).must_reach(&[Place::HandedToHeir]).check(|| {
+        let guarded = Guarded::new();
+        guarded.lock.lock();
+        let (young, old) = (guarded.clone(), guarded.clone());
+        let holder = guarded.clone();
+        let young = thread::spawn(move || {
+            let old = park_as_heir(&young, 2, || {
+                thread::spawn(move || {
+                    let holder = park_as_heir(&old, 1, || {
+                        thread::spawn(move || {
+                            let bucket = lobby::bucket(holder.addr());
+                            queue::hand_or_release(holder.lock.word(), bucket);
+                        })
+                    });
+                    old.add();
+                    // SAFETY: handed over.
+                    unsafe { old.lock.unlock_fair() };
+                    holder.join().unwrap();
+                })
+            });
+            // SAFETY: the lock is held: handed over.
+            let before = young.number.with(|n| unsafe { *n });
+            assert_eq!(before, 1, "the younger heir was handed the lock first");
+            // SAFETY: handed over.
+            unsafe { young.lock.unlock() };
+            old.join().unwrap();
+        });
+        young.join().unwrap();
+        assert_eq!(guarded.total(), 1);
+    });
+}
+
+/// Parks as an heir that has waited since then, and does something when it is in the queue.
+/// Returns when it has been handed the lock.
+fn park_as_heir<T>(guarded: &Guarded, since_us: u64, then: impl FnOnce() -> T) -> T {
+    let waiter = Waiter::since(since_us, guarded.lock.word(), lobby::bucket(guarded.addr()));
+    let _ = lobby::enter(guarded.addr());
+    let become_heir = || {
+        waiter.become_heir();
+        true
+    };
+    let mut done = None;
+    let then = || done = Some(then());
+    let key = Key::new(Domain::Lock, guarded.addr());
+    // SAFETY: the token is a waiter's that outlives the call.
+    let parked = unsafe { park::park(key, waiter.token(), become_heir, then, || (), None) };
+    let Parked::Woken(message) = parked else { panic!("{parked:?}") };
+    assert_eq!(Call::new(message), Call::Handed);
+    done.unwrap()
+}
