@@ -196,6 +196,8 @@ fn no_public_type_is_left_out() {
                 let text = read(&format!("{module}.rs"));
                 names.extend(public_types(&text).into_iter().map(str::to_owned));
             }
+            // Another crate as a whole.
+            _ if line == "pub use lock_api;" => {}
             _ => names.extend(public_types(line).into_iter().map(str::to_owned)),
         }
     }
