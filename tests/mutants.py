@@ -129,8 +129,8 @@ MUTANTS = [
      "if duty.take().is_some() {\n                bucket.duty.end();\n            }", "",
      ["handover::waiter_races_barger"]),
     # The queue.
-    ("hand-and-free", "queue.rs", "        reach(Place::HandedToHeir);",
-     "        word.release();\n        reach(Place::HandedToHeir);",
+    ("hand-and-free", "queue.rs", "hand, nobody) {\n        reach(Place::HandedToHeir);",
+     "hand, nobody) {\n        word.release();\n        reach(Place::HandedToHeir);",
      ["handover::waiter_races_barger"]),
     ("wake-hands-held", "queue.rs", "if word.try_acquire() {", "if word.try_acquire() || true {",
      ["handover::heir_is_left_to_the_holder"]),
