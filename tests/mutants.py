@@ -131,7 +131,7 @@ MUTANTS = [
     # The queue.
     ("hand-and-free", "queue.rs", "hand, nobody) {\n        reach(Place::HandedToHeir);",
      "hand, nobody) {\n        word.release();\n        reach(Place::HandedToHeir);",
-     ["handover::waiter_races_barger"]),
+     ["handover::oldest_heir_comes_first"]),
     ("wake-hands-held", "queue.rs", "if word.try_acquire() {", "if word.try_acquire() || true {",
      ["handover::heir_is_left_to_the_holder"]),
     ("take-no-leave", "queue.rs", "waiter.leave();\n                Pick::Unpark", "Pick::Unpark",

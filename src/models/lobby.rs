@@ -168,7 +168,7 @@ fn heir_and_duty_of_another_lock() {
     });
 }
 
-/// The same, while waiters of the lock itself are in the queue.
+/// The same, while waiters of the lock itself are in the queue, who are no heirs.
 #[test]
 fn heir_of_another_lock_beside_waiters() {
     Model::bounded(3).must_reach(&[Place::Parked]).check(|| {
@@ -178,8 +178,12 @@ fn heir_of_another_lock_beside_waiters() {
         let others = [(); 2].map(|()| {
             let other = guarded.clone();
             thread::spawn(move || {
-                other.lock_and_add();
-                other.lock_and_add();
+                for _ in 0..2 {
+                    other.lock.lock();
+                    other.add();
+                    // SAFETY: locked above.
+                    unsafe { other.lock.unlock_fair() };
+                }
             })
         });
         for other in others {
