@@ -159,32 +159,19 @@ fn heir_is_left_to_the_holder() {
 
 /// Parks as an heir, starts a waker, and returns when it holds the lock.
 fn wait_as_heir(guarded: &Arc<Guarded>) -> JoinHandle<()> {
-    let bucket = lobby::bucket(guarded.addr());
-    let waiter = Waiter::new(guarded.lock.word(), bucket);
-    let _ = lobby::enter(guarded.addr());
-    let become_heir = || {
-        waiter.become_heir();
-        true
-    };
-    let mut waker = None;
-    let wake = || {
-        let addr = guarded.addr();
-        waker = Some(thread::spawn(move || queue::wake_one(addr, bucket)));
-    };
-    let key = Key::new(Domain::Lock, guarded.addr());
-    // SAFETY: the token is a waiter's that outlives the call.
-    let parked = unsafe { park::park(key, waiter.token(), become_heir, wake, || (), None) };
-    let Parked::Woken(message) = parked else { panic!("{parked:?}") };
-    match Call::new(message) {
+    let (addr, bucket) = (guarded.addr(), lobby::bucket(guarded.addr()));
+    let wake = || thread::spawn(move || queue::wake_one(addr, bucket));
+    let (call, waker) = park_as_heir(guarded, 0, wake);
+    match call {
         Call::Handed => {}
         // By the barger, whose look at the count of heirs may have been too early.
-        Call::OnDuty => match bucket.duty.resign(guarded.addr(), Kind::Woken) {
+        Call::OnDuty => match bucket.duty.resign(addr, Kind::Woken) {
             Dropped::Granted => {}
             Dropped::Free => guarded.lock.lock(),
         },
         Call::Try | Call::Stranger => guarded.lock.lock(),
     }
-    waker.unwrap()
+    waker
 }
 
 /// Two heirs, of which the one that has waited for longer parked last, and then a holder that
@@ -197,9 +184,9 @@ fn oldest_heir_comes_first() {
         let (young, old) = (guarded.clone(), guarded.clone());
         let holder = guarded.clone();
         let young = thread::spawn(move || {
-            let old = park_as_heir(&young, 2, || {
+            let (call, old) = park_as_heir(&young, 2, || {
                 thread::spawn(move || {
-                    let holder = park_as_heir(&old, 1, || {
+                    let (call, holder) = park_as_heir(&old, 1, || {
                         thread::spawn(move || {
                             let bucket = lobby::bucket(holder.addr());
                             queue::hand_or_release(holder.lock.word(), bucket);
@@ -211,12 +198,14 @@ fn oldest_heir_comes_first() {
                             }
                         })
                     });
+                    assert_eq!(call, Call::Handed);
                     old.add();
                     // SAFETY: handed over.
                     unsafe { old.lock.unlock_fair() };
                     holder.join().unwrap();
                 })
             });
+            assert_eq!(call, Call::Handed);
             // SAFETY: the lock is held: handed over.
             let before = young.number.with(|n| unsafe { *n });
             assert_eq!(before, 1, "the younger heir was handed the lock first");
@@ -230,8 +219,8 @@ fn oldest_heir_comes_first() {
 }
 
 /// Parks as an heir that has waited since then, and does something when it is in the queue.
-/// Returns when it has been handed the lock.
-fn park_as_heir<T>(guarded: &Guarded, since_us: u64, then: impl FnOnce() -> T) -> T {
+/// Returns what it was woken for, and what that something gave.
+fn park_as_heir<T>(guarded: &Guarded, since_us: u64, then: impl FnOnce() -> T) -> (Call, T) {
     let waiter = Waiter::since(since_us, guarded.lock.word(), lobby::bucket(guarded.addr()));
     let _ = lobby::enter(guarded.addr());
     let become_heir = || {
@@ -244,6 +233,5 @@ fn park_as_heir<T>(guarded: &Guarded, since_us: u64, then: impl FnOnce() -> T) -
     // SAFETY: the token is a waiter's that outlives the call.
     let parked = unsafe { park::park(key, waiter.token(), become_heir, then, || (), None) };
     let Parked::Woken(message) = parked else { panic!("{parked:?}") };
-    assert_eq!(Call::new(message), Call::Handed);
-    done.unwrap()
+    (Call::new(message), done.unwrap())
 }
