@@ -39,7 +39,7 @@ enum Clock {
     /// None: nobody has overslept, heirs are not handed the lock.
     Still = 0,
     /// More than a wake-up takes: whoever was woken has overslept, heirs are handed the lock.
-    Long = 200,
+    Long = 300,
     /// More than anything takes: turns are over, too.
     Over = 1_000_000,
 }

@@ -67,8 +67,9 @@ impl Call {
 pub(crate) struct Waiter {
     word: *const LockWord,
     bucket: &'static Bucket,
-    /// When it first found the lock held ([`now_wide_us`]).
-    since_us: u64,
+    /// When it first parked ([`now_wide_us`]); 0 before that. Changed by the thread itself when it
+    /// is not in the queue.
+    since_us: Cell<u64>,
     /// Changed under the queue's lock, or by the thread itself when it is not in the queue.
     heir: Cell<bool>,
 }
@@ -76,13 +77,21 @@ pub(crate) struct Waiter {
 impl Waiter {
     /// A waiter for `word`.
     pub(crate) fn new(word: &LockWord, bucket: &'static Bucket) -> Self {
-        Waiter { word, bucket, since_us: now_wide_us(), heir: Cell::new(false) }
+        Waiter { word, bucket, since_us: Cell::new(0), heir: Cell::new(false) }
     }
 
     /// A waiter that has waited for so long.
     #[cfg(all(test, lockword_loom))]
     pub(crate) fn since(since_us: u64, word: &LockWord, bucket: &'static Bucket) -> Self {
-        Waiter { since_us, ..Waiter::new(word, bucket) }
+        Waiter { since_us: Cell::new(since_us), ..Waiter::new(word, bucket) }
+    }
+
+    /// It is about to park, and not before: a clock read before it spins would cost more than a
+    /// short section takes.
+    pub(crate) fn begin(&self) {
+        if self.since_us.get() == 0 {
+            self.since_us.set(now_wide_us());
+        }
     }
 
     /// The park token.
@@ -107,7 +116,7 @@ impl Waiter {
 
     /// Whether this is an heir: the oldest one, if that is known. Under the queue's lock.
     fn is_heir(&self, oldest: Option<u64>) -> bool {
-        self.heir.get() && oldest.is_none_or(|since_us| since_us == self.since_us)
+        self.heir.get() && oldest.is_none_or(|since_us| since_us == self.since_us.get())
     }
 
     /// Counts this waiter out: under the queue's lock, or when it is in no queue.
@@ -293,9 +302,9 @@ fn oldest_heir(addr: usize, bucket: &Bucket) -> Option<u64> {
     }
     let oldest = Cell::new(None);
     let compare = |waiter: &Waiter| {
-        let older = oldest.get().is_none_or(|oldest| waiter.since_us < oldest);
+        let older = oldest.get().is_none_or(|oldest| waiter.since_us.get() < oldest);
         if waiter.heir.get() && older {
-            oldest.set(Some(waiter.since_us));
+            oldest.set(Some(waiter.since_us.get()));
         }
         Take::Skip
     };

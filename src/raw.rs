@@ -283,6 +283,7 @@ fn spin(
 /// not lose the race for it time and again. The thread is counted out of the lobby when this
 /// returns, but for a stranger's call.
 fn park(word: &LockWord, waiter: &Waiter, queued: bool, deadline: Option<Instant>) -> Option<Call> {
+    waiter.begin();
     let until = match lobby::enter(word.addr()) {
         Sleep::Sound => deadline,
         Sleep::Nap => {
