@@ -199,6 +199,7 @@ impl Duty {
 
     /// Whether somebody has the duty for the lock at `addr`. After a SeqCst fence that follows
     /// the release of the word, a yes means that he will see it free.
+    #[inline]
     pub(crate) fn is_taken(&self, addr: usize) -> bool {
         // ORDERING: Relaxed; see the fence.
         self.slot.load(Ordering::Relaxed) & !3 == entry(addr, 0)
@@ -217,9 +218,16 @@ impl Duty {
         self.is_woken(addr) && self.has_overslept() && self.grant_now(addr)
     }
 
+    /// Whether [`grant`](Self::grant) is worth a call: it has not been asked since the last
+    /// wake-up.
+    #[inline]
+    pub(crate) fn may_grant(&self, addr: usize) -> bool {
+        self.woken_us.load(Ordering::Relaxed) != 0 && self.is_woken(addr)
+    }
+
     /// Whether a waiter of the lock at `addr` was woken and has the duty: advice.
     #[inline]
-    pub(crate) fn is_woken(&self, addr: usize) -> bool {
+    fn is_woken(&self, addr: usize) -> bool {
         self.slot.load(Ordering::Relaxed) == entry(addr, Kind::Woken as u64)
     }
 

@@ -201,6 +201,7 @@ impl Bucket {
 
     /// u4 and u5 of the proof: whether an unlock that has freed the word must go on to wake
     /// somebody. Disarms the bucket when nobody has waited for long.
+    #[inline]
     pub(crate) fn anyone_waits(&self, addr: usize) -> bool {
         // ORDERING: SeqCst, between the release of the word and the load of the count, whose
         // partner is the fence in `enter`; and of the duty's slot, see `duty.rs`.
@@ -209,7 +210,7 @@ impl Bucket {
         if self.waiters.load(Ordering::Relaxed) != 0 {
             return true;
         }
-        if is_time_to_look(64) {
+        if is_time_to_look() {
             self.disarm(addr);
         }
         false
@@ -225,10 +226,17 @@ impl Bucket {
         }
     }
 
+    /// Whether an unlock that has found waiters may have to wake one: nobody has the duty, or it is
+    /// time to look after the thread that has it.
+    #[inline]
+    pub(crate) fn may_wake(&self, addr: usize) -> bool {
+        !self.duty.is_taken(addr) || is_time_to_look()
+    }
+
     /// Whether the thread that has the duty has kept others waiting for too long: it may have
-    /// lost its processor. Asked at every unlock, looked into at few.
+    /// lost its processor.
     pub(crate) fn is_turn_overdue(&self, addr: usize) -> bool {
-        let overdue = is_time_to_look(16) && self.duty.is_turn_over(addr);
+        let overdue = self.duty.is_turn_over(addr);
         if overdue {
             reach(Place::Overdue);
             // One wake-up a turn is enough, also where the slot is another thread's and stays so.
@@ -278,9 +286,14 @@ impl Bucket {
     }
 }
 
-/// Whether this unlock is the one in `period`, a power of two, that reads the clock.
+/// One unlock in so many reads the clock, which takes longer than a short section. A power of two.
 #[cfg(not(lockword_loom))]
-fn is_time_to_look(period: u32) -> bool {
+const LOOK_EVERY: u32 = 64;
+
+/// Whether this unlock is the one in [`LOOK_EVERY`] that reads the clock.
+#[cfg(not(lockword_loom))]
+#[inline]
+fn is_time_to_look() -> bool {
     use core::cell::Cell;
     thread_local!(static RANDOM: Cell<u32> = const { Cell::new(0) });
     // Not at the end of the thread's life, when its variables are gone.
@@ -292,14 +305,14 @@ fn is_time_to_look(period: u32) -> bool {
             random.set(random.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
             let mixed =
                 random.get().wrapping_add((core::ptr::from_ref(random).addr() as u32) << 16);
-            mixed >> (u32::BITS - period.ilog2()) == 0
+            mixed >> (u32::BITS - LOOK_EVERY.ilog2()) == 0
         })
         .unwrap_or(false)
 }
 
 /// The models look whenever they can.
 #[cfg(lockword_loom)]
-fn is_time_to_look(_: u32) -> bool {
+fn is_time_to_look() -> bool {
     !crate::primitive::model_settings::no_light()
 }
 

@@ -264,6 +264,7 @@ fn spin(
             Some(Kind::Woken) if bucket.duty.accept(addr) => {
                 reach(Place::Granted);
                 *duty = None;
+                spin.granted();
                 return true;
             }
             None if bucket.seems_busy() && bucket.duty.volunteer(addr) => {
@@ -333,7 +334,7 @@ fn unlock_slow(word: *const LockWord, addr: usize, state: Word) {
     if state == Word::Held {
         // SAFETY: the caller holds the lock, so the lock exists.
         let word = unsafe { &*word };
-        if fork::is_unsettled() || bucket.duty.is_heir_left(addr) || bucket.duty.is_woken(addr) {
+        if fork::is_unsettled() || bucket.duty.is_heir_left(addr) || bucket.duty.may_grant(addr) {
             return unlock_to_waiter(word);
         }
         word.release();
@@ -341,7 +342,7 @@ fn unlock_slow(word: *const LockWord, addr: usize, state: Word) {
         return finish_unlock(addr);
     }
     // From here on the lock may not exist any more.
-    if bucket.anyone_waits(addr) {
+    if bucket.anyone_waits(addr) && bucket.may_wake(addr) {
         wake(addr, bucket);
     }
 }
@@ -363,7 +364,7 @@ fn unlock_to_waiter(word: &LockWord) {
 fn finish_unlock(addr: usize) {
     fork::settle();
     let bucket = lobby::bucket(addr);
-    if bucket.anyone_waits(addr) {
+    if bucket.anyone_waits(addr) && bucket.may_wake(addr) {
         wake(addr, bucket);
     }
 }

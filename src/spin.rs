@@ -9,6 +9,11 @@
 //! the processor. The time is about what parking and waking would cost ([`Patience`]). On one
 //! processor nobody spins: the holder cannot run meanwhile.
 //!
+//! A thread that was woken spins for longer where sections are long, but no longer than waking it
+//! again would take: what it gets by that is the next release, with no wake-up in between. Whether
+//! sections are that long is tried now and then (a *stretch*), and kept up while it succeeds.
+//! Elsewhere a stretch mostly watches a holder that has lost its processor.
+//!
 //! There is no `sched_yield` here. It helps where threads outnumber processors and sections are
 //! short, which is where bursts help more, and it costs a system call a look where they are not.
 //!
@@ -51,6 +56,7 @@ impl Patience {
         match self {
             Patience::Newcomer => 10,
             Patience::Crowded => 3,
+            // Or a stretch: see `Pace::woken_us`.
             Patience::Woken => 15,
             Patience::None => 0,
         }
@@ -73,6 +79,16 @@ const EAGER: u64 = 12;
 /// The length of a burst in T.
 #[cfg(not(lockword_loom))]
 const BURST: u64 = 20;
+/// How long a thread that was woken spins in a stretch, in microseconds.
+#[cfg(not(lockword_loom))]
+const STRETCHED_US: u32 = 60;
+/// How many more stretches one that ended with the lock is good for; one in vain costs one.
+#[cfg(not(lockword_loom))]
+const WORTH: u32 = 2;
+/// The most stretches in hand: so many in vain, in a row, end them.
+#[cfg(not(lockword_loom))]
+const MOST_STRETCHES: u32 = 8;
+
 /// How long a bucket stays in bursts before it is measured anew, in microseconds.
 #[cfg(not(lockword_loom))]
 const BURSTS_US: u32 = 1_000;
@@ -81,29 +97,56 @@ const BURSTS_US: u32 = 1_000;
 #[cfg(not(lockword_loom))]
 const LONGEST_TRANSFER: u64 = 1_000;
 
-/// Whether the locks of a bucket are run in bursts: one for each bucket of the lobby.
+/// What has been learnt of the locks of a bucket: whether bursts suit them, and stretches.
 pub(crate) struct Pace {
     /// When the bursts end, if there are any; else 0.
     #[cfg_attr(lockword_loom, allow(dead_code, reason = "the model has no time"))]
     until_us: AtomicU32,
+    /// How many stretches are in hand.
+    #[cfg_attr(lockword_loom, allow(dead_code, reason = "the model has no time"))]
+    stretches: AtomicU32,
 }
 
 impl Pace {
     #[cfg(not(lockword_loom))]
     pub(crate) const fn new() -> Self {
-        Pace { until_us: AtomicU32::new(0) }
+        Pace { until_us: AtomicU32::new(0), stretches: AtomicU32::new(0) }
     }
 
     #[cfg(lockword_loom)]
     pub(crate) fn new() -> Self {
-        Pace { until_us: AtomicU32::new(0) }
+        Pace { until_us: AtomicU32::new(0), stretches: AtomicU32::new(0) }
+    }
+
+    /// How long a thread that was woken spins, in microseconds: for a stretch if there is one in
+    /// hand, and else one time in sixteen, to see.
+    #[cfg(not(lockword_loom))]
+    fn woken_us(&self) -> u32 {
+        // ORDERING: Relaxed, here and below: a heuristic, which guards nothing.
+        let in_hand = self.stretches.load(Ordering::Relaxed) != 0;
+        if in_hand || ticks() & 0xF0 == 0 { STRETCHED_US } else { Patience::Woken.micros() }
+    }
+
+    /// A stretch has ended: with the lock, or in vain.
+    #[cfg(not(lockword_loom))]
+    fn end_stretch(&self, with_lock: bool) {
+        let stretches = self.stretches.load(Ordering::Relaxed);
+        let left = if with_lock {
+            (stretches + WORTH).min(MOST_STRETCHES)
+        } else {
+            stretches.saturating_sub(1)
+        };
+        self.stretches.store(left, Ordering::Relaxed);
     }
 }
 
 /// One thread's spinning, from its first look to its acquiring the lock or giving up.
 #[cfg(not(lockword_loom))]
-pub(crate) struct Spin {
+pub(crate) struct Spin<'a> {
     addr: usize,
+    pace: &'a Pace,
+    /// Whether it goes on for longer than a thread that was woken does without a stretch.
+    stretched: bool,
     /// Looks so far.
     looks: u32,
     /// When it began, once the clock has been read.
@@ -115,15 +158,19 @@ pub(crate) struct Spin {
 }
 
 #[cfg(not(lockword_loom))]
-impl Spin {
+impl<'a> Spin<'a> {
     /// Gets ready to spin for the lock at `addr`; lets a burst pass first.
     pub(crate) fn new(
         addr: usize,
-        pace: &Pace,
+        pace: &'a Pace,
         patience: Patience,
         deadline: Option<Instant>,
     ) -> Self {
-        let mut limit_us = if processors() == 1 { 0 } else { patience.micros() };
+        let mut limit_us = match patience {
+            _ if processors() == 1 => 0,
+            Patience::Woken => pace.woken_us(),
+            _ => patience.micros(),
+        };
         if let Some(deadline) = deadline {
             let left = deadline.saturating_duration_since(Instant::now()).as_micros();
             limit_us = limit_us.min(u32::try_from(left).unwrap_or(u32::MAX));
@@ -132,7 +179,7 @@ impl Spin {
         if limit_us != 0 && newcomer && deadline.is_none() {
             history::let_burst_pass(addr, pace);
         }
-        Spin { addr, looks: 0, start_us: 0, limit_us, looked: ticks() }
+        Spin { addr, pace, stretched: false, looks: 0, start_us: 0, limit_us, looked: ticks() }
     }
 
     /// Pauses after a look that failed. Returns whether another look is worth it.
@@ -145,10 +192,15 @@ impl Spin {
         if let Some(grown) = self.looks.checked_sub(EAGER_LOOKS) {
             if grown == 0 {
                 self.start_us = now_us();
-            } else if grown.is_multiple_of(LOOKS_PER_CLOCK)
-                && now_us().wrapping_sub(self.start_us) >= self.limit_us
-            {
-                return false;
+            } else if grown.is_multiple_of(LOOKS_PER_CLOCK) {
+                let spun_us = now_us().wrapping_sub(self.start_us);
+                if spun_us >= self.limit_us {
+                    if self.stretched {
+                        self.pace.end_stretch(false);
+                    }
+                    return false;
+                }
+                self.stretched = spun_us >= Patience::Woken.micros();
             }
             let most = 2u32.saturating_pow(grown + 1).min(LONGEST_PAUSE);
             // The low bits of the cycle counter are as good as random here.
@@ -163,7 +215,15 @@ impl Spin {
 
     /// The last look was the one that acquired the lock.
     pub(crate) fn acquired(&self) {
+        self.granted();
         history::note(self.addr, self.looked);
+    }
+
+    /// The lock was granted to the spinner.
+    pub(crate) fn granted(&self) {
+        if self.stretched {
+            self.pace.end_stretch(true);
+        }
     }
 }
 
@@ -244,4 +304,6 @@ impl Spin {
     }
 
     pub(crate) fn acquired(&self) {}
+
+    pub(crate) fn granted(&self) {}
 }

@@ -85,7 +85,7 @@ MUTANTS = [
      "fence(Ordering::AcqRel);\n        let to", ["lobby::armed_from_enter_to_leave"]),
     ("disarm-ignores-waiters", "lobby/hint.rs", "let to = if anyone_waits() {",
      "let to = if anyone_waits() && false {", ["lobby::armed_from_enter_to_leave"]),
-    ("disarm-never", "lobby.rs", "if is_time_to_look(64) {", "if false && is_time_to_look(64) {",
+    ("disarm-never", "lobby.rs", "if is_time_to_look() {", "if false && is_time_to_look() {",
      ["lobby::armed_from_enter_to_leave"]),
     ("disarm-blind-store", "lobby/hint.rs", "        self.swap(unready, to);",
      "        self.0.store(to, Ordering::Release);", ["lobby::armed_from_enter_to_leave"]),
