@@ -1,5 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(not(lockword_loom))]
+#[doc = include_str!("migration.md")]
+pub mod migration {}
+
 // The asymmetric fence: light on the unlock path, heavy when parking.
 mod barrier;
 // What must not compile.
@@ -28,6 +32,9 @@ mod raw;
 mod spin;
 // When something was last done for a lock.
 mod stamp;
+// The twin of `std::sync`.
+#[cfg(not(lockword_loom))]
+pub mod sync;
 // The lock word.
 mod word;
 
