@@ -25,7 +25,7 @@
 //!
 //! The thread that has just unlocked is running, the one it has woken is not yet, and on a
 //! busy processor may not be for milliseconds. So the holder that finds at its unlock that a
-//! waiter was woken before its section began and still has no lock *grants* the lock to it:
+//! waiter was woken some time ago and still has no lock *grants* the lock to it:
 //! the word stays held, and the slot tells the waiter, wherever it is, that the lock is its
 //! own. This is asked once for each wake-up, and only where a section outlasts a wake-up
 //! ([`LONG_US`]): for shorter ones the woken thread wins soon enough by itself, and making all
@@ -96,6 +96,11 @@ fn entry(addr: usize, bits: u64) -> u64 {
     (addr as u64) << 2 | bits
 }
 
+/// The low half of an address, or 1 where that is 0, which stands for none: a hint.
+fn low_half(addr: usize) -> u32 {
+    (addr as u32).max(1)
+}
+
 impl Duty {
     #[cfg(not(lockword_loom))]
     pub(crate) const fn new() -> Self {
@@ -161,6 +166,8 @@ impl Duty {
 
     /// The owner holds the lock now, by its own doing.
     pub(crate) fn end(&self) {
+        // Nobody need ask after this wake-up any more.
+        self.woken_us.store(0, Ordering::Relaxed);
         // ORDERING: Relaxed: the next look at the slot that matters is this thread's own, at
         // its unlock.
         self.slot.store(0, Ordering::Relaxed);
@@ -265,13 +272,13 @@ impl Duty {
     /// heir's turn at the next unlock. (A hint: one that comes too late, or is overwritten for
     /// another lock, leaves the heir to the next wake-up.)
     pub(crate) fn leave_heir(&self, addr: usize) {
-        self.left_heir.store(addr as u32, Ordering::Relaxed);
+        self.left_heir.store(low_half(addr), Ordering::Relaxed);
     }
 
     /// Whether an heir of the lock at `addr` was left to its holder.
     #[inline]
     pub(crate) fn is_heir_left(&self, addr: usize) -> bool {
-        self.left_heir.load(Ordering::Relaxed) == addr as u32
+        self.left_heir.load(Ordering::Relaxed) == low_half(addr)
     }
 
     /// As [`is_heir_left`](Self::is_heir_left), and it is looked after now.

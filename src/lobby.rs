@@ -48,6 +48,8 @@ mod hint;
 
 use crate::duty::Duty;
 use crate::fork;
+#[cfg(not(lockword_loom))]
+use crate::primitive::ticks;
 use crate::primitive::{AtomicU32, Ordering, Place, fence, has_passed, now_us, reach};
 use crate::spin::Pace;
 use crossbeam_utils::CachePadded;
@@ -200,20 +202,23 @@ impl Bucket {
     }
 
     /// u4 and u5 of the proof: whether an unlock that has freed the word must go on to wake
-    /// somebody. Disarms the bucket when nobody has waited for long.
+    /// somebody.
     #[inline]
-    pub(crate) fn anyone_waits(&self, addr: usize) -> bool {
+    pub(crate) fn anyone_waits(&self) -> bool {
         // ORDERING: SeqCst, between the release of the word and the load of the count, whose
         // partner is the fence in `enter`; and of the duty's slot, see `duty.rs`.
         fence(Ordering::SeqCst);
         // ORDERING: Relaxed; the fences order it.
-        if self.waiters.load(Ordering::Relaxed) != 0 {
-            return true;
-        }
+        self.waiters.load(Ordering::Relaxed) != 0
+    }
+
+    /// What an unlock does that has found nobody waiting in an armed bucket: it disarms it when
+    /// that has been so for long, and looks at the clock seldom.
+    #[inline(never)]
+    pub(crate) fn settle_down(&self, addr: usize) {
         if is_time_to_look() {
             self.disarm(addr);
         }
-        false
     }
 
     /// Makes the hint quiet, if nobody has parked here for [`QUIET_US`].
@@ -226,17 +231,10 @@ impl Bucket {
         }
     }
 
-    /// Whether an unlock that has found waiters may have to wake one: nobody has the duty, or it is
-    /// time to look after the thread that has it.
-    #[inline]
-    pub(crate) fn may_wake(&self, addr: usize) -> bool {
-        !self.duty.is_taken(addr) || is_time_to_look()
-    }
-
     /// Whether the thread that has the duty has kept others waiting for too long: it may have
-    /// lost its processor.
+    /// lost its processor. Asked at every unlock, looked into at few.
     pub(crate) fn is_turn_overdue(&self, addr: usize) -> bool {
-        let overdue = self.duty.is_turn_over(addr);
+        let overdue = is_time_to_look() && self.duty.is_turn_over(addr);
         if overdue {
             reach(Place::Overdue);
             // One wake-up a turn is enough, also where the slot is another thread's and stays so.
@@ -292,20 +290,18 @@ const LOOK_EVERY: u32 = 64;
 
 /// Whether this unlock is the one in [`LOOK_EVERY`] that reads the clock.
 #[cfg(not(lockword_loom))]
-#[inline]
 fn is_time_to_look() -> bool {
     use core::cell::Cell;
     thread_local!(static RANDOM: Cell<u32> = const { Cell::new(0) });
     // Not at the end of the thread's life, when its variables are gone.
     RANDOM
         .try_with(|random| {
-            // At random, so that locks that take turns all have theirs, and with the address, so
-            // that threads which live for a few unlocks only do not all do the same (Knuth, volume
-            // 2, section 3.2.1, and there table 1, line 16).
-            random.set(random.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
-            let mixed =
-                random.get().wrapping_add((core::ptr::from_ref(random).addr() as u32) << 16);
-            mixed >> (u32::BITS - LOOK_EVERY.ilog2()) == 0
+            // Threads that live for a few unlocks only must not all do the same.
+            let last = if random.get() == 0 { ticks() as u32 } else { random.get() };
+            // At random, so that locks that take turns all have theirs: Knuth, volume 2, section
+            // 3.2.1, and there table 1, line 16.
+            random.set(last.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+            random.get() >> (u32::BITS - LOOK_EVERY.ilog2()) == 0
         })
         .unwrap_or(false)
 }

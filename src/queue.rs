@@ -241,6 +241,7 @@ pub(crate) fn hand_or_release(word: &LockWord, bucket: &Bucket) {
 
 /// The word of the lock at `addr` has been freed, waiters may be parked, and nobody has the
 /// duty: hands the lock over to an heir, or wakes one waiter. The lock itself may be gone.
+#[inline(never)]
 pub(crate) fn wake_one(addr: usize, bucket: &Bucket) {
     let call = || Take::Wake(if bucket.duty.appoint(addr) { ON_DUTY } else { TRY });
     let mut done = false;

@@ -9,10 +9,11 @@
 //! the processor. The time is about what parking and waking would cost ([`Patience`]). On one
 //! processor nobody spins: the holder cannot run meanwhile.
 //!
-//! A thread that was woken spins for longer where sections are long, but no longer than waking it
-//! again would take: what it gets by that is the next release, with no wake-up in between. Whether
-//! sections are that long is tried now and then (a *stretch*), and kept up while it succeeds.
-//! Elsewhere a stretch mostly watches a holder that has lost its processor.
+//! A thread that was woken spins for longer where that gets it the next release, with no wake-up in
+//! between: a *stretch*. It is tried now and then, and kept up while it succeeds, as it does where
+//! sections take tens of microseconds (five threads that hold the lock for 50 us and re-lock at
+//! once have 7 percent more throughput by it). Elsewhere it would mostly watch a holder that has
+//! lost its processor.
 //!
 //! There is no `sched_yield` here. It helps where threads outnumber processors and sections are
 //! short, which is where bursts help more, and it costs a system call a look where they are not.
@@ -25,12 +26,13 @@
 //! thread run alone for a while: with h the time inside and o the time outside, a thread alone
 //! makes 1/(h+o) acquisitions in a unit of time, and threads that take turns 1/(h+T) at most.
 //!
-//! So each spinner measures T, from its last look that found the word held to its acquiring it,
+//! So each spinner measures T, from the start of the look that acquires the lock to its end,
 //! and the time between two contended acquisitions of its own, which is at least h+o. Where the
 //! latter is the smaller (within [`EAGER`]), the bucket goes into bursts for [`BURSTS_US`]: a
-//! thread that finds the lock held does not look at it for some [`BURST`] times T, and leaves
-//! the line where it is. Everybody who waits does so, and for as long, so bursts go around: no
-//! thread's wait grows by more than that time, some microseconds.
+//! thread that comes and finds the lock held does not look at it for some [`BURST`] times the T that
+//! it has measured, and leaves the line where it is. So bursts go around, and a thread's wait grows
+//! by that time at most, some microseconds. (Those that were woken do not wait, nor do those with a
+//! deadline.) The locks of a bucket go into bursts together.
 
 use crate::primitive::AtomicU32;
 #[cfg(not(lockword_loom))]
@@ -145,7 +147,9 @@ impl Pace {
 pub(crate) struct Spin<'a> {
     addr: usize,
     pace: &'a Pace,
-    /// Whether it goes on for longer than a thread that was woken does without a stretch.
+    /// Whether this is a stretch.
+    stretch: bool,
+    /// Whether it has gone on for longer than it would have without one.
     stretched: bool,
     /// Looks so far.
     looks: u32,
@@ -171,6 +175,7 @@ impl<'a> Spin<'a> {
             Patience::Woken => pace.woken_us(),
             _ => patience.micros(),
         };
+        let wanted_us = limit_us;
         if let Some(deadline) = deadline {
             let left = deadline.saturating_duration_since(Instant::now()).as_micros();
             limit_us = limit_us.min(u32::try_from(left).unwrap_or(u32::MAX));
@@ -179,7 +184,18 @@ impl<'a> Spin<'a> {
         if limit_us != 0 && newcomer && deadline.is_none() {
             history::let_burst_pass(addr, pace);
         }
-        Spin { addr, pace, stretched: false, looks: 0, start_us: 0, limit_us, looked: ticks() }
+        // One that the deadline cuts short tells nothing.
+        let stretch = limit_us == STRETCHED_US && limit_us == wanted_us;
+        Spin {
+            addr,
+            pace,
+            stretch,
+            stretched: false,
+            looks: 0,
+            start_us: 0,
+            limit_us,
+            looked: ticks(),
+        }
     }
 
     /// Pauses after a look that failed. Returns whether another look is worth it.
@@ -195,12 +211,12 @@ impl<'a> Spin<'a> {
             } else if grown.is_multiple_of(LOOKS_PER_CLOCK) {
                 let spun_us = now_us().wrapping_sub(self.start_us);
                 if spun_us >= self.limit_us {
-                    if self.stretched {
+                    if self.stretch {
                         self.pace.end_stretch(false);
                     }
                     return false;
                 }
-                self.stretched = spun_us >= Patience::Woken.micros();
+                self.stretched = self.stretch && spun_us >= Patience::Woken.micros();
             }
             let most = 2u32.saturating_pow(grown + 1).min(LONGEST_PAUSE);
             // The low bits of the cycle counter are as good as random here.

@@ -55,7 +55,7 @@ impl LockWord {
 
     /// Whether somebody held the lock a moment ago: advice, not proof, but for one use. A waiter
     /// that gives up its duty at the deadline looks here after its fence, and wakes another if
-    /// the word is free (see `lock_slow` in `raw.rs`).
+    /// the word is free (see `lock_slow` in `raw/lock.rs`).
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
         // ORDERING: Relaxed; the fences of the lobby's protocol order it where that matters.

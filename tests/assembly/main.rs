@@ -18,7 +18,8 @@ use std::collections::BTreeSet;
 use symbol::demangle;
 
 /// The slow paths, in the order of [`Function::callees`].
-const SLOW_PATHS: [&str; 2] = ["lockword::raw::lock_slow", "lockword::raw::unlock_slow"];
+const SLOW_PATHS: [&str; 2] =
+    ["lockword::raw::lock::lock_slow", "lockword::raw::unlock::unlock_slow"];
 
 /// What holds for every function of the fixture that uses lockword; it calls `slow_paths`.
 fn check(function: &Function, slow_paths: &[&str]) {
