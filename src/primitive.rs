@@ -15,7 +15,7 @@ pub(crate) use core::sync::atomic::AtomicU64 as WideCell;
 #[cfg(not(lockword_loom))]
 pub(crate) use core::{
     hint::spin_loop,
-    sync::atomic::{AtomicU8, AtomicU32, Ordering, fence},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence},
 };
 
 #[cfg(lockword_loom)]

@@ -3,7 +3,7 @@
 //! All accesses are Relaxed: the flag is changed by holders of the lock only (but for
 //! [`Flag::clear`], which promises nothing about sections under way), and the lock orders them.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use crate::primitive::{AtomicBool, Ordering};
 use std::sync::{LockResult, PoisonError};
 use std::thread;
 

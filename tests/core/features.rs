@@ -118,6 +118,25 @@ mod serde {
     }
 
     #[test]
+    fn the_twin_of_std_is_written_as_std_is() {
+        use lockword::sync::Mutex;
+        let m = Mutex::new(vec![1, 2]);
+        let json = serde_json::to_string(&m).expect("writes");
+        assert_eq!(json, serde_json::to_string(&std::sync::Mutex::new(vec![1, 2])).unwrap());
+        let back: Mutex<Vec<u32>> = serde_json::from_str(&json).expect("reads");
+        assert_eq!(*back.lock().unwrap(), [1, 2]);
+        assert!(serde_json::from_str::<Mutex<u32>>("{").is_err());
+
+        let poison = std::panic::catch_unwind(|| {
+            let _guard = m.lock();
+            std::panic::resume_unwind(Box::new(()));
+        });
+        assert!(poison.is_err());
+        let error = serde_json::to_string(&m).expect_err("poisoned").to_string();
+        assert!(error.contains("poisoned"), "{error}");
+    }
+
+    #[test]
     fn bad_input_is_an_error() {
         assert!(serde_json::from_str::<Mutex<u32>>("\"seven\"").is_err());
         assert!(serde_json::from_str::<ReentrantMutex<u32>>("{").is_err());

@@ -28,6 +28,18 @@ fn a_mutex_is_its_data_and_one_byte() {
 }
 
 #[test]
+fn the_twin_of_std_adds_a_byte_for_poison() {
+    use lockword::sync::{Condvar, Mutex};
+    assert_eq!((size_of::<Mutex<()>>(), align_of::<Mutex<()>>()), (2, 1));
+    assert_eq!((size_of::<Mutex<u8>>(), size_of::<Mutex<u16>>()), (3, 4));
+    assert_eq!(size_of::<Mutex<u32>>(), 8);
+    assert!(size_of::<Mutex<u64>>() <= size_of::<std::sync::Mutex<u64>>());
+    assert!(size_of::<Condvar>() <= size_of::<std::sync::Condvar>());
+    type Guard<'a> = lockword::sync::MutexGuard<'a, u32>;
+    assert!(size_of::<Guard>() <= size_of::<std::sync::MutexGuard<'_, u32>>());
+}
+
+#[test]
 fn a_reentrant_mutex_adds_an_owner_and_a_count() {
     assert_eq!(size_of::<ReentrantMutex<()>>(), 3 * WORD);
     assert_eq!(size_of::<RawThreadId>(), 0);
