@@ -7,6 +7,8 @@ mod barrier;
 mod compile_fail;
 // The Condvar.
 mod condvar;
+#[cfg(all(feature = "contention", not(lockword_loom)))]
+pub mod contention;
 // One awake waiter looks after a lock; grants.
 mod duty;
 // What a `fork` leaves behind.

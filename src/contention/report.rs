@@ -81,6 +81,9 @@ pub struct Sample {
     pub elapsed_ns: f64,
     /// Acquisitions, a thread each.
     pub acquisitions: Vec<u64>,
+    /// Acquisitions of the hog, if there was one. It is no part of any other figure here.
+    #[serde(default)]
+    pub hog_acquisitions: Option<u64>,
     /// CPU time of all threads, in nanoseconds.
     pub cpu_ns: Option<f64>,
 }
