@@ -60,8 +60,8 @@ impl Use {
         Use::parse(&fs::read_to_string("/proc/stat").ok()?, own)
     }
 
-    /// From the text of `/proc/stat`: see proc_stat(5). Its unit is a hundredth of a second on every
-    /// kernel, whatever the kernel's own.
+    /// From the text of `/proc/stat`: see proc_stat(5). Its unit is a hundredth of a second,
+    /// whatever the kernel's own.
     fn parse(text: &str, own: Duration) -> Option<Use> {
         let line = text.lines().find(|line| line.starts_with("cpu "))?;
         let fields: Vec<f64> =
