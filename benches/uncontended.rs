@@ -1,7 +1,7 @@
 //! One thread, one lock that nobody else wants: what a lock + unlock costs.
 //!
 //! ```text
-//! cargo bench --features peers --bench uncontended                   # all four situations, under a minute
+//! cargo bench --features peers --bench uncontended                   # all four situations, a minute
 //! cargo bench --features peers --bench uncontended -- hot-neighbour  # one of them
 //! ```
 //!
