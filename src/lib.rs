@@ -11,6 +11,9 @@ mod barrier;
 mod compile_fail;
 // The Condvar.
 mod condvar;
+// Measures locks under a load of one's own.
+#[cfg(all(feature = "contention", not(lockword_loom)))]
+pub mod contention;
 // One awake waiter looks after a lock; grants.
 mod duty;
 // What a `fork` leaves behind.

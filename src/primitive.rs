@@ -10,6 +10,9 @@
 //!
 //! [loom]: https://docs.rs/loom
 
+/// The load generator is no part of any model.
+#[cfg(all(feature = "contention", not(lockword_loom)))]
+pub(crate) use core::sync::atomic::AtomicBool;
 #[cfg(all(not(lockword_loom), target_has_atomic = "64"))]
 pub(crate) use core::sync::atomic::AtomicU64 as WideCell;
 #[cfg(not(lockword_loom))]

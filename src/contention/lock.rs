@@ -1,0 +1,81 @@
+//! [`Lock`] and [`Family`]: one small interface over every mutex that is measured.
+
+use std::marker::PhantomData;
+use std::ops::DerefMut;
+
+/// A mutex around a `T`, locked through a guard.
+///
+/// lock_api's mutexes and std's have it already. For any other, implement it and [`Family`].
+pub trait Lock<T>: Send + Sync {
+    /// The guard: it gives access to the data, and unlocks when it is dropped.
+    type Guard<'a>: DerefMut<Target = T>
+    where
+        Self: 'a;
+
+    /// A free lock.
+    fn new(value: T) -> Self;
+
+    /// Waits for the lock. It should be `#[inline]`: it is part of the loop that is measured.
+    fn lock(&self) -> Self::Guard<'_>;
+}
+
+/// One implementation of a mutex, whatever it protects: a marker type.
+///
+/// What measures is generic over the family. So each lock gets its own copy of the loop, in which
+/// it is inlined, with no indirect call.
+pub trait Family: 'static {
+    /// Its mutex around a `T`.
+    type Mutex<T: Send>: Lock<T>;
+}
+
+/// The family of a lock with lock_api's raw interface.
+pub struct LockApi<R>(PhantomData<R>);
+
+/// The family of [`std::sync::Mutex`].
+pub struct Std;
+
+/// The family of [`crate::Mutex`].
+pub type Lockword = LockApi<crate::RawLock>;
+
+impl<R: lock_api::RawMutex + Send + Sync + 'static> Family for LockApi<R> {
+    type Mutex<T: Send> = lock_api::Mutex<R, T>;
+}
+
+impl<R: lock_api::RawMutex + Send + Sync + 'static, T: Send> Lock<T> for lock_api::Mutex<R, T> {
+    type Guard<'a>
+        = lock_api::MutexGuard<'a, R, T>
+    where
+        Self: 'a;
+
+    #[inline]
+    fn new(value: T) -> Self {
+        lock_api::Mutex::new(value)
+    }
+
+    #[inline]
+    fn lock(&self) -> Self::Guard<'_> {
+        lock_api::Mutex::lock(self)
+    }
+}
+
+impl Family for Std {
+    type Mutex<T: Send> = std::sync::Mutex<T>;
+}
+
+impl<T: Send> Lock<T> for std::sync::Mutex<T> {
+    type Guard<'a>
+        = std::sync::MutexGuard<'a, T>
+    where
+        Self: 'a;
+
+    #[inline]
+    fn new(value: T) -> Self {
+        std::sync::Mutex::new(value)
+    }
+
+    #[inline]
+    fn lock(&self) -> Self::Guard<'_> {
+        // What std's users write: the check for poison is part of the price.
+        std::sync::Mutex::lock(self).unwrap()
+    }
+}
