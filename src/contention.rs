@@ -105,7 +105,7 @@ pub mod system;
 pub use comparison::{Comparison, Progress};
 pub use error::{ComparisonError, LoadError, SliceError};
 pub use load::{Arrivals, Burst, Load, Skew};
-pub use lock::{Family, Lock, LockApi, Lockword, Std};
+pub use lock::{Family, Lock, LockApi, Lockword, Std, Twin};
 pub use order::rotation;
 pub use report::{CellReport, FORMAT, LockReport, Machine, Report, Sample, Waits};
 pub use waits::WaitHistogram;

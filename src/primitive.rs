@@ -10,15 +10,15 @@
 //!
 //! [loom]: https://docs.rs/loom
 
-/// The load generator is no part of any model.
-#[cfg(all(feature = "contention", not(lockword_loom)))]
+/// Poison and the load generator are no part of any model.
+#[cfg(not(lockword_loom))]
 pub(crate) use core::sync::atomic::AtomicBool;
 #[cfg(all(not(lockword_loom), target_has_atomic = "64"))]
 pub(crate) use core::sync::atomic::AtomicU64 as WideCell;
 #[cfg(not(lockword_loom))]
 pub(crate) use core::{
     hint::spin_loop,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence},
+    sync::atomic::{AtomicU8, AtomicU32, Ordering, fence},
 };
 
 #[cfg(lockword_loom)]

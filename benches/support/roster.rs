@@ -1,7 +1,7 @@
 //! Who takes part, and the round-robin that measures them interleaved.
 
 use lockword::contention::peers::{ParkingLot, ParkingLotFair, Spin, Usync};
-use lockword::contention::{Family, Lockword, Std, rotation};
+use lockword::contention::{Family, Lockword, Std, Twin, rotation};
 
 use super::condvar::CondvarFamily;
 use super::options::Options;
@@ -70,6 +70,16 @@ pub fn mutexes_and_fair<W: Workload>() -> Vec<Contender<W, W::Sample>> {
     let fair = Contender { name: PARKING_LOT_FAIR, parks: true, run: W::run::<ParkingLotFair> };
     all.insert(3, fair);
     all
+}
+
+/// `lockword::sync::Mutex` under lockword's name, the same without poison, std, parking_lot.
+pub fn twins<W: Workload>() -> Vec<Contender<W, W::Sample>> {
+    vec![
+        Contender { name: LOCKWORD, parks: true, run: W::run::<Twin> },
+        Contender { name: "no-poison", parks: true, run: W::run::<Lockword> },
+        Contender { name: STD, parks: true, run: W::run::<Std> },
+        Contender { name: PARKING_LOT, parks: true, run: W::run::<ParkingLot> },
+    ]
 }
 
 /// The locks that come with a condition variable: all but spin.

@@ -37,6 +37,9 @@ pub struct Std;
 /// The family of [`crate::Mutex`].
 pub type Lockword = LockApi<crate::RawLock>;
 
+/// The family of [`crate::sync::Mutex`].
+pub struct Twin;
+
 impl<R: lock_api::RawMutex + Send + Sync + 'static> Family for LockApi<R> {
     type Mutex<T: Send> = lock_api::Mutex<R, T>;
 }
@@ -55,6 +58,27 @@ impl<R: lock_api::RawMutex + Send + Sync + 'static, T: Send> Lock<T> for lock_ap
     #[inline]
     fn lock(&self) -> Self::Guard<'_> {
         lock_api::Mutex::lock(self)
+    }
+}
+
+impl Family for Twin {
+    type Mutex<T: Send> = crate::sync::Mutex<T>;
+}
+
+impl<T: Send> Lock<T> for crate::sync::Mutex<T> {
+    type Guard<'a>
+        = crate::sync::MutexGuard<'a, T>
+    where
+        Self: 'a;
+
+    #[inline]
+    fn new(value: T) -> Self {
+        crate::sync::Mutex::new(value)
+    }
+
+    #[inline]
+    fn lock(&self) -> Self::Guard<'_> {
+        crate::sync::Mutex::lock(self).unwrap()
     }
 }
 
