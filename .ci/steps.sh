@@ -125,6 +125,11 @@ step_litmus() {
     cargo test --release --lib litmus -- --nocapture
 }
 
+# The tests of other crates, over std::sync and over lockword::sync.
+step_real_programs() {
+    python3 tests/real_programs.py
+}
+
 step_stress() {
     LOCKWORD_STRESS_SECS=30 cargo test --release --test stress -- --nocapture
 }
@@ -137,7 +142,7 @@ step_destroy() {
 step_benches() {
     local bench
     $(readme_command "cargo bench --features peers --bench uncontended") -- --test
-    for bench in contended starvation condvar many_locks; do
+    for bench in contended starvation condvar many_locks sync; do
         cargo bench --features peers --bench "$bench" -- --test
     done
 }
