@@ -46,7 +46,9 @@ impl Mix {
         match preset {
             Preset::Quick => Mix {
                 threads: vec![1, 2, p, 4 * p],
-                sections: vec![(100, 100), (100, 1000)],
+                // Short sections, where the price of the lock itself shows; and longer ones, with
+                // more time between them than inside.
+                sections: vec![(20, 20), (200, 1000)],
                 hogs: vec![None],
                 locks: USUAL,
                 slice_ms: Slice::Of(QUICK),
@@ -152,8 +154,7 @@ fn loads(mix: &Mix, args: &BenchArgs) -> Vec<Load> {
 
 /// A load in words, but for its threads: `100 ns inside, 1 us outside, 16 locks`.
 pub fn describe(load: &Load) -> String {
-    let work = |work: &Work| units::time(work.nominal_ns());
-    let mut text = format!("{} inside, {} outside", work(&load.inside), work(&load.outside));
+    let mut text = format!("{} inside, {} outside", load.inside, load.outside);
     let mut add = |more: String| text.push_str(&format!(", {more}"));
     if load.locks > 1 {
         add(format!("{} locks", load.locks));
@@ -166,7 +167,7 @@ pub fn describe(load: &Load) -> String {
         add(format!("a pause of {pause} after every {}", burst.acquisitions));
     }
     if let Some(hog) = &load.hog {
-        add(format!("a hog that holds it for {}", work(hog)));
+        add(format!("a hog that holds it for {hog}"));
     }
     if let Arrivals::Open { per_second } = load.arrivals {
         add(format!("{} arrivals a second", units::rate(per_second)));

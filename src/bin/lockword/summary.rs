@@ -130,7 +130,16 @@ fn verdict<'a>(
             ));
         }
     } else {
-        lines.push(format!("{} cannot be told apart here", units::list(&fastest)));
+        let locks: Vec<_> =
+            cell.locks.iter().filter(|l| fastest.contains(&l.lock.as_str())).collect();
+        let pairs = locks.iter().flat_map(|a| locks.iter().map(move |b| (*a, *b)));
+        let all = pairs.into_iter().all(|(a, b)| ratio_of(a, b).is_none_or(|ratio| open(&ratio)));
+        lines.push(if all {
+            format!("{} cannot be told apart here", units::list(&fastest))
+        } else {
+            let others = units::list(&fastest[1..]);
+            format!("{} leads, but {others} cannot be told apart from it here", best.lock)
+        });
     }
     if let Some(reference) = reference {
         let both_fastest = |lock: &LockReport| {

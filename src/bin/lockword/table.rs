@@ -102,7 +102,9 @@ fn row(block: &Block<'_>, line: &Line<'_>, wide: bool) -> Vec<Field> {
     };
     let field = |of: &dyn Fn(&Line<'_>) -> Option<f64>, text: &dyn Fn(f64) -> String| {
         let Some(value) = of(line) else { return Field::new("-") };
-        Field::new(text(value)).bold_if(least(of) == Some(value))
+        // What looks the same is as good.
+        let best = least(of).is_some_and(|least| text(least) == text(value));
+        Field::new(text(value)).bold_if(best)
     };
     let wait = |of: fn(&Waits) -> u64| {
         field(&|line: &Line<'_>| line.waits.map(|waits| of(waits) as f64), &time)
@@ -174,17 +176,20 @@ fn legend(out: &mut String, blocks: &[Block<'_>], wide: bool) {
     let interval = if wide {
         "the median, and the 95 % interval of it"
     } else {
-        "the median, and the reach of its 95 % interval"
+        "the median, and its 95 % interval"
     };
     let mut lines = vec![
-        format!("acq/s    acquisitions a second: {interval}"),
-        format!("ratio    {reference}'s acquisitions a second over this lock's, round by round"),
-        "fair     the luckier half of the threads got this share: 0.50 is fair, 1.00 is not".into(),
-        "CPU      processor time for an acquisition, all threads together".into(),
+        format!("acq/s         acquisitions a second: {interval}"),
+        format!(
+            "ratio         {reference}'s acquisitions a second over this lock's, round by round"
+        ),
+        "fair          the luckier half of the threads got this share: 0.50 is fair, 1.00 is not"
+            .into(),
+        "CPU           processor time for an acquisition, all threads together".into(),
     ];
     if blocks.iter().flat_map(|block| &block.lines).any(|line| line.waits.is_some()) {
-        let longest = if wide { "longest" } else { "max" };
-        lines.push(format!("p50..{longest:<4} waits of a pass of their own, all rounds together"));
+        let waits = if wide { "p50..longest" } else { "p50..max" };
+        lines.push(format!("{waits:<12}  how long acquisitions waited, in a pass of its own"));
     }
     let _ = writeln!(out);
     for line in lines {

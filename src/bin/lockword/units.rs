@@ -17,6 +17,13 @@ pub fn rate(per_second: f64) -> String {
     format!("{}{prefix}", figure(per_second / scale))
 }
 
+/// A round rate, as on an axis: `4 M`.
+pub fn round_rate(per_second: f64) -> String {
+    let (scale, prefix) = scale_of_rate(per_second);
+    // To a thousandth: what is left of a binary fraction goes.
+    format!("{}{prefix}", (per_second / scale * 1e3).round() / 1e3)
+}
+
 /// A rate and the 95 % interval of its median, all in one unit: `4.21 M [4.10, 4.33]`.
 pub fn rate_with_interval(rate: &Median) -> (String, String) {
     let (scale, prefix) = scale_of_rate(rate.mid);
@@ -42,34 +49,30 @@ pub fn plus_minus(median: &Median) -> String {
 
 /// Nanoseconds in a unit that fits: `35.1 us`.
 pub fn time(ns: f64) -> String {
+    match scale_of_time(ns) {
+        (_, unit) if ns < 999.5 && ns.fract() == 0.0 => format!("{ns} {unit}"),
+        (scale, unit) => format!("{} {unit}", figure(ns / scale)),
+    }
+}
+
+fn scale_of_time(ns: f64) -> (f64, &'static str) {
     match ns {
-        v if v >= 999.5e6 => format!("{} s", figure(v / 1e9)),
-        v if v >= 999.5e3 => format!("{} ms", figure(v / 1e6)),
-        v if v >= 999.5 => format!("{} us", figure(v / 1e3)),
-        v if v.fract() == 0.0 => format!("{v} ns"),
-        v => format!("{} ns", figure(v)),
-    }
-}
-
-/// Ten to this power, in nanoseconds, for an axis: `100 us`.
-pub fn power_of_ten(power: i32) -> String {
-    match power {
-        ..0 => format!("{} ns", 10f64.powi(power)),
-        0..3 => format!("{} ns", 10u32.pow(power as u32)),
-        3..6 => format!("{} us", 10u32.pow(power as u32 - 3)),
-        6..9 => format!("{} ms", 10u32.pow(power as u32 - 6)),
-        _ => format!("{} s", 10f64.powi(power - 9)),
-    }
-}
-
-/// Nanoseconds in two digits, for where there is little room: `35us`.
-pub fn short_time(ns: f64) -> String {
-    let (scale, unit) = match ns {
         v if v >= 999.5e6 => (1e9, "s"),
         v if v >= 999.5e3 => (1e6, "ms"),
         v if v >= 999.5 => (1e3, "us"),
         _ => (1.0, "ns"),
-    };
+    }
+}
+
+/// A round time, as on an axis: `200 us`.
+pub fn round_time(ns: f64) -> String {
+    let (scale, unit) = scale_of_time(ns);
+    format!("{} {unit}", (ns / scale * 1e3).round() / 1e3)
+}
+
+/// Nanoseconds in two digits, for where there is little room: `35us`.
+pub fn short_time(ns: f64) -> String {
+    let (scale, unit) = scale_of_time(ns);
     let digits = usize::from(ns / scale < 9.95 && scale > 1.0);
     format!("{:.digits$}{unit}", ns / scale)
 }

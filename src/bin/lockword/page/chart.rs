@@ -110,7 +110,7 @@ impl Chart<'_> {
             let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
             let mut chart = ChartBuilder::on(&area)
                 .margin_top(10)
-                .margin_right(16)
+                .margin_right(28)
                 .x_label_area_size(46)
                 .y_label_area_size(62)
                 .build_cartesian_2d(self.x.clone(), self.y.clone())?;

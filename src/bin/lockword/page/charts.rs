@@ -15,13 +15,7 @@ pub fn of<'a>(family: &Family<'_>, palette: &'a Palette) -> Vec<Chart<'a>> {
     let cpu = |line: &Line<'_>| line.cpu.map(|cpu| (cpu, cpu, cpu));
     let mut charts = vec![
         against_threads(family, "Acquisitions a second", Scale::Rate, &rate, palette),
-        against_threads(
-            family,
-            "Share of the luckier half of the threads",
-            Scale::Dice,
-            &dice,
-            palette,
-        ),
+        against_threads(family, "Fairness: share of the luckier half", Scale::Dice, &dice, palette),
         against_threads(family, "CPU time for an acquisition", Scale::Time, &cpu, palette),
     ];
     charts.extend(family.blocks.iter().map(|block| waits(block, palette)));
@@ -127,7 +121,7 @@ fn waits<'a>(block: &Block<'_>, palette: &'a Palette) -> Option<Chart<'a>> {
         let Some(waits) = line.waits else { continue };
         // The longest of so many waits lies where one in so many is longer.
         let end = log(waits.count as f64);
-        let place = |share: f64| (-log(1.0 - share)).min(end);
+        let place = |share: f64| (-(1.0 - share).log10()).min(end);
         let mut points: Vec<(f64, f64)> = waits
             .curve
             .iter()
@@ -191,15 +185,23 @@ fn from_zero(most: f64) -> Axis {
     let step = [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|s| most / s <= 5.0);
     let step = step.unwrap_or(most);
     let steps = (most / step).ceil();
-    let ticks = (0..=steps as usize).map(|n| (n as f64 * step, units::rate(n as f64 * step)));
+    let ticks = (0..=steps as usize).map(|n| n as f64 * step).map(|at| (at, units::round_rate(at)));
     Axis { name: String::new(), range: (0.0, steps * step), ticks: ticks.collect() }
 }
 
-/// An axis of powers of ten, of nanoseconds; the ends are logarithms.
+/// A log axis of nanoseconds, whose ends are logarithms: powers of ten, and where they are few,
+/// what lies between them too.
 fn decades(least: f64, most: f64) -> Axis {
-    let (low, high) = (least.floor(), most.ceil().max(least.floor() + 1.0));
-    let skip = if high - low > 6.0 { 2 } else { 1 };
-    let powers = (low as i32..=high as i32).step_by(skip);
-    let ticks = powers.map(|power| (f64::from(power), units::power_of_ten(power)));
-    Axis { name: String::new(), range: (low, high), ticks: ticks.collect() }
+    let steps: &[f64] = if most - least < 2.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let powers = least.floor() as i32..=most.ceil() as i32;
+    let round: Vec<f64> =
+        powers.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power))).collect();
+    let low = round.iter().rev().find(|ns| ns.log10() <= least).copied().unwrap_or(1.0);
+    let high = round.iter().find(|ns| ns.log10() >= most && **ns > low).copied();
+    let high = high.unwrap_or(low * 10.0);
+    let skip = if steps.len() == 1 && high / low > 2e6 { 2 } else { 1 };
+    let between = round.iter().filter(|ns| (low..=high).contains(*ns));
+    let ticks = between.step_by(skip).map(|ns| (ns.log10(), units::round_time(*ns)));
+    let ticks = ticks.collect();
+    Axis { name: String::new(), range: (low.log10(), high.log10()), ticks }
 }

@@ -42,6 +42,7 @@ pub fn render(report: &Report) -> String {
     );
     head(&mut out, report);
     findings(&mut out, &blocks);
+    legend(&mut out, &blocks);
     for family in families(&blocks) {
         section(&mut out, &family, &palette);
     }
@@ -100,6 +101,27 @@ fn findings(out: &mut String, blocks: &[Block<'_>]) {
     let _ = writeln!(out, "</ul>");
 }
 
+/// What the columns and the charts show.
+fn legend(out: &mut String, blocks: &[Block<'_>]) {
+    let reference = blocks.iter().find_map(|block| block.reference).unwrap_or("lockword");
+    let _ = writeln!(
+        out,
+        "<details><summary>How to read the figures</summary>\n<dl class=\"terms\">\n\
+         <dt>acq/s</dt><dd>Acquisitions a second, all threads together: the median of the rounds \
+         and its 95 % interval. Vertical strokes in the charts are these intervals.</dd>\n\
+         <dt>ratio</dt><dd>{}'s acquisitions a second over this lock's, round by round. If its \
+         interval holds 1, the two cannot be told apart.</dd>\n\
+         <dt>fair</dt><dd>The share of all acquisitions that the luckier half of the threads got: \
+         0.5 is fair, 1 leaves nothing to the others.</dd>\n\
+         <dt>CPU</dt><dd>Processor time for an acquisition, all threads together: what waiters \
+         spend on spinning is in it.</dd>\n\
+         <dt>p50, p99, p99.9, longest</dt><dd>How long acquisitions waited, all rounds together. \
+         They were timed in slices of their own, since a clock takes longer than a short \
+         section. In the charts each mark is one of these four.</dd>\n</dl></details>",
+        escape(reference)
+    );
+}
+
 fn title(load: &Load) -> String {
     escape(&format!("{}, {}", preset::threads(load), preset::describe(load)))
 }
@@ -145,21 +167,19 @@ fn section(out: &mut String, family: &Family<'_>, palette: &Palette) {
 
 /// The figures of a block, as a table.
 fn figures(out: &mut String, block: &Block<'_>) {
-    let reference = block.reference.unwrap_or_default();
-    let ratio = format!("{reference} over it");
     let mut table = Table::new(&[
         "lock",
-        "acquisitions/s",
+        "acq/s",
         "95 % interval",
-        &ratio,
+        "ratio",
         "95 % interval",
-        "luckier half",
-        "CPU each",
+        "fair",
+        "CPU",
         "p50",
         "p99",
         "p99.9",
-        "longest wait",
-        "waits timed",
+        "longest",
+        "waits",
     ]);
     for line in &block.lines {
         let (rate, rates) = line.rate.as_ref().map_or((None, None), |rate| {
