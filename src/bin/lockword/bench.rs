@@ -48,7 +48,8 @@ pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
     }
 }
 
-fn comparison(plan: &Plan, waits: bool) -> Comparison {
+/// The comparison that is planned.
+pub fn comparison(plan: &Plan, waits: bool) -> Comparison {
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let command = std::iter::once("lockword".to_owned()).chain(words).collect();
     let comparison = Comparison::new().rounds(plan.rounds).waits(waits).command(command);
@@ -56,9 +57,11 @@ fn comparison(plan: &Plan, waits: bool) -> Comparison {
     plan.loads.iter().cloned().fold(comparison, Comparison::load)
 }
 
-/// A bar on standard error; where that is no terminal it draws nothing.
+/// A bar on standard error; where that is no terminal, or a dumb one, it draws nothing.
 fn bar(slices: usize) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(slices as u64), ProgressDrawTarget::stderr());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let target = if dumb { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(slices as u64), target);
     let style = ProgressStyle::with_template("{bar:24} {percent:>3} %, {eta} left  {wide_msg}");
     bar.set_style(style.expect("the template is sound"));
     bar

@@ -45,7 +45,7 @@ impl Mix {
         let p = processors;
         match preset {
             Preset::Quick => Mix {
-                threads: vec![1, 2, p, 4 * p],
+                threads: vec![1, 2, p, p.max(64).min(4 * p)],
                 // Short sections, where the price of the lock itself shows; and longer ones, with
                 // more time between them than inside.
                 sections: vec![(20, 20), (200, 1000)],
@@ -87,7 +87,14 @@ impl Plan {
     /// The preset, and over it what was given explicitly.
     pub fn new(args: &BenchArgs) -> Result<Plan, Failure> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut mix = Mix::new(args.preset, (processors as u64).min(256));
+        Plan::on(args, processors as u64)
+    }
+
+    /// The plan for a machine of so many processors.
+    fn on(args: &BenchArgs, processors: u64) -> Result<Plan, Failure> {
+        let most = Load::MAX_THREADS as u64;
+        let mut mix = Mix::new(args.preset, processors);
+        mix.threads.iter_mut().for_each(|threads| *threads = most.min(*threads));
         if !args.threads.is_empty() {
             mix.threads.clone_from(&args.threads);
         }
@@ -181,4 +188,62 @@ pub fn describe(load: &Load) -> String {
 /// `1 thread`, `8 threads`.
 pub fn threads(load: &Load) -> String {
     format!("{} thread{}", load.threads, if load.threads == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use crate::bench::comparison;
+    use clap::Parser as _;
+
+    fn plan(words: &[&str], processors: u64) -> Plan {
+        let cli = Cli::try_parse_from([&["lockword", "bench"], words].concat()).unwrap();
+        let Command::Bench(args) = cli.command else { panic!("it is a bench") };
+        Plan::on(&args, processors).unwrap()
+    }
+
+    #[test]
+    fn quick_takes_less_than_a_minute() {
+        for processors in [1, 2, 4, 16, 64, 256, 1024] {
+            for words in [&[][..], &["--threads", "1,2,3,4,5,6,7,8"]] {
+                let expected = comparison(&plan(words, processors), true).expected();
+                assert!(expected.as_secs() < 55, "{processors} processors: {expected:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_preset_is_sound() {
+        for preset in ["quick", "full", "starvation", "oversubscribed"] {
+            for processors in [1, 2, 512] {
+                let plan = plan(&["--preset", preset], processors);
+                comparison(&plan, true).validate().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_given_overrides_the_preset() {
+        let words = ["--threads", "3,3", "--inside", "7,8", "--outside", "9", "--slice", "5"];
+        let words = [&words[..], &["--rounds", "2", "--locks", "usync,std,std"]].concat();
+        let plan = plan(&words, 2);
+        let names: Vec<String> = plan.loads.iter().map(Load::name).collect();
+        assert_eq!(names, ["3 threads, 7/9 ns", "3 threads, 8/9 ns"]);
+        assert!(plan.loads.iter().all(|load| load.slice_ms == 5));
+        assert_eq!((plan.rounds, plan.locks), (2, vec!["std".to_owned(), "usync".to_owned()]));
+    }
+
+    #[test]
+    fn every_option_of_a_load_is_used() {
+        let words =
+            ["--n-locks", "4", "--zipf", "1.5", "--burst", "3:500", "--hog", "900", "--pin"];
+        let burst = plan(&words, 2);
+        let load = &burst.loads[0];
+        assert_eq!((load.locks, load.skew, load.pin), (4, Skew::Zipf(1.5), true));
+        assert_eq!(load.burst, Some(Burst { acquisitions: 3, pause_ns: 500 }));
+        assert_eq!(load.hog, Some(Work::clock(900)));
+        let open = plan(&["--rate", "1000"], 2);
+        assert_eq!(open.loads[0].arrivals, Arrivals::Open { per_second: 1000.0 });
+    }
 }

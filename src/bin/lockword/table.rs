@@ -183,8 +183,7 @@ fn legend(out: &mut String, blocks: &[Block<'_>], wide: bool) {
         format!(
             "ratio         {reference}'s acquisitions a second over this lock's, round by round"
         ),
-        "fair          the luckier half of the threads got this share: 0.50 is fair, 1.00 is not"
-            .into(),
+        "fair          the share of the luckier half of the threads: 0.50 is fair".into(),
         "CPU           processor time for an acquisition, all threads together".into(),
     ];
     if blocks.iter().flat_map(|block| &block.lines).any(|line| line.waits.is_some()) {
