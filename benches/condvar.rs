@@ -24,11 +24,11 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
+use lockword::contention::{Lock, Machine};
 use support::condvar::{CondvarFamily, Guard};
-use support::lock::Lock;
 use support::options::Options;
 use support::roster::{self, Cell, CondvarWorkload};
-use support::{system, timing};
+use support::timing;
 
 /// Rounds in full mode.
 const ROUNDS: usize = 30;
@@ -202,7 +202,7 @@ fn main() {
     timing::publish(&options, &measured, CondvarWorkload::name);
     if !options.list {
         println!("\nCondition variables, ns per turn, round or item");
-        println!("{}; {} rounds\n", system::machine(), options.rounds(ROUNDS));
+        println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
         timing::print("pattern", &measured, CondvarWorkload::name);
     }
 }

@@ -7,7 +7,8 @@
 //! LOCKWORD_BENCH_LOCKS=lockword,std cargo bench --bench contended
 //! ```
 //!
-//! The unit of work is a step of dependent arithmetic (`support/load.rs`); what it takes on the
+//! The load generator is `lockword::contention`. The unit of work is a step of dependent arithmetic
+//! (`lockword::contention::work`); what it takes on the
 //! machine is measured first and printed. Each slice starts its threads behind a barrier, runs
 //! them for a fixed time and counts acquisitions, a thread each. The slices are taken
 //! round-robin over the locks, and over all cells before the next round begins; the table and
@@ -31,15 +32,14 @@ mod support;
 
 use std::time::Duration;
 
-use support::load::{Load, Throughput, nanoseconds_a_unit};
+use lockword::contention::stats::{self, Median};
+use lockword::contention::{Family, Load, Machine, Sample, Work};
 use support::options::Options;
 use support::report::{self, Line};
 use support::roster::{self, Cell, LOCKWORD, PARKING_LOT, STD, Series, Workload};
-use support::stats::{self, Median};
-use support::system;
 use support::table::{self, Table};
 
-type Measured = Cell<Load, Throughput>;
+type Measured = Cell<Contended, Sample>;
 
 /// Rounds in full mode.
 const ROUNDS: usize = 10;
@@ -52,6 +52,22 @@ const MIXES: [(u32, u32); 6] = [(0, 0), (10, 10), (10, 100), (100, 100), (1000, 
 /// Below this share of the luckiest thread's acquisitions, the unluckiest one is starved.
 const STARVED: f64 = 0.1;
 
+/// A load of one lock.
+struct Contended(Load);
+
+impl Workload for Contended {
+    type Sample = Sample;
+
+    fn name(&self) -> String {
+        let Load { threads, inside, outside, .. } = self.0;
+        format!("{threads}x{}/{}", inside.units_of(), outside.units_of())
+    }
+
+    fn run<F: Family>(&self) -> Sample {
+        self.0.throughput::<F>().unwrap_or_else(|error| panic!("{}: {error}", self.name()))
+    }
+}
+
 fn main() {
     let options = Options::read("contended");
     let mut cells = Vec::new();
@@ -60,26 +76,30 @@ fn main() {
             // Some rounds of the scheduler's own turns (4 ms a thread) even with 64 threads on two
             // processors: with fewer, the fairness within a slice would be the scheduler's.
             let slice = options.slice(Duration::from_millis(80 + 10 * threads as u64));
-            cells.push(Load { threads, inside, outside, slice });
+            let load = Load::new(threads)
+                .inside(Work::units(inside))
+                .outside(Work::units(outside))
+                .slice_ms(slice.as_millis() as u64);
+            cells.push(Contended(load));
         }
     }
     let cells = options.choose(cells, Workload::name);
-    let contenders = options.enlist(roster::mutexes::<Load>());
-    let unit = nanoseconds_a_unit();
+    let contenders = options.enlist(roster::mutexes::<Contended>());
+    let machine = Machine::read();
     let measured = roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
 
     let mut lines = Vec::new();
     for cell in &measured {
         for series in &cell.series {
             let (cell, lock) = (cell.load.name(), series.lock.to_owned());
-            lines.push(Line { cell, lock, ns: series.map(Throughput::nanoseconds) });
+            lines.push(Line { cell, lock, ns: series.map(nanoseconds) });
         }
     }
     report::publish(&options, &lines);
     if !options.list {
         println!("\nThroughput of one lock under closed-loop load");
-        println!("{}; {} rounds;", system::machine(), options.rounds(ROUNDS));
-        println!("one unit of work takes {unit:.2} ns\n");
+        println!("{machine}; {} rounds;", options.rounds(ROUNDS));
+        println!("one unit of work takes {:.2} ns\n", machine.unit_ns);
         print(&measured);
         targets(&options, &measured);
     }
@@ -101,7 +121,7 @@ fn print(measured: &[Measured]) {
     for cell in measured {
         for series in &cell.series {
             let speed = stats::median(&speeds(series));
-            let cpu = stats::median(&series.map(Throughput::cpu_nanoseconds));
+            let cpu = stats::median(&series.map(cpu_nanoseconds));
             let peer = match series.lock {
                 LOCKWORD => best_parking_peer(cell),
                 _ => Some(series),
@@ -136,7 +156,7 @@ fn targets(options: &Options, measured: &[Measured]) {
     let (some, all) = (measured.len(), THREADS.len() * MIXES.len());
     println!("Targets, over {some} of {all} cells:");
     for peer in [STD, PARKING_LOT] {
-        let cells = measured.iter().filter(|cell| cell.load.outside > 0);
+        let cells = measured.iter().filter(|cell| cell.load.0.outside.units_of() > 0);
         let leads = cells.filter_map(|cell| lead(cell, peer)).map(|lead| lead.mid);
         let target = format!("throughput over {peer}, mean of cells with work outside, >= 1.15");
         judge(&target, stats::geometric_mean(leads), &|v| v >= 1.15);
@@ -183,14 +203,25 @@ fn targets(options: &Options, measured: &[Measured]) {
     println!("  {}", if monopolies.is_empty() { "none".to_owned() } else { monopolies.join(", ") });
 }
 
-fn speeds(series: &Series<Throughput>) -> Vec<f64> {
-    series.map(Throughput::millions_a_second)
+/// Millions of acquisitions a second.
+fn speeds(series: &Series<Sample>) -> Vec<f64> {
+    series.map(|sample| sample.per_second() / 1e6)
+}
+
+/// Wall-clock nanoseconds an acquisition.
+fn nanoseconds(sample: &Sample) -> f64 {
+    1e9 / sample.per_second()
+}
+
+/// CPU nanoseconds an acquisition; not a number where the system does not tell.
+fn cpu_nanoseconds(sample: &Sample) -> f64 {
+    sample.cpu_ns_each().unwrap_or(f64::NAN)
 }
 
 /// The lock other than lockword with the highest throughput whose waiters go to sleep.
-fn best_parking_peer(cell: &Measured) -> Option<&Series<Throughput>> {
+fn best_parking_peer(cell: &Measured) -> Option<&Series<Sample>> {
     let peers = cell.series.iter().filter(|s| s.parks && s.lock != LOCKWORD);
-    let middle = |series: &&Series<Throughput>| stats::median(&speeds(series)).mid;
+    let middle = |series: &&Series<Sample>| stats::median(&speeds(series)).mid;
     peers.max_by(|a, b| middle(a).total_cmp(&middle(b)))
 }
 
@@ -203,33 +234,28 @@ fn lead(cell: &Measured, peer: &str) -> Option<Median> {
 /// lockword's CPU time per acquisition over a peer's, where the system tells.
 fn cpu_ratio(cell: &Measured, peer: &str) -> Option<f64> {
     let (lockword, peer) = (cell.of(LOCKWORD)?, cell.of(peer)?);
-    let cpu = |series: &Series<Throughput>| series.map(Throughput::cpu_nanoseconds);
+    let cpu = |series: &Series<Sample>| series.map(cpu_nanoseconds);
     let ratio = stats::paired_ratio(&cpu(lockword), &cpu(peer)).mid;
     ratio.is_finite().then_some(ratio)
 }
 
 /// Unluckiest over luckiest thread within a slice: the median of the slices.
-fn slice_fairness(series: &Series<Throughput>) -> f64 {
-    stats::median(&series.map(|sample| unluckiest_over_luckiest(&sample.acquisitions))).mid
+fn slice_fairness(series: &Series<Sample>) -> f64 {
+    stats::median(&series.map(Sample::unluckiest_over_luckiest)).mid
 }
 
 /// The same with the rounds added up first, thread by thread.
-fn sum_fairness(series: &Series<Throughput>) -> f64 {
-    let mut sums = vec![0; series.samples[0].acquisitions.len()];
-    for sample in &series.samples {
-        for (sum, count) in sums.iter_mut().zip(&sample.acquisitions) {
+fn sum_fairness(series: &Series<Sample>) -> f64 {
+    let mut sum = series.samples[0].clone();
+    for sample in &series.samples[1..] {
+        for (sum, count) in sum.acquisitions.iter_mut().zip(&sample.acquisitions) {
             *sum += count;
         }
     }
-    unluckiest_over_luckiest(&sums)
-}
-
-fn unluckiest_over_luckiest(counts: &[u64]) -> f64 {
-    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
-    *least as f64 / (*most).max(1) as f64
+    sum.unluckiest_over_luckiest()
 }
 
 /// Whether a peer starves a thread even if the rounds are added up.
-fn starves(series: &Series<Throughput>) -> bool {
+fn starves(series: &Series<Sample>) -> bool {
     sum_fairness(series) < STARVED
 }

@@ -18,10 +18,10 @@ mod support;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use support::lock::{Family, Lock};
+use lockword::contention::{Family, Lock, Machine};
 use support::options::Options;
 use support::roster::{self, Cell, PARKING_LOT, STD, Workload};
-use support::{system, table, timing};
+use support::{table, timing};
 
 /// Rounds in full mode.
 const ROUNDS: usize = 40;
@@ -90,7 +90,7 @@ fn main() {
 
 fn print(options: &Options, measured: &[Cell<Many, f64>]) {
     println!("\nRandom access to N locks by one thread, ns per lock + unlock");
-    println!("{}; {} rounds\n", system::machine(), options.rounds(ROUNDS));
+    println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
     timing::print("locks", measured, Workload::name);
 
     println!("Targets (how many times faster than the peer):");

@@ -23,15 +23,16 @@ mod support;
 
 use std::time::Duration;
 
+use lockword::contention::stats::{self, Median};
+use lockword::contention::{Family, Load, Machine, Sample, WaitHistogram, Work};
 use support::options::Options;
 use support::report::{self, Line};
 use support::roster::{self, Cell, LOCKWORD, PARKING_LOT_FAIR, STD, Series, Workload};
-use support::stats::{self, Median};
-use support::system;
 use support::table::{self, Table};
-use support::wait::{Hogs, Waits};
 
-type Measured = Cell<Hogs, Waits>;
+type Measured = Cell<Hogs, Slice>;
+/// What a slice saw.
+type Slice = (Sample, WaitHistogram);
 
 /// Rounds in full mode.
 const ROUNDS: usize = 3;
@@ -39,11 +40,30 @@ const ROUNDS: usize = 3;
 /// (threads, microseconds each holds the lock).
 const LOADS: [(usize, u64); 3] = [(2, 200), (8, 200), (5, 50)];
 
+/// Some threads that all do nothing but hold the one lock.
+struct Hogs(Load);
+
+impl Workload for Hogs {
+    type Sample = Slice;
+
+    fn name(&self) -> String {
+        format!("{}x{}us", self.0.threads, self.0.inside.nominal_ns() / 1e3)
+    }
+
+    fn run<F: Family>(&self) -> Slice {
+        self.0.timed::<F>().unwrap_or_else(|error| panic!("{}: {error}", self.name()))
+    }
+}
+
 fn main() {
     let options = Options::read("starvation");
     let full = Duration::from_secs(2);
     let slice = if options.quick { Duration::from_millis(50) } else { full };
-    let cells = LOADS.map(|(threads, us)| Hogs { threads, hold: Duration::from_micros(us), slice });
+    let cells = LOADS.map(|(threads, us)| {
+        let hold = Work::clock(1_000 * us);
+        let load = Load::new(threads).inside(hold).outside(Work::NONE);
+        Hogs(load.slice_ms(slice.as_millis() as u64))
+    });
     let cells = options.choose(cells.into(), Workload::name);
     let contenders = options.enlist(roster::mutexes_and_fair::<Hogs>());
     let measured = roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
@@ -52,8 +72,9 @@ fn main() {
     for cell in &measured {
         for series in &cell.series {
             let waits = pool(series);
-            let quantile = |i: i32| stats::quantile(&waits, (f64::from(i) + 0.5) / 100.0);
-            let ns = if waits.is_empty() { vec![] } else { (0..100).map(quantile).collect() };
+            // No time is zero: criterion divides by it.
+            let quantile = |i: i32| waits.quantile_ns((f64::from(i) + 0.5) / 100.0).max(1) as f64;
+            let ns = if waits.count() == 0 { vec![] } else { (0..100).map(quantile).collect() };
             lines.push(Line { cell: cell.load.name(), lock: series.lock.to_owned(), ns });
         }
     }
@@ -63,7 +84,7 @@ fn main() {
     }
     println!("\nThreads that hold the lock for long and re-lock at once: their waits");
     let rounds = options.rounds(ROUNDS);
-    println!("{}; {rounds} rounds of {} s\n", system::machine(), slice.as_secs_f64());
+    println!("{}; {rounds} rounds of {} s\n", Machine::read(), slice.as_secs_f64());
     print(&measured);
     println!("Targets:");
     for cell in &measured {
@@ -92,10 +113,11 @@ fn print(measured: &[Measured]) {
     for cell in measured {
         for series in &cell.series {
             let waits = pool(series);
-            let at = |q| table::time(stats::quantile(&waits, q));
+            let at = |q| table::time(waits.quantile_ns(q) as f64);
             // The luckiest and the unluckiest of each round, not of a sum in which it evens out.
-            let middle = |figure: fn(&Waits) -> usize| {
-                let figures = series.map(|sample| figure(sample) as f64);
+            let middle = |figure: fn(&[u64]) -> Option<&u64>| {
+                let of = |(sample, _): &Slice| figure(&sample.acquisitions).copied();
+                let figures = series.map(|slice| of(slice).unwrap_or(0) as f64);
                 format!("{:.0}", stats::median(&figures).mid)
             };
             let speed = stats::median(&speeds(series));
@@ -116,8 +138,8 @@ fn print(measured: &[Measured]) {
                 at(0.999),
                 at(0.99),
                 at(0.5),
-                middle(Waits::most),
-                middle(Waits::fewest),
+                middle(|counts| counts.iter().max()),
+                middle(|counts| counts.iter().min()),
                 format!("{:.3}", stats::median(&fairness).mid),
                 stats::least(fairness).map_or_else(String::new, |worst| format!("{worst:.3}")),
                 format!("{:.0}", speed.mid),
@@ -134,7 +156,7 @@ fn print(measured: &[Measured]) {
     println!("lockword's waits relative to those of the parking peer that waits least:");
     for cell in measured {
         let beside = |q| {
-            let at = |series: &Series<Waits>| stats::quantile(&pool(series), q);
+            let at = |series: &Series<Slice>| pool(series).quantile_ns(q) as f64;
             let peer = best_parking_peer(cell, at)?;
             Some(format!("{:.2} of {}'s", at(cell.of(LOCKWORD)?) / at(peer), peer.lock))
         };
@@ -151,7 +173,7 @@ fn targets(options: &Options, cell: &Measured) {
     let judge = |target: &str, value: Option<f64>, met: &dyn Fn(f64) -> bool| {
         table::verdict(options.quick, &format!("{name}: {target}"), value, met);
     };
-    let wait = |lock: &str, q| Some(stats::quantile(&pool(cell.of(lock)?), q));
+    let wait = |lock: &str, q| Some(pool(cell.of(lock)?).quantile_ns(q) as f64);
     let ratio = |peer: &str, q| Some(wait(LOCKWORD, q)? / wait(peer, q)?);
     let lockword = cell.of(LOCKWORD);
 
@@ -163,31 +185,31 @@ fn targets(options: &Options, cell: &Measured) {
     judge("throughput relative to std's, >= 0.95", speed, &|v| v >= 0.95);
 }
 
-/// All the waits of all rounds, in ascending order.
-fn pool(series: &Series<Waits>) -> Vec<f64> {
-    let waits: Vec<f64> =
-        series.samples.iter().flat_map(|sample| sample.threads.iter().flatten()).copied().collect();
-    stats::sorted(&waits)
+/// All the waits of all rounds.
+fn pool(series: &Series<Slice>) -> WaitHistogram {
+    let mut pool = WaitHistogram::new();
+    series.samples.iter().for_each(|(_, waits)| pool.add(waits));
+    pool
 }
 
-fn speeds(series: &Series<Waits>) -> Vec<f64> {
-    series.map(Waits::acquisitions_a_second)
+fn speeds(series: &Series<Slice>) -> Vec<f64> {
+    series.map(|(sample, _)| sample.per_second())
 }
 
-fn fairness(series: &Series<Waits>) -> Vec<f64> {
-    series.map(|sample| sample.fewest() as f64 / sample.most().max(1) as f64)
+fn fairness(series: &Series<Slice>) -> Vec<f64> {
+    series.map(|(sample, _)| sample.unluckiest_over_luckiest())
 }
 
 /// Whether a lock starves a thread: less than a tenth of the luckiest's acquisitions.
-fn starves(series: &Series<Waits>) -> bool {
+fn starves(series: &Series<Slice>) -> bool {
     stats::median(&fairness(series)).mid < 0.1
 }
 
 /// The lock other than lockword whose waiters go to sleep and whose figure is least.
 fn best_parking_peer(
     cell: &Measured,
-    figure: impl Fn(&Series<Waits>) -> f64,
-) -> Option<&Series<Waits>> {
+    figure: impl Fn(&Series<Slice>) -> f64,
+) -> Option<&Series<Slice>> {
     let peers = cell.series.iter().filter(|s| s.parks && s.lock != LOCKWORD);
     peers.min_by(|a, b| figure(a).total_cmp(&figure(b)))
 }

@@ -38,11 +38,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::load::work;
-use support::lock::{Family, Lock, Lockword};
+use lockword::contention::{Family, Lock, Lockword, Machine, stats, system, work};
 use support::options::Options;
 use support::roster::{self, Cell, PARKING_LOT, SPIN, STD, Workload};
-use support::{stats, system, table, timing};
+use support::{table, timing};
 
 /// Rounds in full mode.
 const ROUNDS: usize = 40;
@@ -263,7 +262,7 @@ fn print(
     neighbours: &[(String, &'static str, f64)],
 ) {
     println!("\nOne thread, one lock, ns per lock + unlock");
-    println!("{}; {} rounds\n", system::machine(), options.rounds(ROUNDS));
+    println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
     timing::print("situation", measured, Workload::name);
 
     println!("How hot the neighbour was, thousands of acquisitions a second:");

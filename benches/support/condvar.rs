@@ -1,6 +1,7 @@
 //! Adapters over condition variables: a [`Family`] that has one of its own.
 
-use super::lock::{Family, Lock, LockApi, Std, Usync};
+use lockword::contention::peers::Usync;
+use lockword::contention::{Family, Lock, LockApi, Std};
 
 /// The guard of family `F`'s mutex around a `T`.
 pub type Guard<'a, F, T> = <<F as Family>::Mutex<T> as Lock<T>>::Guard<'a>;

@@ -1,7 +1,9 @@
 //! Who takes part, and the round-robin that measures them interleaved.
 
+use lockword::contention::peers::{ParkingLot, ParkingLotFair, Spin, Usync};
+use lockword::contention::{Family, Lockword, Std, rotation};
+
 use super::condvar::CondvarFamily;
-use super::lock::{Family, Lockword, ParkingLot, ParkingLotFair, Spin, Std, Usync};
 use super::options::Options;
 
 /// The crate under test, as the tables name it.
@@ -102,9 +104,8 @@ pub struct Cell<W, S> {
 /// Measures every lock in every cell, once a round, `rounds` times over.
 ///
 /// Rounds are the outermost loop and locks the innermost: a disturbance of some seconds hits
-/// all locks of a cell alike, and no cell in more than a few rounds. The order of the locks
-/// rotates from round to round, and turns around every other round, so that none always runs
-/// first or always after the same neighbour.
+/// all locks of a cell alike, and no cell in more than a few rounds. The order of the locks changes
+/// from round to round ([`rotation`]).
 pub fn interleave<W, S>(
     options: &Options,
     cells: Vec<W>,
@@ -122,13 +123,10 @@ pub fn interleave<W, S>(
         })
         .collect();
 
-    let count = contenders.len();
     for round in 0..rounds {
         options.progress(round, rounds);
         for cell in &mut measured {
-            for step in 0..count {
-                let step = if round % 2 == 0 { step } else { count - 1 - step };
-                let turn = (round + step) % count;
+            for turn in rotation(round, contenders.len()) {
                 let sample = (contenders[turn].run)(&cell.load);
                 cell.series[turn].samples.push(sample);
             }

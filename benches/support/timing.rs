@@ -1,9 +1,10 @@
 //! Benches whose samples are one time each: nanoseconds per operation, less is better.
 
+use lockword::contention::stats::{self, Median};
+
 use super::options::Options;
 use super::report::{self, Line};
 use super::roster::{Cell, LOCKWORD, Series};
-use super::stats::{self, Median};
 use super::table::{self, Table};
 
 /// Hands the samples to criterion.

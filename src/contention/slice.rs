@@ -19,10 +19,13 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+#[cfg(test)]
+mod tests;
+
 /// How often the cancellation is looked at.
 const GLANCE: Duration = Duration::from_millis(25);
 /// After the end, when no thread has come back for so long, the others never will.
-const STUCK: Duration = Duration::from_secs(10);
+const STUCK: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
 /// The same after a panic or a cancellation, which may well leave a lock locked.
 const STUCK_AFTER_FAILURE: Duration = Duration::from_millis(50);
 

@@ -1,0 +1,180 @@
+//! What can be seen of a slice only from inside: single locks, and locks that do not come back.
+
+use super::*;
+use crate::contention::{Arrivals, Burst, Lockword, Skew, Std, Work};
+use std::ops::{Deref, DerefMut};
+
+fn slice<F: Family>(load: &Load, timed: bool) -> Slice {
+    let slice = measure::<F>(load, timed, &AtomicBool::new(false));
+    slice.expect("it runs").expect("nobody cancels it")
+}
+
+fn load(threads: usize) -> Load {
+    Load::new(threads).inside(Work::units(10)).outside(Work::units(10)).slice_ms(20)
+}
+
+/// Each lock's share of all acquisitions, in percent.
+fn shares(load: &Load) -> Vec<f64> {
+    let counts = slice::<Lockword>(load, false).each_lock;
+    let sum: u64 = counts.iter().sum();
+    counts.iter().map(|count| 100.0 * *count as f64 / sum as f64).collect()
+}
+
+#[test]
+fn the_skew_of_the_choice_is_that_of_the_locks() {
+    // A whole number of rounds through the tables, but for their last.
+    let load = load(2).locks(4).slice_ms(100);
+    let even = shares(&load);
+    assert!(even.iter().all(|share| (20.0..30.0).contains(share)), "{even:?}");
+    // 1, 1/4, 1/9, 1/16: 70, 18, 8, 4 of a hundred.
+    let skewed = shares(&load.skew(Skew::Zipf(2.0)));
+    for (share, expected) in skewed.iter().zip([70.2, 17.6, 7.8, 4.4]) {
+        assert!((share - expected).abs() < 3.0, "{skewed:?}");
+    }
+}
+
+#[test]
+fn the_hog_holds_the_first_lock_and_is_counted_apart() {
+    let load = load(1).locks(3).hog(Work::clock(1_000_000)).slice_ms(50);
+    let slice = slice::<Lockword>(&load, false);
+    let hog = slice.sample.hog_acquisitions.expect("there is one");
+    assert!(hog > 0 && hog as f64 <= slice.sample.elapsed_ns / 1e6 + 2.0, "{hog}");
+    assert!(slice.each_lock[0] >= hog);
+    assert_eq!(slice.each_lock.iter().sum::<u64>(), slice.sample.total() + hog);
+}
+
+#[test]
+fn every_kind_of_loop_counts_under_the_lock_what_it_counts_outside() {
+    let burst = Burst { acquisitions: 3, pause_ns: 1_000 };
+    let open = Arrivals::Open { per_second: 50_000.0 };
+    for timed in [false, true] {
+        for locks in [1, 5] {
+            for work in [Work::units(5), Work::nanos(200_000), Work::clock(1_000)] {
+                let closed = load(3).locks(locks).inside(work).slice_ms(5);
+                let (bursts, open) = (closed.clone().burst(burst), closed.clone().arrivals(open));
+                for load in [closed, bursts, open] {
+                    let slice = slice::<Std>(&load, timed);
+                    assert_eq!(slice.sample.acquisitions.len(), 3, "{}", load.name());
+                    assert_eq!(slice.each_lock.len(), locks);
+                    assert_eq!(slice.each_lock.iter().sum::<u64>(), slice.sample.total());
+                    assert_eq!(slice.waits.is_some(), timed);
+                    let waits = slice.waits.map_or(0, |waits| waits.count());
+                    assert!(!timed || waits >= slice.sample.total(), "{waits} waits");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_count_that_is_short_is_no_mutual_exclusion() {
+    let now = Instant::now();
+    let tally = || Tally { started: now, acquisitions: 5, cpu: None, waits: None };
+    let judge = |counted| evaluate(vec![tally(), tally()], Some(tally()), counted, now).err();
+    assert_eq!(judge(vec![10, 5]), None);
+    let error = SliceError::NoMutualExclusion { counted: 14, acquisitions: 15 };
+    assert_eq!(judge(vec![10, 4]), Some(error));
+}
+
+/// A lock that is never released, whatever its guard does.
+struct Kept<T>(Mutex<T>, Mutex<bool>, Condvar);
+
+impl<T: Send> Lock<T> for Kept<T> {
+    type Guard<'a>
+        = std::sync::MutexGuard<'a, T>
+    where
+        T: 'a;
+
+    fn new(value: T) -> Self {
+        Kept(Mutex::new(value), Mutex::new(false), Condvar::new())
+    }
+
+    fn lock(&self) -> Self::Guard<'_> {
+        let taken = self.1.lock().expect("no panic");
+        *self.2.wait_while(taken, |taken| *taken).expect("no panic") = true;
+        self.0.lock().expect("no panic")
+    }
+}
+
+struct KeptFamily;
+
+impl Family for KeptFamily {
+    type Mutex<T: Send> = Kept<T>;
+}
+
+#[test]
+fn a_lock_that_is_never_released_is_an_error() {
+    let error = measure::<KeptFamily>(&load(3), false, &AtomicBool::new(false)).err();
+    assert_eq!(error, Some(SliceError::Stuck { threads: 3 }));
+}
+
+#[test]
+fn a_lock_that_is_never_released_holds_up_no_cancellation() {
+    let cancelled = AtomicBool::new(true);
+    let slice = measure::<KeptFamily>(&load(3).slice_ms(3_600_000), true, &cancelled);
+    assert!(slice.expect("no error").is_none());
+}
+
+/// A lock that panics for whoever comes after the first hundred, and stays locked.
+struct Panicking<T>(Kept<T>, Mutex<u32>);
+
+struct Opened<'a, T>(std::sync::MutexGuard<'a, T>, &'a Kept<T>);
+
+impl<T> Deref for Opened<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Opened<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T> Drop for Opened<'_, T> {
+    fn drop(&mut self) {
+        *self.1.1.lock().expect("no panic") = false;
+        self.1.2.notify_one();
+    }
+}
+
+impl<T: Send> Lock<T> for Panicking<T> {
+    type Guard<'a>
+        = Opened<'a, T>
+    where
+        T: 'a;
+
+    fn new(value: T) -> Self {
+        Panicking(Kept::new(value), Mutex::new(0))
+    }
+
+    fn lock(&self) -> Self::Guard<'_> {
+        let guard = self.0.lock();
+        let count = {
+            let mut count = self.1.lock().expect("no panic");
+            *count += 1;
+            *count
+        };
+        if count > 100 {
+            drop(guard);
+            panic!("this lock is worn out");
+        }
+        Opened(guard, &self.0)
+    }
+}
+
+struct PanickingFamily;
+
+impl Family for PanickingFamily {
+    type Mutex<T: Send> = Panicking<T>;
+}
+
+#[test]
+fn a_panic_of_the_lock_is_an_error_though_the_others_never_come_back() {
+    let load = load(4).slice_ms(3_600_000);
+    let error = measure::<PanickingFamily>(&load, false, &AtomicBool::new(false)).err();
+    assert_eq!(error, Some(SliceError::Panicked("this lock is worn out".to_owned())));
+}

@@ -1,0 +1,143 @@
+//! What cannot be run is refused, with a word on what to do.
+
+use lockword::contention::{
+    Arrivals, Burst, Comparison, ComparisonError, Family, Load, LoadError, Lock, Skew, SliceError,
+    Std, Work,
+};
+use std::error::Error;
+use std::sync::Mutex;
+
+/// The error of a load, which is the same from wherever it is asked for.
+fn refused(load: Load) -> LoadError {
+    let error = load.validate().expect_err("it cannot be run");
+    assert_eq!(load.throughput::<Std>(), Err(SliceError::Load(error.clone())));
+    assert_eq!(load.timed::<Std>().map(|_| ()), Err(SliceError::Load(error.clone())));
+    let all = Comparison::new().lock::<Std>("std").load(load.clone()).run_quietly();
+    let named = ComparisonError::Load { load: load.name(), error: error.clone() };
+    assert_eq!(all, Err(named));
+    error
+}
+
+#[test]
+fn loads_that_cannot_be_run() {
+    let load = || Load::new(2);
+    let rate = |per_second| load().arrivals(Arrivals::Open { per_second });
+    let burst = |acquisitions| Burst { acquisitions, pause_ns: 10 };
+    let cases = [
+        (Load::new(0), LoadError::NoThreads, "zero threads"),
+        (Load::new(5_000), LoadError::TooManyThreads(5_000), "at most 4096"),
+        (load().locks(0), LoadError::NoLocks, "zero locks"),
+        (load().locks(100_000), LoadError::TooManyLocks(100_000), "at most 65536"),
+        (load().slice_ms(0), LoadError::Slice(0), "1 ms at least"),
+        (load().slice_ms(u64::MAX), LoadError::Slice(u64::MAX), "at most"),
+        (load().skew(Skew::Zipf(-0.5)), LoadError::Zipf(-0.5), "0 or more"),
+        (load().skew(Skew::Zipf(f64::INFINITY)), LoadError::Zipf(f64::INFINITY), "finite"),
+        (
+            load().inside(Work::nanos(2_000_000_000)),
+            LoadError::TooMuchWork(Work::nanos(2_000_000_000)),
+            "at most 1000 ms",
+        ),
+        (
+            load().hog(Work::clock(u64::MAX)),
+            LoadError::TooMuchWork(Work::clock(u64::MAX)),
+            "at most 1000 ms",
+        ),
+        (load().burst(burst(0)), LoadError::EmptyBurst, "at least one"),
+        (rate(0.0), LoadError::Rate(0.0), "above 0"),
+        (rate(-1.0), LoadError::Rate(-1.0), "above 0"),
+        (rate(1e10), LoadError::Rate(1e10), "at most"),
+        (rate(10.0).burst(burst(1)), LoadError::BurstInOpenLoop, "give one of them"),
+    ];
+    for (load, expected, says) in cases {
+        let error = refused(load);
+        assert_eq!(error, expected);
+        let text = error.to_string();
+        assert!(text.contains(says) && !text.contains('\n'), "{text}");
+    }
+    // Not a number is equal to nothing.
+    for load in [load().skew(Skew::Zipf(f64::NAN)), rate(f64::NAN)] {
+        let error = load.validate().expect_err("it cannot be run");
+        assert!(error.to_string().contains("NaN"), "{error}");
+    }
+}
+
+#[test]
+fn the_least_and_the_most_are_accepted() {
+    let most = Work::nanos(Work::MAX_NS);
+    let least = Load::new(1).inside(Work::NONE).outside(Work::NONE).slice_ms(1);
+    let most = Load::new(Load::MAX_THREADS)
+        .inside(most)
+        .outside(most)
+        .hog(most)
+        .locks(Load::MAX_LOCKS)
+        .skew(Skew::Zipf(0.0))
+        .arrivals(Arrivals::Open { per_second: 1e9 })
+        .slice_ms(Load::MAX_SLICE_MS);
+    assert_eq!((least.validate(), most.validate()), (Ok(()), Ok(())));
+    least.throughput::<Std>().expect("it runs");
+}
+
+#[test]
+fn comparisons_that_cannot_be_run() {
+    let load = || Load::new(1).slice_ms(1);
+    let cases = [
+        (Comparison::new().load(load()), ComparisonError::NoLock),
+        (Comparison::new().lock::<Std>("a"), ComparisonError::NoLoad),
+        (Comparison::new().lock::<Std>("a").load(load()).rounds(0), ComparisonError::NoRounds),
+        (
+            Comparison::new().lock::<Std>("a").lock::<Std>("b").lock::<Std>("a").load(load()),
+            ComparisonError::SameLock("a".to_owned()),
+        ),
+        (
+            Comparison::new().lock::<Std>("a").load(load()).load(load()),
+            ComparisonError::SameLoad(load().name()),
+        ),
+    ];
+    for (comparison, expected) in cases {
+        assert_eq!(comparison.validate(), Err(expected.clone()));
+        assert_eq!(comparison.run_quietly(), Err(expected.clone()));
+        assert!(!expected.to_string().contains('\n'));
+    }
+}
+
+/// It panics when it is locked for the thousandth time, while nobody holds it.
+struct Panicking<T>(Mutex<T>, Mutex<u32>);
+
+impl<T: Send> Lock<T> for Panicking<T> {
+    type Guard<'a>
+        = std::sync::MutexGuard<'a, T>
+    where
+        T: 'a;
+
+    fn new(value: T) -> Self {
+        Panicking(Mutex::new(value), Mutex::new(0))
+    }
+
+    fn lock(&self) -> Self::Guard<'_> {
+        {
+            let mut count = self.1.lock().unwrap_or_else(|error| error.into_inner());
+            *count += 1;
+            assert!(*count != 1_000, "this lock is worn out");
+        }
+        self.0.lock().expect("no panic")
+    }
+}
+
+struct PanickingFamily;
+
+impl Family for PanickingFamily {
+    type Mutex<T: Send> = Panicking<T>;
+}
+
+#[test]
+fn a_panic_of_the_lock_names_it() {
+    let load = Load::new(3).slice_ms(3_600_000);
+    let comparison = Comparison::new().lock::<PanickingFamily>("mine").load(load.clone());
+    let error = comparison.run_quietly().expect_err("it panics");
+    let reason = SliceError::Panicked("this lock is worn out".to_owned());
+    let named =
+        ComparisonError::Slice { lock: "mine".to_owned(), load: load.name(), error: reason };
+    assert_eq!(error, named);
+    assert!(error.to_string().contains("`mine`"), "{error}");
+    assert!(error.source().is_some_and(|source| source.to_string().contains("worn out")));
+}

@@ -1,0 +1,155 @@
+//! Threads, work, bursts, the number of locks, pinning.
+//!
+//! What takes its time by a clock or asleep takes at least that long on any machine: so there is an
+//! upper bound on what a slice can have counted.
+
+use lockword::contention::{Burst, Family, Load, Lock, Sample, Std, Work, system};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+const MS: u64 = 1_000_000;
+
+fn idle(threads: usize) -> Load {
+    Load::new(threads).inside(Work::NONE).outside(Work::NONE).slice_ms(40)
+}
+
+fn run(load: &Load) -> Sample {
+    load.throughput::<Std>().expect("it runs")
+}
+
+/// How many milliseconds a slice has had.
+fn ms(sample: &Sample) -> f64 {
+    sample.elapsed_ns / 1e6
+}
+
+#[test]
+fn each_thread_counts_for_itself() {
+    for threads in [1, 2, 5] {
+        let sample = run(&idle(threads));
+        assert_eq!(sample.acquisitions.len(), threads);
+        assert!(sample.total() > 0);
+        assert!(ms(&sample) >= 1.0);
+        assert_eq!(sample.hog_acquisitions, None);
+    }
+}
+
+#[test]
+fn work_inside_excludes_the_others_and_work_outside_does_not() {
+    // 1 ms inside: one at a time, whatever the threads. Each may begin one more at the end.
+    let inside = run(&idle(4).inside(Work::clock(MS)));
+    assert!(inside.total() as f64 <= ms(&inside) + 4.0, "{inside:?}");
+    // 1 ms outside: each thread so often.
+    let outside = run(&idle(4).outside(Work::clock(MS)));
+    for count in &outside.acquisitions {
+        assert!(*count as f64 <= ms(&outside) + 2.0, "{outside:?}");
+    }
+}
+
+#[test]
+fn nanoseconds_of_work_take_as_long_on_this_machine() {
+    // Calibrated by the fastest of some tries: it cannot go much faster.
+    let sample = run(&idle(1).inside(Work::nanos(2_000)).outside(Work::nanos(3_000)));
+    let spent = sample.total() as f64 * 5_000.0;
+    assert!(spent <= 1.3 * sample.elapsed_ns + 10_000.0, "{spent} ns in {sample:?}");
+    assert!(Work::nanos(5_000).units_of() > 100);
+    let units = Work::units(1_000);
+    assert_eq!((units.units_of(), Work::NONE.units_of()), (1_000, 0));
+    assert!((units.nominal_ns() - 1_000.0 * lockword::contention::unit_ns()).abs() < 1e-6);
+}
+
+#[test]
+fn a_burst_ends_with_a_pause() {
+    // Four at once, then 5 ms asleep. The last burst may have begun at the end.
+    let sample = run(&idle(1).burst(Burst { acquisitions: 4, pause_ns: 5 * MS }));
+    assert!(sample.total() as f64 <= 4.0 * (ms(&sample) / 5.0 + 2.0), "{sample:?}");
+    assert!(sample.total() > 4);
+}
+
+#[test]
+fn a_hog_holds_for_long() {
+    let sample = run(&idle(2).hog(Work::clock(2 * MS)));
+    let hog = sample.hog_acquisitions.expect("there is one");
+    assert!(hog > 0 && hog as f64 <= ms(&sample) / 2.0 + 2.0, "{sample:?}");
+    assert_eq!(sample.acquisitions.len(), 2, "it is not one of the threads");
+}
+
+/// Counts how many there are.
+struct Counted<T>(Mutex<T>);
+static MADE: AtomicUsize = AtomicUsize::new(0);
+
+impl<T: Send> Lock<T> for Counted<T> {
+    type Guard<'a>
+        = std::sync::MutexGuard<'a, T>
+    where
+        T: 'a;
+
+    fn new(value: T) -> Self {
+        MADE.fetch_add(1, Ordering::Relaxed);
+        Counted(Mutex::new(value))
+    }
+
+    fn lock(&self) -> Self::Guard<'_> {
+        self.0.lock().expect("no panic")
+    }
+}
+
+struct CountedFamily;
+
+impl Family for CountedFamily {
+    type Mutex<T: Send> = Counted<T>;
+}
+
+#[test]
+fn there_are_as_many_locks_as_asked_for() {
+    idle(2).locks(7).slice_ms(1).throughput::<CountedFamily>().expect("it runs");
+    assert_eq!(MADE.load(Ordering::Relaxed), 7);
+}
+
+/// Remembers on which processors its users may run.
+struct Watchful<T>(Mutex<T>);
+static SEEN: Mutex<BTreeSet<(String, Vec<usize>)>> = Mutex::new(BTreeSet::new());
+
+impl<T: Send> Lock<T> for Watchful<T> {
+    type Guard<'a>
+        = std::sync::MutexGuard<'a, T>
+    where
+        T: 'a;
+
+    fn new(value: T) -> Self {
+        Watchful(Mutex::new(value))
+    }
+
+    fn lock(&self) -> Self::Guard<'_> {
+        let thread = thread::current().name().unwrap_or_default().to_owned();
+        SEEN.lock().expect("no panic").insert((thread, system::processors()));
+        self.0.lock().expect("no panic")
+    }
+}
+
+struct WatchfulFamily;
+
+impl Family for WatchfulFamily {
+    type Mutex<T: Send> = Watchful<T>;
+}
+
+#[test]
+fn pinned_threads_have_one_processor_each() {
+    let processors = system::processors();
+    if processors.is_empty() {
+        return;
+    }
+    idle(3).pin(true).throughput::<WatchfulFamily>().expect("it runs");
+    let seen = std::mem::take(&mut *SEEN.lock().expect("no panic"));
+    for (thread, allowed) in seen {
+        // What counts the acquisitions at the end is no thread of the load.
+        let Some(number) = thread.strip_prefix("lockword-load-").and_then(|n| n.parse().ok())
+        else {
+            continue;
+        };
+        let number: usize = number;
+        assert_eq!(allowed, [processors[number % processors.len()]], "{thread}");
+    }
+    assert_eq!(system::processors(), processors, "this thread may run where it could");
+}

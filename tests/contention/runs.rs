@@ -1,0 +1,138 @@
+//! Comparisons: order, progress, cancellation.
+
+use lockword::contention::{Comparison, Load, Lockword, Report, Std, Work};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn load(threads: usize) -> Load {
+    Load::new(threads).inside(Work::units(5)).outside(Work::units(5)).slice_ms(2)
+}
+
+fn samples(report: &Report) -> Vec<Vec<usize>> {
+    let of = |cell: &lockword::contention::CellReport| {
+        cell.locks.iter().map(|lock| lock.samples.len()).collect()
+    };
+    report.cells.iter().map(of).collect()
+}
+
+#[test]
+fn locks_take_turns_and_each_has_a_sample_a_round() {
+    let comparison = Comparison::new()
+        .lock::<Lockword>("lockword")
+        .lock::<Std>("std")
+        .load(load(1))
+        .load(load(2))
+        .rounds(3)
+        .waits(true)
+        .command(vec!["a".to_owned(), "b c".to_owned()]);
+    let mut seen = vec![];
+    let report = comparison
+        .run(
+            &mut |progress| {
+                assert_eq!((progress.total, progress.rounds), (24, 3));
+                assert_eq!(progress.done, seen.len());
+                seen.push((
+                    progress.round,
+                    progress.cell.to_owned(),
+                    progress.timed,
+                    progress.lock.to_owned(),
+                ));
+            },
+            &AtomicBool::new(false),
+        )
+        .expect("it runs");
+    assert_eq!(comparison.total_slices(), 24);
+    assert_eq!(seen.len(), 25, "one before each slice, and one at the end");
+    seen.pop();
+    // Rounds outermost, then loads, then passes.
+    assert!(seen.is_sorted_by_key(|(round, cell, timed, _)| (*round, cell.clone(), *timed)));
+    let firsts: Vec<&str> = seen.chunks(2).map(|pair| pair[0].3.as_str()).collect();
+    assert_eq!(firsts[..4], ["lockword"; 4], "in the first round");
+    assert_eq!(firsts[4..8], ["std"; 4], "the other way round in the second");
+
+    assert_eq!(samples(&report), [[3, 3], [3, 3]]);
+    assert!(!report.cut_short && report.rounds == 3);
+    assert_eq!(report.command, ["a", "b c"]);
+    for cell in &report.cells {
+        assert_eq!(cell.name, cell.load.name());
+        for lock in &cell.locks {
+            let waits = lock.waits.as_ref().expect("they were asked for");
+            assert!(waits.count > 0 && waits.p50 <= waits.p99 && waits.p999 <= waits.max);
+            assert!(lock.samples.iter().all(|sample| sample.total() > 0));
+        }
+    }
+}
+
+#[test]
+fn waits_are_timed_only_if_asked_for() {
+    let report = Comparison::new().lock::<Std>("std").load(load(1)).run_quietly();
+    let report = report.expect("it runs");
+    assert_eq!(samples(&report), [[5]], "five rounds, if nothing else is said");
+    assert!(report.cells[0].locks[0].waits.is_none());
+}
+
+#[test]
+fn the_expected_time_is_about_that_of_the_slices() {
+    let load = load(2).slice_ms(1_000);
+    let comparison = Comparison::new().lock::<Std>("std").lock::<Lockword>("lockword");
+    let comparison = comparison.load(load).rounds(4);
+    let seconds = comparison.expected().as_secs_f64();
+    assert!((8.0..9.0).contains(&seconds), "{seconds}");
+    let seconds = comparison.waits(true).expected().as_secs_f64();
+    assert!((16.0..17.0).contains(&seconds), "{seconds}");
+}
+
+#[test]
+fn a_cancellation_keeps_what_was_measured() {
+    let hour = load(2).slice_ms(Load::MAX_SLICE_MS);
+    let comparison = Comparison::new().lock::<Std>("std").load(load(1)).load(hour).rounds(2);
+    let cancel = AtomicBool::new(false);
+    let mut last = String::new();
+    let report = thread::scope(|scope| {
+        let mut progress = |progress: &lockword::contention::Progress<'_>| {
+            last = progress.cell.to_owned();
+            if progress.done == 1 {
+                // In the middle of the hour.
+                scope.spawn(|| {
+                    thread::sleep(Duration::from_millis(200));
+                    cancel.store(true, Ordering::Relaxed);
+                });
+            }
+        };
+        comparison.run(&mut progress, &cancel).expect("it runs")
+    });
+    assert_eq!(samples(&report), [[1], [0]], "the slice that was cut is dropped");
+    assert!(report.cut_short && report.rounds == 2);
+    assert_eq!(report.cells[1].name, last);
+}
+
+#[test]
+fn a_cancellation_takes_effect_at_once() {
+    // Work of a second inside, 16 threads in a queue for it.
+    let load = Load::new(16).inside(Work::nanos(Work::MAX_NS)).slice_ms(Load::MAX_SLICE_MS);
+    let comparison = Comparison::new().lock::<Std>("std").load(load);
+    let cancel = AtomicBool::new(false);
+    let took = thread::scope(|scope| {
+        let canceller = scope.spawn(|| {
+            thread::sleep(Duration::from_millis(300));
+            cancel.store(true, Ordering::Relaxed);
+            Instant::now()
+        });
+        let report = comparison.run(&mut |_| {}, &cancel).expect("it runs");
+        assert!(report.cut_short);
+        let at = canceller.join().expect("no panic");
+        at.elapsed()
+    });
+    // Some 100 ms on an idle machine; 16 s if the queue had to be worked off.
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn nothing_is_measured_if_it_is_cancelled_from_the_start() {
+    let comparison = Comparison::new().lock::<Std>("std").load(load(1));
+    let mut calls = 0;
+    let report = comparison.run(&mut |_| calls += 1, &AtomicBool::new(true)).expect("it runs");
+    assert!(report.cut_short && calls == 0);
+    assert_eq!(samples(&report), [[0]]);
+}

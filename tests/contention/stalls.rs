@@ -1,0 +1,88 @@
+//! A lock that stalls once, for long: a closed loop hides it, an open one does not.
+
+use lockword::contention::{Arrivals, Family, Load, Lock, Work};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+/// How long it stalls. The slice is only a little longer.
+const STALL: Duration = Duration::from_millis(400);
+const SLICE_MS: u64 = 500;
+const LONG_NS: u64 = 50_000_000;
+
+/// The tenth acquisition of it takes [`STALL`].
+struct Stalling<T>(Mutex<T>, Mutex<u32>);
+
+impl<T: Send> Lock<T> for Stalling<T> {
+    type Guard<'a>
+        = std::sync::MutexGuard<'a, T>
+    where
+        T: 'a;
+
+    fn new(value: T) -> Self {
+        Stalling(Mutex::new(value), Mutex::new(0))
+    }
+
+    fn lock(&self) -> Self::Guard<'_> {
+        let guard = self.0.lock().expect("no panic");
+        let mut count = self.1.lock().expect("no panic");
+        *count += 1;
+        if *count == 10 {
+            thread::sleep(STALL);
+        }
+        drop(count);
+        guard
+    }
+}
+
+struct StallingFamily;
+
+impl Family for StallingFamily {
+    type Mutex<T: Send> = Stalling<T>;
+}
+
+fn load() -> Load {
+    Load::new(1).inside(Work::NONE).outside(Work::NONE).slice_ms(SLICE_MS)
+}
+
+#[test]
+fn a_closed_loop_hides_a_stall() {
+    let (_, waits) = load().timed::<StallingFamily>().expect("it runs");
+    assert!(u128::from(waits.max_ns()) >= STALL.as_nanos(), "it is one long wait");
+    // One thread cannot wait for 50 ms more often than ten times in half a second.
+    assert!(waits.quantile_ns(0.5) < LONG_NS, "among many short ones");
+}
+
+#[test]
+fn an_open_loop_shows_it() {
+    let arrivals = Arrivals::Open { per_second: 1_000.0 };
+    let (_, waits) = load().arrivals(arrivals).timed::<StallingFamily>().expect("it runs");
+    // Of the 500 that are due, 350 wait for 50 ms and longer while the lock stalls.
+    assert!(u128::from(waits.max_ns()) >= STALL.as_nanos());
+    assert!(waits.quantile_ns(0.6) >= LONG_NS, "{:?}", waits.summary());
+}
+
+#[test]
+fn what_an_open_loop_could_not_serve_counts_too() {
+    // Each takes a hundred times as long as the rate allows: nearly all are still due at the end.
+    let arrivals = Arrivals::Open { per_second: 10_000.0 };
+    let load = load().slice_ms(200).inside(Work::clock(10_000_000)).arrivals(arrivals);
+    let (sample, waits) = load.timed::<lockword::contention::Std>().expect("it runs");
+    assert!(sample.total() <= 30 && waits.count() >= 200, "{sample:?}, {}", waits.count());
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate_and_no_more() {
+    let rate = 2_000.0;
+    let load = load().arrivals(Arrivals::Open { per_second: rate });
+    for threads in [1, 3] {
+        let load = Load { threads, ..load.clone() };
+        let sample = load.throughput::<lockword::contention::Std>().expect("it runs");
+        let due = rate * sample.elapsed_ns / 1e9;
+        let served = sample.total() as f64;
+        assert!(served <= due + threads as f64 + 1.0, "{served} of {due}");
+        // Late ones are served back to back: only what is due at the very end may be missing, or a
+        // thread that the system let start late.
+        assert!(served >= 0.5 * due, "{served} of {due}");
+    }
+}
