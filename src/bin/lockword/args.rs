@@ -21,6 +21,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Measure locks under loads, and print a table
+    ///
+    /// Under a load some threads take a lock, work inside, release it and work outside, over and
+    /// over. The locks take turns in short slices, round after round, so that what disturbs the
+    /// machine disturbs them all alike. Threads, work inside and work outside are lists: all of
+    /// their combinations are measured. What is not given comes from the preset.
     Bench(Box<BenchArgs>),
     /// Compare two files that `bench --json` wrote; exit status 1 if a lock has become slower
     Compare(CompareArgs),
@@ -28,14 +33,9 @@ pub enum Command {
     Show(ShowArgs),
 }
 
-/// Measure locks under loads, and print a table
-///
-/// Each load is some threads that take a lock, work inside, release it and work outside, over and
-/// over. The locks take turns in short slices, round after round, so that what disturbs the
-/// machine disturbs them all alike. Threads, times inside and times outside are lists, and all of
-/// their combinations are measured. What is not given comes from the preset.
+/// What to measure, and what to do with it.
 #[derive(Args, Debug)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES, allow_negative_numbers = true)]
 pub struct BenchArgs {
     /// Loads, locks and times to begin with
     #[arg(long, value_enum, default_value_t = Preset::Quick)]
@@ -61,7 +61,7 @@ pub struct BenchArgs {
     /// Pause for PAUSE nanoseconds after every N acquisitions of a thread
     #[arg(long, value_name = "N:PAUSE")]
     pub burst: Option<BurstArg>,
-    /// Let one of the threads hold the lock for so many nanoseconds each time
+    /// Add a thread that does nothing but hold the first lock, for so many nanoseconds each time
     #[arg(long, value_name = "NS", value_parser = whole::<0, SECOND>)]
     pub hog: Option<u64>,
     /// Open loop: so many acquisitions a second arrive on a fixed schedule, and a wait counts
