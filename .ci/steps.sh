@@ -90,7 +90,8 @@ step_test() {
 
 # Only what the features change.
 step_test_all_features() {
-    cargo test --all-features --test core
+    cargo test --all-features --test core --test contention
+    cargo test --all-features --lib contention
     cargo test --all-features --doc
 }
 
@@ -135,9 +136,9 @@ step_destroy() {
 # Every bench once, without measuring; the first is the command of the README.
 step_benches() {
     local bench
-    $(readme_command "cargo bench --bench uncontended") -- --test
+    $(readme_command "cargo bench --features peers --bench uncontended") -- --test
     for bench in contended starvation condvar many_locks; do
-        cargo bench --bench "$bench" -- --test
+        cargo bench --features peers --bench "$bench" -- --test
     done
 }
 
@@ -173,7 +174,7 @@ step_fuzz() {
         -max_total_time=30 -len_control=0 -max_len=600 -timeout=60 -print_final_stats=1
 }
 
-# The rows of the README's table of platforms.
+# The rows of the README's table of platforms; the library, with all that is not for the program.
 step_targets() {
     local target targets=()
     for target in wasm32-unknown-unknown x86_64-unknown-freebsd aarch64-apple-darwin \
@@ -182,5 +183,5 @@ step_targets() {
         targets+=(--target "$target")
     done
     with_flags targets "-D warnings" \
-        debian_cargo check -Zbuild-std=std --all-features "${targets[@]}"
+        debian_cargo check --lib -Zbuild-std=std --features arc_lock,serde,peers "${targets[@]}"
 }

@@ -1,8 +1,8 @@
 //! Condition variables: what a hand-shake between threads costs.
 //!
 //! ```text
-//! cargo bench --bench condvar                # all five cells, under a minute
-//! cargo bench --bench condvar -- ping-pong   # one of them
+//! cargo bench --features peers --bench condvar               # all five cells, under a minute
+//! cargo bench --features peers --bench condvar -- ping-pong  # one of them
 //! ```
 //!
 //! - `ping-pong`: two threads take turns, each waking the other; time of a turn

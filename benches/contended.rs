@@ -1,10 +1,10 @@
 //! Some threads, one lock: throughput, fairness and CPU time under closed-loop load.
 //!
 //! ```text
-//! cargo bench --bench contended                  # all 30 cells, about seven minutes
-//! cargo bench --bench contended -- 8x100/100     # one cell: threads x inside/outside
-//! cargo bench --bench contended -- 64x           # all cells with that in their name
-//! LOCKWORD_BENCH_LOCKS=lockword,std cargo bench --bench contended
+//! cargo bench --features peers --bench contended               # all 30 cells, about seven minutes
+//! cargo bench --features peers --bench contended -- 8x100/100  # threads x inside/outside
+//! cargo bench --features peers --bench contended -- 64x        # all with that in their name
+//! LOCKWORD_BENCH_LOCKS=lockword,std cargo bench --features peers --bench contended
 //! ```
 //!
 //! The load generator is `lockword::contention`. The unit of work is a step of dependent arithmetic

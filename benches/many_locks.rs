@@ -2,8 +2,8 @@
 //! random one of 1, 64, 4096 or a million.
 //!
 //! ```text
-//! cargo bench --bench many_locks            # all four sizes, under a minute
-//! cargo bench --bench many_locks -- 4096    # one of them
+//! cargo bench --features peers --bench many_locks          # all four sizes, under a minute
+//! cargo bench --features peers --bench many_locks -- 4096  # one of them
 //! ```
 //!
 //! Every lock protects a `u64` that is incremented under it, so that a lock and its data take

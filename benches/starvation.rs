@@ -1,8 +1,8 @@
 //! Threads that hold the lock for long and re-lock at once: how long does a waiter wait?
 //!
 //! ```text
-//! cargo bench --bench starvation               # three loads, about two minutes
-//! cargo bench --bench starvation -- 8x200us    # one of them
+//! cargo bench --features peers --bench starvation             # three loads, about two minutes
+//! cargo bench --features peers --bench starvation -- 8x200us  # one of them
 //! ```
 //!
 //! `8x200us` is eight threads that each hold the lock for 200 us, release it and lock it again

@@ -1,8 +1,8 @@
 //! One thread, one lock that nobody else wants: what a lock + unlock costs.
 //!
 //! ```text
-//! cargo bench --bench uncontended                    # all four situations, under a minute
-//! cargo bench --bench uncontended -- hot-neighbour   # one of them
+//! cargo bench --features peers --bench uncontended                   # all four situations, a minute
+//! cargo bench --features peers --bench uncontended -- hot-neighbour  # one of them
 //! ```
 //!
 //! lockword keeps "does anyone wait?" in a static table that locks share, so the same lock is

@@ -34,6 +34,9 @@
 //! #     unsafe fn unlock(&self, _: GuardSend) {
 //! #         self.0.store(false, Ordering::Release);
 //! #     }
+//! #     fn is_locked(&self) -> bool {
+//! #         self.0.load(Ordering::Relaxed)
+//! #     }
 //! # }
 //!
 //! let load = Load::new(4).inside(Work::nanos(100)).outside(Work::nanos(400));

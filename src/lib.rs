@@ -7,6 +7,7 @@ mod barrier;
 mod compile_fail;
 // The Condvar.
 mod condvar;
+// Measures locks under a load of one's own.
 #[cfg(all(feature = "contention", not(lockword_loom)))]
 pub mod contention;
 // One awake waiter looks after a lock; grants.

@@ -1,5 +1,5 @@
-//! What the benches share beside `lockword::contention`, which has the locks, the load generator and
-//! the statistics: one file a concept.
+//! What the benches share beside `lockword::contention`, which has the locks, the load generator
+//! and the statistics: one file a concept.
 //!
 //! - [`condvar`]: adapters over condition variables
 //! - [`roster`]: who takes part, and the round-robin that interleaves them

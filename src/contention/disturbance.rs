@@ -1,12 +1,12 @@
 //! [`Watch`]: whether something else used the machine, or slowed it down, while we measured.
 
 use super::report::Machine;
-use super::system::process_cpu_time;
+use super::system::{process_cpu_time, processors};
 use super::work::calibrate;
 use std::fs;
 use std::time::Duration;
 
-/// Others may use so much of all processors' time before it is worth a word.
+/// Others may use so much of our processors' time before it is worth a word.
 const OTHERS: f64 = 0.05;
 /// So much may be stolen by the host of a virtual machine.
 const STOLEN: f64 = 0.02;
@@ -21,7 +21,7 @@ pub(super) struct Watch {
     before: Option<Use>,
 }
 
-/// What processors have been used for since the start of the machine, in seconds.
+/// What the processors that we may use have been used for since the machine started, in seconds.
 #[derive(Clone, Copy)]
 struct Use {
     /// By whomever, what the host has stolen not counted.
@@ -57,21 +57,30 @@ impl Watch {
 impl Use {
     fn read() -> Option<Use> {
         let own = process_cpu_time()?;
-        Use::parse(&fs::read_to_string("/proc/stat").ok()?, own)
+        Use::parse(&fs::read_to_string("/proc/stat").ok()?, &processors(), own)
     }
 
-    /// From the text of `/proc/stat`: see proc_stat(5). Its unit is a hundredth of a second on every
-    /// kernel, whatever the kernel's own.
-    fn parse(text: &str, own: Duration) -> Option<Use> {
-        let line = text.lines().find(|line| line.starts_with("cpu "))?;
-        let fields: Vec<f64> =
-            line.split_whitespace().skip(1).map_while(|field| field.parse().ok()).collect();
-        // user nice system idle iowait irq softirq steal; a guest's time is in user.
-        let [user, nice, system, idle, iowait, irq, softirq, stolen] = *fields.first_chunk()?;
-        let busy = user + nice + system + irq + softirq;
-        let all = busy + stolen + idle + iowait;
-        let [busy, stolen, all] = [busy, stolen, all].map(|ticks| ticks / 100.0);
-        Some(Use { busy, stolen, all, own: own.as_secs_f64() })
+    /// Of these processors, from the text of `/proc/stat`: see proc_stat(5). Its unit is a hundredth
+    /// of a second, whatever the kernel's own.
+    fn parse(text: &str, processors: &[usize], own: Duration) -> Option<Use> {
+        let names: Vec<String> = processors.iter().map(|number| format!("cpu{number}")).collect();
+        let mut sum = Use { busy: 0.0, stolen: 0.0, all: 0.0, own: own.as_secs_f64() };
+        let mut found = 0;
+        for line in text.lines() {
+            let mut fields = line.split_whitespace();
+            if !fields.next().is_some_and(|name| names.iter().any(|known| known == name)) {
+                continue;
+            }
+            let fields: Vec<f64> = fields.map_while(|field| field.parse().ok()).collect();
+            // A guest's time is in user, too.
+            let [user, nice, system, idle, iowait, irq, softirq, stolen] = *fields.first_chunk()?;
+            let busy = user + nice + system + irq + softirq;
+            sum.busy += busy / 100.0;
+            sum.stolen += stolen / 100.0;
+            sum.all += (busy + stolen + idle + iowait) / 100.0;
+            found += 1;
+        }
+        (found > 0).then_some(sum)
     }
 }
 
@@ -141,12 +150,16 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_s_line_is_understood() {
-        let text = "cpu  100 20 30 4000 50 6 7 80 9 0\ncpu0 1 2 3 4 5 6 7 8 9 0\n";
-        let read = Use::parse(text, Duration::from_secs(1)).expect("complete");
-        assert_eq!([read.busy, read.stolen, read.all, read.own], [1.63, 0.8, 42.93, 1.0]);
-        assert!(Use::parse("cpu  1 2 3", Duration::ZERO).is_none(), "too short");
-        assert!(Use::parse("intr 1", Duration::ZERO).is_none());
+    fn the_kernel_s_lines_of_our_processors_are_understood() {
+        let text = "cpu  9 9 9 9 9 9 9 9\ncpu0 100 25 25 4000 50 25 25 75 9 0\n\
+                    cpu1 0 0 0 0 0 0 0 0\ncpu2 100 0 0 0 0 0 0 25\ncpu10 9 9 9 9 9 9 9 9\nintr 1";
+        let read = |processors: &[usize]| Use::parse(text, processors, Duration::from_secs(1));
+        let first = read(&[0]).expect("it is there");
+        assert_eq!([first.busy, first.stolen, first.all, first.own], [2.0, 0.75, 43.25, 1.0]);
+        let both = read(&[0, 2]).expect("they are there");
+        assert_eq!([both.busy, both.stolen, both.all], [3.0, 1.0, 44.5]);
+        assert!(read(&[]).is_none() && read(&[7]).is_none());
+        assert!(Use::parse("cpu0 1 2 3", &[0], Duration::ZERO).is_none(), "too short");
     }
 
     #[test]

@@ -125,7 +125,8 @@ fn forbidden(source: &Source, path: &str) -> Option<&'static str> {
     let top = module.first().copied().unwrap_or_default();
     let outside = |own: &str| is_in(path, "crate") && !is_in(path, own);
 
-    if top != "primitive" && is_in_any(path, &["core::sync::atomic", "std::sync::atomic", "loom"]) {
+    let atomics = is_in_any(path, &["core::sync::atomic", "std::sync::atomic"]);
+    if top != "primitive" && ((atomics && !in_binary(source)) || is_in(path, "loom")) {
         return Some("only primitive.rs names atomics and loom");
     }
     if is_core(top) && is_in(path, "crate::cluster") {
