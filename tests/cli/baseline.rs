@@ -8,7 +8,7 @@ fn a_report_is_level_with_itself() {
     let path = folder.measure("report.json", &[]);
     for more in [&[][..], &["--relative"]] {
         let output = run(lockword(&[&["compare", &path, &path], more].concat()));
-        assert_eq!(status(&output), 0, "{}", stdout(&output));
+        assert_eq!(status(&output), 0, "{}{}", stdout(&output), stderr(&output));
         assert!(stdout(&output).contains("level"), "{}", stdout(&output));
         assert!(!stdout(&output).contains("SLOWER"), "{}", stdout(&output));
     }

@@ -190,6 +190,8 @@ impl Difference {
                 };
                 let (old, new) = (figure(pair.old.mid), figure(pair.new.mid));
                 let percent = (pair.new.mid / pair.old.mid - 1.0) * 100.0;
+                // Of nothing at all there are no percents.
+                let percent = if percent.is_finite() { percent } else { 0.0 };
                 let lock = &pair.lock;
                 let _ = writeln!(
                     out,

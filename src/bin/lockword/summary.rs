@@ -48,9 +48,11 @@ pub fn blocks(report: &Report) -> Vec<Block<'_>> {
     report.cells.iter().map(Block::new).collect()
 }
 
-/// Acquisitions a second of each round.
+/// Acquisitions a second of each round: none of a slice that was over before it began, as a very
+/// short one may be on a busy machine.
 pub fn rates(lock: &LockReport) -> Vec<f64> {
-    lock.samples.iter().map(Sample::per_second).collect()
+    let rate = |s: &Sample| if s.elapsed_ns > 0.0 { s.per_second() } else { 0.0 };
+    lock.samples.iter().map(rate).collect()
 }
 
 /// The median, if there is anything.
@@ -58,10 +60,11 @@ pub fn median_of(samples: &[f64]) -> Option<Median> {
     (!samples.is_empty()).then(|| median(samples))
 }
 
-/// The ratio of the rounds that both have.
+/// The ratio of the rounds that both have; `None` if it is of nothing to nothing.
 fn ratio_of(over: &LockReport, under: &LockReport) -> Option<Median> {
     let rounds = over.samples.len().min(under.samples.len());
-    (rounds > 0).then(|| paired_ratio(&rates(over), &rates(under)))
+    let ratio = (rounds > 0).then(|| paired_ratio(&rates(over), &rates(under)));
+    ratio.filter(|ratio| ratio.mid.is_finite())
 }
 
 impl<'a> Block<'a> {
@@ -227,5 +230,23 @@ mod tests {
         locks[0].samples.clear();
         let none = report(vec![cell(8, locks)]);
         assert_eq!(blocks(&none)[0].verdict, ["nothing was measured"]);
+    }
+
+    #[test]
+    fn a_slice_of_no_length_does_no_harm() {
+        for broken in [&[0][..], &[1], &[0, 1]] {
+            for samples in [1, 9] {
+                let mut locks = vec![lock("lockword", 200.0, 0.0), lock("std", 100.0, 0.0)];
+                for lock in &mut locks {
+                    lock.samples.truncate(samples);
+                }
+                for lock in broken {
+                    locks[*lock].samples.iter_mut().for_each(|sample| sample.elapsed_ns = 0.0);
+                }
+                let report = report(vec![cell(8, locks)]);
+                let text = format!("{:?}", blocks(&report)[0].verdict);
+                assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+            }
+        }
     }
 }
