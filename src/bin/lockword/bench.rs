@@ -22,10 +22,10 @@ pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
     let comparison = comparison(&plan, !args.no_waits);
     let cancel = interrupt::watch()?;
     terminal::say(&format!(
-        "Measuring {} locks under {} loads, {} rounds: about {}. Ctrl-C ends it early.",
-        plan.locks.len(),
-        plan.loads.len(),
-        plan.rounds,
+        "Measuring {} under {}, {}: about {}. Ctrl-C ends it early.",
+        units::count(plan.locks.len(), "lock"),
+        units::count(plan.loads.len(), "load"),
+        units::count(plan.rounds, "round"),
         units::duration(comparison.expected().as_secs_f64())
     ));
     let bar = bar(comparison.total_slices());

@@ -60,16 +60,17 @@ impl Target {
             return fs::write(&self.path, content).map_err(cannot);
         }
         let temporary = self.temporary();
-        let written = self.replace(&temporary, content);
+        // New, so that it is nobody else's: not even through a link that waits there.
+        let file = fs::File::create_new(&temporary).map_err(cannot)?;
+        let written = self.replace(file, &temporary, content);
         if written.is_err() {
-            // It may not even be there.
+            // The failure that counts is the first.
             let _ = fs::remove_file(&temporary);
         }
         written.map_err(cannot)
     }
 
-    fn replace(&self, temporary: &Path, content: &str) -> io::Result<()> {
-        let mut file = fs::File::create_new(temporary)?;
+    fn replace(&self, mut file: fs::File, temporary: &Path, content: &str) -> io::Result<()> {
         file.write_all(content.as_bytes())?;
         if let Ok(old) = fs::metadata(&self.path) {
             file.set_permissions(old.permissions())?;
@@ -149,4 +150,36 @@ fn sound(report: &Report) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_leaves_what_was_there() {
+        let folder = std::env::temp_dir().join(format!("lockword-file-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("report.json");
+        fs::write(&path, "old").unwrap();
+        let target = Target::check(&path).unwrap();
+
+        // Somebody else's file is in the way.
+        fs::write(target.temporary(), "theirs").unwrap();
+        assert!(target.write("new").unwrap_err().to_string().contains("report.json"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(fs::read_to_string(target.temporary()).unwrap(), "theirs");
+        fs::remove_file(target.temporary()).unwrap();
+
+        // What was a file is a folder now.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(target.write("new").is_err());
+        assert!(path.is_dir() && !target.temporary().exists());
+
+        fs::remove_dir(&path).unwrap();
+        target.write("new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

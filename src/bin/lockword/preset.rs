@@ -187,7 +187,7 @@ pub fn describe(load: &Load) -> String {
 
 /// `1 thread`, `8 threads`.
 pub fn threads(load: &Load) -> String {
-    format!("{} thread{}", load.threads, if load.threads == 1 { "" } else { "s" })
+    units::count(load.threads, "thread")
 }
 
 #[cfg(test)]

@@ -85,6 +85,11 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// `1 lock`, `4 locks`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A moment, from the seconds since 1970: `2026-11-25 17:13 UTC`.
 pub fn date(seconds: u64) -> String {
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);

@@ -1,20 +1,21 @@
 //! The page: one HTML file that needs nothing else, for a browser or to be printed.
 //!
-//! - `text.rs` escapes what the report brings, and writes tables;
+//! - `text.rs` escapes what the report brings; `tables.rs` is the figures;
 //! - `palette.rs` gives every lock a colour, a dash and a mark, `style.css` is the rest;
 //! - `chart.rs` draws a chart, `charts.rs` says which there are.
 
 mod chart;
 mod charts;
 mod palette;
+mod tables;
 mod text;
 
-use crate::summary::{self, Block, blocks, cautions};
+use crate::summary::{Block, blocks, cautions};
 use crate::{preset, units};
-use lockword::contention::{CellReport, Load, Report};
+use lockword::contention::{Load, Report};
 use palette::Palette;
 use std::fmt::Write as _;
-use text::{Table, escape, json};
+use text::{escape, json};
 
 /// The loads that differ in nothing but the number of threads.
 pub struct Family<'a> {
@@ -46,7 +47,7 @@ pub fn render(report: &Report) -> String {
     for family in families(&blocks) {
         section(&mut out, &family, &palette);
     }
-    rounds(&mut out, report);
+    tables::rounds(&mut out, report);
     let _ = write!(
         out,
         "<p class=\"small\">The report itself is in this page too, as JSON, in the element \
@@ -160,88 +161,9 @@ fn section(out: &mut String, family: &Family<'_>, palette: &Palette) {
     }
     let _ = writeln!(out, "</div>");
     for block in &family.blocks {
-        figures(out, block);
+        tables::figures(out, block);
     }
     let _ = writeln!(out, "</section>");
-}
-
-/// The figures of a block, as a table.
-fn figures(out: &mut String, block: &Block<'_>) {
-    let mut table = Table::new(&[
-        "lock",
-        "acq/s",
-        "95 % interval",
-        "ratio",
-        "95 % interval",
-        "fair",
-        "CPU",
-        "p50",
-        "p99",
-        "p99.9",
-        "longest",
-        "waits",
-    ]);
-    for line in &block.lines {
-        let (rate, rates) = line.rate.as_ref().map_or((None, None), |rate| {
-            let (mid, interval) = units::rate_with_interval(rate);
-            (Some(mid), Some(interval))
-        });
-        let ratio = line.ratio.as_ref().filter(|_| block.reference != Some(line.lock));
-        let ratios = ratio.map(|ratio| format!("[{:.2}, {:.2}]", ratio.low, ratio.high));
-        let wait = |ns: Option<u64>| ns.map(|ns| units::time(ns as f64));
-        let waits = line.waits;
-        table.row(
-            block.fastest.contains(&line.lock),
-            [
-                Some(line.lock.to_owned()),
-                rate,
-                rates,
-                ratio.map(|ratio| format!("{:.2}", ratio.mid)),
-                ratios,
-                line.dice.map(|dice| format!("{dice:.2}")),
-                line.cpu.map(units::time),
-                wait(waits.map(|waits| waits.p50)),
-                wait(waits.map(|waits| waits.p99)),
-                wait(waits.map(|waits| waits.p999)),
-                wait(waits.map(|waits| waits.max)),
-                waits.map(|waits| waits.count.to_string()),
-            ],
-        );
-    }
-    let title = preset::threads(&block.cell.load);
-    let _ = writeln!(out, "<h3>{title}</h3>");
-    table.render(out, &format!("Figures of {}", block.cell.name));
-    if !block.verdict.is_empty() {
-        let verdict = escape(&block.verdict.join("; "));
-        let _ = writeln!(out, "<p class=\"small\">{verdict}.</p>");
-    }
-}
-
-/// Every slice, for those who reckon for themselves.
-fn rounds(out: &mut String, report: &Report) {
-    let _ = writeln!(out, "<section>\n<h2>Every round</h2>");
-    let _ = writeln!(out, "<p class=\"small\">Acquisitions a second, round by round.</p>");
-    for cell in &report.cells {
-        let _ = writeln!(out, "<details><summary>{}</summary>", title(&cell.load));
-        rounds_of(cell).render(out, &format!("Every round of {}", cell.name));
-        let _ = writeln!(out, "</details>");
-    }
-    let _ = writeln!(out, "</section>");
-}
-
-fn rounds_of(cell: &CellReport) -> Table {
-    let mut heads = vec!["round"];
-    heads.extend(cell.locks.iter().map(|lock| lock.lock.as_str()));
-    let mut table = Table::new(&heads);
-    let rates: Vec<Vec<f64>> = cell.locks.iter().map(summary::rates).collect();
-    for round in 0..rates.iter().map(Vec::len).max().unwrap_or(0) {
-        let rate = |rates: &Vec<f64>| rates.get(round).map(|rate| format!("{rate:.0}"));
-        table.row(
-            false,
-            std::iter::once(Some((round + 1).to_string())).chain(rates.iter().map(rate)),
-        );
-    }
-    table
 }
 
 #[cfg(test)]
