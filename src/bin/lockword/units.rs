@@ -116,17 +116,14 @@ pub fn list(names: &[&str]) -> String {
     }
 }
 
-/// The words of a command as one would type them to a shell.
-pub fn shell(words: &[String]) -> String {
+/// A word of a command as one would type it to a shell.
+pub fn shell(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+%@".contains(c);
-    let quoted = words.iter().map(|word| {
-        if !word.is_empty() && word.chars().all(plain) {
-            word.clone()
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        }
-    });
-    quoted.collect::<Vec<_>>().join(" ")
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +170,14 @@ mod tests {
 
     #[test]
     fn a_command_is_quoted_where_a_shell_would_break_it() {
-        let words = ["lockword", "bench", "it's here.json", ""].map(str::to_owned);
-        assert_eq!(shell(&words), r"lockword bench 'it'\''s here.json' ''");
+        for (word, typed) in [
+            ("bench", "bench"),
+            ("--threads=1,2", "--threads=1,2"),
+            ("it's here.json", r"'it'\''s here.json'"),
+            ("$HOME", "'$HOME'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell(word), typed);
+        }
     }
 }

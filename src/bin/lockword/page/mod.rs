@@ -78,7 +78,10 @@ fn head(out: &mut String, report: &Report) {
     let command = if report.command.is_empty() {
         "a program of its own".to_owned()
     } else {
-        format!("<code>{}</code>", escape(&units::shell(&report.command)))
+        // A line may end between two words, and not at the dashes in front of one.
+        let word = |word: &String| format!("<span>{}</span>", escape(&units::shell(word)));
+        let words: Vec<String> = report.command.iter().map(word).collect();
+        format!("<code>{}</code>", words.join(" "))
     };
     fact("Command", &command);
     let _ = writeln!(out, "</dl>");
