@@ -128,8 +128,11 @@ fn verdict<'a>(
         let (next, _) = measured[1];
         if let Some(ratio) = slower(next) {
             lines.push(format!(
-                "{} is the fastest here: {:.2} times {} [{:.2}, {:.2}]",
-                best.lock, ratio.mid, next.lock, ratio.low, ratio.high
+                "{} is the fastest here: {} times {} {}",
+                best.lock,
+                units::figure(ratio.mid),
+                next.lock,
+                units::interval(&ratio)
             ));
         }
     } else {

@@ -133,10 +133,10 @@ fn row(block: &Block<'_>, line: &Line<'_>, wide: bool) -> Vec<Field> {
                 ratio if ratio.high < 1.0 => BAD,
                 _ => Style::new(),
             };
-            let mid = format!("{:.2}", ratio.mid);
+            let mid = units::figure(ratio.mid);
             if wide {
                 row.push(Field { text: mid, style });
-                row.push(Field::new(format!("[{:.2}, {:.2}]", ratio.low, ratio.high)));
+                row.push(Field::new(units::interval(ratio)));
             } else {
                 row.push(Field { text: format!("{mid} {}", units::plus_minus(ratio)), style });
             }

@@ -40,6 +40,11 @@ fn scale_of_rate(per_second: f64) -> (f64, &'static str) {
     }
 }
 
+/// The 95 % interval of a median: `[0.95, 1.02]`.
+pub fn interval(median: &Median) -> String {
+    format!("[{}, {}]", figure(median.low), figure(median.high))
+}
+
 /// How far the interval reaches from the middle on its longer side: `±3%`.
 pub fn plus_minus(median: &Median) -> String {
     let reach = (median.high - median.mid).max(median.mid - median.low);

@@ -29,7 +29,7 @@ pub fn figures(out: &mut String, block: &Block<'_>) {
             (Some(mid), Some(interval))
         });
         let ratio = line.ratio.as_ref().filter(|_| block.reference != Some(line.lock));
-        let ratios = ratio.map(|ratio| format!("[{:.2}, {:.2}]", ratio.low, ratio.high));
+        let ratios = ratio.map(units::interval);
         let wait = |ns: Option<u64>| ns.map(|ns| units::time(ns as f64));
         let waits = line.waits;
         table.row(
@@ -38,7 +38,7 @@ pub fn figures(out: &mut String, block: &Block<'_>) {
                 Some(line.lock.to_owned()),
                 rate,
                 rates,
-                ratio.map(|ratio| format!("{:.2}", ratio.mid)),
+                ratio.map(|ratio| units::figure(ratio.mid)),
                 ratios,
                 line.dice.map(|dice| format!("{dice:.2}")),
                 line.cpu.map(units::time),
