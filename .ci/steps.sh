@@ -90,7 +90,7 @@ step_test() {
 
 # Only what the features change.
 step_test_all_features() {
-    cargo test --all-features --test core --test contention
+    cargo test --all-features --test core --test contention --test cli --bin lockword
     cargo test --all-features --lib contention
     cargo test --all-features --doc
 }

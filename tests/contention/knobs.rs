@@ -3,7 +3,7 @@
 //! What takes its time by a clock or asleep takes at least that long on any machine: so there is an
 //! upper bound on what a slice can have counted.
 
-use lockword::contention::{Burst, Family, Load, Lock, Sample, Std, Work, system};
+use lockword::contention::{Burst, Family, Load, Lock, Sample, Std, Work, system, unit_ns};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,6 +32,7 @@ fn each_thread_counts_for_itself() {
         assert!(sample.total() > 0);
         assert!(ms(&sample) >= 1.0);
         assert_eq!(sample.hog_acquisitions, None);
+        assert_eq!(sample.cpu_ns_each().is_some_and(|ns| ns > 0.0), cfg!(unix), "{sample:?}");
     }
 }
 
@@ -53,10 +54,11 @@ fn nanoseconds_of_work_take_as_long_on_this_machine() {
     let sample = run(&idle(1).inside(Work::nanos(2_000)).outside(Work::nanos(3_000)));
     let spent = sample.total() as f64 * 5_000.0;
     assert!(spent <= 1.3 * sample.elapsed_ns + 10_000.0, "{spent} ns in {sample:?}");
-    assert!(Work::nanos(5_000).units_of() > 100);
+    let units = f64::from(Work::nanos(5_000).units_of());
+    assert!((units - 5_000.0 / unit_ns()).abs() <= 0.5, "{units}");
     let units = Work::units(1_000);
     assert_eq!((units.units_of(), Work::NONE.units_of()), (1_000, 0));
-    assert!((units.nominal_ns() - 1_000.0 * lockword::contention::unit_ns()).abs() < 1e-6);
+    assert!((units.nominal_ns() - 1_000.0 * unit_ns()).abs() < 1e-6);
 }
 
 #[test]

@@ -1,0 +1,257 @@
+//! The command line.
+
+use crate::baseline::Rule;
+use crate::failure::Failure;
+use crate::{locks, terminal};
+use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Measures locks under contention: which is the fastest, the fairest, the least wasteful, and
+/// how long each lets a thread wait.
+#[derive(Debug, Parser)]
+#[command(name = "lockword", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure locks under loads, and print a table
+    ///
+    /// Under a load some threads take a lock, work inside, release it and work outside, over and
+    /// over. The locks take turns in short slices, round after round, so that what disturbs the
+    /// machine disturbs them all alike. Threads, work inside and work outside are lists: all of
+    /// their combinations are measured. What is not given comes from the preset.
+    Bench(Box<BenchArgs>),
+    /// Compare two files that `bench --json` wrote; exit status 1 if a lock has become slower
+    Compare(CompareArgs),
+    /// Print the table of a file that `bench --json` wrote, and make a page of it
+    Show(ShowArgs),
+}
+
+/// What to measure, and what to do with it.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES, allow_negative_numbers = true)]
+pub struct BenchArgs {
+    /// Loads, locks and times to begin with
+    #[arg(long, value_enum, default_value_t = Preset::Quick)]
+    pub preset: Preset,
+    /// Locks, with commas between them
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..", value_parser = lock_names())]
+    pub locks: Vec<String>,
+    /// Numbers of threads
+    #[arg(long, value_delimiter = ',', value_name = "N,..", value_parser = whole::<1, 4096>)]
+    pub threads: Vec<u64>,
+    /// Work while the lock is held, in nanoseconds
+    #[arg(long, value_delimiter = ',', value_name = "NS,..", value_parser = whole::<0, SECOND>)]
+    pub inside: Vec<u64>,
+    /// Work between a release and the next acquisition, in nanoseconds
+    #[arg(long, value_delimiter = ',', value_name = "NS,..", value_parser = whole::<0, SECOND>)]
+    pub outside: Vec<u64>,
+    /// Number of locks; each acquisition takes one of them
+    #[arg(long, value_name = "N", value_parser = whole::<1, 65_536>)]
+    pub n_locks: Option<u64>,
+    /// Choose among the locks by Zipf's law with this exponent, not all alike
+    #[arg(long, value_name = "S", value_parser = between::<0, 10>)]
+    pub zipf: Option<f64>,
+    /// Pause for PAUSE nanoseconds after every N acquisitions of a thread
+    #[arg(long, value_name = "N:PAUSE")]
+    pub burst: Option<BurstArg>,
+    /// Add a thread that does nothing but hold the first lock, for so many nanoseconds each time
+    #[arg(long, value_name = "NS", value_parser = whole::<0, SECOND>)]
+    pub hog: Option<u64>,
+    /// Open loop: so many acquisitions a second arrive on a fixed schedule, and a wait counts
+    /// from then (without it, a thread acquires again as soon as it can)
+    #[arg(long, value_name = "PER_S", value_parser = between::<0, 1_000_000_000>)]
+    pub rate: Option<f64>,
+    /// Bind the threads to processors, in turn
+    #[arg(long)]
+    pub pin: bool,
+    /// Length of a slice, in milliseconds
+    #[arg(long, value_name = "MS", value_parser = whole::<1, 60_000>)]
+    pub slice: Option<u64>,
+    /// How often each lock is measured under each load; six give a 95 % interval
+    #[arg(long, value_name = "N", value_parser = whole::<1, 10_000>)]
+    pub rounds: Option<u64>,
+    /// Do not time the waits, which takes half of the time
+    #[arg(long)]
+    pub no_waits: bool,
+    /// Write the report to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the report to this file, as a page for a browser
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Compare with this report (a file of --json); exit status 1 if a lock has become slower
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    #[command(flatten)]
+    pub rule: RuleArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lockword bench
+      The quick preset: less than a minute.
+  lockword bench --threads 1,4,16 --inside 200 --outside 0,1000 --html page.html
+      Six loads: each number of threads with each work outside.
+  lockword bench --n-locks 64 --zipf 1.1 --rate 500000
+      Some locks are hotter than others, and half a million acquisitions a second arrive.
+  lockword bench --json new.json --baseline old.json --threshold 5
+      For continuous integration: exit status 1 if a lock is slower than in old.json by more
+      than 5 %, and by more than the spread.
+
+Exit status: 0 done, 1 slower than the baseline, 2 bad input or a file that cannot be written,
+130 ended by Ctrl-C (the table and the files then hold what was measured).
+Colours: none if standard output is no terminal, if NO_COLOR is set, or if TERM is dumb.";
+
+#[derive(Args, Debug)]
+pub struct CompareArgs {
+    /// The earlier report
+    pub old: PathBuf,
+    /// The later report
+    pub new: PathBuf,
+    #[command(flatten)]
+    pub rule: RuleArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct RuleArgs {
+    /// How much slower counts, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0, value_parser = between::<0, 100>)]
+    pub threshold: f64,
+    /// Compare how the locks stand to each other, not acquisitions a second: the way to compare
+    /// reports of two machines, or of one whose speed varies
+    #[arg(long)]
+    pub relative: bool,
+}
+
+impl RuleArgs {
+    pub fn rule(&self) -> Rule {
+        Rule { threshold: self.threshold / 100.0, relative: self.relative }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct ShowArgs {
+    /// The report
+    pub file: PathBuf,
+    /// Write it to this file, as a page for a browser
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// Where the loads come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Preset {
+    /// From one thread to four times as many as processors, light and heavy contention; less than
+    /// a minute
+    Quick,
+    /// More numbers of threads, more mixes, all locks, more rounds: ten minutes and more
+    Full,
+    /// Long sections, nothing outside, also with a hog: who is left waiting? Some minutes
+    Starvation,
+    /// Many more threads than processors; some minutes
+    Oversubscribed,
+}
+
+/// `N:PAUSE`.
+#[derive(Clone, Copy, Debug)]
+pub struct BurstArg {
+    pub acquisitions: u32,
+    pub pause_ns: u64,
+}
+
+impl FromStr for BurstArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (count, pause) = text.split_once(':').ok_or("it is two numbers with a colon")?;
+        let acquisitions = whole::<1, 1_000_000_000>(count)? as u32;
+        Ok(BurstArg { acquisitions, pause_ns: whole::<0, SECOND>(pause)? })
+    }
+}
+
+/// The longest work or pause, in nanoseconds.
+const SECOND: u64 = 1_000_000_000;
+
+/// A whole number of this range.
+fn whole<const LEAST: u64, const MOST: u64>(text: &str) -> Result<u64, String> {
+    let number = text.trim().parse::<u64>().ok();
+    number
+        .filter(|number| (LEAST..=MOST).contains(number))
+        .ok_or_else(|| format!("it is a whole number from {LEAST} to {MOST}"))
+}
+
+/// A number above the first and up to the second.
+fn between<const ABOVE: u32, const MOST: u32>(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse::<f64>().ok();
+    number
+        .filter(|number| *number > f64::from(ABOVE) && *number <= f64::from(MOST))
+        .ok_or_else(|| format!("it is a number above {ABOVE}, at most {MOST}"))
+}
+
+fn lock_names() -> PossibleValuesParser {
+    let value = |choice: &locks::Choice| PossibleValue::new(choice.name).help(choice.about);
+    locks::ALL.iter().map(value).collect::<Vec<_>>().into()
+}
+
+impl Cli {
+    /// Reads the command line. `None` if it asked for help or the version: that is printed.
+    pub fn read() -> Result<Option<Cli>, Failure> {
+        let error = match Cli::try_parse() {
+            Ok(cli) => return Ok(Some(cli)),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                terminal::print(&error.render().ansi().to_string());
+                Ok(None)
+            }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Err(Failure::new("what shall be done? Try: lockword bench, or lockword --help"))
+            }
+            _ => Err(one_line(&error.render().to_string())),
+        }
+    }
+}
+
+/// clap's complaint without the usage, which would hide it.
+fn one_line(complaint: &str) -> Failure {
+    let until_usage = complaint
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let line = until_usage.collect::<Vec<_>>().join("\n");
+    Failure::new(line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_have_their_limits() {
+        assert_eq!(whole::<1, 8>("8"), Ok(8));
+        for bad in ["0", "9", "-1", "", "x", "1.5", "99999999999999999999"] {
+            assert!(whole::<1, 8>(bad).is_err(), "{bad}");
+        }
+        assert_eq!(between::<0, 10>("1.1"), Ok(1.1));
+        for bad in ["0", "-1", "10.1", "NaN", "inf", ""] {
+            assert!(between::<0, 10>(bad).is_err(), "{bad}");
+        }
+        assert!("3:100".parse::<BurstArg>().is_ok());
+        for bad in ["3", "3:", ":3", "0:3", "3:3:3"] {
+            assert!(bad.parse::<BurstArg>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Files: written whole or not at all, and read with suspicion.
+
+use crate::failure::Failure;
+use lockword::contention::{FORMAT, Report};
+use serde_json::Value;
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// A file that will be written at the end of a run.
+#[derive(Debug)]
+pub struct Target {
+    /// As the user named it.
+    name: PathBuf,
+    /// Where it is, through symbolic links.
+    path: PathBuf,
+    /// Something that cannot be replaced: a pipe, a terminal, `/dev/null`.
+    special: bool,
+}
+
+impl Target {
+    /// Makes sure that the file can be written, and changes nothing: a run may take minutes, and
+    /// must not fail at its end for what can be told at its start.
+    pub fn check(name: &Path) -> Result<Target, Failure> {
+        let cannot = |error: io::Error| cannot("write", name, &error);
+        let target = match fs::metadata(name) {
+            Ok(found) => {
+                // Opened to see whether this user may; neither created nor cut.
+                fs::OpenOptions::new().append(true).open(name).map_err(cannot)?;
+                let path = fs::canonicalize(name).map_err(cannot)?;
+                Target { name: name.to_owned(), path, special: !found.is_file() }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if name.file_name().is_none() {
+                    return Err(cannot(io::ErrorKind::IsADirectory.into()));
+                }
+                Target { name: name.to_owned(), path: name.to_owned(), special: false }
+            }
+            Err(error) => return Err(cannot(error)),
+        };
+        if !target.special {
+            let temporary = target.temporary();
+            fs::File::create_new(&temporary).map_err(cannot)?;
+            fs::remove_file(&temporary).map_err(cannot)?;
+        }
+        Ok(target)
+    }
+
+    /// Whether both are the same file.
+    pub fn is(&self, other: &Target) -> bool {
+        self.path == other.path && !self.special
+    }
+
+    /// Writes the file. If that fails, what was there before is still there, whole.
+    pub fn write(&self, content: &str) -> Result<(), Failure> {
+        let cannot = |error: io::Error| cannot("write", &self.name, &error);
+        if self.special {
+            return fs::write(&self.path, content).map_err(cannot);
+        }
+        let temporary = self.temporary();
+        // New, so that it is nobody else's: not even through a link that waits there.
+        let file = fs::File::create_new(&temporary).map_err(cannot)?;
+        let written = self.replace(file, &temporary, content);
+        if written.is_err() {
+            // The failure that counts is the first.
+            let _ = fs::remove_file(&temporary);
+        }
+        written.map_err(cannot)
+    }
+
+    fn replace(&self, mut file: fs::File, temporary: &Path, content: &str) -> io::Result<()> {
+        file.write_all(content.as_bytes())?;
+        if let Ok(old) = fs::metadata(&self.path) {
+            file.set_permissions(old.permissions())?;
+        }
+        file.sync_all()?;
+        fs::rename(temporary, &self.path)
+    }
+
+    /// Beside the file: only within a folder is a rename sure to work.
+    fn temporary(&self) -> PathBuf {
+        let mut name = OsString::from(".");
+        name.push(self.path.file_name().unwrap_or_default());
+        name.push(format!(".{}.tmp", std::process::id()));
+        self.path.with_file_name(name)
+    }
+}
+
+fn cannot(what: &str, name: &Path, why: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("cannot {what} {}: {why}", name.display()))
+}
+
+/// Reads a report that `--json` wrote.
+pub fn read_report(name: &Path) -> Result<Report, Failure> {
+    let cannot = |why: &dyn std::fmt::Display| cannot("read", name, why);
+    let text = fs::read_to_string(name).map_err(|error| cannot(&error))?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| {
+        let is = if error.is_eof() { "ends too early" } else { "is no JSON" };
+        cannot(&format!("it {is}: {error}"))
+    })?;
+    match value.get("format").and_then(Value::as_u64) {
+        Some(format) if format == u64::from(FORMAT) => {}
+        Some(format) => {
+            let by = value.get("lockword").and_then(Value::as_str).unwrap_or("unknown");
+            return Err(cannot(&format!(
+                "it has format {format} (written by lockword {by}), and this is lockword {}, \
+                 which reads format {FORMAT}",
+                env!("CARGO_PKG_VERSION")
+            )));
+        }
+        None => return Err(cannot(&"it is no report of lockword bench")),
+    }
+    let report: Report = serde_json::from_value(value)
+        .map_err(|error| cannot(&format!("it is no whole report: {error}")))?;
+    sound(&report).map_err(|why| cannot(&why))?;
+    Ok(report)
+}
+
+/// Whether the figures are such that one can reckon with them.
+fn sound(report: &Report) -> Result<(), String> {
+    let mut cells = HashSet::new();
+    for cell in &report.cells {
+        let name = &cell.name;
+        if !cells.insert(name) {
+            return Err(format!("two cells are called '{name}'"));
+        }
+        let mut locks = HashSet::new();
+        for lock in &cell.locks {
+            let at = format!("{} under '{name}'", lock.lock);
+            if !locks.insert(&lock.lock) {
+                return Err(format!("{at} is there twice"));
+            }
+            for sample in &lock.samples {
+                let sum =
+                    sample.acquisitions.iter().try_fold(0u64, |sum, more| sum.checked_add(*more));
+                let time = |ns: f64| ns.is_finite() && ns >= 0.0;
+                if sum.is_none() || !time(sample.elapsed_ns) {
+                    return Err(format!("{at}: a slice that cannot be"));
+                }
+                if !sample.cpu_ns.is_none_or(time) {
+                    return Err(format!("{at}: a CPU time that cannot be"));
+                }
+            }
+            let shares = lock.waits.iter().flat_map(|waits| &waits.curve);
+            if shares.clone().any(|(share, _)| !(0.0..=1.0).contains(share)) {
+                return Err(format!("{at}: a share of the waits that cannot be"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_leaves_what_was_there() {
+        let folder = std::env::temp_dir().join(format!("lockword-file-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("report.json");
+        fs::write(&path, "old").unwrap();
+        let target = Target::check(&path).unwrap();
+
+        // Somebody else's file is in the way.
+        fs::write(target.temporary(), "theirs").unwrap();
+        assert!(target.write("new").unwrap_err().to_string().contains("report.json"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(fs::read_to_string(target.temporary()).unwrap(), "theirs");
+        fs::remove_file(target.temporary()).unwrap();
+
+        // What was a file is a folder now.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(target.write("new").is_err());
+        assert!(path.is_dir() && !target.temporary().exists());
+
+        fs::remove_dir(&path).unwrap();
+        target.write("new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,267 @@
+//! The table for the terminal: a block a load, a line a lock.
+//!
+//! It has two widths. The wide one shows intervals; the narrow one, for 80 columns, shows how far
+//! they reach in percent. What is best is bold, a ratio that is clearly above or below one has a
+//! colour, and whoever sees neither still has the verdict in words under each block.
+
+use crate::summary::{Block, Line, blocks, cautions};
+use crate::{preset, units};
+use anstyle::{AnsiColor, Style};
+use lockword::contention::{Report, Waits};
+use std::fmt::Write as _;
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+
+/// From so many columns on the table is wide.
+const WIDE: usize = 116;
+
+/// A field of the table.
+#[derive(Clone, Default)]
+struct Field {
+    text: String,
+    style: Style,
+}
+
+impl Field {
+    fn new(text: impl Into<String>) -> Self {
+        Field { text: text.into(), style: Style::new() }
+    }
+
+    fn bold_if(mut self, best: bool) -> Self {
+        if best {
+            self.style = self.style.bold();
+        }
+        self
+    }
+}
+
+/// The whole report for a terminal of so many columns.
+pub fn render(report: &Report, width: usize) -> String {
+    let wide = width >= WIDE;
+    let mut out = String::new();
+    head(&mut out, report);
+    let blocks = blocks(report);
+    for block in &blocks {
+        let load = &block.cell.load;
+        let title = format!("{}, {}", preset::threads(load), preset::describe(load));
+        let _ = writeln!(out, "\n{BOLD}{title}{BOLD:#}");
+        grid(&mut out, &fields(block, wide));
+        for line in &block.verdict {
+            let _ = writeln!(out, "  {line}.");
+        }
+    }
+    legend(&mut out, &blocks, wide);
+    out
+}
+
+fn head(out: &mut String, report: &Report) {
+    let machine = &report.machine;
+    let governor = machine.governor.as_ref().map(|governor| format!(", governor {governor}"));
+    let _ = writeln!(out, "{machine}{}", governor.unwrap_or_default());
+    for caution in cautions(report) {
+        let _ = writeln!(out, "{WARNING}warning{WARNING:#}: {caution}");
+    }
+}
+
+const WIDE_HEADS: [&str; 11] = [
+    "lock",
+    "acq/s",
+    "95 % interval",
+    "ratio",
+    "95 % interval",
+    "fair",
+    "CPU",
+    "p50",
+    "p99",
+    "p99.9",
+    "longest",
+];
+const NARROW_HEADS: [&str; 9] =
+    ["lock", "acq/s", "ratio", "fair", "CPU", "p50", "p99", "p99.9", "max"];
+
+/// The rows, the heads first.
+fn fields(block: &Block<'_>, wide: bool) -> Vec<Vec<Field>> {
+    let heads: &[&str] = if wide { &WIDE_HEADS } else { &NARROW_HEADS };
+    let head = |text: &&str| Field { text: (*text).to_owned(), style: DIM };
+    let mut rows = vec![heads.iter().map(head).collect()];
+    rows.extend(block.lines.iter().map(|line| row(block, line, wide)));
+    rows
+}
+
+fn row(block: &Block<'_>, line: &Line<'_>, wide: bool) -> Vec<Field> {
+    let time = if wide { units::time } else { units::short_time };
+    // The least of a column is its best, if there is anything that it is better than.
+    let least = |of: &dyn Fn(&Line<'_>) -> Option<f64>| {
+        let values = || block.lines.iter().filter_map(of);
+        let least = values().min_by(f64::total_cmp);
+        least.filter(|least| values().any(|value| value > *least))
+    };
+    let field = |of: &dyn Fn(&Line<'_>) -> Option<f64>, text: &dyn Fn(f64) -> String| {
+        let Some(value) = of(line) else { return Field::new("-") };
+        // What looks the same is as good.
+        let best = least(of).is_some_and(|least| text(least) == text(value));
+        Field::new(text(value)).bold_if(best)
+    };
+    let wait = |of: fn(&Waits) -> u64| {
+        field(&|line: &Line<'_>| line.waits.map(|waits| of(waits) as f64), &time)
+    };
+
+    let mut row = vec![Field::new(line.lock)];
+    let fastest = block.fastest.contains(&line.lock);
+    match &line.rate {
+        Some(rate) if wide => {
+            let (mid, interval) = units::rate_with_interval(rate);
+            row.push(Field::new(mid).bold_if(fastest));
+            row.push(Field::new(interval));
+        }
+        Some(rate) => {
+            let text = format!("{} {}", units::rate(rate.mid), units::plus_minus(rate));
+            row.push(Field::new(text).bold_if(fastest));
+        }
+        None => row.extend(vec![Field::new("-"); if wide { 2 } else { 1 }]),
+    }
+    let itself = block.reference == Some(line.lock);
+    match line.ratio.as_ref().filter(|_| !itself) {
+        Some(ratio) => {
+            let style = match ratio {
+                _ if block.fastest.is_empty() => Style::new(),
+                ratio if ratio.low > 1.0 => GOOD,
+                ratio if ratio.high < 1.0 => BAD,
+                _ => Style::new(),
+            };
+            let mid = units::figure(ratio.mid);
+            if wide {
+                row.push(Field { text: mid, style });
+                row.push(Field::new(units::interval(ratio)));
+            } else {
+                row.push(Field { text: format!("{mid} {}", units::plus_minus(ratio)), style });
+            }
+        }
+        None => {
+            row.push(Field::new(if itself { "1" } else { "-" }));
+            row.extend(wide.then(Field::default));
+        }
+    }
+    row.push(field(&|line| line.dice, &|dice| format!("{dice:.2}")));
+    row.push(field(&|line| line.cpu, &time));
+    row.extend([wait(|w| w.p50), wait(|w| w.p99), wait(|w| w.p999), wait(|w| w.max)]);
+    row
+}
+
+/// Writes rows of fields under each other: the first column to the left, the others to the right.
+fn grid(out: &mut String, rows: &[Vec<Field>]) {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].text.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in rows {
+        let mut line = String::new();
+        for (column, Field { text, style }) in row.iter().enumerate() {
+            let gap = " ".repeat(widths[column] - text.chars().count());
+            let text = format!("{style}{text}{style:#}");
+            let _ = match column {
+                0 => write!(line, "  {text}{gap}"),
+                _ => write!(line, "  {gap}{text}"),
+            };
+        }
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+}
+
+fn legend(out: &mut String, blocks: &[Block<'_>], wide: bool) {
+    let reference = blocks.iter().find_map(|block| block.reference).unwrap_or("lockword");
+    let interval = if wide {
+        "the median, and the 95 % interval of it"
+    } else {
+        "the median, and its 95 % interval"
+    };
+    let mut lines = vec![
+        format!("acq/s         acquisitions a second: {interval}"),
+        format!(
+            "ratio         {reference}'s acquisitions a second over this lock's, round by round"
+        ),
+        "fair          the share of the luckier half of the threads: 0.50 is fair".into(),
+        "CPU           processor time for an acquisition, all threads together".into(),
+    ];
+    if blocks.iter().flat_map(|block| &block.lines).any(|line| line.waits.is_some()) {
+        let waits = if wide { "p50..longest" } else { "p50..max" };
+        lines.push(format!("{waits:<12}  how long acquisitions waited, in a pass of its own"));
+    }
+    let _ = writeln!(out);
+    for line in lines {
+        let _ = writeln!(out, "{DIM}{line}{DIM:#}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{cell, lock, report};
+
+    fn plain(report: &Report, width: usize) -> String {
+        anstream::adapter::strip_str(&render(report, width)).to_string()
+    }
+
+    fn three() -> Report {
+        let locks = vec![
+            lock("lockword", 4.2e6, 0.01),
+            lock("std", 2.1e6, 0.01),
+            lock("parking_lot", 3e6, 0.02),
+        ];
+        report(vec![cell(8, locks), cell(1, vec![lock("lockword", 9e7, 0.01)])])
+    }
+
+    #[test]
+    fn it_fits_into_its_columns() {
+        for width in [80, 100, 116, 120] {
+            let table = plain(&three(), width);
+            for line in table.lines().filter(|line| !line.contains("processor")) {
+                assert!(line.chars().count() <= width, "{} > {width}: {line}", line.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_figures_of_the_lock() {
+        let table = plain(&three(), 120);
+        let line = table.lines().find(|line| line.trim_start().starts_with("std")).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words[..3], ["std", "2.08", "M"], "{line}");
+        for figure in ["2.00", "0.50", "120 ns", "4.00 us", "35.0 us", "1.20 ms"] {
+            assert!(line.contains(figure), "{figure} in: {line}");
+        }
+    }
+
+    #[test]
+    fn only_the_best_is_bold() {
+        let table = render(&three(), 120);
+        let bold = |text: &str| table.contains(&format!("{BOLD}{text}"));
+        assert!(bold("4.16 M") && !bold("2.08 M") && !bold("2.94 M"), "{table}");
+    }
+
+    #[test]
+    fn warnings_are_there() {
+        let mut report = three();
+        report.warnings.push("the machine is busy".to_owned());
+        report.cut_short = true;
+        let table = plain(&report, 80);
+        assert!(table.contains("warning: the machine is busy"), "{table}");
+        assert!(table.contains("warning: cut short: 9 of 9 rounds were done"), "{table}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_a_dash() {
+        let mut report = three();
+        let lock = &mut report.cells[0].locks[1];
+        lock.samples.clear();
+        lock.waits = None;
+        for width in [80, 120] {
+            let table = plain(&report, width);
+            let line = table.lines().find(|line| line.trim_start().starts_with("std")).unwrap();
+            assert!(!line.contains(|c: char| c.is_ascii_digit()), "{line}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Figures as people read them: three digits that matter, and a unit that fits.
+
+use lockword::contention::stats::Median;
+
+/// A figure with three digits that matter.
+pub fn figure(value: f64) -> String {
+    match value.abs() {
+        v if v >= 99.95 || v == 0.0 => format!("{value:.0}"),
+        v if v >= 9.995 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// A rate with a decimal prefix: `4.21 M`.
+pub fn rate(per_second: f64) -> String {
+    let (scale, prefix) = scale_of_rate(per_second);
+    format!("{}{prefix}", figure(per_second / scale))
+}
+
+/// A round rate, as on an axis: `4 M`.
+pub fn round_rate(per_second: f64) -> String {
+    let (scale, prefix) = scale_of_rate(per_second);
+    // To a thousandth: what is left of a binary fraction goes.
+    format!("{}{prefix}", (per_second / scale * 1e3).round() / 1e3)
+}
+
+/// A rate and the 95 % interval of its median, all in one unit: `4.21 M [4.10, 4.33]`.
+pub fn rate_with_interval(rate: &Median) -> (String, String) {
+    let (scale, prefix) = scale_of_rate(rate.mid);
+    let mid = format!("{}{prefix}", figure(rate.mid / scale));
+    (mid, format!("[{}, {}]", figure(rate.low / scale), figure(rate.high / scale)))
+}
+
+fn scale_of_rate(per_second: f64) -> (f64, &'static str) {
+    match per_second {
+        v if v >= 999.5e6 => (1e9, " G"),
+        v if v >= 999.5e3 => (1e6, " M"),
+        v if v >= 999.5 => (1e3, " k"),
+        _ => (1.0, ""),
+    }
+}
+
+/// The 95 % interval of a median: `[0.95, 1.02]`.
+pub fn interval(median: &Median) -> String {
+    format!("[{}, {}]", figure(median.low), figure(median.high))
+}
+
+/// How far the interval reaches from the middle on its longer side: `±3%`.
+pub fn plus_minus(median: &Median) -> String {
+    let reach = (median.high - median.mid).max(median.mid - median.low);
+    let percent = reach / median.mid * 100.0;
+    if percent.is_finite() { format!("±{percent:.0}%") } else { String::new() }
+}
+
+/// Nanoseconds in a unit that fits: `35.1 us`.
+pub fn time(ns: f64) -> String {
+    match scale_of_time(ns) {
+        (_, unit) if ns < 999.5 && ns.fract() == 0.0 => format!("{ns} {unit}"),
+        (scale, unit) => format!("{} {unit}", figure(ns / scale)),
+    }
+}
+
+fn scale_of_time(ns: f64) -> (f64, &'static str) {
+    match ns {
+        v if v >= 999.5e6 => (1e9, "s"),
+        v if v >= 999.5e3 => (1e6, "ms"),
+        v if v >= 999.5 => (1e3, "us"),
+        _ => (1.0, "ns"),
+    }
+}
+
+/// A round time, as on an axis: `200 us`.
+pub fn round_time(ns: f64) -> String {
+    let (scale, unit) = scale_of_time(ns);
+    format!("{} {unit}", (ns / scale * 1e3).round() / 1e3)
+}
+
+/// Nanoseconds in two digits, for where there is little room: `35us`.
+pub fn short_time(ns: f64) -> String {
+    let (scale, unit) = scale_of_time(ns);
+    let digits = usize::from(ns / scale < 9.95 && scale > 1.0);
+    format!("{:.digits$}{unit}", ns / scale)
+}
+
+/// Seconds for the sentence "this takes about ..".
+pub fn duration(seconds: f64) -> String {
+    match seconds.ceil() as u64 {
+        s if s < 120 => format!("{s} s"),
+        s => format!("{} min", s.div_ceil(60)),
+    }
+}
+
+/// `1 lock`, `4 locks`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A moment, from the seconds since 1970: `2026-11-25 17:13 UTC`.
+pub fn date(seconds: u64) -> String {
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    // The calendar repeats every 400 years, which are 146,097 days. Years begin in March here,
+    // so that the leap day comes last.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute) = (of_day / 3_600, of_day % 3_600 / 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub fn list(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+/// A word of a command as one would type it to a shell.
+pub fn shell(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+%@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_digits_matter() {
+        for (value, text) in
+            [(0.0, "0"), (0.456, "0.46"), (4.209, "4.21"), (9.996, "10.0"), (99.96, "100")]
+        {
+            assert_eq!(figure(value), text);
+        }
+        assert_eq!(rate(4_209_000.0), "4.21 M");
+        assert_eq!(rate(999_600.0), "1.00 M");
+        assert_eq!(rate(12.0), "12.0");
+    }
+
+    #[test]
+    fn a_time_has_a_unit_that_fits() {
+        for (ns, text) in
+            [(0.0, "0 ns"), (87.0, "87 ns"), (999.7, "1.00 us"), (35_100.0, "35.1 us")]
+        {
+            assert_eq!(time(ns), text);
+        }
+        assert_eq!(time(1.5e9), "1.50 s");
+        for (ns, text) in [(0.0, "0ns"), (9.6, "10ns"), (9_960.0, "10us"), (1_240.0, "1.2us")] {
+            assert_eq!(short_time(ns), text);
+        }
+    }
+
+    #[test]
+    fn a_date_is_that_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59 UTC"),
+            (951_782_400, "2000-02-29 00:00 UTC"),
+            (951_868_800, "2000-03-01 00:00 UTC"),
+            (1_798_761_599, "2026-12-31 23:59 UTC"),
+        ] {
+            assert_eq!(date(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_command_is_quoted_where_a_shell_would_break_it() {
+        for (word, typed) in [
+            ("bench", "bench"),
+            ("--threads=1,2", "--threads=1,2"),
+            ("it's here.json", r"'it'\''s here.json'"),
+            ("$HOME", "'$HOME'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell(word), typed);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Measuring: the table, and the files.
+
+use crate::support::{Folder, bench, lockword, run, status, stderr, stdout};
+use std::fs;
+
+#[test]
+fn a_table_is_printed() {
+    let output = run(bench(&[]));
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let table = stdout(&output);
+    assert!(table.contains("2 threads, 10 ns inside, 10 ns outside"), "{table}");
+    for lock in ["lockword", "std"] {
+        let line = table.lines().find(|line| line.trim_start().starts_with(lock));
+        let line = line.unwrap_or_else(|| panic!("no line of {lock}: {table}"));
+        // Throughput, fairness, and four waits at least.
+        assert!(line.matches(|c: char| c.is_ascii_digit()).count() > 10, "{line}");
+    }
+    assert!(table.contains("too few rounds"), "one round tells nothing: {table}");
+}
+
+#[test]
+fn every_lock_and_every_option_of_a_load_works() {
+    let folder = Folder::new("every_option");
+    let locks = "lockword,std,parking_lot,parking_lot_fair,usync,spin";
+    let path = folder.path("report.json");
+    let mut command = lockword(&["bench", "--preset", "starvation", "--locks", locks]);
+    command.args(["--threads", "1,2", "--inside", "10", "--outside", "20,30"]);
+    command.args(["--n-locks", "4", "--zipf", "1.1", "--burst", "5:1000", "--hog", "500"]);
+    command.args(["--pin", "--slice", "2", "--rounds", "1", "--json", &path]);
+    let output = run(command);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let report = folder.json("report.json");
+    let cells = report["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 4);
+    for cell in cells {
+        let load = &cell["load"];
+        assert_eq!(load["locks"], 4);
+        assert_eq!(load["pin"], true);
+        assert_eq!(load["burst"]["acquisitions"], 5);
+        assert_eq!(cell["locks"].as_array().unwrap().len(), 6);
+    }
+    let words: Vec<&str> =
+        report["command"].as_array().unwrap().iter().filter_map(|word| word.as_str()).collect();
+    assert_eq!(words[..4], ["lockword", "bench", "--preset", "starvation"]);
+}
+
+#[test]
+fn an_open_loop_works() {
+    let folder = Folder::new("open_loop");
+    folder.measure("report.json", &["--rate", "10000"]);
+    let report = folder.json("report.json");
+    assert_eq!(report["cells"][0]["load"]["arrivals"]["open"]["per_second"], 10000.0);
+}
+
+#[test]
+fn waits_can_be_left_out() {
+    let folder = Folder::new("no_waits");
+    folder.measure("report.json", &["--no-waits"]);
+    assert!(folder.json("report.json")["cells"][0]["locks"][0]["waits"].is_null());
+}
+
+#[test]
+fn files_replace_what_was_there() {
+    let folder = Folder::new("files");
+    let json = folder.write("report.json", "old");
+    let html = folder.path("page.html");
+    let output = run(bench(&["--json", &json, "--html", &html]));
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let report = folder.json("report.json");
+    assert_eq!(report["format"], 1);
+    assert_eq!(report["cut_short"], false);
+    assert!(folder.read("page.html").starts_with("<!DOCTYPE html>"));
+    assert_eq!(folder.names(), ["page.html", "report.json"], "nothing else is left");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_stays_a_link_and_rights_stay_as_they_are() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let folder = Folder::new("link");
+    let file = folder.write("report.json", "old");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    let link = folder.path("link.json");
+    symlink("report.json", &link).unwrap();
+    let output = run(bench(&["--json", &link]));
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(folder.json("report.json")["format"], 1);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn a_report_can_be_shown_again() {
+    let folder = Folder::new("show");
+    let (json, html) = (folder.path("report.json"), folder.path("page.html"));
+    let measured = run(bench(&["--json", &json, "--html", &html]));
+    let again = folder.path("again.html");
+    let shown = run(lockword(&["show", &json, "--html", &again]));
+    assert_eq!(status(&shown), 0, "{}", stderr(&shown));
+    assert_eq!(stdout(&shown), stdout(&measured));
+    assert_eq!(folder.read("again.html"), folder.read("page.html"));
+}

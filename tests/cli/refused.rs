@@ -1,0 +1,146 @@
+//! Bad input: one line, exit status 2, and no file is touched.
+
+use crate::support::{Folder, bench, lockword, run, status, stderr, stdout};
+use serde_json::Value;
+use std::process::Command;
+
+/// The one line of a run that is refused.
+fn refused(command: Command) -> String {
+    let output = run(command);
+    let line = stderr(&output);
+    assert_eq!(status(&output), 2, "{line}");
+    assert_eq!(line.trim_end().lines().count(), 1, "one line:\n{line}");
+    assert!(line.starts_with("lockword: "), "{line}");
+    assert_eq!(stdout(&output), "", "nothing was measured");
+    line
+}
+
+#[test]
+fn bad_arguments() {
+    for (arguments, says) in [
+        (&["--threads", "0"][..], "--threads"),
+        (&["--threads", "2,0"], "--threads"),
+        (&["--threads", "5000"], "--threads"),
+        (&["--threads", ""], "--threads"),
+        (&["--threads", "two"], "--threads"),
+        (&["--inside", "-1"], "--inside"),
+        (&["--slice", "0"], "--slice"),
+        (&["--rounds", "0"], "--rounds"),
+        (&["--n-locks", "0"], "--n-locks"),
+        (&["--zipf", "NaN"], "--zipf"),
+        (&["--burst", "3"], "--burst"),
+        (&["--rate", "0"], "--rate"),
+        (&["--rate", "100", "--burst", "3:100"], "bursts and a fixed rate"),
+        (&["--threshold", "0"], "--threshold"),
+        (&["--preset", "quik"], "quick"),
+        (&["--loks", "std"], "--locks"),
+    ] {
+        // Not beside the arguments of the tiny bench: an option that is given twice is refused.
+        let line = refused(lockword(&[&["bench"], arguments].concat()));
+        assert!(line.contains(says), "{arguments:?}: {line}");
+    }
+    assert!(refused(lockword(&[])).contains("lockword bench"));
+    assert!(refused(lockword(&["bensh"])).contains("bench"));
+}
+
+#[test]
+fn an_unknown_lock_is_told_which_there_are() {
+    let line = refused(lockword(&["bench", "--locks", "std,parking-lot"]));
+    for lock in ["lockword", "std", "parking_lot_fair", "usync", "spin", "similar"] {
+        assert!(line.contains(lock), "{lock}: {line}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written() {
+    let folder = Folder::new("unwritable");
+    folder.write("file", "old");
+    for name in ["missing/report.json", ".", "file/report.json"] {
+        for option in ["--json", "--html"] {
+            let path = folder.path(name);
+            let line = refused(bench(&[option, &path]));
+            assert!(line.contains("cannot write") && line.contains(&path), "{line}");
+        }
+    }
+    assert_eq!(folder.names(), ["file"]);
+    let path = folder.path("both");
+    assert!(refused(bench(&["--json", &path, "--html", &path])).contains("the same file"));
+}
+
+#[test]
+fn a_file_is_left_as_it_was() {
+    let folder = Folder::new("left");
+    let old = folder.write("report.json", "old");
+    let missing = folder.path("missing.json");
+    refused(bench(&["--json", &old, "--baseline", &missing]));
+    refused(bench(&["--json", &old, "--html", &folder.path("missing/page.html")]));
+    refused(bench(&["--json", &old, "--baseline", &old]));
+    assert_eq!(folder.read("report.json"), "old");
+    assert_eq!(folder.names(), ["report.json"]);
+}
+
+#[test]
+fn a_file_that_is_no_report() {
+    let folder = Folder::new("no_report");
+    let good = folder.measure("good.json", &[]);
+    let text = folder.read("good.json");
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut report = folder.json("good.json");
+        change(&mut report);
+        report.to_string()
+    };
+    let slice = |field: &'static str, value: Value| {
+        with(&move |report| {
+            report["cells"][0]["locks"][0]["samples"][0][field] = value.clone();
+        })
+    };
+    for (text, says) in [
+        (with(&|report| report["format"] = 2.into()), "format 2"),
+        (with(&|report| report["format"] = "1".into()), "no report"),
+        (with(&|report| report["machine"] = Value::Null), "no whole report"),
+        (text[..text.len() / 2].to_owned(), "ends too early"),
+        (String::new(), "ends too early"),
+        ("{}".to_owned(), "no report"),
+        ("hello".to_owned(), "no JSON"),
+        (slice("elapsed_ns", (-1).into()), "cannot be"),
+        (slice("acquisitions", vec![u64::MAX, u64::MAX].into()), "cannot be"),
+        (with(&|report| report["cells"][0]["locks"][1]["lock"] = "lockword".into()), "twice"),
+    ] {
+        let bad = folder.write("bad.json", &text);
+        for command in [
+            lockword(&["show", &bad]),
+            lockword(&["compare", &bad, &good]),
+            lockword(&["compare", &good, &bad]),
+            bench(&["--baseline", &bad]),
+        ] {
+            let line = refused(command);
+            assert!(line.contains(says) && line.contains(&bad), "{says}: {line}");
+        }
+        assert_eq!(folder.read("bad.json"), text);
+    }
+    std::fs::write(folder.path("bytes"), [0xff, 0xfe, 0]).unwrap();
+    refused(lockword(&["show", &folder.path("bytes")]));
+}
+
+#[test]
+fn a_baseline_of_something_else() {
+    let folder = Folder::new("something_else");
+    let report = folder.measure("report.json", &[]);
+    let line = refused(lockword(&["bench", "--threads", "3", "--baseline", &report]));
+    assert!(line.contains("no load in common") && line.contains("2 threads, 10/10 ns"), "{line}");
+
+    let mut other = folder.json("report.json");
+    other["machine"]["processors"] = 4095.into();
+    let other = folder.write("other.json", &other.to_string());
+    let line = refused(bench(&["--baseline", &other]));
+    assert!(line.contains("another machine") && line.contains("--relative"), "{line}");
+    assert_eq!(status(&run(lockword(&["compare", &other, &report, "--relative"]))), 0);
+
+    let mut other = folder.json("report.json");
+    for (lock, name) in [(0, "usync"), (1, "spin")] {
+        other["cells"][0]["locks"][lock]["lock"] = name.into();
+    }
+    let other = folder.write("other.json", &other.to_string());
+    let line = refused(lockword(&["compare", &other, &report]));
+    assert!(line.contains("no lock in common"), "{line}");
+}

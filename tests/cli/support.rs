@@ -1,0 +1,113 @@
+//! Starts the program.
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The program with these arguments, and with none of the caller's wishes about colours.
+pub fn lockword(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lockword"));
+    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM", "CI"] {
+        command.env_remove(name);
+    }
+    command.args(arguments);
+    command
+}
+
+/// `lockword bench` with a load that takes some milliseconds, and these arguments.
+pub fn bench(arguments: &[&str]) -> Command {
+    let mut command =
+        lockword(&["bench", "--threads", "2", "--inside", "10", "--outside", "10", "--slice", "2"]);
+    command.args(["--rounds", "1", "--locks", "lockword,std"]).args(arguments);
+    command
+}
+
+/// What came of it.
+pub fn run(mut command: Command) -> Output {
+    command.output().expect("the program starts")
+}
+
+/// The exit status.
+pub fn status(output: &Output) -> i32 {
+    output.status.code().expect("it ended by itself")
+}
+
+/// What it printed to standard output.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("it prints UTF-8")
+}
+
+/// What it printed to standard error.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("it prints UTF-8")
+}
+
+/// A folder for one test.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// An empty one of this name.
+    pub fn new(name: &str) -> Folder {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli").join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("the folder is writable");
+        Folder(path)
+    }
+
+    /// A path in it, as an argument.
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("the name is UTF-8").to_owned()
+    }
+
+    /// Writes a file, and returns its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, text).expect("the folder is writable");
+        path
+    }
+
+    /// The text of a file.
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).expect("the file is there")
+    }
+
+    /// A file as JSON.
+    pub fn json(&self, name: &str) -> Value {
+        serde_json::from_str(&self.read(name)).expect("the file is JSON")
+    }
+
+    /// The names of all files, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).expect("the folder is readable");
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// A report of a tiny bench, in this file.
+    pub fn measure(&self, name: &str, arguments: &[&str]) -> String {
+        let path = self.path(name);
+        let output = run(bench(&[&["--json", &path], arguments].concat()));
+        assert_eq!(status(&output), 0, "{}", stderr(&output));
+        path
+    }
+
+    /// A copy of a report in which each lock did so many times the work.
+    pub fn doctor(&self, from: &str, to: &str, factor: f64) -> String {
+        let mut report = self.json(from);
+        for cell in report["cells"].as_array_mut().expect("cells") {
+            for lock in cell["locks"].as_array_mut().expect("locks") {
+                for sample in lock["samples"].as_array_mut().expect("samples") {
+                    for count in sample["acquisitions"].as_array_mut().expect("acquisitions") {
+                        let more = count.as_u64().expect("a count") as f64 * factor;
+                        *count = Value::from(more as u64 + 1);
+                    }
+                }
+            }
+        }
+        self.write(to, &report.to_string())
+    }
+}

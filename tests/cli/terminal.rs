@@ -1,0 +1,89 @@
+//! Colours, help, and a reader that goes away.
+
+use crate::support::{Folder, bench, lockword, run, status, stderr, stdout};
+use std::process::Stdio;
+
+#[test]
+fn a_pipe_gets_no_colours() {
+    let output = run(bench(&[]));
+    assert!(!stdout(&output).contains('\x1b') && !stderr(&output).contains('\x1b'));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_terminal_gets_colours_if_it_wants_them() {
+    use crate::interrupt::terminal;
+    use std::io::Read as _;
+    let folder = Folder::new("colours");
+    let report = folder.measure("report.json", &[]);
+    let printed = |environment: &[(&str, &str)]| {
+        let (mut kept, given) = terminal();
+        let mut command = lockword(&["show", &report]);
+        command.envs(environment.iter().copied()).stdout(given);
+        let mut child = command.spawn().expect("the program starts");
+        drop(command);
+        let (mut text, mut buffer) = (vec![], [0; 4096]);
+        // A terminal that was closed reads as an error.
+        while let Ok(count @ 1..) = kept.read(&mut buffer) {
+            text.extend(&buffer[..count]);
+        }
+        assert!(child.wait().expect("it ends").success());
+        String::from_utf8(text).expect("it prints UTF-8")
+    };
+    let colours = printed(&[("TERM", "xterm")]);
+    assert!(colours.contains("\x1b[1m2 threads"), "{colours}");
+    // Its 80 columns are not exceeded, except by the processor's name and by warnings.
+    let table = colours.lines().skip_while(|line| !line.contains("2 threads"));
+    for line in table.map(|line| anstream::adapter::strip_str(line).to_string()) {
+        assert!(line.trim_end().chars().count() <= 80, "{line}");
+    }
+    for plain in [&[("TERM", "xterm"), ("NO_COLOR", "1")], &[("TERM", "dumb"), ("LANG", "C")]] {
+        assert!(!printed(plain).contains('\x1b'), "{plain:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = Folder::new("reader");
+    let report = folder.measure("report.json", &[]);
+    for mut command in [
+        bench(&["--json", &folder.path("written.json")]),
+        lockword(&["show", &report]),
+        lockword(&["compare", &report, &report]),
+        lockword(&["bench", "--help"]),
+    ] {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(status(&output), 0, "{command:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+    }
+    assert_eq!(folder.json("written.json")["format"], 1, "the file is written all the same");
+}
+
+#[test]
+fn the_help_tells_what_there_is() {
+    let output = run(lockword(&["bench", "--help"]));
+    assert_eq!(status(&output), 0);
+    let help = stdout(&output);
+    for word in [
+        "quick",
+        "full",
+        "starvation",
+        "oversubscribed",
+        "parking_lot_fair",
+        "usync",
+        "spin",
+        "nanoseconds",
+        "milliseconds",
+        "percent",
+        "combinations",
+        "Examples:",
+        "Exit status:",
+        "NO_COLOR",
+    ] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    assert!(stdout(&run(lockword(&["--version"]))).contains(env!("CARGO_PKG_VERSION")));
+}
