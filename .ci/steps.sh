@@ -7,6 +7,8 @@ export CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never
 export RUST_BACKTRACE=1 DEBIAN_FRONTEND=noninteractive
 
 HOST=x86_64-unknown-linux-gnu
+# The library's features: what is not for the program.
+LIBRARY=arc_lock,serde,peers
 
 # Debian's Rust, which ships the sources of std. `-Zbuild-std` and the sanitizers are unstable.
 debian_cargo() {
@@ -101,7 +103,7 @@ step_documentation() {
 
 # The mode of targets that have no process-wide barrier.
 step_symmetric() {
-    with_flags symmetric "--cfg lockword_symmetric" cargo test --all-features
+    with_flags symmetric "--cfg lockword_symmetric" cargo test --features $LIBRARY
 }
 
 # The models; one that takes more than 60 s fails. One at a time, as they run anyway: the time
@@ -138,9 +140,10 @@ step_destroy() {
     LOCKWORD_DESTROY_ROUNDS=2000000 cargo test --release --test destroy
 }
 
-# Every bench once, without measuring; the first is the command of the README.
+# The README's first command, cut short. Then every bench once, without measuring.
 step_benches() {
     local bench
+    $(readme_command "cargo run --release --features cli -- bench") --rounds 1 --slice 5
     $(readme_command "cargo bench --features peers --bench uncontended") -- --test
     for bench in contended starvation condvar many_locks sync; do
         cargo bench --features peers --bench "$bench" -- --test
@@ -162,7 +165,7 @@ step_address_sanitizer() {
     export LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=500000 RUSTC_BOOTSTRAP=1 \
         CARGO_PROFILE_RELEASE_DEBUG=1
     sanitized with_flags asan -Zsanitizer=address \
-        cargo test --release --target $HOST --all-features
+        cargo test --release --target $HOST --features $LIBRARY
 }
 
 # Debian's Rust, so that std is instrumented too: otherwise there are false alarms.
@@ -170,7 +173,7 @@ step_thread_sanitizer() {
     export LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=300000 TSAN_OPTIONS=halt_on_error=1 \
         CARGO_PROFILE_RELEASE_DEBUG=1
     sanitized with_flags tsan -Zsanitizer=thread \
-        debian_cargo test --release -Zbuild-std --target $HOST --all-features
+        debian_cargo test --release -Zbuild-std --target $HOST --features $LIBRARY
 }
 
 # cargo-fuzz wants a nightly compiler; the stable one can pass for it.
@@ -188,5 +191,5 @@ step_targets() {
         targets+=(--target "$target")
     done
     with_flags targets "-D warnings" \
-        debian_cargo check --lib -Zbuild-std=std --features arc_lock,serde,peers "${targets[@]}"
+        debian_cargo check --lib -Zbuild-std=std --features $LIBRARY "${targets[@]}"
 }

@@ -1,7 +1,7 @@
 //! The locks that can be measured.
 
 use lockword::contention::peers::{ParkingLot, ParkingLotFair, Spin, Usync};
-use lockword::contention::{Comparison, Lockword, Std};
+use lockword::contention::{Comparison, Lockword, Std, Twin};
 
 /// A lock: its name, a line about it, and how it enters a comparison.
 pub struct Choice {
@@ -14,11 +14,16 @@ pub struct Choice {
 }
 
 /// All of them, in the order in which they are measured and shown.
-pub const ALL: [Choice; 6] = [
+pub const ALL: [Choice; 7] = [
     Choice {
         name: "lockword",
         about: "This crate's lock: waiters spin, then sleep; none starves",
         add: |comparison, name| comparison.lock::<Lockword>(name),
+    },
+    Choice {
+        name: "lockword_sync",
+        about: "lockword::sync::Mutex: the same, with std's methods and poisoning",
+        add: |comparison, name| comparison.lock::<Twin>(name),
     },
     Choice {
         name: "std",
