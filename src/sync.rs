@@ -20,12 +20,12 @@
 //! [`Mutex`], [`MutexGuard`], [`Condvar`] and [`WaitTimeoutResult`] are this crate's, with every
 //! stable method and trait of std's (as of Rust 1.95). Everything else is std's own, re-exported:
 //! [`Arc`], [`RwLock`], [`OnceLock`], [`mpsc`], [`atomic`] and so on, and [`PoisonError`],
-//! [`TryLockError`], [`LockResult`], [`TryLockResult`] too. So replacing `std::sync::` by
-//! `lockword::sync::` everywhere leaves a program that compiles, poisons and prints as before.
+//! [`TryLockError`], [`LockResult`], [`TryLockResult`] too. So in most programs it is enough to
+//! replace `std::sync::` by `lockword::sync::`: they compile, poison and print as before.
 //!
-//! What differs from std is told in the [migration page](crate::migration). In short: waiting is
-//! bounded, a `Mutex<()>` takes two bytes, and a wait on a `Condvar` ends only with a
-//! notification or the timeout.
+//! The exceptions, and what differs, are told in the [migration page](crate::migration). In short:
+//! waiting is bounded, a `Mutex<()>` takes two bytes, a wait on a `Condvar` ends only with a
+//! notification or the timeout, and a lock of this crate has no place in a global allocator.
 //!
 //! The lock at the [root of the crate](crate) is the better choice for new code: no poisoning,
 //! and timed, fair and mapped locking besides.

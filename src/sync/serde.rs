@@ -10,9 +10,8 @@ impl<T: ?Sized + Serialize> Serialize for Mutex<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.lock() {
             Ok(guard) => guard.serialize(serializer),
-            Err(_) => Err(S::Error::custom(
-                "the mutex is poisoned: a thread panicked while it held it (see `clear_poison`)",
-            )),
+            // The text that serde has for std's.
+            Err(_) => Err(S::Error::custom("lock poison error while serializing")),
         }
     }
 }

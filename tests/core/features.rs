@@ -133,7 +133,13 @@ mod serde {
         });
         assert!(poison.is_err());
         let error = serde_json::to_string(&m).expect_err("poisoned").to_string();
-        assert!(error.contains("poisoned"), "{error}");
+        let stds = std::sync::Mutex::new(1);
+        let poison = std::panic::catch_unwind(|| {
+            let _guard = stds.lock();
+            std::panic::resume_unwind(Box::new(()));
+        });
+        assert!(poison.is_err());
+        assert_eq!(error, serde_json::to_string(&stds).expect_err("poisoned").to_string());
     }
 
     #[test]

@@ -257,6 +257,15 @@ fn wait_while_tells_of_poison() {
 }
 
 #[test]
+fn a_timed_wait_while_tells_of_poison() {
+    poisoned_while_waiting(|condvar, guard| {
+        let error = condvar.wait_timeout_while(guard, Duration::MAX, |ready| !*ready).unwrap_err();
+        let (guard, result) = error.into_inner();
+        assert!(*guard && !result.timed_out());
+    });
+}
+
+#[test]
 fn a_timed_wait_tells_of_poison_and_whether_the_time_was_up() {
     poisoned_while_waiting(|condvar, mut guard| {
         while !*guard {
