@@ -112,10 +112,10 @@ impl Sample {
         self.acquisitions.iter().sum()
     }
 
-    /// Acquisitions a second.
+    /// Acquisitions a second; 0 of a sample that took no time.
     #[must_use]
     pub fn per_second(&self) -> f64 {
-        self.total() as f64 / self.elapsed_ns * 1e9
+        if self.elapsed_ns > 0.0 { self.total() as f64 / self.elapsed_ns * 1e9 } else { 0.0 }
     }
 
     /// CPU time for an acquisition, in nanoseconds.

@@ -51,13 +51,15 @@ pub(super) fn measure<F: Family>(
 
     // The signal to start wakes the threads one by one; each notes when it started.
     crew.gate.open(true);
-    let end = Instant::now() + Duration::from_millis(load.slice_ms);
     let mut cancelled = false;
     while !crew.failed() && !cancelled {
-        let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
-        else {
+        let now = Instant::now();
+        // On a busy machine the first may start late.
+        let end = crew.gate.first_start().unwrap_or(now) + Duration::from_millis(load.slice_ms);
+        let left = end.saturating_duration_since(now);
+        if left.is_zero() {
             break;
-        };
+        }
         crew.hear(left.min(GLANCE));
         cancelled = cancel.load(Ordering::Relaxed);
     }
@@ -261,6 +263,8 @@ struct GateState {
     arrived: usize,
     /// Whether there is anything to do behind it.
     open: Option<bool>,
+    /// When the first went through.
+    first_start: Option<Instant>,
 }
 
 impl Gate {
@@ -271,6 +275,7 @@ impl Gate {
         self.changed.notify_all();
         loop {
             if let Some(go) = state.open {
+                state.first_start.get_or_insert_with(Instant::now);
                 return go;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -281,6 +286,10 @@ impl Gate {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = self.changed.wait_while(state, |state| state.arrived < count);
         drop(waiting.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn first_start(&self) -> Option<Instant> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).first_start
     }
 
     fn open(&self, go: bool) {

@@ -71,6 +71,10 @@ impl Work {
     }
 
     /// So many units of [`work`], the same on every machine.
+    ///
+    /// A processor does some of the work inside and of the work outside at the same time if both
+    /// are given in units, as it does in programs where neither needs the other's result. So short
+    /// sections take less time than their units add up to. Work in nanoseconds is one chain.
     #[must_use]
     pub const fn units(units: u32) -> Work {
         Work(Amount::Units(units))
@@ -103,6 +107,11 @@ impl Work {
             Amount::Nanos(ns) => (ns as f64 / unit_ns()).round() as u32,
             Amount::Units(units) => units,
         }
+    }
+
+    /// Whether it is given in units.
+    pub(super) fn is_counted(self) -> bool {
+        matches!(self.0, Amount::Units(_))
     }
 
     /// The time to spend by the clock, in nanoseconds, if that is how it is done.

@@ -130,9 +130,15 @@ impl<F: Family> Field<F> {
         gate: impl FnOnce() -> bool,
     ) -> Option<Tally> {
         let Load { inside, outside, .. } = self.load;
-        match (Short::new(inside), Short::new(outside)) {
-            (Some(inside), Some(outside)) => self.run(choice, pace, timer, (inside, outside), gate),
-            _ => self.run(choice, pace, timer, (Long::from(inside), Long::from(outside)), gate),
+        let Some(short) = Short::<true>::new(inside).zip(Short::new(outside)) else {
+            let long = (Long::from(inside), Long::from(outside));
+            return self.run(choice, pace, timer, long, gate);
+        };
+        match Short::<false>::new(inside).zip(Short::new(outside)) {
+            Some(loose) if inside.is_counted() && outside.is_counted() => {
+                self.run(choice, pace, timer, loose, gate)
+            }
+            _ => self.run(choice, pace, timer, short, gate),
         }
     }
 
@@ -186,10 +192,13 @@ fn acquire<F: Family, C: Choice, P: Pace, T: Timer, S: Section>(
         let mut shared = lock.lock();
         timer.got(asked);
         shared.count += 1;
-        shared.word = inside.spend(shared.word, stop);
+        let before = if S::CHAINED { shared.word ^ private } else { shared.word };
+        let word = inside.spend(before, stop);
+        shared.word = word;
         drop(shared);
         acquisitions += 1;
-        private = outside.spend(private, stop);
+        let before = if S::CHAINED { private ^ word } else { private };
+        private = outside.spend(before, stop);
     }
     black_box(private);
     acquisitions

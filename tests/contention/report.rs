@@ -34,6 +34,7 @@ fn the_other_figures_of_a_sample() {
     assert_eq!(uneven.per_second(), 100.0);
     assert_eq!(uneven.cpu_ns_each(), Some(5e6));
     assert_eq!(uneven.unluckiest_over_luckiest(), 0.25);
+    assert_eq!(Sample { elapsed_ns: 0.0, ..uneven }.per_second(), 0.0);
     let none = sample(&[0, 0]);
     assert_eq!((none.per_second(), none.unluckiest_over_luckiest()), (0.0, 0.0));
 }
