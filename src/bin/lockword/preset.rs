@@ -46,9 +46,9 @@ impl Mix {
         match preset {
             Preset::Quick => Mix {
                 threads: vec![1, 2, p, p.max(64).min(4 * p)],
-                // Short sections, where the price of the lock itself shows; and longer ones, with
-                // more time between them than inside.
-                sections: vec![(20, 20), (200, 1000)],
+                // Nothing but the lock, whose price shows; short sections; and longer ones, with more
+                // time between them than inside.
+                sections: vec![(0, 0), (100, 100), (200, 1000)],
                 hogs: vec![None],
                 locks: USUAL,
                 slice_ms: Slice::Of(QUICK),
