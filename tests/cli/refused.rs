@@ -64,7 +64,9 @@ fn a_file_that_cannot_be_written() {
     }
     assert_eq!(folder.names(), ["file"]);
     let path = folder.path("both");
-    assert!(refused(bench(&["--json", &path, "--html", &path])).contains("the same file"));
+    for other in [path.clone(), folder.path("./both")] {
+        assert!(refused(bench(&["--json", &path, "--html", &other])).contains("the same file"));
+    }
 }
 
 #[test]
@@ -77,6 +79,31 @@ fn a_file_is_left_as_it_was() {
     refused(bench(&["--json", &old, "--baseline", &old]));
     assert_eq!(folder.read("report.json"), "old");
     assert_eq!(folder.names(), ["report.json"]);
+}
+
+#[test]
+fn a_baseline_that_cannot_be_judged_is_refused_before_the_run() {
+    let folder = Folder::new("not_judged");
+    let old = folder.write("old.json", "old");
+    let baseline = folder.measure("baseline.json", &["--rounds", "6"]);
+    let text = folder.read("baseline.json");
+    for (arguments, says) in [
+        (&["--locks", "usync", "--rounds", "6"][..], "no lock in common"),
+        (&["--locks", "std", "--rounds", "6", "--relative"], "two locks"),
+        (&["--rounds", "5"], "nothing can be judged"),
+        (&["--rounds", "5", "--relative"], "nothing can be judged"),
+    ] {
+        let all = [&["--baseline", &baseline, "--json", &old], arguments].concat();
+        let line = refused(bench(&all));
+        assert!(line.contains(says), "{arguments:?}: {line}");
+        assert_eq!(folder.read("old.json"), "old");
+    }
+    for option in ["--json", "--html"] {
+        let path = folder.path("./baseline.json");
+        let line = refused(bench(&["--rounds", "6", option, &path, "--baseline", &baseline]));
+        assert!(line.contains("same file"), "{line}");
+    }
+    assert_eq!(folder.read("baseline.json"), text);
 }
 
 #[test]
@@ -125,7 +152,7 @@ fn a_file_that_is_no_report() {
 #[test]
 fn a_baseline_of_something_else() {
     let folder = Folder::new("something_else");
-    let report = folder.measure("report.json", &[]);
+    let report = folder.measure("report.json", &["--rounds", "6"]);
     let line = refused(lockword(&["bench", "--threads", "3", "--baseline", &report]));
     assert!(line.contains("no load in common") && line.contains("2 threads, 10/10 ns"), "{line}");
 

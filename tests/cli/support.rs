@@ -15,11 +15,18 @@ pub fn lockword(arguments: &[&str]) -> Command {
     command
 }
 
-/// `lockword bench` with a load that takes some milliseconds, and these arguments.
+/// `lockword bench` with a load that takes some milliseconds, and these arguments: one round if
+/// they do not say how many.
 pub fn bench(arguments: &[&str]) -> Command {
     let mut command =
         lockword(&["bench", "--threads", "2", "--inside", "10", "--outside", "10", "--slice", "2"]);
-    command.args(["--rounds", "1", "--locks", "lockword,std"]).args(arguments);
+    if !arguments.contains(&"--rounds") {
+        command.args(["--rounds", "1"]);
+    }
+    if !arguments.contains(&"--locks") {
+        command.args(["--locks", "lockword,std"]);
+    }
+    command.args(arguments);
     command
 }
 

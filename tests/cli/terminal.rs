@@ -45,7 +45,7 @@ fn a_terminal_gets_colours_if_it_wants_them() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let folder = Folder::new("reader");
-    let report = folder.measure("report.json", &[]);
+    let report = folder.measure("report.json", &["--rounds", "6"]);
     for mut command in [
         bench(&["--json", &folder.path("written.json")]),
         lockword(&["show", &report]),

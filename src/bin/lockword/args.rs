@@ -28,6 +28,9 @@ pub enum Command {
     /// their combinations are measured. What is not given comes from the preset.
     Bench(Box<BenchArgs>),
     /// Compare two files that `bench --json` wrote; exit status 1 if a lock has become slower
+    ///
+    /// Judged are acquisitions a second, of locks that both reports have in six rounds or more.
+    /// Waits, fairness and CPU time are not judged.
     Compare(CompareArgs),
     /// Print the table of a file that `bench --json` wrote, and make a page of it
     Show(ShowArgs),
@@ -87,6 +90,9 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
     /// Compare with this report (a file of --json); exit status 1 if a lock has become slower
+    ///
+    /// Judged are acquisitions a second, of locks that both reports have in six rounds or more.
+    /// Waits, fairness and CPU time are not judged. The baseline cannot be written to as well.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
     #[command(flatten)]

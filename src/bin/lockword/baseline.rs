@@ -9,8 +9,9 @@
 //!   all locks alike cancels out. The others are not judged: they are the yardstick.
 //!
 //! A lock is slower if its median has fallen by more than the threshold *and* the 95 % intervals
-//! of both medians do not overlap. Waits are not judged: they are of all rounds together, so
-//! nothing tells their spread.
+//! of both medians do not overlap. Fewer than six rounds have no such interval: then it stays
+//! undecided. Waits are not judged: they are of all rounds together, so nothing tells their
+//! spread.
 
 use crate::failure::{Failure, Outcome};
 use crate::summary::{ROUNDS, cautions, median_of, rates};
@@ -38,6 +39,31 @@ pub enum Change {
     Faster,
     /// Neither.
     Level,
+    /// Too few rounds to tell.
+    Undecided,
+}
+
+/// A load, and how many rounds of each lock there are or will be.
+pub struct Rounds<'a> {
+    /// The load's name.
+    pub cell: &'a str,
+    /// The locks.
+    pub locks: Vec<(&'a str, usize)>,
+}
+
+impl Rounds<'_> {
+    /// Those of a report.
+    fn of(report: &Report) -> Vec<Rounds<'_>> {
+        let rounds = |lock: &LockReport| lock.samples.len();
+        report
+            .cells
+            .iter()
+            .map(|cell| Rounds {
+                cell: &cell.name,
+                locks: cell.locks.iter().map(|lock| (lock.lock.as_str(), rounds(lock))).collect(),
+            })
+            .collect()
+    }
 }
 
 /// One lock under one load.
@@ -56,14 +82,18 @@ pub struct Difference {
     rule: Rule,
     pairs: Vec<Pair>,
     notes: Vec<String>,
+    /// Loads and locks that only one of the reports has.
+    missing: Vec<String>,
+    /// Why the later report is doubtful.
+    doubts: Vec<String>,
     started: u64,
 }
 
-/// Refuses a baseline that a run of these cells on this machine cannot be compared with.
-pub fn check<'a>(
+/// Refuses a baseline that a run with these rounds on this machine cannot be compared with.
+pub fn check(
     old: &Report,
     machine: &Machine,
-    cells: impl IntoIterator<Item = &'a str>,
+    new: &[Rounds<'_>],
     rule: &Rule,
 ) -> Result<(), Failure> {
     let theirs = &old.machine;
@@ -82,8 +112,11 @@ pub fn check<'a>(
             name(machine)
         )));
     }
-    let mut cells = cells.into_iter();
-    if !cells.any(|cell| old.cells.iter().any(|old| old.name == cell)) {
+    let pairs: Vec<(&CellReport, &Rounds<'_>)> = new
+        .iter()
+        .filter_map(|new| Some((old.cells.iter().find(|old| old.name == new.cell)?, new)))
+        .collect();
+    if pairs.is_empty() {
         let names: Vec<&str> = old.cells.iter().map(|cell| cell.name.as_str()).take(4).collect();
         let more = if old.cells.len() > names.len() { ", .." } else { "" };
         return Err(Failure::new(format!(
@@ -91,33 +124,75 @@ pub fn check<'a>(
             names.join("; ")
         )));
     }
+    // The rounds of each lock that both have.
+    let common = |(old, new): &(&CellReport, &Rounds<'_>)| -> Vec<usize> {
+        let rounds = |(name, rounds): &(&str, usize)| {
+            let old = old.locks.iter().find(|old| old.lock == *name)?;
+            Some(old.samples.len().min(*rounds)).filter(|rounds| *rounds > 0)
+        };
+        new.locks.iter().filter_map(rounds).collect()
+    };
+    let common: Vec<Vec<usize>> = pairs.iter().map(common).collect();
+    let least = if rule.relative { 2 } else { 1 };
+    if !common.iter().any(|rounds| rounds.len() >= least) {
+        return Err(nothing_in_common(rule));
+    }
+    let judged = |rounds: &Vec<usize>| {
+        let enough = |rounds: &usize| *rounds >= ROUNDS;
+        // Each round is set against the other locks' of the same round.
+        let all = rule.relative && rounds.iter().all(enough);
+        rounds.len() >= least && (all || !rule.relative && rounds.iter().any(enough))
+    };
+    if !common.iter().any(judged) {
+        return Err(nothing_judged());
+    }
     Ok(())
+}
+
+fn nothing_in_common(rule: &Rule) -> Failure {
+    Failure::new(if rule.relative {
+        "nothing to compare: --relative takes two locks that both reports have measured"
+    } else {
+        "nothing to compare: the baseline has no lock in common that both have measured"
+    })
+}
+
+fn nothing_judged() -> Failure {
+    Failure::new(format!(
+        "nothing can be judged: that takes {ROUNDS} rounds of a lock in both reports"
+    ))
 }
 
 impl Difference {
     /// Compares them.
     pub fn between(old: &Report, new: &Report, rule: &Rule) -> Result<Difference, Failure> {
-        check(old, &new.machine, new.cells.iter().map(|cell| cell.name.as_str()), rule)?;
-        let mut difference =
-            Difference { rule: *rule, pairs: vec![], notes: notes(old, new), started: old.started };
+        check(old, &new.machine, &Rounds::of(new), rule)?;
+        let mut difference = Difference {
+            rule: *rule,
+            pairs: vec![],
+            notes: notes(old, new),
+            missing: vec![],
+            doubts: cautions(new),
+            started: old.started,
+        };
         for new_cell in &new.cells {
             let Some(old_cell) = old.cells.iter().find(|cell| cell.name == new_cell.name) else {
-                difference.notes.push(format!("not in the baseline: {}", new_cell.name));
+                difference.missing.push(format!("not in the baseline: {}", new_cell.name));
                 continue;
             };
             difference.cell(old_cell, new_cell);
         }
         for cell in &old.cells {
             if !new.cells.iter().any(|new| new.name == cell.name) {
-                difference.notes.push(format!("only in the baseline: {}", cell.name));
+                difference.missing.push(format!("only in the baseline: {}", cell.name));
             }
         }
         if difference.pairs.is_empty() {
-            return Err(Failure::new(if rule.relative {
-                "nothing to compare: --relative takes two locks that both reports have measured"
-            } else {
-                "nothing to compare: the baseline has no lock in common that both have measured"
-            }));
+            return Err(nothing_in_common(rule));
+        }
+        // Rounds that tell nothing may have been among those that were counted.
+        if difference.pairs.iter().all(|pair| pair.change == Change::Undecided) {
+            return Err(nothing_judged());
         }
         Ok(difference)
     }
@@ -129,12 +204,15 @@ impl Difference {
                 Some(old) if !old.samples.is_empty() && !lock.samples.is_empty() => {
                     common.push((old, lock));
                 }
-                _ => self.notes.push(format!("{}: {} is not in both", new.name, lock.lock)),
+                Some(old) if lock.samples.is_empty() && !old.samples.is_empty() => {
+                    self.missing.push(format!("only in the baseline: {}, {}", new.name, lock.lock));
+                }
+                _ => self.missing.push(format!("not in the baseline: {}, {}", new.name, lock.lock)),
             }
         }
         for lock in &old.locks {
             if !new.locks.iter().any(|new| new.lock == lock.lock) {
-                self.notes.push(format!("{}: {} is not in both", new.name, lock.lock));
+                self.missing.push(format!("only in the baseline: {}, {}", new.name, lock.lock));
             }
         }
         if self.rule.relative {
@@ -153,8 +231,10 @@ impl Difference {
     }
 
     fn pair(&mut self, cell: &CellReport, lock: &LockReport, old: Vec<f64>, new: Vec<f64>) {
+        let few = old.len().min(new.len()) < ROUNDS;
         if let (Some(old), Some(new)) = (median_of(&old), median_of(&new)) {
-            let change = change(&old, &new, self.rule.threshold);
+            let change =
+                if few { Change::Undecided } else { change(&old, &new, self.rule.threshold) };
             let (cell, lock) = (cell.name.clone(), lock.lock.clone());
             self.pairs.push(Pair { cell, lock, old, new, change });
         }
@@ -183,6 +263,7 @@ impl Difference {
                     Change::Slower => (AnsiColor::Red.on_default().bold(), "SLOWER"),
                     Change::Faster => (AnsiColor::Green.on_default(), "faster"),
                     Change::Level => (Style::new(), "level"),
+                    Change::Undecided => (Style::new(), "undecided: fewer than six rounds"),
                 };
                 let figure = |value: f64| match self.rule.relative {
                     true => format!("{value:.2}"),
@@ -199,7 +280,8 @@ impl Difference {
                 );
             }
         }
-        let slower = self.pairs.iter().filter(|pair| pair.change == Change::Slower).count();
+        let count = |change| self.pairs.iter().filter(|pair| pair.change == change).count();
+        let (slower, undecided) = (count(Change::Slower), count(Change::Undecided));
         let figure = if self.rule.relative {
             "acquisitions a second over the geometric mean of the other locks"
         } else {
@@ -208,9 +290,18 @@ impl Difference {
         let _ = writeln!(
             out,
             "\n{slower} of {} slower by more than {} % and the spread ({figure}).",
-            self.pairs.len(),
+            self.pairs.len() - undecided,
             units::figure(self.rule.threshold * 100.0)
         );
+        if undecided > 0 {
+            let _ = writeln!(out, "{undecided} undecided: fewer than six rounds.");
+        }
+        for missing in &self.missing {
+            let _ = writeln!(out, "{warning}not compared{warning:#}: {missing}");
+        }
+        for doubt in &self.doubts {
+            let _ = writeln!(out, "{warning}the result is doubtful{warning:#}: {doubt}");
+        }
         out
     }
 }
@@ -223,7 +314,8 @@ fn relative(locks: &[&LockReport], reference: usize) -> Vec<f64> {
         let others = all.iter().enumerate().filter(|(lock, _)| *lock != reference);
         geometric_mean(others.map(|(_, rates)| rates[round]))
     };
-    (0..rounds).filter_map(|round| Some(all[reference][round] / others(round)?)).collect()
+    let ratio = |round: usize| Some(all[reference][round] / others(round)?);
+    (0..rounds).filter_map(ratio).filter(|ratio| ratio.is_finite()).collect()
 }
 
 fn change(old: &Median, new: &Median, threshold: f64) -> Change {
@@ -249,17 +341,6 @@ fn notes(old: &Report, new: &Report) -> Vec<String> {
     if !(0.9..=1.1).contains(&speed) {
         let slow = if speed > 1.0 { "the baseline's machine" } else { "this machine" };
         notes.push(format!("{slow} was the slower one: the unit of work took longer"));
-    }
-    let rounds = |report: &Report| {
-        let locks = report.cells.iter().flat_map(|cell| &cell.locks);
-        locks.map(|lock| lock.samples.len()).min().unwrap_or(0)
-    };
-    for (which, report) in [("the baseline", old), ("the later report", new)] {
-        if rounds(report) < ROUNDS {
-            let few =
-                format!("{which} has fewer than {ROUNDS} rounds: its spread is not known well");
-            notes.push(few);
-        }
     }
     notes.extend(cautions(old).into_iter().map(|caution| format!("of the baseline: {caution}")));
     notes
@@ -333,5 +414,54 @@ mod tests {
         let other = report(vec![cell(8, vec![lock("usync", 1.0, 0.0)])]);
         let why = Difference::between(&old, &other, &RULE).unwrap_err().to_string();
         assert!(why.contains("no lock in common"), "{why}");
+    }
+
+    #[test]
+    fn fewer_than_six_rounds_decide_nothing() {
+        let cut = |mut report: Report, lock: usize| {
+            report.cells[0].locks[lock].samples.truncate(ROUNDS - 1);
+            report
+        };
+        let (old, slow) = (two(100.0, 100.0, 0.01), two(50.0, 50.0, 0.01));
+        for (old, new) in [(cut(old.clone(), 0), slow.clone()), (old.clone(), cut(slow.clone(), 0))]
+        {
+            // The other lock still is judged.
+            let difference = Difference::between(&old, &new, &RULE).unwrap();
+            assert_eq!(difference.pairs[0].change, Change::Undecided);
+            assert_eq!(difference.pairs[1].change, Change::Slower);
+            let text = difference.render("old");
+            assert!(text.contains("1 of 1 slower") && text.contains("1 undecided"), "{text}");
+            let why = Difference::between(&old, &new, &RELATIVE).unwrap_err().to_string();
+            assert!(why.contains("nothing can be judged"), "{why}");
+        }
+        let few = cut(cut(slow, 0), 1);
+        let why = Difference::between(&old, &few, &RULE).unwrap_err().to_string();
+        assert!(why.contains("nothing can be judged"), "{why}");
+        let part = cut(two(100.0, 50.0, 0.01), 1);
+        assert_eq!(outcome(&old, &part, &RULE), Outcome::Done);
+    }
+
+    #[test]
+    fn what_is_missing_and_what_is_doubtful_stands_at_the_end() {
+        let old = two(100.0, 100.0, 0.01);
+        let mut new = old.clone();
+        new.cells[0].locks.truncate(1);
+        new.warnings.push("the machine was busy".to_owned());
+        let text = Difference::between(&old, &new, &RULE).unwrap().render("old");
+        let text = anstream::adapter::strip_str(&text).to_string();
+        let (_, end) = text.split_once("1 slower by more than").unwrap();
+        assert!(end.contains("not compared: only in the baseline: 8 threads"), "{text}");
+        assert!(end.contains("ns, std"), "{text}");
+        assert!(end.contains("the result is doubtful: the machine was busy"), "{text}");
+    }
+
+    #[test]
+    fn rounds_without_a_ratio_do_not_count() {
+        let (old, mut new) = (two(100.0, 100.0, 0.01), two(100.0, 100.0, 0.01));
+        for lock in &mut new.cells[0].locks {
+            lock.samples.iter_mut().take(4).for_each(|sample| sample.acquisitions.fill(0));
+        }
+        let why = Difference::between(&old, &new, &RELATIVE).unwrap_err().to_string();
+        assert!(why.contains("nothing can be judged"), "{why}");
     }
 }

@@ -1,7 +1,7 @@
 //! `lockword bench`: measures, shows how far it is, and hands out what came of it.
 
 use crate::args::BenchArgs;
-use crate::baseline::{self, Difference};
+use crate::baseline::{self, Difference, Rounds};
 use crate::failure::{Failure, Outcome};
 use crate::file::{self, Target};
 use crate::preset::Plan;
@@ -17,7 +17,10 @@ pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
     let rule = args.rule.rule();
     if let Some(old) = &baseline {
         let names: Vec<String> = plan.loads.iter().map(|load| load.name()).collect();
-        baseline::check(old, &Machine::read(), names.iter().map(String::as_str), &rule)?;
+        let locks: Vec<_> = plan.locks.iter().map(|lock| (lock.as_str(), plan.rounds)).collect();
+        let rounds = |cell| Rounds { cell, locks: locks.clone() };
+        let planned: Vec<Rounds<'_>> = names.iter().map(String::as_str).map(rounds).collect();
+        baseline::check(old, &Machine::read(), &planned, &rule)?;
     }
     let comparison = comparison(&plan, !args.no_waits);
     let cancel = interrupt::watch()?;
@@ -33,19 +36,26 @@ pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
     bar.finish_and_clear();
     let report = measured.map_err(|error| Failure::new(error.to_string()))?;
 
-    terminal::print(&table::render(&report, terminal::width()));
-    outputs.write(&report)?;
-    if report.cut_short {
-        return Ok(Outcome::Interrupted);
-    }
-    match (&baseline, &args.baseline) {
-        (Some(old), Some(name)) => {
-            let difference = Difference::between(old, &report, &rule)?;
-            terminal::print(&format!("\n{}", difference.render(&name.display().to_string())));
-            Ok(difference.outcome())
+    let mut text = table::render(&report, terminal::width());
+    let compared = match (&baseline, &args.baseline) {
+        (Some(old), Some(name)) if !report.cut_short => {
+            let difference = Difference::between(old, &report, &rule);
+            if let Ok(difference) = &difference {
+                text += &format!("\n{}", difference.render(&name.display().to_string()));
+            }
+            Some(difference)
         }
-        _ => Ok(Outcome::Done),
-    }
+        _ => None,
+    };
+    terminal::print(&text);
+    // The table shows what was measured; a file is only replaced after a comparison that was had.
+    let compared = compared.transpose()?;
+    outputs.write(&report)?;
+    Ok(match compared {
+        _ if report.cut_short => Outcome::Interrupted,
+        Some(difference) => difference.outcome(),
+        None => Outcome::Done,
+    })
 }
 
 /// The comparison that is planned.
@@ -88,6 +98,14 @@ impl Outputs {
             && json.is(html)
         {
             return Err(Failure::new("--json and --html are the same file"));
+        }
+        // What is slower than the baseline would become the next one's baseline.
+        for (option, output) in [("--json", &json), ("--html", &html)] {
+            if let (Some(output), Some(baseline)) = (output, &args.baseline)
+                && output.is_at(baseline)
+            {
+                return Err(Failure::new(format!("{option} and --baseline are the same file")));
+            }
         }
         Ok(Outputs { json, html })
     }

@@ -33,10 +33,8 @@ impl Target {
                 Target { name: name.to_owned(), path, special: !found.is_file() }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if name.file_name().is_none() {
-                    return Err(cannot(io::ErrorKind::IsADirectory.into()));
-                }
-                Target { name: name.to_owned(), path: name.to_owned(), special: false }
+                let path = place(name).map_err(cannot)?;
+                Target { name: name.to_owned(), path, special: false }
             }
             Err(error) => return Err(cannot(error)),
         };
@@ -51,6 +49,11 @@ impl Target {
     /// Whether both are the same file.
     pub fn is(&self, other: &Target) -> bool {
         self.path == other.path && !self.special
+    }
+
+    /// Whether this is the file of that name, which is there.
+    pub fn is_at(&self, name: &Path) -> bool {
+        !self.special && fs::canonicalize(name).is_ok_and(|path| path == self.path)
     }
 
     /// Writes the file. If that fails, what was there before is still there, whole.
@@ -86,6 +89,23 @@ impl Target {
         name.push(format!(".{}.tmp", std::process::id()));
         self.path.with_file_name(name)
     }
+}
+
+/// Where a file that is not there will be: in which folder, through symbolic links, even if the
+/// last of them points to nothing.
+fn place(name: &Path) -> io::Result<PathBuf> {
+    let mut path = name.to_owned();
+    // As many links as Linux follows.
+    for _ in 0..40 {
+        let last = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let place = fs::canonicalize(folder.unwrap_or(Path::new(".")))?.join(last);
+        match fs::read_link(&place) {
+            Ok(target) => path = place.with_file_name(target),
+            Err(_) => return Ok(place),
+        }
+    }
+    Err(io::Error::other("too many symbolic links"))
 }
 
 fn cannot(what: &str, name: &Path, why: &dyn std::fmt::Display) -> Failure {
@@ -155,6 +175,29 @@ fn sound(report: &Report) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn two_names_of_a_file_that_is_not_there_are_one_file() {
+        use std::os::unix::fs::symlink;
+        let folder = std::env::temp_dir().join(format!("lockword-names-{}", std::process::id()));
+        fs::create_dir_all(folder.join("inner")).unwrap();
+        symlink("inner/report", folder.join("link")).unwrap();
+        symlink("link", folder.join("second")).unwrap();
+        symlink("round", folder.join("round")).unwrap();
+        let check = |name: &str| Target::check(&folder.join(name)).unwrap();
+        let report = check("inner/report");
+        for name in ["./inner/report", "inner/../inner/report", "link", "second"] {
+            assert!(report.is(&check(name)), "{name}");
+        }
+        assert!(!report.is(&check("report")));
+        assert!(Target::check(&folder.join("round")).is_err());
+        check("second").write("new").unwrap();
+        assert_eq!(fs::read_to_string(folder.join("inner/report")).unwrap(), "new");
+        assert!(fs::symlink_metadata(folder.join("link")).unwrap().is_symlink());
+        assert!(report.is_at(&folder.join("link")));
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn a_failure_leaves_what_was_there() {
