@@ -154,12 +154,13 @@ pub struct ShowArgs {
 /// Where the loads come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Preset {
-    /// From one thread to four times as many as processors, light and heavy contention; less than
-    /// a minute
+    /// From one thread to four a processor (at most 64, or one a processor where that is more),
+    /// light and heavy contention; less than a minute
     Quick,
     /// More numbers of threads, more mixes, all locks, more rounds: ten minutes and more
     Full,
-    /// Long sections, nothing outside, also with a hog: who is left waiting? Some minutes
+    /// Sections of 200 us, nothing outside, also with a hog: who is left waiting? Slices of 2 s,
+    /// ten minutes
     Starvation,
     /// Many more threads than processors; some minutes
     Oversubscribed,

@@ -2,6 +2,7 @@
 
 use crate::args::{BenchArgs, Preset};
 use crate::failure::Failure;
+use crate::summary::ROUNDS;
 use crate::{locks, units};
 use lockword::contention::{Arrivals, Burst, Load, Skew, Work};
 
@@ -38,6 +39,8 @@ enum Slice {
 
 /// Those that a program would choose among: not a fair lock, not one that never sleeps.
 const USUAL: &[&str] = &["lockword", "std", "parking_lot", "usync"];
+/// Those that are fair, or are asked how unfair they are.
+const PATIENT: &[&str] = &["lockword", "std", "parking_lot", "parking_lot_fair"];
 const ALL: &[&str] = &["lockword", "std", "parking_lot", "parking_lot_fair", "usync", "spin"];
 
 impl Mix {
@@ -45,6 +48,7 @@ impl Mix {
         let p = processors;
         match preset {
             Preset::Quick => Mix {
+                // The last: four a processor, but no more than 64 or one a processor.
                 threads: vec![1, 2, p, p.max(64).min(4 * p)],
                 // Nothing but the lock, whose price shows; short sections; and longer ones, with more
                 // time between them than inside.
@@ -65,11 +69,13 @@ impl Mix {
             },
             Preset::Starvation => Mix {
                 threads: vec![2, p, 4 * p],
-                sections: vec![(1000, 0)],
+                sections: vec![(200_000, 0)],
                 hogs: vec![None, Some(100_000)],
-                locks: ALL,
-                slice_ms: Slice::Millis(300),
-                rounds: 9,
+                locks: PATIENT,
+                // A wait is no longer than its slice: some locks keep a thread waiting for half a
+                // second.
+                slice_ms: Slice::Millis(2_000),
+                rounds: ROUNDS,
             },
             Preset::Oversubscribed => Mix {
                 threads: vec![4 * p, 16 * p, 64 * p],
@@ -210,6 +216,29 @@ mod tests {
                 let expected = comparison(&plan(words, processors), true).expected();
                 assert!(expected.as_secs() < 55, "{processors} processors: {expected:?}");
             }
+        }
+    }
+
+    #[test]
+    fn quick_has_as_many_threads_as_its_help_says() {
+        for (processors, most) in [(1, 4), (2, 8), (16, 64), (32, 64), (128, 128)] {
+            let threads = plan(&[], processors).loads.iter().map(|load| load.threads).max();
+            assert_eq!(threads, Some(most), "{processors} processors");
+        }
+    }
+
+    #[test]
+    fn starvation_has_long_sections_in_long_slices() {
+        for processors in [1, 2, 16, 512] {
+            let plan = plan(&["--preset", "starvation"], processors);
+            for load in &plan.loads {
+                assert_eq!((load.inside, load.outside), (Work::nanos(200_000), Work::nanos(0)));
+                assert!(load.slice_ms >= 2_000);
+            }
+            let hogs = plan.loads.iter().filter(|load| load.hog.is_some()).count();
+            assert_eq!(hogs * 2, plan.loads.len());
+            let expected = comparison(&plan, true).expected().as_secs();
+            assert!(expected <= 13 * 60, "{processors} processors: {expected} s");
         }
     }
 

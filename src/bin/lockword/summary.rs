@@ -2,8 +2,8 @@
 //! table, the page and the comparison show.
 
 use crate::units;
-use lockword::contention::stats::{Median, median, paired_ratio};
-use lockword::contention::{CellReport, LockReport, Report, Sample, Waits};
+use lockword::contention::stats::{Median, median};
+use lockword::contention::{Arrivals, CellReport, Load, LockReport, Report, Sample, Waits};
 
 /// The lock that the others are compared with, where it takes part.
 const REFERENCE: &str = "lockword";
@@ -37,9 +37,10 @@ pub struct Block<'a> {
     pub reference: Option<&'a str>,
     /// One a lock.
     pub lines: Vec<Line<'a>>,
-    /// What the throughput says, in words.
+    /// What the figures say and what they do not, in words.
     pub verdict: Vec<String>,
-    /// The locks of which none can be said to be slower than another of them.
+    /// The locks that the verdict says are the fastest: none of them can be said to be slower than
+    /// another of them.
     pub fastest: Vec<&'a str>,
 }
 
@@ -60,11 +61,20 @@ pub fn median_of(samples: &[f64]) -> Option<Median> {
     (!samples.is_empty()).then(|| median(samples))
 }
 
-/// The ratio of the rounds that both have; `None` if it is of nothing to nothing.
+/// The ratios of the rounds that both have, without those to nothing.
+fn ratios(over: &LockReport, under: &LockReport) -> Vec<f64> {
+    let ratios = rates(over).into_iter().zip(rates(under)).map(|(over, under)| over / under);
+    ratios.filter(|ratio| ratio.is_finite()).collect()
+}
+
+/// The median of these ratios, if there are any.
 fn ratio_of(over: &LockReport, under: &LockReport) -> Option<Median> {
-    let rounds = over.samples.len().min(under.samples.len());
-    let ratio = (rounds > 0).then(|| paired_ratio(&rates(over), &rates(under)));
-    ratio.filter(|ratio| ratio.mid.is_finite())
+    median_of(&ratios(over, under))
+}
+
+/// A wait of about a slice's length: the end of the slice may have cut it off.
+pub fn clipped(load: &Load, ns: u64) -> bool {
+    ns as f64 >= 0.9 * load.slice_ms as f64 * 1e6
 }
 
 impl<'a> Block<'a> {
@@ -84,15 +94,47 @@ impl<'a> Block<'a> {
                 waits: lock.waits.as_ref().filter(|waits| waits.count > 0),
             }
         };
-        let (fastest, verdict) = verdict(cell, reference);
-        Block {
-            cell,
-            reference: reference.map(|lock| lock.lock.as_str()),
-            lines: cell.locks.iter().map(line).collect(),
-            verdict,
-            fastest,
+        let lines: Vec<Line<'a>> = cell.locks.iter().map(line).collect();
+        let (fastest, mut verdict) = match cell.load.arrivals {
+            Arrivals::Open { per_second } => (vec![], open_loop(cell, per_second)),
+            Arrivals::Closed => verdict(cell, reference),
+        };
+        let waits = || lines.iter().filter_map(|line| line.waits);
+        if waits().any(|waits| clipped(&cell.load, waits.max)) {
+            verdict.push("waits of a slice's length: use a longer --slice".to_owned());
+        }
+        Block { cell, reference: reference.map(|lock| lock.lock.as_str()), lines, verdict, fastest }
+    }
+}
+
+/// What can be said of an open loop: its rate is that of the schedule, unless a lock is too slow
+/// for it.
+fn open_loop(cell: &CellReport, per_second: f64) -> Vec<String> {
+    let mut lines = vec![
+        "an open loop: compare the waits; acquisitions a second, fairness and CPU follow the \
+         schedule"
+            .to_owned(),
+    ];
+    for lock in &cell.locks {
+        // What is due when a slice ends may be left over, one a thread.
+        let due = |sample: &Sample| {
+            let most = (sample.total() + sample.acquisitions.len() as u64) as f64;
+            if sample.elapsed_ns > 0.0 { most / sample.elapsed_ns * 1e9 } else { per_second }
+        };
+        let most = median_of(&lock.samples.iter().map(due).collect::<Vec<_>>());
+        let served = median_of(&rates(lock));
+        if let (Some(most), Some(served)) = (most, served)
+            && most.high < 0.95 * per_second
+        {
+            lines.push(format!(
+                "{} did not keep up: it served {} of {} a second",
+                lock.lock,
+                units::rate(served.mid),
+                units::rate(per_second)
+            ));
         }
     }
+    lines
 }
 
 /// Whether the interval leaves open which of two is ahead.
@@ -115,13 +157,17 @@ fn verdict<'a>(
         let line = format!("too few rounds to tell them apart ({ROUNDS} give a 95 % interval)");
         return (vec![], if measured.len() > 1 { vec![line] } else { vec![] });
     }
+    if measured.iter().any(|(lock, _)| ratios(best, lock).len() < ROUNDS) {
+        let line = "no verdict: a lock was acquired in too few of the rounds".to_owned();
+        return (vec![], vec![line]);
+    }
     let slower = |lock: &LockReport| ratio_of(best, lock).filter(|ratio| !open(ratio));
     let level = measured.iter().filter(|(lock, _)| slower(lock).is_none());
     let fastest: Vec<&str> = level.map(|(lock, _)| lock.lock.as_str()).collect();
 
     let mut lines = vec![];
     if measured.len() == 1 {
-        return (fastest, lines);
+        return (vec![], lines);
     }
     if fastest.len() == 1 {
         // The one that comes next is the one it is the least ahead of.
@@ -233,6 +279,72 @@ mod tests {
         locks[0].samples.clear();
         let none = report(vec![cell(8, locks)]);
         assert_eq!(blocks(&none)[0].verdict, ["nothing was measured"]);
+    }
+
+    #[test]
+    fn a_lone_lock_is_not_the_fastest() {
+        let report = report(vec![cell(8, vec![lock("lockword", 200.0, 0.0)])]);
+        let block = &blocks(&report)[0];
+        assert!(block.fastest.is_empty() && block.verdict.is_empty(), "{block:?}");
+    }
+
+    #[test]
+    fn rounds_of_nothing_to_nothing_are_left_out() {
+        let with = |empty: usize| {
+            let mut locks = vec![lock("lockword", 200.0, 0.02), lock("std", 100.0, 0.02)];
+            for lock in &mut locks {
+                lock.samples.iter_mut().take(empty).for_each(|s| s.acquisitions.fill(0));
+            }
+            let mut cell = cell(8, locks);
+            for sample in cell.locks.iter_mut().flat_map(|lock| &mut lock.samples[..empty]) {
+                sample.acquisitions.fill(0);
+            }
+            report(vec![cell])
+        };
+        let few = with(1);
+        let block = &blocks(&few)[0];
+        assert!(block.lines[1].ratio.unwrap().mid.is_finite());
+        assert!(block.verdict[0].starts_with("lockword is the fastest here: 2.0"), "{block:?}");
+        for empty in [4, 9] {
+            let report = with(empty);
+            let block = &blocks(&report)[0];
+            assert!(block.fastest.is_empty(), "{block:?}");
+            assert!(block.verdict[0].starts_with("no verdict"), "{block:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_loop_has_no_winner() {
+        let locks = vec![lock("lockword", 1e4, 0.01), lock("std", 5e3, 0.01)];
+        let mut report = report(vec![cell(8, locks)]);
+        report.cells[0].load.arrivals = Arrivals::Open { per_second: 1e4 };
+        let block = &blocks(&report)[0];
+        assert!(block.fastest.is_empty());
+        assert!(block.verdict[0].contains("compare the waits"), "{block:?}");
+        assert_eq!(
+            block.verdict[1..],
+            ["std did not keep up: it served 4.95 k of 10.0 k a second"]
+        );
+    }
+
+    #[test]
+    fn an_open_loop_may_leave_one_arrival_a_thread() {
+        let mut report = report(vec![cell(8, vec![lock("lockword", 1.0, 0.0)])]);
+        // Sixteen arrivals in a slice of ten seconds, of which ten were served.
+        report.cells[0].load.arrivals = Arrivals::Open { per_second: 1.6 };
+        assert_eq!(blocks(&report)[0].verdict.len(), 1);
+    }
+
+    #[test]
+    fn a_wait_of_a_slices_length_is_told() {
+        let mut report = report(vec![cell(8, vec![lock("lockword", 200.0, 0.0)])]);
+        let longest = |report: &mut Report, ns| {
+            report.cells[0].locks[0].waits.as_mut().unwrap().max = ns;
+        };
+        longest(&mut report, 89_000_000);
+        assert!(blocks(&report)[0].verdict.is_empty());
+        longest(&mut report, 90_000_000);
+        assert!(blocks(&report)[0].verdict[0].contains("use a longer --slice"));
     }
 
     #[test]

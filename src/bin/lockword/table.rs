@@ -1,10 +1,11 @@
 //! The table for the terminal: a block a load, a line a lock.
 //!
 //! It has two widths. The wide one shows intervals; the narrow one, for 80 columns, shows how far
-//! they reach in percent. What is best is bold, a ratio that is clearly above or below one has a
-//! colour, and whoever sees neither still has the verdict in words under each block.
+//! they reach in percent. What the verdict calls the fastest is bold, and a ratio that is clearly
+//! above or below one has a colour. Whoever sees neither still has the verdict in words under each
+//! block. Fairness, CPU time and waits have no interval, so none of them is bold.
 
-use crate::summary::{Block, Line, blocks, cautions};
+use crate::summary::{Block, Line, blocks, cautions, clipped};
 use crate::{preset, units};
 use anstyle::{AnsiColor, Style};
 use lockword::contention::{Report, Waits};
@@ -94,20 +95,13 @@ fn fields(block: &Block<'_>, wide: bool) -> Vec<Vec<Field>> {
 
 fn row(block: &Block<'_>, line: &Line<'_>, wide: bool) -> Vec<Field> {
     let time = if wide { units::time } else { units::short_time };
-    // The least of a column is its best, if there is anything that it is better than.
-    let least = |of: &dyn Fn(&Line<'_>) -> Option<f64>| {
-        let values = || block.lines.iter().filter_map(of);
-        let least = values().min_by(f64::total_cmp);
-        least.filter(|least| values().any(|value| value > *least))
-    };
-    let field = |of: &dyn Fn(&Line<'_>) -> Option<f64>, text: &dyn Fn(f64) -> String| {
-        let Some(value) = of(line) else { return Field::new("-") };
-        // What looks the same is as good.
-        let best = least(of).is_some_and(|least| text(least) == text(value));
-        Field::new(text(value)).bold_if(best)
-    };
+    let field = |text: Option<String>| Field::new(text.unwrap_or_else(|| "-".to_owned()));
     let wait = |of: fn(&Waits) -> u64| {
-        field(&|line: &Line<'_>| line.waits.map(|waits| of(waits) as f64), &time)
+        let text = |ns: u64| {
+            let least = if clipped(&block.cell.load, ns) { ">=" } else { "" };
+            format!("{least}{}", time(ns as f64))
+        };
+        field(line.waits.map(of).map(text))
     };
 
     let mut row = vec![Field::new(line.lock)];
@@ -146,8 +140,8 @@ fn row(block: &Block<'_>, line: &Line<'_>, wide: bool) -> Vec<Field> {
             row.extend(wide.then(Field::default));
         }
     }
-    row.push(field(&|line| line.dice, &|dice| format!("{dice:.2}")));
-    row.push(field(&|line| line.cpu, &time));
+    row.push(field(line.dice.map(|dice| format!("{dice:.2}"))));
+    row.push(field(line.cpu.map(time)));
     row.extend([wait(|w| w.p50), wait(|w| w.p99), wait(|w| w.p999), wait(|w| w.max)]);
     row
 }
@@ -188,7 +182,10 @@ fn legend(out: &mut String, blocks: &[Block<'_>], wide: bool) {
     ];
     if blocks.iter().flat_map(|block| &block.lines).any(|line| line.waits.is_some()) {
         let waits = if wide { "p50..longest" } else { "p50..max" };
-        lines.push(format!("{waits:<12}  how long acquisitions waited, in a pass of its own"));
+        lines.push(format!(
+            "{waits:<12}  how long acquisitions waited, in a pass of its own; every"
+        ));
+        lines.push(format!("{:<12}  wait contains one reading of the clock (20 to 30 ns)", ""));
     }
     let _ = writeln!(out);
     for line in lines {
@@ -200,6 +197,7 @@ fn legend(out: &mut String, blocks: &[Block<'_>], wide: bool) {
 mod tests {
     use super::*;
     use crate::sample::{cell, lock, report};
+    use lockword::contention::Arrivals;
 
     fn plain(report: &Report, width: usize) -> String {
         anstream::adapter::strip_str(&render(report, width)).to_string()
@@ -240,6 +238,48 @@ mod tests {
         let table = render(&three(), 120);
         let bold = |text: &str| table.contains(&format!("{BOLD}{text}"));
         assert!(bold("4.16 M") && !bold("2.08 M") && !bold("2.94 M"), "{table}");
+        // A lone lock is better than no other.
+        assert!(!bold("89.1 M"), "{table}");
+    }
+
+    #[test]
+    fn what_has_no_interval_is_not_bold() {
+        let mut report = three();
+        let lock = &mut report.cells[0].locks[1];
+        *lock.waits.as_mut().unwrap() =
+            Waits { count: 9, p50: 1, p99: 2, p999: 3, max: 4, curve: vec![] };
+        for sample in &mut lock.samples {
+            sample.cpu_ns = Some(5.0);
+        }
+        let table = render(&report, 120);
+        let bold = table.lines().filter(|line| !line.starts_with(&BOLD.to_string()));
+        let bold: usize = bold.map(|line| line.matches(&BOLD.to_string()).count()).sum();
+        assert_eq!(bold, 1, "only lockword's rate: {table}");
+    }
+
+    #[test]
+    fn an_open_loop_has_neither_bold_nor_colour() {
+        let mut report = three();
+        report.cells[0].load.arrivals = Arrivals::Open { per_second: 4.2e6 };
+        let table = render(&report, 120);
+        for style in [GOOD, BAD] {
+            assert!(!table.contains(&style.to_string()), "{table}");
+        }
+        assert!(!table.contains(&format!("{BOLD}4.16 M")), "{table}");
+        assert!(table.contains("compare the waits"), "{table}");
+    }
+
+    #[test]
+    fn a_wait_that_the_slice_cut_off_is_at_least_that_long() {
+        let mut report = three();
+        for lock in &mut report.cells[0].locks {
+            lock.waits.as_mut().unwrap().max = 99_000_000;
+        }
+        assert!(plain(&report, 120).contains(">=99.0 ms"));
+        let narrow = plain(&report, 80);
+        assert!(narrow.contains(">=99ms") && narrow.contains("use a longer --slice"), "{narrow}");
+        let table = narrow.lines().filter(|line| !line.contains("processor"));
+        assert!(table.map(|line| line.chars().count()).max() <= Some(80), "{narrow}");
     }
 
     #[test]

@@ -121,7 +121,8 @@ fn legend(out: &mut String, blocks: &[Block<'_>]) {
          spend on spinning is in it.</dd>\n\
          <dt>p50, p99, p99.9, longest</dt><dd>How long acquisitions waited, all rounds together. \
          They were timed in slices of their own, since a clock takes longer than a short \
-         section. In the charts each mark is one of these four.</dd>\n</dl></details>",
+         section. Every wait contains one reading of the clock (20 to 30 ns). A wait marked \
+         &gt;= is about as long as its slice, which may have cut it off. In the charts each mark is one of these four.</dd>\n</dl></details>",
         escape(reference)
     );
 }
@@ -173,6 +174,7 @@ fn section(out: &mut String, family: &Family<'_>, palette: &Palette) {
 mod tests {
     use super::*;
     use crate::sample::{cell, lock, report};
+    use lockword::contention::Arrivals;
 
     fn page_of(report: &Report) -> String {
         render(report)
@@ -199,6 +201,20 @@ mod tests {
         // Throughput, fairness, CPU; and the waits of each of three loads.
         assert_eq!(page.matches("<svg class=\"chart\" role=\"img\" aria-label=").count(), 6);
         assert_eq!(page.matches("<figcaption>").count(), 6);
+    }
+
+    #[test]
+    fn an_open_loop_has_no_best_row_and_a_cut_wait_is_marked() {
+        let mut report = several();
+        assert!(page_of(&report).contains("<tr class=\"best\">"));
+        for cell in &mut report.cells {
+            cell.load.arrivals = Arrivals::Open { per_second: 9e7 };
+            cell.locks[0].waits.as_mut().unwrap().max = 95_000_000;
+        }
+        let page = page_of(&report);
+        assert!(!page.contains("<tr class=\"best\">"));
+        assert!(page.contains("compare the waits") && page.contains("did not keep up"));
+        assert!(page.contains("&gt;= 95.0 ms") && page.contains("use a longer --slice"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::text::escape;
 use super::title;
-use crate::summary::{self, Block};
+use crate::summary::{self, Block, clipped};
 use crate::{preset, units};
 use lockword::contention::{CellReport, Report};
 use std::fmt::Write as _;
@@ -30,7 +30,10 @@ pub fn figures(out: &mut String, block: &Block<'_>) {
         });
         let ratio = line.ratio.as_ref().filter(|_| block.reference != Some(line.lock));
         let ratios = ratio.map(units::interval);
-        let wait = |ns: Option<u64>| ns.map(|ns| units::time(ns as f64));
+        let wait = |ns: Option<u64>| {
+            let least = |ns: u64| if clipped(&block.cell.load, ns) { ">= " } else { "" };
+            ns.map(|ns| format!("{}{}", least(ns), units::time(ns as f64)))
+        };
         let waits = line.waits;
         table.row(
             block.fastest.contains(&line.lock),
@@ -98,7 +101,7 @@ impl Table {
         Table { heads: heads.iter().map(|head| (*head).to_owned()).collect(), rows: vec![] }
     }
 
-    /// Adds a row; a `None` is a dash. The best row stands out.
+    /// Adds a row; a `None` is a dash. The best row's name and first figure stand out.
     fn row(&mut self, best: bool, cells: impl IntoIterator<Item = Option<String>>) {
         self.rows.push((best, cells.into_iter().collect()));
     }
