@@ -130,6 +130,10 @@ fn a_file_that_is_no_report() {
         ("{}".to_owned(), "no report"),
         ("hello".to_owned(), "no JSON"),
         (slice("elapsed_ns", (-1).into()), "cannot be"),
+        (slice("elapsed_ns", 1e-3.into()), "cannot be (0.001 ns)"),
+        (slice("elapsed_ns", 1e300.into()), "cannot be"),
+        (slice("cpu_ns", (-1).into()), "CPU time that cannot be"),
+        (slice("cpu_ns", 1e300.into()), "CPU time that cannot be"),
         (slice("acquisitions", vec![u64::MAX, u64::MAX].into()), "cannot be"),
         (with(&|report| report["cells"][0]["locks"][1]["lock"] = "lockword".into()), "twice"),
     ] {

@@ -62,6 +62,51 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(folder.json("written.json")["format"], 1, "the file is written all the same");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_device_is_an_error() {
+    let folder = Folder::new("full");
+    let report = folder.measure("report.json", &["--rounds", "6"]);
+    for mut command in [
+        lockword(&["show", &report]),
+        lockword(&["compare", &report, &report]),
+        bench(&["--json", &folder.path("written.json")]),
+        lockword(&["bench", "--help"]),
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        command.stdout(full);
+        let output = run(command);
+        assert_eq!(status(&output), 2, "{}", stderr(&output));
+        assert!(stderr(&output).contains("cannot write to standard output"), "{}", stderr(&output));
+    }
+    assert_eq!(folder.json("written.json")["format"], 1, "the file is written all the same");
+}
+
+#[test]
+fn a_report_gives_the_terminal_no_orders() {
+    let folder = Folder::new("orders");
+    folder.measure("report.json", &["--rounds", "6"]);
+    let mut report = folder.json("report.json");
+    let evil = "\u{1b}[2J\u{7}evil";
+    report["warnings"] = vec![evil].into();
+    report["machine"]["cpu"] = evil.into();
+    report["cells"][0]["name"] = evil.into();
+    report["cells"][0]["locks"][0]["lock"] = evil.into();
+    let path = folder.write("evil.json", &report.to_string());
+    for arguments in [&["show", &path][..], &["compare", &path, &path]] {
+        let mut command = lockword(arguments);
+        // Or all that begins with an escape would be taken out as a colour.
+        command.env("CLICOLOR_FORCE", "1");
+        let output = run(command);
+        let text = stdout(&output);
+        assert_eq!(status(&output), 0, "{}", stderr(&output));
+        assert!(text.contains("evil") && !text.contains("\u{1b}[2J"), "{text:?}");
+        assert!(!text.contains('\u{7}'), "{text:?}");
+    }
+    let line = stderr(&run(lockword(&["show", "no\u{7}file"])));
+    assert!(line.contains("no\u{fffd}file"), "{line:?}");
+}
+
 #[test]
 fn the_help_tells_what_there_is() {
     let output = run(lockword(&["bench", "--help"]));
@@ -79,6 +124,9 @@ fn the_help_tells_what_there_is() {
         "milliseconds",
         "percent",
         "combinations",
+        "Waits, fairness and CPU time are not judged",
+        "four a processor",
+        "ten minutes",
         "Examples:",
         "Exit status:",
         "NO_COLOR",

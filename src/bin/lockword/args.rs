@@ -216,7 +216,7 @@ impl Cli {
         };
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                terminal::print(&error.render().ansi().to_string());
+                terminal::print(&error.render().ansi().to_string())?;
                 Ok(None)
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

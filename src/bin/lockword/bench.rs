@@ -41,16 +41,19 @@ pub fn bench(args: &BenchArgs) -> Result<Outcome, Failure> {
         (Some(old), Some(name)) if !report.cut_short => {
             let difference = Difference::between(old, &report, &rule);
             if let Ok(difference) = &difference {
-                text += &format!("\n{}", difference.render(&name.display().to_string()));
+                let name = units::printable(&name.to_string_lossy());
+                text += &format!("\n{}", difference.render(&name));
             }
             Some(difference)
         }
         _ => None,
     };
-    terminal::print(&text);
+    let printed = terminal::print(&text);
     // The table shows what was measured; a file is only replaced after a comparison that was had.
     let compared = compared.transpose()?;
     outputs.write(&report)?;
+    // What was measured is in the files, even if it could not be printed.
+    printed?;
     Ok(match compared {
         _ if report.cut_short => Outcome::Interrupted,
         Some(difference) => difference.outcome(),

@@ -1,5 +1,6 @@
 //! How a run ends: [`Outcome`], or a [`Failure`] told in one line.
 
+use crate::units::printable;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -35,10 +36,11 @@ pub const FAILED: u8 = 2;
 pub struct Failure(String);
 
 impl Failure {
-    /// A failure with this line. Line breaks in it become spaces.
+    /// A failure with this line. Line breaks in it become spaces, and other control characters
+    /// are replaced.
     pub fn new(line: impl AsRef<str>) -> Self {
         let words = line.as_ref().lines().map(str::trim).filter(|line| !line.is_empty());
-        Failure(words.collect::<Vec<_>>().join(" "))
+        Failure(printable(&words.collect::<Vec<_>>().join(" ")))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Files: written whole or not at all, and read with suspicion.
 
 use crate::failure::Failure;
+use crate::units::printable;
 use lockword::contention::{FORMAT, Report};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -116,10 +117,11 @@ fn cannot(what: &str, name: &Path, why: &dyn std::fmt::Display) -> Failure {
 pub fn read_report(name: &Path) -> Result<Report, Failure> {
     let cannot = |why: &dyn std::fmt::Display| cannot("read", name, why);
     let text = fs::read_to_string(name).map_err(|error| cannot(&error))?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| {
+    let mut value: Value = serde_json::from_str(&text).map_err(|error| {
         let is = if error.is_eof() { "ends too early" } else { "is no JSON" };
         cannot(&format!("it {is}: {error}"))
     })?;
+    clean(&mut value);
     match value.get("format").and_then(Value::as_u64) {
         Some(format) if format == u64::from(FORMAT) => {}
         Some(format) => {
@@ -138,6 +140,22 @@ pub fn read_report(name: &Path) -> Result<Report, Failure> {
     Ok(report)
 }
 
+/// Makes all text printable: names and warnings go to a terminal.
+fn clean(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = printable(text),
+        Value::Array(values) => values.iter_mut().for_each(clean),
+        Value::Object(fields) => fields.values_mut().for_each(clean),
+        _ => {}
+    }
+}
+
+/// The shortest slice in which anything can be told, in nanoseconds.
+const SHORTEST: f64 = 1e3;
+
+/// More than any slice of any number of threads can take: a hundred days.
+const LONGEST: f64 = 8.64e15;
+
 /// Whether the figures are such that one can reckon with them.
 fn sound(report: &Report) -> Result<(), String> {
     let mut cells = HashSet::new();
@@ -155,12 +173,16 @@ fn sound(report: &Report) -> Result<(), String> {
             for sample in &lock.samples {
                 let sum =
                     sample.acquisitions.iter().try_fold(0u64, |sum, more| sum.checked_add(*more));
-                let time = |ns: f64| ns.is_finite() && ns >= 0.0;
-                if sum.is_none() || !time(sample.elapsed_ns) {
-                    return Err(format!("{at}: a slice that cannot be"));
+                // A slice that was over before it began has no length, and no figures.
+                let elapsed = sample.elapsed_ns;
+                let slice = elapsed == 0.0 || (SHORTEST..=LONGEST).contains(&elapsed);
+                if sum.is_none() || !slice {
+                    return Err(format!("{at}: a slice that cannot be ({elapsed} ns)"));
                 }
-                if !sample.cpu_ns.is_none_or(time) {
-                    return Err(format!("{at}: a CPU time that cannot be"));
+                if let Some(cpu) = sample.cpu_ns
+                    && !(0.0..=LONGEST).contains(&cpu)
+                {
+                    return Err(format!("{at}: a CPU time that cannot be ({cpu} ns)"));
                 }
             }
             let shares = lock.waits.iter().flat_map(|waits| &waits.curve);

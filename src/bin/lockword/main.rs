@@ -44,17 +44,17 @@ fn run() -> Result<Outcome, Failure> {
             let (old, new) = (file::read_report(&args.old)?, file::read_report(&args.new)?);
             let rule = args.rule.rule();
             let difference = baseline::Difference::between(&old, &new, &rule)?;
-            terminal::print(&difference.render(&args.old.display().to_string()));
+            terminal::print(&difference.render(&units::printable(&args.old.to_string_lossy())))?;
             Ok(difference.outcome())
         }
         Command::Show(args) => {
             let page = args.html.as_deref().map(file::Target::check).transpose()?;
             let report = file::read_report(&args.file)?;
-            terminal::print(&table::render(&report, terminal::width()));
+            let printed = terminal::print(&table::render(&report, terminal::width()));
             if let Some(page) = page {
                 page.write(&page::render(&report))?;
             }
-            Ok(Outcome::Done)
+            printed.map(|()| Outcome::Done)
         }
     }
 }

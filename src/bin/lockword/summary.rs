@@ -153,9 +153,12 @@ fn verdict<'a>(
     let Some((best, _)) = measured.first().copied() else {
         return (vec![], vec!["nothing was measured".to_owned()]);
     };
+    if measured.len() == 1 {
+        return (vec![], vec![]);
+    }
     if measured.iter().any(|(lock, _)| lock.samples.len() < ROUNDS) {
         let line = format!("too few rounds to tell them apart ({ROUNDS} give a 95 % interval)");
-        return (vec![], if measured.len() > 1 { vec![line] } else { vec![] });
+        return (vec![], vec![line]);
     }
     if measured.iter().any(|(lock, _)| ratios(best, lock).len() < ROUNDS) {
         let line = "no verdict: a lock was acquired in too few of the rounds".to_owned();
@@ -166,9 +169,6 @@ fn verdict<'a>(
     let fastest: Vec<&str> = level.map(|(lock, _)| lock.lock.as_str()).collect();
 
     let mut lines = vec![];
-    if measured.len() == 1 {
-        return (vec![], lines);
-    }
     if fastest.len() == 1 {
         // The one that comes next is the one it is the least ahead of.
         let (next, _) = measured[1];

@@ -2,16 +2,20 @@
 //!
 //! Colours only reach a terminal that wants them: anstream takes them out of what goes to a file
 //! or a pipe, and where `NO_COLOR` or `TERM=dumb` say so. A reader who has gone (`| head`) is no
-//! error: the run has done its work all the same.
+//! error: the run has done its work all the same. A full device is one.
 
 use crate::failure::Failure;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 /// Prints to standard output.
-pub fn print(text: &str) {
+pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
-    // Nobody reads on, or nobody can: there is nobody to tell either.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Prints a line to standard error.

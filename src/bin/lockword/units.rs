@@ -121,6 +121,13 @@ pub fn list(names: &[&str]) -> String {
     }
 }
 
+/// Text that a terminal shows and does not obey: what is no character to be seen, or turns the
+/// direction of the text, is replaced.
+pub fn printable(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.replace(|c: char| c.is_control() || turns(c), "\u{fffd}")
+}
+
 /// A word of a command as one would type it to a shell.
 pub fn shell(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+%@".contains(c);
@@ -171,6 +178,14 @@ mod tests {
         ] {
             assert_eq!(date(seconds), text);
         }
+    }
+
+    #[test]
+    fn a_terminal_is_given_no_orders() {
+        assert_eq!(
+            printable("std\x1b[31m\n\u{9b}\u{202e}é"),
+            "std\u{fffd}[31m\u{fffd}\u{fffd}\u{fffd}é"
+        );
     }
 
     #[test]
