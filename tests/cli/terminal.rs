@@ -82,6 +82,17 @@ fn a_full_device_is_an_error() {
     assert_eq!(folder.json("written.json")["format"], 1, "the file is written all the same");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_page_that_cannot_be_written_leaves_the_report_as_it_was() {
+    let folder = Folder::new("full_page");
+    let json = folder.write("report.json", "old");
+    let output = run(bench(&["--json", &json, "--html", "/dev/full"]));
+    assert_eq!(status(&output), 2, "{}", stderr(&output));
+    assert_eq!(folder.read("report.json"), "old");
+    assert_eq!(folder.names(), ["report.json"], "nothing else is left");
+}
+
 #[test]
 fn a_report_gives_the_terminal_no_orders() {
     let folder = Folder::new("orders");

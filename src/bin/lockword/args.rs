@@ -111,8 +111,9 @@ Examples:
       For continuous integration: exit status 1 if a lock is slower than in old.json by more
       than 5 %, and by more than the spread.
 
-Exit status: 0 done, 1 slower than the baseline, 2 bad input or a file that cannot be written,
-130 ended by Ctrl-C (the table and the files then hold what was measured).
+Exit status: 0 done, 1 slower than the baseline, 2 bad input, nothing that can be judged or
+output that cannot be written, 130 ended by Ctrl-C (the table and the files then hold what was
+measured).
 Colours: none if standard output is no terminal, if NO_COLOR is set, or if TERM is dumb.";
 
 #[derive(Args, Debug)]

@@ -3,7 +3,7 @@
 use crate::args::BenchArgs;
 use crate::baseline::{self, Difference, Rounds};
 use crate::failure::{Failure, Outcome};
-use crate::file::{self, Target};
+use crate::file::{self, Staged, Target};
 use crate::preset::Plan;
 use crate::{interrupt, locks, page, table, terminal, units};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -114,14 +114,17 @@ impl Outputs {
     }
 
     fn write(&self, report: &Report) -> Result<(), Failure> {
+        let mut staged = vec![];
         if let Some(json) = &self.json {
             let text = serde_json::to_string_pretty(report)
                 .map_err(|error| Failure::new(format!("cannot write the report: {error}")))?;
-            json.write(&(text + "\n"))?;
+            staged.push(json.stage(text + "\n")?);
         }
         if let Some(html) = &self.html {
-            html.write(&page::render(report))?;
+            staged.push(html.stage(page::render(report))?);
         }
-        Ok(())
+        // Both or none: what can still fail comes first.
+        staged.sort_by_key(|staged| !staged.special());
+        staged.into_iter().try_for_each(Staged::commit)
     }
 }

@@ -58,29 +58,27 @@ impl Target {
     }
 
     /// Writes the file. If that fails, what was there before is still there, whole.
-    pub fn write(&self, content: &str) -> Result<(), Failure> {
-        let cannot = |error: io::Error| cannot("write", &self.name, &error);
-        if self.special {
-            return fs::write(&self.path, content).map_err(cannot);
-        }
-        let temporary = self.temporary();
-        // New, so that it is nobody else's: not even through a link that waits there.
-        let file = fs::File::create_new(&temporary).map_err(cannot)?;
-        let written = self.replace(file, &temporary, content);
-        if written.is_err() {
-            // The failure that counts is the first.
-            let _ = fs::remove_file(&temporary);
-        }
-        written.map_err(cannot)
+    pub fn write(&self, content: String) -> Result<(), Failure> {
+        self.stage(content)?.commit()
     }
 
-    fn replace(&self, mut file: fs::File, temporary: &Path, content: &str) -> io::Result<()> {
-        file.write_all(content.as_bytes())?;
-        if let Ok(old) = fs::metadata(&self.path) {
-            file.set_permissions(old.permissions())?;
+    /// Writes the content beside the file, for [`Staged::commit`] to put in its place.
+    pub fn stage(&self, content: String) -> Result<Staged<'_>, Failure> {
+        if self.special {
+            return Ok(Staged { target: self, temporary: None, content });
         }
-        file.sync_all()?;
-        fs::rename(temporary, &self.path)
+        let cannot = |error: io::Error| cannot("write", &self.name, &error);
+        let temporary = self.temporary();
+        // New, so that it is nobody else's: not even through a link that waits there.
+        let mut file = fs::File::create_new(&temporary).map_err(cannot)?;
+        // From here on it is removed if anything fails.
+        let staged = Staged { target: self, temporary: Some(temporary), content: String::new() };
+        file.write_all(content.as_bytes()).map_err(cannot)?;
+        if let Ok(old) = fs::metadata(&self.path) {
+            file.set_permissions(old.permissions()).map_err(cannot)?;
+        }
+        file.sync_all().map_err(cannot)?;
+        Ok(staged)
     }
 
     /// Beside the file: only within a folder is a rename sure to work.
@@ -89,6 +87,44 @@ impl Target {
         name.push(self.path.file_name().unwrap_or_default());
         name.push(format!(".{}.tmp", std::process::id()));
         self.path.with_file_name(name)
+    }
+}
+
+/// Content that waits beside its file. Dropped, it leaves nothing.
+#[must_use]
+pub struct Staged<'a> {
+    target: &'a Target,
+    /// Where it is; `None` if nothing can stand beside the file.
+    temporary: Option<PathBuf>,
+    /// It, if it is nowhere else.
+    content: String,
+}
+
+impl Staged<'_> {
+    /// Whether the file cannot be replaced, only written to.
+    pub fn special(&self) -> bool {
+        self.temporary.is_none()
+    }
+
+    /// Replaces the file.
+    pub fn commit(mut self) -> Result<(), Failure> {
+        let Target { name, path, .. } = self.target;
+        let done = match &self.temporary {
+            Some(temporary) => fs::rename(temporary, path),
+            None => fs::write(path, &self.content),
+        };
+        done.map_err(|error| cannot("write", name, &error))?;
+        self.temporary = None;
+        Ok(())
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            // The failure that counts is the first.
+            let _ = fs::remove_file(temporary);
+        }
     }
 }
 
@@ -214,7 +250,7 @@ mod tests {
         }
         assert!(!report.is(&check("report")));
         assert!(Target::check(&folder.join("round")).is_err());
-        check("second").write("new").unwrap();
+        check("second").write("new".to_owned()).unwrap();
         assert_eq!(fs::read_to_string(folder.join("inner/report")).unwrap(), "new");
         assert!(fs::symlink_metadata(folder.join("link")).unwrap().is_symlink());
         assert!(report.is_at(&folder.join("link")));
@@ -231,7 +267,7 @@ mod tests {
 
         // Somebody else's file is in the way.
         fs::write(target.temporary(), "theirs").unwrap();
-        assert!(target.write("new").unwrap_err().to_string().contains("report.json"));
+        assert!(target.write("new".to_owned()).unwrap_err().to_string().contains("report.json"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(fs::read_to_string(target.temporary()).unwrap(), "theirs");
         fs::remove_file(target.temporary()).unwrap();
@@ -239,11 +275,11 @@ mod tests {
         // What was a file is a folder now.
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(target.write("new").is_err());
+        assert!(target.write("new".to_owned()).is_err());
         assert!(path.is_dir() && !target.temporary().exists());
 
         fs::remove_dir(&path).unwrap();
-        target.write("new").unwrap();
+        target.write("new".to_owned()).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         fs::remove_dir_all(&folder).unwrap();
     }

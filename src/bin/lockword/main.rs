@@ -52,7 +52,7 @@ fn run() -> Result<Outcome, Failure> {
             let report = file::read_report(&args.file)?;
             let printed = terminal::print(&table::render(&report, terminal::width()));
             if let Some(page) = page {
-                page.write(&page::render(&report))?;
+                page.write(page::render(&report))?;
             }
             printed.map(|()| Outcome::Done)
         }

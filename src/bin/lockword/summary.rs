@@ -95,37 +95,43 @@ impl<'a> Block<'a> {
             }
         };
         let lines: Vec<Line<'a>> = cell.locks.iter().map(line).collect();
+        let mut late = vec![];
         let (fastest, mut verdict) = match cell.load.arrivals {
-            Arrivals::Open { per_second } => (vec![], open_loop(cell, per_second)),
+            Arrivals::Open { per_second } => {
+                late = cell.locks.iter().filter(|lock| !keeps_up(lock, per_second)).collect();
+                (vec![], open_loop(&late, per_second))
+            }
             Arrivals::Closed => verdict(cell, reference),
         };
-        let waits = || lines.iter().filter_map(|line| line.waits);
-        if waits().any(|waits| clipped(&cell.load, waits.max)) {
+        let cut = |line: &Line<'_>| {
+            let late = late.iter().any(|late| late.lock == line.lock);
+            !late && line.waits.is_some_and(|waits| clipped(&cell.load, waits.max))
+        };
+        if lines.iter().any(cut) {
             verdict.push("waits of a slice's length: use a longer --slice".to_owned());
         }
         Block { cell, reference: reference.map(|lock| lock.lock.as_str()), lines, verdict, fastest }
     }
 }
 
+/// Whether a lock serves about all that arrives.
+fn keeps_up(lock: &LockReport, per_second: f64) -> bool {
+    // What is due when a slice ends may be left over, one a thread.
+    let due = |sample: &Sample| {
+        let most = (sample.total() + sample.acquisitions.len() as u64) as f64;
+        if sample.elapsed_ns > 0.0 { most / sample.elapsed_ns * 1e9 } else { per_second }
+    };
+    let due: Vec<f64> = lock.samples.iter().map(due).collect();
+    median_of(&due).is_none_or(|due| due.high >= 0.95 * per_second)
+}
+
 /// What can be said of an open loop: its rate is that of the schedule, unless a lock is too slow
 /// for it.
-fn open_loop(cell: &CellReport, per_second: f64) -> Vec<String> {
-    let mut lines = vec![
-        "an open loop: compare the waits; acquisitions a second, fairness and CPU follow the \
-         schedule"
-            .to_owned(),
-    ];
-    for lock in &cell.locks {
-        // What is due when a slice ends may be left over, one a thread.
-        let due = |sample: &Sample| {
-            let most = (sample.total() + sample.acquisitions.len() as u64) as f64;
-            if sample.elapsed_ns > 0.0 { most / sample.elapsed_ns * 1e9 } else { per_second }
-        };
-        let most = median_of(&lock.samples.iter().map(due).collect::<Vec<_>>());
-        let served = median_of(&rates(lock));
-        if let (Some(most), Some(served)) = (most, served)
-            && most.high < 0.95 * per_second
-        {
+fn open_loop(late: &[&LockReport], per_second: f64) -> Vec<String> {
+    let mut lines =
+        vec!["open loop: compare the waits; acq/s, fair and CPU follow the schedule".to_owned()];
+    for lock in late {
+        if let Some(served) = median_of(&rates(lock)) {
             lines.push(format!(
                 "{} did not keep up: it served {} of {} a second",
                 lock.lock,
@@ -133,6 +139,9 @@ fn open_loop(cell: &CellReport, per_second: f64) -> Vec<String> {
                 units::rate(per_second)
             ));
         }
+    }
+    if !late.is_empty() {
+        lines.push("the waits of a lock that does not keep up grow with the slice".to_owned());
     }
     lines
 }
@@ -321,10 +330,9 @@ mod tests {
         let block = &blocks(&report)[0];
         assert!(block.fastest.is_empty());
         assert!(block.verdict[0].contains("compare the waits"), "{block:?}");
-        assert_eq!(
-            block.verdict[1..],
-            ["std did not keep up: it served 4.95 k of 10.0 k a second"]
-        );
+        assert_eq!(block.verdict[1], "std did not keep up: it served 4.95 k of 10.0 k a second");
+        assert!(block.verdict[2].contains("grow with the slice"), "{block:?}");
+        assert_eq!(block.verdict.len(), 3);
     }
 
     #[test]

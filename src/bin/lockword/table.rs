@@ -267,6 +267,9 @@ mod tests {
         }
         assert!(!table.contains(&format!("{BOLD}4.16 M")), "{table}");
         assert!(table.contains("compare the waits"), "{table}");
+        let narrow = plain(&report, 80);
+        let table = narrow.lines().filter(|line| !line.contains("processor"));
+        assert!(table.map(|line| line.chars().count()).max() <= Some(80), "{narrow}");
     }
 
     #[test]
