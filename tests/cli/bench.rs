@@ -16,6 +16,7 @@ fn a_table_is_printed() {
         assert!(line.matches(|c: char| c.is_ascii_digit()).count() > 10, "{line}");
     }
     assert!(table.contains("too few rounds"), "one round tells nothing: {table}");
+    assert!(table.contains("one reading of the clock"), "{table}");
 }
 
 #[test]
