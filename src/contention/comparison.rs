@@ -9,6 +9,7 @@ use super::report::{CellReport, FORMAT, LockReport, Machine, Report};
 use super::slice::{self, Slice};
 use super::system::processors;
 use super::waits::WaitHistogram;
+use super::worker::Pass;
 use crate::primitive::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -36,7 +37,7 @@ struct Contender {
     measure: Measure,
 }
 
-type Measure = fn(&Load, bool, &AtomicBool) -> Result<Option<Slice>, SliceError>;
+type Measure = fn(&Load, Pass, &AtomicBool) -> Result<Option<Slice>, SliceError>;
 
 /// How far a comparison is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,11 +297,12 @@ impl Run<'_> {
         };
         if round == 0 && !timed {
             let brief = cell.load.clone().slice_ms(warm_up_ms(&cell.load));
-            if (lock.measure)(&brief, false, self.cancel).map_err(failed)?.is_none() {
+            if (lock.measure)(&brief, Pass::WarmUp, self.cancel).map_err(failed)?.is_none() {
                 return Ok(false);
             }
         }
-        let measured = (lock.measure)(&cell.load, timed, self.cancel).map_err(failed)?;
+        let pass = if timed { Pass::Time } else { Pass::Count };
+        let measured = (lock.measure)(&cell.load, pass, self.cancel).map_err(failed)?;
         let Some(slice) = measured else { return Ok(false) };
         let (report, waits) = &mut cell.locks[turn];
         match slice.waits {

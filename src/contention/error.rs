@@ -88,11 +88,25 @@ pub enum SliceError {
         /// How many threads had not come back. They, and the locks, are left behind.
         threads: usize,
     },
-    /// Two threads were inside at the same time: an increment under the lock was lost.
+    /// Two threads were inside at the same time, and an increment under the lock was lost.
+    ///
+    /// Each slice is checked for it. Two threads inside need not lose one: see
+    /// [`SliceError::Intrusion`].
     NoMutualExclusion {
         /// What was counted under the locks.
         counted: u64,
-        /// What the threads counted for themselves.
+        /// What the threads counted for themselves, after the end of the slice too.
+        acquisitions: u64,
+    },
+    /// Two threads were inside at the same time: one found another's mark under the lock at the end
+    /// of its section, where it had left its own at the beginning.
+    ///
+    /// The slices that time waits and the warm-up of a [`Comparison`](super::Comparison) are checked
+    /// for it; the slices that only count acquisitions are not.
+    Intrusion {
+        /// How many acquisitions found another's mark.
+        intrusions: u64,
+        /// All acquisitions, after the end of the slice too.
         acquisitions: u64,
     },
 }
@@ -116,6 +130,11 @@ impl fmt::Display for SliceError {
                 f,
                 "no mutual exclusion: {acquisitions} acquisitions, but only {counted} \
                  were counted under the lock"
+            ),
+            SliceError::Intrusion { intrusions, acquisitions } => write!(
+                f,
+                "no mutual exclusion: another thread came in during {intrusions} \
+                 of {acquisitions} acquisitions"
             ),
         }
     }

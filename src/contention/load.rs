@@ -6,6 +6,7 @@ use super::report::Sample;
 use super::slice;
 use super::waits::WaitHistogram;
 use super::work::{Nanoseconds, Work};
+use super::worker::Pass;
 use crate::primitive::AtomicBool;
 use serde::{Deserialize, Serialize};
 
@@ -220,7 +221,7 @@ impl Load {
     ///
     /// If the load cannot be run, or the lock panics, never comes back, or lets two threads in.
     pub fn throughput<F: Family>(&self) -> Result<Sample, SliceError> {
-        let slice = slice::measure::<F>(self, false, &AtomicBool::new(false))?;
+        let slice = slice::measure::<F>(self, Pass::Count, &AtomicBool::new(false))?;
         Ok(slice.expect("nobody cancels it").sample)
     }
 
@@ -230,7 +231,7 @@ impl Load {
     ///
     /// As [`Load::throughput`].
     pub fn timed<F: Family>(&self) -> Result<(Sample, WaitHistogram), SliceError> {
-        let slice = slice::measure::<F>(self, true, &AtomicBool::new(false))?;
+        let slice = slice::measure::<F>(self, Pass::Time, &AtomicBool::new(false))?;
         let slice = slice.expect("nobody cancels it");
         Ok((slice.sample, slice.waits.unwrap_or_default()))
     }
