@@ -66,12 +66,11 @@
 //! - Read the throughput beside the fairness ([`Sample::dice_factor`]) and the longest wait: a lock
 //!   that lets one thread run alone has the throughput of no contention at all.
 //! - An acquisition counts if its section ended before the slice did.
-//! - Mutual exclusion is checked, as far as a run can show it. In each slice the count under the
-//!   lock must be that of the threads: a lost increment is noticed. In the warm-up and in the pass
-//!   that times waits, each thread also leaves a mark under the lock, which must be there at the end
-//!   of its section: another thread that came in meanwhile is noticed. Two threads that were inside
-//!   at the same time and only read, or that came in during a slice that only counts and lost no
-//!   increment, are not.
+//! - Mutual exclusion is checked, as far as a run can show it. In every slice the counts under the
+//!   locks must add up to those of the threads: a lost increment is noticed. In a comparison's
+//!   warm-up and in the pass that times waits, each thread also leaves a mark under the lock at the
+//!   start of its section and looks for it at the end: another thread that came in meanwhile is
+//!   noticed. The pass that counts acquisitions leaves no marks, as it would measure them.
 
 // Whether something else used the machine meanwhile.
 mod disturbance;

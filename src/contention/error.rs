@@ -24,7 +24,7 @@ pub enum LoadError {
     TooMuchWork(Work),
     /// A burst of no acquisitions.
     EmptyBurst,
-    /// A rate that is not above 0, or more than 10^9 a second.
+    /// A rate below [`Load::MIN_RATE`] (zero and less, too), or above [`Load::MAX_RATE`].
     Rate(f64),
     /// Bursts and a fixed rate at the same time.
     BurstInOpenLoop,
@@ -56,7 +56,12 @@ impl fmt::Display for LoadError {
                 write!(f, "a burst of zero acquisitions: it takes at least one")
             }
             LoadError::Rate(rate) => {
-                write!(f, "{rate} arrivals a second: it must be above 0, and at most 1e9")
+                let (least, most) = (Load::MIN_RATE, Load::MAX_RATE);
+                write!(
+                    f,
+                    "{rate:?} arrivals a second: it must be above 0, at least {least:e} and at \
+                     most {most:e}"
+                )
             }
             LoadError::BurstInOpenLoop => write!(
                 f,
@@ -156,6 +161,9 @@ impl From<LoadError> for SliceError {
 }
 
 /// A [`Comparison`](super::Comparison) that cannot be run, or came to no end.
+///
+/// It carries no figures: what was measured before a slice failed is lost. To keep it, compare
+/// locks that may fail in comparisons of their own.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ComparisonError {

@@ -78,13 +78,15 @@ pub enum Arrivals {
     /// As soon as the thread is done with the one before. While a lock stalls, nothing asks for
     /// it, so a stall is one long wait among many short ones, however long it was.
     Closed,
-    /// On a fixed schedule, whether or not the lock keeps up. Waits are counted from the scheduled
-    /// time, and late arrivals are served back to back. What was due and not served when the slice
-    /// ended counts with the wait it had by then. So a stall shows in full.
+    /// On a fixed schedule, whether or not the lock keeps up. It begins for all threads when the
+    /// first of them starts. Waits are counted from the scheduled time, and late arrivals are
+    /// served back to back. What was due and had not asked when the slice ended counts with the
+    /// wait it had by then. So a stall shows in full.
     ///
     /// To keep the schedule takes a clock, in both passes.
     Open {
-        /// Arrivals a second, of all threads together: they take turns. Above 0, at most 10^9.
+        /// Arrivals a second, of all threads together: they take turns. [`Load::MIN_RATE`] to
+        /// [`Load::MAX_RATE`].
         per_second: f64,
     },
 }
@@ -94,6 +96,10 @@ impl Load {
     pub const MAX_THREADS: usize = 4096;
     /// The most locks that are accepted.
     pub const MAX_LOCKS: usize = 1 << 16;
+    /// The lowest rate of an open loop, in arrivals a second: one in thirty years.
+    pub const MIN_RATE: f64 = 1e-9;
+    /// The highest rate of an open loop, in arrivals a second.
+    pub const MAX_RATE: f64 = 1e9;
     /// The longest slice, in milliseconds.
     pub const MAX_SLICE_MS: u64 = 3_600_000;
 
@@ -204,7 +210,7 @@ impl Load {
             return Err(LoadError::EmptyBurst);
         }
         if let Arrivals::Open { per_second } = self.arrivals {
-            if !(per_second > 0.0 && per_second <= 1e9) {
+            if !(Load::MIN_RATE..=Load::MAX_RATE).contains(&per_second) {
                 return Err(LoadError::Rate(per_second));
             }
             if self.burst.is_some() {

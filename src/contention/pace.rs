@@ -123,7 +123,7 @@ impl Open {
     /// When number `count` is due. Reckoned from the start each time, so that no error adds up.
     fn due_at(&self, count: u64) -> Instant {
         let ns = self.offset_ns + self.step_ns * count as f64;
-        // A time beyond the clock's end never comes.
+        // A time beyond the clock's end never comes. The steps are finite: the load was validated.
         let never = self.start + Duration::from_secs(1 << 30);
         self.start.checked_add(Duration::from_nanos(ns as u64)).unwrap_or(never)
     }

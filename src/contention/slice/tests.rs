@@ -148,6 +148,40 @@ fn a_thread_that_comes_in_is_noticed_though_no_increment_is_lost() {
     assert!(measure::<AjarFamily>(&alone, Pass::Time, &AtomicBool::new(false)).is_ok());
 }
 
+#[test]
+fn a_processor_that_the_system_refuses_is_noticed() {
+    // No machine has so many.
+    let field = Field::<Std>::new(&load(1), vec![1_000_000]);
+    field.stop.store(true, Ordering::Relaxed);
+    let work = |field: &Field<Std>| {
+        let tally = field.work(Role::Worker(0), Pass::Count, || Some(Instant::now()));
+        tally.expect("it ran").unpinned
+    };
+    assert!(work(&field));
+    let field = Field::<Std>::new(&load(1), vec![]);
+    field.stop.store(true, Ordering::Relaxed);
+    assert!(!work(&field), "nobody asked for one");
+    let refused = evaluate(
+        vec![tally(), Tally { unpinned: true, ..tally() }],
+        Some(Tally { unpinned: true, ..tally() }),
+        vec![18],
+        Duration::from_millis(1),
+    );
+    assert_eq!(refused.expect("nothing is wrong").unpinned, 2);
+}
+
+#[test]
+fn all_threads_start_at_the_same_time() {
+    let gate = Gate::default();
+    gate.open(true);
+    let first = gate.pass().expect("there is something to do");
+    thread::sleep(Duration::from_millis(1));
+    assert_eq!((gate.pass(), gate.first_start()), (Some(first), Some(first)));
+    let shut = Gate::default();
+    shut.open(false);
+    assert_eq!((shut.pass(), shut.first_start()), (None, None));
+}
+
 /// A lock that is never released, whatever its guard does.
 struct Kept<T>(Mutex<T>, Mutex<bool>, Condvar);
 
