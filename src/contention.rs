@@ -65,7 +65,12 @@
 //!   ("coordinated omission", Gil Tene). An open loop ([`Arrivals::Open`]) does not.
 //! - Read the throughput beside the fairness ([`Sample::dice_factor`]) and the longest wait: a lock
 //!   that lets one thread run alone has the throughput of no contention at all.
-//! - That no two threads were inside at the same time is checked in each slice.
+//! - An acquisition counts if its section ended before the slice did.
+//! - Mutual exclusion is checked, as far as a run can show it. In every slice the counts under the
+//!   locks must add up to those of the threads: a lost increment is noticed. In a comparison's
+//!   warm-up and in the pass that times waits, each thread also leaves a mark under the lock at the
+//!   start of its section and looks for it at the end: another thread that came in meanwhile is
+//!   noticed. The pass that counts acquisitions leaves no marks, as it would measure them.
 
 // Whether something else used the machine meanwhile.
 mod disturbance;

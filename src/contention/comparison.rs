@@ -9,6 +9,7 @@ use super::report::{CellReport, FORMAT, LockReport, Machine, Report};
 use super::slice::{self, Slice};
 use super::system::processors;
 use super::waits::WaitHistogram;
+use super::worker::Pass;
 use crate::primitive::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -36,7 +37,7 @@ struct Contender {
     measure: Measure,
 }
 
-type Measure = fn(&Load, bool, &AtomicBool) -> Result<Option<Slice>, SliceError>;
+type Measure = fn(&Load, Pass, &AtomicBool) -> Result<Option<Slice>, SliceError>;
 
 /// How far a comparison is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,12 @@ impl Comparison {
     }
 
     /// Whether to time waits, in slices of their own: it takes twice the time.
+    ///
+    /// A wait includes the reading of the clock, 20 to 30 ns on most machines. No wait is much
+    /// longer than a slice, however long the lock would have kept the thread waiting: [`Waits`]
+    /// says why. Slices must be longer than the waits to be measured.
+    ///
+    /// [`Waits`]: super::Waits
     #[must_use]
     pub fn waits(mut self, yes: bool) -> Self {
         self.waits = yes;
@@ -172,6 +179,7 @@ impl Comparison {
         }
 
         let mut warnings = self.unpinned();
+        warnings.extend(cells.iter().filter_map(Cell::unpinned));
         warnings.extend(watch.warnings());
         Ok(Report {
             format: FORMAT,
@@ -246,6 +254,8 @@ struct Cell {
     name: String,
     load: Load,
     locks: Vec<(LockReport, Option<WaitHistogram>)>,
+    /// The most threads in a slice that the system refused to bind to their processors.
+    unpinned: usize,
 }
 
 impl Cell {
@@ -255,7 +265,17 @@ impl Cell {
             (report, None)
         };
         let locks = comparison.locks.iter().map(lock).collect();
-        Cell { name: load.name(), load: load.clone(), locks }
+        Cell { name: load.name(), load: load.clone(), locks, unpinned: 0 }
+    }
+
+    /// A warning if the system refused to bind threads.
+    fn unpinned(&self) -> Option<String> {
+        let Cell { name, unpinned, .. } = self;
+        (*unpinned > 0).then(|| {
+            format!(
+                "not pinned: in a slice of `{name}` the system refused {unpinned} of the threads"
+            )
+        })
     }
 
     fn report(self) -> CellReport {
@@ -296,12 +316,14 @@ impl Run<'_> {
         };
         if round == 0 && !timed {
             let brief = cell.load.clone().slice_ms(warm_up_ms(&cell.load));
-            if (lock.measure)(&brief, false, self.cancel).map_err(failed)?.is_none() {
+            if (lock.measure)(&brief, Pass::WarmUp, self.cancel).map_err(failed)?.is_none() {
                 return Ok(false);
             }
         }
-        let measured = (lock.measure)(&cell.load, timed, self.cancel).map_err(failed)?;
+        let pass = if timed { Pass::Time } else { Pass::Count };
+        let measured = (lock.measure)(&cell.load, pass, self.cancel).map_err(failed)?;
         let Some(slice) = measured else { return Ok(false) };
+        cell.unpinned = cell.unpinned.max(slice.unpinned);
         let (report, waits) = &mut cell.locks[turn];
         match slice.waits {
             None => report.samples.push(slice.sample),
@@ -314,5 +336,39 @@ impl Run<'_> {
     fn report(&mut self, cell: &str, lock: &str, round: usize, timed: bool) {
         let Run { done, total, rounds, .. } = *self;
         (self.progress)(&Progress { done, total, cell, lock, round, rounds, timed });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contention::Std;
+
+    #[test]
+    fn threads_that_could_not_be_bound_make_a_warning() {
+        let load = Load::new(2).slice_ms(1).pin(true);
+        let mut cell = Cell::new(&Comparison::new(), &load);
+        assert_eq!(cell.unpinned(), None);
+        // A slice in which three threads were refused, and one with none after it.
+        let refused: Measure = |load, pass, cancel| {
+            let slice = slice::measure::<Std>(load, pass, cancel)?;
+            Ok(slice.map(|slice| Slice { unpinned: 3, ..slice }))
+        };
+        let granted: Measure = |load, pass, cancel| {
+            let slice = slice::measure::<Std>(load, pass, cancel)?;
+            Ok(slice.map(|slice| Slice { unpinned: 0, ..slice }))
+        };
+        for measures in [[refused, granted], [granted, refused]] {
+            let locks = measures.map(|measure| Contender { name: String::new(), measure });
+            let mut comparison = Comparison::new().load(load.clone()).rounds(1);
+            comparison.locks = locks.to_vec();
+            comparison.locks[1].name = "second".to_owned();
+            let report = comparison.run_quietly().expect("it runs");
+            let said = |warning: &&String| warning.contains("refused 3 of the threads");
+            assert_eq!(report.warnings.iter().filter(said).count(), 1, "{:?}", report.warnings);
+        }
+        cell.unpinned = 1;
+        let warning = cell.unpinned().expect("there is one");
+        assert!(warning.contains("`2 threads, ") && !warning.contains('\n'), "{warning}");
     }
 }

@@ -24,7 +24,7 @@ pub enum LoadError {
     TooMuchWork(Work),
     /// A burst of no acquisitions.
     EmptyBurst,
-    /// A rate that is not above 0, or more than 10^9 a second.
+    /// A rate below [`Load::MIN_RATE`] (zero and less, too), or above [`Load::MAX_RATE`].
     Rate(f64),
     /// Bursts and a fixed rate at the same time.
     BurstInOpenLoop,
@@ -56,7 +56,12 @@ impl fmt::Display for LoadError {
                 write!(f, "a burst of zero acquisitions: it takes at least one")
             }
             LoadError::Rate(rate) => {
-                write!(f, "{rate} arrivals a second: it must be above 0, and at most 1e9")
+                let (least, most) = (Load::MIN_RATE, Load::MAX_RATE);
+                write!(
+                    f,
+                    "{rate:?} arrivals a second: it must be above 0, at least {least:e} and at \
+                     most {most:e}"
+                )
             }
             LoadError::BurstInOpenLoop => write!(
                 f,
@@ -88,11 +93,25 @@ pub enum SliceError {
         /// How many threads had not come back. They, and the locks, are left behind.
         threads: usize,
     },
-    /// Two threads were inside at the same time: an increment under the lock was lost.
+    /// Two threads were inside at the same time, and an increment under the lock was lost.
+    ///
+    /// Each slice is checked for it. Two threads inside need not lose one: see
+    /// [`SliceError::Intrusion`].
     NoMutualExclusion {
         /// What was counted under the locks.
         counted: u64,
-        /// What the threads counted for themselves.
+        /// What the threads counted for themselves, after the end of the slice too.
+        acquisitions: u64,
+    },
+    /// Two threads were inside at the same time: one found another's mark under the lock at the end
+    /// of its section, where it had left its own at the beginning.
+    ///
+    /// The slices that time waits and the warm-up of a [`Comparison`](super::Comparison) are checked
+    /// for it; the slices that only count acquisitions are not.
+    Intrusion {
+        /// How many acquisitions found another's mark.
+        intrusions: u64,
+        /// All acquisitions, after the end of the slice too.
         acquisitions: u64,
     },
 }
@@ -117,6 +136,11 @@ impl fmt::Display for SliceError {
                 "no mutual exclusion: {acquisitions} acquisitions, but only {counted} \
                  were counted under the lock"
             ),
+            SliceError::Intrusion { intrusions, acquisitions } => write!(
+                f,
+                "no mutual exclusion: another thread came in during {intrusions} \
+                 of {acquisitions} acquisitions"
+            ),
         }
     }
 }
@@ -137,6 +161,9 @@ impl From<LoadError> for SliceError {
 }
 
 /// A [`Comparison`](super::Comparison) that cannot be run, or came to no end.
+///
+/// It carries no figures: what was measured before a slice failed is lost. To keep it, compare
+/// locks that may fail in comparisons of their own.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ComparisonError {

@@ -6,6 +6,7 @@ use super::report::Sample;
 use super::slice;
 use super::waits::WaitHistogram;
 use super::work::{Nanoseconds, Work};
+use super::worker::Pass;
 use crate::primitive::AtomicBool;
 use serde::{Deserialize, Serialize};
 
@@ -77,13 +78,15 @@ pub enum Arrivals {
     /// As soon as the thread is done with the one before. While a lock stalls, nothing asks for
     /// it, so a stall is one long wait among many short ones, however long it was.
     Closed,
-    /// On a fixed schedule, whether or not the lock keeps up. Waits are counted from the scheduled
-    /// time, and late arrivals are served back to back. What was due and not served when the slice
-    /// ended counts with the wait it had by then. So a stall shows in full.
+    /// On a fixed schedule, whether or not the lock keeps up. It begins for all threads when the
+    /// first of them starts. Waits are counted from the scheduled time, and late arrivals are
+    /// served back to back. What was due and had not asked when the slice ended counts with the
+    /// wait it had by then. So a stall shows in full.
     ///
     /// To keep the schedule takes a clock, in both passes.
     Open {
-        /// Arrivals a second, of all threads together: they take turns. Above 0, at most 10^9.
+        /// Arrivals a second, of all threads together: they take turns. [`Load::MIN_RATE`] to
+        /// [`Load::MAX_RATE`].
         per_second: f64,
     },
 }
@@ -93,6 +96,10 @@ impl Load {
     pub const MAX_THREADS: usize = 4096;
     /// The most locks that are accepted.
     pub const MAX_LOCKS: usize = 1 << 16;
+    /// The lowest rate of an open loop, in arrivals a second: one in thirty years.
+    pub const MIN_RATE: f64 = 1e-9;
+    /// The highest rate of an open loop, in arrivals a second.
+    pub const MAX_RATE: f64 = 1e9;
     /// The longest slice, in milliseconds.
     pub const MAX_SLICE_MS: u64 = 3_600_000;
 
@@ -203,7 +210,7 @@ impl Load {
             return Err(LoadError::EmptyBurst);
         }
         if let Arrivals::Open { per_second } = self.arrivals {
-            if !(per_second > 0.0 && per_second <= 1e9) {
+            if !(Load::MIN_RATE..=Load::MAX_RATE).contains(&per_second) {
                 return Err(LoadError::Rate(per_second));
             }
             if self.burst.is_some() {
@@ -220,7 +227,7 @@ impl Load {
     ///
     /// If the load cannot be run, or the lock panics, never comes back, or lets two threads in.
     pub fn throughput<F: Family>(&self) -> Result<Sample, SliceError> {
-        let slice = slice::measure::<F>(self, false, &AtomicBool::new(false))?;
+        let slice = slice::measure::<F>(self, Pass::Count, &AtomicBool::new(false))?;
         Ok(slice.expect("nobody cancels it").sample)
     }
 
@@ -230,7 +237,7 @@ impl Load {
     ///
     /// As [`Load::throughput`].
     pub fn timed<F: Family>(&self) -> Result<(Sample, WaitHistogram), SliceError> {
-        let slice = slice::measure::<F>(self, true, &AtomicBool::new(false))?;
+        let slice = slice::measure::<F>(self, Pass::Time, &AtomicBool::new(false))?;
         let slice = slice.expect("nobody cancels it");
         Ok((slice.sample, slice.waits.unwrap_or_default()))
     }

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 /// When the next acquisition is due.
 pub(super) trait Pace {
-    /// The thread starts now.
-    fn start(&mut self, _now: Instant) {}
+    /// When the schedule begins, if there is one: the same time for all threads.
+    fn start(&mut self, _at: Instant) {}
 
-    /// Waits until the next acquisition is due; `false` at the signal to stop.
+    /// Waits until the next acquisition is due; `false` if the signal to stop came meanwhile. One
+    /// that does not wait need not look at the signal: the loop does so after each section.
     fn next(&mut self, stop: &AtomicBool) -> bool;
 
     /// When the acquisition that [`Pace::next`] has let go was due, if there is a schedule.
@@ -30,8 +31,8 @@ pub(super) struct Closed;
 
 impl Pace for Closed {
     #[inline(always)]
-    fn next(&mut self, stop: &AtomicBool) -> bool {
-        !stop.load(Ordering::Relaxed)
+    fn next(&mut self, _stop: &AtomicBool) -> bool {
+        true
     }
 }
 
@@ -86,13 +87,16 @@ impl Pace for Bursts {
         if self.left == 0 {
             self.pause.spend(stop);
             self.left = self.size;
+            if stop.load(Ordering::Relaxed) {
+                return false;
+            }
         }
         self.left -= 1;
-        !stop.load(Ordering::Relaxed)
+        true
     }
 }
 
-/// On a schedule of its own: every `step_ns`, beginning `offset_ns` after the thread starts.
+/// On a schedule of its own: every `step_ns`, beginning `offset_ns` after the start of the slice.
 pub(super) struct Open {
     step_ns: f64,
     offset_ns: f64,
@@ -119,15 +123,15 @@ impl Open {
     /// When number `count` is due. Reckoned from the start each time, so that no error adds up.
     fn due_at(&self, count: u64) -> Instant {
         let ns = self.offset_ns + self.step_ns * count as f64;
-        // A time beyond the clock's end never comes.
+        // A time beyond the clock's end never comes. The steps are finite: the load was validated.
         let never = self.start + Duration::from_secs(1 << 30);
         self.start.checked_add(Duration::from_nanos(ns as u64)).unwrap_or(never)
     }
 }
 
 impl Pace for Open {
-    fn start(&mut self, now: Instant) {
-        self.start = now;
+    fn start(&mut self, at: Instant) {
+        self.start = at;
     }
 
     #[inline]
@@ -201,7 +205,8 @@ mod tests {
         // Three at once, then a millisecond asleep before each three more.
         assert!(pauses(&mut bursts, 7) >= 2);
         stop.store(true, Ordering::Relaxed);
-        assert!(!bursts.next(&stop));
+        assert_eq!([bursts.next(&stop), bursts.next(&stop)], [true, true], "the rest of a burst");
+        assert!(!bursts.next(&stop), "and no other");
     }
 
     #[test]

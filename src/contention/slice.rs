@@ -10,7 +10,7 @@ use super::lock::{Family, Lock};
 use super::report::Sample;
 use super::system::processors;
 use super::waits::WaitHistogram;
-use super::worker::{Field, Role, Tally};
+use super::worker::{Field, Pass, Role, Tally};
 use crate::primitive::{AtomicBool, Ordering};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,9 +32,11 @@ const STUCK_AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// What a slice measured.
 pub(super) struct Slice {
     pub(super) sample: Sample,
-    /// `None` in the pass that reads no clock.
+    /// `None` in a pass that does not time them.
     pub(super) waits: Option<WaitHistogram>,
-    /// Acquisitions of each lock, the hog's too.
+    /// Threads that the system refused to bind to their processors.
+    pub(super) unpinned: usize,
+    /// All acquisitions of each lock, the hog's and those after the signal to stop too.
     #[cfg_attr(not(test), expect(dead_code, reason = "only the tests look at single locks"))]
     pub(super) each_lock: Vec<u64>,
 }
@@ -42,14 +44,14 @@ pub(super) struct Slice {
 /// Measures one slice of one lock. `None` if it was cancelled.
 pub(super) fn measure<F: Family>(
     load: &Load,
-    timed: bool,
+    pass: Pass,
     cancel: &AtomicBool,
 ) -> Result<Option<Slice>, SliceError> {
     load.validate()?;
     let field = Arc::new(Field::<F>::new(load, if load.pin { processors() } else { vec![] }));
-    let mut crew = Crew::start(&field, load, timed)?;
+    let mut crew = Crew::start(&field, load, pass)?;
 
-    // The signal to start wakes the threads one by one; each notes when it started.
+    // The signal to start wakes the threads one by one; the first notes when it started.
     crew.gate.open(true);
     let mut cancelled = false;
     while !crew.failed() && !cancelled {
@@ -64,6 +66,7 @@ pub(super) fn measure<F: Family>(
         cancelled = cancel.load(Ordering::Relaxed);
     }
     field.stop.store(true, Ordering::Relaxed);
+    // After the signal: what counts has ended by now.
     let stopped = Instant::now();
 
     let mut heard = stopped;
@@ -86,9 +89,12 @@ pub(super) fn measure<F: Family>(
     if missing > 0 {
         return Err(SliceError::Stuck { threads: missing });
     }
+    // The main thread may come out of the gate late, when the others have long started.
+    let started = crew.gate.first_start().unwrap_or(stopped);
+    let elapsed = stopped.saturating_duration_since(started);
     let (tallies, hog) = crew.finish();
     let each_lock = counts(&field)?;
-    evaluate(tallies, hog, each_lock, stopped).map(Some)
+    evaluate(tallies, hog, each_lock, elapsed).map(Some)
 }
 
 /// Puts the threads' figures together.
@@ -96,29 +102,33 @@ fn evaluate(
     tallies: Vec<Tally>,
     hog: Option<Tally>,
     each_lock: Vec<u64>,
-    stopped: Instant,
+    elapsed: Duration,
 ) -> Result<Slice, SliceError> {
     let acquisitions: Vec<u64> = tallies.iter().map(|tally| tally.acquisitions).collect();
-    let hog_acquisitions = hog.map(|tally| tally.acquisitions);
+    let hog_acquisitions = hog.as_ref().map(|tally| tally.acquisitions);
+    let everybody = || tallies.iter().chain(&hog);
     let counted = each_lock.iter().sum();
-    let all = acquisitions.iter().sum::<u64>() + hog_acquisitions.unwrap_or(0);
+    let all = everybody().map(|tally| tally.acquisitions + tally.late).sum();
     if counted != all {
         return Err(SliceError::NoMutualExclusion { counted, acquisitions: all });
     }
-    // The main thread may come out of the gate late, when the others have long started.
-    let started = tallies.iter().map(|tally| tally.started).min().unwrap_or(stopped);
+    let intrusions = everybody().map(|tally| tally.intrusions).sum();
+    if intrusions > 0 {
+        return Err(SliceError::Intrusion { intrusions, acquisitions: all });
+    }
+    let unpinned = everybody().filter(|tally| tally.unpinned).count();
     let cpu: Option<Duration> = tallies.iter().map(|tally| tally.cpu).sum();
     let waits = tallies.into_iter().filter_map(|tally| tally.waits).reduce(|mut all, waits| {
         all.add(&waits);
         all
     });
     let sample = Sample {
-        elapsed_ns: stopped.saturating_duration_since(started).as_nanos() as f64,
+        elapsed_ns: elapsed.as_nanos() as f64,
         acquisitions,
         hog_acquisitions,
         cpu_ns: cpu.map(|cpu| cpu.as_nanos() as f64),
     };
-    Ok(Slice { sample, waits, each_lock })
+    Ok(Slice { sample, waits, unpinned, each_lock })
 }
 
 /// What was counted under each lock. On a thread: the last holder may have left it locked.
@@ -165,7 +175,7 @@ impl Crew {
     fn start<F: Family>(
         field: &Arc<Field<F>>,
         load: &Load,
-        timed: bool,
+        pass: Pass,
     ) -> Result<Crew, SliceError> {
         let (sender, reports) = channel();
         let hog = load.hog.map(Role::Hog);
@@ -181,7 +191,7 @@ impl Crew {
         };
         for (number, role) in roles.iter().copied().enumerate() {
             let (gate, sender, field) = (Arc::clone(&crew.gate), sender.clone(), Arc::clone(field));
-            let run = move || report(&field, (number, role), timed, &gate, &sender);
+            let run = move || report(&field, (number, role), pass, &gate, &sender);
             match spawn(format!("lockword-load-{number}"), run) {
                 Ok(handle) => crew.handles.push(handle),
                 Err(reason) => {
@@ -234,11 +244,11 @@ impl Crew {
 fn report<F: Family>(
     field: &Field<F>,
     (number, role): (usize, Role),
-    timed: bool,
+    pass: Pass,
     gate: &Gate,
     reports: &Sender<Report>,
 ) {
-    let run = || field.work(role, timed, || gate.pass());
+    let run = || field.work(role, pass, || gate.pass());
     let result = catch_unwind(AssertUnwindSafe(run)).map_err(|payload| text(&*payload));
     // Nobody listens any more if it took too long.
     let _ = reports.send((number, result));
@@ -268,15 +278,14 @@ struct GateState {
 }
 
 impl Gate {
-    /// Arrives, waits, and says whether there is anything to do.
-    fn pass(&self) -> bool {
+    /// Arrives, waits, and says when the first went through; `None` if there is nothing to do.
+    fn pass(&self) -> Option<Instant> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.arrived += 1;
         self.changed.notify_all();
         loop {
             if let Some(go) = state.open {
-                state.first_start.get_or_insert_with(Instant::now);
-                return go;
+                return go.then(|| *state.first_start.get_or_insert_with(Instant::now));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

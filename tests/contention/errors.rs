@@ -45,7 +45,14 @@ fn loads_that_cannot_be_run() {
         (load().burst(burst(0)), LoadError::EmptyBurst, "at least one"),
         (rate(0.0), LoadError::Rate(0.0), "above 0"),
         (rate(-1.0), LoadError::Rate(-1.0), "above 0"),
-        (rate(1e10), LoadError::Rate(1e10), "at most"),
+        (rate(1e10), LoadError::Rate(1e10), "at most 1e9"),
+        (
+            rate(1e-300),
+            LoadError::Rate(1e-300),
+            "1e-300 arrivals a second: it must be above 0, at least 1e-9",
+        ),
+        (rate(f64::MIN_POSITIVE), LoadError::Rate(f64::MIN_POSITIVE), "at least 1e-9"),
+        (rate(f64::INFINITY), LoadError::Rate(f64::INFINITY), "at most"),
         (rate(10.0).burst(burst(1)), LoadError::BurstInOpenLoop, "give one of them"),
     ];
     for (load, expected, says) in cases {
@@ -64,17 +71,21 @@ fn loads_that_cannot_be_run() {
 #[test]
 fn the_least_and_the_most_are_accepted() {
     let most = Work::nanos(Work::MAX_NS);
+    let rare = Arrivals::Open { per_second: Load::MIN_RATE };
     let least = Load::new(1).inside(Work::NONE).outside(Work::NONE).slice_ms(1);
+    let rare = least.clone().arrivals(rare);
     let most = Load::new(Load::MAX_THREADS)
         .inside(most)
         .outside(most)
         .hog(most)
         .locks(Load::MAX_LOCKS)
         .skew(Skew::Zipf(0.0))
-        .arrivals(Arrivals::Open { per_second: 1e9 })
+        .arrivals(Arrivals::Open { per_second: Load::MAX_RATE })
         .slice_ms(Load::MAX_SLICE_MS);
     assert_eq!((least.validate(), most.validate()), (Ok(()), Ok(())));
     least.throughput::<Std>().expect("it runs");
+    // The first arrival is due at the start, and no other in this slice.
+    assert!(rare.throughput::<Std>().expect("it runs").total() <= 1);
 }
 
 #[test]
