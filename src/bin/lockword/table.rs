@@ -68,7 +68,8 @@ fn head(out: &mut String, report: &Report) {
     }
 }
 
-const WIDE_HEADS: [&str; 11] = [
+/// The page has these too.
+pub const WIDE_HEADS: [&str; 11] = [
     "lock",
     "acq/s",
     "95 % interval",

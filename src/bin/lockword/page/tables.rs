@@ -3,26 +3,14 @@
 use super::text::escape;
 use super::title;
 use crate::summary::{self, Block, clipped};
+use crate::table::WIDE_HEADS;
 use crate::{preset, units};
 use lockword::contention::{CellReport, Report};
 use std::fmt::Write as _;
 
 /// The figures of a block, as a table.
 pub fn figures(out: &mut String, block: &Block<'_>) {
-    let mut table = Table::new(&[
-        "lock",
-        "acq/s",
-        "95 % interval",
-        "ratio",
-        "95 % interval",
-        "fair",
-        "CPU",
-        "p50",
-        "p99",
-        "p99.9",
-        "longest",
-        "waits",
-    ]);
+    let mut table = Table::new(&[&WIDE_HEADS[..], &["waits"]].concat());
     for line in &block.lines {
         let (rate, rates) = line.rate.as_ref().map_or((None, None), |rate| {
             let (mid, interval) = units::rate_with_interval(rate);
