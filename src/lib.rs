@@ -6,6 +6,9 @@ pub mod migration {}
 
 // The asymmetric fence: light on the unlock path, heavy when parking.
 mod barrier;
+// The lock shared by nodes.
+#[cfg(all(feature = "cluster", not(lockword_loom)))]
+pub mod cluster;
 // What must not compile.
 #[cfg(doctest)]
 mod compile_fail;

@@ -1,0 +1,161 @@
+//! The name of a lock.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The name of a lock that nodes share: 1 to [`Key::MAX_LEN`] bytes, each an ASCII letter, a digit,
+/// or one of `- _ . : / @`.
+///
+/// Nothing else is allowed, so that every engine can use the key as it is: no blank, no brace, no
+/// quotation mark, no control character. Case matters. A slash means nothing special.
+///
+/// Cheap to clone.
+///
+/// ```
+/// use lockword::cluster::Key;
+///
+/// assert_eq!(Key::new("jobs/nightly").unwrap().as_str(), "jobs/nightly");
+/// let why = Key::new("jobs nightly").unwrap_err();
+/// assert!(why.to_string().contains("' ' at byte 4"), "{why}");
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// The longest key, in bytes.
+    pub const MAX_LEN: usize = 200;
+
+    /// The key of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] if it is empty, too long, or has a character that is not allowed.
+    pub fn new(name: &str) -> Result<Self, KeyError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.:/@".contains(c);
+        if name.is_empty() {
+            Err(KeyError::Empty)
+        } else if name.len() > Self::MAX_LEN {
+            Err(KeyError::TooLong { len: name.len() })
+        } else if let Some((at, found)) = name.char_indices().find(|(_, c)| !allowed(*c)) {
+            Err(KeyError::Character { found, at })
+        } else {
+            Ok(Self(name.into()))
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", self.0)
+    }
+}
+
+impl std::str::FromStr for Key {
+    type Err = KeyError;
+    fn from_str(name: &str) -> Result<Self, KeyError> {
+        Self::new(name)
+    }
+}
+
+impl TryFrom<&str> for Key {
+    type Error = KeyError;
+    fn try_from(name: &str) -> Result<Self, KeyError> {
+        Self::new(name)
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = KeyError;
+    fn try_from(name: String) -> Result<Self, KeyError> {
+        Self::new(&name)
+    }
+}
+
+impl TryFrom<&String> for Key {
+    type Error = KeyError;
+    fn try_from(name: &String) -> Result<Self, KeyError> {
+        Self::new(name)
+    }
+}
+
+impl TryFrom<&Key> for Key {
+    type Error = KeyError;
+    fn try_from(key: &Key) -> Result<Self, KeyError> {
+        Ok(key.clone())
+    }
+}
+
+/// Never: what a conversion of a [`Key`] into itself could fail with.
+impl From<std::convert::Infallible> for KeyError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// Why a name is no [`Key`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// It has no character.
+    Empty,
+    /// It is longer than [`Key::MAX_LEN`].
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// It has a character that is not allowed.
+    Character {
+        /// The first such character.
+        found: char,
+        /// Where it begins, in bytes.
+        at: usize,
+    },
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "the key of a lock must not be empty"),
+            Self::TooLong { len } => {
+                write!(f, "a key of {len} bytes is too long: at most {} bytes", Key::MAX_LEN)
+            }
+            Self::Character { found, at } => write!(
+                f,
+                "a key must not have {found:?} at byte {at}: \
+                 use ASCII letters, digits, and any of - _ . : / @"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::{Key, KeyError};
+
+    #[test]
+    fn the_alphabet_and_the_length() {
+        assert!(Key::new("aZ09-_.:/@").is_ok());
+        assert!(Key::new(&"k".repeat(Key::MAX_LEN)).is_ok());
+        assert_eq!(Key::new(""), Err(KeyError::Empty));
+        assert_eq!(Key::new(&"k".repeat(201)), Err(KeyError::TooLong { len: 201 }));
+        for (bad, found, at) in
+            [("a b", ' ', 1), ("ä", 'ä', 0), ("ab{c}", '{', 2), ("a\n", '\n', 1)]
+        {
+            assert_eq!(Key::new(bad), Err(KeyError::Character { found, at }), "{bad:?}");
+        }
+    }
+}

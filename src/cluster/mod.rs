@@ -1,0 +1,20 @@
+//! One lock, shared by many nodes.
+
+#![allow(dead_code, reason = "under construction")]
+
+// The name of a lock.
+mod key;
+// The pure state machine of one node and one key.
+mod protocol;
+// What the value of a key holds.
+mod register;
+// What an engine has to offer.
+pub mod transport;
+
+pub use async_trait::async_trait;
+pub use key::{Key, KeyError};
+pub use register::Unreadable;
+pub use transport::{
+    Capabilities, Cause, Consistency, Exchange, NodeId, Transport, TransportError, Version,
+    Versioned, Wake, Wakeups, Watch, Write,
+};
