@@ -8,12 +8,17 @@ mod key;
 mod protocol;
 // What the value of a key holds.
 mod register;
+// Moments on one node's clock.
+mod time;
+// The number that a late writer is refused by.
+mod token;
 // What an engine has to offer.
 pub mod transport;
 
 pub use async_trait::async_trait;
 pub use key::{Key, KeyError};
 pub use register::Unreadable;
+pub use token::FencingToken;
 pub use transport::{
     Capabilities, Cause, Consistency, Exchange, NodeId, Transport, TransportError, Version,
     Versioned, Wake, Wakeups, Watch, Write,
