@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "under construction")]
 
 // Checks a transport against the laws.
-// conformance
+#[cfg(feature = "conformance")]
+pub mod conformance;
 // The name of a lock.
 mod key;
 // Transports around a transport: faults, counts.
