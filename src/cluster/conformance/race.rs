@@ -43,7 +43,9 @@ pub(super) async fn check<T: Transport>(run: &mut Run<T>) -> Result<(), Violatio
         }
         history.check()?;
     }
-    [Law::Linearizable, Law::Versions, Law::Mismatch].map(|law| run.checked(law));
+    for law in [Law::Linearizable, Law::Versions, Law::Mismatch] {
+        run.checked(law);
+    }
     Ok(())
 }
 
