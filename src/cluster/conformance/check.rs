@@ -11,21 +11,30 @@ use std::collections::HashMap;
 ///
 /// The violation, with the shortest trace.
 pub(super) fn check(trace: Trace) -> Result<(), Violation> {
-    match judge(&trace) {
-        None => Ok(()),
-        Some(found) => {
-            let trace = shrink(trace, found.law);
-            // Told in the versions of the trace that is shown.
-            let what = judge(&trace).map_or(found.what, |found| found.what);
-            Err(Violation { law: found.law, what, trace: Some(trace) })
-        }
-    }
+    let Some(found) = judge(&trace) else { return Ok(()) };
+    let trace = shrink(trace, &found);
+    // Told in the versions of the trace that is shown.
+    let what = judge(&trace).map_or(found.what, |found| found.what);
+    Err(Violation { law: found.law, what, trace: Some(trace) })
 }
 
 /// A law that is broken, and how.
 pub(super) struct Found {
     pub(super) law: Law,
+    /// Which of the checks found it.
+    pub(super) by: By,
     pub(super) what: String,
+}
+
+/// The checks, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    NotLarger,
+    ReplacedTwice,
+    NeverWritten,
+    NotGrowing,
+    NotTold,
+    NotExplained,
 }
 
 impl Operation {
@@ -71,28 +80,21 @@ impl Operation {
 
 /// The law that `trace` breaks. Where it breaks several, the one that explains the others.
 pub(super) fn judge(trace: &Trace) -> Option<Found> {
-    let found = |law, what| Some(Found { law, what });
-    if let Some(what) = not_larger(trace) {
-        return found(Law::Versions, what);
-    }
-    if let Some(what) = replaced_twice(trace) {
-        return found(Law::Linearizable, what);
-    }
-    if let Some((operation, what)) = never_written(trace) {
-        let law = if operation.is_mismatch() { Law::Mismatch } else { Law::Linearizable };
-        return found(law, what);
-    }
-    if let Some(what) = not_growing(trace) {
-        return found(Law::Versions, what);
-    }
-    if let Some(what) = not_told(trace) {
-        return found(Law::Doubt, what);
-    }
+    let found = |law, by| move |what| Found { law, by, what };
     let of_loads = |operation: &Operation| !operation.is_mismatch();
-    if let Some(what) = not_explained(trace, of_loads) {
-        return found(Law::Linearizable, what);
-    }
-    not_explained(trace, |_| true).and_then(|what| found(Law::Mismatch, what))
+    not_larger(trace)
+        .map(found(Law::Versions, By::NotLarger))
+        .or_else(|| replaced_twice(trace).map(found(Law::Linearizable, By::ReplacedTwice)))
+        .or_else(|| {
+            let (operation, what) = never_written(trace)?;
+            let is_mismatch = operation.is_mismatch();
+            let law = if is_mismatch { Law::Mismatch } else { Law::Linearizable };
+            Some(found(law, By::NeverWritten)(what))
+        })
+        .or_else(|| not_growing(trace).map(found(Law::Versions, By::NotGrowing)))
+        .or_else(|| not_told(trace).map(found(Law::Doubt, By::NotTold)))
+        .or_else(|| not_explained(trace, of_loads).map(found(Law::Linearizable, By::NotExplained)))
+        .or_else(|| not_explained(trace, |_| true).map(found(Law::Mismatch, By::NotExplained)))
 }
 
 /// A write whose version is not larger than the one that it replaced.
