@@ -2,8 +2,13 @@
 
 #![allow(dead_code, reason = "under construction")]
 
+// Checks a transport against the laws.
+#[cfg(feature = "conformance")]
+pub mod conformance;
 // The name of a lock.
 mod key;
+// Transports around a transport: faults, counts.
+pub mod layers;
 // The pure state machine of one node and one key.
 mod protocol;
 // What the value of a key holds.
@@ -14,6 +19,8 @@ mod time;
 mod token;
 // What an engine has to offer.
 pub mod transport;
+// The engines.
+pub mod transports;
 
 pub use async_trait::async_trait;
 pub use key::{Key, KeyError};
@@ -23,3 +30,4 @@ pub use transport::{
     Capabilities, Cause, Consistency, Exchange, NodeId, Transport, TransportError, Version,
     Versioned, Wake, Wakeups, Watch, Write,
 };
+pub use transports::Memory;
