@@ -1,0 +1,1 @@
+//! The cluster wing as a whole.
