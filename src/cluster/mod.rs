@@ -8,6 +8,9 @@ pub mod blocking;
 mod clock;
 // How a node is built.
 mod config;
+// Checks a transport against the laws.
+#[cfg(feature = "conformance")]
+pub mod conformance;
 // What the handles of a node and its driver share.
 mod core;
 // The one task of a node.
@@ -18,6 +21,8 @@ mod error;
 mod guard;
 // The name of a lock.
 mod key;
+// Transports around a transport: faults, counts.
+pub mod layers;
 // Where the tasks and threads of a node meet.
 mod local;
 // A key of a node, to be locked.
@@ -40,6 +45,8 @@ mod token;
 mod trace;
 // What an engine has to offer.
 pub mod transport;
+// The engines.
+pub mod transports;
 
 pub use async_trait::async_trait;
 pub use config::NodeBuilder;
@@ -55,3 +62,4 @@ pub use transport::{
     Capabilities, Cause, Consistency, Exchange, NodeId, Transport, TransportError, Version,
     Versioned, Wake, Wakeups, Watch, Write,
 };
+pub use transports::Memory;

@@ -1,0 +1,251 @@
+//! Which law the answers of one key break.
+
+use super::history::{Answer, Call, Operation, Trace};
+use super::law::{Law, Violation};
+use super::linearizable::{Effect, Step, linearizable};
+use super::shrink::shrink;
+use crate::cluster::{Version, Versioned};
+use std::collections::HashMap;
+
+/// # Errors
+///
+/// The violation, with the shortest trace.
+pub(super) fn check(trace: Trace) -> Result<(), Violation> {
+    match judge(&trace) {
+        None => Ok(()),
+        Some(found) => {
+            let trace = shrink(trace, found.law);
+            // Told in the versions of the trace that is shown.
+            let what = judge(&trace).map_or(found.what, |found| found.what);
+            Err(Violation { law: found.law, what, trace: Some(trace) })
+        }
+    }
+}
+
+/// A law that is broken, and how.
+pub(super) struct Found {
+    pub(super) law: Law,
+    pub(super) what: String,
+}
+
+impl Operation {
+    /// The version that it expected and the value that it wrote, if it is a write.
+    pub(super) fn write(&self) -> Option<(Option<Version>, &[u8])> {
+        match &self.call {
+            Call::CompareExchange { expected, value } => Some((*expected, value)),
+            Call::Load | Call::Delete => None,
+        }
+    }
+
+    /// What it says that the register held.
+    pub(super) fn shown(&self) -> Option<&Option<Versioned>> {
+        match &self.answer {
+            Some((_, Answer::Loaded(shown) | Answer::Mismatch(shown))) => Some(shown),
+            _ => None,
+        }
+    }
+
+    pub(super) fn swapped(&self) -> Option<Version> {
+        match self.answer {
+            Some((_, Answer::Swapped(version))) => Some(version),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_delete(&self) -> bool {
+        self.call == Call::Delete
+    }
+
+    fn is_mismatch(&self) -> bool {
+        matches!(self.answer, Some((_, Answer::Mismatch(_))))
+    }
+
+    /// When it was answered, with an answer that says that it happened.
+    fn happened(&self) -> Option<u64> {
+        match self.answer {
+            None | Some((_, Answer::Doubt | Answer::Failed(_))) => None,
+            Some((moment, _)) => Some(moment),
+        }
+    }
+}
+
+/// The law that `trace` breaks. Where it breaks several, the one that explains the others.
+pub(super) fn judge(trace: &Trace) -> Option<Found> {
+    let found = |law, what| Some(Found { law, what });
+    if let Some(what) = replaced_twice(trace) {
+        return found(Law::Linearizable, what);
+    }
+    if let Some(what) = not_growing(trace) {
+        return found(Law::Versions, what);
+    }
+    if let Some(what) = not_told(trace) {
+        return found(Law::Doubt, what);
+    }
+    let of_loads = |operation: &Operation| !operation.is_mismatch();
+    if let Some(what) = not_explained(trace, of_loads) {
+        return found(Law::Linearizable, what);
+    }
+    not_explained(trace, |_| true).and_then(|what| found(Law::Mismatch, what))
+}
+
+/// Two writes that were both told to have replaced the same version.
+fn replaced_twice(trace: &Trace) -> Option<String> {
+    if trace.operations.iter().any(Operation::is_delete) {
+        return None;
+    }
+    let mut replaced = HashMap::new();
+    for operation in &trace.operations {
+        let (Some(version), Some((expected, _))) = (operation.swapped(), operation.write()) else {
+            continue;
+        };
+        if let Some(other) = replaced.insert(expected, version) {
+            let expected = expected.map_or("no register".into(), |v| format!("version {v}"));
+            return Some(format!("two writes, {other} and {version}, both replaced {expected}"));
+        }
+    }
+    None
+}
+
+/// The version that the register got by each value, as far as anyone was told.
+fn versions(trace: &Trace) -> HashMap<&[u8], Version> {
+    let mut versions = HashMap::new();
+    for operation in &trace.operations {
+        if let Some(Some(Versioned { version, value })) = operation.shown() {
+            versions.insert(&**value, *version);
+        }
+    }
+    for operation in &trace.operations {
+        if let (Some(version), Some((_, value))) = (operation.swapped(), operation.write()) {
+            versions.insert(value, version);
+        }
+    }
+    versions
+}
+
+/// A version that is not larger than all before it.
+fn not_growing(trace: &Trace) -> Option<String> {
+    let versions = versions(trace);
+    // When it was known that a version as large as this had been reached.
+    let mut known: Vec<(u64, Version)> = vec![];
+    let mut values: HashMap<Version, &[u8]> = HashMap::new();
+    if let Some(begin) = &trace.begins_with {
+        known.push((0, begin.version));
+        values.insert(begin.version, &begin.value);
+    }
+    for operation in &trace.operations {
+        let Some(moment) = operation.happened() else { continue };
+        let told = match (operation.swapped(), operation.shown()) {
+            (Some(version), _) => operation.write().map(|(_, value)| (version, value)),
+            (None, Some(Some(shown))) => Some((shown.version, &*shown.value)),
+            _ => None,
+        };
+        let Some((version, value)) = told else { continue };
+        known.push((moment, version));
+        if values.insert(version, value).is_some_and(|other| other != value) {
+            return Some(format!("version {version} was given to two values"));
+        }
+    }
+    known.sort_unstable();
+    // From here on: the largest version known up to that moment.
+    let mut largest = None;
+    for (_, version) in &mut known {
+        largest = largest.max(Some(*version));
+        *version = largest.unwrap_or(*version);
+    }
+    for operation in &trace.operations {
+        let Some((expected, value)) = operation.write() else { continue };
+        let Some(version) = versions.get(value) else { continue };
+        if operation.is_mismatch() {
+            continue;
+        }
+        let before = known.partition_point(|(moment, _)| *moment < operation.called);
+        let before = before.checked_sub(1).map(|index| known[index].1);
+        let before = before.max(expected.filter(|_| operation.swapped().is_some()));
+        if let Some(before) = before.filter(|before| before >= version) {
+            return Some(format!("a write got version {version} when {before} was there before"));
+        }
+    }
+    None
+}
+
+/// A write that happened otherwise than it was answered.
+fn not_told(trace: &Trace) -> Option<String> {
+    let mut seen: HashMap<&[u8], Version> = HashMap::new();
+    for operation in &trace.operations {
+        if let Some(Some(Versioned { version, value })) = operation.shown()
+            && seen.insert(value, *version).is_some_and(|other| other != *version)
+        {
+            return Some(format!("{} was written twice", value.escape_ascii()));
+        }
+    }
+    for operation in &trace.operations {
+        let Some((_, value)) = operation.write() else { continue };
+        let Some(seen) = seen.get(value) else { continue };
+        let what = match &operation.answer {
+            Some((_, Answer::Failed(_))) => "a definite failure",
+            Some((_, Answer::Mismatch(_))) => "a mismatch",
+            Some((_, Answer::Swapped(version))) if version != seen => "a write of another version",
+            _ => continue,
+        };
+        let value = value.escape_ascii();
+        return Some(format!("{value} was applied, as version {seen}, but reported as {what}"));
+    }
+    None
+}
+
+/// Answers, of those operations that are `of` interest, that no order explains.
+fn not_explained(trace: &Trace, of: impl Fn(&Operation) -> bool) -> Option<String> {
+    let versions = versions(trace);
+    let mut steps = vec![];
+    for operation in trace.operations.iter().filter(|operation| of(operation)) {
+        if let Some(why) = never_true(trace, operation) {
+            return Some(why);
+        }
+        let effect = match (&operation.call, operation.shown()) {
+            (_, Some(shown)) => Effect::Read(shown.as_ref().map(|shown| shown.version)),
+            (Call::CompareExchange { expected, value }, None) => match versions.get(&**value) {
+                Some(to) => Effect::Write { from: *expected, to: *to },
+                // Nobody ever saw it: as if it had not happened.
+                None => continue,
+            },
+            (Call::Delete, _) => Effect::Delete,
+            (Call::Load, None) => continue,
+        };
+        if matches!(operation.answer, Some((_, Answer::Failed(_)))) {
+            continue;
+        }
+        let answered = operation.happened().unwrap_or(u64::MAX);
+        steps.push(Step { effect, called: operation.called, answered });
+    }
+    let begin = trace.begins_with.as_ref().map(|begin| begin.version);
+    if linearizable(begin, &steps) {
+        return None;
+    }
+    let stale = trace.operations.iter().filter(|operation| of(operation)).find_map(|late| {
+        let shown = late.shown()?.as_ref().map(|shown| shown.version);
+        let newer = trace.operations.iter().filter_map(|early| {
+            let known = early.swapped().or_else(|| Some(early.shown()?.as_ref()?.version));
+            known.filter(|_| early.happened().is_some_and(|moment| moment < late.called))
+        });
+        let newest = newer.max().filter(|newest| Some(*newest) > shown)?;
+        let shown = shown.map_or("no register".into(), |version| format!("version {version}"));
+        Some(format!("{shown} was shown by a call that began after version {newest} was known"))
+    });
+    Some(stale.unwrap_or_else(|| "no order of the operations explains their answers".into()))
+}
+
+/// Why the answer cannot be true at any moment.
+fn never_true(trace: &Trace, operation: &Operation) -> Option<String> {
+    let shown = operation.shown()?;
+    let version = shown.as_ref().map(|shown| shown.version);
+    if operation.is_mismatch() && operation.write().is_some_and(|(from, _)| from == version) {
+        return Some("a mismatch shows the very version that was expected".into());
+    }
+    let shown = shown.as_ref()?;
+    let is_written = trace.begins_with.as_ref() == Some(shown)
+        || trace.operations.iter().any(|other| {
+            other.called < operation.answer.as_ref().map_or(0, |(moment, _)| *moment)
+                && other.write().is_some_and(|(_, value)| *value == *shown.value)
+        });
+    (!is_written).then(|| format!("{} was shown, which nobody wrote", shown.value.escape_ascii()))
+}

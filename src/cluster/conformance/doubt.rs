@@ -1,0 +1,65 @@
+//! Writes whose answer is lost: law 3.
+
+use super::history::Answer;
+use super::law::{Law, Violation};
+use super::suite::{Doubting, Run};
+use crate::cluster::{Transport, Wake};
+use tokio::time::sleep;
+
+/// How many writes lose their answer in one round.
+const WRITES: usize = 4;
+
+/// # Errors
+///
+/// The first violation.
+pub(super) async fn check<T: Transport>(
+    run: &mut Run<T>,
+    hook: Option<Doubting<T>>,
+) -> Result<(), Violation> {
+    let what = "writes whose answer is lost";
+    let Some(hook) = hook else {
+        run.not_checked(Law::Doubt, what, "no hook `doubting`");
+        return Ok(());
+    };
+    let mut doubtful = 0;
+    for round in 0..run.rounds {
+        let (clients, history) = run.clients();
+        let (victim, other) = (&clients[round % clients.len()], &clients[(round + 1) % 4]);
+        let mut keys = vec![];
+        for write in 0..WRITES {
+            let key = run.key();
+            let begin = match write % 2 {
+                0 => None,
+                _ => Some(other.must_write(&key, Wake::Nobody, false).await?.version),
+            };
+            hook(victim.transport.clone(), key.clone()).await;
+            let new = victim.new_write(Wake::Everybody, false);
+            let _ = victim.compare_exchange(&key, begin, new).await?;
+            other.must_load(&key).await?;
+            keys.push(key);
+        }
+        history.check()?;
+        // What arrives now arrives late.
+        sleep(run.settling).await;
+        for key in &keys {
+            other.must_load(key).await?;
+            other.must_write(key, Wake::Nobody, false).await?;
+        }
+        // The victim is as good as before, and no write happens a second time.
+        sleep(run.settling).await;
+        for key in &keys {
+            victim.must_write(key, Wake::Nobody, false).await?;
+            other.must_load(key).await?;
+        }
+        history.check()?;
+        let operations = history.operations();
+        let doubts = operations.iter().filter_map(|operation| operation.answer.as_ref());
+        doubtful += doubts.filter(|(_, answer)| *answer == Answer::Doubt).count();
+    }
+    if doubtful == 0 {
+        run.not_checked(Law::Doubt, what, "the hook `doubting` never led to a doubtful outcome");
+    } else {
+        run.checked(Law::Doubt);
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Whether some order of operations explains their answers.
+//!
+//! An operation happens at one moment between its call and its answer. The search tries the orders
+//! that this admits: of the operations that could come next, a read of the present state is taken at
+//! once, since that never spoils anything; a write is tried. There is next to nothing to try, since
+//! a write names the version that it replaces and the one that it makes, and of those that replace
+//! one version only one can have happened, unless the register was deleted in between.
+
+use crate::cluster::Version;
+use std::collections::HashSet;
+
+/// What an operation did to a register, if it happened as it was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// It saw this state.
+    Read(Option<Version>),
+    /// It made `to` out of `from`.
+    Write { from: Option<Version>, to: Version },
+    /// It left no register.
+    Delete,
+}
+
+/// An effect, and when it may have been.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) effect: Effect,
+    pub(super) called: u64,
+    /// `u64::MAX`: it need not have happened.
+    pub(super) answered: u64,
+}
+
+/// Whether an order of `steps`, which are sorted by their calls, leads from `begin` through all of
+/// them.
+pub(super) fn linearizable(begin: Option<Version>, steps: &[Step]) -> bool {
+    let mut to_try = vec![(vec![false; steps.len()], begin)];
+    let mut tried = HashSet::new();
+    while let Some((mut taken, mut state)) = to_try.pop() {
+        if !tried.insert((taken.clone(), state)) {
+            continue;
+        }
+        loop {
+            let next = next(steps, &taken, state);
+            if let Some(read) = next.read {
+                taken[read] = true;
+                continue;
+            }
+            if !next.any_must {
+                return true;
+            }
+            let Some((first, others)) = next.changes.split_first() else { break };
+            for other in others {
+                let mut taken = taken.clone();
+                taken[*other] = true;
+                to_try.push((taken, after(steps[*other].effect, state)));
+            }
+            taken[*first] = true;
+            state = after(steps[*first].effect, state);
+        }
+    }
+    false
+}
+
+/// What can come next.
+struct Next {
+    /// A step that leaves the state as it is.
+    read: Option<usize>,
+    /// Steps that change it.
+    changes: Vec<usize>,
+    /// Some step must still happen.
+    any_must: bool,
+}
+
+fn next(steps: &[Step], taken: &[bool], state: Option<Version>) -> Next {
+    let mut next = Next { read: None, changes: vec![], any_must: false };
+    // The first answer among the rest: what is called later cannot come next.
+    let mut first_answer = u64::MAX;
+    for (index, step) in steps.iter().enumerate().filter(|(index, _)| !taken[*index]) {
+        next.any_must |= step.answered != u64::MAX;
+        if step.called > first_answer {
+            break;
+        }
+        first_answer = first_answer.min(step.answered);
+        match step.effect {
+            Effect::Read(seen) if seen == state => next.read = Some(index),
+            Effect::Delete if state.is_none() => next.read = Some(index),
+            Effect::Write { from, .. } if from == state => next.changes.push(index),
+            Effect::Delete => next.changes.push(index),
+            Effect::Read(_) | Effect::Write { .. } => {}
+        }
+    }
+    next
+}
+
+fn after(effect: Effect, state: Option<Version>) -> Option<Version> {
+    match effect {
+        Effect::Read(_) => state,
+        Effect::Write { to, .. } => Some(to),
+        Effect::Delete => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Effect, Step, linearizable};
+    use crate::cluster::Version;
+
+    fn version(number: u64) -> Option<Version> {
+        (number > 0).then(|| Version::new(number).unwrap())
+    }
+
+    /// Reads `(called, answered, what)`: `r3` reads 3, `w0-3` makes 3 out of 0, `d` deletes.
+    fn check(steps: &[(u64, u64, &str)]) -> bool {
+        let number = |text: &str| version(text.parse().unwrap());
+        let effect = |text: &str| match text.split_at(1) {
+            ("r", seen) => Effect::Read(number(seen)),
+            ("w", rest) => {
+                let (from, to) = rest.split_once('-').unwrap();
+                Effect::Write { from: number(from), to: number(to).unwrap() }
+            }
+            _ => Effect::Delete,
+        };
+        let step = |&(called, answered, text): &_| Step { effect: effect(text), called, answered };
+        let steps: Vec<Step> = steps.iter().map(step).collect();
+        assert!(steps.is_sorted_by_key(|step| step.called));
+        linearizable(None, &steps)
+    }
+
+    const NEVER: u64 = u64::MAX;
+
+    #[test]
+    fn overlapping_operations_may_have_any_order_and_others_not() {
+        assert!(check(&[(1, 4, "w0-3"), (2, 3, "r0")]));
+        assert!(check(&[(1, 4, "w0-3"), (2, 3, "r3")]));
+        assert!(check(&[(1, 2, "w0-3"), (3, 4, "r3")]));
+        assert!(!check(&[(1, 2, "w0-3"), (3, 4, "r0")]));
+        assert!(!check(&[(1, 2, "r3"), (3, 4, "w0-3")]));
+        // One of two reads in a long write sees it, then the other does not.
+        assert!(!check(&[(1, 9, "w0-3"), (2, 3, "r3"), (4, 5, "r0")]));
+        assert!(check(&[(1, 9, "w0-3"), (2, 3, "r0"), (4, 5, "r3")]));
+    }
+
+    #[test]
+    fn two_writes_cannot_replace_one_state_unless_it_was_deleted_in_between() {
+        assert!(!check(&[(1, 9, "w0-3"), (2, 8, "w0-4")]));
+        assert!(check(&[(1, 9, "w0-3"), (2, 8, "w0-4"), (3, 7, "d")]));
+        assert!(check(&[(1, 2, "w0-3"), (3, NEVER, "d"), (4, 5, "r3"), (6, 7, "r0")]));
+        assert!(!check(&[(1, 2, "w0-3"), (3, NEVER, "d"), (4, 5, "r0"), (6, 7, "r3")]));
+        // The first choice is a dead end: 3 is seen last.
+        assert!(check(&[(1, 9, "w0-4"), (2, 8, "w0-3"), (3, 7, "d"), (10, 11, "r4")]));
+        assert!(check(&[(1, 9, "w0-4"), (2, 8, "w0-3"), (3, 7, "d"), (10, 11, "r3")]));
+    }
+
+    #[test]
+    fn what_was_not_answered_may_happen_late_or_never_but_not_early() {
+        assert!(check(&[(1, NEVER, "w0-3"), (5, 6, "r0"), (7, 8, "r3")]));
+        assert!(check(&[(1, NEVER, "w0-3"), (5, 6, "r0"), (7, 8, "r0")]));
+        assert!(!check(&[(1, NEVER, "w0-3"), (5, 6, "r3"), (7, 8, "r0")]));
+        assert!(!check(&[(1, 2, "r3"), (5, NEVER, "w0-3")]));
+    }
+}

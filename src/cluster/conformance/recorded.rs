@@ -1,0 +1,54 @@
+//! A transport whose operations are recorded.
+
+use super::history::{Call, History};
+use crate::cluster::{
+    Capabilities, Exchange, Key, NodeId, Transport, TransportError, Version, Versioned, Watch,
+    Write, async_trait,
+};
+
+/// A transport around a transport that records loads and compare-exchanges in a [`History`]. An
+/// operation whose future is dropped stays without an answer. Watches are not recorded.
+#[derive(Clone, Debug)]
+pub struct Recorded<T> {
+    inner: T,
+    client: usize,
+    history: History,
+}
+
+impl<T> Recorded<T> {
+    /// Records what goes through `inner`, as of this `client`, in `history`.
+    pub fn new(inner: T, client: usize, history: &History) -> Self {
+        Self { inner, client, history: history.clone() }
+    }
+}
+
+#[async_trait]
+impl<T: Transport> Transport for Recorded<T> {
+    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
+        let begun = self.history.begin(self.client, key, Call::Load);
+        let answer = self.inner.load(key).await;
+        self.history.end(begun, &answer);
+        answer
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Option<Version>,
+        new: Write,
+    ) -> Result<Exchange, TransportError> {
+        let call = Call::CompareExchange { expected, value: new.value.clone() };
+        let begun = self.history.begin(self.client, key, call);
+        let answer = self.inner.compare_exchange(key, expected, new).await;
+        self.history.end(begun, &answer);
+        answer
+    }
+
+    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
+        self.inner.watch(key, node).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+}

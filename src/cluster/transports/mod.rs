@@ -1,0 +1,6 @@
+//! Engines, each in a file of its own that knows no other.
+
+// In this process: the default, and the reference implementation.
+mod memory;
+
+pub use memory::Memory;

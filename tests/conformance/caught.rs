@@ -1,0 +1,237 @@
+use crate::broken::drops::{LeaksConnection, MixesAnswers, WatchLeaks};
+use crate::broken::reads::{
+    ComparesWithReplica, DirtyRead, FalseMismatch, StaleLoad, StaleMismatch,
+};
+use crate::broken::versions::{Small, Versions};
+use crate::broken::watches::{
+    FirstOfSeveral, MadeUp, Misses, Once, OneBehind, OnlyTheLast, StartsLate,
+};
+use crate::broken::writes::{
+    AppliedAndFailed, AppliedTwice, EndsAtZero, Forgets, IgnoresCase, LateAfterFailure, LostUpdate,
+    NoRetention, SentTwice,
+};
+use crate::broken::{Broken, Bug, Every};
+use lockword::cluster::conformance::{Law, Suite, Violation};
+use lockword::cluster::{Memory, Transport};
+use std::future::ready;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// How many runs must each catch the bug.
+const RUNS: u64 = 20;
+/// The longest trace that is still told as an example.
+const SHORT: usize = 8;
+
+/// A suite for an engine whose clients share what `bug` keeps, as a bug of the server would.
+fn of_server<B: Bug>(bug: B) -> Suite<Broken<B>> {
+    let (engine, bug) = (Memory::new(), Arc::new(bug));
+    Suite::new(move || ready(Broken::new(&engine, bug.clone())))
+}
+
+/// A suite for an engine whose clients each have a bug of their own, as one of the client library.
+fn of_clients<B: Bug>(bug: impl Fn() -> B + Send + Sync + 'static) -> Suite<Broken<B>> {
+    let engine = Memory::new();
+    Suite::new(move || ready(Broken::new(&engine, Arc::new(bug()))))
+}
+
+/// Every run catches it, by this law, with a short trace if the law is one of answers.
+async fn caught<T: Transport>(law: Law, suite: impl Fn() -> Suite<T>) {
+    for seed in 0..RUNS {
+        let ended = suite().seed(seed).run().await;
+        let broken = ended.map(|report| panic!("run {seed} did not catch it:\n{report}"));
+        check(law, seed, &broken.unwrap_err());
+    }
+}
+
+fn check(law: Law, seed: u64, broken: &Violation) {
+    assert_eq!(broken.law, law, "run {seed}: {broken}");
+    if let Some(trace) = &broken.trace {
+        assert!(trace.operations.len() <= SHORT, "run {seed}: long: {broken}");
+    }
+    if seed == 0 {
+        println!("{broken}\n");
+    }
+    let by_trace = [Law::Linearizable, Law::Versions, Law::Doubt, Law::Mismatch];
+    assert!(broken.trace.is_some() || !by_trace.contains(&law), "run {seed}: {broken}");
+}
+
+#[tokio::test]
+async fn lost_update() {
+    caught(Law::Linearizable, || of_server(LostUpdate)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn lost_update_on_many_threads() {
+    caught(Law::Linearizable, || of_server(LostUpdate)).await;
+}
+
+#[tokio::test]
+async fn acknowledged_writes_that_are_lost() {
+    caught(Law::Linearizable, || of_server(Forgets(Every::new(50)))).await;
+}
+
+#[tokio::test]
+async fn idle_registers_dropped_at_once() {
+    caught(Law::Linearizable, || of_server(NoRetention)).await;
+}
+
+#[tokio::test]
+async fn stale_load() {
+    caught(Law::Linearizable, || of_server(StaleLoad::new(Every::new(20)))).await;
+}
+
+#[tokio::test]
+async fn dirty_read() {
+    caught(Law::Linearizable, || of_server(DirtyRead::new())).await;
+}
+
+#[tokio::test]
+async fn keys_that_are_not_told_apart() {
+    caught(Law::Linearizable, || of_server(IgnoresCase)).await;
+}
+
+#[tokio::test]
+async fn values_that_are_cut_off() {
+    caught(Law::Linearizable, || of_server(EndsAtZero)).await;
+}
+
+fn of_small(versions: Versions, deletes: bool, steps: bool) -> Suite<Small> {
+    let engine = Small::new(versions);
+    let (made, deleted) = (engine.clone(), engine.clone());
+    let mut suite = Suite::new(move || ready(made.clone()));
+    if deletes {
+        suite = suite.deleting(move |key| {
+            deleted.delete(&key);
+            ready(())
+        });
+    }
+    if steps {
+        suite = suite.stepping_back(move || {
+            engine.step_back();
+            ready(())
+        });
+    }
+    suite
+}
+
+#[tokio::test]
+async fn a_version_that_restarts_after_deletion() {
+    caught(Law::Versions, || of_small(Versions::Counted, true, false)).await;
+    // Nothing else is wrong with it.
+    of_small(Versions::Counted, false, true).run().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_that_follows_a_clock_that_steps_back() {
+    caught(Law::Versions, || of_small(Versions::Clock, false, true)).await;
+    of_small(Versions::Clock, true, false).run().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_that_follows_the_clock_after_deletion() {
+    caught(Law::Versions, || of_small(Versions::ClockOrMore, true, true)).await;
+    of_small(Versions::ClockOrMore, true, false).run().await.unwrap();
+    of_small(Versions::ClockOrMore, false, true).run().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_given_twice() {
+    caught(Law::Versions, || of_small(Versions::Shared, false, false)).await;
+}
+
+#[tokio::test]
+async fn a_version_that_is_too_large() {
+    caught(Law::Answers, || of_small(Versions::TooLarge, false, false)).await;
+}
+
+#[tokio::test]
+async fn a_request_sent_twice() {
+    caught(Law::Doubt, || of_clients(|| SentTwice(Every::new(20)))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_request_sent_twice_on_many_threads() {
+    caught(Law::Doubt, || of_clients(|| SentTwice(Every::new(20)))).await;
+}
+
+#[tokio::test]
+async fn a_request_applied_twice() {
+    caught(Law::Doubt, || of_clients(|| AppliedTwice(Every::new(20)))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_applied_after_its_timeout_was_reported_as_failure() {
+    caught(Law::Doubt, || of_clients(|| LateAfterFailure(Every::new(20)))).await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_reported_as_failure() {
+    caught(Law::Doubt, || of_clients(|| AppliedAndFailed(Every::new(20)))).await;
+}
+
+#[tokio::test]
+async fn a_stale_mismatch() {
+    caught(Law::Mismatch, || of_server(StaleMismatch::new(Every::new(10)))).await;
+}
+
+#[tokio::test]
+async fn a_mismatch_by_comparison_with_a_replica() {
+    caught(Law::Mismatch, || of_server(ComparesWithReplica::new(Every::new(10)))).await;
+}
+
+#[tokio::test]
+async fn a_mismatch_of_what_was_equal() {
+    caught(Law::Mismatch, || of_server(FalseMismatch(Every::new(50)))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_misses_a_change() {
+    caught(Law::Watch, || of_server(Misses(2))).await;
+    caught(Law::Watch, || of_server(Misses(3))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_not_in_force_when_it_is_ready() {
+    caught(Law::Watch, || of_server(StartsLate)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_notices_once() {
+    caught(Law::Watch, || of_server(Once)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_forgets_what_was_not_read_in_time() {
+    caught(Law::Watch, || of_server(FirstOfSeveral)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_take_each_other_s_place() {
+    caught(Law::Watch, || of_server(OnlyTheLast::new())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_makes_things_up() {
+    caught(Law::Watch, || of_server(MadeUp)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_one_change_behind() {
+    caught(Law::Watch, || of_server(OneBehind)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_call_that_leaks_its_connection() {
+    caught(Law::Dropping, || of_clients(|| LeaksConnection::new(1))).await;
+    caught(Law::Dropping, || of_clients(|| LeaksConnection::new(8))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_watch_that_leaks_its_connection() {
+    caught(Law::Dropping, || of_clients(|| WatchLeaks(Semaphore::new(1)))).await;
+}
+
+#[tokio::test]
+async fn a_dropped_call_whose_answer_goes_to_the_next() {
+    caught(Law::Dropping, || of_clients(MixesAnswers::default)).await;
+}
