@@ -426,6 +426,11 @@ impl State {
         since
     }
 
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.line.len()
+    }
+
     /// Whether the key can be forgotten.
     pub(crate) fn is_unused(&self) -> bool {
         self.handles == 0 && matches!(self.lease, Lease::Away) && self.line.is_deserted()

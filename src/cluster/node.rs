@@ -89,6 +89,15 @@ impl Node {
         self.core().map_or(0, |core| core.keys())
     }
 
+    /// How many tasks and threads of this node wait for this key. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn waiting(&self, key: &str) -> usize {
+        let local =
+            self.core().ok().zip(Key::new(key).ok()).and_then(|(core, key)| core.find(&key));
+        local.map_or(0, |local| local.state().waiting())
+    }
+
     /// Ends the node, for all of its clones: nothing is granted any more, who waits gets
     /// [`LockError::Closed`], guards are lost at once, and what is held is given back. Waits until
     /// the engine has confirmed that, for two [request timeouts](NodeBuilder::request_timeout) at

@@ -117,6 +117,11 @@ impl<G, E> Line<G, E> {
         Some(Ticket(self.first + at as u64))
     }
 
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting
+    }
+
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting == 0
