@@ -113,8 +113,8 @@ async fn run(then: Then, meanwhile: Meanwhile, when: Drop) -> bool {
     let guard = other.lock("k").unwrap().acquire().await.unwrap();
     let took = began.elapsed();
     let case = format!("{then:?} {meanwhile:?} {when:?}");
-    let bound = ms(40 + 8 * 4 + 1000);
-    assert!(took < bound, "{case}: {took:?}");
+    // A dead entry in the queue would cost a claim window (500 ms), a dead holder a lease.
+    assert!(took < ms(100), "{case}: {took:?}");
     guard.release().await.unwrap();
     // And we, too: nothing is left at this node.
     let guard = lock.acquire_timeout(ms(1000)).await.unwrap_or_else(|why| panic!("{case}: {why}"));
