@@ -2,13 +2,37 @@
 
 #![allow(dead_code, reason = "under construction")]
 
+// The same for plain threads.
+pub mod blocking;
+// The node's clock.
+mod clock;
+// How a node is built.
+mod config;
 // Checks a transport against the laws.
 #[cfg(feature = "conformance")]
 pub mod conformance;
+// What the handles of a node and its driver share.
+mod core;
+// The one task of a node.
+mod driver;
+// What can go wrong for the user of a lock.
+mod error;
+// The lock is held.
+mod guard;
 // The name of a lock.
 mod key;
 // Transports around a transport: faults, counts.
 pub mod layers;
+// Where the tasks and threads of a node meet.
+mod local;
+// A key of a node, to be locked.
+mod lock;
+// How the driver is called.
+mod mailbox;
+// A process's membership.
+mod node;
+// What happens, for those who count.
+mod observer;
 // The pure state machine of one node and one key.
 mod protocol;
 // What the value of a key holds.
@@ -17,13 +41,21 @@ mod register;
 mod time;
 // The number that a late writer is refused by.
 mod token;
+// Events for `tracing`.
+mod trace;
 // What an engine has to offer.
 pub mod transport;
 // The engines.
 pub mod transports;
 
 pub use async_trait::async_trait;
+pub use config::NodeBuilder;
+pub use error::{ConfigError, LockError, Place, ReleaseError};
+pub use guard::{DistributedGuard, LossReason, Way};
 pub use key::{Key, KeyError};
+pub use lock::DistributedLock;
+pub use node::{Broken, KeyState, Node, Possession, Queued, Shutdown};
+pub use observer::{Observer, Released, Remote};
 pub use register::Unreadable;
 pub use token::FencingToken;
 pub use transport::{

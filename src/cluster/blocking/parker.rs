@@ -1,0 +1,102 @@
+//! A thread that waits for a future: it spins for a moment, then sleeps.
+
+use crate::primitive::{AtomicU32, Ordering, spin_loop};
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+/// How often to look before sleeping, when the wake-up is likely to be near: some microseconds.
+const SPINS: u32 = 2_000;
+
+/// Nothing has happened.
+const IDLE: u32 = 0;
+/// The thread sleeps, or is about to.
+const ASLEEP: u32 = 1;
+/// The future is to be polled.
+const WOKEN: u32 = 2;
+
+struct Parker {
+    state: AtomicU32,
+    thread: Thread,
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // ORDERING: Release, so that the woken thread sees what was done before; it swaps with
+        // Acquire. A mutex orders the future's own data anyway.
+        if self.state.swap(WOKEN, Ordering::Release) == ASLEEP {
+            self.thread.unpark();
+        }
+    }
+}
+
+impl Parker {
+    /// Returns when woken, since the last return.
+    fn sleep(&self, spins: u32) {
+        for _ in 0..spins {
+            if self.take() {
+                return;
+            }
+            spin_loop();
+        }
+        // ORDERING: Acquire, as below, when it finds WOKEN.
+        let asleep =
+            self.state.compare_exchange(IDLE, ASLEEP, Ordering::Acquire, Ordering::Acquire);
+        if asleep.is_ok() {
+            // Others may unpark this thread for reasons of their own.
+            while self.state.load(Ordering::Acquire) != WOKEN {
+                thread::park();
+            }
+        }
+        self.state.store(IDLE, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> bool {
+        // ORDERING: Acquire, the partner of the waker's Release. Only this thread leaves WOKEN.
+        let woken = self.state.load(Ordering::Acquire) == WOKEN;
+        if woken {
+            self.state.store(IDLE, Ordering::Relaxed);
+        }
+        woken
+    }
+}
+
+thread_local! {
+    /// This thread's, unless it is in use.
+    static OWN: Cell<Option<Arc<Parker>>> = const { Cell::new(None) };
+}
+
+/// Waits for the future. Where `is_near` says so, the thread spins before it sleeps.
+pub(super) fn wait<F: Future + Unpin>(mut future: F, is_near: impl Fn(&F) -> bool) -> F::Output {
+    // A thread that waits while it waits (in an observer, say) needs a second one.
+    let own = OWN.try_with(Cell::take).ok().flatten();
+    let parker = own.unwrap_or_else(|| {
+        Arc::new(Parker { state: AtomicU32::new(IDLE), thread: thread::current() })
+    });
+    let waker = Waker::from(parker.clone());
+    let mut cx = Context::from_waker(&waker);
+    let output = loop {
+        if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut cx) {
+            break output;
+        }
+        parker.sleep(if is_near(&future) { SPINS } else { 0 });
+    };
+    // A thread that is about to end has no use for it.
+    let _ = OWN.try_with(|own| own.set(Some(parker)));
+    output
+}
+
+/// One look at the future; nobody is woken when it goes on.
+pub(super) fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}

@@ -1,0 +1,438 @@
+//! Where the tasks and threads of one node meet that want the same key.
+//!
+//! They stand in one [`Line`], the first come first. One lease at a time is at this node
+//! ([`Lease::Here`]), and one of them at most uses it. Whoever gives it back hands it to the next in
+//! line with no message to anybody, as long as the bounds allow ([`State::settle`]); otherwise the
+//! driver gives it back to the engine.
+//!
+//! All of that is under one mutex, which is held for some tens of instructions and never while
+//! anything is called that is not ours. The driver is told nothing but that it should come by: what
+//! it is to do it reads from the state ([`State::next_event`]).
+
+use super::config::Config;
+use super::core::Core;
+use super::error::LockError;
+use super::guard::{LossReason, Way};
+use super::key::Key;
+use super::protocol::{Event, Grant, Outcome, Wish};
+use super::register::{Attempt, Register};
+use super::time::Time;
+use super::token::FencingToken;
+use super::transport::Version;
+use crate::{Mutex, MutexGuard};
+use std::sync::Arc;
+use std::task::Waker;
+
+// A handle of a key, and waiting at it.
+mod handle;
+// Who waits.
+mod line;
+// One stay of a lease at this node.
+mod tenure;
+
+pub(crate) use handle::{Acquire, Handle, Kind};
+use line::Line;
+pub(crate) use line::Ticket;
+pub(crate) use tenure::Tenure;
+
+/// One key at this node.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) key: Key,
+    state: Mutex<State>,
+}
+
+/// What is under the mutex.
+#[derive(Debug)]
+pub(crate) struct State {
+    line: Line<LocalGrant, LockError>,
+    /// The waiter that does not want to wait; it is alone in the line, or the first.
+    trying: Option<Ticket>,
+    lease: Lease,
+    /// How many handles and guards there are.
+    handles: usize,
+    /// The driver has been told to come by, and has not come yet.
+    is_called: bool,
+    is_closed: bool,
+    /// What was seen of the register when somebody last asked, and since when that is so.
+    sighted: Option<(Mark, Time)>,
+}
+
+/// What stands still if the holder is dead: who it is, and its beat.
+type Mark = (Option<Attempt>, u64);
+
+/// Where the lease is.
+#[derive(Debug)]
+enum Lease {
+    /// Not here, as far as is known.
+    Away,
+    Here(Here),
+    /// It is being given back; `told`: the state machine knows.
+    Leaving {
+        tenure: Arc<Tenure>,
+        told: bool,
+    },
+}
+
+/// The lease is here.
+#[derive(Debug)]
+struct Here {
+    tenure: Arc<Tenure>,
+    /// Who uses it: whoever was granted it, even before it has looked.
+    user: Option<Ticket>,
+    /// Nobody has used it yet.
+    is_new: bool,
+    way: Way,
+    since: Time,
+    /// The last write of the lease: its version, how many tokens were made of it, and when.
+    version: Version,
+    tokens: u32,
+    written: Time,
+    refresh: Refresh,
+    /// How often it was passed on.
+    handovers: u32,
+    /// Whether other nodes wait, as of the last write.
+    others_wait: bool,
+}
+
+/// A renewal before its time, to get new tokens and to learn whether others wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refresh {
+    Not,
+    Asked,
+    /// The state machine knows.
+    Told,
+}
+
+/// What a waiter gets.
+#[derive(Debug)]
+pub(crate) struct LocalGrant {
+    pub(crate) tenure: Arc<Tenure>,
+    pub(crate) ticket: Ticket,
+    pub(crate) token: FencingToken,
+    pub(crate) way: Way,
+}
+
+/// What a change asks of whoever made it, once the mutex is let go.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct After {
+    /// Wake the one that was granted.
+    waker: Option<Waker>,
+    /// Tell the driver to come by.
+    call: bool,
+    /// It was handed over to another local one.
+    pub(crate) handed_over: bool,
+}
+
+impl Local {
+    pub(crate) fn new(key: Key, is_closed: bool) -> Self {
+        let state = State {
+            line: Line::new(),
+            trying: None,
+            lease: Lease::Away,
+            handles: 0,
+            is_called: false,
+            is_closed,
+            sighted: None,
+        };
+        Self { key, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Changes the state, then does what the change asks for.
+    pub(crate) fn change(
+        self: &Arc<Self>,
+        core: &Core,
+        change: impl FnOnce(&mut State) -> After,
+    ) -> bool {
+        let After { waker, call, handed_over } = {
+            let mut state = self.state.lock();
+            let mut after = change(&mut state);
+            after.call = after.call && !std::mem::replace(&mut state.is_called, true);
+            after
+        };
+        waker.into_iter().for_each(Waker::wake);
+        if call {
+            core.mailbox.call(self.clone());
+        }
+        handed_over
+    }
+
+    /// Nothing is granted any more. Whether the driver has to come by.
+    pub(crate) fn close(&self, error: &LockError) -> bool {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        let wakers = state.line.fail_all(error);
+        let tenure = match std::mem::replace(&mut state.lease, Lease::Away) {
+            Lease::Here(here) => {
+                state.lease = Lease::Leaving { tenure: here.tenure.clone(), told: false };
+                Some(here.tenure)
+            }
+            other => {
+                state.lease = other;
+                None
+            }
+        };
+        let call = !std::mem::replace(&mut state.is_called, true);
+        drop(state);
+        if let Some(tenure) = tenure {
+            tenure.lose(Core::CLOSED);
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        call
+    }
+
+    /// There is no driver any more: who waits for a release will not hear more.
+    pub(crate) fn abandon(&self) {
+        let lease = std::mem::replace(&mut self.state.lock().lease, Lease::Away);
+        match lease {
+            Lease::Away => {}
+            Lease::Here(Here { tenure, .. }) => tenure.lose(Core::CLOSED),
+            Lease::Leaving { tenure, .. } => tenure.conclude(Outcome::InDoubt),
+        }
+    }
+
+    /// The register granted the lease to this node.
+    pub(crate) fn granted(self: &Arc<Self>, core: &Core, grant: Grant, now: Time) {
+        self.change(core, |state| {
+            state.lease = Lease::Here(Here {
+                tenure: Arc::new(Tenure::new(grant.deadline)),
+                user: None,
+                is_new: true,
+                way: grant.way.into(),
+                since: now,
+                version: grant.version,
+                tokens: 0,
+                written: now,
+                refresh: Refresh::Not,
+                handovers: 0,
+                others_wait: false,
+            });
+            if state.is_closed { state.begin_release() } else { state.settle(core) }
+        });
+    }
+
+    /// The lease was renewed. False if it was seen to be over, and has to be given back.
+    pub(crate) fn renewed(self: &Arc<Self>, core: &Core, version: Version, deadline: Time) -> bool {
+        let mut goes_on = true;
+        self.change(core, |state| {
+            let Lease::Here(here) = &mut state.lease else { return After::default() };
+            if !here.tenure.extend(deadline, &core.clock) {
+                goes_on = false;
+                return After::default();
+            }
+            (here.version, here.tokens, here.refresh) = (version, 0, Refresh::Not);
+            here.written = core.clock.now();
+            if here.user.is_none() { state.settle(core) } else { After::default() }
+        });
+        goes_on
+    }
+
+    /// The lease is not here any more, and nobody gave it back. Whether that is news.
+    pub(crate) fn lost(self: &Arc<Self>, core: &Core, why: LossReason) -> bool {
+        let mut gone = None;
+        self.change(core, |state| {
+            gone = match std::mem::replace(&mut state.lease, Lease::Away) {
+                Lease::Here(here) => Some((here.tenure, true)),
+                Lease::Leaving { tenure, .. } => Some((tenure, false)),
+                Lease::Away => None,
+            };
+            After { call: true, ..After::default() }
+        });
+        let Some((tenure, was_held)) = gone else { return false };
+        tenure.lose(why);
+        if !was_held {
+            tenure.conclude(Outcome::Lost);
+        }
+        was_held
+    }
+
+    /// It was given back.
+    ///
+    /// Whether anybody had it.
+    pub(crate) fn released(self: &Arc<Self>, core: &Core, outcome: Outcome) -> bool {
+        let mut gone = None;
+        self.change(core, |state| {
+            if let Lease::Leaving { told: true, .. } = state.lease
+                && let Lease::Leaving { tenure, .. } =
+                    std::mem::replace(&mut state.lease, Lease::Away)
+            {
+                gone = Some(tenure);
+            }
+            After { call: !state.line.is_empty(), ..After::default() }
+        });
+        let Some(tenure) = gone else { return false };
+        tenure.conclude(outcome);
+        true
+    }
+
+    /// The wish is over: tells those who wait, or the one that only tries.
+    pub(crate) fn failed(&self, error: &LockError, wish: Wish) {
+        let mut state = self.state.lock();
+        let wakers = if wish == Wish::Try {
+            let is_trying = state.trying.is_some() && state.line.first() == state.trying;
+            if is_trying {
+                state.line.fail_first(error.clone()).into_iter().collect()
+            } else {
+                vec![]
+            }
+        } else {
+            state.line.fail_all(error)
+        };
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Here {
+    /// Whether the next in line may have it, with no message to anybody.
+    fn may_pass_on(&self, config: &Config, now: Time) -> bool {
+        let is_over =
+            self.handovers >= config.handovers || now.since(self.since) >= config.handover_time;
+        let is_ending = self.tenure.deadline().since(now) < config.lease / 8;
+        config.handovers > 0 && !is_ending && !(self.others_wait && is_over)
+    }
+
+    /// Whether it is time to renew it, for new tokens, or to learn whether others wait.
+    fn wants_refresh(&self, config: &Config, now: Time) -> bool {
+        let is_old = now.since(self.written) >= config.handover_time / 2;
+        let is_short = self.tokens >= FencingToken::PER_VERSION / 2;
+        self.refresh == Refresh::Not && (is_old || is_short)
+    }
+}
+
+impl State {
+    /// The lease is here and nobody uses it: passes it on, or begins to give it back, or waits for
+    /// tokens.
+    fn settle(&mut self, core: &Core) -> After {
+        let Lease::Here(here) = &mut self.lease else { return After::default() };
+        let now = core.clock.now();
+        if self.line.is_empty() || !here.is_new && !here.may_pass_on(&core.config, now) {
+            return self.begin_release();
+        }
+        let call = !here.is_new && here.wants_refresh(&core.config, now);
+        if call {
+            here.refresh = Refresh::Asked;
+        }
+        let Some(token) = FencingToken::of(here.version, here.tokens) else {
+            return After { call, ..After::default() };
+        };
+        let is_new = std::mem::replace(&mut here.is_new, false);
+        let way = if is_new { here.way } else { Way::LocalHandOver };
+        let tenure = here.tenure.clone();
+        let waker = self.line.grant(|ticket| {
+            here.user = Some(ticket);
+            LocalGrant { tenure, ticket, token, way }
+        });
+        here.tokens += 1;
+        here.handovers = here.handovers.saturating_add(u32::from(!is_new));
+        After { waker, call, handed_over: true }
+    }
+
+    fn begin_release(&mut self) -> After {
+        if let Lease::Here(here) = &self.lease {
+            self.lease = Lease::Leaving { tenure: here.tenure.clone(), told: false };
+        }
+        After { call: true, ..After::default() }
+    }
+
+    /// Whoever was granted `tenure` by this ticket does not use it any more.
+    fn give_back(&mut self, core: &Core, tenure: &Arc<Tenure>, ticket: Ticket) -> After {
+        match &mut self.lease {
+            Lease::Here(here) if here.user == Some(ticket) && Arc::ptr_eq(&here.tenure, tenure) => {
+                here.user = None;
+                self.settle(core)
+            }
+            // It was lost, or the node was closed.
+            _ => After::default(),
+        }
+    }
+
+    /// A guard ends: as [`State::give_back`].
+    pub(crate) fn end_use(&mut self, core: &Core, tenure: &Arc<Tenure>, ticket: Ticket) -> After {
+        self.handles -= 1;
+        let mut after = self.give_back(core, tenure, ticket);
+        after.call |= self.handles == 0;
+        after
+    }
+
+    /// This waiter does not wait any more: passes on what it was granted, if anything was.
+    fn leave(&mut self, core: &Core, ticket: Ticket) -> After {
+        self.trying.take_if(|trying| *trying == ticket);
+        match self.line.leave(ticket) {
+            Some(grant) => self.give_back(core, &grant.tenure, ticket),
+            None if self.line.is_empty() => match &self.lease {
+                // It waited for tokens.
+                Lease::Here(here) if here.user.is_none() => self.settle(core),
+                Lease::Here(_) => After::default(),
+                _ => After { call: true, ..After::default() },
+            },
+            None => After::default(),
+        }
+    }
+
+    /// What is wanted of the engine.
+    fn wish(&self) -> Wish {
+        match self.line.first() {
+            None => Wish::Nothing,
+            first if first == self.trying => Wish::Try,
+            Some(_) => Wish::Wait,
+        }
+    }
+
+    /// What the state machine is to be told next, which was last told `told`.
+    pub(crate) fn next_event(&mut self, told: Wish) -> Option<Event> {
+        self.is_called = false;
+        let wish = self.wish();
+        match &mut self.lease {
+            Lease::Here(here) => (here.refresh == Refresh::Asked).then(|| {
+                here.refresh = Refresh::Told;
+                Event::Refresh
+            }),
+            Lease::Leaving { told: is_told @ false, .. } if told == wish => {
+                *is_told = true;
+                Some(Event::Release)
+            }
+            _ => (told != wish).then_some(Event::Wish(wish)),
+        }
+    }
+
+    /// The driver has come by, and knows nothing of the key: whether that can stay so.
+    pub(crate) fn is_at_rest(&mut self) -> bool {
+        let is_at_rest = self.line.is_empty() && matches!(self.lease, Lease::Away);
+        self.is_called &= !is_at_rest;
+        is_at_rest
+    }
+
+    /// Whether other nodes wait, as of what was last seen of the register.
+    pub(crate) fn set_others_wait(&mut self, yes: bool) {
+        if let Lease::Here(here) = &mut self.lease {
+            here.others_wait = yes;
+        }
+    }
+
+    /// Somebody has looked at the register. Since when it has been so.
+    pub(crate) fn sighted(&mut self, register: &Register, now: Time) -> Time {
+        let mark = (register.holder.as_ref().map(|holder| holder.attempt), register.beat);
+        let since = match self.sighted {
+            Some((before, since)) if before == mark => since,
+            _ => now,
+        };
+        self.sighted = Some((mark, since));
+        since
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.line.len()
+    }
+
+    /// Whether the key can be forgotten.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.handles == 0 && matches!(self.lease, Lease::Away) && self.line.is_deserted()
+    }
+}

@@ -1,0 +1,179 @@
+//! A handle of a key, and waiting at it.
+
+use super::{After, Lease, Local, Ticket};
+use crate::cluster::core::{Core, Sleep};
+use crate::cluster::error::LockError;
+use crate::cluster::guard::DistributedGuard;
+use crate::cluster::time::Time;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// A key, for as long as somebody may want it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) core: Arc<Core>,
+    pub(crate) local: Arc<Local>,
+}
+
+impl Handle {
+    pub(crate) fn new(core: Arc<Core>, local: Arc<Local>) -> Self {
+        local.state().handles += 1;
+        Self { core, local }
+    }
+
+    pub(crate) fn acquire(&self, kind: Kind) -> Acquire<'_> {
+        Acquire { handle: self, kind, began: None, ticket: None, sleep: None }
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Self {
+        Self::new(self.core.clone(), self.local.clone())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.local.change(&self.core, |state| {
+            state.handles -= 1;
+            After { call: state.handles == 0, ..After::default() }
+        });
+    }
+}
+
+/// How to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Wait,
+    /// Not at all: the lock at once, or [`LockError::Busy`].
+    Try,
+    /// So long at most, then [`LockError::TimedOut`].
+    Within(Duration),
+}
+
+/// Waiting for the lock. Dropped at any moment, it leaves nothing behind.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Acquire<'a> {
+    handle: &'a Handle,
+    kind: Kind,
+    began: Option<Time>,
+    /// While it waits.
+    ticket: Option<Ticket>,
+    sleep: Option<Sleep>,
+}
+
+impl Future for Acquire<'_> {
+    type Output = Result<DistributedGuard, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = match self.ticket {
+            None => self.begin(cx),
+            Some(ticket) => self.look(ticket, cx),
+        };
+        let result = match result {
+            Poll::Pending => self.check_time(cx),
+            ready => ready,
+        };
+        if let Poll::Ready(result) = &result {
+            self.ticket = None;
+            self.sleep = None;
+            self.tell(result);
+        }
+        result
+    }
+}
+
+impl Acquire<'_> {
+    /// Whether it is the next in line, and nobody but the present user stands before it.
+    pub(crate) fn is_next(&self) -> bool {
+        self.ticket.is_some() && self.handle.local.state().line.first() == self.ticket
+    }
+
+    fn begin(&mut self, cx: &Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {
+        let Handle { core, local } = self.handle;
+        self.began = Some(core.clock.now());
+        core.observe(|observer| observer.acquire_started(&local.key));
+        let mut refused = None;
+        let mut ticket = None;
+        local.change(core, |state| {
+            let is_here = matches!(state.lease, Lease::Here(_));
+            if state.is_closed {
+                refused = Some(core.closed(&local.key));
+            } else if self.kind == Kind::Try && (is_here || !state.line.is_empty()) {
+                refused = Some(LockError::Busy { at: core.place(&local.key), holder: None });
+            } else {
+                ticket = Some(state.line.join(cx.waker()));
+                if self.kind == Kind::Try {
+                    state.trying = ticket;
+                }
+                return After { call: !is_here, ..After::default() };
+            }
+            After::default()
+        });
+        self.ticket = ticket;
+        refused.map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
+    }
+
+    fn look(
+        &mut self,
+        ticket: Ticket,
+        cx: &Context<'_>,
+    ) -> Poll<Result<DistributedGuard, LockError>> {
+        let Handle { core, local } = self.handle;
+        let mut state = local.state();
+        let Poll::Ready(result) = state.line.poll(ticket, cx.waker()) else {
+            return Poll::Pending;
+        };
+        state.trying.take_if(|trying| *trying == ticket);
+        if result.is_ok() {
+            state.handles += 1;
+        }
+        drop(state);
+        Poll::Ready(result.map(|grant| DistributedGuard::new(core.clone(), local.clone(), grant)))
+    }
+
+    fn check_time(&mut self, cx: &mut Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {
+        let (Kind::Within(after), Some(began)) = (self.kind, self.began) else {
+            return Poll::Pending;
+        };
+        let core = &self.handle.core;
+        let sleep = self.sleep.get_or_insert_with(|| core.sleep_until(began + after));
+        if Pin::new(sleep).poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        if core.clock.now() < began + after {
+            // There is no driver any more, which has told so.
+            return Poll::Ready(Err(core.closed(&self.handle.local.key)));
+        }
+        // What was granted this very moment is passed on.
+        self.leave();
+        let at = core.place(&self.handle.local.key);
+        Poll::Ready(Err(LockError::TimedOut { at, after }))
+    }
+
+    fn leave(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let Handle { core, local } = self.handle;
+            local.change(core, |state| state.leave(core, ticket));
+        }
+    }
+
+    fn tell(&self, result: &Result<DistributedGuard, LockError>) {
+        let Handle { core, local } = self.handle;
+        let waited = self.began.map_or(Duration::ZERO, |began| core.clock.now().since(began));
+        core.observe(|observer| match result {
+            Ok(guard) => observer.acquired(&local.key, waited, guard.way(), guard.token()),
+            Err(error) => observer.acquire_failed(&local.key, waited, error),
+        });
+    }
+}
+
+impl Drop for Acquire<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

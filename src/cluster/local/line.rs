@@ -1,0 +1,157 @@
+//! Who waits, in the order in which they came; tasks and threads alike.
+//!
+//! All of it is under the mutex of the key. A waiter is known by its [`Ticket`] and woken by its
+//! [`Waker`], which is taken out under the mutex and called outside of it.
+//!
+//! What is granted lies in the line until the waiter fetches it. A waiter that leaves before that
+//! gets it out ([`Line::leave`]) and has to pass it on, so it is never lost.
+
+use std::collections::VecDeque;
+use std::task::{Poll, Waker};
+
+/// The place of one waiter. No two waiters of a line have the same, ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+/// The waiters of a key: each gets a `G`, or an `E`, or leaves.
+#[derive(Debug)]
+pub(crate) struct Line<G, E> {
+    slots: VecDeque<Slot<E>>,
+    /// The number of the first slot's ticket.
+    first: u64,
+    /// How many slots are [`Slot::Waiting`].
+    waiting: usize,
+    /// To whom it was granted, until it is fetched.
+    granted: Option<(Ticket, G)>,
+}
+
+#[derive(Debug)]
+enum Slot<E> {
+    Waiting(Waker),
+    /// Told, but it has not looked yet.
+    Failed(E),
+    /// It has its answer, or left.
+    Gone,
+}
+
+impl<G, E> Line<G, E> {
+    pub(crate) fn new() -> Self {
+        Self { slots: VecDeque::new(), first: 0, waiting: 0, granted: None }
+    }
+
+    /// Joins at the end.
+    pub(crate) fn join(&mut self, waker: &Waker) -> Ticket {
+        self.slots.push_back(Slot::Waiting(waker.clone()));
+        self.waiting += 1;
+        Ticket(self.first + (self.slots.len() as u64 - 1))
+    }
+
+    /// What this waiter has got, once; until then `waker` is the one that is called.
+    ///
+    /// After that the ticket is void.
+    pub(crate) fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Poll<Result<G, E>> {
+        if let Some((_, grant)) = self.granted.take_if(|(to, _)| *to == ticket) {
+            return Poll::Ready(Ok(grant));
+        }
+        let Some(slot) = self.slot(ticket) else { return Poll::Pending };
+        match slot {
+            Slot::Waiting(known) => {
+                known.clone_from(waker);
+                Poll::Pending
+            }
+            Slot::Gone => Poll::Pending,
+            Slot::Failed(_) => {
+                let Slot::Failed(error) = std::mem::replace(slot, Slot::Gone) else {
+                    return Poll::Pending;
+                };
+                self.trim();
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    /// This waiter does not wait any more. Returns what it was granted and has not fetched: the
+    /// caller has to pass it on.
+    #[must_use]
+    pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<G> {
+        if let Some((_, grant)) = self.granted.take_if(|(to, _)| *to == ticket) {
+            return Some(grant);
+        }
+        if let Some(slot) = self.slot(ticket) {
+            if matches!(std::mem::replace(slot, Slot::Gone), Slot::Waiting(_)) {
+                self.waiting -= 1;
+            }
+            self.trim();
+        }
+        None
+    }
+
+    /// Grants to the one that has waited longest, and returns how to wake it. `None`, and nothing
+    /// is made, if nobody waits.
+    #[must_use]
+    pub(crate) fn grant(&mut self, make: impl FnOnce(Ticket) -> G) -> Option<Waker> {
+        debug_assert!(self.granted.is_none(), "granted twice");
+        let (ticket, waker) = self.take_first(Slot::Gone)?;
+        self.granted = Some((ticket, make(ticket)));
+        Some(waker)
+    }
+
+    /// Tells the one that has waited longest that it does not get it.
+    #[must_use]
+    pub(crate) fn fail_first(&mut self, error: E) -> Option<Waker> {
+        self.take_first(Slot::Failed(error)).map(|(_, waker)| waker)
+    }
+
+    /// Tells so to all that wait.
+    #[must_use]
+    pub(crate) fn fail_all(&mut self, error: &E) -> Vec<Waker>
+    where
+        E: Clone,
+    {
+        std::iter::from_fn(|| self.fail_first(error.clone())).collect()
+    }
+
+    /// The one that has waited longest.
+    pub(crate) fn first(&self) -> Option<Ticket> {
+        let at = self.slots.iter().position(|slot| matches!(slot, Slot::Waiting(_)))?;
+        Some(Ticket(self.first + at as u64))
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting
+    }
+
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting == 0
+    }
+
+    /// Whether nobody waits and nobody has anything to fetch.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.slots.is_empty() && self.granted.is_none()
+    }
+
+    fn slot(&mut self, ticket: Ticket) -> Option<&mut Slot<E>> {
+        let at = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
+        self.slots.get_mut(at)
+    }
+
+    /// Puts something else in the place of the one that has waited longest.
+    fn take_first(&mut self, with: Slot<E>) -> Option<(Ticket, Waker)> {
+        let ticket = self.first()?;
+        let slot = std::mem::replace(self.slot(ticket)?, with);
+        let Slot::Waiting(waker) = slot else { return None };
+        self.waiting -= 1;
+        self.trim();
+        Some((ticket, waker))
+    }
+
+    /// Forgets the places at the front that nobody needs.
+    fn trim(&mut self) {
+        while let Some(Slot::Gone) = self.slots.front() {
+            self.slots.pop_front();
+            self.first += 1;
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! One stay of a lease at this node: from the grant by the register until it is given back or lost.
+//!
+//! Guards look at it to tell whether they are valid. Nothing but the clock is needed for that.
+
+use crate::Mutex;
+use crate::cluster::clock::Clock;
+use crate::cluster::guard::LossReason;
+use crate::cluster::protocol::Outcome;
+use crate::cluster::time::Time;
+use std::task::Waker;
+use std::time::Duration;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Tenure {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    deadline: Time,
+    /// Set once, and never again.
+    lost: Option<LossReason>,
+    /// What became of its release.
+    outcome: Option<Outcome>,
+    /// Who wants to know of changes, each by a number.
+    listeners: Vec<(u64, Waker)>,
+    last_listener: u64,
+}
+
+impl Tenure {
+    pub(crate) fn new(deadline: Time) -> Self {
+        let inner =
+            Inner { deadline, lost: None, outcome: None, listeners: vec![], last_listener: 0 };
+        Self { inner: Mutex::new(inner) }
+    }
+
+    /// How long it lasts without a renewal; nothing if it is over.
+    pub(crate) fn remaining(&self, clock: &Clock) -> Duration {
+        let inner = self.inner.lock();
+        // The clock is read after the deadline: a guard is never valid by an old reading.
+        if inner.lost.is_some() { Duration::ZERO } else { inner.deadline.since(clock.now()) }
+    }
+
+    /// Why it was lost, if it was. From the deadline on it is, whether that was noticed or not.
+    pub(crate) fn lost(&self, clock: &Clock) -> Option<LossReason> {
+        let inner = self.inner.lock();
+        let expired = || LossReason::Expired { last: None };
+        inner.lost.clone().or_else(|| (clock.now() >= inner.deadline).then(expired))
+    }
+
+    /// Why it was lost, if that was told.
+    pub(crate) fn known_loss(&self) -> Option<LossReason> {
+        self.inner.lock().lost.clone()
+    }
+
+    pub(crate) fn deadline(&self) -> Time {
+        self.inner.lock().deadline
+    }
+
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        self.inner.lock().outcome
+    }
+
+    /// It goes on until `deadline`. Whether it does: what was seen to be over stays over.
+    #[must_use]
+    pub(crate) fn extend(&self, deadline: Time, clock: &Clock) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.lost.is_some() || clock.now() >= inner.deadline {
+            return false;
+        }
+        inner.deadline = inner.deadline.max(deadline);
+        true
+    }
+
+    /// It is lost. Wakes whoever listens.
+    pub(crate) fn lose(&self, why: LossReason) {
+        self.change(|inner| {
+            inner.lost.get_or_insert(why);
+        });
+    }
+
+    /// It was given back. Wakes whoever listens.
+    pub(crate) fn conclude(&self, outcome: Outcome) {
+        self.change(|inner| {
+            inner.outcome.get_or_insert(outcome);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        let mut inner = self.inner.lock();
+        change(&mut inner);
+        let listeners = std::mem::take(&mut inner.listeners);
+        drop(inner);
+        for (_, waker) in listeners {
+            waker.wake();
+        }
+    }
+
+    /// Wakes this waker at the next change. `known` is what the last call returned.
+    pub(crate) fn listen(&self, known: Option<u64>, waker: &Waker) -> u64 {
+        let mut inner = self.inner.lock();
+        let listener = inner.listeners.iter_mut().find(|(id, _)| Some(*id) == known);
+        if let Some((id, old)) = listener {
+            old.clone_from(waker);
+            return *id;
+        }
+        inner.last_listener += 1;
+        let id = inner.last_listener;
+        inner.listeners.push((id, waker.clone()));
+        id
+    }
+
+    pub(crate) fn forget(&self, listener: Option<u64>) {
+        if let Some(listener) = listener {
+            self.inner.lock().listeners.retain(|(id, _)| *id != listener);
+        }
+    }
+}

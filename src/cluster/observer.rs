@@ -1,0 +1,77 @@
+//! What happens, for those who count and measure.
+
+use super::error::LockError;
+use super::guard::{LossReason, Way};
+use super::key::Key;
+use super::token::FencingToken;
+use super::transport::TransportError;
+use std::time::Duration;
+
+/// Is told what happens to the locks of a node: see
+/// [`NodeBuilder::observer`](super::NodeBuilder::observer).
+///
+/// Every method does nothing unless it is overridden. They are called where it happens, on the
+/// caller's thread or in the node's background task, so they should be quick: count, and return. No
+/// lock of the node is held meanwhile: an observer may use the node. A panic is caught.
+pub trait Observer: Send + Sync + 'static {
+    /// Somebody began to wait for the lock, or tries it.
+    fn acquire_started(&self, key: &Key) {
+        let _ = key;
+    }
+
+    /// The lock was acquired, after `waited`. With [`Way`], it is told how.
+    fn acquired(&self, key: &Key, waited: Duration, way: Way, token: FencingToken) {
+        let _ = (key, waited, way, token);
+    }
+
+    /// Somebody does not get the lock. (Nothing is told of a future that was dropped.)
+    fn acquire_failed(&self, key: &Key, waited: Duration, error: &LockError) {
+        let _ = (key, waited, error);
+    }
+
+    /// The lease of this key goes on.
+    fn renewed(&self, key: &Key) {
+        let _ = key;
+    }
+
+    /// The lock was lost while it was held.
+    fn lost(&self, key: &Key, why: &LossReason) {
+        let _ = (key, why);
+    }
+
+    /// A guard was dropped or released.
+    fn released(&self, key: &Key, how: Released) {
+        let _ = (key, how);
+    }
+
+    /// The engine answered, after `took`; or it did not, and `error` says so.
+    fn remote(&self, key: &Key, what: Remote, took: Duration, error: Option<&TransportError>) {
+        let _ = (key, what, took, error);
+    }
+}
+
+/// What became of a guard that is no longer used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Released {
+    /// The lease was handed to the next one of this node, with no message.
+    HandedOver,
+    /// The engine was told; the lock was held up to then.
+    Held,
+    /// It had been lost before.
+    Lost,
+    /// It is not known whether it was held up to then.
+    InDoubt,
+}
+
+/// An operation on the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Remote {
+    /// [`Transport::load`](super::Transport::load).
+    Load,
+    /// [`Transport::compare_exchange`](super::Transport::compare_exchange).
+    CompareExchange,
+    /// [`Transport::watch`](super::Transport::watch).
+    Watch,
+}

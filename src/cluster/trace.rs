@@ -1,0 +1,52 @@
+//! Events for `tracing` (feature `tracing`); nothing without it.
+
+use super::observer::Observer;
+
+/// The observer that every node has.
+pub(crate) struct Trace;
+
+#[cfg(not(feature = "tracing"))]
+impl Observer for Trace {}
+
+#[cfg(feature = "tracing")]
+mod events {
+    use super::{Observer, Trace};
+    use crate::cluster::{
+        FencingToken, Key, LockError, LossReason, Released, Remote, TransportError, Way,
+    };
+    use std::time::Duration;
+    use tracing::{debug, trace, warn};
+
+    impl Observer for Trace {
+        fn acquire_started(&self, key: &Key) {
+            trace!(%key, "acquiring");
+        }
+
+        fn acquired(&self, key: &Key, waited: Duration, way: Way, token: FencingToken) {
+            debug!(%key, ?waited, ?way, %token, "acquired");
+        }
+
+        fn acquire_failed(&self, key: &Key, waited: Duration, error: &LockError) {
+            debug!(%key, ?waited, %error, "not acquired");
+        }
+
+        fn renewed(&self, key: &Key) {
+            trace!(%key, "renewed");
+        }
+
+        fn lost(&self, key: &Key, why: &LossReason) {
+            warn!(%key, %why, "lost");
+        }
+
+        fn released(&self, key: &Key, how: Released) {
+            debug!(%key, ?how, "released");
+        }
+
+        fn remote(&self, key: &Key, what: Remote, took: Duration, error: Option<&TransportError>) {
+            match error {
+                None => trace!(%key, ?what, ?took, "answered"),
+                Some(error) => debug!(%key, ?what, ?took, %error, "failed"),
+            }
+        }
+    }
+}

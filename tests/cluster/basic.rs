@@ -1,0 +1,176 @@
+//! What a user writes, and the answers of a quiet lock.
+
+use crate::support::{builder, ms, node, settle};
+use lockword::cluster::layers::Counting;
+use lockword::cluster::{
+    DistributedGuard, DistributedLock, FencingToken, Key, LockError, Memory, Node, Transport, Way,
+};
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+async fn write_to_storage(token: FencingToken) -> Result<(), Box<dyn Error>> {
+    assert!(token.get() > 0);
+    Ok(())
+}
+
+async fn work() {
+    tokio::time::sleep(ms(20)).await;
+}
+
+/// The example of the issue, on the system's clock and a runtime with threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_user_writes() -> Result<(), Box<dyn Error>> {
+    let node = Node::builder(Memory::new()).lease(Duration::from_secs(10)).build();
+    let lock = node.lock("jobs/nightly")?;
+    let guard = lock.acquire().await?;
+    write_to_storage(guard.token()).await?;
+    tokio::select! { () = work() => {}, _ = guard.lost() => panic!("lost") }
+    guard.release().await?;
+    // From plain threads, with no runtime in the caller.
+    std::thread::spawn(move || {
+        let guard = node.blocking().lock("jobs/nightly")?.acquire()?;
+        assert!(guard.is_valid());
+        Ok::<_, LockError>(())
+    })
+    .join()
+    .unwrap()?;
+    Ok(())
+}
+
+#[test]
+fn guards_and_futures_move_between_threads() {
+    fn moves<T: Send + Sync + 'static>() {}
+    fn moves_value<T: Send>(_: T) {}
+    moves::<(Node, DistributedLock, DistributedGuard, LockError)>();
+    moves::<(lockword::cluster::blocking::Lock, lockword::cluster::blocking::Guard)>();
+    async fn all(lock: DistributedLock) {
+        let guard = lock.acquire().await.unwrap();
+        guard.lost().await;
+        guard.release().await.unwrap();
+        drop(lock.acquire_timeout(ms(1)).await);
+    }
+    let _ = |lock: DistributedLock| moves_value(all(lock));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_uncontended_acquire_and_release_are_two_operations() {
+    let counting = Counting::new(Memory::new());
+    let counts = counting.counts();
+    let node = node(counting, "one");
+    let lock = node.lock("k").unwrap();
+    let mut last = None;
+    for _ in 0..100 {
+        let guard = lock.acquire().await.unwrap();
+        assert_eq!(guard.way(), Way::Free);
+        assert!(Some(guard.token()) > last, "{guard:?}");
+        last = Some(guard.token());
+        guard.release().await.unwrap();
+        let taken = counts.take();
+        assert_eq!((taken.total(), taken.swaps), (2, 2), "{taken:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_transport_behind_an_arc_will_do() {
+    let engine: Arc<dyn Transport> = Arc::new(Memory::new());
+    let (a, b) = (node(engine.clone(), "a"), node(engine, "b"));
+    let guard = a.lock("k").unwrap().acquire().await.unwrap();
+    let busy = b.lock("k").unwrap().try_acquire().await.unwrap_err();
+    assert!(matches!(&busy, LockError::Busy { holder: Some(holder), .. } if holder == "a"));
+    assert_eq!(
+        busy.to_string(),
+        "the lock \"k\" over memory is held by \"a\"; try later, or wait by acquire"
+    );
+    drop(guard);
+    settle().await;
+    let guard = b.lock("k").unwrap().try_acquire().await.unwrap();
+    assert_eq!(guard.key().as_str(), "k");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_is_refused_within_the_node_too() {
+    let node = node(Memory::new(), "one");
+    let lock = node.lock("k").unwrap();
+    let guard = lock.acquire().await.unwrap();
+    let error = lock.try_acquire().await.unwrap_err();
+    assert!(matches!(error, LockError::Busy { holder: None, .. }), "{error}");
+    guard.release().await.unwrap();
+    lock.try_acquire().await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_ends_the_wait_and_leaves_nothing() {
+    let engine = Memory::new();
+    let (a, b) = (node(engine.clone(), "a"), node(engine, "b"));
+    let guard = a.lock("k").unwrap().acquire().await.unwrap();
+    let lock = b.lock("k").unwrap();
+    let began = tokio::time::Instant::now();
+    let error = lock.acquire_timeout(ms(250)).await.unwrap_err();
+    assert!(matches!(error, LockError::TimedOut { after, .. } if after == ms(250)), "{error}");
+    assert_eq!(began.elapsed().as_millis(), 250);
+    settle().await;
+    assert_eq!(b.inspect("k").await.unwrap().queue, []);
+    guard.release().await.unwrap();
+    assert_eq!(lock.acquire_timeout(ms(250)).await.unwrap().way(), Way::Free);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_node_gets_it_in_its_turn() {
+    let engine = Memory::new();
+    let (a, b) = (node(engine.clone(), "a"), node(engine, "b"));
+    let guard = a.lock("k").unwrap().acquire().await.unwrap();
+    let token = guard.token();
+    let lock = b.lock("k").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    settle().await;
+    assert_eq!(a.inspect("k").await.unwrap().queue[0].label, "b");
+    let began = tokio::time::Instant::now();
+    guard.release().await.unwrap();
+    let guard = waiting.await.unwrap().unwrap();
+    assert_eq!(guard.way(), Way::HandOff);
+    assert!(guard.token() > token);
+    assert!(began.elapsed() < ms(10), "not woken, but found out: {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_checked_and_do_not_pile_up() {
+    let node = node(Memory::new(), "one");
+    let error = node.lock("two words").unwrap_err();
+    assert!(error.to_string().contains("' ' at byte 3"), "{error}");
+    assert!(error.source().is_some());
+    for n in 0..1000 {
+        let lock = node.lock(format!("k{n}")).unwrap();
+        let guard = lock.acquire().await.unwrap();
+        drop(lock);
+        drop(guard);
+    }
+    let kept = node.lock(Key::new("kept").unwrap()).unwrap();
+    drop(node.lock(&"unused".to_owned()).unwrap());
+    settle().await;
+    assert_eq!(node.keys(), 1);
+    drop(kept);
+    settle().await;
+    assert_eq!(node.keys(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_of_something_else_is_refused_and_left_alone() {
+    let engine = Memory::new();
+    let key = Key::new("k").unwrap();
+    let foreign = lockword::cluster::Write {
+        value: b"hello".as_slice().into(),
+        wake: lockword::cluster::Wake::Nobody,
+        idle: false,
+    };
+    engine.compare_exchange(&key, None, foreign).await.unwrap();
+    let node = builder(engine.clone(), "one").build();
+    let lock = node.lock(&key).unwrap();
+    for error in [lock.acquire().await.unwrap_err(), lock.try_acquire().await.unwrap_err()] {
+        assert!(matches!(error, LockError::Unreadable { .. }), "{error}");
+        assert!(error.to_string().contains("use another key"), "{error}");
+    }
+    assert!(matches!(node.inspect(&key).await.unwrap_err(), LockError::Unreadable { .. }));
+    assert!(matches!(node.break_lock(&key).await.unwrap_err(), LockError::Unreadable { .. }));
+    assert_eq!(&*engine.load(&key).await.unwrap().unwrap().value, b"hello");
+}

@@ -1,0 +1,79 @@
+//! Settings that are not allowed, and runtimes that will not do.
+
+use crate::support::ms;
+use lockword::cluster::{ConfigError, LockError, Memory, Node, NodeBuilder};
+use std::time::Duration;
+
+fn setting(change: impl FnOnce(NodeBuilder) -> NodeBuilder) -> (&'static str, String) {
+    let error = change(Node::builder(Memory::new())).try_build().unwrap_err();
+    let text = error.to_string();
+    let ConfigError::OutOfRange { setting, .. } = error else { panic!("{text}") };
+    (setting, text)
+}
+
+#[tokio::test]
+async fn each_setting_has_its_range() {
+    let hours = |n: u64| Duration::from_secs(n * 3_600);
+    let cases: [(&str, (&str, String)); 12] = [
+        ("lease", setting(|b| b.lease(ms(99)))),
+        ("lease", setting(|b| b.lease(hours(2)))),
+        ("claim_window", setting(|b| b.claim_window(Duration::ZERO))),
+        ("claim_window", setting(|b| b.claim_window(Duration::from_secs(11)))),
+        ("label", setting(|b| b.label("x".repeat(65)))),
+        ("label", setting(|b| b.label("a\nb"))),
+        ("handovers", setting(|b| b.handovers(1_000_001))),
+        ("handover_time", setting(|b| b.handover_time(Duration::from_secs(11)))),
+        ("request_timeout", setting(|b| b.request_timeout(Duration::from_secs(11)))),
+        ("patience", setting(|b| b.patience(hours(25)))),
+        ("queue_limit", setting(|b| b.queue_limit(0))),
+        ("poll", setting(|b| b.poll(Duration::ZERO))),
+    ];
+    for (expected, (setting, text)) in cases {
+        assert_eq!(expected, setting);
+        assert!(text.starts_with(setting) && text.contains("must be"), "{text}");
+    }
+    let (_, text) = setting(|b| b.lease(ms(99)));
+    assert_eq!(text, "lease is 99ms, but must be from 100ms to 3600s");
+}
+
+#[tokio::test]
+async fn the_limits_themselves_are_allowed() {
+    let built = [
+        Node::builder(Memory::new()).lease(ms(100)).try_build(),
+        Node::builder(Memory::new()).lease(Duration::from_secs(3_600)).try_build(),
+        Node::builder(Memory::new()).label("").try_build(),
+        Node::builder(Memory::new()).handovers(0).handover_time(Duration::ZERO).try_build(),
+        Node::builder(Memory::new()).patience(Duration::ZERO).queue_limit(10_000).try_build(),
+    ];
+    for node in built {
+        let node = node.unwrap();
+        let guard = node.lock("k").unwrap().acquire().await.unwrap();
+        guard.release().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_bad_setting_is_told_by_every_lock() {
+    let node = Node::builder(Memory::new()).lease(ms(1)).build();
+    for _ in 0..2 {
+        let error = node.lock("k").unwrap_err();
+        assert!(matches!(error, LockError::Config(_)), "{error}");
+        assert!(error.to_string().contains("lease is 1ms"), "{error}");
+    }
+    assert!(node.inspect("k").await.is_err());
+    assert!(node.blocking().lock("k").is_err());
+    assert_eq!(node.id(), None);
+    assert_eq!(node.shutdown().await, Default::default());
+}
+
+#[test]
+fn a_runtime_without_timers_is_refused() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    // Tokio tells by a panic, whose message is not of interest.
+    std::panic::set_hook(Box::new(|_| {}));
+    let error = Node::builder(Memory::new()).runtime(runtime.handle().clone()).try_build();
+    drop(std::panic::take_hook());
+    let error = error.unwrap_err();
+    assert!(matches!(error, ConfigError::Runtime { .. }), "{error}");
+    assert!(error.to_string().contains("enable_all"), "{error}");
+}

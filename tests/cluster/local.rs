@@ -1,0 +1,190 @@
+//! Tasks and threads of one node: one line, hand-overs without a message, and their bounds.
+
+use crate::support::{builder, ms, node, settle};
+use lockword::cluster::layers::Counting;
+use lockword::cluster::{FencingToken, Memory, Node, Way};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+#[tokio::test(start_paused = true)]
+async fn hand_overs_cost_no_message_and_tokens_grow() {
+    let counting = Counting::new(Memory::new());
+    let counts = counting.counts();
+    let node = node(counting, "one");
+    let lock = node.lock("k").unwrap();
+    let tokens = Arc::new(Mutex::new(Vec::<FencingToken>::new()));
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let (lock, tokens) = (lock.clone(), tokens.clone());
+            tokio::spawn(async move {
+                for _ in 0..2_500 {
+                    let guard = lock.acquire().await.unwrap();
+                    tokens.lock().unwrap().push(guard.token());
+                    assert!(guard.is_valid());
+                    // Lets the others join, so that there always is a next one.
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    let tokens = tokens.lock().unwrap();
+    assert_eq!(tokens.len(), 10_000);
+    assert!(tokens.is_sorted_by(|a, b| a < b), "a token is not larger than the one before");
+    settle().await;
+    let total = counts.now().total();
+    // 1024 tokens a write at most, renewed after half of them.
+    assert!((10..=30).contains(&total), "{total} operations for 10,000 acquisitions");
+}
+
+/// Many more hand-overs than a version has tokens, while the engine does not answer for long.
+#[tokio::test(start_paused = true)]
+async fn where_tokens_run_out_the_next_one_waits_for_more() {
+    let engine = lockword::cluster::layers::Faulty::delayed(Memory::new(), ms(2));
+    let node = node(engine, "one");
+    let lock = node.lock("k").unwrap();
+    let mut last = None;
+    let mut mine = Box::pin(lock.acquire());
+    for _ in 0..5_000 {
+        let guard = mine.as_mut().await.unwrap();
+        assert!(Some(guard.token()) > last);
+        last = Some(guard.token());
+        mine = Box::pin(lock.acquire());
+        assert!(crate::support::poll_once(mine.as_mut()).is_pending());
+        drop(guard);
+    }
+}
+
+/// How many hand-overs there are before another node, which waits, gets the lock; and after how
+/// long.
+async fn until_another_node(node: &Node, other: &Node, busy: Duration) -> (usize, Duration) {
+    let lock = node.lock("k").unwrap();
+    let theirs = other.lock("k").unwrap();
+    let guard = lock.acquire().await.unwrap();
+    let waiting = tokio::spawn(async move {
+        let guard = theirs.acquire().await.unwrap();
+        assert_eq!(guard.way(), Way::HandOff);
+        guard.release().await.unwrap();
+    });
+    settle().await;
+    let began = tokio::time::Instant::now();
+    drop(guard);
+    let done = Arc::new(Mutex::new(0));
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let (lock, done) = (lock.clone(), done.clone());
+            tokio::spawn(async move {
+                loop {
+                    let guard = lock.acquire().await.unwrap();
+                    *done.lock().unwrap() += 1;
+                    tokio::time::sleep(busy).await;
+                    drop(guard);
+                }
+            })
+        })
+        .collect();
+    waiting.await.unwrap();
+    let took = began.elapsed();
+    let done = *done.lock().unwrap();
+    workers.iter().for_each(tokio::task::JoinHandle::abort);
+    for worker in workers {
+        assert!(worker.await.unwrap_err().is_cancelled());
+    }
+    (done, took)
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_node_waits_no_longer_than_the_bounds() {
+    let engine = Memory::new();
+    // By their time.
+    let one = builder(engine.clone(), "one").handover_time(ms(40)).build();
+    let other = builder(engine.clone(), "other").build();
+    let (_, took) = until_another_node(&one, &other, ms(3)).await;
+    assert!(took < ms(60), "{took:?}");
+    drop((one, other));
+    // By their number.
+    settle().await;
+    let one = builder(engine.clone(), "one").handovers(5).handover_time(ms(4_000)).build();
+    let other = builder(engine.clone(), "other").build();
+    let (done, _) = until_another_node(&one, &other, ms(1_000)).await;
+    assert!(done <= 9, "{done} hand-overs");
+    drop((one, other));
+    // Switched off.
+    settle().await;
+    let one = builder(engine.clone(), "one").handovers(0).build();
+    let other = builder(engine, "other").build();
+    let (done, _) = until_another_node(&one, &other, ms(3)).await;
+    assert!(done <= 1, "{done} hand-overs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn switched_off_means_never() {
+    let counting = Counting::new(Memory::new());
+    let counts = counting.counts();
+    let node = builder(counting, "one").handovers(0).build();
+    let lock = node.lock("k").unwrap();
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let lock = lock.clone();
+            tokio::spawn(async move {
+                for _ in 0..50 {
+                    let guard = lock.acquire().await.unwrap();
+                    assert_eq!(guard.way(), Way::Free);
+                    tokio::task::yield_now().await;
+                    guard.release().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    assert_eq!(counts.now().swaps, 200);
+}
+
+/// Tasks and threads, joined one after the other: served in that order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_and_threads_stand_in_one_line() {
+    let node = Node::builder(Memory::new()).build();
+    let lock = node.lock("k").unwrap();
+    let blocking = node.blocking().lock("k").unwrap();
+    let (tell, served) = mpsc::channel();
+    let guard = lock.acquire().await.unwrap();
+    let mut threads = vec![];
+    let mut tasks = vec![];
+    for n in 0..20 {
+        let tell = tell.clone();
+        if n % 2 == 0 {
+            let lock = lock.clone();
+            let mut acquire = Box::pin(async move { lock.acquire().await.unwrap() });
+            // The first poll joins the line.
+            assert!(crate::support::poll_once(acquire.as_mut()).is_pending());
+            tasks.push(tokio::spawn(async move {
+                let guard = acquire.await;
+                tell.send((n, guard.token())).unwrap();
+            }));
+        } else {
+            let blocking = blocking.clone();
+            let before = node.waiting("k");
+            threads.push(std::thread::spawn(move || {
+                let guard = blocking.acquire().unwrap();
+                tell.send((n, guard.token())).unwrap();
+            }));
+            while node.waiting("k") == before {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    drop(guard);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    drop(tell);
+    let served: Vec<_> = served.iter().collect();
+    let order: Vec<_> = served.iter().map(|(n, _)| *n).collect();
+    assert_eq!(order, (0..20).collect::<Vec<_>>());
+    assert!(served.is_sorted_by(|a, b| a.1 < b.1));
+}

@@ -1,0 +1,93 @@
+//! Plain threads, without a runtime or on the threads of one.
+
+use crate::support::ms;
+use lockword::cluster::{LockError, Memory, Node, Possession, Way};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::runtime::Builder;
+
+#[test]
+fn a_node_without_a_runtime_has_a_thread_of_its_own() {
+    let engine = Memory::new();
+    let node = Node::builder(engine.clone()).label("a").build().blocking();
+    let other = Node::builder(engine).label("b").build().blocking();
+    let guard = node.lock("k").unwrap().acquire().unwrap();
+    assert!(guard.is_valid() && guard.remaining() > Duration::from_secs(5));
+    assert_eq!((guard.key().as_str(), guard.way()), ("k", Way::Free));
+    let lock = other.lock("k").unwrap();
+    assert!(matches!(lock.try_acquire().unwrap_err(), LockError::Busy { .. }));
+    let began = Instant::now();
+    let error = lock.acquire_timeout(ms(30)).unwrap_err();
+    assert!(matches!(error, LockError::TimedOut { .. }), "{error}");
+    assert!(began.elapsed() >= ms(30));
+    let state = other.inspect("k").unwrap();
+    assert!(matches!(state.possession, Possession::Held { label, .. } if label == "a"));
+    let token = guard.token();
+    guard.release().unwrap();
+    let guard = lock.acquire().unwrap();
+    assert!(guard.token() > token);
+    assert_eq!(node.break_lock("k").unwrap().unwrap().label, "b");
+    drop(guard);
+    assert_eq!(other.shutdown().in_doubt, []);
+    assert!(matches!(lock.acquire().unwrap_err(), LockError::Closed { .. }));
+}
+
+/// Eight threads count under the lock, with a counter that does not.
+#[test]
+fn threads_exclude_each_other_and_tokens_grow() {
+    let node = Node::builder(Memory::new()).build().blocking();
+    let (count, last) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let lock = node.lock("k").unwrap();
+                for _ in 0..1_000 {
+                    let guard = lock.acquire().unwrap();
+                    let before = count.load(Ordering::Relaxed);
+                    assert!(
+                        last.swap(guard.token().get(), Ordering::Relaxed) < guard.token().get()
+                    );
+                    count.store(before + 1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(count.into_inner(), 8_000);
+}
+
+#[test]
+fn the_thread_of_a_runtime_may_wait_where_that_can_end() {
+    // On a worker of the runtime that runs the node, even if it is the only one.
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let node = Node::builder(Memory::new()).build();
+        tokio::spawn(async move {
+            let lock = node.blocking().lock("k").unwrap();
+            lock.acquire().unwrap().release().unwrap();
+            drop(lock.try_acquire().unwrap());
+            drop(lock.acquire_timeout(Duration::from_secs(10)).unwrap());
+            assert!(node.blocking().inspect("k").is_ok());
+        })
+        .await
+        .unwrap();
+    });
+    // On the thread of another runtime.
+    let node = Node::builder(Memory::new()).runtime(runtime.handle().clone()).build();
+    let current = Builder::new_current_thread().enable_all().build().unwrap();
+    current.block_on(async {
+        node.blocking().lock("k").unwrap().acquire().unwrap().release().unwrap();
+    });
+    // On the very thread that the node needs: a refusal instead of a standstill.
+    current.block_on(async {
+        let node = Node::builder(Memory::new()).build();
+        let lock = node.blocking().lock("k").unwrap();
+        let error = lock.acquire().unwrap_err();
+        assert!(matches!(error, LockError::WouldDeadlock { .. }), "{error}");
+        assert!(matches!(node.blocking().inspect("k"), Err(LockError::WouldDeadlock { .. })));
+        let guard = node.lock("k").unwrap().acquire().await.unwrap();
+        drop(guard);
+        node.blocking().shutdown();
+        let error = node.lock("k").unwrap().acquire().await.unwrap_err();
+        assert!(matches!(error, LockError::Closed { .. }), "{error}");
+    });
+}

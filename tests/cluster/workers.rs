@@ -1,0 +1,137 @@
+//! Many workers and many nodes on one key, over a sound engine and over a faulty way to it.
+
+use crate::support::{builder, ms, node};
+use lockword::cluster::layers::{Faulty, Plan};
+use lockword::cluster::{LockError, Memory, Node};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The classic: ten workers on three nodes add to a number that is no atomic one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_workers_on_three_nodes_count_right() {
+    let engine = Memory::new();
+    let nodes: Vec<_> = (0..3).map(|_| Node::builder(engine.clone()).build()).collect();
+    let number = Arc::new(AtomicU64::new(0));
+    let workers: Vec<_> = (0..10)
+        .map(|n| {
+            let (lock, number) = (nodes[n % 3].lock("number").unwrap(), number.clone());
+            tokio::spawn(async move {
+                for _ in 0..100 {
+                    let guard = lock.acquire().await.unwrap();
+                    // A read and a write, with others in between if they could.
+                    let read = number.load(Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                    number.store(read + 1, Ordering::Relaxed);
+                    if read % 3 == 0 {
+                        guard.release().await.unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    assert_eq!(number.load(Ordering::Relaxed), 1_000);
+    for node in nodes {
+        assert_eq!(node.shutdown().await.in_doubt, []);
+    }
+}
+
+/// What is wrong on the way.
+fn bad() -> Plan {
+    Plan {
+        delay: ms(0)..=ms(5),
+        refuse: 0.02,
+        lose_request: 0.02,
+        lose_answer: 0.04,
+        late: 0.02,
+        lateness: ms(0)..=ms(50),
+        timeout: ms(30),
+        repeat: 0.1,
+        reorder: 0.1,
+        end: 0.02,
+        ..Plan::default()
+    }
+}
+
+/// Doubtful writes, late writes, disturbed watches: no two hold at a time, and tokens grow.
+#[tokio::test(start_paused = true)]
+async fn faults_on_the_way_do_no_harm() {
+    for seed in 0..20 {
+        let engine = Memory::new();
+        let held = Arc::new(AtomicU64::new(0));
+        let last = Arc::new(AtomicU64::new(0));
+        let new = |n: u64| {
+            let way = Faulty::new(engine.clone(), bad(), 100 * seed + n);
+            builder(way, &format!("n{n}")).lease(ms(2_000)).seed(100 * seed + n).build()
+        };
+        let nodes: Vec<_> = (0..3).map(new).collect();
+        let workers: Vec<_> = (0..6)
+            .map(|n| {
+                let lock = nodes[n % 3].lock("k").unwrap();
+                let (held, last) = (held.clone(), last.clone());
+                tokio::spawn(async move {
+                    let mut got = 0;
+                    while got < 30 {
+                        let guard = if got % 5 == 4 {
+                            match lock.acquire_timeout(ms(40)).await {
+                                Err(LockError::TimedOut { .. }) => {
+                                    got += 1;
+                                    continue;
+                                }
+                                other => other.unwrap(),
+                            }
+                        } else {
+                            lock.acquire().await.unwrap()
+                        };
+                        got += 1;
+                        let token = guard.token().get();
+                        assert!(last.swap(token, Ordering::Relaxed) < token, "seed {seed}");
+                        assert_eq!(held.fetch_add(1, Ordering::Relaxed), 0, "seed {seed}");
+                        tokio::time::sleep(ms(3)).await;
+                        assert!(guard.is_valid(), "seed {seed}: a renewal in 2 s should succeed");
+                        held.fetch_sub(1, Ordering::Relaxed);
+                        if got % 2 == 0 {
+                            // Held, lost or in doubt: the answer may be lost, too.
+                            drop(guard.release().await);
+                        }
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            worker.await.unwrap();
+        }
+        drop(nodes);
+        // Nothing of them is left, once late writes have arrived and leases are over.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let fresh = node(engine, "fresh");
+        let guard = fresh.lock("k").unwrap().acquire().await.unwrap();
+        assert!(guard.token().get() > last.load(Ordering::Relaxed));
+    }
+}
+
+/// A future that is not `Sync` and a key per task: many keys at a time in one node.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_keys_of_one_node() {
+    let node = node(Faulty::delayed(Memory::new(), ms(10)), "one");
+    let began = tokio::time::Instant::now();
+    let tasks: Vec<_> = (0..1_000)
+        .map(|n| {
+            let lock = node.lock(format!("k{n}")).unwrap();
+            tokio::spawn(async move {
+                let local = Cell::new(0);
+                let guard = lock.acquire().await.unwrap();
+                local.set(1);
+                guard.release().await.unwrap();
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(began.elapsed() < ms(50), "one after the other: {:?}", began.elapsed());
+}
