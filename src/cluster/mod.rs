@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "under construction")]
 
+// What the resource behind a lock does about a late holder.
+pub mod fence;
 // The name of a lock.
 mod key;
 // The pure state machine of one node and one key.
