@@ -10,6 +10,9 @@ mod key;
 mod protocol;
 // What the value of a key holds.
 mod register;
+// Many nodes in virtual time, with all that can go wrong.
+#[cfg(test)]
+mod simulation;
 // Moments on one node's clock.
 mod time;
 // The number that a late writer is refused by.

@@ -1,0 +1,1 @@
+//! Stories whose outcome is known: with figures.
