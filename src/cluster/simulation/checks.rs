@@ -242,9 +242,10 @@ impl World {
         }
     }
 
-    /// Remembers who joined when.
+    /// Remembers who waits, in the order of joining, whatever the order in the register.
     pub(super) fn note_joins(&mut self, key: usize) {
         let Some(last) = self.stores[key].log.last() else { return };
+        self.joined[key].retain(|attempt| last.register.position(*attempt).is_some());
         for waiter in &last.register.queue {
             if !self.joined[key].contains(&waiter.attempt) {
                 self.joined[key].push(waiter.attempt);

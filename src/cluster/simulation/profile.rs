@@ -114,6 +114,8 @@ impl Profile {
         Self {
             name: "storm",
             nodes: [2, 5],
+            calm_at: 20 * S,
+            hold: [0, 3 * S],
             latency: [MS / 10, 30 * MS],
             delayed: 60,
             late: 8 * S,
@@ -134,6 +136,7 @@ impl Profile {
         Self {
             name: "frozen",
             nodes: [2, 5],
+            hold: [0, 2 * S],
             freeze: Some(8 * S),
             freeze_at_send: 10,
             delayed: 30,
@@ -159,6 +162,7 @@ impl Profile {
         Self {
             name: "parted",
             nodes: [2, 5],
+            hold: [0, 2 * S],
             part: Some(6 * S),
             watch_ends: 20,
             patience: 4 * S,
@@ -169,7 +173,14 @@ impl Profile {
 
     /// Virtual machines stand still, and their clocks with them: only the tokens hold.
     fn paused() -> Self {
-        Self { name: "paused", nodes: [2, 4], pause: Some(6 * S), calm_at: 20 * S, ..Self::calm() }
+        Self {
+            name: "paused",
+            nodes: [2, 4],
+            hold: [0, 2 * S],
+            pause: Some(6 * S),
+            calm_at: 20 * S,
+            ..Self::calm()
+        }
     }
 
     fn broken() -> Self {
@@ -188,6 +199,7 @@ impl Profile {
         Self {
             name: "dropped",
             nodes: [2, 3],
+            hold: [0, S],
             retention: Some(2500 * MS),
             delayed: 80,
             late: 2 * S,

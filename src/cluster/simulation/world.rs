@@ -79,7 +79,7 @@ pub(super) struct World {
     pub(super) tokens: Vec<BTreeSet<FencingToken>>,
     /// The last token that the resource took, of each key.
     pub(super) accepted: Vec<Option<FencingToken>>,
-    /// Who waited in the register, in the order in which they came, of each key.
+    /// Who waits in the register, in the order in which they came, of each key.
     pub(super) joined: Vec<Vec<Attempt>>,
     /// The writes that may still arrive: node, key, expected version, request.
     pub(super) in_flight: Vec<(usize, usize, Option<Version>, u64)>,
