@@ -29,9 +29,8 @@ impl World {
                     self.handle(node, key, event);
                 }
             }
-            Input::TimedOut { key, number, is_load } => {
+            Input::TimedOut { key, number, request, is_load } => {
                 if self.forget(node, key, number) {
-                    let request = number;
                     self.handle(
                         node,
                         key,
@@ -121,8 +120,9 @@ impl World {
         {
             let (_, _, events) = self.interruption.take().expect("it was looked at");
             for event in events {
-                self.interrupt(node, key, &event);
-                self.tell_machine(node, key, event);
+                if self.interrupt(node, key, &event) {
+                    self.tell_machine(node, key, event);
+                }
             }
         }
     }
@@ -169,7 +169,8 @@ impl World {
         }
     }
 
-    fn request(&mut self, node: usize, key: usize, number: u64, what: What) {
+    fn request(&mut self, node: usize, key: usize, request: u64, what: What) {
+        let number = self.number();
         let is_load = matches!(what, What::Load);
         let seat = &mut self.nodes[node].seats[key];
         seat.awaited.push(number);
@@ -178,10 +179,13 @@ impl World {
             return self.violate(format!("{node} has two requests under way"));
         }
         let after = self.random.u64(1..MS / 20);
-        self.later(after, Item::AtNode(node, Input::Send(Request { node, key, number, what })));
+        self.later(
+            after,
+            Item::AtNode(node, Input::Send(Request { node, key, request, number, what })),
+        );
         let timeout = Duration::from_nanos(self.profile.request_timeout);
         let at = self.on_its_clock(node, timeout);
-        self.schedule(at, Item::AtNode(node, Input::TimedOut { key, number, is_load }));
+        self.schedule(at, Item::AtNode(node, Input::TimedOut { key, number, request, is_load }));
     }
 
     fn set_timer(&mut self, node: usize, key: usize) {
@@ -195,9 +199,9 @@ impl World {
         let Some(at) = wake_at else { return };
         let exact = self.nodes[node].clock.when(at);
         let late = match self.random.u8(..8) {
-            0 => self.random.u64(..30 * MS),
+            0 => self.random.u64(..=self.profile.timer_late),
             1..4 => 0,
-            _ => self.random.u64(..MS),
+            _ => self.random.u64(..=self.profile.timer_late.min(MS)),
         };
         let moment = exact.max(self.now).saturating_add(late);
         self.schedule(moment, Item::AtNode(node, Input::Timer { key, number }));

@@ -108,8 +108,8 @@ impl World {
         self.handle(node, key, Event::Release);
     }
 
-    /// What an interruption means for the threads.
-    pub(super) fn interrupt(&mut self, node: usize, key: usize, event: &Event) {
+    /// What an interruption means for the threads. Whether there is anything to interrupt.
+    pub(super) fn interrupt(&mut self, node: usize, key: usize, event: &Event) -> bool {
         let now = self.now;
         let local = &mut self.nodes[node].seats[key].local;
         match event {
@@ -118,12 +118,12 @@ impl World {
                 local.wish = (*wish != Wish::Nothing).then_some((*wish, now));
             }
             Event::Release => {
-                if let Some(tenure) = local.tenure.take() {
-                    local.releasing = Some(tenure);
-                }
+                let Some(tenure) = local.tenure.take() else { return false };
+                local.releasing = Some(tenure);
             }
             _ => {}
         }
+        true
     }
 
     /// What the threads do with a lock that has just come.
@@ -134,7 +134,7 @@ impl World {
             return;
         }
         let lease = self.lease();
-        let hold = if self.chance(100) {
+        let hold = if !self.is_calm() && self.chance(self.profile.long_holds) {
             self.random.u64(..2 * lease)
         } else {
             self.between(self.profile.hold)

@@ -25,7 +25,7 @@ impl World {
         if self.chance(refused) {
             self.tell(format_args!(
                 "the engine refuses {}'s request {}",
-                request.node, request.number
+                request.node, request.request
             ));
             let error = TransportError::unavailable("refused");
             return self.answer_error(&request, after, error);
@@ -36,7 +36,7 @@ impl World {
             self.answer_error(&request, at, error);
         }
         if self.chance(lost) {
-            self.tell(format_args!("{}'s request {} is lost", request.node, request.number));
+            self.tell(format_args!("{}'s request {} is lost", request.node, request.request));
             return;
         }
         if let What::Exchange(expected, _) = &request.what {
@@ -46,35 +46,35 @@ impl World {
     }
 
     fn answer_error(&mut self, request: &Request, after: Moment, error: TransportError) {
-        let &Request { node, key, number, ref what } = request;
+        let &Request { node, key, request, number, ref what } = request;
         let event = match what {
-            What::Load => Event::Loaded { request: number, result: Err(error) },
-            What::Exchange(..) => Event::Exchanged { request: number, result: Err(error) },
+            What::Load => Event::Loaded { request, result: Err(error) },
+            What::Exchange(..) => Event::Exchanged { request, result: Err(error) },
         };
         self.later(after, Item::AtNode(node, Input::Answer { key, number, event }));
     }
 
     /// A request arrives at the engine, and takes effect.
     pub(super) fn arrive(&mut self, request: Request) {
-        let Request { node, key, number, what } = request;
-        self.in_flight.retain(|&(of, at, _, request)| (of, at, request) != (node, key, number));
+        let Request { node, key, request, number, what } = request;
+        self.in_flight.retain(|&(.., other)| other != number);
         if self.nodes[node].is_parted {
-            return self.tell(format_args!("{node}'s request {number} is cut off"));
+            return self.tell(format_args!("{node}'s request {request} is cut off"));
         }
         let event = match what {
             What::Load => {
                 let seen = self.stores[key].load();
                 self.tell(format_args!(
-                    "engine: {node} loads key {key} (request {number}): {}",
+                    "engine: {node} loads key {key} (request {request}): {}",
                     show(seen.as_ref())
                 ));
-                Event::Loaded { request: number, result: Ok(seen) }
+                Event::Loaded { request, result: Ok(seen) }
             }
             What::Exchange(expected, write) => {
                 let exchanged = self.exchange(key, expected, &write, Author::Node(node));
                 let Some(exchanged) = exchanged else { return };
                 self.tell(format_args!(
-                    "engine: {node} writes key {key} (request {number}), expecting {}: {}",
+                    "engine: {node} writes key {key} (request {request}), expecting {}: {}",
                     expected.map_or(0, Version::get),
                     match &exchanged {
                         Exchange::Swapped(version) => {
@@ -83,12 +83,12 @@ impl World {
                         Exchange::Mismatch(seen) => format!("no, it is {}", show(seen.as_ref())),
                     }
                 ));
-                Event::Exchanged { request: number, result: Ok(exchanged) }
+                Event::Exchanged { request, result: Ok(exchanged) }
             }
         };
         let after = self.latency();
         if self.chance(self.profile.lost_after) {
-            return self.tell(format_args!("the answer to {node}'s request {number} is lost"));
+            return self.tell(format_args!("the answer to {node}'s request {request} is lost"));
         }
         self.later(after, Item::AtNode(node, Input::Answer { key, number, event }));
     }

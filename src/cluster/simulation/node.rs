@@ -99,6 +99,8 @@ impl Tenure {
 pub(super) struct Request {
     pub(super) node: usize,
     pub(super) key: usize,
+    /// The number that the machine gave it, and one that no other request has.
+    pub(super) request: u64,
     pub(super) number: u64,
     pub(super) what: What,
 }
@@ -138,6 +140,7 @@ pub(super) enum Input {
     TimedOut {
         key: usize,
         number: u64,
+        request: u64,
         is_load: bool,
     },
     Watching {

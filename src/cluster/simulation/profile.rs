@@ -26,6 +26,8 @@ pub(super) struct Profile {
     /// By how many millionths a clock may be wrong.
     pub(super) clock_error: i64,
 
+    /// How late a timer may be.
+    pub(super) timer_late: Moment,
     /// One way.
     pub(super) latency: [Moment; 2],
     /// A request takes up to `late` longer to arrive.
@@ -61,6 +63,8 @@ pub(super) struct Profile {
     /// How long a node does without the lock, and how long it keeps it.
     pub(super) rest: [Moment; 2],
     pub(super) hold: [Moment; 2],
+    /// It keeps it for up to two leases.
+    pub(super) long_holds: PerMille,
     /// A wish is to try; or is given up after a while.
     pub(super) tries: PerMille,
     pub(super) cancels: PerMille,
@@ -84,6 +88,7 @@ impl Profile {
             patience: 20 * S,
             queue_limit: 64,
             clock_error: 10_000,
+            timer_late: 30 * MS,
             latency: [MS / 10, 3 * MS],
             delayed: 0,
             late: 0,
@@ -104,6 +109,7 @@ impl Profile {
             break_lock: None,
             rest: [0, 800 * MS],
             hold: [0, 500 * MS],
+            long_holds: 100,
             tries: 150,
             cancels: 150,
         }
