@@ -1,4 +1,4 @@
-//! One lock, shared by many nodes.
+#![doc = include_str!("story.md")]
 
 #![allow(dead_code, reason = "under construction")]
 
@@ -17,6 +17,8 @@ mod core;
 mod driver;
 // What can go wrong for the user of a lock.
 mod error;
+// What the resource behind a lock does about a late holder.
+pub mod fence;
 // The lock is held.
 mod guard;
 // The name of a lock.
@@ -37,6 +39,9 @@ mod observer;
 mod protocol;
 // What the value of a key holds.
 mod register;
+// Many nodes in virtual time, with all that can go wrong.
+#[cfg(test)]
+mod simulation;
 // Moments on one node's clock.
 mod time;
 // The number that a late writer is refused by.

@@ -1,0 +1,255 @@
+//! The rules. They are checked at every event, with what only the simulation knows: true time, and
+//! all that the engine ever did.
+
+use super::node::{Life, Tenure};
+use super::store::Author;
+use super::world::World;
+use crate::cluster::protocol::{Failure, Grant, Loss, Outcome, Wish};
+use crate::cluster::register::Attempt;
+use crate::cluster::time::Time;
+use crate::cluster::token::FencingToken;
+use crate::cluster::transport::Version;
+
+impl World {
+    /// A machine says that it holds the lock.
+    pub(super) fn granted(&mut self, node: usize, key: usize, grant: Grant) {
+        let Some(written) = self.stores[key].written(grant.version) else {
+            return self.violate(format!("{node} is granted a version that nobody wrote"));
+        };
+        let (by, holder) = (written.by, written.holder());
+        let Some(attempt) = holder.filter(|holder| holder.node == self.nodes[node].id) else {
+            return self.violate(format!("{node} is granted the lock by a write that does not"));
+        };
+        if by != Author::Node(node) {
+            return self.violate(format!("{node} is granted the lock by a write of {by:?}"));
+        }
+        let was_paused = self.nodes[node].clock.stopped_since(self.nodes[node].seats[key].asked_at);
+        let is_excused = was_paused || self.was_broken(key, attempt, grant.version);
+        let local = &mut self.nodes[node].seats[key].local;
+        if local.tenure.is_some() {
+            return self.violate(format!("{node} is granted what it holds"));
+        }
+        if local.wish.take().is_none() {
+            return self.violate(format!("{node} is granted what it does not want"));
+        }
+        local.serial += 1;
+        local.grants += 1;
+        let mut tenure = Tenure::new(local.serial, attempt, &grant);
+        tenure.is_excused = is_excused;
+        self.counts.grants += 1;
+        self.begin_tenure(node, key, tenure);
+        if self.clock(node) >= grant.deadline {
+            return self.violate(format!("{node} is granted the lock after its deadline"));
+        }
+        self.check_token(node, key, tenure.token);
+        self.check_exclusion(node, key);
+    }
+
+    fn was_broken(&self, key: usize, attempt: Attempt, since: Version) -> bool {
+        self.stores[key]
+            .after(since)
+            .any(|[before, after]| after.by == Author::Operator && before.holder() == Some(attempt))
+    }
+
+    /// A holder on this node is given this token: larger than all before, and no one else's.
+    pub(super) fn check_token(&mut self, node: usize, key: usize, token: FencingToken) {
+        let is_excused =
+            self.nodes[node].seats[key].local.tenure.is_some_and(|tenure| tenure.is_excused);
+        let newest = self.tokens[key].last().copied();
+        if !self.tokens[key].insert(token) {
+            self.violate(format!("the token {token} of {node} was given out before"));
+        } else if newest > Some(token) && !is_excused {
+            self.violate(format!("the token {token} of {node} is smaller than {newest:?}"));
+        }
+    }
+
+    /// Who says it is valid is the only one, and the register names it.
+    pub(super) fn check_exclusion(&mut self, node: usize, key: usize) {
+        let valid = |of: &usize| {
+            let tenure = self.nodes[*of].seats[key].local.tenure;
+            self.nodes[*of].life != Life::Dead
+                && tenure.is_some_and(|tenure| !tenure.is_excused)
+                && self.is_valid(*of, key)
+        };
+        let all: Vec<_> = (0..self.nodes.len()).filter(valid).collect();
+        if all.len() > 1 {
+            return self.violate(format!("all of {all:?} hold key {key}, and are valid"));
+        }
+        let Some(tenure) = self.nodes[node].seats[key].local.tenure else { return };
+        let is_named = self.stores[key].register().is_held_by(tenure.attempt);
+        if all == [node] && !is_named {
+            self.violate(format!("{node} holds key {key}, but the register does not say so"));
+        }
+    }
+
+    pub(super) fn renewed(&mut self, node: usize, key: usize, version: Version, deadline: Time) {
+        let by_own = self.stores[key].written(version).map(|w| (w.by, w.holder()));
+        let Some(tenure) = &mut self.nodes[node].seats[key].local.tenure else {
+            return self.violate(format!("{node} renews what it does not hold"));
+        };
+        let (attempt, base) = (tenure.attempt, tenure.base);
+        (tenure.base, tenure.next, tenure.deadline) = (version, 0, deadline);
+        if by_own != Some((Author::Node(node), Some(attempt))) || version <= base {
+            return self.violate(format!("{node} renews by a write that does not"));
+        }
+        self.check_exclusion(node, key);
+    }
+
+    pub(super) fn lost(&mut self, node: usize, key: usize, loss: &Loss) {
+        self.counts.losses += 1;
+        if self.profile.is_calm() {
+            self.violate(format!("{node} loses the lock, and nothing went wrong"));
+        }
+        let now = self.clock(node);
+        let local = &mut self.nodes[node].seats[key].local;
+        let tenure = match (local.tenure.take(), &mut local.releasing) {
+            (Some(tenure), _) => tenure,
+            (None, Some(releasing)) => *releasing,
+            (None, None) => return self.violate(format!("{node} loses what it does not hold")),
+        };
+        let is_true = match loss {
+            Loss::Expired { .. } => now >= tenure.deadline,
+            Loss::TakenOver => self.was_removed(key, &tenure, |by| by != Author::Node(node)),
+            Loss::Unreadable(_) => false,
+        };
+        if !is_true {
+            self.violate(format!("{node} has not lost the lock: {loss:?}"));
+        }
+    }
+
+    /// Whether a write of one of those ended the tenure.
+    fn was_removed(&self, key: usize, tenure: &Tenure, by: impl Fn(Author) -> bool) -> bool {
+        self.stores[key].after(tenure.granted).any(|[before, after]| {
+            let holder = Some(tenure.attempt);
+            before.holder() == holder && after.holder() != holder && by(after.by)
+        })
+    }
+
+    pub(super) fn released(&mut self, node: usize, key: usize, outcome: Outcome) {
+        let now = self.clock(node);
+        let Some(tenure) = self.nodes[node].seats[key].local.releasing.take() else {
+            return self.violate(format!("{node} has released what it did not hold"));
+        };
+        let is_true = match outcome {
+            Outcome::Held => self.was_removed(key, &tenure, |by| by == Author::Node(node)),
+            Outcome::Lost => {
+                now >= tenure.deadline
+                    || self.was_removed(key, &tenure, |by| by != Author::Node(node))
+            }
+            Outcome::InDoubt => !self.profile.is_calm(),
+        };
+        if !is_true {
+            self.violate(format!("{node}'s release was not {outcome:?}"));
+        }
+    }
+
+    pub(super) fn failed(&mut self, node: usize, key: usize, failure: &Failure) {
+        let wish = self.nodes[node].seats[key].local.wish.take();
+        let is_right = match (wish, failure) {
+            (Some((wish, _)), Failure::Busy { .. }) => wish == Wish::Try,
+            (Some(_), Failure::Transport(_)) => !self.profile.is_calm(),
+            _ => false,
+        };
+        if !is_right {
+            self.violate(format!("{node} wished {wish:?}, which failed: {failure:?}"));
+        }
+    }
+
+    /// After every event of a machine.
+    pub(super) fn check_seat(&mut self, node: usize, key: usize) {
+        let now = self.clock(node);
+        let seat = &self.nodes[node].seats[key];
+        if let Some(tenure) = &seat.local.tenure {
+            if now >= tenure.deadline {
+                return self.violate(format!("{node} is not told that its lease is over"));
+            }
+            if seat.machine.wake_at().is_none_or(|at| at > tenure.deadline) {
+                return self.violate(format!("{node} would sleep past its deadline"));
+            }
+        }
+        let is_done = seat.local.wish.is_none()
+            && seat.local.tenure.is_none()
+            && seat.local.releasing.is_none();
+        if seat.machine.is_idle() {
+            if !is_done {
+                return self.violate(format!("{node} rests, and something is wanted of it"));
+            }
+            self.check_rest(node, key);
+        }
+    }
+
+    /// A machine that rests has left nothing behind, and nothing of it may still arrive.
+    pub(super) fn check_rest(&mut self, node: usize, key: usize) {
+        let id = self.nodes[node].id;
+        let register = self.stores[key].register();
+        let holds = register.holder.as_ref().is_some_and(|holder| holder.attempt.node == id);
+        if holds || register.queue.iter().any(|waiter| waiter.attempt.node == id) {
+            return self.violate(format!("{node} rests, and the register names it"));
+        }
+        let version = self.stores[key].version();
+        let may_arrive = |&(of, at, expected, _): &(usize, usize, _, u64)| {
+            (of, at) == (node, key) && expected == version
+        };
+        if self.in_flight.iter().any(may_arrive) {
+            self.violate(format!("{node} rests, and a write of it may yet take effect"));
+        }
+    }
+
+    /// A request with a token has arrived at the resource.
+    pub(super) fn access(&mut self, node: usize, key: usize, token: FencingToken, must_pass: bool) {
+        let name = self.keys[key].clone();
+        match self.gate.pass(&name, token) {
+            Ok(()) => {
+                if self.accepted[key].is_some_and(|newest| newest > token) {
+                    self.violate(format!("the resource took {token} of {node} too late"));
+                }
+                self.accepted[key] = Some(token);
+            }
+            Err(stale) => {
+                self.counts.refusals += 1;
+                if must_pass {
+                    self.violate(format!("{node} is valid, and was refused: {stale}"));
+                }
+            }
+        }
+    }
+
+    /// A write of this node made it the holder: how many who live have come before, and wait.
+    pub(super) fn count_inversions(&mut self, node: usize, key: usize) {
+        let log = &self.stores[key].log;
+        let Some(last) = log.last() else { return };
+        let new = last.holder().filter(|holder| holder.node == self.nodes[node].id);
+        let before = log.len().checked_sub(2).map(|at| &log[at]);
+        if new.is_none() || before.and_then(|before| before.holder()) == new {
+            return;
+        }
+        let waited: Vec<_> = before.map_or(vec![], |before| {
+            before.register.queue.iter().map(|waiter| waiter.attempt).collect()
+        });
+        let since = |attempt| self.joined[key].iter().position(|joined| *joined == attempt);
+        let own = new.filter(|new| waited.contains(new)).and_then(since);
+        let lives = |attempt: &Attempt| {
+            let of = self.nodes.iter().find(|node| node.id == attempt.node);
+            of.is_some_and(|of| of.life != Life::Dead) && Some(*attempt) != new
+        };
+        let is_earlier = |attempt: &&Attempt| {
+            lives(attempt) && own.is_none_or(|own| since(**attempt).is_some_and(|at| at < own))
+        };
+        let passed_over = waited.iter().filter(is_earlier).count();
+        self.counts.inversions += passed_over as u64;
+        if passed_over > 0 {
+            self.tell(format_args!("{node} passes over {passed_over} who live"));
+        }
+    }
+
+    /// Remembers who waits, in the order of joining, whatever the order in the register.
+    pub(super) fn note_joins(&mut self, key: usize) {
+        let Some(last) = self.stores[key].log.last() else { return };
+        self.joined[key].retain(|attempt| last.register.position(*attempt).is_some());
+        for waiter in &last.register.queue {
+            if !self.joined[key].contains(&waiter.attempt) {
+                self.joined[key].push(waiter.attempt);
+            }
+        }
+    }
+}

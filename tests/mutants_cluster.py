@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""Breaks the protocol on purpose, and checks that the simulation notices.
+
+    python3 tests/mutants_cluster.py [NAME...]
+
+Each mutant is one change of one file of `src/cluster`. It is applied to a copy of the crate under
+`target/mutants_cluster`, and the simulation is run: 2,000 seeds, then the scenarios. What fails
+first has killed it.
+Exit status 1 if a mutant survives, 2 if a text is not found exactly once (so the list cannot rot).
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+WORK = ROOT / "target" / "mutants_cluster"
+SEEDS = "2000"
+# A simulation that runs longer is stuck: its mutant spins.
+LIMIT_S = 120
+
+# (name, file, old text, new text)
+MUTANTS = [
+    # The holder's time.
+    ("deadline-from-response", "protocol/acquire.rs",
+     "let deadline = self.deadline(sent);", "let deadline = { let _ = sent; self.deadline(now) };"),
+    ("renewal-from-response", "protocol.rs",
+     "Kind::Renew => self.renewed(version, sent.sent),", "Kind::Renew => self.renewed(version, now),"),
+    ("deadline-without-allowance", "protocol/acquire.rs",
+     "sent + (self.settings.lease - allowance(self.settings.lease))", "sent + self.settings.lease"),
+    ("late-renewal-revives", "protocol.rs", "        self.check_deadline(now);\n        match event {",
+     "        if !matches!(event, Event::Exchanged { .. }) {\n            self.check_deadline(now);\n"
+     "        }\n        match event {"),
+    ("deadline-unwatched", "protocol.rs", "            self.wake_by(held.deadline);\n", ""),
+    ("grant-when-too-late", "protocol/acquire.rs",
+     "if self.wish == Wish::Nothing || now >= deadline {", "if self.wish == Wish::Nothing {"),
+    ("never-renews", "protocol/hold.rs", "if now < held.renew_at {", "if true {"),
+    ("lost-unnoticed", "protocol/hold.rs", "Ok(_) => self.lose(Loss::TakenOver),", "Ok(_) => {}"),
+    ("token-of-renewal-is-old", "protocol/hold.rs",
+     "self.actions.push_back(Action::Renewed { version, deadline });",
+     "let version = Version::new(version.get() - 1).unwrap_or(version);\n"
+     "        self.actions.push_back(Action::Renewed { version, deadline });"),
+    ("token-after-handover", "token.rs", "+ u64::from(handovers)", "+ u64::from(handovers / 2)"),
+    # The observer's patience.
+    ("takeover-without-allowance", "protocol/view.rs",
+     "holder.lease.saturating_add(allowance(holder.lease))",
+     "holder.lease.saturating_sub(allowance(holder.lease))"),
+    ("lease-not-respected", "protocol/view.rs",
+     "holder.lease.saturating_add(allowance(holder.lease))", "holder.lease / 2"),
+    ("join-refreshes-beat", "protocol/acquire.rs",
+     "            register.queue.push(Waiter::new(self.attempt, &self.settings.label));\n        }\n"
+     "        self.write(Kind::Join",
+     "            register.queue.push(Waiter::new(self.attempt, &self.settings.label));\n        }\n"
+     "        register.advance();\n        self.write(Kind::Join"),
+    ("renewal-keeps-beat", "protocol/hold.rs", "        register.advance();\n", ""),
+    ("observed-from-sending", "protocol.rs", "self.view.answered(seen, sent.basis, now);",
+     "self.view.answered(seen, sent.basis, sent.sent);"),
+    ("observed-never-anew", "protocol/view.rs",
+     "if mark(&self.register) != mark(&new) || !self.is_known {", "if !self.is_known {"),
+    ("stale-notice-is-news", "protocol/view.rs",
+     "        if Some(seen.version) > self.version {\n            self.heard = now;",
+     "        {\n            self.heard = now;"),
+    # The queue.
+    ("join-at-front", "protocol/acquire.rs",
+     "            register.queue.push(Waiter::new(self.attempt, &self.settings.label));\n        }\n"
+     "        self.write(Kind::Join",
+     "            register.queue.insert(0, Waiter::new(self.attempt, &self.settings.label));\n"
+     "        }\n        self.write(Kind::Join"),
+    ("queue-ignored", "protocol/acquire.rs", "None => (rank == 0 || due).then_some(Way::HandOff),",
+     "None => Some(Way::HandOff),"),
+    ("claim-windows-ignored", "protocol/view.rs",
+     "self.settings.claim_window.saturating_mul(before)",
+     "self.settings.claim_window.saturating_mul(before.min(0))"),
+    ("dead-heirs-stay", "protocol/acquire.rs",
+     "None => (rank == 0 || due).then_some(Way::HandOff),",
+     "None => (rank == 0).then_some(Way::HandOff),"),
+    ("heir-does-not-confirm", "protocol/acquire.rs",
+     "        self.way_tried = way;\n        // The next",
+     "        self.way_tried = way;\n"
+     "        if let (Way::HandOff, 0, Some(version)) = (way, passed_over, self.view.version) {\n"
+     "            self.taken(version, now, now);\n"
+     "        }\n        // The next"),
+    ("passed-over-stay", "protocol/acquire.rs", "register.queue.drain(..passed_over);",
+     "register.queue.drain(..passed_over.min(0));"),
+    ("granted-stays-in-queue", "protocol/acquire.rs",
+     "register.queue.retain(|waiter| waiter.attempt != self.attempt);\n        register.holder",
+     "register.holder"),
+    ("limit-ignored", "protocol/acquire.rs",
+     "if position.is_none() && register.queue.len() < self.settings.queue_limit {",
+     "if position.is_none() {"),
+    ("never-looks", "protocol/watching.rs", "if self.must_look || now >= at {", "if self.must_look {"),
+    # Giving back.
+    ("release-of-any-holder", "protocol/leave.rs",
+     "register.holder.as_ref().is_some_and(|holder| self.is_own(holder.attempt)) {",
+     "register.holder.is_some() {"),
+    ("release-keeps-holder", "protocol/leave.rs", "            register.holder = None;\n", ""),
+    ("leaves-queue-entry", "protocol/leave.rs",
+     "        register.queue.retain(|waiter| !self.is_own(waiter.attempt));\n", ""),
+    ("released-is-held", "protocol/leave.rs",
+     "            self.released(Outcome::Lost);\n", "            self.released(Outcome::Held);\n"),
+    ("doubtful-release-is-lost", "protocol/leave.rs", "is_there || is_asked || leaving.is_in_doubt",
+     "is_there || is_asked"),
+    ("valid-after-doubtful-release", "protocol/leave.rs",
+     "            self.released(Outcome::InDoubt);\n",
+     "            self.held = Some(super::Held {\n"
+     "                attempt: leaving.attempt,\n"
+     "                deadline: leaving.until,\n"
+     "                renew_at: leaving.until,\n"
+     "            });\n            self.released(Outcome::InDoubt);\n"),
+    # Doubt.
+    ("doubt-forgotten", "protocol.rs", "self.doubt = Some(basis);", "let _ = basis;"),
+    ("doubt-not-rested-on", "protocol.rs", "            && self.doubt.is_none()\n", ""),
+    ("doubt-ends-early", "protocol.rs",
+     "if self.doubt.is_some_and(|expected| expected != self.view.version) {",
+     "if self.doubt.is_some() && self.under_way.is_none() {"),
+    ("doubtful-take-is-a-grant", "protocol/acquire.rs",
+     "Some(holder) if holder.attempt == self.attempt => Some(self.way_tried),",
+     "Some(holder) if holder.attempt == self.attempt => None,"),
+    ("cancelled-take-is-granted", "protocol/acquire.rs",
+     "if self.wish == Wish::Nothing || now >= deadline {", "if now >= deadline {"),
+    ("no-jitter-no-patience", "protocol.rs", "Some(at) if now < at => return self.wake_by(at),",
+     "Some(at) if now < at && false => return self.wake_by(at),"),
+]
+
+
+def source(mutant):
+    """The mutated text of the mutant's file."""
+    name, file, old, new = mutant
+    text = (ROOT / "src" / "cluster" / file).read_text()
+    if text.count(old) != 1:
+        print(f"{name}: its text occurs {text.count(old)} times in src/cluster/{file}, not once")
+        sys.exit(2)
+    return text.replace(old, new)
+
+
+def prepare():
+    """A copy of the crate, without what the simulation does not need."""
+    shutil.rmtree(WORK / "src", ignore_errors=True)
+    shutil.copytree(ROOT / "src", WORK / "src")
+    manifest = (ROOT / "Cargo.toml").read_text()
+    manifest = re.sub(r"(?ms)^\[\[(bench|test|bin)\]\].*?(?=^\[(?!\[)|^\[\[(?!bench|test|bin)|\Z)",
+                      "", manifest)
+    (WORK / "Cargo.toml").write_text(manifest + "\n[workspace]\n")
+    for name in ("Cargo.lock", "README.md"):
+        shutil.copy(ROOT / name, WORK / name)
+
+
+def build():
+    """Builds the tests of the library. Returns the path of the program, or None."""
+    environment = os.environ | {
+        "RUSTFLAGS": "--cap-lints allow",
+        "CARGO_PROFILE_DEV_DEBUG": "0",
+        "CARGO_TARGET_DIR": str(WORK / "target"),
+    }
+    command = ["cargo", "test", "--lib", "--features", "cluster,conformance", "--no-run", "--offline",
+               "--quiet", "--message-format=json"]
+    built = subprocess.run(command, cwd=WORK, env=environment, capture_output=True, text=True)
+    for line in built.stdout.splitlines():
+        message = json.loads(line)
+        if message.get("executable") and message["reason"] == "compiler-artifact":
+            return message["executable"]
+        if message["reason"] == "compiler-message" and message["message"]["level"] == "error":
+            print(message["message"]["rendered"])
+    print(built.stderr)
+    return None
+
+
+def killer(program):
+    """What in the simulation fails first, as a text; None if nothing does."""
+    environment = os.environ | {"LOCKWORD_SEEDS": SEEDS}
+    for tests in (["--exact", "cluster::simulation::runs::many_seeds"],
+                  ["cluster::simulation::scenarios"]):
+        try:
+            done = subprocess.run([program, *tests], env=environment, capture_output=True, text=True,
+                                  timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return "runs for ever"
+        if "running 0 tests" in done.stdout:
+            sys.exit(f"no such test: {tests[-1]}")
+        if done.returncode != 0:
+            text = done.stdout + done.stderr
+            seed = re.search(r"(?m)^profile (\w+), seed (\d+): (.{0,90})", text)
+            if seed:
+                return f"{seed[1]:10} {seed[2]:>5}  {seed[3]}"
+            test = re.search(r"(?m)^test cluster::simulation::(\S+) \.\.\. FAILED", text)
+            return test[1] if test else "it aborts"
+    return None
+
+
+def main():
+    names = sys.argv[1:]
+    unknown = set(names) - {mutant[0] for mutant in MUTANTS}
+    if unknown:
+        sys.exit(f"no such mutant: {', '.join(sorted(unknown))}")
+    chosen = [mutant for mutant in MUTANTS if not names or mutant[0] in names]
+    for mutant in MUTANTS:
+        source(mutant)
+
+    began = time.monotonic()
+    prepare()
+    program = build()
+    if program is None:
+        return 1
+    unharmed = killer(program)
+    print(f"{'(unchanged)':30} {unharmed or 'passes'}", flush=True)
+    if unharmed:
+        return 1
+    alive = 0
+    for mutant in chosen:
+        name, file = mutant[:2]
+        path = WORK / "src" / "cluster" / file
+        path.write_text(source(mutant))
+        since = time.monotonic()
+        program = build()
+        killed = killer(program) if program else None
+        shutil.copy(ROOT / "src" / "cluster" / file, path)
+        alive += killed is None
+        said = killed or ("SURVIVES" if program else "DOES NOT COMPILE")
+        print(f"{name:30} {said:110} {time.monotonic() - since:5.1f} s", flush=True)
+    print(f"\n{len(chosen) - alive} of {len(chosen)} killed, {time.monotonic() - began:.0f} s")
+    return 0 if alive == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
