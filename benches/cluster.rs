@@ -250,7 +250,7 @@ fn grant_elsewhere(slice: Duration) -> Sample {
                 let guard = other.acquire().await.expect("it is granted");
                 (guard, Instant::now())
             });
-            while ends[0].inspect("bench").await.expect("memory").waiting().is_empty() {
+            while ends[0].inspect("bench").await.expect("memory").queue.is_empty() {
                 tokio::task::yield_now().await;
             }
             let released = Instant::now();
