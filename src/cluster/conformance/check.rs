@@ -11,21 +11,30 @@ use std::collections::HashMap;
 ///
 /// The violation, with the shortest trace.
 pub(super) fn check(trace: Trace) -> Result<(), Violation> {
-    match judge(&trace) {
-        None => Ok(()),
-        Some(found) => {
-            let trace = shrink(trace, found.law);
-            // Told in the versions of the trace that is shown.
-            let what = judge(&trace).map_or(found.what, |found| found.what);
-            Err(Violation { law: found.law, what, trace: Some(trace) })
-        }
-    }
+    let Some(found) = judge(&trace) else { return Ok(()) };
+    let trace = shrink(trace, &found);
+    // Told in the versions of the trace that is shown.
+    let what = judge(&trace).map_or(found.what, |found| found.what);
+    Err(Violation { law: found.law, what, trace: Some(trace) })
 }
 
 /// A law that is broken, and how.
 pub(super) struct Found {
     pub(super) law: Law,
+    /// Which of the checks found it.
+    pub(super) by: By,
     pub(super) what: String,
+}
+
+/// The checks, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    NotLarger,
+    ReplacedTwice,
+    NeverWritten,
+    NotGrowing,
+    NotTold,
+    NotExplained,
 }
 
 impl Operation {
@@ -71,21 +80,30 @@ impl Operation {
 
 /// The law that `trace` breaks. Where it breaks several, the one that explains the others.
 pub(super) fn judge(trace: &Trace) -> Option<Found> {
-    let found = |law, what| Some(Found { law, what });
-    if let Some(what) = replaced_twice(trace) {
-        return found(Law::Linearizable, what);
-    }
-    if let Some(what) = not_growing(trace) {
-        return found(Law::Versions, what);
-    }
-    if let Some(what) = not_told(trace) {
-        return found(Law::Doubt, what);
-    }
+    let found = |law, by| move |what| Found { law, by, what };
     let of_loads = |operation: &Operation| !operation.is_mismatch();
-    if let Some(what) = not_explained(trace, of_loads) {
-        return found(Law::Linearizable, what);
-    }
-    not_explained(trace, |_| true).and_then(|what| found(Law::Mismatch, what))
+    not_larger(trace)
+        .map(found(Law::Versions, By::NotLarger))
+        .or_else(|| replaced_twice(trace).map(found(Law::Linearizable, By::ReplacedTwice)))
+        .or_else(|| {
+            let (operation, what) = never_written(trace)?;
+            let is_mismatch = operation.is_mismatch();
+            let law = if is_mismatch { Law::Mismatch } else { Law::Linearizable };
+            Some(found(law, By::NeverWritten)(what))
+        })
+        .or_else(|| not_growing(trace).map(found(Law::Versions, By::NotGrowing)))
+        .or_else(|| not_told(trace).map(found(Law::Doubt, By::NotTold)))
+        .or_else(|| not_explained(trace, of_loads).map(found(Law::Linearizable, By::NotExplained)))
+        .or_else(|| not_explained(trace, |_| true).map(found(Law::Mismatch, By::NotExplained)))
+}
+
+/// A write whose version is not larger than the one that it replaced.
+fn not_larger(trace: &Trace) -> Option<String> {
+    trace.operations.iter().find_map(|operation| {
+        let (version, (expected, _)) = (operation.swapped()?, operation.write()?);
+        let expected = expected.filter(|expected| *expected >= version)?;
+        Some(format!("a write replaced version {expected} by version {version}"))
+    })
 }
 
 /// Two writes that were both told to have replaced the same version.
@@ -153,14 +171,13 @@ fn not_growing(trace: &Trace) -> Option<String> {
         *version = largest.unwrap_or(*version);
     }
     for operation in &trace.operations {
-        let Some((expected, value)) = operation.write() else { continue };
+        let Some((_, value)) = operation.write() else { continue };
         let Some(version) = versions.get(value) else { continue };
         if operation.is_mismatch() {
             continue;
         }
         let before = known.partition_point(|(moment, _)| *moment < operation.called);
         let before = before.checked_sub(1).map(|index| known[index].1);
-        let before = before.max(expected.filter(|_| operation.swapped().is_some()));
         if let Some(before) = before.filter(|before| before >= version) {
             return Some(format!("a write got version {version} when {before} was there before"));
         }
@@ -198,8 +215,8 @@ fn not_explained(trace: &Trace, of: impl Fn(&Operation) -> bool) -> Option<Strin
     let versions = versions(trace);
     let mut steps = vec![];
     for operation in trace.operations.iter().filter(|operation| of(operation)) {
-        if let Some(why) = never_true(trace, operation) {
-            return Some(why);
+        if no_mismatch(operation) {
+            return Some("a mismatch shows the very version that was expected".into());
         }
         let effect = match (&operation.call, operation.shown()) {
             (_, Some(shown)) => Effect::Read(shown.as_ref().map(|shown| shown.version)),
@@ -234,18 +251,23 @@ fn not_explained(trace: &Trace, of: impl Fn(&Operation) -> bool) -> Option<Strin
     Some(stale.unwrap_or_else(|| "no order of the operations explains their answers".into()))
 }
 
-/// Why the answer cannot be true at any moment.
-fn never_true(trace: &Trace, operation: &Operation) -> Option<String> {
-    let shown = operation.shown()?;
-    let version = shown.as_ref().map(|shown| shown.version);
-    if operation.is_mismatch() && operation.write().is_some_and(|(from, _)| from == version) {
-        return Some("a mismatch shows the very version that was expected".into());
-    }
-    let shown = shown.as_ref()?;
-    let is_written = trace.begins_with.as_ref() == Some(shown)
-        || trace.operations.iter().any(|other| {
-            other.called < operation.answer.as_ref().map_or(0, |(moment, _)| *moment)
-                && other.write().is_some_and(|(_, value)| *value == *shown.value)
-        });
-    (!is_written).then(|| format!("{} was shown, which nobody wrote", shown.value.escape_ascii()))
+/// An operation that shows a value that nobody wrote, or not yet.
+fn never_written(trace: &Trace) -> Option<(&Operation, String)> {
+    trace.operations.iter().find_map(|operation| {
+        let shown = operation.shown()?.as_ref()?;
+        let (until, _) = operation.answer.as_ref()?;
+        let is_written = trace.begins_with.as_ref() == Some(shown)
+            || trace.operations.iter().any(|other| {
+                other.called < *until
+                    && other.write().is_some_and(|(_, value)| *value == *shown.value)
+            });
+        let value = shown.value[..shown.value.len().min(40)].escape_ascii();
+        (!is_written).then(|| (operation, format!("{value} was shown, which nobody had written")))
+    })
+}
+
+/// A mismatch that shows what was expected.
+fn no_mismatch(operation: &Operation) -> bool {
+    let shown = operation.shown().map(|shown| shown.as_ref().map(|shown| shown.version));
+    operation.is_mismatch() && operation.write().map(|(expected, _)| expected) == shown
 }

@@ -6,8 +6,27 @@ use super::suite::{Doubting, Run};
 use crate::cluster::{Transport, Wake};
 use tokio::time::sleep;
 
+/// How many keys a client writes once in one round.
+const ONCE: usize = 4;
 /// How many writes lose their answer in one round.
 const WRITES: usize = 4;
+
+/// Each key is written once, whatever comes of it, so that what arrives late is applied and seen.
+async fn once<T: Transport>(run: &mut Run<T>) -> Result<(), Violation> {
+    let (clients, history) = run.clients();
+    let mut keys = vec![];
+    for client in clients.iter().cycle().take(run.rounds * clients.len() * ONCE) {
+        let key = run.key();
+        let new = client.new_write(Wake::Nobody, false);
+        let _ = client.compare_exchange(&key, None, new).await?;
+        keys.push(key);
+    }
+    sleep(run.settling).await;
+    for (key, client) in keys.iter().zip(clients.iter().cycle().skip(1)) {
+        client.must_load(key).await?;
+    }
+    history.check()
+}
 
 /// # Errors
 ///
@@ -16,6 +35,7 @@ pub(super) async fn check<T: Transport>(
     run: &mut Run<T>,
     hook: Option<Doubting<T>>,
 ) -> Result<(), Violation> {
+    once(run).await?;
     let what = "writes whose answer is lost";
     let Some(hook) = hook else {
         run.not_checked(Law::Doubt, what, "no hook `doubting`");

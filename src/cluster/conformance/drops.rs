@@ -40,7 +40,7 @@ async fn drops<T: Transport>(run: &mut Run<T>) -> Result<(), Violation> {
         let mut known = Some(victim.must_write(&key, Wake::Nobody, false).await?.version);
         // A load and a write took so long.
         let usual = began.elapsed();
-        for polls in 0..POLLS {
+        for turn in 0..2 * POLLS {
             for kind in 0..3 {
                 let call: Call<'_> = match kind {
                     0 => Box::pin(victim.load(&key).map(drop)),
@@ -56,8 +56,8 @@ async fn drops<T: Transport>(run: &mut Run<T>) -> Result<(), Violation> {
                     }),
                 };
                 // Half of them in the middle of things, as far as time tells.
-                let after = (polls % 2 == 1).then(|| usual.mul_f64(run.dice.f64()));
-                start(call, polls, after).await;
+                let after = (turn % 2 == 1).then(|| usual.mul_f64(run.dice.f64()));
+                start(call, turn / 2, after).await;
                 victim.must_load(&second).await?;
                 known = Some(victim.must_write(&key, Wake::Everybody, false).await?.version);
                 victim.must_write(&second, Wake::Nobody, true).await?;

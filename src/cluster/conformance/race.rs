@@ -5,11 +5,15 @@ use super::law::{Law, Violation};
 use super::suite::Run;
 use crate::cluster::{Exchange, Key, Transport, Version, Wake};
 use fastrand::Rng;
+use std::sync::Arc;
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// How many operations a client does in a round.
-const OPERATIONS: usize = 30;
+/// How often in a round all clients meet, to write the same key at the same time.
+const BOUTS: usize = 5;
+/// How many operations a client does after each.
+const OPERATIONS: usize = 5;
 
 /// # Errors
 ///
@@ -19,9 +23,12 @@ pub(super) async fn check<T: Transport>(run: &mut Run<T>) -> Result<(), Violatio
     for _ in 0..run.rounds {
         let keys = [run.key(), run.key()];
         let (clients, history) = run.clients();
+        let line = Arc::new(Barrier::new(clients.len()));
+        // A client that fails ends the others, too: they would wait for it.
         let mut racing = JoinSet::new();
         for client in clients {
-            racing.spawn(race(client, keys.clone(), run.dice.fork()));
+            let racer = Racer { client, keys: keys.clone(), known: [None; 2], old: [None; 2] };
+            racing.spawn(race(racer, Arc::clone(&line), run.dice.fork()));
         }
         while let Some(ended) = racing.join_next().await {
             match ended {
@@ -49,35 +56,63 @@ pub(super) async fn check<T: Transport>(run: &mut Run<T>) -> Result<(), Violatio
     Ok(())
 }
 
-/// One client's part: loads, writes upon what it knows, and some upon what it knows to be old.
-async fn race<T: Transport>(
+/// One client, and what it knows.
+struct Racer<T> {
     client: Client<T>,
     keys: [Key; 2],
+    known: [Option<Version>; 2],
+    /// What it knew before.
+    old: [Option<Version>; 2],
+}
+
+/// One client's part.
+async fn race<T: Transport>(
+    mut racer: Racer<T>,
+    line: Arc<Barrier>,
     mut dice: Rng,
 ) -> Result<(), Violation> {
-    let mut known: [Option<Version>; 2] = [None; 2];
-    let mut old: [Option<Version>; 2] = [None; 2];
-    for _ in 0..OPERATIONS {
-        let which = dice.usize(..keys.len());
-        let (key, known, old) = (&keys[which], &mut known[which], &mut old[which]);
-        let now = if dice.f32() < 0.3 {
-            match client.load(key).await? {
-                Ok(found) => found.map(|found| found.version),
-                Err(_) => *known,
+    for bout in 0..BOUTS {
+        let which = bout % 2;
+        line.wait().await;
+        racer.load(which).await?;
+        line.wait().await;
+        racer.write(which, false, false).await?;
+        for _ in 0..OPERATIONS {
+            let which = dice.usize(..2);
+            if dice.f32() < 0.3 {
+                racer.load(which).await?;
+            } else {
+                racer.write(which, dice.f32() < 0.1, dice.f32() < 0.1).await?;
             }
-        } else {
-            let expected = if dice.f32() < 0.1 { *old } else { *known };
-            let new = client.new_write(Wake::Everybody, dice.f32() < 0.1);
-            match client.compare_exchange(key, expected, new).await? {
-                Ok(Exchange::Swapped(version)) => Some(version),
-                Ok(Exchange::Mismatch(found)) => found.map(|found| found.version),
-                Err(_) => *known,
-            }
-        };
-        if now != *known {
-            *old = std::mem::replace(known, now);
+            take_turns(&mut dice).await;
         }
-        take_turns(&mut dice).await;
     }
     Ok(())
+}
+
+impl<T: Transport> Racer<T> {
+    async fn load(&mut self, which: usize) -> Result<(), Violation> {
+        if let Ok(found) = self.client.load(&self.keys[which]).await? {
+            self.learn(which, found.map(|found| found.version));
+        }
+        Ok(())
+    }
+
+    /// Writes upon what it knows, or upon what it knows to be old.
+    async fn write(&mut self, which: usize, upon_old: bool, idle: bool) -> Result<(), Violation> {
+        let expected = if upon_old { self.old[which] } else { self.known[which] };
+        let new = self.client.new_write(Wake::Everybody, idle);
+        match self.client.compare_exchange(&self.keys[which], expected, new).await? {
+            Ok(Exchange::Swapped(version)) => self.learn(which, Some(version)),
+            Ok(Exchange::Mismatch(found)) => self.learn(which, found.map(|found| found.version)),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, which: usize, now: Option<Version>) {
+        if now != self.known[which] {
+            self.old[which] = std::mem::replace(&mut self.known[which], now);
+        }
+    }
 }

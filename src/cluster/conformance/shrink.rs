@@ -8,14 +8,15 @@
 //! - single operations that only look;
 //! - single writes whose version and value nobody else mentions.
 
-use super::check::judge;
+use super::check::{Found, judge};
 use super::history::{Operation, Trace};
-use super::law::Law;
 use crate::cluster::Versioned;
 
-/// The shortest found trace that breaks `law` as `trace` does.
-pub(super) fn shrink(trace: Trace, law: Law) -> Trace {
-    let breaks = |trace: &Trace| judge(trace).is_some_and(|found| found.law == law);
+/// The shortest found trace of what was `found` in `trace`.
+pub(super) fn shrink(trace: Trace, found: &Found) -> Trace {
+    let breaks = |trace: &Trace| {
+        judge(trace).is_some_and(|other| (other.law, other.by) == (found.law, found.by))
+    };
     let mut trace = shortest_prefix(trace, breaks);
     trace = latest_beginning(trace, breaks);
     loop {
@@ -62,9 +63,23 @@ fn latest_beginning(trace: Trace, breaks: impl Fn(&Trace) -> bool) -> Trace {
             (None, Some(own)) => own <= version,
             (None, None) => false,
         };
-        let operations = trace.operations.iter().filter(|operation| !is_old(operation));
+        let (old, kept): (Vec<_>, _) = trace.operations.iter().cloned().partition(is_old);
         let begins_with = Some(Versioned { version, value: value.into() });
-        Some(Trace { begins_with, operations: operations.cloned().collect(), ..trace.clone() })
+        // Where answers contradict each other, an old write's value may be shown by what is kept.
+        let is_lost = |old: &Operation| {
+            old.write().is_some_and(|(_, value)| {
+                kept.iter().any(|kept| {
+                    let shown = kept.shown().and_then(Option::as_ref);
+                    shown.is_some_and(|shown| {
+                        *shown.value == *value && Some(shown) != begins_with.as_ref()
+                    })
+                })
+            })
+        };
+        if old.iter().any(is_lost) {
+            return None;
+        }
+        Some(Trace { begins_with, operations: kept, ..trace.clone() })
     };
     let found = trace.operations.iter().rev().filter_map(from).find(breaks);
     found.unwrap_or(trace)

@@ -42,7 +42,6 @@ pub(super) const CLIENTS: usize = 4;
 /// println!("{report}");
 /// # });
 /// ```
-#[derive(Clone)]
 pub struct Suite<T> {
     make: Make<T>,
     rounds: usize,
@@ -176,6 +175,15 @@ impl<T: Transport> Suite<T> {
 
 fn is_doubtful(operation: &super::history::Operation) -> bool {
     matches!(operation.answer, Some((_, Answer::Doubt)))
+}
+
+impl<T> Clone for Suite<T> {
+    fn clone(&self) -> Self {
+        let make = Arc::clone(&self.make);
+        let (deleting, doubting) = (self.deleting.clone(), self.doubting.clone());
+        let stepping_back = self.stepping_back.clone();
+        Self { make, deleting, doubting, stepping_back, ..*self }
+    }
 }
 
 impl<T> fmt::Debug for Suite<T> {

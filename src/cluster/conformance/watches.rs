@@ -10,6 +10,7 @@ use futures_util::future::{Either, select};
 use futures_util::{FutureExt, StreamExt};
 use std::pin::pin;
 use std::time::Duration;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 /// What a wake-up may be late because of this process: it is busy.
@@ -79,7 +80,11 @@ pub(super) async fn wakes<T: Transport>(
                     let several = matches!(manner, Manner::AfterSeveral);
                     let mut written = writer.must_write(key, wake, false).await?;
                     for _ in 0..if several { 2 } else { 0 } {
+                        pass_on().await;
                         written = writer.must_write(key, wake, false).await?;
+                    }
+                    if several {
+                        pass_on().await;
                     }
                     open.shows(written.version).await?
                 }
@@ -103,6 +108,13 @@ pub(super) async fn wakes<T: Transport>(
         }
     }
     Ok(())
+}
+
+/// Lets run whoever passes a change on.
+async fn pass_on() {
+    for _ in 0..3 {
+        yield_now().await;
+    }
 }
 
 /// Two watches of one key are both woken; the end of one does not harm the other.

@@ -23,7 +23,7 @@ mod watching;
 ///
 /// One `Faulty` stands for one client's way to the engine: to cut off one node of several, give
 /// each node one of its own around the same engine. A clone is the same way.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Faulty<T> {
     inner: Arc<T>,
     faults: Faults,
@@ -126,6 +126,12 @@ struct Throw {
     back: Duration,
     late_by: Duration,
     timeout: Duration,
+}
+
+impl<T> Clone for Faulty<T> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), faults: self.faults.clone() }
+    }
 }
 
 impl<T: Transport> Faulty<T> {
