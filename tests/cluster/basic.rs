@@ -146,7 +146,8 @@ async fn names_are_checked_and_do_not_pile_up() {
         drop(guard);
     }
     let kept = node.lock(Key::new("kept").unwrap()).unwrap();
-    drop(node.lock(&"unused".to_owned()).unwrap());
+    let name = "unused".to_owned();
+    drop(node.lock(&name).unwrap());
     settle().await;
     assert_eq!(node.keys(), 1);
     drop(kept);

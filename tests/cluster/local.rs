@@ -30,7 +30,7 @@ async fn hand_overs_cost_no_message_and_tokens_grow() {
     for worker in workers {
         worker.await.unwrap();
     }
-    let tokens = tokens.lock().unwrap();
+    let tokens = std::mem::take(&mut *tokens.lock().unwrap());
     assert_eq!(tokens.len(), 10_000);
     assert!(tokens.is_sorted_by(|a, b| a < b), "a token is not larger than the one before");
     settle().await;
