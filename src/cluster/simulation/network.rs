@@ -86,7 +86,10 @@ impl World {
                 Event::Exchanged { request, result: Ok(exchanged) }
             }
         };
-        let after = self.latency();
+        let mut after = self.latency();
+        if self.chance(self.profile.delayed) {
+            after += self.random.u64(..=self.profile.late.min(2 * self.profile.request_timeout));
+        }
         if self.chance(self.profile.lost_after) {
             return self.tell(format_args!("the answer to {node}'s request {request} is lost"));
         }
@@ -106,6 +109,7 @@ impl World {
             Ok(exchanged) => {
                 if let Exchange::Swapped(version) = exchanged {
                     self.counts.writes += 1;
+                    self.check_write(key);
                     if let Author::Node(node) = by {
                         self.count_inversions(node, key);
                     }

@@ -193,6 +193,7 @@ impl World {
             handled: 0,
             awaited: vec![],
             asked_at: 0,
+            failed_at: None,
             watch: None,
             timer: None,
             spins: (crate::cluster::time::Time::new(Duration::ZERO), 0),

@@ -50,3 +50,22 @@ fn twenty_dead_waiters_and_a_dead_holder_are_passed_over() {
         }
     }
 }
+
+/// A node that joins the queue writes the register, but says nothing of the holder.
+#[test]
+fn those_who_join_do_not_keep_a_dead_holder_alive() {
+    for seed in 0..20 {
+        let mut world = story(seed);
+        let nodes: Vec<_> = (0..8).map(|_| world.add_node_with_clock(SLOW)).collect();
+        world.get(nodes[0]);
+        world.queue_up(nodes[1]);
+        world.kill(nodes[0]);
+        let (lease, killed) = (world.lease(), world.now);
+        for node in &nodes[2..] {
+            world.go_on_for(lease / 8);
+            world.queue_up(*node);
+        }
+        let bound = at_most(lease + lease / 100) - (world.now - killed);
+        world.await_until(bound, "it takes over", |world| world.holds(nodes[1]));
+    }
+}
