@@ -87,14 +87,30 @@ step_lint() {
 }
 
 step_test() {
-    $(readme_command "cargo test")
+    $(readme_command "cargo test --features cluster,conformance")
+}
+
+# Without features, what the README's command does not build.
+step_test_default() {
+    cargo test --lib --tests
 }
 
 # Only what the features change.
 step_test_all_features() {
-    cargo test --all-features --test core --test contention --test cli --bin lockword
+    cargo test --all-features --test core --test contention --test cli --test cluster --bin lockword
     cargo test --all-features --lib contention
     cargo test --all-features --doc
+}
+
+# Many nodes in virtual time, more seeds than a test run takes.
+step_simulation() {
+    some_tests cargo test --release --features cluster --lib cluster::simulation
+    LOCKWORD_SEEDS=20000 cargo test --release --features cluster --lib cluster::simulation -- --nocapture
+}
+
+# Breaks the state machine in every place, and expects each time that the simulation notices.
+step_cluster_mutants() {
+    python3 tests/mutants_cluster.py
 }
 
 step_documentation() {
@@ -148,6 +164,7 @@ step_benches() {
     for bench in contended starvation condvar many_locks sync; do
         cargo bench --features peers --bench "$bench" -- --test
     done
+    $(readme_command "cargo bench --features cluster,peers --bench cluster") -- --test
 }
 
 # Those that fork, filter system calls or read assembly have no place under a sanitizer.
@@ -180,6 +197,11 @@ step_thread_sanitizer() {
 step_fuzz() {
     RUSTC_BOOTSTRAP=1 cargo fuzz run operations -- \
         -max_total_time=30 -len_control=0 -max_len=600 -timeout=60 -print_final_stats=1
+    local target
+    for target in register protocol; do
+        RUSTC_BOOTSTRAP=1 cargo fuzz run "$target" -- \
+            -max_total_time=20 -timeout=60 -print_final_stats=1
+    done
 }
 
 # The rows of the README's table of platforms; the library, with all that is not for the program.

@@ -47,7 +47,7 @@
 
 use super::register::{Attempt, Register};
 use super::time::Time;
-use super::transport::{Exchange, TransportError, Version, Versioned, Wake, Wakeups, Write};
+use super::transport::{Exchange, TransportError, Version, Versioned, Wake, Write};
 use std::collections::VecDeque;
 use std::time::Duration;
 

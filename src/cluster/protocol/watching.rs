@@ -95,15 +95,20 @@ impl Machine {
     /// Loads the register if nothing was heard of it for long, or if something says so. There is no
     /// request under way.
     ///
-    /// With a watch that is a precaution. Without one it has to be often enough to claim a
-    /// reservation within the claim window.
+    /// With a watch that shows every change it is a precaution. A watch that shows only what is meant
+    /// for this node does not show that the lock is reserved for one before it, who may be dead: the
+    /// sooner this node's turn to pass over would come, the sooner it looks, so that all who wait
+    /// look no more often than one who is alone, times the logarithm of their number. Without a watch
+    /// it has to be often enough to claim a reservation within the claim window.
     pub(super) fn look_from_time_to_time(&mut self, rank: usize, now: Time) {
-        let interval = if matches!(self.watch, State::On { .. }) {
-            self.settings.lease / 3
-        } else {
-            let place = u32::try_from(rank).unwrap_or(u32::MAX).saturating_add(1);
-            let rare = self.settings.claim_window / 2;
-            self.settings.poll.min(rare).saturating_mul(place).min(rare)
+        let place = u32::try_from(rank).unwrap_or(u32::MAX);
+        let (precaution, rare) = (self.settings.lease / 3, self.settings.claim_window / 2);
+        let interval = match (self.watch, self.settings.wakeups) {
+            (State::On { .. }, Wakeups::PushToOne) if rank > 0 => {
+                precaution.min(rare.saturating_mul(place))
+            }
+            (State::On { .. }, _) => precaution,
+            _ => self.settings.poll.min(rare).saturating_mul(place.saturating_add(1)).min(rare),
         };
         let at = self.view.heard + interval;
         if self.must_look || now >= at {

@@ -1,0 +1,399 @@
+//! The lock across nodes, over the embedded transport: what the protocol itself costs.
+//!
+//! ```text
+//! cargo bench --features cluster,peers --bench cluster              # all cells, about a minute
+//! cargo bench --features cluster,peers --bench cluster -- nodes-8   # one of them
+//! ```
+//!
+//! - `uncontended`: one task acquires and releases, nobody else is there; beside it `raw`, the same
+//!   two writes done on the transport itself
+//! - `local-8`: 8 threads of one node on one key, over a transport with 0.5 ms of latency; beside it
+//!   the same with local hand-over switched off (`no-handover`), and in-process mutexes that hand
+//!   over at every unlock, as `FairMutex` of parking_lot does (no lease, no token)
+//! - `nodes-N`: N nodes, a task each, that acquire, release, and acquire again at once; beside it
+//!   the same with faults (`faulty`: 2 % of requests lost before, 2 % after, delays up to 0.2 ms)
+//! - `grant-elsewhere`: from a release to the grant on another node that waits
+//!
+//! The contenders of a cell take turns, so a slice of one stands beside a slice of the other.
+//! Requests and writes are counted by a layer around the transport.
+
+mod support;
+
+use lockword::cluster::layers::{Counting, Counts, Faulty, Operations, Plan};
+use lockword::cluster::{Key, Memory, Node, Transport, Wake, Write};
+use lockword::contention::{Machine, stats};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+use support::options::Options;
+use support::report::{self, Line};
+use support::table::{self, Table};
+use tokio::runtime::Runtime;
+
+/// Rounds in full mode.
+const ROUNDS: usize = 15;
+
+/// The latency of a request where there is one.
+const LATENCY: Duration = Duration::from_micros(500);
+
+const THREADS: usize = 8;
+
+/// What one slice of one contender shows.
+struct Sample {
+    ns: f64,
+    /// Requests, and writes among them that changed something, for an acquisition.
+    requests: f64,
+    writes: f64,
+    /// Grants that did not go to the one that had waited longest, as a part of all.
+    out_of_turn: f64,
+}
+
+impl Sample {
+    fn new(elapsed: Duration, acquisitions: u64, operations: Operations, out_of_turn: u64) -> Self {
+        let per = |count: u64| count as f64 / acquisitions as f64;
+        Sample {
+            ns: elapsed.as_nanos() as f64 / acquisitions as f64,
+            requests: per(operations.total()),
+            writes: per(operations.swaps),
+            out_of_turn: per(out_of_turn),
+        }
+    }
+}
+
+/// A contender of a cell: its name, and what one slice of it is.
+struct Contender {
+    name: &'static str,
+    run: Box<dyn Fn(Duration) -> Sample>,
+}
+
+struct Cell {
+    name: String,
+    contenders: Vec<Contender>,
+}
+
+fn contender(name: &'static str, run: impl Fn(Duration) -> Sample + 'static) -> Contender {
+    Contender { name, run: Box::new(run) }
+}
+
+fn runtime(threads: usize) -> Runtime {
+    match threads {
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        n => tokio::runtime::Builder::new_multi_thread().worker_threads(n).enable_all().build(),
+    }
+    .expect("a runtime")
+}
+
+fn counted(transport: impl Transport) -> (Arc<dyn Transport>, Counts) {
+    let counting = Counting::new(transport);
+    let counts = counting.counts();
+    (Arc::new(counting), counts)
+}
+
+fn uncontended(slice: Duration) -> Sample {
+    runtime(1).block_on(async {
+        let (transport, counts) = counted(Memory::new());
+        let lock = Node::builder(transport).build().lock("bench").expect("a key");
+        let pair = async || lock.acquire().await.expect("free").release().await.expect("held");
+        for _ in 0..10 {
+            pair().await;
+        }
+        counts.take();
+        let (start, mut done) = (Instant::now(), 0);
+        while start.elapsed() < slice {
+            pair().await;
+            done += 1;
+        }
+        Sample::new(start.elapsed(), done, counts.take(), 0)
+    })
+}
+
+/// The two writes of an acquisition, with values of the same size, and nothing around them.
+fn raw(slice: Duration) -> Sample {
+    runtime(1).block_on(async {
+        let (transport, counts) = counted(Memory::new());
+        let key = Key::new("bench").expect("a key");
+        let held = Write { value: vec![0; 150].into(), wake: Wake::Nobody, idle: false };
+        let free = Write { value: vec![0; 40].into(), wake: Wake::Nobody, idle: true };
+        let (mut version, mut done) = (None, 0);
+        let start = Instant::now();
+        while start.elapsed() < slice {
+            for write in [&held, &free] {
+                let answer = transport.compare_exchange(&key, version, write.clone()).await;
+                let Ok(lockword::cluster::Exchange::Swapped(new)) = answer else {
+                    panic!("nobody else writes: {answer:?}")
+                };
+                version = Some(new);
+            }
+            done += 1;
+        }
+        Sample::new(start.elapsed(), done, counts.take(), 0)
+    })
+}
+
+/// Threads that call `section` until time is up; how often they did in all, and how long it took.
+fn threads(slice: Duration, section: impl Fn() + Sync) -> (Duration, u64) {
+    let stop = AtomicBool::new(false);
+    let start = Instant::now();
+    let done = thread::scope(|scope| {
+        let worker = || {
+            let mut done = 0;
+            while !stop.load(Ordering::Relaxed) {
+                section();
+                done += 1;
+            }
+            done
+        };
+        let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(worker)).collect();
+        thread::sleep(slice);
+        stop.store(true, Ordering::Relaxed);
+        workers.into_iter().map(|worker| worker.join().expect("no panic")).sum()
+    });
+    (start.elapsed(), done)
+}
+
+fn local(slice: Duration, handovers: Option<u32>) -> Sample {
+    let (transport, counts) = counted(Faulty::delayed(Memory::new(), LATENCY));
+    let mut builder = Node::builder(transport);
+    if let Some(handovers) = handovers {
+        builder = builder.handovers(handovers);
+    }
+    let node = builder.build();
+    let lock = node.blocking().lock("bench").expect("a key");
+    // The first acquisition starts the node's threads.
+    drop(lock.acquire().expect("free"));
+    counts.take();
+    let (elapsed, done) = threads(slice, || drop(lock.acquire().expect("it is granted")));
+    Sample::new(elapsed, done, counts.take(), 0)
+}
+
+fn fair_mutex(slice: Duration) -> Sample {
+    let lock = parking_lot::FairMutex::new(());
+    let (elapsed, done) = threads(slice, || drop(lock.lock()));
+    Sample::new(elapsed, done, Operations::default(), 0)
+}
+
+/// Grants that went to another than the one whose last grant is longest ago.
+fn out_of_turn(order: &[usize], nodes: usize) -> u64 {
+    let mut last = vec![0; nodes];
+    let mut found = 0;
+    for (moment, &node) in order.iter().enumerate() {
+        let oldest = (0..nodes).min_by_key(|&node| last[node]).unwrap_or_default();
+        // Before everyone has had a turn, the order is that of the start.
+        found += u64::from(node != oldest && last.iter().all(|&last| last > 0));
+        last[node] = moment + 1;
+    }
+    found
+}
+
+fn nodes(slice: Duration, count: usize, plan: Option<Plan>) -> Sample {
+    let runtime = runtime(2);
+    let sample = runtime.block_on(async {
+        let engine = Memory::new();
+        let counts = Counts::default();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let nodes: Vec<_> = (0..count)
+            .map(|number| {
+                let counted = Counting::into(engine.clone(), counts.clone());
+                let builder = match &plan {
+                    Some(plan) => Node::builder(Faulty::new(counted, plan.clone(), number as u64)),
+                    None => Node::builder(counted),
+                };
+                builder.request_timeout(Duration::from_millis(50)).build()
+            })
+            .collect();
+        let start = Instant::now();
+        let workers: Vec<_> = nodes
+            .iter()
+            .enumerate()
+            .map(|(number, node)| {
+                let lock = node.lock("bench").expect("a key");
+                let (order, stop) = (order.clone(), stop.clone());
+                tokio::spawn(async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        let guard = lock.acquire().await.expect("it is granted");
+                        order.lock().expect("no panic").push(number);
+                        // In doubt, where there are faults: that is for others to look at.
+                        let _ = guard.release().await;
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(slice).await;
+        let (elapsed, operations) = (start.elapsed(), counts.now());
+        let grants = order.lock().expect("no panic").clone();
+        stop.store(true, Ordering::Relaxed);
+        for worker in workers {
+            worker.await.expect("no panic");
+        }
+        let found = out_of_turn(&grants, count);
+        Sample::new(elapsed, grants.len().max(1) as u64, operations, found)
+    });
+    runtime.shutdown_background();
+    sample
+}
+
+/// Two nodes take turns; the time from one's release to the other's grant.
+fn grant_elsewhere(slice: Duration) -> Sample {
+    let runtime = runtime(2);
+    runtime.block_on(async {
+        let (transport, counts) = counted(Memory::new());
+        let ends: Vec<_> = (0..2).map(|_| Node::builder(transport.clone()).build()).collect();
+        let locks: Vec<_> = ends.iter().map(|n| n.lock("bench").expect("a key")).collect();
+        let start = Instant::now();
+        let (mut waited, mut done) = (Duration::ZERO, 0);
+        let mut guard = locks[0].acquire().await.expect("free");
+        while start.elapsed() < slice {
+            let other = locks[(done as usize + 1) % 2].clone();
+            let waiter = tokio::spawn(async move {
+                let guard = other.acquire().await.expect("it is granted");
+                (guard, Instant::now())
+            });
+            while ends[0].inspect("bench").await.expect("memory").waiting().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            let released = Instant::now();
+            drop(guard);
+            let (next, granted) = waiter.await.expect("no panic");
+            waited += granted - released;
+            (guard, done) = (next, done + 1);
+        }
+        Sample::new(waited, done, counts.take(), 0)
+    })
+}
+
+fn cells() -> Vec<Cell> {
+    let faulty = Plan {
+        delay: Duration::ZERO..=Duration::from_micros(200),
+        lose_request: 0.02,
+        lose_answer: 0.02,
+        timeout: Duration::from_millis(20),
+        ..Plan::default()
+    };
+    let mut cells = vec![
+        Cell {
+            name: "uncontended".into(),
+            contenders: vec![contender("lockword", uncontended), contender("raw", raw)],
+        },
+        Cell {
+            name: format!("local-{THREADS}"),
+            contenders: vec![
+                contender("lockword", |slice| local(slice, None)),
+                contender("no-handover", |slice| local(slice, Some(0))),
+                contender("FairMutex", fair_mutex),
+            ],
+        },
+        Cell {
+            name: "grant-elsewhere".into(),
+            contenders: vec![contender("lockword", grant_elsewhere)],
+        },
+    ];
+    for count in [2, 4, 8, 16, 32] {
+        let plan = faulty.clone();
+        cells.push(Cell {
+            name: format!("nodes-{count}"),
+            contenders: vec![
+                contender("lockword", move |slice| nodes(slice, count, None)),
+                contender("faulty", move |slice| nodes(slice, count, Some(plan.clone()))),
+            ],
+        });
+    }
+    cells
+}
+
+type Measured = Vec<(Cell, Vec<Vec<Sample>>)>;
+
+fn main() {
+    let options = Options::read("cluster");
+    let rounds = options.rounds(ROUNDS);
+    let mut measured: Measured = options
+        .choose(cells(), |cell| cell.name.clone())
+        .into_iter()
+        .map(|cell| {
+            let none = cell.contenders.iter().map(|_| Vec::new()).collect();
+            (cell, none)
+        })
+        .collect();
+    for round in 0..rounds {
+        options.progress(round, rounds);
+        for (cell, samples) in &mut measured {
+            for (contender, samples) in cell.contenders.iter().zip(samples) {
+                samples.push((contender.run)(options.slice(Duration::from_millis(150))));
+            }
+        }
+    }
+    let mut lines = Vec::new();
+    for (cell, samples) in &measured {
+        for (contender, samples) in cell.contenders.iter().zip(samples) {
+            let ns = samples.iter().map(|sample| sample.ns).collect();
+            lines.push(Line { cell: cell.name.clone(), lock: contender.name.into(), ns });
+        }
+    }
+    report::publish(&options, &lines);
+    if !options.list {
+        print(&options, &measured);
+    }
+}
+
+fn medians(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> stats::Median {
+    stats::median(&samples.iter().map(of).collect::<Vec<_>>())
+}
+
+fn print(options: &Options, measured: &Measured) {
+    println!("\nThe lock across nodes, over memory");
+    println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
+    let heads = ["cell", "", "time", "95 % CI", "requests", "writes", "out of turn", "lead"];
+    let mut rows = Table::new(2, &heads);
+    for (cell, samples) in measured {
+        let first: Vec<f64> = samples[0].iter().map(|sample| sample.ns).collect();
+        for (contender, samples) in cell.contenders.iter().zip(samples) {
+            let ns = medians(samples, |sample| sample.ns);
+            let own: Vec<f64> = samples.iter().map(|sample| sample.ns).collect();
+            rows.row(vec![
+                cell.name.clone(),
+                contender.name.to_owned(),
+                table::time(ns.mid),
+                format!("[{}, {}]", table::time(ns.low), table::time(ns.high)),
+                table::figure(medians(samples, |sample| sample.requests).mid),
+                table::figure(medians(samples, |sample| sample.writes).mid),
+                format!("{:.2} %", 100.0 * medians(samples, |sample| sample.out_of_turn).mid),
+                table::ratio(&stats::paired_ratio(&own, &first)),
+            ]);
+        }
+        rows.gap();
+    }
+    rows.print();
+    println!(
+        "Time, requests and writes are for an acquisition (in grant-elsewhere the time from a"
+    );
+    println!(
+        "release to the next grant); the lead is how many times as long as the first's it takes."
+    );
+
+    let find = |name: &str| measured.iter().find(|(cell, _)| cell.name == name);
+    let quick = options.quick;
+    let value = |name: &str, of: fn(&Sample) -> f64| {
+        find(name).map(|(_, samples)| medians(&samples[0], of).mid)
+    };
+    println!("\nTargets:");
+    let requests = value("uncontended", |sample| sample.requests);
+    table::verdict(quick, "uncontended: 2 requests", requests, |v| v == 2.0);
+    let local = format!("local-{THREADS}");
+    let requests = value(&local, |sample| sample.requests);
+    table::verdict(quick, "8 threads of a node: under 0.05 requests", requests, |v| v < 0.05);
+    let gain = find(&local).map(|(_, samples)| {
+        let ns = |of: &[Sample]| of.iter().map(|sample| sample.ns).collect::<Vec<_>>();
+        stats::paired_ratio(&ns(&samples[1]), &ns(&samples[0])).mid
+    });
+    let target = "8 threads of a node: 100 times the throughput without local hand-over";
+    table::verdict(quick, target, gain, |v| v >= 100.0);
+    for count in [2, 4, 8, 16, 32] {
+        let name = format!("nodes-{count}");
+        let writes = value(&name, |sample| sample.writes);
+        let target = format!("{count} nodes: at most 3 writes");
+        table::verdict(quick, &target, writes, |v| v <= 3.005);
+        let turns = value(&name, |sample| sample.out_of_turn);
+        table::verdict(quick, &format!("{count} nodes: in turn"), turns, |v| v == 0.0);
+    }
+}
