@@ -16,10 +16,11 @@ impl World {
         let profile = &self.profile;
         let [delayed, lost, refused, doubted] =
             [profile.delayed, profile.lost_before, profile.refused, profile.doubted];
-        let late = profile.late;
+        let (late, profile_timeout) = (profile.late, profile.request_timeout);
         let mut after = self.latency();
         if self.chance(delayed) {
-            after += self.random.u64(..=late);
+            let most = if self.chance(500) { late.min(profile_timeout) } else { late };
+            after += self.random.u64(..=most);
         }
         let is_write = matches!(request.what, What::Exchange(..));
         if self.chance(refused) {
