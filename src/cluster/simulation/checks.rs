@@ -1,6 +1,7 @@
 //! The rules. They are checked at every event, with what only the simulation knows: true time, and
 //! all that the engine ever did.
 
+use super::clock::MS;
 use super::node::{Life, Tenure};
 use super::store::Author;
 use super::world::World;
@@ -97,7 +98,7 @@ impl World {
 
     pub(super) fn lost(&mut self, node: usize, key: usize, loss: &Loss) {
         self.counts.losses += 1;
-        if self.profile.is_calm() {
+        if self.is_faultless {
             self.violate(format!("{node} loses the lock, and nothing went wrong"));
         }
         let now = self.clock(node);
@@ -136,7 +137,7 @@ impl World {
                 now >= tenure.deadline
                     || self.was_removed(key, &tenure, |by| by != Author::Node(node))
             }
-            Outcome::InDoubt => !self.profile.is_calm(),
+            Outcome::InDoubt => !self.is_faultless,
         };
         if !is_true {
             self.violate(format!("{node}'s release was not {outcome:?}"));
@@ -147,7 +148,7 @@ impl World {
         let wish = self.nodes[node].seats[key].local.wish.take();
         let is_right = match (wish, failure) {
             (Some((wish, _)), Failure::Busy { .. }) => wish == Wish::Try,
-            (Some(_), Failure::Transport(_)) => !self.profile.is_calm(),
+            (Some(_), Failure::Transport(_)) => !self.is_faultless,
             _ => false,
         };
         if !is_right {
@@ -192,6 +193,36 @@ impl World {
         };
         if self.in_flight.iter().any(may_arrive) {
             self.violate(format!("{node} rests, and a write of it may yet take effect"));
+        }
+    }
+
+    /// What was written last makes sense.
+    pub(super) fn check_write(&mut self, key: usize) {
+        let Some(last) = self.stores[key].log.last() else { return };
+        let (register, by) = (&last.register, last.by);
+        let before = self.stores[key].log.iter().nth_back(1);
+        if self.is_faultless && before.is_some_and(|before| before.register == *register) {
+            return self.violate(format!("{by:?} writes what was there"));
+        }
+        let mut all: Vec<_> = register.queue.iter().map(|waiter| waiter.attempt).collect();
+        if all.len() > self.profile.queue_limit {
+            let len = all.len();
+            return self.violate(format!("{by:?} writes a queue of {len}"));
+        }
+        all.extend(last.holder());
+        let count = all.len();
+        all.sort_by_key(|attempt| (attempt.node, attempt.nonce));
+        all.dedup();
+        if all.len() < count {
+            self.violate(format!("{by:?} writes an attempt in two places"));
+        }
+    }
+
+    /// A machine asks for a request: not at once after one has failed.
+    pub(super) fn check_request(&mut self, node: usize, key: usize) {
+        let failed_at = self.nodes[node].seats[key].failed_at;
+        if failed_at.is_some_and(|at| self.now < at + 4 * MS) {
+            self.violate(format!("{node} asks again at once after a failure"));
         }
     }
 

@@ -136,6 +136,13 @@ impl World {
             self.tell(format_args!(""));
         }
         let seat = &mut self.nodes[node].seats[key];
+        seat.failed_at = match &event {
+            Event::Loaded { result: Err(_), .. } | Event::Exchanged { result: Err(_), .. } => {
+                Some(self.now)
+            }
+            Event::Loaded { .. } | Event::Exchanged { .. } => None,
+            _ => seat.failed_at,
+        };
         seat.handled += 1;
         seat.machine.handle(event, now);
         let mut count = 0;
@@ -172,6 +179,7 @@ impl World {
     fn request(&mut self, node: usize, key: usize, request: u64, what: What) {
         let number = self.number();
         let is_load = matches!(what, What::Load);
+        self.check_request(node, key);
         let seat = &mut self.nodes[node].seats[key];
         seat.awaited.push(number);
         seat.asked_at = self.now;

@@ -70,6 +70,7 @@ impl World {
             let id = self.nodes[node].id;
             self.nodes[node].seats[key].machine = self.new_machine(id, node);
             self.nodes[node].seats[key].timer = None;
+            self.nodes[node].seats[key].failed_at = None;
             self.tell(format_args!("{node}/{key} drops its idle machine"));
         }
     }

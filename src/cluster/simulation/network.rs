@@ -16,10 +16,11 @@ impl World {
         let profile = &self.profile;
         let [delayed, lost, refused, doubted] =
             [profile.delayed, profile.lost_before, profile.refused, profile.doubted];
-        let late = profile.late;
+        let (late, profile_timeout) = (profile.late, profile.request_timeout);
         let mut after = self.latency();
         if self.chance(delayed) {
-            after += self.random.u64(..=late);
+            let most = if self.chance(500) { late.min(profile_timeout) } else { late };
+            after += self.random.u64(..=most);
         }
         let is_write = matches!(request.what, What::Exchange(..));
         if self.chance(refused) {
@@ -86,7 +87,10 @@ impl World {
                 Event::Exchanged { request, result: Ok(exchanged) }
             }
         };
-        let after = self.latency();
+        let mut after = self.latency();
+        if self.chance(self.profile.delayed) {
+            after += self.random.u64(..=self.profile.late.min(2 * self.profile.request_timeout));
+        }
         if self.chance(self.profile.lost_after) {
             return self.tell(format_args!("the answer to {node}'s request {request} is lost"));
         }
@@ -106,6 +110,7 @@ impl World {
             Ok(exchanged) => {
                 if let Exchange::Swapped(version) = exchanged {
                     self.counts.writes += 1;
+                    self.check_write(key);
                     if let Author::Node(node) = by {
                         self.count_inversions(node, key);
                     }

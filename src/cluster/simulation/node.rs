@@ -41,6 +41,8 @@ pub(super) struct Seat {
     pub(super) awaited: Vec<u64>,
     /// When the last one was decided on, in true time.
     pub(super) asked_at: Moment,
+    /// When the last request failed, if it did, in true time.
+    pub(super) failed_at: Option<Moment>,
     /// The watch that was asked for last, and whether that was answered.
     pub(super) watch: Option<(u64, bool)>,
     /// Until when the timer sleeps, on the node's clock, and the number of that sleep.

@@ -230,6 +230,30 @@ impl Profile {
         }
     }
 
+    /// A short queue, and nothing goes wrong.
+    fn narrow() -> Self {
+        Self { name: "narrow", nodes: [4, 6], queue_limit: 2, hold: [0, 200 * MS], ..Self::calm() }
+    }
+
+    /// A slow network, and holders that fall silent.
+    fn slow() -> Self {
+        Self {
+            name: "slow",
+            nodes: [2, 4],
+            latency: [MS, 330 * MS],
+            claim_window: 1500 * MS,
+            freeze: Some(6 * S),
+            part: Some(6 * S),
+            freeze_at_send: 10,
+            rest: [0, S],
+            hold: [S, 8 * S],
+            cancels: 50,
+            tries: 50,
+            calm_at: 40 * S,
+            ..Self::calm()
+        }
+    }
+
     /// Everything at once, except what takes exclusion away by design.
     fn everything() -> Self {
         Self {
@@ -257,16 +281,31 @@ impl Profile {
             Self::broken(),
             Self::dropped(),
             Self::crowd(),
+            Self::narrow(),
+            Self::slow(),
             Self::everything(),
         ]
     }
 
     /// Whether nothing at all goes wrong.
     pub(super) fn is_calm(&self) -> bool {
-        self.name == "calm"
+        let faults = [
+            self.delayed,
+            self.lost_before,
+            self.lost_after,
+            self.refused,
+            self.doubted,
+            self.notice_lost,
+            self.notice_twice,
+            self.notice_empty,
+            self.watch_ends,
+            self.freeze_at_send,
+        ];
+        let greater = [self.freeze, self.pause, self.kill, self.part, self.break_lock];
+        faults.iter().all(|fault| *fault == 0) && greater.iter().all(Option::is_none)
     }
 
-    /// What is wrong with it when it is calm: nothing, but latency stays.
+    /// What is left of it when all is calm: the latency.
     pub(super) fn without_faults(&self) -> Self {
         Self {
             delayed: 0,

@@ -100,7 +100,7 @@ pub(super) fn run(profile: Profile, seed: u64, keeps_lines: bool) -> Report {
         let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
         world.violation.get_or_insert(format!("panicked {text}"));
     }
-    if world.profile.is_calm() && world.violation.is_none() && world.counts.inversions > 0 {
+    if world.is_faultless && world.violation.is_none() && world.counts.inversions > 0 {
         world.violation = Some("not in the order of coming, though nothing went wrong".to_owned());
     }
     Report {

@@ -66,6 +66,8 @@ pub(super) struct World {
     pub(super) now: Moment,
     pub(super) random: fastrand::Rng,
     pub(super) profile: Profile,
+    /// Nothing goes wrong in this run from the beginning.
+    pub(super) is_faultless: bool,
     pub(super) wakeups: Wakeups,
     /// Threads do what they like; otherwise only what a scenario says.
     pub(super) is_lively: bool,
@@ -111,6 +113,7 @@ impl World {
             now: 0,
             random,
             wakeups: profile.wakeups.unwrap_or(any),
+            is_faultless: profile.is_calm(),
             is_lively: true,
             queue: BTreeMap::new(),
             numbers: 0,
@@ -193,6 +196,7 @@ impl World {
             handled: 0,
             awaited: vec![],
             asked_at: 0,
+            failed_at: None,
             watch: None,
             timer: None,
             spins: (crate::cluster::time::Time::new(Duration::ZERO), 0),

@@ -17,9 +17,9 @@ fn twenty_dead_waiters_and_a_dead_holder_are_passed_over() {
             world.wakeups = wakeups;
             let [lease, claim] = [world.lease(), world.profile.claim_window];
             // Whoever is not woken learns of a reservation when it looks.
-            let look = match wakeups {
+            let look = |dead| match wakeups {
                 Wakeups::PushToAll => 0,
-                Wakeups::PushToOne => lease / 3,
+                Wakeups::PushToOne => (lease / 3).min(dead * claim / 2),
                 Wakeups::Poll => claim / 2,
             };
             // The holder, the twenty, and three who live, with a dead one before each.
@@ -31,14 +31,14 @@ fn twenty_dead_waiters_and_a_dead_holder_are_passed_over() {
             let (dead, alive) = ([0..21, 22..23, 24..25], [21, 23, 25]);
             dead.into_iter().flatten().for_each(|node| assert!(world.kill(nodes[node])));
 
-            let bound = at_most(lease + lease / 100 + 20 * claim + look);
+            let bound = at_most(lease + lease / 100 + 20 * claim + look(20));
             let took = world.await_until(bound, "past the dead", |world| world.holds(alive[0]));
             if seed == 0 {
                 println!("{wakeups:?}: past 21 dead in {} of {} ms", took / MS, bound / MS);
             }
             for pair in alive.windows(2) {
                 world.release(pair[0], 0);
-                let bound = at_most(claim + look);
+                let bound = at_most(claim + look(1));
                 let took = world.await_until(bound, "past one", |world| world.holds(pair[1]));
                 if seed == 0 {
                     println!("{wakeups:?}: past 1 dead in {} of {} ms", took / MS, bound / MS);
@@ -48,5 +48,24 @@ fn twenty_dead_waiters_and_a_dead_holder_are_passed_over() {
             world.await_until(lease, "it ends", |world| world.is_at_rest());
             assert!(world.stores[0].register().is_idle(), "seed {seed}: someone is left");
         }
+    }
+}
+
+/// A node that joins the queue writes the register, but says nothing of the holder.
+#[test]
+fn those_who_join_do_not_keep_a_dead_holder_alive() {
+    for seed in 0..20 {
+        let mut world = story(seed);
+        let nodes: Vec<_> = (0..8).map(|_| world.add_node_with_clock(SLOW)).collect();
+        world.get(nodes[0]);
+        world.queue_up(nodes[1]);
+        world.kill(nodes[0]);
+        let (lease, killed) = (world.lease(), world.now);
+        for node in &nodes[2..] {
+            world.go_on_for(lease / 8);
+            world.queue_up(*node);
+        }
+        let bound = at_most(lease + lease / 100) - (world.now - killed);
+        world.await_until(bound, "it takes over", |world| world.holds(nodes[1]));
     }
 }
