@@ -8,10 +8,11 @@
 //! - `uncontended`: one task acquires and releases, nobody else is there; beside it `raw`, the same
 //!   two writes done on the transport itself
 //! - `local-8`: 8 threads of one node on one key, over a transport with 0.5 ms of latency; beside it
-//!   the same with local hand-over switched off (`no-handover`), and in-process mutexes that hand
-//!   over at every unlock, as `FairMutex` of parking_lot does (no lease, no token)
-//! - `nodes-N`: N nodes, a task each, that acquire, release, and acquire again at once; beside it
-//!   the same with faults (`faulty`: 2 % of requests lost before, 2 % after, delays up to 0.2 ms)
+//!   the same with local hand-over switched off (`no-handover`), and an in-process lock with one
+//!   queue of tasks and threads, `tokio::sync::Mutex` (no lease, no token)
+//! - `nodes-N`: N nodes, a task each, that acquire, hold for a millisecond, release, and acquire
+//!   again at once; beside it the same with faults (`faulty`: 2 % of requests lost before, 2 %
+//!   after, delays up to 0.2 ms), and without faults and holding for no time at all (`tight`)
 //! - `grant-elsewhere`: from a release to the grant on another node that waits
 //!
 //! The contenders of a cell take turns, so a slice of one stands beside a slice of the other.
@@ -45,18 +46,21 @@ struct Sample {
     /// Requests, and writes among them that changed something, for an acquisition.
     requests: f64,
     writes: f64,
-    /// Grants that did not go to the one that had waited longest, as a part of all.
+    /// Grants that did not go to the one whose last turn was longest ago, as a part of all.
     out_of_turn: f64,
+    /// The grants of the unluckiest node over those of the luckiest.
+    evenness: f64,
 }
 
 impl Sample {
-    fn new(elapsed: Duration, acquisitions: u64, operations: Operations, out_of_turn: u64) -> Self {
+    fn new(elapsed: Duration, acquisitions: u64, operations: Operations) -> Self {
         let per = |count: u64| count as f64 / acquisitions as f64;
         Sample {
             ns: elapsed.as_nanos() as f64 / acquisitions as f64,
             requests: per(operations.total()),
             writes: per(operations.swaps),
-            out_of_turn: per(out_of_turn),
+            out_of_turn: 0.0,
+            evenness: 1.0,
         }
     }
 }
@@ -93,7 +97,8 @@ fn counted(transport: impl Transport) -> (Arc<dyn Transport>, Counts) {
 fn uncontended(slice: Duration) -> Sample {
     runtime(1).block_on(async {
         let (transport, counts) = counted(Memory::new());
-        let lock = Node::builder(transport).build().lock("bench").expect("a key");
+        let node = Node::builder(transport).build();
+        let lock = node.lock("bench").expect("a key");
         let pair = async || lock.acquire().await.expect("free").release().await.expect("held");
         for _ in 0..10 {
             pair().await;
@@ -104,7 +109,7 @@ fn uncontended(slice: Duration) -> Sample {
             pair().await;
             done += 1;
         }
-        Sample::new(start.elapsed(), done, counts.take(), 0)
+        Sample::new(start.elapsed(), done, counts.take())
     })
 }
 
@@ -127,7 +132,7 @@ fn raw(slice: Duration) -> Sample {
             }
             done += 1;
         }
-        Sample::new(start.elapsed(), done, counts.take(), 0)
+        Sample::new(start.elapsed(), done, counts.take())
     })
 }
 
@@ -164,29 +169,33 @@ fn local(slice: Duration, handovers: Option<u32>) -> Sample {
     drop(lock.acquire().expect("free"));
     counts.take();
     let (elapsed, done) = threads(slice, || drop(lock.acquire().expect("it is granted")));
-    Sample::new(elapsed, done, counts.take(), 0)
+    Sample::new(elapsed, done, counts.take())
 }
 
-fn fair_mutex(slice: Duration) -> Sample {
-    let lock = parking_lot::FairMutex::new(());
-    let (elapsed, done) = threads(slice, || drop(lock.lock()));
-    Sample::new(elapsed, done, Operations::default(), 0)
+fn tokio_mutex(slice: Duration) -> Sample {
+    let lock = tokio::sync::Mutex::new(());
+    let (elapsed, done) = threads(slice, || drop(lock.blocking_lock()));
+    Sample::new(elapsed, done, Operations::default())
 }
 
-/// Grants that went to another than the one whose last grant is longest ago.
-fn out_of_turn(order: &[usize], nodes: usize) -> u64 {
-    let mut last = vec![0; nodes];
+/// Of these grants, those that went to another than the one whose last is longest ago; and the
+/// number of the unluckiest over that of the luckiest.
+fn turns(order: &[usize], nodes: usize) -> (f64, f64) {
+    let (mut last, mut count) = (vec![0; nodes], vec![0_u32; nodes]);
     let mut found = 0;
     for (moment, &node) in order.iter().enumerate() {
         let oldest = (0..nodes).min_by_key(|&node| last[node]).unwrap_or_default();
         // Before everyone has had a turn, the order is that of the start.
-        found += u64::from(node != oldest && last.iter().all(|&last| last > 0));
+        found += u32::from(node != oldest && last.iter().all(|&last| last > 0));
         last[node] = moment + 1;
+        count[node] += 1;
     }
-    found
+    let (least, most) = (count.iter().min(), count.iter().max());
+    let evenness = f64::from(*least.unwrap_or(&0)) / f64::from(*most.unwrap_or(&0).max(&1));
+    (f64::from(found) / order.len().max(1) as f64, evenness)
 }
 
-fn nodes(slice: Duration, count: usize, plan: Option<Plan>) -> Sample {
+fn nodes(slice: Duration, count: usize, hold: Duration, plan: Option<&Plan>) -> Sample {
     let runtime = runtime(2);
     let sample = runtime.block_on(async {
         let engine = Memory::new();
@@ -196,7 +205,7 @@ fn nodes(slice: Duration, count: usize, plan: Option<Plan>) -> Sample {
         let nodes: Vec<_> = (0..count)
             .map(|number| {
                 let counted = Counting::into(engine.clone(), counts.clone());
-                let builder = match &plan {
+                let builder = match plan {
                     Some(plan) => Node::builder(Faulty::new(counted, plan.clone(), number as u64)),
                     None => Node::builder(counted),
                 };
@@ -214,6 +223,9 @@ fn nodes(slice: Duration, count: usize, plan: Option<Plan>) -> Sample {
                     while !stop.load(Ordering::Relaxed) {
                         let guard = lock.acquire().await.expect("it is granted");
                         order.lock().expect("no panic").push(number);
+                        if !hold.is_zero() {
+                            tokio::time::sleep(hold).await;
+                        }
                         // In doubt, where there are faults: that is for others to look at.
                         let _ = guard.release().await;
                     }
@@ -227,8 +239,9 @@ fn nodes(slice: Duration, count: usize, plan: Option<Plan>) -> Sample {
         for worker in workers {
             worker.await.expect("no panic");
         }
-        let found = out_of_turn(&grants, count);
-        Sample::new(elapsed, grants.len().max(1) as u64, operations, found)
+        let (out_of_turn, evenness) = turns(&grants, count);
+        let sample = Sample::new(elapsed, grants.len().max(1) as u64, operations);
+        Sample { out_of_turn, evenness, ..sample }
     });
     runtime.shutdown_background();
     sample
@@ -259,7 +272,7 @@ fn grant_elsewhere(slice: Duration) -> Sample {
             waited += granted - released;
             (guard, done) = (next, done + 1);
         }
-        Sample::new(waited, done, counts.take(), 0)
+        Sample::new(waited, done, counts.take())
     })
 }
 
@@ -281,7 +294,7 @@ fn cells() -> Vec<Cell> {
             contenders: vec![
                 contender("lockword", |slice| local(slice, None)),
                 contender("no-handover", |slice| local(slice, Some(0))),
-                contender("FairMutex", fair_mutex),
+                contender("tokio", tokio_mutex),
             ],
         },
         Cell {
@@ -291,11 +304,13 @@ fn cells() -> Vec<Cell> {
     ];
     for count in [2, 4, 8, 16, 32] {
         let plan = faulty.clone();
+        let ms = Duration::from_millis(1);
         cells.push(Cell {
             name: format!("nodes-{count}"),
             contenders: vec![
-                contender("lockword", move |slice| nodes(slice, count, None)),
-                contender("faulty", move |slice| nodes(slice, count, Some(plan.clone()))),
+                contender("lockword", move |slice| nodes(3 * slice, count, ms, None)),
+                contender("faulty", move |slice| nodes(3 * slice, count, ms, Some(&plan))),
+                contender("tight", move |slice| nodes(slice, count, Duration::ZERO, None)),
             ],
         });
     }
@@ -343,7 +358,8 @@ fn medians(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> stats::Median {
 fn print(options: &Options, measured: &Measured) {
     println!("\nThe lock across nodes, over memory");
     println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
-    let heads = ["cell", "", "time", "95 % CI", "requests", "writes", "out of turn", "lead"];
+    let heads =
+        ["cell", "", "time", "95 % CI", "requests", "writes", "out of turn", "even", "times"];
     let mut rows = Table::new(2, &heads);
     for (cell, samples) in measured {
         let first: Vec<f64> = samples[0].iter().map(|sample| sample.ns).collect();
@@ -358,6 +374,7 @@ fn print(options: &Options, measured: &Measured) {
                 table::figure(medians(samples, |sample| sample.requests).mid),
                 table::figure(medians(samples, |sample| sample.writes).mid),
                 format!("{:.2} %", 100.0 * medians(samples, |sample| sample.out_of_turn).mid),
+                table::figure(medians(samples, |sample| sample.evenness).mid),
                 table::ratio(&stats::paired_ratio(&own, &first)),
             ]);
         }
@@ -367,9 +384,8 @@ fn print(options: &Options, measured: &Measured) {
     println!(
         "Time, requests and writes are for an acquisition (in grant-elsewhere the time from a"
     );
-    println!(
-        "release to the next grant); the lead is how many times as long as the first's it takes."
-    );
+    println!("release to the next grant). Even: the unluckiest node's grants over the luckiest's.");
+    println!("Times: how many times as long as the first line's it takes.");
 
     let find = |name: &str| measured.iter().find(|(cell, _)| cell.name == name);
     let quick = options.quick;
