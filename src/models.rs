@@ -16,10 +16,12 @@
 //! | [`late_steps`](crate::lobby) | steps of the hint's round that come a whole round too late |
 //! | [`timeout`] | a timeout racing a wake-up, with and without the duty |
 //! | [`condvar`] | a notification racing a wait and a timeout |
+//! | [`line`] | the waiters of a key of the cluster: grants racing those that leave, order |
 
 mod condvar;
 mod exclusion;
 mod handover;
+mod line;
 mod lobby;
 mod timeout;
 

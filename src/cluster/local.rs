@@ -361,9 +361,9 @@ impl State {
     }
 
     /// This waiter does not wait any more: passes on what it was granted, if anything was.
-    fn leave(&mut self, core: &Core, ticket: Ticket) -> After {
+    fn leave(&mut self, core: &Core, ticket: Ticket, old: &mut Option<Waker>) -> After {
         self.trying.take_if(|trying| *trying == ticket);
-        match self.line.leave(ticket) {
+        match self.line.leave(ticket, old) {
             Some(grant) => self.give_back(core, &grant.tenure, ticket),
             None if self.line.is_empty() => match &self.lease {
                 // It waited for tokens.
@@ -387,7 +387,11 @@ impl State {
     /// What the state machine is to be told next, which was last told `told`.
     pub(crate) fn next_event(&mut self, told: Wish) -> Option<Event> {
         self.is_called = false;
-        let wish = self.wish();
+        let wish = match self.wish() {
+            // Who tries is not to be refused by what was seen for somebody before.
+            Wish::Try if told == Wish::Wait => Wish::Nothing,
+            wish => wish,
+        };
         match &mut self.lease {
             Lease::Here(here) => (here.refresh == Refresh::Asked).then(|| {
                 here.refresh = Refresh::Told;

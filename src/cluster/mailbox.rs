@@ -97,12 +97,16 @@ impl Mailbox {
 
     /// Wakes `waker` at that time. False if nobody will.
     pub(crate) fn set_alarm(&self, at: Time, alarm: &mut Option<Alarm>, waker: &Waker) -> bool {
+        // A waker may run code that is not ours when it is dropped: not under the mutex.
+        let mut _old = None;
         let mut mail = self.mail.lock();
         if mail.is_dead {
             return false;
         }
         if let Some(known) = alarm.and_then(|alarm| mail.alarms.get_mut(&alarm)) {
-            known.clone_from(waker);
+            if !known.will_wake(waker) {
+                _old = Some(std::mem::replace(known, waker.clone()));
+            }
             return true;
         }
         mail.last_alarm += 1;

@@ -124,8 +124,9 @@ impl Acquire<'_> {
         cx: &Context<'_>,
     ) -> Poll<Result<DistributedGuard, LockError>> {
         let Handle { core, local } = self.handle;
+        let mut old = None;
         let mut state = local.state();
-        let Poll::Ready(result) = state.line.poll(ticket, cx.waker()) else {
+        let Poll::Ready(result) = state.line.poll(ticket, cx.waker(), &mut old) else {
             return Poll::Pending;
         };
         state.trying.take_if(|trying| *trying == ticket);
@@ -145,12 +146,13 @@ impl Acquire<'_> {
         if Pin::new(sleep).poll(cx).is_pending() {
             return Poll::Pending;
         }
-        if core.clock.now() < began + after {
-            // There is no driver any more, which has told so.
-            return Poll::Ready(Err(core.closed(&self.handle.local.key)));
-        }
         // What was granted this very moment is passed on.
         self.leave();
+        let core = &self.handle.core;
+        if core.clock.now() < began + after {
+            // It woke up because there is no driver any more.
+            return Poll::Ready(Err(core.closed(&self.handle.local.key)));
+        }
         let at = core.place(&self.handle.local.key);
         Poll::Ready(Err(LockError::TimedOut { at, after }))
     }
@@ -158,7 +160,8 @@ impl Acquire<'_> {
     fn leave(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             let Handle { core, local } = self.handle;
-            local.change(core, |state| state.leave(core, ticket));
+            let mut old = None;
+            local.change(core, |state| state.leave(core, ticket, &mut old));
         }
     }
 

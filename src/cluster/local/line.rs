@@ -1,7 +1,8 @@
 //! Who waits, in the order in which they came; tasks and threads alike.
 //!
 //! All of it is under the mutex of the key. A waiter is known by its [`Ticket`] and woken by its
-//! [`Waker`], which is taken out under the mutex and called outside of it.
+//! [`Waker`], which is taken out under the mutex, and called or dropped outside of it: either may
+//! run code that is not ours, which may want the same mutex.
 //!
 //! What is granted lies in the line until the waiter fetches it. A waiter that leaves before that
 //! gets it out ([`Line::leave`]) and has to pass it on, so it is never lost.
@@ -46,17 +47,25 @@ impl<G, E> Line<G, E> {
         Ticket(self.first + (self.slots.len() as u64 - 1))
     }
 
-    /// What this waiter has got, once; until then `waker` is the one that is called.
+    /// What this waiter has got, once; until then `waker` is the one that is called. The one before
+    /// is put into `old`.
     ///
     /// After that the ticket is void.
-    pub(crate) fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Poll<Result<G, E>> {
+    pub(crate) fn poll(
+        &mut self,
+        ticket: Ticket,
+        waker: &Waker,
+        old: &mut Option<Waker>,
+    ) -> Poll<Result<G, E>> {
         if let Some((_, grant)) = self.granted.take_if(|(to, _)| *to == ticket) {
             return Poll::Ready(Ok(grant));
         }
         let Some(slot) = self.slot(ticket) else { return Poll::Pending };
         match slot {
             Slot::Waiting(known) => {
-                known.clone_from(waker);
+                if !known.will_wake(waker) {
+                    *old = Some(std::mem::replace(known, waker.clone()));
+                }
                 Poll::Pending
             }
             Slot::Gone => Poll::Pending,
@@ -71,14 +80,15 @@ impl<G, E> Line<G, E> {
     }
 
     /// This waiter does not wait any more. Returns what it was granted and has not fetched: the
-    /// caller has to pass it on.
+    /// caller has to pass it on. Its waker is put into `old`.
     #[must_use]
-    pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<G> {
+    pub(crate) fn leave(&mut self, ticket: Ticket, old: &mut Option<Waker>) -> Option<G> {
         if let Some((_, grant)) = self.granted.take_if(|(to, _)| *to == ticket) {
             return Some(grant);
         }
         if let Some(slot) = self.slot(ticket) {
-            if matches!(std::mem::replace(slot, Slot::Gone), Slot::Waiting(_)) {
+            if let Slot::Waiting(waker) = std::mem::replace(slot, Slot::Gone) {
+                *old = Some(waker);
                 self.waiting -= 1;
             }
             self.trim();

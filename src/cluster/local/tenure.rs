@@ -99,10 +99,14 @@ impl Tenure {
 
     /// Wakes this waker at the next change. `known` is what the last call returned.
     pub(crate) fn listen(&self, known: Option<u64>, waker: &Waker) -> u64 {
+        // A waker may run code that is not ours when it is dropped: not under the mutex.
+        let mut _old = None;
         let mut inner = self.inner.lock();
         let listener = inner.listeners.iter_mut().find(|(id, _)| Some(*id) == known);
-        if let Some((id, old)) = listener {
-            old.clone_from(waker);
+        if let Some((id, before)) = listener {
+            if !before.will_wake(waker) {
+                _old = Some(std::mem::replace(before, waker.clone()));
+            }
             return *id;
         }
         inner.last_listener += 1;
@@ -112,8 +116,10 @@ impl Tenure {
     }
 
     pub(crate) fn forget(&self, listener: Option<u64>) {
-        if let Some(listener) = listener {
-            self.inner.lock().listeners.retain(|(id, _)| *id != listener);
-        }
+        let mut inner = self.inner.lock();
+        let at = inner.listeners.iter().position(|(id, _)| Some(*id) == listener);
+        let gone = at.map(|at| inner.listeners.swap_remove(at));
+        drop(inner);
+        drop(gone);
     }
 }

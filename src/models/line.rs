@@ -1,0 +1,220 @@
+//! Who waits for a key of the cluster: grants racing waiters that leave, wake-ups, the order.
+//!
+//! The line itself is the real one; around it stands what `cluster/local.rs` does with it, in a few
+//! lines: everything under one mutex, and the waker called after that is let go.
+
+// The cluster wing is no part of the models, but this file is.
+#[path = "../cluster/local/line.rs"]
+#[allow(dead_code, reason = "the models use a part of it")]
+mod line;
+
+use super::Model;
+use crate::primitive::model_sync::{Arc, Condvar, Mutex};
+use crate::primitive::model_thread as thread;
+use line::{Line, Ticket};
+use std::task::{Poll, Wake, Waker};
+
+/// A key: whether somebody has the lock, and who waits.
+struct Key {
+    state: Mutex<State>,
+}
+
+struct State {
+    line: Line<u32, &'static str>,
+    is_held: bool,
+    grants: u32,
+}
+
+impl State {
+    /// Grants to the next one, if nobody has it. What is granted is how many were granted before.
+    fn settle(&mut self) -> Option<Waker> {
+        if self.is_held || self.line.is_empty() {
+            return None;
+        }
+        let before = self.grants;
+        let waker = self.line.grant(|_| before);
+        (self.is_held, self.grants) = (true, before + 1);
+        waker
+    }
+}
+
+impl Key {
+    fn new(is_held: bool) -> Arc<Self> {
+        let state = State { line: Line::new(), is_held, grants: 0 };
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap();
+        change(&mut state);
+        let waker = state.settle();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn join(&self, bed: &std::sync::Arc<Bed>) -> Ticket {
+        let mut ticket = None;
+        self.change(|state| ticket = Some(state.line.join(&bed.clone().into())));
+        ticket.unwrap()
+    }
+
+    fn poll(&self, ticket: Ticket, bed: &std::sync::Arc<Bed>) -> Poll<Result<u32, &'static str>> {
+        let waker = bed.clone().into();
+        self.state.lock().unwrap().line.poll(ticket, &waker, &mut None)
+    }
+
+    /// Waits until it is granted or refused.
+    fn wait(&self, ticket: Ticket, bed: &std::sync::Arc<Bed>) -> Result<u32, &'static str> {
+        loop {
+            if let Poll::Ready(result) = self.poll(ticket, bed) {
+                return result;
+            }
+            bed.sleep();
+        }
+    }
+
+    fn leave(&self, ticket: Ticket) {
+        self.change(|state| {
+            if state.line.leave(ticket, &mut None).is_some() {
+                state.is_held = false;
+            }
+        });
+    }
+
+    fn release(&self) {
+        self.change(|state| {
+            assert!(state.is_held, "it was granted to two");
+            state.is_held = false;
+        });
+    }
+
+    /// At the end nobody has it, nobody waits, and nothing lies about.
+    fn check(&self) {
+        let state = self.state.lock().unwrap();
+        assert!(!state.is_held && state.line.is_empty() && state.line.is_deserted());
+    }
+}
+
+/// What a waiting thread sleeps on.
+struct Bed {
+    is_woken: Mutex<bool>,
+    alarm: Condvar,
+}
+
+impl Bed {
+    fn new() -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Bed { is_woken: Mutex::new(false), alarm: Condvar::new() })
+    }
+
+    fn sleep(&self) {
+        let mut is_woken = self.is_woken.lock().unwrap();
+        while !*is_woken {
+            is_woken = self.alarm.wait(is_woken).unwrap();
+        }
+        *is_woken = false;
+    }
+}
+
+impl Wake for Bed {
+    fn wake(self: std::sync::Arc<Self>) {
+        *self.is_woken.lock().unwrap() = true;
+        self.alarm.notify_one();
+    }
+}
+
+/// Two threads that want it, none of which sleeps for ever.
+#[test]
+fn no_wake_up_is_lost() {
+    Model::bounded(3).check(|| {
+        let key = Key::new(false);
+        let others = [(); 2].map(|()| {
+            let key = key.clone();
+            thread::spawn(move || {
+                let bed = Bed::new();
+                let ticket = key.join(&bed);
+                key.wait(ticket, &bed).unwrap();
+                key.release();
+            })
+        });
+        for other in others {
+            other.join().unwrap();
+        }
+        key.check();
+    });
+}
+
+/// The holder gives back while the first in line leaves: the second gets it, sooner or later.
+#[test]
+fn grant_races_leaving() {
+    Model::bounded(4).check(|| {
+        let key = Key::new(true);
+        let (first, second) = (Bed::new(), Bed::new());
+        let leaver = key.join(&first);
+        let stayer = key.join(&second);
+        let holder = key.clone();
+        let holder = thread::spawn(move || holder.release());
+        let other = key.clone();
+        let other = thread::spawn(move || {
+            // It looks once, as a future does that was woken for something else, and is dropped.
+            match other.poll(leaver, &first) {
+                Poll::Ready(result) => {
+                    result.unwrap();
+                    other.release();
+                }
+                Poll::Pending => other.leave(leaver),
+            }
+        });
+        key.wait(stayer, &second).unwrap();
+        key.release();
+        holder.join().unwrap();
+        other.join().unwrap();
+        key.check();
+    });
+}
+
+/// Who joined first is granted first.
+#[test]
+fn the_first_come_is_the_first_served() {
+    Model::bounded(3).check(|| {
+        let key = Key::new(true);
+        let others: [_; 2] = std::array::from_fn(|place| {
+            let (key, bed) = (key.clone(), Bed::new());
+            let ticket = key.join(&bed);
+            thread::spawn(move || {
+                assert_eq!(key.wait(ticket, &bed), Ok(place as u32));
+                key.release();
+            })
+        });
+        key.release();
+        for other in others {
+            other.join().unwrap();
+        }
+        key.check();
+    });
+}
+
+/// All are refused while one is being granted it: each hears one or the other.
+#[test]
+fn refusal_races_a_grant() {
+    Model::bounded(4).check(|| {
+        let key = Key::new(true);
+        let others = [(); 2].map(|()| {
+            let (key, bed) = (key.clone(), Bed::new());
+            let ticket = key.join(&bed);
+            thread::spawn(move || {
+                if key.wait(ticket, &bed).is_ok() {
+                    key.release();
+                }
+            })
+        });
+        let holder = key.clone();
+        let holder = thread::spawn(move || holder.release());
+        let wakers = key.state.lock().unwrap().line.fail_all(&"closed");
+        wakers.into_iter().for_each(Waker::wake);
+        holder.join().unwrap();
+        for other in others {
+            other.join().unwrap();
+        }
+        key.check();
+    });
+}
