@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "under construction")]
 
+// What the fuzz targets need of the inside.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod __fuzz;
 // What the resource behind a lock does about a late holder.
 pub mod fence;
 // The name of a lock.
