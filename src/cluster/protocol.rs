@@ -53,6 +53,8 @@ use std::time::Duration;
 
 // Getting the lock: free, in the queue, passing over.
 mod acquire;
+// Leaving room for others who want to get in.
+mod courtesy;
 // What the machine is told, and what it asks for.
 mod event;
 // Keeping it: renewal, loss.
@@ -64,6 +66,7 @@ mod view;
 // When to subscribe, when to look.
 mod watching;
 
+use courtesy::Alone;
 pub(crate) use event::{Action, Event, Failure, Grant, Loss, Outcome, Settings, Way, Wish};
 use hold::Held;
 use leave::Leaving;
@@ -129,8 +132,9 @@ pub(crate) struct Machine {
     /// How often in a row somebody else wrote before this node could join, and when it tries next.
     collisions: u32,
     join_at: Time,
-    /// How long the last request took, at least a millisecond.
+    /// How long the last request took.
     round_trip: Duration,
+    alone: Alone,
     watch: watching::State,
     failed_watches: u32,
     /// Something may have changed unseen.
@@ -158,7 +162,8 @@ impl Machine {
             way_tried: Way::Free,
             collisions: 0,
             join_at: Time::new(Duration::ZERO),
-            round_trip: Duration::from_millis(1),
+            round_trip: courtesy::SHORTEST,
+            alone: Alone::default(),
             watch: watching::State::Off,
             failed_watches: 0,
             must_look: false,
@@ -292,7 +297,10 @@ impl Machine {
                 match kind {
                     Kind::Take => self.taken(version, sent.sent, now),
                     Kind::Renew => self.renewed(version, sent.sent),
-                    Kind::Leave => self.released(Outcome::Held),
+                    Kind::Leave => {
+                        self.left(version, now);
+                        self.released(Outcome::Held);
+                    }
                     Kind::Join => self.collisions = 0,
                     Kind::Load => {}
                 }
@@ -318,7 +326,7 @@ impl Machine {
 
     fn went_well(&mut self, sent: &UnderWay, now: Time) {
         self.trouble = Trouble::default();
-        self.round_trip = now.since(sent.sent).max(Duration::from_millis(1));
+        self.round_trip = now.since(sent.sent).max(courtesy::SHORTEST);
     }
 
     /// Waits before the next request, and tells those who wait here if it does not pass.

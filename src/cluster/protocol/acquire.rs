@@ -21,6 +21,11 @@ impl Machine {
             return self.join(register, now);
         }
         if let Some(way) = self.way_in(&register, rank, now) {
+            if way == Way::Free
+                && let Some(until) = self.pause(now)
+            {
+                return self.wake_by(until);
+            }
             return self.take(register, rank, way, now);
         }
         if !self.view.is_fresh {
@@ -111,14 +116,5 @@ impl Machine {
     /// Until when a write that was sent not before `sent` lets this node hold.
     pub(super) fn deadline(&self, sent: Time) -> Time {
         sent + (self.settings.lease - allowance(self.settings.lease))
-    }
-
-    /// Somebody else wrote first: joins again later, the later the more often that happened, so that
-    /// many who join leave room for the holder's writes.
-    pub(super) fn put_off_joining(&mut self, now: Time) {
-        self.collisions = (self.collisions + 1).min(8);
-        let longest = self.round_trip.saturating_mul(1 << self.collisions);
-        let longest = longest.min(self.settings.claim_window / 2);
-        self.join_at = now + longest.mul_f64(self.random.f64());
     }
 }

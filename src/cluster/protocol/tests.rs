@@ -285,3 +285,50 @@ fn the_queue_is_bounded_and_who_finds_it_full_joins_later() {
     let labels: Vec<_> = engine.register().queue.into_iter().map(|waiter| waiter.label).collect();
     assert_eq!(labels, ["n3", "n4", "n5"]);
 }
+
+/// Takes the lock and gives it back, with requests that take a millisecond. Returns how long the
+/// machine paused before.
+fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time) -> Duration {
+    let begun = *now;
+    one.handle(Event::Wish(Wish::Wait), *now);
+    let mut action = one.next_action();
+    if action.is_none() {
+        *now = one.wake_at().expect("it comes back by itself");
+        one.handle(Event::Timer, *now);
+        action = one.next_action();
+    }
+    let paused = now.since(begun);
+    while let Some(next) = action {
+        match next {
+            Action::CompareExchange { request, expected, write } => {
+                *now = *now + Duration::from_millis(1);
+                let result = Ok(engine.exchange(expected, write));
+                one.handle(Event::Exchanged { request, result }, *now);
+            }
+            Action::Granted(_) => one.handle(Event::Release, *now),
+            Action::Released(outcome) => assert_eq!(outcome, Outcome::Held),
+            other => panic!("{other:?}"),
+        }
+        action = one.next_action();
+    }
+    paused
+}
+
+#[test]
+fn who_has_the_lock_for_itself_leaves_room_for_others() {
+    let (mut engine, mut one, mut now) = (Engine::default(), machine(1), at(0));
+    let pauses: Vec<_> = (0..5000).map(|_| turn(&mut engine, &mut one, &mut now)).collect();
+    let pauses: Vec<_> = pauses.into_iter().filter(|pause| !pause.is_zero()).collect();
+    let (first, longest) = (pauses[0], *pauses.last().unwrap());
+    assert!(first >= Duration::from_millis(2), "two round trips, not {first:?}");
+    assert_eq!(longest, CLAIM / 8);
+    let all: Duration = pauses.iter().sum();
+    assert!(all < now.since(at(0)) / 50, "{all:?} of {:?}", now.since(at(0)));
+    // Where others get in there is room already.
+    for _ in 0..5000 {
+        let same = engine.register();
+        let write = Write { value: same.encode().into(), wake: Wake::Nobody, idle: true };
+        engine.exchange(engine.now.as_ref().map(|now| now.version), write);
+        assert_eq!(turn(&mut engine, &mut one, &mut now), Duration::ZERO);
+    }
+}
