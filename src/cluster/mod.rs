@@ -16,6 +16,10 @@ mod core;
 mod driver;
 // What can go wrong for the user of a lock.
 mod error;
+// What the fuzz targets need of the inside.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod __fuzz;
 // What the resource behind a lock does about a late holder.
 pub mod fence;
 // The lock is held.

@@ -24,11 +24,11 @@ fn story(seed: u64) -> World {
         name: "story",
         nodes: [0, 0],
         calm_at: Moment::MAX / 8,
-        timer_late: MS,
+        timer_late: 0,
         ..Profile::calm()
     };
     let mut world = World::new(profile, seed, true);
-    world.is_lively = false;
+    (world.is_lively, world.is_faultless) = (false, false);
     world
 }
 

@@ -57,7 +57,6 @@ fn a_holder_that_is_cut_off_is_told_before_the_other_is_granted() {
     let mut least = u64::MAX;
     for seed in 0..500 {
         let mut world = holder_and_waiter(seed);
-        world.profile.timer_late = 0;
         world.part(0);
         let within = world.lease() * 2;
         world.await_until(within, "the holder is told", |world| !world.holds(0));

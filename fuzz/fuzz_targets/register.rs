@@ -1,0 +1,9 @@
+//! Reads bytes as the value of a key. Nothing panics, and what can be read is written and read again
+//! without a loss.
+//!
+//! `cargo +nightly fuzz run register -- -max_total_time=30`
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|value: &[u8]| lockword::cluster::__fuzz::register(value));
