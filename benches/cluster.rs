@@ -185,7 +185,7 @@ fn turns(order: &[usize], nodes: usize) -> (f64, f64) {
     let mut found = 0;
     for (moment, &node) in order.iter().enumerate() {
         let oldest = (0..nodes).min_by_key(|&node| last[node]).unwrap_or_default();
-        // Before everyone has had a turn, the order is that of the start.
+        // Before everyone has had a turn, nothing is known.
         found += u32::from(node != oldest && last.iter().all(|&last| last > 0));
         last[node] = moment + 1;
         count[node] += 1;
@@ -212,7 +212,6 @@ fn nodes(slice: Duration, count: usize, hold: Duration, plan: Option<&Plan>) -> 
                 builder.request_timeout(Duration::from_millis(50)).build()
             })
             .collect();
-        let start = Instant::now();
         let workers: Vec<_> = nodes
             .iter()
             .enumerate()
@@ -232,6 +231,13 @@ fn nodes(slice: Duration, count: usize, hold: Duration, plan: Option<&Plan>) -> 
                 })
             })
             .collect();
+        // Everyone is in: the start is not measured.
+        while (0..count).any(|node| !order.lock().expect("no panic").contains(&node)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        order.lock().expect("no panic").clear();
+        counts.take();
+        let start = Instant::now();
         tokio::time::sleep(slice).await;
         let (elapsed, operations) = (start.elapsed(), counts.now());
         let grants = order.lock().expect("no panic").clone();
