@@ -54,7 +54,7 @@ fn made_from_a_value_and_by_default() {
     let mutex: Mutex<u8> = 7.into();
     assert_eq!(*mutex.lock().unwrap(), 7);
     assert_eq!(*Mutex::from("x").lock().unwrap(), "x");
-    assert_eq!(*Mutex::<Vec<u8>>::default().lock().unwrap(), []);
+    assert_eq!(*Mutex::<Vec<u8>>::default().lock().unwrap(), Vec::<u8>::new());
 }
 
 #[test]
