@@ -205,10 +205,16 @@ impl NodeBuilder {
     /// [`ConfigError`] if a setting is not allowed, or if the background task cannot run.
     pub fn try_build(self) -> Result<Node, ConfigError> {
         let config = self.check()?;
-        let mut random = match self.seed {
-            Some(seed) => fastrand::Rng::with_seed(seed),
-            None => fastrand::Rng::with_seed(getrandom::u64().map_err(random_error)?),
+        // Two numbers, so that two nodes whose number is the same by chance still differ in what
+        // they draw for their attempts.
+        let (node, random) = match self.seed {
+            Some(seed) => (seed, seed),
+            None => {
+                let draw = || getrandom::u64().map_err(random_error);
+                (draw()?, draw()?)
+            }
         };
+        let (node, random) = (NodeId::new(node), fastrand::Rng::with_seed(random));
         let own = match self.runtime.or_else(|| Handle::try_current().ok()) {
             Some(runtime) => Err(runtime),
             None => Ok(own_runtime().map_err(runtime_error)?),
@@ -219,7 +225,6 @@ impl NodeBuilder {
         };
         let clock = if self.tokio_clock { Clock::tokio(&runtime) } else { Clock::System };
         let timer = timer(&runtime, &clock).map_err(runtime_error)?;
-        let node = NodeId::new(random.u64(..));
         let core = Arc::new(Core::new(
             config,
             self.transport.clone(),

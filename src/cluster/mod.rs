@@ -1,5 +1,4 @@
 #![doc = include_str!("story.md")]
-#![allow(dead_code, reason = "under construction")]
 
 // The same for plain threads.
 pub mod blocking;

@@ -112,13 +112,6 @@ impl Machine {
         };
         self.view.register.as_ref().is_ok_and(others)
     }
-
-    /// The register as last seen, its version, and since when its holder's beat has stood still;
-    /// nothing before anything was seen.
-    pub(crate) fn seen(&self) -> Option<(&Register, Option<Version>, Time)> {
-        let register = self.view.register.as_ref().ok()?;
-        self.view.is_known.then_some((register, self.view.version, self.view.since))
-    }
 }
 
 /// What two clocks may err over a lease, each on its side; not less than a nanosecond.
