@@ -300,7 +300,8 @@ impl Here {
     /// Whether it is time to renew it, for new tokens, or to learn whether others wait.
     fn wants_refresh(&self, config: &Config, now: Time) -> bool {
         let is_old = now.since(self.written) >= config.handover_time / 2;
-        let is_short = self.tokens >= FencingToken::PER_VERSION / 2;
+        let is_short =
+            self.tokens >= (config.handovers / 2).clamp(1, FencingToken::PER_VERSION / 2);
         self.refresh == Refresh::Not && (is_old || is_short)
     }
 }
