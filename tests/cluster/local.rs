@@ -93,7 +93,8 @@ async fn until_another_node(node: &Node, other: &Node, busy: Duration) -> (usize
     assert_eq!(node.waiting("k"), 2);
     let began = tokio::time::Instant::now();
     drop(guard);
-    waiting.await.unwrap();
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, waiting).await.expect("it never gets the lock").unwrap();
     let took = began.elapsed();
     let done = *done.lock().unwrap();
     workers.iter().for_each(tokio::task::JoinHandle::abort);
