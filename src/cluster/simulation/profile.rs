@@ -65,6 +65,8 @@ pub(super) struct Profile {
     pub(super) hold: [Moment; 2],
     /// It keeps it for up to two leases.
     pub(super) long_holds: PerMille,
+    /// It renews early.
+    pub(super) refreshes: PerMille,
     /// A wish is to try; or is given up after a while.
     pub(super) tries: PerMille,
     pub(super) cancels: PerMille,
@@ -110,6 +112,7 @@ impl Profile {
             rest: [0, 800 * MS],
             hold: [0, 500 * MS],
             long_holds: 100,
+            refreshes: 200,
             tries: 150,
             cancels: 150,
         }
