@@ -106,7 +106,7 @@ impl World {
         by: Author,
     ) -> Option<Exchange> {
         let step = if self.chance(300) { self.random.u64(1..1000) } else { 1 };
-        match self.stores[key].exchange(expected, write, by, self.now, step) {
+        match self.stores[key].exchange(expected, write, by, step) {
             Ok(exchanged) => {
                 if let Exchange::Swapped(version) = exchanged {
                     self.counts.writes += 1;

@@ -238,12 +238,14 @@ impl Profile {
         Self { name: "narrow", nodes: [4, 6], queue_limit: 2, hold: [0, 200 * MS], ..Self::calm() }
     }
 
-    /// A slow network, and holders that fall silent.
+    /// A network that is slow now and then, and holders that fall silent.
     fn slow() -> Self {
         Self {
             name: "slow",
             nodes: [2, 4],
-            latency: [MS, 330 * MS],
+            latency: [MS, 20 * MS],
+            delayed: 300,
+            late: 650 * MS,
             claim_window: 1500 * MS,
             freeze: Some(6 * S),
             part: Some(6 * S),
