@@ -112,8 +112,9 @@ impl NodeBuilder {
     /// node waits: up to 1,000,000; 512 unless it is set; 0: never, not even when nobody else waits.
     ///
     /// A hand-over costs a microsecond where a hand-off to another node costs three writes and a
-    /// wake-up: with 512, those cost little for each. Besides, a write makes 1024 fencing tokens,
-    /// and is renewed after half of them.
+    /// wake-up: with 512, those cost little for each. A busy node renews its lease after half as
+    /// many, since each write tells whether others wait, and makes 1024 new fencing tokens; so a
+    /// small number costs writes even where nobody else waits.
     pub fn handovers(mut self, handovers: u32) -> Self {
         self.handovers = handovers;
         self
@@ -123,8 +124,7 @@ impl NodeBuilder {
     /// bounds counts.
     ///
     /// This is what a waiting node has to wait longer, besides the last holder's own time; 50 ms are
-    /// several hand-offs over a network. A busy node renews its lease after half of that time, since
-    /// each write tells whether others wait.
+    /// several hand-offs over a network. A busy node renews its lease after half of that time, too.
     pub fn handover_time(mut self, handover_time: Duration) -> Self {
         self.handover_time = handover_time;
         self

@@ -9,13 +9,12 @@
 //! anything is called that is not ours. The driver is told nothing but that it should come by: what
 //! it is to do it reads from the state ([`State::next_event`]).
 
-use super::config::Config;
 use super::core::Core;
 use super::error::LockError;
 use super::guard::{LossReason, Way};
 use super::key::Key;
-use super::protocol::{Event, Grant, Outcome, Wish};
-use super::register::{Attempt, Register};
+use super::protocol::{Grant, Outcome, Wish};
+use super::register::Attempt;
 use super::time::Time;
 use super::token::FencingToken;
 use super::transport::Version;
@@ -27,6 +26,8 @@ use std::task::Waker;
 mod handle;
 // Who waits.
 mod line;
+// Who gets the lease next.
+mod state;
 // One stay of a lease at this node.
 mod tenure;
 
@@ -285,158 +286,5 @@ impl Local {
         };
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl Here {
-    /// Whether the next in line may have it, with no message to anybody.
-    fn may_pass_on(&self, config: &Config, now: Time) -> bool {
-        let is_over =
-            self.handovers >= config.handovers || now.since(self.since) >= config.handover_time;
-        let is_ending = self.tenure.deadline().since(now) < config.lease / 8;
-        config.handovers > 0 && !is_ending && !(self.others_wait && is_over)
-    }
-
-    /// Whether it is time to renew it, for new tokens, or to learn whether others wait.
-    fn wants_refresh(&self, config: &Config, now: Time) -> bool {
-        let is_old = now.since(self.written) >= config.handover_time / 2;
-        let is_short = self.tokens >= FencingToken::PER_VERSION / 2;
-        self.refresh == Refresh::Not && (is_old || is_short)
-    }
-}
-
-impl State {
-    /// The lease is here and nobody uses it: passes it on, or begins to give it back, or waits for
-    /// tokens.
-    fn settle(&mut self, core: &Core) -> After {
-        let Lease::Here(here) = &mut self.lease else { return After::default() };
-        let now = core.clock.now();
-        if self.line.is_empty() || !here.is_new && !here.may_pass_on(&core.config, now) {
-            return self.begin_release();
-        }
-        let call = !here.is_new && here.wants_refresh(&core.config, now);
-        if call {
-            here.refresh = Refresh::Asked;
-        }
-        let Some(token) = FencingToken::of(here.version, here.tokens) else {
-            return After { call, ..After::default() };
-        };
-        let is_new = std::mem::replace(&mut here.is_new, false);
-        let way = if is_new { here.way } else { Way::LocalHandOver };
-        let tenure = here.tenure.clone();
-        let waker = self.line.grant(|ticket| {
-            here.user = Some(ticket);
-            LocalGrant { tenure, ticket, token, way }
-        });
-        here.tokens += 1;
-        here.handovers = here.handovers.saturating_add(u32::from(!is_new));
-        After { waker, call, handed_over: true }
-    }
-
-    fn begin_release(&mut self) -> After {
-        if let Lease::Here(here) = &self.lease {
-            self.lease = Lease::Leaving { tenure: here.tenure.clone(), told: false };
-        }
-        After { call: true, ..After::default() }
-    }
-
-    /// Whoever was granted `tenure` by this ticket does not use it any more.
-    fn give_back(&mut self, core: &Core, tenure: &Arc<Tenure>, ticket: Ticket) -> After {
-        match &mut self.lease {
-            Lease::Here(here) if here.user == Some(ticket) && Arc::ptr_eq(&here.tenure, tenure) => {
-                here.user = None;
-                self.settle(core)
-            }
-            // It was lost, or the node was closed.
-            _ => After::default(),
-        }
-    }
-
-    /// A guard ends: as [`State::give_back`].
-    pub(crate) fn end_use(&mut self, core: &Core, tenure: &Arc<Tenure>, ticket: Ticket) -> After {
-        self.handles -= 1;
-        let mut after = self.give_back(core, tenure, ticket);
-        after.call |= self.handles == 0;
-        after
-    }
-
-    /// This waiter does not wait any more: passes on what it was granted, if anything was.
-    fn leave(&mut self, core: &Core, ticket: Ticket, old: &mut Option<Waker>) -> After {
-        self.trying.take_if(|trying| *trying == ticket);
-        match self.line.leave(ticket, old) {
-            Some(grant) => self.give_back(core, &grant.tenure, ticket),
-            None if self.line.is_empty() => match &self.lease {
-                // It waited for tokens.
-                Lease::Here(here) if here.user.is_none() => self.settle(core),
-                Lease::Here(_) => After::default(),
-                _ => After { call: true, ..After::default() },
-            },
-            None => After::default(),
-        }
-    }
-
-    /// What is wanted of the engine.
-    fn wish(&self) -> Wish {
-        match self.line.first() {
-            None => Wish::Nothing,
-            first if first == self.trying => Wish::Try,
-            Some(_) => Wish::Wait,
-        }
-    }
-
-    /// What the state machine is to be told next, which was last told `told`.
-    pub(crate) fn next_event(&mut self, told: Wish) -> Option<Event> {
-        self.is_called = false;
-        let wish = match self.wish() {
-            // Who tries is not to be refused by what was seen for somebody before.
-            Wish::Try if told == Wish::Wait => Wish::Nothing,
-            wish => wish,
-        };
-        match &mut self.lease {
-            Lease::Here(here) => (here.refresh == Refresh::Asked).then(|| {
-                here.refresh = Refresh::Told;
-                Event::Refresh
-            }),
-            Lease::Leaving { told: is_told @ false, .. } if told == wish => {
-                *is_told = true;
-                Some(Event::Release)
-            }
-            _ => (told != wish).then_some(Event::Wish(wish)),
-        }
-    }
-
-    /// The driver has come by, and knows nothing of the key: whether that can stay so.
-    pub(crate) fn is_at_rest(&mut self) -> bool {
-        let is_at_rest = self.line.is_empty() && matches!(self.lease, Lease::Away);
-        self.is_called &= !is_at_rest;
-        is_at_rest
-    }
-
-    /// Whether other nodes wait, as of what was last seen of the register.
-    pub(crate) fn set_others_wait(&mut self, yes: bool) {
-        if let Lease::Here(here) = &mut self.lease {
-            here.others_wait = yes;
-        }
-    }
-
-    /// Somebody has looked at the register. Since when it has been so.
-    pub(crate) fn sighted(&mut self, register: &Register, now: Time) -> Time {
-        let mark = (register.holder.as_ref().map(|holder| holder.attempt), register.beat);
-        let since = match self.sighted {
-            Some((before, since)) if before == mark => since,
-            _ => now,
-        };
-        self.sighted = Some((mark, since));
-        since
-    }
-
-    /// How many wait.
-    pub(crate) fn waiting(&self) -> usize {
-        self.line.len()
-    }
-
-    /// Whether the key can be forgotten.
-    pub(crate) fn is_unused(&self) -> bool {
-        self.handles == 0 && matches!(self.lease, Lease::Away) && self.line.is_deserted()
     }
 }

@@ -159,3 +159,24 @@ async fn a_broken_lock_goes_to_the_next_and_its_holder_learns_of_it() {
     taken.release().await.unwrap();
     assert_eq!(operator.break_lock("k").await.unwrap(), None);
 }
+
+/// A lease that is about to end is not handed to the next one of the node.
+#[tokio::test(start_paused = true)]
+async fn what_is_about_to_end_is_not_handed_over() {
+    let way = Faulty::new(Memory::new(), Plan::default(), 1);
+    let faults = way.faults();
+    let node = builder(way, "a").lease(ms(1_000)).patience(ms(60_000)).build();
+    let lock = node.lock("k").unwrap();
+    let guard = lock.acquire().await.unwrap();
+    faults.partition(true);
+    let waiting = tokio::spawn(async move { lock.acquire().await.unwrap() });
+    tokio::time::sleep(ms(950)).await;
+    assert!(guard.is_valid() && !waiting.is_finished());
+    drop(guard);
+    tokio::time::sleep(ms(500)).await;
+    assert!(!waiting.is_finished(), "it was given what is of no use");
+    faults.partition(false);
+    let next = waiting.await.unwrap();
+    assert_ne!(next.way(), Way::LocalHandOver);
+    assert!(next.remaining() > ms(900), "{next:?}");
+}

@@ -123,3 +123,33 @@ impl Tenure {
         drop(gone);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Clock, LossReason, Tenure};
+    use std::time::Duration;
+    use tokio::runtime::Handle;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_to_be_over_stays_over() {
+        let clock = Clock::tokio(&Handle::current());
+        let second = Duration::from_secs(1);
+        let tenure = Tenure::new(clock.now() + second);
+        tokio::time::advance(second / 2).await;
+        assert!(tenure.extend(clock.now() + second, &clock));
+        tokio::time::advance(second - Duration::from_millis(1)).await;
+        assert_eq!(tenure.remaining(&clock), Duration::from_millis(1));
+        assert_eq!(tenure.lost(&clock), None);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(tenure.remaining(&clock), Duration::ZERO);
+        assert_eq!(tenure.lost(&clock), Some(LossReason::Expired { last: None }));
+        // A renewal whose answer was read in time, and is applied too late.
+        assert!(!tenure.extend(clock.now() + second, &clock));
+        assert_eq!(tenure.remaining(&clock), Duration::ZERO);
+        // What is told first counts.
+        tenure.lose(LossReason::TakenOver);
+        tenure.lose(LossReason::Closed);
+        assert_eq!(tenure.known_loss(), Some(LossReason::TakenOver));
+        assert!(!tenure.extend(clock.now() + second, &clock));
+    }
+}

@@ -204,6 +204,14 @@ impl World {
         if self.is_faultless && before.is_some_and(|before| before.register == *register) {
             return self.violate(format!("{by:?} writes what was there"));
         }
+        let is_holder =
+            |of: Attempt| matches!(by, Author::Node(node) if self.nodes[node].id == of.node);
+        let moves = before.is_some_and(|before| {
+            before.holder() == last.holder() && before.register.beat != register.beat
+        });
+        if moves && !last.holder().is_some_and(is_holder) {
+            return self.violate(format!("{by:?} moves the beat, which is not for it to move"));
+        }
         let mut all: Vec<_> = register.queue.iter().map(|waiter| waiter.attempt).collect();
         if all.len() > self.profile.queue_limit {
             let len = all.len();

@@ -145,7 +145,7 @@ impl World {
         self.step_later(node, key, first, Step::Use(serial));
         let second: Moment = self.random.u64(..hold + 1);
         self.step_later(node, key, second, Step::HandOver(serial));
-        if self.chance(200) {
+        if self.chance(self.profile.refreshes) {
             self.step_later(node, key, second / 2, Step::Refresh(serial));
         }
     }

@@ -17,7 +17,7 @@ impl World {
         let [delayed, lost, refused, doubted] =
             [profile.delayed, profile.lost_before, profile.refused, profile.doubted];
         let (late, profile_timeout) = (profile.late, profile.request_timeout);
-        let mut after = self.latency();
+        let mut after = self.latency(request.node);
         if self.chance(delayed) {
             let most = if self.chance(500) { late.min(profile_timeout) } else { late };
             after += self.random.u64(..=most);
@@ -32,7 +32,7 @@ impl World {
             return self.answer_error(&request, after, error);
         }
         if is_write && self.chance(doubted) {
-            let at = self.latency();
+            let at = self.latency(request.node);
             let error = TransportError::indeterminate("the connection was reset");
             self.answer_error(&request, at, error);
         }
@@ -87,7 +87,7 @@ impl World {
                 Event::Exchanged { request, result: Ok(exchanged) }
             }
         };
-        let mut after = self.latency();
+        let mut after = self.latency(node);
         if self.chance(self.profile.delayed) {
             after += self.random.u64(..=self.profile.late.min(2 * self.profile.request_timeout));
         }
@@ -106,7 +106,7 @@ impl World {
         by: Author,
     ) -> Option<Exchange> {
         let step = if self.chance(300) { self.random.u64(1..1000) } else { 1 };
-        match self.stores[key].exchange(expected, write, by, self.now, step) {
+        match self.stores[key].exchange(expected, write, by, step) {
             Ok(exchanged) => {
                 if let Exchange::Swapped(version) = exchanged {
                     self.counts.writes += 1;
@@ -146,7 +146,7 @@ impl World {
             for _ in 0..times {
                 let empty = self.chance(self.profile.notice_empty);
                 let seen = if empty { None } else { self.stores[key].load() };
-                let mut after = self.latency();
+                let mut after = self.latency(node);
                 if self.chance(self.profile.delayed) {
                     after += self.random.u64(..=self.profile.late);
                 }
@@ -162,7 +162,7 @@ impl World {
     pub(super) fn end_watch(&mut self, key: usize, watch: u64) {
         if let Some(at) = self.watchers[key].iter().position(|watcher| watcher.watch == watch) {
             let Watcher { node, .. } = self.watchers[key].remove(at);
-            let after = self.latency();
+            let after = self.latency(node);
             self.later(after, Item::AtNode(node, Input::WatchEnded { key, watch }));
         }
     }
@@ -171,7 +171,7 @@ impl World {
     pub(super) fn ask_for_watch(&mut self, node: usize, key: usize) {
         let watch = self.number();
         self.nodes[node].seats[key].watch = Some((watch, false));
-        let mut after = self.latency();
+        let mut after = self.latency(node);
         if self.chance(self.profile.delayed) {
             after += self.random.u64(..=self.profile.late);
         }
@@ -192,7 +192,7 @@ impl World {
         }
         self.tell(format_args!("engine: {node} watches key {key}"));
         self.watchers[key].push(Watcher { node, watch });
-        let after = self.latency();
+        let after = self.latency(node);
         self.later(after, Item::AtNode(node, Input::Watching { key, watch, result: Ok(()) }));
     }
 

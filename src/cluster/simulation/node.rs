@@ -23,6 +23,8 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) clock: Clock,
     pub(super) life: Life,
+    /// How far away the engine is, one way, if not as far as for all.
+    pub(super) latency: Option<Moment>,
     /// Cut off from the engine.
     pub(super) is_parted: bool,
     /// What came while it slept.

@@ -65,6 +65,8 @@ pub(super) struct Profile {
     pub(super) hold: [Moment; 2],
     /// It keeps it for up to two leases.
     pub(super) long_holds: PerMille,
+    /// It renews early.
+    pub(super) refreshes: PerMille,
     /// A wish is to try; or is given up after a while.
     pub(super) tries: PerMille,
     pub(super) cancels: PerMille,
@@ -110,6 +112,7 @@ impl Profile {
             rest: [0, 800 * MS],
             hold: [0, 500 * MS],
             long_holds: 100,
+            refreshes: 200,
             tries: 150,
             cancels: 150,
         }
@@ -235,12 +238,14 @@ impl Profile {
         Self { name: "narrow", nodes: [4, 6], queue_limit: 2, hold: [0, 200 * MS], ..Self::calm() }
     }
 
-    /// A slow network, and holders that fall silent.
+    /// A network that is slow now and then, and holders that fall silent.
     fn slow() -> Self {
         Self {
             name: "slow",
             nodes: [2, 4],
-            latency: [MS, 330 * MS],
+            latency: [MS, 20 * MS],
+            delayed: 300,
+            late: 650 * MS,
             claim_window: 1500 * MS,
             freeze: Some(6 * S),
             part: Some(6 * S),

@@ -11,6 +11,8 @@ mod cancelled;
 mod contended;
 // A queue full of dead nodes.
 mod dead;
+// Nodes in tight loops.
+mod hogs;
 // A holder that sleeps, or is cut off.
 mod late;
 

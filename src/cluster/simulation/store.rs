@@ -1,6 +1,5 @@
 //! The engine: one atomic versioned register, and the list of all that was written to it.
 
-use super::clock::Moment;
 use crate::cluster::register::{Attempt, Register};
 use crate::cluster::transport::{Exchange, Version, Versioned, Write};
 
@@ -18,7 +17,6 @@ pub(super) enum Author {
 pub(super) struct Written {
     pub(super) version: Version,
     pub(super) by: Author,
-    pub(super) at: Moment,
     /// What it wrote.
     pub(super) register: Register,
 }
@@ -65,7 +63,6 @@ impl Store {
         expected: Option<Version>,
         write: &Write,
         by: Author,
-        at: Moment,
         step: u64,
     ) -> Result<Exchange, String> {
         if expected != self.version() {
@@ -80,7 +77,7 @@ impl Store {
         let version = Version::new(self.floor).map_err(|error| error.to_string())?;
         self.current = Some(Versioned { version, value: write.value.clone() });
         self.idle = write.idle;
-        self.log.push(Written { version, by, at, register });
+        self.log.push(Written { version, by, register });
         Ok(Exchange::Swapped(version))
     }
 

@@ -161,7 +161,15 @@ impl World {
         let clock = Clock::new(self.random.u64(..1_000_000_000_000), error);
         let seats = (0..self.profile.keys).map(|_| self.new_seat(id, node)).collect();
         let life = Life::Runs;
-        self.nodes.push(Node { id, clock, life, is_parted: false, inbox: vec![], seats });
+        self.nodes.push(Node {
+            id,
+            clock,
+            life,
+            latency: None,
+            is_parted: false,
+            inbox: vec![],
+            seats,
+        });
         self.tell(format_args!("node {node} begins; its clock is {error} ppm fast"));
         for key in 0..self.profile.keys {
             let after = self.between(self.profile.rest);
@@ -320,8 +328,9 @@ impl World {
     }
 
     /// How long a message takes, one way.
-    pub(super) fn latency(&mut self) -> Moment {
-        self.between(self.profile.latency)
+    pub(super) fn latency(&mut self, node: usize) -> Moment {
+        let any = self.between(self.profile.latency);
+        self.nodes[node].latency.unwrap_or(any)
     }
 
     /// When a node's clock shows what `after` is from now.

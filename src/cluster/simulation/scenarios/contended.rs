@@ -14,6 +14,7 @@ fn contention(nodes: usize, wakeups: Wakeups) -> Profile {
         rest: [5 * MS, 20 * MS],
         hold: [0, 5 * MS],
         long_holds: 0,
+        refreshes: 0,
         tries: 0,
         cancels: 0,
         ..Profile::calm()
