@@ -66,7 +66,7 @@ mod view;
 // When to subscribe, when to look.
 mod watching;
 
-use courtesy::Alone;
+use courtesy::Room;
 pub(crate) use event::{Action, Event, Failure, Grant, Loss, Outcome, Settings, Way, Wish};
 use hold::Held;
 use leave::Leaving;
@@ -97,6 +97,8 @@ struct UnderWay {
     sent: Time,
     /// The version that was known then, which a write expects.
     basis: Option<Version>,
+    /// For how long the register was known to have that version.
+    stood_still: Duration,
     /// What is written; for a load, nothing.
     written: Option<Register>,
 }
@@ -134,7 +136,7 @@ pub(crate) struct Machine {
     join_at: Time,
     /// How long the last request took.
     round_trip: Duration,
-    alone: Alone,
+    room: Room,
     watch: watching::State,
     failed_watches: u32,
     /// Something may have changed unseen.
@@ -163,7 +165,7 @@ impl Machine {
             collisions: 0,
             join_at: Time::new(Duration::ZERO),
             round_trip: courtesy::SHORTEST,
-            alone: Alone::default(),
+            room: Room::default(),
             watch: watching::State::Off,
             failed_watches: 0,
             must_look: false,
@@ -291,16 +293,14 @@ impl Machine {
         match result {
             Ok(Exchange::Swapped(version)) => {
                 self.went_well(&sent, now);
+                self.stood_still(sent.stood_still, now);
                 let written = sent.written.unwrap_or_else(Register::empty);
                 self.view.wrote(version, written, now);
                 self.doubt = None;
                 match kind {
                     Kind::Take => self.taken(version, sent.sent, now),
                     Kind::Renew => self.renewed(version, sent.sent),
-                    Kind::Leave => {
-                        self.left(version, now);
-                        self.released(Outcome::Held);
-                    }
+                    Kind::Leave => self.released(Outcome::Held),
                     Kind::Join => self.collisions = 0,
                     Kind::Load => {}
                 }
@@ -379,7 +379,8 @@ impl Machine {
         self.last_request += 1;
         self.must_look = false;
         let (request, basis) = (self.last_request, self.view.version);
-        self.under_way = Some(UnderWay { request, kind, sent, basis, written });
+        let stood_still = sent.since(self.view.seen);
+        self.under_way = Some(UnderWay { request, kind, sent, basis, stood_still, written });
         request
     }
 }

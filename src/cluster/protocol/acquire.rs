@@ -21,11 +21,6 @@ impl Machine {
             return self.join(register, now);
         }
         if let Some(way) = self.way_in(&register, rank, now) {
-            if way == Way::Free
-                && let Some(until) = self.pause(now)
-            {
-                return self.wake_by(until);
-            }
             return self.take(register, rank, way, now);
         }
         if !self.view.is_fresh {

@@ -69,6 +69,12 @@ impl Machine {
         if register == *seen && self.doubt.is_none() {
             return;
         }
+        if let Some(leaving) = self.leaving
+            && let Some(until) = self.leave_room(register.queue.len(), now)
+            && until < leaving.until
+        {
+            return self.wake_by(until);
+        }
         let has_room = register.queue.len() < self.settings.queue_limit;
         if self.wish == Wish::Wait && !register.queue.is_empty() && has_room {
             register.queue.push(Waiter::new(self.attempt, &self.settings.label));

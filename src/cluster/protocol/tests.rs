@@ -287,17 +287,11 @@ fn the_queue_is_bounded_and_who_finds_it_full_joins_later() {
 }
 
 /// Takes the lock and gives it back, with requests that take a millisecond. Returns how long the
-/// machine paused before.
+/// machine waited before it gave it back.
 fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time) -> Duration {
-    let begun = *now;
+    let mut paused = Duration::ZERO;
     one.handle(Event::Wish(Wish::Wait), *now);
     let mut action = one.next_action();
-    if action.is_none() {
-        *now = one.wake_at().expect("it comes back by itself");
-        one.handle(Event::Timer, *now);
-        action = one.next_action();
-    }
-    let paused = now.since(begun);
     while let Some(next) = action {
         match next {
             Action::CompareExchange { request, expected, write } => {
@@ -305,7 +299,18 @@ fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time) -> Duration {
                 let result = Ok(engine.exchange(expected, write));
                 one.handle(Event::Exchanged { request, result }, *now);
             }
-            Action::Granted(_) => one.handle(Event::Release, *now),
+            Action::Granted(_) => {
+                one.handle(Event::Release, *now);
+                action = one.next_action();
+                if action.is_none() {
+                    let until = one.wake_at().expect("it comes back by itself");
+                    paused = until.since(*now);
+                    *now = until;
+                    one.handle(Event::Timer, *now);
+                    action = one.next_action();
+                }
+                continue;
+            }
             Action::Released(outcome) => assert_eq!(outcome, Outcome::Held),
             other => panic!("{other:?}"),
         }
@@ -319,16 +324,14 @@ fn who_has_the_lock_for_itself_leaves_room_for_others() {
     let (mut engine, mut one, mut now) = (Engine::default(), machine(1), at(0));
     let pauses: Vec<_> = (0..5000).map(|_| turn(&mut engine, &mut one, &mut now)).collect();
     let pauses: Vec<_> = pauses.into_iter().filter(|pause| !pause.is_zero()).collect();
-    let (first, longest) = (pauses[0], *pauses.last().unwrap());
+    let (first, longest) = (pauses[0], *pauses.iter().max().unwrap());
     assert!(first >= Duration::from_millis(2), "two round trips, not {first:?}");
     assert_eq!(longest, CLAIM / 8);
     let all: Duration = pauses.iter().sum();
     assert!(all < now.since(at(0)) / 50, "{all:?} of {:?}", now.since(at(0)));
-    // Where others get in there is room already.
+    // Where the lock is left alone now and then there is room already.
     for _ in 0..5000 {
-        let same = engine.register();
-        let write = Write { value: same.encode().into(), wake: Wake::Nobody, idle: true };
-        engine.exchange(engine.now.as_ref().map(|now| now.version), write);
+        now = now + CLAIM / 8;
         assert_eq!(turn(&mut engine, &mut one, &mut now), Duration::ZERO);
     }
 }

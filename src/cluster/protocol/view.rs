@@ -16,6 +16,8 @@ pub(super) struct View {
     /// Since when, on this node's clock, the present mark is known: the receipt of what first showed
     /// it, never an earlier moment.
     pub(super) since: Time,
+    /// When the present version was first seen.
+    pub(super) seen: Time,
     /// Whether anything was ever seen.
     pub(super) is_known: bool,
     /// When anything was last heard of the register, be it news or not.
@@ -37,7 +39,15 @@ impl View {
         let origin = Time::new(Duration::ZERO);
         let register = Ok(Register::empty());
         let (is_known, is_fresh) = (false, false);
-        Self { version: None, register, since: origin, is_known, heard: origin, is_fresh }
+        Self {
+            version: None,
+            register,
+            since: origin,
+            seen: origin,
+            is_known,
+            heard: origin,
+            is_fresh,
+        }
     }
 
     /// What an answer showed. `basis` is the version that was known when the request was sent: if
@@ -88,7 +98,7 @@ impl View {
             self.since = now;
             self.is_known = true;
         }
-        (self.version, self.register) = (version, new);
+        (self.version, self.register, self.seen) = (version, new, now);
     }
 }
 
