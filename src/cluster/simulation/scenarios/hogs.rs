@@ -56,14 +56,32 @@ fn a_node_in_a_tight_loop_lets_others_in() {
     }
 }
 
+/// Also where all round trips are of the same length, so that no chance helps.
 #[test]
 fn eight_nodes_in_tight_loops_all_get_their_turns() {
-    for seed in 0..5 {
-        let mut world = hogs(seed, &[None; 8]);
+    for (seed, trip) in [None, Some(MS)].into_iter().cycle().take(4).enumerate() {
+        let mut world = hogs(seed as u64, &[trip; 8]);
         hog(&mut world, 8, 3000 * MS, |_| false);
         let turns: Vec<_> = world.nodes.iter().map(|node| node.seats[0].local.grants).collect();
         let (least, most) = (*turns.iter().min().unwrap(), *turns.iter().max().unwrap());
-        println!("turns of eight in 3 s, seed {seed}: {turns:?}");
-        assert!(least > 20 && most < 3 * least, "seed {seed}: {turns:?}");
+        println!("turns of eight in 3 s, seed {seed}, {trip:?} ns away: {turns:?}");
+        assert!(least > 20 && most < 3 * least, "seed {seed}, {trip:?} ns: {turns:?}");
     }
+}
+
+/// Those who are near hand the lock to each other, and never write at the same time.
+#[test]
+fn a_node_far_away_gets_in_beside_two_that_are_near() {
+    let mut longest = 0;
+    for seed in 0..4 {
+        let mut world = hogs(seed, &[Some(MS), Some(MS), Some(20 * MS)]);
+        let before = world.random.u64(500 * MS..2000 * MS);
+        hog(&mut world, 2, before, |_| false);
+        let since = world.now;
+        world.wish(2, 0, Wish::Wait);
+        let is_in = hog(&mut world, 2, 20_000 * MS, |world| world.holds(2));
+        assert!(is_in, "seed {seed}: not within 20 s{}", world.tail());
+        longest = longest.max(world.now - since);
+    }
+    println!("20 ms away, beside two that are 1 ms away: had in {} ms at most", longest / MS);
 }
