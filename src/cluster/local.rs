@@ -179,6 +179,9 @@ impl Local {
         };
         let call = !std::mem::replace(&mut state.is_called, true);
         drop(state);
+        if std::env::var_os("R1_CLOSE").is_some() {
+            std::thread::sleep(std::time::Duration::from_millis(700));
+        }
         if let Some(tenure) = tenure {
             tenure.lose(Core::CLOSED);
         }

@@ -15,6 +15,7 @@ mod local;
 mod loss;
 // What an observer is told.
 mod observer;
+mod r1;
 mod support;
 // Plain threads.
 mod threads;

@@ -165,3 +165,34 @@ impl<G, E> Line<G, E> {
         }
     }
 }
+
+#[cfg(test)]
+mod r1 {
+    use super::Line;
+    use std::task::Waker;
+
+    #[test]
+    fn r1_places_behind_a_failure_that_nobody_fetches() {
+        let mut line = Line::<u32, u32>::new();
+        let mut old = None;
+        line.join(Waker::noop());
+        drop(line.fail_first(1));
+        for n in 0..1000 {
+            let ticket = line.join(Waker::noop());
+            drop(line.grant(|_| n));
+            assert!(line.poll(ticket, Waker::noop(), &mut old).is_ready());
+        }
+        assert!(line.slots.len() < 10, "{} slots", line.slots.len());
+    }
+
+    #[test]
+    fn r1_granted_anew_before_it_was_fetched() {
+        let mut line = Line::<u32, u32>::new();
+        let mut old = None;
+        let (first, second) = (line.join(Waker::noop()), line.join(Waker::noop()));
+        drop(line.grant(|_| 1));
+        drop(line.grant(|_| 2));
+        assert!(line.poll(first, Waker::noop(), &mut old).is_ready());
+        assert!(line.poll(second, Waker::noop(), &mut old).is_ready());
+    }
+}
