@@ -453,3 +453,149 @@ fn r1_observer_that_waits() {
     runtime.shutdown_background();
     assert!(!lost, "the driver waits for itself");
 }
+
+/// 20. The end of a node must come in time, whatever others do with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1_shutdown_under_load_of_handles() {
+    let a = Node::builder(Memory::new()).lease(ms(500)).build();
+    let guard = a.lock("held").unwrap().acquire().await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads: Vec<_> = (0..8)
+        .map(|t| {
+            let (a, stop) = (a.clone(), stop.clone());
+            std::thread::spawn(move || {
+                let mut i = 0_u64;
+                while !stop.load(Relaxed) {
+                    drop(a.lock(format!("k{t}-{i}")).unwrap());
+                    i += 1;
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(ms(100)).await;
+    let began = Instant::now();
+    let report = tokio::time::timeout(Duration::from_secs(4), a.shutdown()).await;
+    let took = began.elapsed();
+    stop.store(true, Relaxed);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    println!("{report:?} {took:?}");
+    drop(guard);
+    assert!(took < ms(500), "{took:?}, not two request timeouts (200 ms)");
+}
+
+/// 21. A foreign value that is gone again, where a watch said "look yourself".
+#[tokio::test(start_paused = true)]
+async fn r1_a_foreign_value_that_is_gone() {
+    let engine = Memory::new();
+    let (a, b) = (node(engine.clone(), "a"), node(engine.clone(), "b"));
+    let lock = a.lock("k").unwrap();
+    let key = Key::new("k").unwrap();
+    let theirs = b.lock("k").unwrap().acquire().await.unwrap();
+    assert!(lock.acquire_timeout(ms(100)).await.is_err()); // From here on it watches.
+    drop(theirs);
+    settle().await;
+    let version = engine.load(&key).await.unwrap().map(|now| now.version);
+    let write = Write {
+        value: b"foreign".as_slice().into(),
+        wake: lockword::cluster::Wake::Everybody,
+        idle: false,
+    };
+    engine.compare_exchange(&key, version, write).await.unwrap();
+    settle().await;
+    let error = lock.acquire().await.unwrap_err();
+    assert!(matches!(error, LockError::Unreadable { .. }), "{error}");
+    assert!(engine.delete(&key));
+    settle().await;
+    drop(lock.acquire().await.unwrap());
+}
+
+/// A watch that ends at once.
+#[derive(Clone)]
+struct Flapping(Memory, Arc<AtomicU64>);
+
+#[async_trait]
+impl Transport for Flapping {
+    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
+        self.1.fetch_add(1, Relaxed);
+        self.0.load(key).await
+    }
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Option<Version>,
+        new: Write,
+    ) -> Result<Exchange, TransportError> {
+        self.0.compare_exchange(key, expected, new).await
+    }
+    async fn watch(&self, _: &Key, _: NodeId) -> Result<Watch, TransportError> {
+        self.1.fetch_add(1, Relaxed);
+        Ok(Box::pin(futures_util::stream::empty()))
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+}
+
+/// 22. How often it asks again.
+#[tokio::test(start_paused = true)]
+async fn r1_a_watch_that_ends_at_once() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let engine = Memory::new();
+    let a = node(Flapping(engine.clone(), asked.clone()), "a");
+    let b = node(engine, "b");
+    let _theirs = b.lock("k").unwrap().acquire().await.unwrap();
+    assert!(a.lock("k").unwrap().acquire_timeout(Duration::from_secs(10)).await.is_err());
+    let asked = asked.load(Relaxed);
+    assert!(asked < 200, "{asked} requests in 10 s");
+}
+
+/// A future whose drop panics: as a transport's may, when the request is given up.
+struct Rude;
+impl Drop for Rude {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("rude");
+        }
+    }
+}
+
+#[derive(Clone)]
+struct RudeTransport(Memory);
+
+#[async_trait]
+impl Transport for RudeTransport {
+    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
+        self.0.load(key).await
+    }
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Option<Version>,
+        new: Write,
+    ) -> Result<Exchange, TransportError> {
+        if key.as_str() == "rude" {
+            let _rude = Rude;
+            std::future::pending::<()>().await;
+        }
+        self.0.compare_exchange(key, expected, new).await
+    }
+    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
+        self.0.watch(key, node).await
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+}
+
+/// 23. A request that panics when it is dropped.
+#[tokio::test(start_paused = true)]
+async fn r1_a_request_that_panics_when_dropped() {
+    let a = builder(RudeTransport(Memory::new()), "a").lease(ms(1000)).build();
+    let good = a.lock("good").unwrap().acquire().await.unwrap();
+    let rude = a.lock("rude").unwrap().acquire_timeout(ms(700)).await;
+    println!("{rude:?}");
+    tokio::time::sleep(ms(100)).await;
+    assert!(good.is_valid(), "{:?}", good.lost().await);
+}
