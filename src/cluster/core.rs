@@ -112,6 +112,15 @@ impl Core {
         unused
     }
 
+    /// As [`Core::forget`], if the driver was never called for it.
+    pub(crate) fn forget_unknown(&self, local: &Arc<Local>) {
+        let mut registry = self.registry.lock();
+        let unknown = local.state().is_unknown();
+        if unknown && registry.keys.get(&local.key).is_some_and(|known| Arc::ptr_eq(known, local)) {
+            registry.keys.remove(&local.key);
+        }
+    }
+
     /// How many keys are known. For tests.
     pub(crate) fn keys(&self) -> usize {
         self.registry.lock().keys.len()

@@ -53,6 +53,8 @@ pub(crate) struct State {
     handles: usize,
     /// The driver has been told to come by, and has not come yet.
     is_called: bool,
+    /// The driver has something of it, or will have.
+    is_known: bool,
     is_closed: bool,
     /// What was seen of the register when somebody last asked, and since when that is so.
     sighted: Option<(Mark, Time)>,
@@ -133,6 +135,7 @@ impl Local {
             lease: Lease::Away,
             handles: 0,
             is_called: false,
+            is_known: false,
             is_closed,
             sighted: None,
         };
@@ -153,6 +156,7 @@ impl Local {
             let mut state = self.state.lock();
             let mut after = change(&mut state);
             after.call = after.call && !std::mem::replace(&mut state.is_called, true);
+            state.is_known |= after.call;
             after
         };
         waker.into_iter().for_each(Waker::wake);
@@ -178,6 +182,7 @@ impl Local {
             }
         };
         let call = !std::mem::replace(&mut state.is_called, true);
+        state.is_known = true;
         drop(state);
         if std::env::var_os("R1_CLOSE").is_some() {
             std::thread::sleep(std::time::Duration::from_millis(700));
@@ -436,6 +441,11 @@ impl State {
     /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
         self.line.len()
+    }
+
+    /// Whether it is unused, and the driver was never called for it.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.is_unused() && !self.is_known
     }
 
     /// Whether the key can be forgotten.
