@@ -327,7 +327,8 @@ impl State {
             here.refresh = Refresh::Asked;
         }
         let Some(token) = FencingToken::of(here.version, here.tokens) else {
-            return After { call, ..After::default() };
+            // It goes to the next in line as soon as there are new ones.
+            return After { call, handed_over: true, ..After::default() };
         };
         let is_new = std::mem::replace(&mut here.is_new, false);
         let way = if is_new { here.way } else { Way::LocalHandOver };

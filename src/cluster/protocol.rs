@@ -182,6 +182,8 @@ impl Machine {
         match event {
             Event::Wish(wish) => {
                 if self.wish == Wish::Nothing {
+                    // Who begins to wait has patience of its own.
+                    self.trouble.since = None;
                     // Who only tries wants to know how it is now.
                     self.view.is_fresh &= wish == Wish::Wait && self.sees_all();
                 }
