@@ -260,7 +260,7 @@ impl Driver {
             }
             Action::Lost(loss) => Self::lose(core, entry, loss.into()),
             Action::Released(outcome) => {
-                if Self::release(core, entry, outcome) && self.closing.is_some() {
+                if Self::release(core, entry, outcome) && entry.local.state().is_closed() {
                     self.report.released.push(key.clone());
                 }
             }

@@ -170,25 +170,20 @@ impl Local {
     pub(crate) fn close(&self, error: &LockError) -> bool {
         let mut state = self.state.lock();
         state.is_closed = true;
-        let wakers = state.line.fail_all(error);
-        let tenure = match std::mem::replace(&mut state.lease, Lease::Away) {
+        let mut wakers = state.line.fail_all(error);
+        match std::mem::replace(&mut state.lease, Lease::Away) {
             Lease::Here(here) => {
                 state.lease = Lease::Leaving { tenure: here.tenure.clone(), told: false };
-                Some(here.tenure)
+                // Under the mutex: the driver may give it back as soon as it is let go.
+                wakers.extend(here.tenure.mark_lost(Core::CLOSED));
             }
-            other => {
-                state.lease = other;
-                None
-            }
-        };
+            other => state.lease = other,
+        }
         let call = !std::mem::replace(&mut state.is_called, true);
         state.is_known = true;
         drop(state);
         if std::env::var_os("R1_CLOSE").is_some() {
             std::thread::sleep(std::time::Duration::from_millis(700));
-        }
-        if let Some(tenure) = tenure {
-            tenure.lose(Core::CLOSED);
         }
         wakers.into_iter().for_each(Waker::wake);
         call
@@ -437,6 +432,11 @@ impl State {
         };
         self.sighted = Some((mark, since));
         since
+    }
+
+    /// Whether the node was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     /// How many wait.

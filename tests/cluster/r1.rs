@@ -420,6 +420,7 @@ async fn r1_two_valid_guards_at_the_end() {
     let closing = std::thread::spawn(move || drop(a));
     let theirs = theirs.await.unwrap();
     let both = (mine.is_valid(), theirs.is_valid());
+    println!("{both:?} {mine:?} {:?}", theirs.way());
     unsafe { std::env::remove_var("R1_CLOSE") };
     closing.join().unwrap();
     assert_ne!(both, (true, true));

@@ -80,6 +80,14 @@ impl Tenure {
         });
     }
 
+    /// It is lost. Who listens is to be woken, outside of all mutexes.
+    #[must_use]
+    pub(crate) fn mark_lost(&self, why: LossReason) -> Vec<Waker> {
+        let mut inner = self.inner.lock();
+        inner.lost.get_or_insert(why);
+        std::mem::take(&mut inner.listeners).into_iter().map(|(_, waker)| waker).collect()
+    }
+
     /// It was given back. Wakes whoever listens.
     pub(crate) fn conclude(&self, outcome: Outcome) {
         self.change(|inner| {
