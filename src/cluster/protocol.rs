@@ -290,6 +290,17 @@ impl Machine {
 
     fn exchanged(&mut self, sent: UnderWay, result: Result<Exchange, TransportError>, now: Time) {
         let UnderWay { kind, basis, .. } = sent;
+        let result = match result {
+            // It was written, but no token may be made of that version.
+            Ok(Exchange::Swapped(version)) if Some(version) <= basis => {
+                let what = format!("version {version} does not follow that before it");
+                Err(TransportError::indeterminate(what))
+            }
+            Ok(Exchange::Mismatch(seen)) if seen.as_ref().map(|seen| seen.version) == basis => {
+                Err(TransportError::corrupt("a mismatch that shows the expected version"))
+            }
+            result => result,
+        };
         match result {
             Ok(Exchange::Swapped(version)) => {
                 self.went_well(&sent, now);
