@@ -5,8 +5,10 @@
 //!
 //! The thread may belong to a runtime. On a worker of a multi-thread runtime the others are told
 //! (`tokio::task::block_in_place`; inside a `LocalSet` that is not possible, and tokio panics). On
-//! the thread of the very current-thread runtime that runs the node, waiting would be for ever:
-//! [`LockError::WouldDeadlock`].
+//! the thread of the very current-thread runtime that runs the node, and in an observer that the
+//! node's background task calls, waiting would be for ever: [`LockError::WouldDeadlock`].
+//! (`spawn_blocking` is fine.) A thread that waits while nobody runs that runtime waits until somebody
+//! does.
 
 use super::core::Core;
 use super::error::{LockError, ReleaseError};
@@ -209,12 +211,14 @@ fn wait<F: Future>(core: &Core, future: F, spin: impl Fn() -> bool) -> Option<F:
     Some(in_place(|| parker::wait(future, |_| spin())))
 }
 
-/// Whether this thread runs the current-thread runtime that the node needs.
+/// Whether this thread runs the current-thread runtime that the node needs, or is called by the
+/// node's driver itself. A thread of `spawn_blocking` belongs to the runtime, and does not run it.
 fn is_own_runtime(core: &Core) -> bool {
     let is_own = |here: Handle| {
         here.runtime_flavor() == RuntimeFlavor::CurrentThread && here.id() == core.runtime.id()
     };
-    Handle::try_current().is_ok_and(is_own)
+    core.driving.is_here()
+        || Handle::try_current().is_ok_and(is_own) && core.driving.is_by_this_thread()
 }
 
 /// Tells a multi-thread runtime, if this is a thread of one, that this thread waits.

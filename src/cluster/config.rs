@@ -6,6 +6,7 @@ use super::driver::Driver;
 use super::error::ConfigError;
 use super::node::Node;
 use super::observer::Observer;
+use super::register;
 use super::transport::{NodeId, Transport};
 use std::fmt;
 use std::future::Future;
@@ -253,7 +254,6 @@ impl NodeBuilder {
         let claim_window = within("claim_window", claim_window, MS..=lease)?;
         let poll = self.poll.unwrap_or((claim_window / 10).max(10 * MS));
         let transport = self.transport.capabilities();
-        let room = transport.largest_value.saturating_sub(1024 - ENTRY) / ENTRY;
         if transport.largest_value < 1024 {
             let (transport, largest) = (transport.name, transport.largest_value);
             return Err(ConfigError::SmallValues { transport, largest });
@@ -266,7 +266,8 @@ impl NodeBuilder {
             handover_time: within("handover_time", self.handover_time, Duration::ZERO..=lease)?,
             request_timeout: within("request_timeout", request_timeout, MS..=lease)?,
             patience: within("patience", patience, Duration::ZERO..=24 * HOUR)?,
-            queue_limit: within("queue_limit", self.queue_limit, 1..=10_000)?.min(room),
+            queue_limit: within("queue_limit", self.queue_limit, 1..=10_000)?
+                .min(room(transport.largest_value)),
             poll: within("poll", poll, MS..=lease)?,
         })
     }
@@ -282,6 +283,11 @@ impl NodeBuilder {
         }
         Ok(label.clone())
     }
+}
+
+/// How many may wait in a value of that size, and of no more than is read again.
+pub(crate) fn room(largest_value: usize) -> usize {
+    largest_value.min(register::LARGEST).saturating_sub(1024 - ENTRY) / ENTRY
 }
 
 /// The setting, if it is in its range.

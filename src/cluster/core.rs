@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::config::Config;
+use super::driving::Driving;
 use super::error::{LockError, Place};
 use super::guard::LossReason;
 use super::key::Key;
@@ -30,6 +31,7 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) mailbox: Mailbox,
+    pub(crate) driving: Driving,
     pub(crate) observer: Option<Box<dyn Observer>>,
     pub(crate) random: Mutex<fastrand::Rng>,
     registry: Mutex<Registry>,
@@ -70,6 +72,7 @@ impl Core {
             clock,
             runtime,
             mailbox: Mailbox::default(),
+            driving: Driving::default(),
             observer,
             random: Mutex::new(random),
             registry: Mutex::default(),
@@ -110,6 +113,15 @@ impl Core {
             registry.keys.remove(&local.key);
         }
         unused
+    }
+
+    /// As [`Core::forget`], if the driver was never called for it.
+    pub(crate) fn forget_unknown(&self, local: &Arc<Local>) {
+        let mut registry = self.registry.lock();
+        let unknown = local.state().is_unknown();
+        if unknown && registry.keys.get(&local.key).is_some_and(|known| Arc::ptr_eq(known, local)) {
+            registry.keys.remove(&local.key);
+        }
     }
 
     /// How many keys are known. For tests.

@@ -79,42 +79,48 @@ impl Driver {
 
     /// Handles everything that is there. Pending: the budget is used up.
     fn work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut budget = BUDGET;
+        // One for each source: none keeps the others out.
+        let [mut calls, mut answers, mut notices, mut timers] = [BUDGET; 4];
         loop {
-            let before = budget;
+            let before = [calls, answers, notices, timers];
             self.closing = self.core.mailbox.open(&mut self.called).or(self.closing);
-            while let Some(local) = self.called.pop() {
-                budget = budget.saturating_sub(1);
+            while calls > 0
+                && let Some(local) = self.called.pop()
+            {
+                calls -= 1;
                 self.come_by(local);
             }
-            while budget > 0
+            while answers > 0
                 && let Poll::Ready(Some((key, event))) = self.answers.poll_next_unpin(cx)
             {
-                budget -= 1;
+                answers -= 1;
                 self.tell(&key, event);
             }
-            while budget > 0
+            while notices > 0
                 && let Poll::Ready(Some((key, watch, event))) = self.notices.poll_next_unpin(cx)
             {
-                budget -= 1;
+                notices -= 1;
                 if self.entries.get(&key).is_some_and(|entry| entry.is_watched_by(watch)) {
                     self.tell(&key, event);
                 }
             }
             let now = self.core.clock.now();
             self.core.mailbox.ring(now);
-            while budget > 0 && self.due.first().is_some_and(|(at, _)| *at <= now) {
-                budget -= 1;
+            while timers > 0 && self.due.first().is_some_and(|(at, _)| *at <= now) {
+                timers -= 1;
                 let Some((_, key)) = self.due.pop_first() else { break };
                 if let Some(entry) = self.entries.get_mut(&key) {
                     entry.due = None;
                 }
                 self.tell(&key, Event::Timer);
             }
-            if budget == 0 {
+            // After the timers: who is woken at a deadline is to know the cause.
+            self.core.mailbox.ring(now);
+            let left = [calls, answers, notices, timers];
+            if left.contains(&0) {
                 return Poll::Pending;
             }
-            if budget == before {
+            if left == before {
                 return Poll::Ready(());
             }
         }
@@ -256,7 +262,7 @@ impl Driver {
             }
             Action::Lost(loss) => Self::lose(core, entry, loss.into()),
             Action::Released(outcome) => {
-                if Self::release(core, entry, outcome) && self.closing.is_some() {
+                if Self::release(core, entry, outcome) && entry.local.state().is_closed() {
                     self.report.released.push(key.clone());
                 }
             }
@@ -270,10 +276,10 @@ impl Driver {
 
     fn lose(core: &Arc<Core>, entry: &Entry, why: LossReason) {
         let key = &entry.local.key;
-        if entry.local.lost(core, why.clone()) {
-            core.observe(|observer| observer.lost(key, &why));
-        } else {
-            core.observe(|observer| observer.released(key, Released::Lost));
+        match entry.local.lost(core, why.clone()) {
+            None => {}
+            Some(true) => core.observe(|observer| observer.lost(key, &why)),
+            Some(false) => core.observe(|observer| observer.released(key, Released::Lost)),
         }
     }
 
@@ -318,13 +324,16 @@ impl Future for Driver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let core = self.core.clone();
+        let _driven = core.driving.begin();
         loop {
-            if self.work(cx).is_pending() {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+            let is_pending = self.work(cx).is_pending();
             if self.is_done() {
                 return Poll::Ready(());
+            }
+            if is_pending {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             let Poll::Ready(alarm) = self.core.mailbox.sleep(self.closing, cx) else { continue };
             let due = self.due.first().map(|(at, _)| *at);

@@ -108,16 +108,22 @@ impl fmt::Display for LockError {
                  current-thread runtime; use the async lock here, or give the node another runtime"
             ),
             Self::Transport { at, tried, source } => {
-                write!(f, "{tried} the lock {at} failed: {source}; {}", advice(source))
+                write!(f, "{tried} the lock {at} failed: {source}; {}", advice(tried, source))
             }
             Self::Unreadable { at, source } => write!(f, "the lock {at} is not usable: {source}"),
         }
     }
 }
 
+/// What [`LockError::Transport`] says of an operator's break.
+pub(crate) const BREAKING: &str = "breaking";
+
 /// What can be done about an engine's error.
-fn advice(error: &TransportError) -> &'static str {
+fn advice(tried: &str, error: &TransportError) -> &'static str {
     match error {
+        TransportError::Indeterminate(_) if tried == BREAKING => {
+            "the lock may be broken: look at it by inspect before you try again"
+        }
         TransportError::Indeterminate(_) => "whatever was written is undone; try again",
         TransportError::Unavailable(_) => "check that the engine runs and can be reached",
         TransportError::Denied(_) => "check the credentials and the permissions",

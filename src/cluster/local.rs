@@ -54,6 +54,8 @@ pub(crate) struct State {
     handles: usize,
     /// The driver has been told to come by, and has not come yet.
     is_called: bool,
+    /// The driver has something of it, or will have.
+    is_known: bool,
     is_closed: bool,
     /// What was seen of the register when somebody last asked, and since when that is so.
     sighted: Option<(Mark, Time)>,
@@ -134,6 +136,7 @@ impl Local {
             lease: Lease::Away,
             handles: 0,
             is_called: false,
+            is_known: false,
             is_closed,
             sighted: None,
         };
@@ -154,12 +157,14 @@ impl Local {
             let mut state = self.state.lock();
             let mut after = change(&mut state);
             after.call = after.call && !std::mem::replace(&mut state.is_called, true);
+            state.is_known |= after.call;
             after
         };
-        waker.into_iter().for_each(Waker::wake);
+        // Before the waker, which is not ours, and may panic.
         if call {
             core.mailbox.call(self.clone());
         }
+        waker.into_iter().for_each(Waker::wake);
         handed_over
     }
 
@@ -167,22 +172,18 @@ impl Local {
     pub(crate) fn close(&self, error: &LockError) -> bool {
         let mut state = self.state.lock();
         state.is_closed = true;
-        let wakers = state.line.fail_all(error);
-        let tenure = match std::mem::replace(&mut state.lease, Lease::Away) {
+        let mut wakers = state.line.fail_all(error);
+        match std::mem::replace(&mut state.lease, Lease::Away) {
             Lease::Here(here) => {
-                state.lease = Lease::Leaving { tenure: here.tenure.clone(), told: false };
-                Some(here.tenure)
+                // Under the mutex: the driver may give it back as soon as that is let go.
+                wakers.extend(here.tenure.mark_lost(Core::CLOSED));
+                state.lease = Lease::Leaving { tenure: here.tenure, told: false };
             }
-            other => {
-                state.lease = other;
-                None
-            }
-        };
-        let call = !std::mem::replace(&mut state.is_called, true);
-        drop(state);
-        if let Some(tenure) = tenure {
-            tenure.lose(Core::CLOSED);
+            other => state.lease = other,
         }
+        let call = !std::mem::replace(&mut state.is_called, true);
+        state.is_known = true;
+        drop(state);
         wakers.into_iter().for_each(Waker::wake);
         call
     }
@@ -233,8 +234,9 @@ impl Local {
         goes_on
     }
 
-    /// The lease is not here any more, and nobody gave it back. Whether that is news.
-    pub(crate) fn lost(self: &Arc<Self>, core: &Core, why: LossReason) -> bool {
+    /// The lease is not here any more, and nobody gave it back. Whether it was held up to then, if
+    /// anybody ever had it.
+    pub(crate) fn lost(self: &Arc<Self>, core: &Core, why: LossReason) -> Option<bool> {
         let mut gone = None;
         self.change(core, |state| {
             gone = match std::mem::replace(&mut state.lease, Lease::Away) {
@@ -244,12 +246,12 @@ impl Local {
             };
             After { call: true, ..After::default() }
         });
-        let Some((tenure, was_held)) = gone else { return false };
+        let (tenure, was_held) = gone?;
         tenure.lose(why);
         if !was_held {
             tenure.conclude(Outcome::Lost);
         }
-        was_held
+        tenure.is_used().then_some(was_held)
     }
 
     /// It was given back.
@@ -268,7 +270,7 @@ impl Local {
         });
         let Some(tenure) = gone else { return false };
         tenure.conclude(outcome);
-        true
+        tenure.is_used()
     }
 
     /// The wish is over: tells those who wait, or the one that only tries.

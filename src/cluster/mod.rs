@@ -13,6 +13,8 @@ pub mod conformance;
 mod core;
 // The one task of a node.
 mod driver;
+// Which thread runs it.
+mod driving;
 // What can go wrong for the user of a lock.
 mod error;
 // What the fuzz targets need of the inside.

@@ -127,8 +127,9 @@ where
 
 fn close(core: &Arc<Core>, request_timeouts: u32) {
     let now = core.clock.now();
-    core.close_keys();
+    // First: what is given back from now on is in the report.
     core.mailbox.close(now + core.config.request_timeout * request_timeouts);
+    core.close_keys();
 }
 
 impl Drop for Owner {

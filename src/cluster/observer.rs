@@ -11,8 +11,10 @@ use std::time::Duration;
 /// [`NodeBuilder::observer`](super::NodeBuilder::observer).
 ///
 /// Every method does nothing unless it is overridden. They are called where it happens, on the
-/// caller's thread or in the node's background task, so they should be quick: count, and return. No
-/// lock of the node is held meanwhile: an observer may use the node. A panic is caught.
+/// caller's thread or in the node's background task, so they should be quick: count, and return.
+/// Nothing of the node is locked meanwhile. But nothing of the node goes on meanwhile either, so an
+/// observer must not wait for its locks ([`LockError::WouldDeadlock`]). Nor should it keep the
+/// [`Node`](super::Node), which would then never be dropped. A panic is caught.
 pub trait Observer: Send + Sync + 'static {
     /// Somebody began to wait for the lock, or tries it.
     fn acquire_started(&self, key: &Key) {

@@ -184,6 +184,8 @@ impl Machine {
         match event {
             Event::Wish(wish) => {
                 if self.wish == Wish::Nothing {
+                    // Who begins to wait has patience of its own.
+                    self.trouble.since = None;
                     // Who only tries wants to know how it is now.
                     self.view.is_fresh &= wish == Wish::Wait && self.sees_all();
                 }
@@ -252,8 +254,10 @@ impl Machine {
         if self.under_way.is_some() {
             return;
         }
+        // Who only tries asks once, and at once.
+        let tries = self.held.is_none() && self.leaving.is_none() && self.wish == Wish::Try;
         match self.trouble.retry_at {
-            Some(at) if now < at => return self.wake_by(at),
+            Some(at) if now < at && !tries => return self.wake_by(at),
             _ => {}
         }
         if self.held.is_some() {
@@ -290,6 +294,17 @@ impl Machine {
 
     fn exchanged(&mut self, sent: UnderWay, result: Result<Exchange, TransportError>, now: Time) {
         let UnderWay { kind, basis, .. } = sent;
+        let result = match result {
+            // It was written, but no token may be made of that version.
+            Ok(Exchange::Swapped(version)) if Some(version) <= basis => {
+                let what = format!("version {version} does not follow that before it");
+                Err(TransportError::indeterminate(what))
+            }
+            Ok(Exchange::Mismatch(seen)) if seen.as_ref().map(|seen| seen.version) == basis => {
+                Err(TransportError::corrupt("a mismatch that shows the expected version"))
+            }
+            result => result,
+        };
         match result {
             Ok(Exchange::Swapped(version)) => {
                 self.went_well(&sent, now);

@@ -32,7 +32,7 @@ const MAJOR: u32 = 1;
 /// The minor format that it knows.
 const MINOR: u32 = 0;
 /// A value that is longer is refused unread.
-const LARGEST: usize = 1 << 20;
+pub(crate) const LARGEST: usize = 1 << 20;
 
 /// One try of one node at a key, from when it begins until the lock is given back or the try is
 /// given up.
@@ -151,8 +151,10 @@ impl Register {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let holder = self.holder.as_ref().map(|holder| WireHolder {
             who: WireAttempt::new(holder.attempt, &holder.label, &holder.extra),
-            // A lease of 500 million years may be cut short.
-            lease_ms: u64::try_from(holder.lease.as_millis()).unwrap_or(u64::MAX),
+            // Not less than it is: others would come too early. One of 500 million years may be
+            // cut short.
+            lease_ms: u64::try_from(holder.lease.as_nanos().div_ceil(1_000_000))
+                .unwrap_or(u64::MAX),
         });
         let wire = Wire {
             lockword: format!("{MAJOR}.{}", self.minor),

@@ -53,7 +53,8 @@ pub use error::{Cause, TransportError};
 /// [module's documentation](self). An implementation is written with [`macro@async_trait`], which is
 /// re-exported beside it.
 ///
-/// Calls come from tasks of a tokio runtime, several at a time, for the same key too.
+/// Calls come from tasks of a tokio runtime, several at a time, for the same key too. None may block
+/// its thread: all locks of the node would wait, and their leases would not be renewed.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// The register of `key`: `None` if there is none.

@@ -7,12 +7,18 @@ mod basic;
 mod cancel;
 // Settings that are not allowed.
 mod config;
+// Grants not fetched, tokens that run out, texts, operators.
+mod corners;
 // How a node ends: shutdown, drop, a runtime that goes.
 mod ends;
+// A busy node.
+mod load;
 // Tasks and threads of one node.
 mod local;
 // Locks that are lost, or taken away.
 mod loss;
+// Engines that answer what they never should.
+mod nonsense;
 // What an observer is told.
 mod observer;
 mod support;

@@ -6,12 +6,13 @@ use crate::cluster::observer::Remote;
 use crate::cluster::protocol::Event;
 use crate::cluster::transport::{Exchange, TransportError, Version, Versioned, Watch, Write};
 use futures_util::future::{AbortHandle, Abortable, Either, FutureExt, select};
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{BoxStream, Stream, StreamExt};
 use std::any::Any;
 use std::future::{Future, ready};
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// [`Transport::load`](crate::cluster::Transport::load).
 pub(crate) async fn load(core: &Arc<Core>, key: &Key) -> Result<Option<Versioned>, TransportError> {
@@ -40,7 +41,7 @@ async fn bounded<T>(
 ) -> Result<T, TransportError> {
     let began = core.clock.now();
     let limit = core.config.request_timeout;
-    let request = pin!(AssertUnwindSafe(request).catch_unwind());
+    let request = Quiet(Some(Box::pin(AssertUnwindSafe(request).catch_unwind())));
     let result = match select(request, core.sleep_until(began + limit)).await {
         Either::Left((Ok(result), _)) => result,
         Either::Left((Err(panic), _)) => {
@@ -51,6 +52,33 @@ async fn bounded<T>(
     let took = core.clock.now().since(began);
     core.observe(|observer| observer.remote(key, what, took, result.as_ref().err()));
     result
+}
+
+/// Something of a transport's, whose destructor may panic: that would end the node.
+struct Quiet<T>(Option<Pin<Box<T>>>);
+
+impl<T> Drop for Quiet<T> {
+    fn drop(&mut self) {
+        let inner = self.0.take();
+        // The default panic hook has told of it.
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(inner)));
+    }
+}
+
+impl<T: Future> Future for Quiet<T> {
+    type Output = T::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
+        self.0.as_mut().map_or(Poll::Pending, |inner| inner.as_mut().poll(cx))
+    }
+}
+
+impl<T: Stream> Stream for Quiet<T> {
+    type Item = T::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T::Item>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |inner| inner.as_mut().poll_next(cx))
+    }
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {
@@ -77,8 +105,8 @@ pub(crate) fn watch(core: &Arc<Core>, key: &Key) -> (BoxStream<'static, Event>, 
     (Abortable::new(events, registration).boxed(), abort)
 }
 
-fn notices(watch: Watch) -> impl futures_util::Stream<Item = Event> {
-    let items = AssertUnwindSafe(watch).catch_unwind();
+fn notices(watch: Watch) -> impl Stream<Item = Event> {
+    let items = Quiet(Some(Box::pin(AssertUnwindSafe(watch).catch_unwind())));
     let good = items.scan((), |(), item| {
         ready(match item {
             Ok(Ok(seen)) => Some(Event::Noticed(seen)),

@@ -37,10 +37,15 @@ impl Clone for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        let mut is_unknown = false;
         self.local.change(&self.core, |state| {
             state.handles -= 1;
-            After { call: state.handles == 0, ..After::default() }
+            is_unknown = state.is_unknown();
+            After { call: state.handles == 0 && !is_unknown, ..After::default() }
         });
+        if is_unknown {
+            self.core.forget_unknown(&self.local);
+        }
     }
 }
 
@@ -130,8 +135,9 @@ impl Acquire<'_> {
             return Poll::Pending;
         };
         state.trying.take_if(|trying| *trying == ticket);
-        if result.is_ok() {
+        if let Ok(grant) = &result {
             state.handles += 1;
+            grant.tenure.mark_used();
         }
         drop(state);
         Poll::Ready(result.map(|grant| DistributedGuard::new(core.clone(), local.clone(), grant)))

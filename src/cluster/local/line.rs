@@ -17,27 +17,25 @@ pub(crate) struct Ticket(u64);
 /// The waiters of a key: each gets a `G`, or an `E`, or leaves.
 #[derive(Debug)]
 pub(crate) struct Line<G, E> {
-    slots: VecDeque<Slot<E>>,
+    slots: VecDeque<Slot>,
     /// The number of the first slot's ticket.
     first: u64,
     /// How many slots are [`Slot::Waiting`].
     waiting: usize,
-    /// To whom it was granted, until it is fetched.
-    granted: Option<(Ticket, G)>,
+    /// What was told and not fetched yet, by ticket.
+    told: VecDeque<(Ticket, Result<G, E>)>,
 }
 
 #[derive(Debug)]
-enum Slot<E> {
+enum Slot {
     Waiting(Waker),
-    /// Told, but it has not looked yet.
-    Failed(E),
-    /// It has its answer, or left.
+    /// It was told, or left.
     Gone,
 }
 
 impl<G, E> Line<G, E> {
     pub(crate) fn new() -> Self {
-        Self { slots: VecDeque::new(), first: 0, waiting: 0, granted: None }
+        Self { slots: VecDeque::new(), first: 0, waiting: 0, told: VecDeque::new() }
     }
 
     /// Joins at the end.
@@ -57,34 +55,28 @@ impl<G, E> Line<G, E> {
         waker: &Waker,
         old: &mut Option<Waker>,
     ) -> Poll<Result<G, E>> {
-        if let Some((_, grant)) = self.granted.take_if(|(to, _)| *to == ticket) {
-            return Poll::Ready(Ok(grant));
+        if let Some(result) = self.fetch(ticket) {
+            return Poll::Ready(result);
         }
-        let Some(slot) = self.slot(ticket) else { return Poll::Pending };
-        match slot {
-            Slot::Waiting(known) => {
-                if !known.will_wake(waker) {
-                    *old = Some(std::mem::replace(known, waker.clone()));
-                }
-                Poll::Pending
-            }
-            Slot::Gone => Poll::Pending,
-            Slot::Failed(_) => {
-                let Slot::Failed(error) = std::mem::replace(slot, Slot::Gone) else {
-                    return Poll::Pending;
-                };
-                self.trim();
-                Poll::Ready(Err(error))
-            }
+        if let Some(Slot::Waiting(known)) = self.slot(ticket)
+            && !known.will_wake(waker)
+        {
+            *old = Some(std::mem::replace(known, waker.clone()));
         }
+        Poll::Pending
+    }
+
+    fn fetch(&mut self, ticket: Ticket) -> Option<Result<G, E>> {
+        let at = self.told.binary_search_by_key(&ticket, |(to, _)| *to).ok()?;
+        self.told.remove(at).map(|(_, result)| result)
     }
 
     /// This waiter does not wait any more. Returns what it was granted and has not fetched: the
     /// caller has to pass it on. Its waker is put into `old`.
     #[must_use]
     pub(crate) fn leave(&mut self, ticket: Ticket, old: &mut Option<Waker>) -> Option<G> {
-        if let Some((_, grant)) = self.granted.take_if(|(to, _)| *to == ticket) {
-            return Some(grant);
+        if let Some(result) = self.fetch(ticket) {
+            return result.ok();
         }
         if let Some(slot) = self.slot(ticket) {
             if let Slot::Waiting(waker) = std::mem::replace(slot, Slot::Gone) {
@@ -100,16 +92,17 @@ impl<G, E> Line<G, E> {
     /// is made, if nobody waits.
     #[must_use]
     pub(crate) fn grant(&mut self, make: impl FnOnce(Ticket) -> G) -> Option<Waker> {
-        debug_assert!(self.granted.is_none(), "granted twice");
-        let (ticket, waker) = self.take_first(Slot::Gone)?;
-        self.granted = Some((ticket, make(ticket)));
+        let (ticket, waker) = self.take_first()?;
+        self.told.push_back((ticket, Ok(make(ticket))));
         Some(waker)
     }
 
     /// Tells the one that has waited longest that it does not get it.
     #[must_use]
     pub(crate) fn fail_first(&mut self, error: E) -> Option<Waker> {
-        self.take_first(Slot::Failed(error)).map(|(_, waker)| waker)
+        let (ticket, waker) = self.take_first()?;
+        self.told.push_back((ticket, Err(error)));
+        Some(waker)
     }
 
     /// Tells so to all that wait.
@@ -139,18 +132,18 @@ impl<G, E> Line<G, E> {
 
     /// Whether nobody waits and nobody has anything to fetch.
     pub(crate) fn is_deserted(&self) -> bool {
-        self.slots.is_empty() && self.granted.is_none()
+        self.slots.is_empty() && self.told.is_empty()
     }
 
-    fn slot(&mut self, ticket: Ticket) -> Option<&mut Slot<E>> {
+    fn slot(&mut self, ticket: Ticket) -> Option<&mut Slot> {
         let at = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
         self.slots.get_mut(at)
     }
 
     /// Puts something else in the place of the one that has waited longest.
-    fn take_first(&mut self, with: Slot<E>) -> Option<(Ticket, Waker)> {
+    fn take_first(&mut self) -> Option<(Ticket, Waker)> {
         let ticket = self.first()?;
-        let slot = std::mem::replace(self.slot(ticket)?, with);
+        let slot = std::mem::replace(self.slot(ticket)?, Slot::Gone);
         let Slot::Waiting(waker) = slot else { return None };
         self.waiting -= 1;
         self.trim();
@@ -163,5 +156,36 @@ impl<G, E> Line<G, E> {
             self.slots.pop_front();
             self.first += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Line;
+    use std::task::Waker;
+
+    #[test]
+    fn places_behind_a_failure_that_nobody_fetches() {
+        let mut line = Line::<u32, u32>::new();
+        let mut old = None;
+        line.join(Waker::noop());
+        drop(line.fail_first(1));
+        for n in 0..1000 {
+            let ticket = line.join(Waker::noop());
+            drop(line.grant(|_| n));
+            assert!(line.poll(ticket, Waker::noop(), &mut old).is_ready());
+        }
+        assert!(line.slots.len() < 10, "{} slots", line.slots.len());
+    }
+
+    #[test]
+    fn granted_anew_before_it_was_fetched() {
+        let mut line = Line::<u32, u32>::new();
+        let mut old = None;
+        let (first, second) = (line.join(Waker::noop()), line.join(Waker::noop()));
+        drop(line.grant(|_| 1));
+        drop(line.grant(|_| 2));
+        assert!(line.poll(first, Waker::noop(), &mut old).is_ready());
+        assert!(line.poll(second, Waker::noop(), &mut old).is_ready());
     }
 }

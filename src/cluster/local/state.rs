@@ -43,7 +43,8 @@ impl State {
             here.refresh = Refresh::Asked;
         }
         let Some(token) = FencingToken::of(here.version, here.tokens) else {
-            return After { call, ..After::default() };
+            // It goes to the next in line as soon as there are new ones.
+            return After { call, handed_over: true, ..After::default() };
         };
         let is_new = std::mem::replace(&mut here.is_new, false);
         let way = if is_new { here.way } else { Way::LocalHandOver };
@@ -152,6 +153,16 @@ impl State {
         };
         self.sighted = Some((mark, since));
         since
+    }
+
+    /// Whether the node was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Whether it is unused, and the driver was never called for it.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.is_unused() && !self.is_known
     }
 
     /// How many wait.

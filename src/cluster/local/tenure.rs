@@ -21,6 +21,8 @@ struct Inner {
     deadline: Time,
     /// Set once, and never again.
     lost: Option<LossReason>,
+    /// Somebody has fetched what was granted.
+    is_used: bool,
     /// What became of its release.
     outcome: Option<Outcome>,
     /// Who wants to know of changes, each by a number.
@@ -30,8 +32,14 @@ struct Inner {
 
 impl Tenure {
     pub(crate) fn new(deadline: Time) -> Self {
-        let inner =
-            Inner { deadline, lost: None, outcome: None, listeners: vec![], last_listener: 0 };
+        let inner = Inner {
+            deadline,
+            lost: None,
+            is_used: false,
+            outcome: None,
+            listeners: vec![],
+            last_listener: 0,
+        };
         Self { inner: Mutex::new(inner) }
     }
 
@@ -58,6 +66,16 @@ impl Tenure {
         self.inner.lock().deadline
     }
 
+    /// Somebody has it now.
+    pub(crate) fn mark_used(&self) {
+        self.inner.lock().is_used = true;
+    }
+
+    /// Whether anybody ever had it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.inner.lock().is_used
+    }
+
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         self.inner.lock().outcome
     }
@@ -78,6 +96,14 @@ impl Tenure {
         self.change(|inner| {
             inner.lost.get_or_insert(why);
         });
+    }
+
+    /// It is lost. Who listens is to be woken, outside of all mutexes.
+    #[must_use]
+    pub(crate) fn mark_lost(&self, why: LossReason) -> Vec<Waker> {
+        let mut inner = self.inner.lock();
+        inner.lost.get_or_insert(why);
+        std::mem::take(&mut inner.listeners).into_iter().map(|(_, waker)| waker).collect()
     }
 
     /// It was given back. Wakes whoever listens.

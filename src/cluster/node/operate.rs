@@ -3,7 +3,7 @@
 use super::{Node, to_key};
 use crate::cluster::core::Core;
 use crate::cluster::driver::requests;
-use crate::cluster::error::LockError;
+use crate::cluster::error::{BREAKING, LockError};
 use crate::cluster::key::{Key, KeyError};
 use crate::cluster::protocol::broken;
 use crate::cluster::register::Register;
@@ -90,7 +90,7 @@ impl Node {
         on_runtime(core, key, inspect).await
     }
 
-    /// **Takes the lock away from whoever holds it now, alive or dead.** For operators, who know
+    /// **Takes the lock away from whoever is seen to hold it, alive or dead.** For operators, who know
     /// that the holder is gone for good and do not want to wait for the end of its lease.
     ///
     /// A holder that lives is *not* asked. It goes on until it sees the loss, by its next renewal
@@ -98,7 +98,8 @@ impl Node {
     /// the fencing token keeps them apart. The lock is reserved for the first in the queue, and all
     /// that wait are woken.
     ///
-    /// Returns whom it was taken from; `None` if nobody held it.
+    /// Returns whom it was taken from; `None` if nobody held it, or if whoever did has given it up
+    /// meanwhile: nobody else is broken in its place.
     ///
     /// # Errors
     ///
@@ -173,13 +174,18 @@ async fn inspect(core: Arc<Core>, key: Key) -> Result<KeyState, LockError> {
 }
 
 async fn break_lock(core: Arc<Core>, key: Key) -> Result<Option<Broken>, LockError> {
-    let error = |source| LockError::Transport { at: core.place(&key), tried: "breaking", source };
+    let error = |source| LockError::Transport { at: core.place(&key), tried: BREAKING, source };
     let mut seen = requests::load(&core, &key).await.map_err(error)?;
+    let mut condemned = None;
     for _ in 0..TRIES {
         let register = decode(&core, &key, seen.as_ref())?;
         let (Some(write), Some(holder)) = (broken(&register), register.holder) else {
             return Ok(None);
         };
+        if *condemned.get_or_insert(holder.attempt) != holder.attempt {
+            // It is gone already, and this one has done nothing.
+            return Ok(None);
+        }
         let expected = seen.map(|seen| seen.version);
         match requests::compare_exchange(&core, &key, expected, write).await.map_err(error)? {
             Exchange::Swapped(_) => {

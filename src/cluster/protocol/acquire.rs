@@ -10,7 +10,7 @@ impl Machine {
     pub(super) fn acquire(&mut self, now: Time) {
         let register = match &self.view.register {
             Ok(register) => self.without_traces(register),
-            Err(_) if !self.view.is_fresh => return self.load(now),
+            Err(_) if !self.view.is_fresh || self.must_look => return self.load(now),
             Err(why) => return self.fail(Failure::Unreadable(why.clone())),
         };
         let position = register.position(self.attempt);

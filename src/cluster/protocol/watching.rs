@@ -10,8 +10,9 @@ use std::time::Duration;
 pub(super) enum State {
     Off,
     Starting,
-    /// In force. Until when it is kept, if nobody waits any more.
+    /// In force, since when; and until when it is kept, if nobody waits any more.
     On {
+        since: Time,
         until: Time,
     },
     /// It could not be had, or has ended. Tried again then.
@@ -29,7 +30,7 @@ impl Machine {
         }
         let keep = now + self.settings.lease;
         match &mut self.watch {
-            State::On { until } => {
+            State::On { until, .. } => {
                 *until = keep;
                 return false;
             }
@@ -59,8 +60,7 @@ impl Machine {
         }
         match result {
             Ok(()) => {
-                self.watch = State::On { until: now + self.settings.lease };
-                self.failed_watches = 0;
+                self.watch = State::On { since: now, until: now + self.settings.lease };
                 // What changed before the watch was in force is looked at.
                 self.must_look = true;
             }
@@ -73,6 +73,11 @@ impl Machine {
         if self.watch == State::Off {
             return;
         }
+        if let State::On { since, .. } = self.watch
+            && now.since(since) >= self.settings.claim_window
+        {
+            self.failed_watches = 0;
+        }
         self.failed_watches = (self.failed_watches + 1).min(8);
         let wait = Duration::from_millis(5).saturating_mul(1 << self.failed_watches);
         let wait = wait.min(self.settings.claim_window);
@@ -83,11 +88,11 @@ impl Machine {
     /// Ends a watch that nobody has needed for a while.
     pub(super) fn tend_watch(&mut self, now: Time) {
         match self.watch {
-            State::On { until } if now >= until => {
+            State::On { until, .. } if now >= until => {
                 self.watch = State::Off;
                 self.actions.push_back(Action::Unwatch);
             }
-            State::On { until } => self.wake_by(until),
+            State::On { until, .. } => self.wake_by(until),
             _ => {}
         }
     }

@@ -71,3 +71,14 @@ fn what_is_not_understood_is_refused_and_named() {
     let long = " ".repeat(super::LARGEST + 1);
     assert_eq!(refused(&long), Unreadable::TooLarge { len: super::LARGEST + 1 });
 }
+
+#[test]
+fn the_longest_queue_that_is_allowed_can_be_read() {
+    let mut register = Register::empty();
+    for n in 0..crate::cluster::config::room(usize::MAX) as u64 {
+        let attempt = Attempt { node: NodeId::new(n), nonce: n };
+        register.queue.push(Waiter::new(attempt, &"\"".repeat(64)));
+    }
+    let value = register.encode();
+    assert!(Register::decode(&value).is_ok(), "{} bytes", value.len());
+}

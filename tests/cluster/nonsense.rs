@@ -1,0 +1,190 @@
+//! Engines that answer what they never should, or misbehave otherwise.
+
+use crate::support::{builder, ms, node, settle};
+use lockword::cluster::{
+    Capabilities, Exchange, Key, LockError, Memory, Node, NodeId, Transport, TransportError,
+    Version, Versioned, Watch, Write, async_trait,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// What a transport answers to the nth write, instead of the truth.
+#[derive(Clone)]
+struct Lying {
+    inner: Memory,
+    writes: Arc<AtomicU64>,
+    lie: fn(u64, Exchange, Option<Version>) -> Exchange,
+}
+
+#[async_trait]
+impl Transport for Lying {
+    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
+        self.inner.load(key).await
+    }
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Option<Version>,
+        new: Write,
+    ) -> Result<Exchange, TransportError> {
+        let n = self.writes.fetch_add(1, Relaxed);
+        let truth = self.inner.compare_exchange(key, expected, new).await?;
+        Ok((self.lie)(n, truth, expected))
+    }
+    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
+        self.inner.watch(key, node).await
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+}
+
+/// A renewal is answered by a version that is older.
+#[tokio::test(start_paused = true)]
+async fn tokens_after_a_swap_with_an_old_version() {
+    let lie = |n, truth, _| match truth {
+        Exchange::Swapped(_) if n == 1 => Exchange::Swapped(Version::new(5).unwrap()),
+        truth => truth,
+    };
+    let engine = Lying { inner: Memory::new(), writes: Arc::default(), lie };
+    let a = builder(engine, "a").lease(ms(1500)).build();
+    let lock = a.lock("k").unwrap();
+    let first = lock.acquire().await.unwrap();
+    let token = first.token();
+    let next = lock.clone();
+    let next = tokio::spawn(async move { next.acquire().await.unwrap().token() });
+    tokio::time::sleep(ms(105)).await; // Renewed once.
+    println!("first is valid: {}", first.is_valid());
+    first.release().await.ok();
+    let next = next.await.unwrap();
+    assert!(next > token, "{next} after {token}");
+}
+
+/// A mismatch that shows the very version that was expected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mismatch_that_is_none() {
+    let lie = |_, _, _| Exchange::Mismatch(None);
+    let engine = Lying { inner: Memory::new(), writes: Arc::default(), lie };
+    let a = Node::builder(engine.clone()).lease(ms(1500)).build();
+    let lock = a.lock("k").unwrap();
+    let got = lock.acquire_timeout(ms(500)).await;
+    let writes = engine.writes.load(Relaxed);
+    println!("{got:?}");
+    assert!(writes < 1000, "{writes} writes in 500 ms");
+}
+
+/// A foreign value that is gone again, where a watch said "look yourself".
+#[tokio::test(start_paused = true)]
+async fn a_foreign_value_that_is_gone() {
+    let engine = Memory::new();
+    let (a, b) = (node(engine.clone(), "a"), node(engine.clone(), "b"));
+    let lock = a.lock("k").unwrap();
+    let key = Key::new("k").unwrap();
+    let theirs = b.lock("k").unwrap().acquire().await.unwrap();
+    assert!(lock.acquire_timeout(ms(100)).await.is_err()); // From here on it watches.
+    drop(theirs);
+    settle().await;
+    let version = engine.load(&key).await.unwrap().map(|now| now.version);
+    let write = Write {
+        value: b"foreign".as_slice().into(),
+        wake: lockword::cluster::Wake::Everybody,
+        idle: false,
+    };
+    engine.compare_exchange(&key, version, write).await.unwrap();
+    settle().await;
+    let error = lock.acquire().await.unwrap_err();
+    assert!(matches!(error, LockError::Unreadable { .. }), "{error}");
+    assert!(engine.delete(&key));
+    settle().await;
+    drop(lock.acquire().await.unwrap());
+}
+
+/// A watch that ends at once.
+#[derive(Clone)]
+struct Flapping(Memory, Arc<AtomicU64>);
+
+#[async_trait]
+impl Transport for Flapping {
+    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
+        self.1.fetch_add(1, Relaxed);
+        self.0.load(key).await
+    }
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Option<Version>,
+        new: Write,
+    ) -> Result<Exchange, TransportError> {
+        self.0.compare_exchange(key, expected, new).await
+    }
+    async fn watch(&self, _: &Key, _: NodeId) -> Result<Watch, TransportError> {
+        self.1.fetch_add(1, Relaxed);
+        Ok(Box::pin(futures_util::stream::empty()))
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+}
+
+/// How often it asks again.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_at_once() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let engine = Memory::new();
+    let a = node(Flapping(engine.clone(), asked.clone()), "a");
+    let b = node(engine, "b");
+    let _theirs = b.lock("k").unwrap().acquire().await.unwrap();
+    assert!(a.lock("k").unwrap().acquire_timeout(Duration::from_secs(10)).await.is_err());
+    let asked = asked.load(Relaxed);
+    assert!(asked < 300, "{asked} requests in 10 s");
+}
+
+/// A future whose drop panics: as a transport's may, when the request is given up.
+struct Rude;
+impl Drop for Rude {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("rude");
+        }
+    }
+}
+
+#[derive(Clone)]
+struct RudeTransport(Memory);
+
+#[async_trait]
+impl Transport for RudeTransport {
+    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
+        self.0.load(key).await
+    }
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Option<Version>,
+        new: Write,
+    ) -> Result<Exchange, TransportError> {
+        if key.as_str() == "rude" {
+            let _rude = Rude;
+            std::future::pending::<()>().await;
+        }
+        self.0.compare_exchange(key, expected, new).await
+    }
+    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
+        self.0.watch(key, node).await
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+}
+
+/// A request that panics when it is dropped.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_panics_when_dropped() {
+    let a = builder(RudeTransport(Memory::new()), "a").lease(ms(1000)).build();
+    let good = a.lock("good").unwrap().acquire().await.unwrap();
+    let rude = a.lock("rude").unwrap().acquire_timeout(ms(700)).await;
+    println!("{rude:?}");
+    tokio::time::sleep(ms(100)).await;
+    assert!(good.is_valid(), "{:?}", good.lost().await);
+}
