@@ -6,6 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 use url::Url;
 
+// Several hosts in one address.
+mod hosts;
+
 /// Connects to the engine at this address.
 ///
 /// | address | feature | engine |
@@ -14,6 +17,9 @@ use url::Url;
 /// | `redis://`, `rediss://` (TLS) | `redis` | Redis or Valkey |
 /// | `postgres://`, `postgresql://` | `postgres` | PostgreSQL |
 /// | `etcd://`, `etcds://` (TLS) | `etcd` | etcd |
+///
+/// Several hosts are separated by commas, where an engine has several:
+/// `etcd://a:2379,b:2379,c:2379`.
 ///
 /// What else an address may say is told on each engine's page. A password in it is never part of an
 /// error's text.
@@ -33,7 +39,8 @@ use url::Url;
 /// # }
 /// ```
 pub async fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> {
-    let url = Url::parse(address).map_err(|why| ConnectError::Address { why: why.to_string() })?;
+    let url = Url::parse(&hosts::to_url(address))
+        .map_err(|why| ConnectError::Address { why: why.to_string() })?;
     match url.scheme() {
         "memory" => Ok(Arc::new(Memory::new())),
         "redis" | "rediss" => redis(&url).await,
