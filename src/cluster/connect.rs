@@ -172,3 +172,36 @@ impl fmt::Display for ConnectError {
 }
 
 impl std::error::Error for ConnectError {}
+
+#[cfg(test)]
+mod tests {
+    use super::connect;
+
+    async fn refused(address: &str) -> String {
+        connect(address).await.map(drop).unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn an_address_without_an_engine_is_refused() {
+        let said = refused("mysql://me:secret@host").await;
+        assert!(said.contains("\"mysql\"") && said.contains("etcd://"), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+        let said = refused("no address").await;
+        assert!(said.contains("not understood"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_feature_that_is_missing_is_named() {
+        for (address, feature, is_there) in [
+            ("redis://me:secret@a", "redis", cfg!(feature = "redis")),
+            ("postgres://me:secret@a:1,b:2", "postgres", cfg!(feature = "postgres")),
+            ("etcds://me:secret@a:1,b:2/x?ca=y", "etcd", cfg!(feature = "etcd")),
+        ] {
+            if !is_there {
+                let said = refused(address).await;
+                assert!(said.contains(&format!("feature \"{feature}\"")), "{said}");
+                assert!(!said.contains("secret"), "{said}");
+            }
+        }
+    }
+}

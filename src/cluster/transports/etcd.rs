@@ -110,6 +110,10 @@ pub struct Etcd {
     inner: Arc<Inner>,
 }
 
+/// How often a server has to hang up right after the TLS handshake, which a restarting one does too,
+/// before that is taken for its opinion of the client's certificate.
+const HUNG_UP: u32 = 3;
+
 struct Inner {
     members: Members,
     prefix: String,
@@ -131,7 +135,7 @@ impl Etcd {
         Builder::new(servers.into_iter().map(Into::into).collect())
     }
 
-    async fn new(members: Members, prefix: String) -> Result<Self, ConnectError> {
+    async fn new(members: Members, prefix: String, tls: bool) -> Result<Self, ConnectError> {
         let etcd = Self { inner: Arc::new(Inner { members, prefix }) };
         // No revision is negative: this compares, finds it different, and does nothing. But it has to
         // be agreed upon, and permissions are checked for what it would do.
@@ -141,8 +145,18 @@ impl Etcd {
             .and_then([TxnOp::put(&*key, "", None)])
             .or_else([TxnOp::get(&*key, None)]);
         let ask = |client| txn(client, nothing.clone());
+        for _ in 1..HUNG_UP {
+            match etcd.inner.members.ask_each(Effect::None, ask).await {
+                Ok(_) => return Ok(etcd),
+                Err((_, failure)) if tls && failure.is_hung_up() => {}
+                Err((server, failure)) => return Err(failure.of_connect(server)),
+            }
+        }
         let asked = etcd.inner.members.ask_each(Effect::None, ask).await;
-        asked.map_err(|(server, failure)| failure.of_connect(server))?;
+        asked.map_err(|(server, failure)| match tls && failure.is_hung_up() {
+            true => failure.without_certificate().of_connect(server),
+            false => failure.of_connect(server),
+        })?;
         Ok(etcd)
     }
 

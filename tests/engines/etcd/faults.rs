@@ -134,6 +134,28 @@ async fn a_watch_of_a_silent_connection_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_break_leave_nothing_behind() {
+    let Some(server) = Etcd::start() else { return };
+    let watchers = || server.metric("etcd_debugging_mvcc_watcher_total");
+    let proxy = Proxy::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
+    let etcd = client(&format!("etcd://{}", proxy.server())).await;
+    let key = key("k");
+    let version = put(&etcd, &key, &write("{}", false)).await;
+    for _ in 0..30 {
+        let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
+        proxy.cut();
+        soon("the watch to end", async { while let Some(Ok(_)) = watch.next().await {} }).await;
+        assert_eq!(load_in_the_end(&etcd, &key).await.unwrap().version, version);
+    }
+    let one_left = async {
+        while server.connections() > 1 || watchers() > 0.0 {
+            tokio::time::sleep(ms(5)).await;
+        }
+    };
+    soon("the others to end", one_left).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_cut_off_loses_its_lock_to_others() {
     let Some(server) = Etcd::start() else { return };
     let proxy = Proxy::new(server.server().rsplit(':').next().unwrap().parse().unwrap());

@@ -62,14 +62,18 @@ impl Etcd {
         text.lines().filter(of).filter_map(value).sum()
     }
 
-    /// How many connections its clients have.
+    /// How many connections this process has to it. (etcd has one to itself, too.)
     pub fn connections(&self) -> usize {
-        let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux tells");
-        let local = format!("0100007F:{:04X}", self.port);
-        // "number local remote state ..", established is 1.
+        let fds = std::fs::read_dir("/proc/self/fd").expect("Linux tells").flatten();
+        let links = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        let mine: Vec<String> = links.filter_map(|link| Some(link.to_str()?.to_owned())).collect();
+        let table = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux tells");
+        let there = format!("0100007F:{:04X}", self.port);
+        // "number local remote state .. inode", established is 1.
         let is_one = |line: &&str| {
-            let mut words = line.split_whitespace().skip(1);
-            words.next() == Some(&local) && words.nth(1) == Some("01")
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let inode = format!("socket:[{}]", words.get(9).unwrap_or(&""));
+            words.get(2) == Some(&&*there) && words.get(3) == Some(&"01") && mine.contains(&inode)
         };
         table.lines().filter(is_one).count()
     }

@@ -113,7 +113,7 @@ impl Builder {
         if let Some((name, password)) = self.user {
             options = options.with_user(name, password);
         }
-        Etcd::new(Members::new(servers, options, self.request_timeout), self.prefix).await
+        Etcd::new(Members::new(servers, options, self.request_timeout), self.prefix, self.tls).await
     }
 
     fn endpoint(&self, server: &str) -> Result<Endpoint, ConnectError> {

@@ -88,6 +88,25 @@ impl Failure {
         Self { kind: kind(status, &said), said }
     }
 
+    /// The connection was made, and broke.
+    ///
+    /// That is how a server tells a client that its certificate does not suffice: by TLS 1.3, the
+    /// handshake is over then, and the connection's task, which gets the alert, keeps it for itself.
+    pub(super) fn is_hung_up(&self) -> bool {
+        const WAYS: [&str; 4] = ["connection closed", "onnection reset", "roken pipe", "os error"];
+        self.kind == Kind::Doubt && WAYS.iter().any(|way| self.said.contains(way))
+    }
+
+    /// The same, when it happens again and again.
+    pub(super) fn without_certificate(self) -> Self {
+        let said = format!(
+            "after the TLS handshake the server hangs up, as it does when it wants a certificate \
+             of the client's or does not trust it: {}",
+            self.said
+        );
+        Self { kind: Kind::Untrusted, said }
+    }
+
     /// The client is bound to a runtime that has gone, and is of no use any more.
     pub(super) fn is_dead_client(&self) -> bool {
         self.said.starts_with(NOT_READY)

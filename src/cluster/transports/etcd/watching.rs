@@ -82,3 +82,24 @@ fn ended(message: &PbWatchResponse) -> Option<Failure> {
     let kind = if denied { Kind::Denied } else { Kind::Passing };
     message.canceled.then(|| Failure::new(kind, format!("etcd cancelled the watch: {reason}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, ended};
+    use etcd_client::proto::PbWatchResponse;
+
+    #[test]
+    fn a_cancelled_watch_has_ended_for_a_reason() {
+        let message = PbWatchResponse::default();
+        assert!(ended(&message).is_none());
+        // A slow watch, of which the rest of the history is gone.
+        let compacted = PbWatchResponse { compact_revision: 7, canceled: true, ..message.clone() };
+        assert_eq!(ended(&compacted).unwrap().kind, Kind::Passing);
+        let cancelled = |reason: &str| {
+            let cancel_reason = reason.to_owned();
+            ended(&PbWatchResponse { canceled: true, cancel_reason, ..message.clone() }).unwrap()
+        };
+        assert_eq!(cancelled("etcdserver: permission denied").kind, Kind::Denied);
+        assert_eq!(cancelled("etcdserver: no leader").kind, Kind::Passing);
+    }
+}
