@@ -1,8 +1,7 @@
 //! Who is let in, and what is said to those who are not.
 
 use super::{client, key, ms, put, raw, typed, write};
-use crate::support::certificates::Certificates;
-use crate::support::etcd::{Etcd, Setup};
+use crate::support::etcd::{Certificates, Etcd, Setup};
 use crate::support::process::free_port;
 use etcd_client::{Permission, PermissionType};
 use lockword::cluster::{
@@ -137,30 +136,36 @@ async fn with_tls(certificates: &Arc<Certificates>, wants_certificate: bool) -> 
 
 #[tokio::test]
 async fn certificates_are_checked_on_both_sides() {
-    let certificates = Arc::new(Certificates::new());
+    let certificates = Arc::new(Certificates::new("own", false));
     let Some(server) = with_tls(&certificates, true).await else { return };
-    let ca = &certificates.authority;
-    let pair = &certificates.client;
-    let trusting = format!("{}?ca={ca}", server.address());
-    let complete = format!("{trusting}&cert={}&key={}", pair.certificate, pair.key);
+    let trusting =
+        |of: &Certificates| format!("{}?ca={}", server.address(), of.file("authority.pem"));
+    let showing = |of: &Certificates| {
+        format!("&cert={}&key={}", of.file("client.pem"), of.file("client.key"))
+    };
+    let complete = trusting(&certificates) + &showing(&certificates);
     let etcd = client(&complete).await;
     put(&etcd, &key("secret"), &write("{}", false)).await;
 
-    // The server has no certificate of the client's.
-    let error = refused(&trusting).await;
-    assert!(matches!(error, ConnectError::Untrusted { .. }), "{error:?}");
-    // The client does not know the server's authority: not by the system's, nor by a stranger's.
-    let stranger = Certificates::new();
-    let unknown = format!("{}?cert={}&key={}", server.address(), pair.certificate, pair.key);
-    let strange = format!("{unknown}&ca={}", stranger.authority);
-    for address in [strange, format!("{complete}&name=elsewhere.example")] {
+    let stranger = Certificates::new("stranger", false);
+    for address in [
+        // No certificate of the client's.
+        trusting(&certificates),
+        // A stranger's.
+        trusting(&certificates) + &showing(&stranger),
+        // The client does not know the server's authority.
+        trusting(&stranger) + &showing(&certificates),
+        // It expects another server.
+        format!("{complete}&name=elsewhere.example"),
+    ] {
         let error = refused(&address).await;
         assert!(matches!(error, ConnectError::Untrusted { .. }), "{address}: {error:?}");
     }
-    // A stranger's certificate is none.
-    let (other, key) = (&stranger.client.certificate, &stranger.client.key);
-    let error = refused(&format!("{trusting}&cert={other}&key={key}")).await;
+    // By the name in the certificate, at an address that is not in it.
+    let by_address = complete.replace("//localhost:", "//127.0.0.1:");
+    let error = refused(&by_address).await;
     assert!(matches!(error, ConnectError::Untrusted { .. }), "{error:?}");
+    client(&format!("{by_address}&name=localhost")).await;
     // Without TLS.
     let error = refused(&format!("etcd://{}?timeout_ms=1000", server.server())).await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
@@ -168,10 +173,10 @@ async fn certificates_are_checked_on_both_sides() {
 
 #[tokio::test]
 async fn an_expired_certificate_is_not_trusted() {
-    let certificates = Arc::new(Certificates::expired());
-    // etcd asks itself for its health, over TLS too.
+    let certificates = Arc::new(Certificates::new("expired", true));
     let Some(server) = with_tls(&certificates, false).await else { return };
-    let error = refused(&format!("{}?ca={}", server.address(), certificates.authority)).await;
+    let ca = certificates.file("authority.pem");
+    let error = refused(&format!("{}?ca={ca}", server.address())).await;
     let ConnectError::Untrusted { cause, .. } = &error else { panic!("{error:?}") };
     assert!(cause.to_string().contains("xpired"), "{cause}");
 }

@@ -1,8 +1,7 @@
 //! Servers that die, halt or lose each other, and clients that are cut off.
 
 use super::{client, key, load_in_the_end, ms, put, write};
-use crate::support::etcd::{Cluster, Etcd};
-use crate::support::proxy::Proxy;
+use crate::support::etcd::{Cluster, Etcd, Wire};
 use futures_util::StreamExt;
 use lockword::cluster::{Exchange, LossReason, Node, NodeId, Transport, TransportError, Version};
 use std::sync::Arc;
@@ -122,10 +121,10 @@ async fn a_watch_ends_with_its_server_and_can_be_had_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_of_a_silent_connection_ends() {
     let Some(server) = Etcd::start() else { return };
-    let proxy = Proxy::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
-    let etcd = client(&format!("etcd://{}", proxy.server())).await;
+    let wire = Wire::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
+    let etcd = client(&format!("etcd://{}", wire.server())).await;
     let mut watch = etcd.watch(&key("watched"), NodeId::new(1)).await.unwrap();
-    proxy.hold();
+    wire.hold();
     let began = Instant::now();
     let last = soon("the watch to end", watch.next()).await;
     assert!(matches!(last, Some(Err(_))), "{last:?}");
@@ -137,13 +136,13 @@ async fn a_watch_of_a_silent_connection_ends() {
 async fn connections_that_break_leave_nothing_behind() {
     let Some(server) = Etcd::start() else { return };
     let watchers = || server.metric("etcd_debugging_mvcc_watcher_total");
-    let proxy = Proxy::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
-    let etcd = client(&format!("etcd://{}", proxy.server())).await;
+    let wire = Wire::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
+    let etcd = client(&format!("etcd://{}", wire.server())).await;
     let key = key("k");
     let version = put(&etcd, &key, &write("{}", false)).await;
     for _ in 0..30 {
         let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
-        proxy.cut();
+        wire.cut();
         soon("the watch to end", async { while let Some(Ok(_)) = watch.next().await {} }).await;
         assert_eq!(load_in_the_end(&etcd, &key).await.unwrap().version, version);
     }
@@ -158,19 +157,19 @@ async fn connections_that_break_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_cut_off_loses_its_lock_to_others() {
     let Some(server) = Etcd::start() else { return };
-    let proxy = Proxy::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
+    let wire = Wire::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
     let lease = ms(1500);
-    let far = node(client(&format!("etcd://{}", proxy.server())).await, lease);
+    let far = node(client(&format!("etcd://{}", wire.server())).await, lease);
     let near = node(client(&server.address()).await, lease);
     let held = far.lock("k").unwrap().acquire().await.unwrap();
-    proxy.hold();
+    wire.hold();
     let began = Instant::now();
     let next = soon("the lock", near.lock("k").unwrap().acquire()).await.unwrap();
     assert!(!held.is_valid(), "two holders");
     assert!(next.token() > held.token());
     assert!(began.elapsed() < lease + Duration::from_secs(2), "{:?}", began.elapsed());
     // What was held back arrives late, and harms nobody.
-    proxy.pass();
+    wire.pass();
     let lock = far.lock("k").unwrap();
     let waiting = tokio::spawn(async move { lock.acquire().await });
     assert!(next.is_valid());

@@ -1,8 +1,7 @@
 //! The laws, and registers that are deleted.
 
 use super::{client, key, ms, put, raw, typed, write};
-use crate::support::etcd::{Cluster, Etcd};
-use crate::support::proxy::Proxy;
+use crate::support::etcd::{Cluster, Etcd, Wire};
 use futures_util::StreamExt;
 use lockword::cluster::conformance::{Law, Suite};
 use lockword::cluster::transports;
@@ -17,7 +16,7 @@ use std::time::Duration;
 /// A client with a connection of its own that can be cut.
 struct Proxied {
     etcd: transports::etcd::Etcd,
-    proxy: Proxy,
+    wire: Wire,
     cuts: AtomicUsize,
 }
 
@@ -52,16 +51,16 @@ async fn one_server_keeps_the_laws() {
     let url = server.url();
     let port = server.server().rsplit(':').next().unwrap().parse().unwrap();
     let make = move || async move {
-        let proxy = Proxy::new(port);
-        let etcd = typed(&format!("etcd://{}", proxy.server())).await;
-        Proxied { etcd, proxy, cuts: AtomicUsize::new(0) }
+        let wire = Wire::new(port);
+        let etcd = typed(&format!("etcd://{}", wire.server())).await;
+        Proxied { etcd, wire, cuts: AtomicUsize::new(0) }
     };
     let suite = Suite::new(make)
         .settling(ms(100))
         .doubting(|client: Arc<Proxied>, _| async move {
             match client.cuts.fetch_add(1, Ordering::Relaxed) % 3 {
-                0 => client.proxy.cut_at_request(),
-                _ => client.proxy.cut_at_answer(),
+                0 => client.wire.cut_at_request(),
+                _ => client.wire.cut_at_answer(),
             }
         })
         .deleting(move |key| {

@@ -1,12 +1,19 @@
 //! etcd servers of the test's own: one, or three that are a cluster.
 
-use super::certificates::Certificates;
 use super::process::{Folder, Process, find, free_port};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
+
+// For TLS.
+mod certificates;
+// What goes wrong between a client and a server.
+mod wire;
+
+pub use certificates::Certificates;
+pub use wire::Wire;
 
 /// How a server is to be started.
 #[derive(Clone, Default)]
@@ -45,12 +52,16 @@ impl Etcd {
 
     /// For `lockword::cluster::connect`.
     pub fn address(&self) -> String {
-        format!("etcd{}://{}", if self.tls { "s" } else { "" }, self.server())
+        match self.tls {
+            // The name in its certificate.
+            true => format!("etcds://localhost:{}", self.port),
+            false => format!("etcd://{}", self.server()),
+        }
     }
 
-    /// For etcd's own client.
+    /// For etcd's own client, without TLS.
     pub fn url(&self) -> String {
-        format!("http{}://{}", if self.tls { "s" } else { "" }, self.server())
+        format!("http://{}", self.server())
     }
 
     /// The sum of the metrics that begin with this.
@@ -121,11 +132,11 @@ impl Cluster {
             add("initial-cluster", &peers);
             add("listen-metrics-urls", &format!("http://127.0.0.1:{metrics}"));
             if let Some(tls) = &setup.tls {
-                add("cert-file", &tls.server.certificate);
-                add("key-file", &tls.server.key);
+                add("cert-file", &tls.file("server.pem"));
+                add("key-file", &tls.file("server.key"));
                 if setup.wants_certificate {
                     arguments.push("--client-cert-auth".to_owned());
-                    arguments.extend(["--trusted-ca-file".to_owned(), tls.authority.clone()]);
+                    arguments.extend(["--trusted-ca-file".to_owned(), tls.file("authority.pem")]);
                 }
             }
             arguments.extend(setup.arguments.iter().map(|argument| (*argument).to_owned()));

@@ -67,6 +67,8 @@ impl Etcd {
 /// The first key that is after all with this prefix. The prefix ends with a slash.
 fn after_all(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
-    end.last_mut().map(|last| *last += 1);
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
     end
 }

@@ -1,4 +1,4 @@
-//! A proxy that does to a connection what networks do.
+//! A relay that does to connections what networks do.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 /// Listens on a loopback port and passes bytes to a server and back. Its connections end with it.
-pub struct Proxy {
+pub struct Wire {
     port: u16,
     state: Arc<State>,
 }
@@ -38,8 +38,8 @@ enum Mode {
     Closed,
 }
 
-impl Proxy {
-    /// A proxy to this loopback port.
+impl Wire {
+    /// A relay to this loopback port.
     pub fn new(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
@@ -139,7 +139,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, cut_at: Mode) {
     let _ = to.shutdown(Shutdown::Both);
 }
 
-impl Drop for Proxy {
+impl Drop for Wire {
     fn drop(&mut self) {
         self.state.set(Mode::Closed);
         self.cut();
