@@ -201,6 +201,34 @@ async fn a_leader_that_dies_costs_no_lock() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_halts_is_left_for_another() {
+    let Some(cluster) = Cluster::start() else { return };
+    let first = (cluster.leader() + 1) % 3;
+    let address = format!("{}?timeout_ms=2000", cluster.address(first));
+    // The second client learns it by a read, the third by a caller who does not wait for the end.
+    let [writes, reads, waits] =
+        [client(&address).await, client(&address).await, client(&address).await];
+    let version = put(&writes, &key("k"), &write("0", false)).await;
+    cluster.members[first].process.stop();
+    let unknown = writes.compare_exchange(&key("k"), Some(version), write("1", false)).await;
+    assert!(matches!(unknown, Err(TransportError::Indeterminate(_))), "{unknown:?}");
+    let began = Instant::now();
+    assert!(timeout(ms(200), waits.load(&key("k"))).await.is_err());
+    assert_eq!(waits.load(&key("k")).await.unwrap().unwrap().version, version);
+    assert_eq!(reads.load(&key("k")).await.unwrap().unwrap().version, version);
+    let next = writes.compare_exchange(&key("k"), Some(version), write("2", false)).await;
+    let Ok(Exchange::Swapped(next)) = next else { panic!("{next:?}") };
+    assert!(next > version);
+    assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
+    cluster.members[first].process.cont();
+    // And of servers that are not there.
+    let server = cluster.members[first].server();
+    let gone = format!("127.0.0.1:{}", crate::support::process::free_port());
+    let etcd = client(&format!("etcd://{gone},{server}")).await;
+    assert_eq!(etcd.load(&key("k")).await.unwrap().unwrap().version, next);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_minority_lost_is_not_noticed_and_a_majority_is() {
     let Some(cluster) = Cluster::start() else { return };
     let leader = cluster.leader();

@@ -129,11 +129,11 @@ fn kind(status: &tonic::Status, said: &str) -> Kind {
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => Kind::Denied,
         // "authentication is not enabled", when a user is given.
-        Code::FailedPrecondition => Kind::Denied,
+        Code::FailedPrecondition if says("etcdserver:") => Kind::Denied,
         // The rights were changed a moment ago; the server looked before it wrote.
         Code::InvalidArgument if says("revision of auth store is old") => Kind::Passing,
         Code::InvalidArgument if says("authentication failed") || says("user name") => Kind::Denied,
-        Code::InvalidArgument | Code::Unimplemented | Code::OutOfRange => Kind::Unsupported,
+        Code::InvalidArgument | Code::Unimplemented => Kind::Unsupported,
         Code::ResourceExhausted if says("too many requests") => Kind::Passing,
         // The database is full ("database space exceeded"): somebody has to make room.
         Code::ResourceExhausted if says("etcdserver:") => Kind::Unsupported,
@@ -205,6 +205,9 @@ mod tests {
             (Code::Cancelled, "", Kind::Doubt),
             (Code::Unknown, "raft proposal dropped", Kind::Doubt),
             (Code::Internal, "", Kind::Doubt),
+            // Said by the client, of the answer.
+            (Code::OutOfRange, "decoded message length too large", Kind::Doubt),
+            (Code::ResourceExhausted, "received message larger than max", Kind::Doubt),
             (Code::Unavailable, "etcdserver: no leader", Kind::Passing),
             (Code::ResourceExhausted, "etcdserver: too many requests", Kind::Passing),
             (
