@@ -145,19 +145,15 @@ impl Etcd {
             .and_then([TxnOp::put(&*key, "", None)])
             .or_else([TxnOp::get(&*key, None)]);
         let ask = |client| txn(client, nothing.clone());
-        for _ in 1..HUNG_UP {
+        let mut tries = 0;
+        loop {
+            tries += 1;
             match etcd.inner.members.ask_each(Effect::None, ask).await {
                 Ok(_) => return Ok(etcd),
-                Err((_, failure)) if tls && failure.is_hung_up() => {}
-                Err((server, failure)) => return Err(failure.of_connect(server)),
+                Err((_, failure)) if tls && failure.is_hung_up() && tries < HUNG_UP => {}
+                Err((server, failure)) => return Err(failure.with_hint(tls).of_connect(server)),
             }
         }
-        let asked = etcd.inner.members.ask_each(Effect::None, ask).await;
-        asked.map_err(|(server, failure)| match tls && failure.is_hung_up() {
-            true => failure.without_certificate().of_connect(server),
-            false => failure.of_connect(server),
-        })?;
-        Ok(etcd)
     }
 
     fn key(&self, key: &Key) -> String {

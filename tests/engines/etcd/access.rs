@@ -166,9 +166,15 @@ async fn certificates_are_checked_on_both_sides() {
     let error = refused(&by_address).await;
     assert!(matches!(error, ConnectError::Untrusted { .. }), "{error:?}");
     client(&format!("{by_address}&name=localhost")).await;
-    // Without TLS.
+    // Only one of them speaks TLS.
     let error = refused(&format!("etcd://{}?timeout_ms=1000", server.server())).await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("etcds:// instead"), "{error}");
+    let plain = Etcd::start().expect("as before");
+    let ca = certificates.file("authority.pem");
+    let error = refused(&format!("etcds://{}?ca={ca}", plain.server())).await;
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("etcd:// instead"), "{error}");
 }
 
 #[tokio::test]

@@ -188,6 +188,27 @@ async fn a_watch_survives_compaction() {
 }
 
 #[tokio::test]
+async fn hundreds_of_watches_share_a_connection() {
+    let Some(server) = Etcd::start() else { return };
+    let etcd = typed(&server.address()).await;
+    let mut watches = vec![];
+    for number in 0..500 {
+        let key = key(&format!("watched/{number}"));
+        watches.push((etcd.watch(&key, NodeId::new(1)).await.unwrap(), key));
+    }
+    for (watch, key) in &mut watches {
+        let version = put(&etcd, key, &write("{}", false)).await;
+        let seen = watch.next().await.unwrap().unwrap().unwrap();
+        assert_eq!(seen.version, version);
+    }
+    assert_eq!(server.connections(), 1);
+    drop(watches);
+    while server.metric("etcd_debugging_mvcc_watcher_total") > 0.0 {
+        tokio::time::sleep(ms(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_value_that_is_too_large_is_refused() {
     let Some(server) = Etcd::start() else { return };
     let etcd = typed(&server.address()).await;

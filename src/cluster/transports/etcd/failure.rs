@@ -97,14 +97,24 @@ impl Failure {
         self.kind == Kind::Doubt && WAYS.iter().any(|way| self.said.contains(way))
     }
 
-    /// The same, when it happens again and again.
-    pub(super) fn without_certificate(self) -> Self {
-        let said = format!(
-            "after the TLS handshake the server hangs up, as it does when it wants a certificate \
-             of the client's or does not trust it: {}",
-            self.said
-        );
-        Self { kind: Kind::Untrusted, said }
+    /// The same of a first request, which has failed again and again, with what it may mean.
+    pub(super) fn with_hint(self, tls: bool) -> Self {
+        let Self { kind, said } = &self;
+        let (kind, hint) = match tls {
+            true if self.is_hung_up() => (
+                Kind::Untrusted,
+                "after the TLS handshake the server hangs up, as it does when it wants a \
+                 certificate of the client's or does not trust it",
+            ),
+            true if said.contains("handshake eof") || said.contains("InvalidContentType") => {
+                (*kind, "the server may not speak TLS: that is etcd:// instead of etcds://")
+            }
+            false if self.is_hung_up() => {
+                (*kind, "the server may speak TLS: that is etcds:// instead of etcd://")
+            }
+            _ => return self,
+        };
+        Self { kind, said: format!("{hint}: {said}") }
     }
 
     /// The client is bound to a runtime that has gone, and is of no use any more.
