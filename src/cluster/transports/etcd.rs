@@ -1,5 +1,15 @@
 //! etcd, version 3.4 or newer: linearizable, and wakes every waiting node at once.
 //!
+//! ```no_run
+//! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+//! use lockword::cluster::{Node, connect};
+//!
+//! let etcd = connect("etcd://locks:secret@a:2379,b:2379,c:2379").await?;
+//! let guard = Node::builder(etcd).build().lock("jobs/nightly")?.acquire().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What it promises
 //!
 //! Every write is one transaction that compares the key's `mod_revision`. It is agreed upon by the
@@ -26,8 +36,12 @@
 //! compacted, and when nothing has been heard of the server for eight seconds (it is asked for a sign
 //! of life meanwhile, by HTTP/2 pings). It is not resumed: who waits looks, and watches anew.
 //!
+//! A client has one connection to each server that it has had to ask, mostly one in all, however many
+//! keys are watched.
+//!
 //! # What it needs
 //!
+//! - etcd 3.4 or newer (the tests run against 3.4).
 //! - Read and write permission for the prefix: `etcdctl role grant-permission locks --prefix=true
 //!   readwrite lockword/`, for the role of the user, if authentication is on. The token is renewed when
 //!   it has expired: the server refuses the old one before it does anything, so the request can be made
