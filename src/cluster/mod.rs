@@ -23,6 +23,8 @@ pub mod __fuzz;
 pub mod fence;
 // The lock is held.
 mod guard;
+// An engine by its address.
+mod connect;
 // The name of a lock.
 mod key;
 // Transports around a transport: faults, counts.
@@ -57,6 +59,7 @@ pub mod transports;
 
 pub use async_trait::async_trait;
 pub use config::NodeBuilder;
+pub use connect::{ConnectError, connect};
 pub use error::{ConfigError, LockError, Place, ReleaseError};
 pub use guard::{DistributedGuard, LossReason, Way};
 pub use key::{Key, KeyError};

@@ -1,5 +1,8 @@
 //! Engines, each in a file of its own that knows no other.
 
+// etcd.
+#[cfg(feature = "etcd")]
+pub mod etcd;
 // In this process: the default, and the reference implementation.
 mod memory;
 

@@ -1,0 +1,252 @@
+//! What an error of the client means: was the request refused for certain, or is that unknown?
+
+use crate::cluster::{ConnectError, TransportError};
+use std::error::Error;
+
+/// Why a request failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) kind: Kind,
+    /// What the client or the server said, in words.
+    pub(super) said: String,
+}
+
+/// What follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// No answer, or one that leaves it open: a write may have been applied.
+    Doubt,
+    /// Not applied; another member, or a later try, may do it.
+    Passing,
+    /// Not applied: the credentials do not suffice.
+    Denied,
+    /// Not applied: one side does not trust the other's certificate.
+    Untrusted,
+    /// Not applied: not on this server.
+    Unsupported,
+    /// Not applied: the server's data are damaged, or its answer makes no sense.
+    Corrupt,
+}
+
+impl Failure {
+    pub(super) fn new(kind: Kind, said: impl Into<String>) -> Self {
+        Self { kind, said: said.into() }
+    }
+
+    /// What is to be told of a write.
+    pub(super) fn of_write(self) -> TransportError {
+        match self.kind {
+            Kind::Doubt => TransportError::indeterminate(self.said),
+            _ => self.of_read(),
+        }
+    }
+
+    /// What is to be told where nothing was to be written.
+    pub(super) fn of_read(self) -> TransportError {
+        match self.kind {
+            Kind::Doubt | Kind::Passing => TransportError::unavailable(self.said),
+            Kind::Denied | Kind::Untrusted => TransportError::denied(self.said),
+            Kind::Unsupported => TransportError::unsupported(self.said),
+            Kind::Corrupt => TransportError::corrupt(self.said),
+        }
+    }
+
+    /// What is to be told of the first request of all.
+    pub(super) fn of_connect(self, server: String) -> ConnectError {
+        let Self { kind, said } = self;
+        match kind {
+            Kind::Doubt | Kind::Passing => ConnectError::Unreachable { server, cause: said.into() },
+            Kind::Denied => ConnectError::Denied { server, cause: said.into() },
+            Kind::Untrusted => ConnectError::Untrusted { server, cause: said.into() },
+            Kind::Unsupported | Kind::Corrupt => ConnectError::Unsuitable { server, why: said },
+        }
+    }
+}
+
+impl From<etcd_client::Error> for Failure {
+    fn from(error: etcd_client::Error) -> Self {
+        match error {
+            etcd_client::Error::GRpcStatus(status) => Self::of_status(&status),
+            // None of the others is known to come after a request was sent; nor not to.
+            other => Self::new(Kind::Doubt, other.to_string()),
+        }
+    }
+}
+
+impl Failure {
+    /// The connection could not be made: nothing was sent.
+    pub(super) fn of_dialling(error: &tonic::transport::Error) -> Self {
+        let said = chain(error);
+        Self { kind: if is_distrust(&said) { Kind::Untrusted } else { Kind::Passing }, said }
+    }
+
+    fn of_status(status: &tonic::Status) -> Self {
+        let said = match status.source() {
+            Some(source) => chain(source),
+            None => status.message().to_owned(),
+        };
+        Self { kind: kind(status, &said), said }
+    }
+
+    /// The connection was made, and broke.
+    ///
+    /// That is how a server tells a client that its certificate does not suffice: by TLS 1.3, the
+    /// handshake is over then, and the connection's task, which gets the alert, keeps it for itself.
+    pub(super) fn is_hung_up(&self) -> bool {
+        const WAYS: [&str; 4] = ["connection closed", "onnection reset", "roken pipe", "os error"];
+        self.kind == Kind::Doubt && WAYS.iter().any(|way| self.said.contains(way))
+    }
+
+    /// The same of a first request, which has failed again and again, with what it may mean.
+    pub(super) fn with_hint(self, tls: bool) -> Self {
+        let Self { kind, said } = &self;
+        let (kind, hint) = match tls {
+            true if self.is_hung_up() => (
+                Kind::Untrusted,
+                "after the TLS handshake the server hangs up, as it does when it wants a \
+                 certificate of the client's or does not trust it",
+            ),
+            true if said.contains("handshake eof") || said.contains("InvalidContentType") => {
+                (*kind, "the server may not speak TLS: that is etcd:// instead of etcds://")
+            }
+            false if self.is_hung_up() => {
+                (*kind, "the server may speak TLS: that is etcds:// instead of etcd://")
+            }
+            _ => return self,
+        };
+        Self { kind, said: format!("{hint}: {said}") }
+    }
+
+    /// The client is bound to a runtime that has gone, and is of no use any more.
+    pub(super) fn is_dead_client(&self) -> bool {
+        self.said.starts_with(NOT_READY)
+    }
+}
+
+/// How the generated code reports that a request could not even be handed to the connection's task.
+const NOT_READY: &str = "Service was not ready";
+
+fn kind(status: &tonic::Status, said: &str) -> Kind {
+    use tonic::Code;
+    // Of the handshake, or of the server's reading the very first bytes: no request was read.
+    if is_distrust(said) {
+        return Kind::Untrusted;
+    }
+    if is_unsent(status) || said.starts_with(NOT_READY) {
+        return Kind::Passing;
+    }
+    let says = |what: &str| said.contains(what);
+    match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated => Kind::Denied,
+        // "authentication is not enabled", when a user is given.
+        Code::FailedPrecondition if says("etcdserver:") => Kind::Denied,
+        // The rights were changed a moment ago; the server looked before it wrote.
+        Code::InvalidArgument if says("revision of auth store is old") => Kind::Passing,
+        Code::InvalidArgument if says("authentication failed") || says("user name") => Kind::Denied,
+        Code::InvalidArgument | Code::Unimplemented => Kind::Unsupported,
+        Code::ResourceExhausted if says("too many requests") => Kind::Passing,
+        // The database is full ("database space exceeded"): somebody has to make room.
+        Code::ResourceExhausted if says("etcdserver:") => Kind::Unsupported,
+        // These are said before anything is proposed to the cluster.
+        Code::Unavailable if says("etcdserver: no leader") => Kind::Passing,
+        Code::Unavailable if says("not supported for learner") => Kind::Passing,
+        Code::Unavailable if says("etcdserver: not capable") => Kind::Passing,
+        Code::DataLoss if says("corrupt cluster") => Kind::Corrupt,
+        // Timeouts, lost leaders, stopped servers, broken connections.
+        _ => Kind::Doubt,
+    }
+}
+
+/// Whether there was no connection to send anything over.
+fn is_unsent(status: &tonic::Status) -> bool {
+    let mut next = status.source();
+    while let Some(error) = next {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// Whether the TLS library says that a certificate was refused, here or there.
+fn is_distrust(said: &str) -> bool {
+    const ALERTS: [&str; 8] = [
+        "BadCertificate",
+        "UnsupportedCertificate",
+        "CertificateRevoked",
+        "CertificateExpired",
+        "CertificateUnknown",
+        "CertificateRequired",
+        "UnknownCA",
+        "AccessDenied",
+    ];
+    said.contains("invalid peer certificate")
+        || (said.contains("fatal alert") && ALERTS.iter().any(|alert| said.contains(alert)))
+}
+
+/// The texts of an error and its sources, without repetitions.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut said = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let text = source.to_string();
+        if !said.contains(&text) {
+            said = format!("{said}: {text}");
+        }
+        next = source.source();
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Failure, Kind};
+    use tonic::{Code, Status};
+
+    #[test]
+    fn what_the_server_says_is_understood() {
+        for (code, said, kind) in [
+            (Code::Unavailable, "etcdserver: request timed out", Kind::Doubt),
+            (Code::Unavailable, "etcdserver: leader changed", Kind::Doubt),
+            (Code::Unavailable, "etcdserver: server stopped", Kind::Doubt),
+            (Code::Unavailable, "transport is closing", Kind::Doubt),
+            (Code::DeadlineExceeded, "context deadline exceeded", Kind::Doubt),
+            (Code::Cancelled, "", Kind::Doubt),
+            (Code::Unknown, "raft proposal dropped", Kind::Doubt),
+            (Code::Internal, "", Kind::Doubt),
+            // Said by the client, of the answer.
+            (Code::OutOfRange, "decoded message length too large", Kind::Doubt),
+            (Code::ResourceExhausted, "received message larger than max", Kind::Doubt),
+            (Code::Unavailable, "etcdserver: no leader", Kind::Passing),
+            (Code::ResourceExhausted, "etcdserver: too many requests", Kind::Passing),
+            (
+                Code::ResourceExhausted,
+                "etcdserver: mvcc: database space exceeded",
+                Kind::Unsupported,
+            ),
+            (Code::InvalidArgument, "etcdserver: request is too large", Kind::Unsupported),
+            (
+                Code::InvalidArgument,
+                "etcdserver: authentication failed, invalid user ID or password",
+                Kind::Denied,
+            ),
+            (Code::InvalidArgument, "etcdserver: user name is empty", Kind::Denied),
+            (Code::Unauthenticated, "etcdserver: invalid auth token", Kind::Denied),
+            (Code::PermissionDenied, "etcdserver: permission denied", Kind::Denied),
+            (Code::DataLoss, "etcdserver: corrupt cluster", Kind::Corrupt),
+        ] {
+            let failure = Failure::from(etcd_client::Error::from(Status::new(code, said)));
+            assert_eq!(failure.kind, kind, "{code:?} {said}");
+        }
+    }
+
+    #[test]
+    fn only_a_connection_that_was_never_made_is_certain() {
+        let refused = || Box::new(std::io::Error::other("refused"));
+        let unsent = Status::from_error(Box::new(tonic::ConnectError(refused())));
+        assert_eq!(Failure::from(etcd_client::Error::from(unsent)).kind, Kind::Passing);
+        let broken = Status::from_error(refused());
+        assert_eq!(Failure::from(etcd_client::Error::from(broken)).kind, Kind::Doubt);
+    }
+}

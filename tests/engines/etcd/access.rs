@@ -1,0 +1,211 @@
+//! Who is let in, and what is said to those who are not.
+
+use super::{client, key, ms, put, raw, typed, write};
+use crate::support::etcd::{Certificates, Etcd, Setup};
+use crate::support::process::free_port;
+use etcd_client::{Permission, PermissionType};
+use lockword::cluster::{
+    ConnectError, Exchange, LockError, Node, Transport, TransportError, connect,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const PASSWORD: &str = "pa/ss wörd+1";
+
+/// A server on which `locks` may use `lockword/`, and nothing else.
+async fn with_users(arguments: &[&'static str]) -> Option<Etcd> {
+    let arguments = [&["--bcrypt-cost", "4"], arguments].concat();
+    let server = Etcd::start_with(Setup { arguments, ..Setup::default() })?;
+    let mut raw = raw(&server.url()).await;
+    for (user, password) in [("root", "toor"), ("locks", PASSWORD)] {
+        raw.user_add(user, password, None).await.unwrap();
+        raw.role_add(user).await.unwrap();
+        raw.user_grant_role(user, user).await.unwrap();
+    }
+    let mine = Permission::new(PermissionType::Readwrite, "lockword/").with_prefix();
+    raw.role_grant_permission("locks", mine).await.unwrap();
+    raw.auth_enable().await.unwrap();
+    Some(server)
+}
+
+fn address(server: &Etcd, user: &str) -> String {
+    format!("etcd://{user}@{}", server.server())
+}
+
+const USER: &str = "locks:pa%2Fss%20w%C3%B6rd%2B1";
+
+async fn refused(address: &str) -> ConnectError {
+    let error = connect(address).await.map(drop).unwrap_err();
+    println!("{error}");
+    let said = format!("{error} {error:?}");
+    for secret in [PASSWORD, "pa%2F", "s3cret"] {
+        assert!(!said.contains(secret), "{said}");
+    }
+    error
+}
+
+#[tokio::test]
+async fn credentials_and_permissions_are_checked() {
+    let Some(server) = with_users(&[]).await else { return };
+    let etcd = client(&address(&server, USER)).await;
+    put(&etcd, &key("mine"), &write("{}", false)).await;
+    for user in ["locks:s3cret", "nobody:s3cret", "locks"] {
+        let error = refused(&address(&server, user)).await;
+        assert!(matches!(error, ConnectError::Denied { .. }), "{user}: {error:?}");
+        assert!(error.to_string().contains(&server.server()), "{error}");
+    }
+    let nobody = refused(&server.address()).await;
+    assert!(matches!(nobody, ConnectError::Denied { .. }), "{nobody:?}");
+    // A prefix that is not granted.
+    let elsewhere = refused(&format!("{}/elsewhere", address(&server, USER))).await;
+    assert!(matches!(elsewhere, ConnectError::Denied { .. }), "{elsewhere:?}");
+    assert!(elsewhere.to_string().contains("permission denied"), "{elsewhere}");
+
+    // The permission is taken away while it is used.
+    let typed = typed(&address(&server, USER)).await;
+    assert!(!format!("{typed:?}").contains(PASSWORD));
+    let options = etcd_client::ConnectOptions::new().with_user("root", "toor");
+    let mut root = etcd_client::Client::connect([server.url()], Some(options)).await.unwrap();
+    root.user_revoke_role("locks", "locks").await.unwrap();
+    let key = key("mine");
+    let read = etcd.load(&key).await;
+    assert!(matches!(read, Err(TransportError::Denied(_))), "{read:?}");
+    let written = etcd.compare_exchange(&key, None, write("{}", false)).await;
+    assert!(matches!(written, Err(TransportError::Denied(_))), "{written:?}");
+    let watched = etcd.watch(&key, lockword::cluster::NodeId::new(1)).await.map(drop);
+    assert!(matches!(watched, Err(TransportError::Denied(_))), "{watched:?}");
+}
+
+#[tokio::test]
+async fn a_password_where_none_is_wanted_is_refused() {
+    let Some(server) = Etcd::start() else { return };
+    let error = refused(&address(&server, "locks:s3cret")).await;
+    assert!(matches!(error, ConnectError::Denied { .. }), "{error:?}");
+    assert!(error.to_string().contains("authentication is not enabled"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_that_expires_is_renewed() {
+    let ttl = ["--auth-token", "simple", "--auth-token-ttl", "2"];
+    let Some(server) = with_users(&ttl).await else { return };
+    let etcd = client(&address(&server, USER)).await;
+    let options = etcd_client::ConnectOptions::new().with_user("locks", PASSWORD);
+    let mut raw = etcd_client::Client::connect([server.url()], Some(options)).await.unwrap();
+    raw.get("lockword/x", None).await.unwrap();
+    // Longer than the two seconds, and the one in which it is cleared away. A use would renew it.
+    tokio::time::sleep(ms(4500)).await;
+    let expired = raw.get("lockword/x", None).await.unwrap_err().to_string();
+    assert!(expired.contains("invalid auth token"), "the control: {expired}");
+    // A write: refused for certain, and made again.
+    let key = key("token");
+    let written = etcd.compare_exchange(&key, None, write("{}", false)).await;
+    let Ok(Exchange::Swapped(_)) = written else { panic!("{written:?}") };
+    // A restart forgets all tokens; the watch needs one as well.
+    server.process.restart();
+    let mut watch = loop {
+        match etcd.watch(&key, lockword::cluster::NodeId::new(1)).await {
+            Ok(watch) => break watch,
+            Err(TransportError::Unavailable(_)) => tokio::time::sleep(ms(5)).await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let version = put(&etcd, &key, &write("{}", false)).await;
+    let seen = futures_util::StreamExt::next(&mut watch).await.unwrap().unwrap().unwrap();
+    assert_eq!(seen.version, version);
+}
+
+#[tokio::test]
+async fn nobody_there_is_said() {
+    if Etcd::start().is_none() {
+        return;
+    }
+    let server = format!("127.0.0.1:{}", free_port());
+    let began = Instant::now();
+    let error = refused(&format!("etcd://me:s3cret@{server}")).await;
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains(&server), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(6));
+    let error = refused("etcd://me:s3cret@no-such-host.invalid,no-such-host.invalid:1").await;
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+}
+
+async fn with_tls(certificates: &Arc<Certificates>, wants_certificate: bool) -> Option<Etcd> {
+    let tls = Some(certificates.clone());
+    Etcd::start_with(Setup { tls, wants_certificate, arguments: vec![] })
+}
+
+#[tokio::test]
+async fn certificates_are_checked_on_both_sides() {
+    let certificates = Arc::new(Certificates::new("own", false));
+    let Some(server) = with_tls(&certificates, true).await else { return };
+    let trusting =
+        |of: &Certificates| format!("{}?ca={}", server.address(), of.file("authority.pem"));
+    let showing = |of: &Certificates| {
+        format!("&cert={}&key={}", of.file("client.pem"), of.file("client.key"))
+    };
+    let complete = trusting(&certificates) + &showing(&certificates);
+    let etcd = client(&complete).await;
+    put(&etcd, &key("secret"), &write("{}", false)).await;
+
+    let stranger = Certificates::new("stranger", false);
+    for address in [
+        // No certificate of the client's.
+        trusting(&certificates),
+        // A stranger's.
+        trusting(&certificates) + &showing(&stranger),
+        // The client does not know the server's authority.
+        trusting(&stranger) + &showing(&certificates),
+        // It expects another server.
+        format!("{complete}&name=elsewhere.example"),
+    ] {
+        let error = refused(&address).await;
+        assert!(matches!(error, ConnectError::Untrusted { .. }), "{address}: {error:?}");
+    }
+    // By the name in the certificate, at an address that is not in it.
+    let by_address = complete.replace("//localhost:", "//127.0.0.1:");
+    let error = refused(&by_address).await;
+    assert!(matches!(error, ConnectError::Untrusted { .. }), "{error:?}");
+    client(&format!("{by_address}&name=localhost")).await;
+    // Only one of them speaks TLS.
+    let error = refused(&format!("etcd://{}?timeout_ms=1000", server.server())).await;
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("etcds:// instead"), "{error}");
+    let plain = Etcd::start().expect("as before");
+    let ca = certificates.file("authority.pem");
+    let error = refused(&format!("etcds://{}?ca={ca}", plain.server())).await;
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("etcd:// instead"), "{error}");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_not_trusted() {
+    let certificates = Arc::new(Certificates::new("expired", true));
+    let Some(server) = with_tls(&certificates, false).await else { return };
+    let ca = certificates.file("authority.pem");
+    let error = refused(&format!("{}?ca={ca}", server.address())).await;
+    let ConnectError::Untrusted { cause, .. } = &error else { panic!("{error:?}") };
+    assert!(cause.to_string().contains("xpired"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_full_database_refuses_for_certain() {
+    let arguments = vec!["--quota-backend-bytes", "2000000"];
+    let Some(server) = Etcd::start_with(Setup { arguments, ..Setup::default() }) else { return };
+    let etcd = client(&server.address()).await;
+    let held = put(&etcd, &key("held"), &write("{}", false)).await;
+    let mut raw = raw(&server.url()).await;
+    while raw.put("filler", vec![b'x'; 100_000], None).await.is_ok() {}
+    let refused = etcd.compare_exchange(&key("held"), Some(held), write("new", false)).await;
+    let Err(TransportError::Unsupported(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.to_string().contains("space exceeded"), "{why}");
+    assert_eq!(etcd.load(&key("held")).await.unwrap().unwrap().version, held);
+    // A lock says so at once, and does not wait for its patience to end.
+    let node = Node::builder(etcd).build();
+    let error = node.lock("full").unwrap().acquire().await.map(drop).unwrap_err();
+    let LockError::Transport { source: TransportError::Unsupported(_), .. } = error else {
+        panic!("{error:?}")
+    };
+    // A new client learns it when it connects.
+    let error = connect(&server.address()).await.map(drop).unwrap_err();
+    assert!(matches!(error, ConnectError::Unsuitable { .. }), "{error:?}");
+}

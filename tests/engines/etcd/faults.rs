@@ -1,0 +1,290 @@
+//! Servers that die, halt or lose each other, and clients that are cut off.
+
+use super::{client, key, load_in_the_end, ms, put, write};
+use crate::support::etcd::{Cluster, Etcd, Wire};
+use futures_util::StreamExt;
+use lockword::cluster::{Exchange, LossReason, Node, NodeId, Transport, TransportError, Version};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// Longer than anything here may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+fn node(transport: Arc<dyn Transport>, lease: Duration) -> Node {
+    Node::builder(transport).lease(lease).build()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_during_a_hold_and_a_wait_does_no_harm() {
+    let Some(server) = Etcd::start() else { return };
+    let holder = node(client(&server.address()).await, Duration::from_secs(20));
+    let waiter = node(client(&server.address()).await, Duration::from_secs(20));
+    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let lock = waiter.lock("k").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    soon("the waiter to queue", async {
+        while holder.inspect("k").await.unwrap().queue.is_empty() {
+            tokio::time::sleep(ms(5)).await;
+        }
+    })
+    .await;
+    server.process.kill9();
+    server.process.restart();
+    assert!(held.is_valid());
+    let token = held.token();
+    soon("the release", held.release()).await.unwrap();
+    let next = soon("the waiter", waiting).await.unwrap().unwrap();
+    assert!(next.token() > token);
+    soon("the release", next.release()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_halts_for_longer_than_the_lease_costs_the_lock() {
+    let Some(server) = Etcd::start() else { return };
+    let lease = ms(1500);
+    let holder = node(client(&server.address()).await, lease);
+    let waiter = node(client(&server.address()).await, lease);
+    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    server.process.stop();
+    let why = soon("the loss", held.lost()).await;
+    assert!(matches!(why, LossReason::Expired { .. }), "{why}");
+    server.process.cont();
+    let next = soon("the waiter", waiter.lock("k").unwrap().acquire()).await.unwrap();
+    assert!(next.token() > held.token());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unanswered_write_is_indeterminate_and_may_happen_late() {
+    let Some(server) = Etcd::start() else { return };
+    let etcd = client(&format!("{}?timeout_ms=300", server.address())).await;
+    let key = key("late");
+    let first = put(&etcd, &key, &write("first", false)).await;
+    server.process.stop();
+    let began = Instant::now();
+    let unknown = etcd.compare_exchange(&key, Some(first), write("second", false)).await;
+    assert!(matches!(unknown, Err(TransportError::Indeterminate(_))), "{unknown:?}");
+    let read = etcd.load(&key).await;
+    assert!(matches!(read, Err(TransportError::Unavailable(_))), "{read:?}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    server.process.cont();
+    // A further write settles it: of two that expect the same, one at most is applied.
+    let other = client(&server.address()).await;
+    let third = other.compare_exchange(&key, Some(first), write("third", false)).await.unwrap();
+    let expected: &[u8] = match third {
+        Exchange::Swapped(_) => b"third",
+        Exchange::Mismatch(_) => b"second",
+    };
+    let found = load_in_the_end(&etcd, &key).await.unwrap();
+    assert_eq!(&*found.value, expected);
+}
+
+#[tokio::test]
+async fn a_request_that_was_never_sent_is_no_doubt() {
+    let Some(server) = Etcd::start() else { return };
+    let etcd = client(&server.address()).await;
+    let key = key("unsent");
+    let first = put(&etcd, &key, &write("first", false)).await;
+    server.process.kill9();
+    // The first may have been under way when the connection broke.
+    let mut error = etcd.compare_exchange(&key, Some(first), write("x", false)).await;
+    for _ in 0..3 {
+        error = etcd.compare_exchange(&key, Some(first), write("x", false)).await;
+    }
+    assert!(matches!(error, Err(TransportError::Unavailable(_))), "{error:?}");
+    server.process.restart();
+    assert_eq!(load_in_the_end(&etcd, &key).await.unwrap().version, first);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_ends_with_its_server_and_can_be_had_again() {
+    let Some(server) = Etcd::start() else { return };
+    let etcd = client(&server.address()).await;
+    let key = key("watched");
+    let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
+    server.process.kill9();
+    let last = soon("the watch to end", watch.next()).await;
+    assert!(matches!(last, Some(Err(TransportError::Unavailable(_)))), "{last:?}");
+    assert!(soon("the end", watch.next()).await.is_none());
+    server.process.restart();
+    load_in_the_end(&etcd, &key).await;
+    let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
+    let version = put(&etcd, &key, &write("{}", false)).await;
+    let seen = soon("the change", watch.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(seen.version, version);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_of_a_silent_connection_ends() {
+    let Some(server) = Etcd::start() else { return };
+    let wire = Wire::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
+    let etcd = client(&format!("etcd://{}", wire.server())).await;
+    let mut watch = etcd.watch(&key("watched"), NodeId::new(1)).await.unwrap();
+    wire.hold();
+    let began = Instant::now();
+    let last = soon("the watch to end", watch.next()).await;
+    assert!(matches!(last, Some(Err(_))), "{last:?}");
+    // The documentation says eight seconds.
+    assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_break_leave_nothing_behind() {
+    let Some(server) = Etcd::start() else { return };
+    let watchers = || server.metric("etcd_debugging_mvcc_watcher_total");
+    let wire = Wire::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
+    let etcd = client(&format!("etcd://{}", wire.server())).await;
+    let key = key("k");
+    let version = put(&etcd, &key, &write("{}", false)).await;
+    for _ in 0..30 {
+        let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
+        wire.cut();
+        soon("the watch to end", async { while let Some(Ok(_)) = watch.next().await {} }).await;
+        assert_eq!(load_in_the_end(&etcd, &key).await.unwrap().version, version);
+    }
+    let one_left = async {
+        while server.connections() > 1 || watchers() > 0.0 {
+            tokio::time::sleep(ms(5)).await;
+        }
+    };
+    soon("the others to end", one_left).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_cut_off_loses_its_lock_to_others() {
+    let Some(server) = Etcd::start() else { return };
+    let wire = Wire::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
+    let lease = ms(1500);
+    let far = node(client(&format!("etcd://{}", wire.server())).await, lease);
+    let near = node(client(&server.address()).await, lease);
+    let held = far.lock("k").unwrap().acquire().await.unwrap();
+    wire.hold();
+    let began = Instant::now();
+    let next = soon("the lock", near.lock("k").unwrap().acquire()).await.unwrap();
+    assert!(!held.is_valid(), "two holders");
+    assert!(next.token() > held.token());
+    assert!(began.elapsed() < lease + Duration::from_secs(2), "{:?}", began.elapsed());
+    // What was held back arrives late, and harms nobody.
+    wire.pass();
+    let lock = far.lock("k").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    assert!(next.is_valid());
+    next.release().await.unwrap();
+    let back = soon("the lock", waiting).await.unwrap().unwrap();
+    assert!(back.is_valid());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_dies_costs_no_lock() {
+    let Some(cluster) = Cluster::start() else { return };
+    let leader = cluster.leader();
+    let holder = node(client(&cluster.address(leader)).await, Duration::from_secs(20));
+    let waiter = node(client(&cluster.address((leader + 1) % 3)).await, Duration::from_secs(20));
+    let held = holder.lock("k").unwrap().acquire().await.unwrap();
+    let lock = waiter.lock("k").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    cluster.members[leader].process.kill9();
+    assert!(held.is_valid());
+    let token = held.token();
+    soon("the release", held.release()).await.unwrap();
+    let next = soon("the waiter", waiting).await.unwrap().unwrap();
+    assert!(next.token() > token);
+    soon("the release", next.release()).await.unwrap();
+    // It comes back, and takes part.
+    cluster.members[leader].process.restart();
+    let etcd = client(&cluster.address(leader)).await;
+    put(&etcd, &key("k2"), &write("{}", false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_halts_is_left_for_another() {
+    let Some(cluster) = Cluster::start() else { return };
+    let first = (cluster.leader() + 1) % 3;
+    let address = format!("{}?timeout_ms=2000", cluster.address(first));
+    // The second client learns it by a read, the third by a caller who does not wait for the end.
+    let [writes, reads, waits] =
+        [client(&address).await, client(&address).await, client(&address).await];
+    let version = put(&writes, &key("k"), &write("0", false)).await;
+    cluster.members[first].process.stop();
+    let unknown = writes.compare_exchange(&key("k"), Some(version), write("1", false)).await;
+    assert!(matches!(unknown, Err(TransportError::Indeterminate(_))), "{unknown:?}");
+    let began = Instant::now();
+    assert!(timeout(ms(200), waits.load(&key("k"))).await.is_err());
+    assert_eq!(waits.load(&key("k")).await.unwrap().unwrap().version, version);
+    assert_eq!(reads.load(&key("k")).await.unwrap().unwrap().version, version);
+    let next = writes.compare_exchange(&key("k"), Some(version), write("2", false)).await;
+    let Ok(Exchange::Swapped(next)) = next else { panic!("{next:?}") };
+    assert!(next > version);
+    assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
+    cluster.members[first].process.cont();
+    // And of servers that are not there.
+    let server = cluster.members[first].server();
+    let gone = format!("127.0.0.1:{}", crate::support::process::free_port());
+    let etcd = client(&format!("etcd://{gone},{server}")).await;
+    assert_eq!(etcd.load(&key("k")).await.unwrap().unwrap().version, next);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_lost_is_not_noticed_and_a_majority_is() {
+    let Some(cluster) = Cluster::start() else { return };
+    let leader = cluster.leader();
+    let [first, second, third] = [0, 1, 2].map(|n| &cluster.members[(leader + n) % 3].process);
+    let etcd = client(&format!("{}?timeout_ms=2000", cluster.address((leader + 1) % 3))).await;
+    let key = key("k");
+    let mut version = put(&etcd, &key, &write("0", false)).await;
+    // The server that is asked first dies. One answer may be lost with it.
+    second.kill9();
+    version = write_in_the_end(&etcd, version, "1").await;
+    let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
+    // The majority halts. Its leader has the write, which happens when it goes on, or never.
+    first.stop();
+    let last = soon("the watch to end", async {
+        loop {
+            match watch.next().await {
+                Some(Ok(_)) => {}
+                last => return last,
+            }
+        }
+    })
+    .await;
+    assert!(matches!(last, Some(Err(TransportError::Unavailable(_)))), "{last:?}");
+    let refused = etcd.compare_exchange(&key, Some(version), write("2", false)).await;
+    let Err(error) = refused else { panic!("{refused:?}") };
+    assert!(error.is_passing(), "{error:?}");
+    let read = etcd.load(&key).await;
+    assert!(matches!(read, Err(TransportError::Unavailable(_))), "{read:?}");
+    first.cont();
+    write_in_the_end(&etcd, version, "3").await;
+    second.restart();
+    third.kill9();
+    put_in_the_end(&etcd, "4").await;
+}
+
+/// Writes `value` where `version` was, whatever became of writes in between.
+async fn write_in_the_end(etcd: &impl Transport, version: Version, value: &str) -> Version {
+    let end = Instant::now() + PATIENCE;
+    let mut expected = Some(version);
+    loop {
+        assert!(Instant::now() < end, "no write in {PATIENCE:?}");
+        match etcd.compare_exchange(&key("k"), expected, write(value, false)).await {
+            Ok(Exchange::Swapped(new)) => {
+                assert!(new > version, "{new} after {version}");
+                return new;
+            }
+            Ok(Exchange::Mismatch(found)) => expected = found.map(|found| found.version),
+            Err(error) => {
+                assert!(error.is_passing(), "{error:?}");
+                tokio::time::sleep(ms(5)).await;
+            }
+        }
+    }
+}
+
+async fn put_in_the_end(etcd: &impl Transport, value: &str) {
+    let found = load_in_the_end(etcd, &key("k")).await.unwrap();
+    write_in_the_end(etcd, found.version, value).await;
+}

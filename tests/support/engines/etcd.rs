@@ -1,0 +1,202 @@
+//! etcd servers of the test's own: one, or three that are a cluster.
+
+use super::process::{Folder, Process, find, free_port};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+// For TLS.
+mod certificates;
+// What goes wrong between a client and a server.
+mod wire;
+
+pub use certificates::Certificates;
+pub use wire::Wire;
+
+/// How a server is to be started.
+#[derive(Clone, Default)]
+pub struct Setup {
+    /// It talks TLS to its clients, with these certificates.
+    pub tls: Option<Arc<Certificates>>,
+    /// And wants one from them.
+    pub wants_certificate: bool,
+    /// Further arguments.
+    pub arguments: Vec<&'static str>,
+}
+
+/// One server.
+pub struct Etcd {
+    pub process: Process,
+    port: u16,
+    metrics: u16,
+    tls: bool,
+    _folder: Folder,
+}
+
+impl Etcd {
+    /// A server that is alone. `None` if etcd is not installed: the test has to be skipped.
+    pub fn start() -> Option<Self> {
+        Self::start_with(Setup::default())
+    }
+
+    pub fn start_with(setup: Setup) -> Option<Self> {
+        Some(Cluster::start_some(1, &setup)?.members.remove(0))
+    }
+
+    /// Host and port.
+    pub fn server(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// For `lockword::cluster::connect`.
+    pub fn address(&self) -> String {
+        match self.tls {
+            // The name in its certificate.
+            true => format!("etcds://localhost:{}", self.port),
+            false => format!("etcd://{}", self.server()),
+        }
+    }
+
+    /// For etcd's own client, without TLS.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.server())
+    }
+
+    /// The sum of the metrics that begin with this.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = http(self.metrics, "/metrics").expect("the server answers");
+        let of = |line: &&str| line.starts_with(name);
+        let value =
+            |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        text.lines().filter(of).filter_map(value).sum()
+    }
+
+    /// How many connections this process has to it. (etcd has one to itself, too.)
+    pub fn connections(&self) -> usize {
+        let fds = std::fs::read_dir("/proc/self/fd").expect("Linux tells").flatten();
+        let links = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        let mine: Vec<String> = links.filter_map(|link| Some(link.to_str()?.to_owned())).collect();
+        let table = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux tells");
+        let there = format!("0100007F:{:04X}", self.port);
+        // "number local remote state .. inode", established is 1.
+        let is_one = |line: &&str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let inode = format!("socket:[{}]", words.get(9).unwrap_or(&""));
+            words.get(2) == Some(&&*there) && words.get(3) == Some(&"01") && mine.contains(&inode)
+        };
+        table.lines().filter(is_one).count()
+    }
+
+    pub fn is_leader(&self) -> bool {
+        http(self.metrics, "/metrics").is_ok_and(|text| text.contains("etcd_server_is_leader 1"))
+    }
+}
+
+/// Several servers that are one etcd.
+pub struct Cluster {
+    pub members: Vec<Etcd>,
+}
+
+impl Cluster {
+    /// A cluster of three. `None` if etcd is not installed.
+    pub fn start() -> Option<Self> {
+        // Elections within the second.
+        let arguments = vec!["--heartbeat-interval", "50", "--election-timeout", "500"];
+        Self::start_some(3, &Setup { arguments, ..Setup::default() })
+    }
+
+    fn start_some(number: usize, setup: &Setup) -> Option<Self> {
+        let program = find("etcd", &["/usr/local/bin"])?;
+        let ports: Vec<[u16; 3]> = (0..number).map(|_| [(); 3].map(|()| free_port())).collect();
+        let peers: Vec<String> = ports.iter().map(|ports| peer(ports[1])).collect();
+        let peers = peers.join(",");
+        let start = |ports: [u16; 3]| {
+            let folder = Folder::new("etcd");
+            let log = folder.path().join("log");
+            let [client, own_peer, metrics] = ports;
+            let scheme = if setup.tls.is_some() { "https" } else { "http" };
+            let clients = format!("{scheme}://127.0.0.1:{client}");
+            let (name, own_peer) = peer(own_peer).split_once('=').map(own).expect("name=address");
+            let mut arguments = vec![];
+            let mut add = |option: &str, value: &str| {
+                arguments.extend([format!("--{option}"), value.to_owned()]);
+            };
+            add("name", &name);
+            add("data-dir", &folder.file("data"));
+            add("listen-client-urls", &clients);
+            add("advertise-client-urls", &clients);
+            add("listen-peer-urls", &own_peer);
+            add("initial-advertise-peer-urls", &own_peer);
+            add("initial-cluster", &peers);
+            add("listen-metrics-urls", &format!("http://127.0.0.1:{metrics}"));
+            if let Some(tls) = &setup.tls {
+                add("cert-file", &tls.file("server.pem"));
+                add("key-file", &tls.file("server.key"));
+                if setup.wants_certificate {
+                    arguments.push("--client-cert-auth".to_owned());
+                    arguments.extend(["--trusted-ca-file".to_owned(), tls.file("authority.pem")]);
+                }
+            }
+            arguments.extend(setup.arguments.iter().map(|argument| (*argument).to_owned()));
+            let program = program.clone();
+            let command = move || {
+                let mut command = Command::new(&program);
+                command.args(&arguments);
+                command
+            };
+            // It says so when it knows a leader, and can read by the word of the majority.
+            let ready = move || match http(metrics, "/health") {
+                Ok(text) if text.contains(r#""health":"true""#) => Ok(()),
+                Ok(text) => Err(text),
+                Err(error) => Err(error.to_string()),
+            };
+            let process = Process::start("etcd", &log, command, ready);
+            Etcd { process, port: client, metrics, tls: setup.tls.is_some(), _folder: folder }
+        };
+        // None is ready before the majority is.
+        let members = std::thread::scope(|scope| {
+            let started: Vec<_> = ports.iter().map(|ports| scope.spawn(|| start(*ports))).collect();
+            started.into_iter().map(|member| member.join().expect("a member starts")).collect()
+        });
+        Some(Self { members })
+    }
+
+    /// For `lockword::cluster::connect`: all members, this one first.
+    pub fn address(&self, first: usize) -> String {
+        let number = self.members.len();
+        let order = (first..number).chain(0..first);
+        let servers: Vec<String> = order.map(|member| self.members[member].server()).collect();
+        format!("etcd://{}", servers.join(","))
+    }
+
+    /// Which one leads. Waits until one does.
+    pub fn leader(&self) -> usize {
+        loop {
+            if let Some(leader) = self.members.iter().position(Etcd::is_leader) {
+                return leader;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn peer(port: u16) -> String {
+    format!("m{port}=http://127.0.0.1:{port}")
+}
+
+fn own((name, address): (&str, &str)) -> (String, String) {
+    (name.to_owned(), address.to_owned())
+}
+
+fn http(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    let patience = Some(Duration::from_secs(2));
+    stream.set_read_timeout(patience)?;
+    stream.set_write_timeout(patience)?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
