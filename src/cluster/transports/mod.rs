@@ -2,5 +2,8 @@
 
 // In this process: the default, and the reference implementation.
 mod memory;
+// Redis and Valkey.
+#[cfg(feature = "redis")]
+pub mod redis;
 
 pub use memory::Memory;
