@@ -65,8 +65,7 @@ impl Redis {
     /// As [`compare_exchange`](Transport::compare_exchange).
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
         let names = &self.link.settings().names;
-        let (call, spelt_out) =
-            self.delete.call([&names.register(key), &names.floor()], &[]);
+        let (call, spelt_out) = self.delete.call([&names.register(key), &names.floor()], &[]);
         let answer = self.link.call(&call, Some(&spelt_out), true).await?;
         Ok(answer == Value::Int(1))
     }
@@ -97,9 +96,8 @@ impl Transport for Redis {
         let names = &self.link.settings().names;
         let arguments = script::arguments(expected, &new);
         let arguments = arguments.each_ref().map(Vec::as_slice);
-        let (call, spelt_out) = self
-            .compare_exchange
-            .call([&names.register(key), &names.floor()], &arguments);
+        let (call, spelt_out) =
+            self.compare_exchange.call([&names.register(key), &names.floor()], &arguments);
         let answer = self.link.call(&call, Some(&spelt_out), true).await?;
         script::exchange(&answer)
             .ok_or_else(|| TransportError::indeterminate("the script's answer makes no sense"))

@@ -54,8 +54,7 @@ fn suits(info: &str) -> Result<(), (String, bool)> {
     if major < 6 {
         return Err((format!("its version is {version}: 6 or newer is needed, or Valkey"), false));
     }
-    if let Some(policy) = find("maxmemory_policy").filter(|policy| policy.starts_with("allkeys"))
-    {
+    if let Some(policy) = find("maxmemory_policy").filter(|policy| policy.starts_with("allkeys")) {
         let why = format!(
             "its maxmemory-policy is {policy}, which may drop a lock that is held: \
              set it to noeviction, or to one of volatile-*"

@@ -223,7 +223,8 @@ impl Subscriptions {
 
     fn refused(&self, channels: &[Arc<str>], error: &RedisError) {
         let mut table = self.table.lock();
-        let refused: Vec<_> = channels.iter().filter_map(|name| table.channels.remove(name)).collect();
+        let refused: Vec<_> =
+            channels.iter().filter_map(|name| table.channels.remove(name)).collect();
         drop(table);
         let error = errors::failed(error.clone(), false);
         for listener in refused.into_iter().flat_map(|channel| channel.listeners) {
