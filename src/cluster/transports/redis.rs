@@ -37,7 +37,7 @@ impl Redis {
     /// Connects to the server at this address, and looks whether it is fit: see
     /// [the addresses](Self#address).
     ///
-    /// It takes five seconds at most. It has to be called within a tokio runtime, and so have all
+    /// It takes three seconds at most. It has to be called within a tokio runtime, and so have all
     /// others.
     ///
     /// # Errors

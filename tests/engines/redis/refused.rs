@@ -103,7 +103,7 @@ async fn nobody_there() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (error, text) = refused(&format!("redis://lock:wrong-one@127.0.0.1:{port}")).await;
-    assert!(matches!(error, ConnectError::Unreachable { .. }) && text.contains("5s"), "{text}");
+    assert!(matches!(error, ConnectError::Unreachable { .. }) && text.contains("3s"), "{text}");
 }
 
 #[tokio::test]

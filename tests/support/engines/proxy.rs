@@ -1,8 +1,8 @@
 //! A relay between a client and a server that can swallow what it should pass on.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -17,6 +17,7 @@ pub struct Proxy {
 #[derive(Default)]
 struct Orders {
     lose_answer: AtomicBool,
+    word: Mutex<&'static str>,
     cut: AtomicBool,
 }
 
@@ -46,8 +47,10 @@ impl Proxy {
         self.port
     }
 
-    /// The next bytes from the server are swallowed, and the connection they came on is closed.
-    pub fn lose_next_answer(&self) {
+    /// The answer to the next request with this word in it is swallowed, and its connection closed.
+    /// The request must come in one piece.
+    pub fn lose_next_answer(&self, word: &'static str) {
+        *self.orders.word.lock().unwrap() = word;
         self.orders.lose_answer.store(true, SeqCst);
     }
 
@@ -70,18 +73,25 @@ impl Drop for Proxy {
 
 async fn relay(mut client: TcpStream, to: SocketAddr, orders: Arc<Orders>) {
     let Ok(mut server) = TcpStream::connect(to).await else { return };
+    let mut lose = false;
     let (mut from_client, mut from_server) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
         tokio::select! {
             read = client.read(&mut from_client) => {
                 let Ok(count @ 1..) = read else { return };
                 if orders.cut.load(SeqCst) { continue }
+                if orders.lose_answer.load(SeqCst) {
+                    let word = *orders.word.lock().unwrap();
+                    let mut words = from_client[..count].windows(word.len());
+                    lose |= words.any(|found| found == word.as_bytes());
+                }
                 if server.write_all(&from_client[..count]).await.is_err() { return }
             }
             read = server.read(&mut from_server) => {
                 let Ok(count @ 1..) = read else { return };
                 if orders.cut.load(SeqCst) { continue }
-                if orders.lose_answer.swap(false, SeqCst) { return }
+                if lose && orders.lose_answer.swap(false, SeqCst) { return }
+                lose = false;
                 if client.write_all(&from_server[..count]).await.is_err() { return }
             }
         }

@@ -15,7 +15,11 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
-/// How long it may take to get a connection, and how long an answer.
+/// How long it may take to get a connection. One that was begun while the network was cut is of no
+/// use when it is whole again.
+pub(super) const CONNECTING: Duration = Duration::from_secs(3);
+
+/// How long an answer may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection on which something is asked and nothing is heard for so long is given up.
@@ -166,8 +170,8 @@ impl Connection {
             let cause = "its cluster sends us from one server to the next".into();
             Err(ConnectError::Unreachable { server: server.clone(), cause }.into())
         };
-        timeout(PATIENCE, open).await.unwrap_or_else(|_| {
-            let cause = format!("no answer in {PATIENCE:?}").into();
+        timeout(CONNECTING, open).await.unwrap_or_else(|_| {
+            let cause = format!("no answer in {CONNECTING:?}").into();
             Err(ConnectError::Unreachable { server: server.clone(), cause }.into())
         })
     }
