@@ -1,5 +1,7 @@
 //! Redis.
 
+// A Redis Cluster.
+mod cluster;
 // Faults of the server and of the network.
 mod faults;
 // What every transport has to keep.
@@ -9,18 +11,9 @@ mod locks;
 // What is refused, and in which words.
 mod refused;
 
-#[path = "../support/engines/certificates.rs"]
-mod certificates;
-#[path = "../support/engines/process.rs"]
-mod process;
-#[path = "../support/engines/proxy.rs"]
-mod proxy;
-#[path = "../support/engines/redis.rs"]
-mod server;
-
+use crate::support::redis::{How, Server};
 use lockword::cluster::transports::redis::Redis;
 use lockword::cluster::{Exchange, Key, NodeId, Transport, TransportError, Version, Wake, Write};
-use server::{How, Server};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 

@@ -1,9 +1,9 @@
 //! Servers that die and stand still, and a client that is cut off.
 
-use super::proxy::Proxy;
 use super::{How, NodeId, Server, TransportError, client, key, put, until, write};
+use crate::support::redis::proxy::Proxy;
 use futures_util::StreamExt;
-use lockword::cluster::{LossReason, Node, Transport};
+use lockword::cluster::{Consistency, LossReason, Node, Transport};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -146,4 +146,38 @@ async fn a_holder_that_is_cut_off_knows_before_the_next_one_gets_it() {
         }
     };
     again.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_forgot_everything_admits_a_second_holder_with_a_larger_token() {
+    // What `Consistency::Lossy` says: it kept nothing on its disk.
+    let Some(server) = Server::start() else { return };
+    let redis = client(&server.address()).await;
+    assert_eq!(redis.capabilities().consistency, Consistency::Lossy);
+    let node = |label: &str, redis| Node::builder(redis).label(label).build();
+    let one = node("one", redis);
+    let first = one.lock("forgotten").unwrap().acquire().await.unwrap();
+    server.process.restart();
+    let two = node("two", client(&server.address()).await);
+    let second = two.lock("forgotten").unwrap().acquire().await.unwrap();
+    assert!(first.is_valid(), "it has no way to know yet");
+    assert!(second.token() > first.token(), "the resource tells them apart");
+    // At its next renewal it learns.
+    let why = timeout(SOON, first.lost()).await.expect("it is told");
+    assert!(matches!(why, LossReason::TakenOver), "{why:?}");
+    assert!(second.is_valid());
+}
+
+#[test]
+fn a_connection_whose_runtime_has_gone_is_replaced() {
+    let Some(server) = Server::start() else { return };
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let redis = first.block_on(client(&server.address()));
+    drop(first);
+    runtime().block_on(async {
+        let written = put(&redis, &key("moved"), None, write("x")).await;
+        assert_eq!(redis.load(&key("moved")).await.unwrap().unwrap().version, written);
+        assert!(redis.watch(&key("moved"), NodeId::new(1)).await.is_ok());
+    });
 }

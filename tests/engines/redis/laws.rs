@@ -1,7 +1,7 @@
 //! The laws of a transport, and what this one adds to them.
 
-use super::proxy::Proxy;
 use super::{How, Server, client, idle, key, put, until, write};
+use crate::support::redis::proxy::Proxy;
 use lockword::cluster::conformance::{Suite, run};
 use lockword::cluster::{Exchange, Transport};
 use std::sync::Arc;
@@ -170,4 +170,21 @@ async fn whoever_is_not_named_is_not_woken_and_no_message_is_sent_for_nobody() {
         let written = put(&redis, &key, Some(last), write(&turn.to_string())).await;
         assert_eq!(watch.next().await.unwrap().unwrap().unwrap().version, written);
     }
+}
+
+#[tokio::test]
+async fn a_database_and_a_prefix_of_its_own() {
+    let Some(server) = Server::start() else { return };
+    let one = client(&server.address()).await;
+    let two = client(&(server.address() + "/3?prefix=a/b")).await;
+    put(&one, &key("jobs"), None, write("one")).await;
+    put(&two, &key("jobs"), None, write("two")).await;
+    let keys = |db: &str| {
+        let info: String = server.say(&["INFO", "keyspace"]);
+        info.lines().any(|line| line.starts_with(&format!("{db}:keys=2,")))
+    };
+    assert!(keys("db0") && keys("db3"));
+    let value: String = server.say(&["HGET", "{lockword}:jobs", "value"]);
+    assert_eq!(value, "one");
+    assert_eq!(&*two.load(&key("jobs")).await.unwrap().unwrap().value, b"two");
 }

@@ -1,10 +1,15 @@
 //! A Redis server of the test's own.
 
-use crate::redis::certificates::Authority;
-use crate::redis::process::{Folder, Process, find, free_port};
+use super::process::{Folder, Process, find, free_port};
+use certificates::Authority;
 use std::fs;
 use std::process::Command;
 use std::sync::Arc;
+
+// Certificates, made on the spot.
+pub mod certificates;
+// What goes wrong between a client and a server.
+pub mod proxy;
 
 /// The password of the user `lock`, and of nobody else.
 pub const PASSWORD: &str = "open%sesame";
@@ -160,7 +165,7 @@ fn admin_address(how: &How, folder: &Folder) -> String {
 
 /// Compiles the clock.
 fn shim(folder: &Folder) -> String {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/engines/clock.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/engines/redis/clock.c");
     let shim = folder.file("clock.so");
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-O1", "-o", &shim, source, "-ldl"]);

@@ -55,18 +55,15 @@ impl Link {
     /// A connection that works as far as is known: the present one, or else a new one. Who comes
     /// while one is being made waits for it too.
     pub(super) async fn connection(&self) -> Connected {
+        let last = self.state.lock().last.clone();
+        if let Some(last) = last {
+            if last.is_usable() {
+                return Ok(last);
+            }
+            self.forget(&last);
+        }
         let connecting = {
             let mut state = self.state.lock();
-            if let Some(last) = &state.last {
-                if last.is_usable() {
-                    return Ok(last.clone());
-                }
-                let last = state.last.take();
-                drop(state);
-                // Whoever still waits on it learns that it is over.
-                last.inspect(|last| last.give_up());
-                state = self.state.lock();
-            }
             state.connecting.get_or_insert_with(|| self.connect()).clone()
         };
         let result = connecting.clone().await;
@@ -235,12 +232,8 @@ impl Connection {
     }
 
     fn is_usable(&self) -> bool {
-        !self.driver.is_finished() && !self.is_silent()
-    }
-
-    /// Whether something was asked a while ago and nothing was heard since.
-    pub(super) fn is_silent(&self) -> bool {
-        self.silence.lock().since.is_some_and(|since| since.elapsed() > SILENCE)
+        let over = self.driver.is_finished() || self.subscriptions.is_over();
+        !over && self.silence.lock().since.is_none_or(|since| since.elapsed() < SILENCE)
     }
 
     /// Closes it. Calls under way fail, and watches end.

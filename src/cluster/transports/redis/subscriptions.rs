@@ -31,7 +31,7 @@ pub(super) struct Subscriptions {
 struct Table {
     channels: HashMap<Arc<str>, Channel>,
     next_number: u64,
-    /// How often the table was asked to be put in order and was not yet.
+    /// Something is wanted that is not so.
     stale: bool,
     /// Why there is no more to come.
     over: Option<&'static str>,
@@ -90,6 +90,11 @@ impl Subscriptions {
         }
     }
 
+    /// Whether the connection is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.table.lock().over.is_some()
+    }
+
     /// A watch of `channel`, once it is in force.
     pub(super) async fn listen(
         connection: Arc<Connection>,
@@ -103,7 +108,6 @@ impl Subscriptions {
             Ok(Err(_)) => return Err(TransportError::unavailable("the connection was lost")),
             Err(_) => return Err(TransportError::unavailable("no answer to a subscription")),
         }
-        ear.news.mark_unchanged();
         Ok(ear)
     }
 

@@ -26,11 +26,11 @@ impl<'a> Authority<'a> {
         Self { folder, issuer: Issuer::new(params, key) }
     }
 
-    /// Signs a certificate for this machine, good for servers and clients: `name.pem` and
-    /// `name.key`. `expired`: it was valid until 2020.
+    /// Signs a certificate for `localhost` (and no address), good for servers and clients: `name.pem`
+    /// and `name.key`. `expired`: it was valid until 2020.
     pub fn sign(&self, name: &str, expired: bool) {
         let key = KeyPair::generate().expect("a key");
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let names = vec!["localhost".to_owned()];
         let mut params = CertificateParams::new(names).expect("names of this machine");
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages =

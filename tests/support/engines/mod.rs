@@ -1,0 +1,8 @@
+//! Servers for the tests of the engines, and what is done to them.
+#![allow(dead_code, reason = "not every engine needs all of it")]
+
+// A server's process.
+pub mod process;
+
+#[cfg(feature = "redis")]
+pub mod redis;
