@@ -45,6 +45,9 @@
 //!     +publish +subscribe +unsubscribe +ping +hello
 //!   ```
 //!
+//! The address has to lead to the primary, also after a failover: by its name, or by a proxy.
+//! Sentinels are not asked.
+//!
 //! In a Redis Cluster all locks of a prefix are in one slot, because of the braces: the server that
 //! has it is found from any other, and found again when the slot has moved. More prefixes use more
 //! servers.
@@ -67,7 +70,7 @@
 //! # Connections
 //!
 //! One for each [`Redis`], for requests and watches. It is made anew at the next call when it is lost,
-//! or when nothing was heard for a second of something that was asked. Nothing is ever sent twice: what
+//! or when nothing was heard for two seconds of something that was asked. Nothing is ever sent twice: what
 //! was sent and not answered is [`Indeterminate`](TransportError::Indeterminate). While somebody
 //! watches, the server is asked twice a second whether it is there; watches end with an error when it
 //! is not, or the connection is lost, and the node makes new ones and looks. A call takes eight seconds
@@ -147,8 +150,8 @@ impl Redis {
     /// As [`compare_exchange`](Transport::compare_exchange).
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
         let names = &self.link.settings().names;
-        let (call, spelt_out) = self.delete.call([&names.register(key), &names.floor()], &[]);
-        let answer = self.link.call(&call, Some(&spelt_out), true).await?;
+        let (register, floor) = (names.register(key), names.floor());
+        let answer = self.link.run(&self.delete.call([&register, &floor], &[])).await?;
         Ok(answer == Value::Int(1))
     }
 
@@ -163,7 +166,7 @@ impl Redis {
 #[async_trait]
 impl Transport for Redis {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        script::register(&self.link.call(&self.reading(key), None, false).await?)
+        script::register(&self.link.read(&self.reading(key)).await?)
     }
 
     async fn compare_exchange(
@@ -176,11 +179,10 @@ impl Transport for Redis {
             return Err(TransportError::unsupported("a value of more than 64 KiB"));
         }
         let names = &self.link.settings().names;
+        let (register, floor) = (names.register(key), names.floor());
         let arguments = script::arguments(expected, &new);
-        let arguments = arguments.each_ref().map(Vec::as_slice);
-        let (call, spelt_out) =
-            self.compare_exchange.call([&names.register(key), &names.floor()], &arguments);
-        let answer = self.link.call(&call, Some(&spelt_out), true).await?;
+        let call = self.compare_exchange.call([&register, &floor], &arguments);
+        let answer = self.link.run(&call).await?;
         script::exchange(&answer)
             .ok_or_else(|| TransportError::indeterminate("the script's answer makes no sense"))
     }
@@ -202,9 +204,9 @@ impl Transport for Redis {
         Capabilities {
             consistency: Consistency::Lossy,
             wakeups: Wakeups::PushToOne,
-            // A message takes no longer than an answer. A server that is silent is noticed after two
-            // seconds, by then the watch has ended.
-            wake_within: Duration::from_secs(2),
+            // A message takes no longer than an answer. A watch of a server that is silent has ended
+            // by then.
+            wake_within: Duration::from_secs(3),
             ..Capabilities::new("redis")
         }
     }

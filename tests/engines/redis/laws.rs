@@ -79,6 +79,10 @@ async fn an_idle_register_goes_and_its_versions_do_not_come_again() {
     assert!(!redis.delete(&key).await.unwrap());
     let anew = put(&redis, &key, None, write("held")).await;
     assert!(anew > again, "{anew} after {again}");
+    // Somebody took the floor away: what is there is enough for itself.
+    let _: () = server.say(&["DEL", "{lockword}floor"]);
+    let then = put(&redis, &key, Some(anew), write("held")).await;
+    assert!(then > anew, "{then} after {anew}");
 }
 
 #[tokio::test]

@@ -61,7 +61,8 @@ impl Settings {
         Ok(Self {
             host,
             port: *port,
-            login: login.set_lib_name("lockword", env!("CARGO_PKG_VERSION")),
+            // It would need one more grant.
+            login: login.set_skip_set_lib_name(),
             tls: tls.then(|| Tls::read(ca, cert, key)).transpose()?,
             names: Names::new(prefix.as_deref().unwrap_or("lockword"))?,
         })

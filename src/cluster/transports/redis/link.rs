@@ -2,6 +2,7 @@
 
 use super::address::Settings;
 use super::errors::{self, Meaning, NoConnection};
+use super::script::Call;
 use super::subscriptions::Subscriptions;
 use super::{check, tls};
 use crate::Mutex;
@@ -23,7 +24,7 @@ pub(super) const CONNECTING: Duration = Duration::from_secs(3);
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection on which something is asked and nothing is heard for so long is given up.
-const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// How often a cluster's word that our slot is elsewhere is followed.
 const REDIRECTIONS: usize = 3;
@@ -88,37 +89,43 @@ impl Link {
         result.boxed().shared()
     }
 
-    /// Sends `command`, and then the same as `spelt_out` should the server not know the script.
-    /// `writes`: whether it may write.
-    pub(super) async fn call(
-        &self,
-        command: &Cmd,
-        spelt_out: Option<&Cmd>,
-        writes: bool,
-    ) -> Result<Value, TransportError> {
-        let mut command = command;
+    /// Reads.
+    pub(super) async fn read(&self, command: &Cmd) -> Result<Value, TransportError> {
+        self.follow(command).await.map_err(|error| error.of_a_call(false))
+    }
+
+    /// Runs a script that may write.
+    pub(super) async fn run(&self, script: &Call<'_>) -> Result<Value, TransportError> {
+        let answer = match self.follow(&script.by_digest()).await {
+            Err(Failed::Sent(error)) if matches!(errors::meaning(&error), Meaning::NoScript) => {
+                self.follow(&script.spelt_out()).await
+            }
+            answer => answer,
+        };
+        answer.map_err(|error| error.of_a_call(true))
+    }
+
+    /// Sends `command` to the server that has our slot.
+    async fn follow(&self, command: &Cmd) -> Result<Value, Failed> {
         let mut redirections = 0;
         loop {
-            let connection = self.connection().await.map_err(errors::not_sent)?;
+            let connection = self.connection().await.map_err(Failed::NotSent)?;
             let error = match connection.ask(command).await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            match (errors::meaning(&error), spelt_out) {
-                (Meaning::NoScript, Some(spelt_out)) if !std::ptr::eq(command, spelt_out) => {
-                    command = spelt_out;
-                }
-                (Meaning::Elsewhere, _) if redirections < REDIRECTIONS => {
+            match errors::meaning(&error) {
+                Meaning::Elsewhere if redirections < REDIRECTIONS => {
                     // Where it is, a new connection finds out.
                     redirections += 1;
                     self.forget(&connection);
                 }
-                (Meaning::NotNow, _) if error.code() == Some("READONLY") => {
+                Meaning::NotNow if error.code() == Some("READONLY") => {
                     // It was the primary. Which one is it now? The address may tell.
                     self.forget(&connection);
-                    return Err(errors::failed(error, writes));
+                    return Err(Failed::Sent(error));
                 }
-                _ => return Err(errors::failed(error, writes)),
+                _ => return Err(Failed::Sent(error)),
             }
         }
     }
@@ -128,6 +135,22 @@ impl Link {
         let last = self.state.lock().last.take_if(|last| Arc::ptr_eq(last, connection));
         connection.give_up();
         drop(last);
+    }
+}
+
+/// Why there is no answer.
+enum Failed {
+    NotSent(NoConnection),
+    Sent(RedisError),
+}
+
+impl Failed {
+    /// As the error of a call that was to write, or only to read.
+    fn of_a_call(self, writes: bool) -> TransportError {
+        match self {
+            Self::NotSent(error) => errors::not_sent(error),
+            Self::Sent(error) => errors::failed(error, writes),
+        }
     }
 }
 

@@ -25,15 +25,33 @@ impl Loaded {
         Self { text, digest: Script::new(text).get_hash().to_owned() }
     }
 
-    /// The call by digest, and the same with the script spelt out for a server that does not know
-    /// it yet.
-    pub(super) fn call(&self, keys: [&str; 2], arguments: &[&[u8]]) -> (Cmd, Cmd) {
-        let make = |how, script: &str| {
-            let mut call = cmd(how);
-            call.arg(script).arg(keys.len()).arg(&keys[..]).arg(arguments);
-            call
-        };
-        (make("EVALSHA", &self.digest), make("EVAL", self.text))
+    pub(super) fn call<'a>(&'a self, keys: [&'a str; 2], arguments: &'a [Vec<u8>]) -> Call<'a> {
+        Call { script: self, keys, arguments }
+    }
+}
+
+/// A script, and what it is to be called with.
+pub(super) struct Call<'a> {
+    script: &'a Loaded,
+    keys: [&'a str; 2],
+    arguments: &'a [Vec<u8>],
+}
+
+impl Call<'_> {
+    /// For a server that knows the script.
+    pub(super) fn by_digest(&self) -> Cmd {
+        self.command("EVALSHA", &self.script.digest)
+    }
+
+    /// For one that does not, and knows it afterwards.
+    pub(super) fn spelt_out(&self) -> Cmd {
+        self.command("EVAL", self.script.text)
+    }
+
+    fn command(&self, how: &str, script: &str) -> Cmd {
+        let mut command = cmd(how);
+        command.arg(script).arg(self.keys.len()).arg(&self.keys[..]).arg(self.arguments);
+        command
     }
 }
 

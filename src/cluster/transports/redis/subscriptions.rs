@@ -17,8 +17,8 @@ use tokio::time::timeout;
 /// So often the server is asked whether it is there, while anybody watches.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
-/// So long it may take to answer that.
-const ANSWER: Duration = Duration::from_secs(1);
+/// So long it may take to answer that, or to subscribe.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// What the watches of a connection want, and what of it is so.
 #[derive(Default)]
@@ -171,14 +171,14 @@ impl Subscriptions {
     pub(super) async fn tend(&self, connection: &Connection) -> Result<(), ()> {
         let (join, leave) = self.plan();
         if !join.is_empty() {
-            match timeout(PATIENCE, connection.subscribe(&join)).await {
+            match timeout(ANSWER, connection.subscribe(&join)).await {
                 Ok(Ok(())) => self.joined(&join),
                 Ok(Err(error)) if is_answer(&error) => self.refused(&join, &error),
                 _ => return Err(()),
             }
         }
         if !leave.is_empty() {
-            match timeout(PATIENCE, connection.unsubscribe(&leave)).await {
+            match timeout(ANSWER, connection.unsubscribe(&leave)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) if is_answer(&error) => {}
                 _ => return Err(()),
