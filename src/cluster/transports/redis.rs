@@ -112,7 +112,8 @@ mod tls;
 /// # }
 /// ```
 ///
-/// It may be shared by nodes, and by runtimes: a connection whose runtime has gone is replaced.
+/// It may be shared by nodes, and by runtimes. A connection lives in the runtime in which it was made;
+/// if that has gone, or does not run any more, it is replaced.
 pub struct Redis {
     link: link::Link,
     compare_exchange: script::Loaded,
