@@ -7,3 +7,5 @@ mod support;
 
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(feature = "redis")]
+mod redis;

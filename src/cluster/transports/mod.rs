@@ -5,5 +5,8 @@
 pub mod etcd;
 // In this process: the default, and the reference implementation.
 mod memory;
+// Redis and Valkey.
+#[cfg(feature = "redis")]
+pub mod redis;
 
 pub use memory::Memory;

@@ -6,3 +6,5 @@ pub mod process;
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "redis")]
+pub mod redis;
