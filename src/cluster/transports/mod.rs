@@ -2,5 +2,8 @@
 
 // In this process: the default, and the reference implementation.
 mod memory;
+// PostgreSQL.
+#[cfg(feature = "postgres")]
+pub mod postgres;
 
 pub use memory::Memory;
