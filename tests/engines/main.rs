@@ -1,1 +1,9 @@
-fn main() {}
+//! The engines, against servers of the tests' own. What is not installed is skipped, with a line that
+//! says so; with `LOCKWORD_ENGINES=required` in the environment it is a failure.
+#![cfg(unix)]
+
+#[path = "../support/engines/mod.rs"]
+mod support;
+
+#[cfg(feature = "postgres")]
+mod postgres;

@@ -224,7 +224,7 @@ fn spawn(mut command: Command) -> io::Result<Child> {
 
 /// The process and its children, and theirs. Only itself where there is no `/proc`.
 fn family(id: u32) -> Vec<u32> {
-    let mut parents = vec![];
+    let mut parents: Vec<(u32, u32)> = vec![];
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(child) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
