@@ -77,23 +77,34 @@ fn check(package: &Value) -> Vec<String> {
 
 /// What lies below the dependencies of `package` in the lock file `lock` and must not.
 fn check_lock(package: &Value, lock: &str) -> Vec<String> {
-    let mut below: HashMap<&str, Vec<&str>> = HashMap::new();
+    // By `name`, and by `name version`, which is how the file tells two versions apart.
+    let mut below: HashMap<String, Vec<&str>> = HashMap::new();
     for entry in lock.split("[[package]]").skip(1) {
-        // `name = "a"`, and a line `"b",` or `"b 1.0.0",` for each dependency.
-        let name = entry.split('"').nth(1).expect("a package has a name");
+        // `name = "a"`, `version = "1.0.0"`, and a line `"b",` or `"b 1.0.0",` for each dependency.
+        let mut quoted = entry.split('"').skip(1).step_by(2);
+        let name = quoted.next().expect("a package has a name");
+        let version = quoted.next().expect("a package has a version");
         let lines = entry.lines().filter_map(|line| line.strip_prefix(" \""));
-        below.entry(name).or_default().extend(lines.filter_map(|l| l.split([' ', '"']).next()));
+        let lines: Vec<&str> = lines.filter_map(|line| line.split('"').next()).collect();
+        below.entry(format!("{name} {version}")).or_default().extend(&lines);
+        below.entry(name.to_owned()).or_default().extend(lines);
     }
-    let mut queue: Vec<&str> = always(package).map(|(name, _)| name).collect();
-    queue.retain(|name| *name != MODEL.0);
+    let own = package["name"].as_str().and_then(|name| below.get(name)).cloned();
+    let own = own.unwrap_or_default();
+    let name_of = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+    let locked = |name: &str| own.iter().find(|line| name_of(line) == name).copied();
+    let mut queue: Vec<&str> =
+        always(package).map(|(name, _)| locked(name).unwrap_or(name)).collect();
+    queue.retain(|line| name_of(line) != MODEL.0);
     let mut seen = BTreeSet::new();
-    while let Some(name) = queue.pop() {
-        if seen.insert(name) {
-            queue.extend(below.get(name).unwrap_or_else(|| panic!("{name} is not in the lock")));
+    while let Some(line) = queue.pop() {
+        if seen.insert(line) {
+            queue.extend(below.get(line).unwrap_or_else(|| panic!("{line} is not in the lock")));
         }
     }
-    let expected = |name: &&&str| !DEPENDENCIES.contains(*name) && !BELOW.contains(*name);
-    seen.iter().filter(expected).map(|name| format!("{name} is below the dependencies")).collect()
+    let names: BTreeSet<String> = seen.into_iter().map(name_of).collect();
+    let expected = |name: &&String| !DEPENDENCIES.contains(&&***name) && !BELOW.contains(&&***name);
+    names.iter().filter(expected).map(|name| format!("{name} is below the dependencies")).collect()
 }
 
 #[test]
@@ -149,5 +160,5 @@ fn each_rule_of_the_manifest_catches_what_it_is_for() {
         "[[package]]\nname = \"libc\"\nversion = \"0.2.1\"\ndependencies = [\n \"cc 1.0.0\",\n]\n
                 [[package]]\nname = \"cc\"\nversion = \"1.0.0\"\n";
     assert_eq!(check_lock(&package, lock), ["cc is below the dependencies"]);
-    assert!(check_lock(&package, "[[package]]\nname = \"libc\"\n").is_empty());
+    assert!(check_lock(&package, "[[package]]\nname = \"libc\"\nversion = \"1.0.0\"\n").is_empty());
 }

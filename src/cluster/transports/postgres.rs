@@ -1,4 +1,99 @@
 //! PostgreSQL: registers in one table.
+//!
+//! ```no_run
+//! use lockword::cluster::{Node, transports::postgres::Postgres};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Postgres::connect(&"postgres://app:secret@db:5432/app".parse()?).await?;
+//! engine.create_schema().await?; // or run the SQL of `schema_sql` as a migration
+//! let node = Node::builder(engine).build();
+//! node.lock("jobs/nightly")?.acquire().await?.release().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it promises
+//!
+//! Against a single primary it is linearizable, and nothing that was acknowledged is lost when the
+//! server is killed. A version is the larger of the last one plus one and the server's clock in
+//! microseconds, computed when the row is locked; so versions grow although the clock steps back.
+//!
+//! **A failover can lose writes.** With asynchronous replicas (the default) the last writes that the
+//! old primary has acknowledged may be missing in the new one, and an old primary that is still
+//! reached goes on. Then two nodes may hold a lock at a time, and the order of fencing tokens is not
+//! guaranteed across that event; the same is true of a restored backup. This cannot be seen from the
+//! primary, and is not declared. With `synchronous_standby_names` and `synchronous_commit` at `on` or
+//! `remote_apply`, and an old primary that is fenced off, a failover loses nothing. etcd does that by
+//! itself.
+//!
+//! `synchronous_commit = off` is set to `on` for its own connections. Where that is not possible
+//! (`pooled=true`), and with `fsync = off`, [`Consistency::Lossy`] is declared. That is found out when
+//! it connects; a later connection that promises less is refused
+//! ([`TransportError::Unsupported`]).
+//!
+//! Who is to be woken is told by `NOTIFY`, in the statement of the write, and only when somebody
+//! waits: PostgreSQL makes all transactions that notify commit one after the other.
+//!
+//! # What it needs
+//!
+//! PostgreSQL 12 or later, the primary. The table of [`Postgres::schema_sql`], and on it:
+//!
+//! ```sql
+//! GRANT SELECT, INSERT, UPDATE ON public.lockword TO app;
+//! GRANT DELETE ON public.lockword TO app; -- for housekeeping() and delete() only
+//! ```
+//!
+//! [`Postgres::create_schema`] needs the right to create a table in the schema. Two connections per
+//! [`Postgres`] (and its clones): one for requests, and one that hears of changes, from the first time
+//! that somebody waits for a lock. Any `default_transaction_isolation` will do.
+//!
+//! Nothing deletes a register but [`Postgres::housekeeping`], which deletes those that have been idle
+//! for longer than a day. Call it daily where names are not used again. The row without a name is the
+//! *floor*: its version is at least that of all registers that were deleted. Never delete it.
+//!
+//! # The address
+//!
+//! `postgres://user:password@host:port/database`, or `postgresql://`. A host may be the folder of a
+//! socket: `postgres://user@%2Fvar%2Frun%2Fpostgresql/app`. After a question mark there may be:
+//!
+//! | option | meaning | unless given |
+//! |---|---|---|
+//! | `sslmode` | `verify-full`: TLS, and the server's certificate must be trusted and have its name; `require` is the same here; `disable`: no TLS | `disable` |
+//! | `sslrootcert` | file of the authorities to trust, PEM | the system's |
+//! | `sslcert`, `sslkey` | files of the client's certificate and key, PEM | none |
+//! | `table` | `name` or `schema.name`, of `a-z`, `0-9` and `_`, of at most 46 bytes together | `public.lockword` |
+//! | `create_schema` | `true`: creates the table if it is not there | `false` |
+//! | `pooled` | `true`: there is a transaction pooler in between | `false` |
+//! | `connect_timeout` | seconds | 5 |
+//! | `timeout_ms` | how long an answer may take | 5000 |
+//! | `application_name` | what the server shows | `lockword` |
+//!
+//! **Through a pooler** such as PgBouncer in transaction mode, add `pooled=true`: then no statement
+//! is prepared by name, nothing is set for the session, and there is no `LISTEN`. Whoever waits looks
+//! from time to time ([`Wakeups::Poll`]). Writes notify all the same, those who listen past the
+//! pooler.
+//!
+//! # Errors
+//!
+//! What the server refuses was certainly not applied: a full disk, too little memory, a lock of
+//! somebody else's that lasts, a replica ([`TransportError::Unavailable`]); missing rights
+//! ([`Denied`](TransportError::Denied)); a missing table ([`Unsupported`](TransportError::Unsupported)).
+//! A write whose connection was lost or that was not answered in time is
+//! [`Indeterminate`](TransportError::Indeterminate). A statement that lost against another transaction
+//! (40001, 40P01) is repeated, and nothing else is. A call ends within three times `timeout_ms`.
+//!
+//! After a server was lost the next call connects again; watches have ended, and the next one listens
+//! again.
+//!
+//! # By hand
+//!
+//! ```sql
+//! SELECT key, version, idle_since, convert_from(value, 'UTF8') AS value
+//!   FROM public.lockword WHERE key = 'jobs/nightly';
+//! SELECT * FROM pg_stat_activity WHERE application_name = 'lockword';
+//! LISTEN "public.lockword"; -- what everybody is told; "public.lockword:NODE" for one node
+//! ```
 
 use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
@@ -28,7 +123,8 @@ mod sql;
 // Whom to trust, and as whom to come.
 mod tls;
 
-/// Registers in a table of PostgreSQL. A clone shares the connections.
+/// Registers in a table of PostgreSQL: see the [module's documentation](self). A clone shares the
+/// connections.
 #[derive(Clone)]
 pub struct Postgres {
     inner: Arc<Inner>,
@@ -42,7 +138,7 @@ struct Inner {
 }
 
 impl Postgres {
-    /// Connects to the server at this address; what it may say is told [above](Postgres).
+    /// Connects to the server at this address; what it may say is told [above](self).
     ///
     /// Whether the table is there is not looked at: [`create_schema`](Self::create_schema) can be
     /// called next. Needs a tokio runtime with timers and I/O enabled.
@@ -205,8 +301,7 @@ impl Transport for Postgres {
                 false => Ok(Exchange::Mismatch(Some(register(&row, 1)?))),
             };
         };
-        // Below 2^52.
-        let expected = expected.get() as i64;
+        let expected = i64::try_from(expected.get()).expect("below 2^52");
         let params: [Param<'_>; 6] = [&key, &expected, &value, &idle, &channel, &whole];
         let Some(row) = self.inner.ask(Which::Update, &params, true).await? else {
             return Ok(Exchange::Mismatch(None));

@@ -195,6 +195,22 @@ async fn only_those_are_woken_whom_the_write_names() {
     let write = Write { wake: Wake::Node(one), ..value(&"x".repeat(3_800)) };
     other.compare_exchange(&key(&long), None, write).await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().unwrap().value.len(), 3_800);
+    // What others say on these channels harms nobody.
+    let by_hand = server.client().await;
+    for payload in
+        ["", " ", "k", "k x", "k 0 00", "k 1 0", "k 1 zz", "k 1 \u{e4}\u{e4}", "k 1 00 x"]
+    {
+        for channel in ["public.lockword", "public.lockword:2", "public.lockword:x"] {
+            let sql = format!("SELECT pg_notify('{channel}', '{payload}')");
+            by_hand.batch_execute(&sql).await.unwrap();
+        }
+    }
+    let told = tell(Wake::Everybody, "after all").await;
+    until("it is heard", async || {
+        let seen = second.next().await.unwrap().unwrap();
+        seen.is_some_and(|seen| seen.version == told)
+    })
+    .await;
     // Whoever watches no more is not listened for.
     drop((first, second, elsewhere, watch));
     let again = engine.watch(&key("k"), one).await.unwrap();

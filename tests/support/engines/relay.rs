@@ -85,11 +85,14 @@ async fn relay(
     tokio::select! { () = up => {}, () = down => {} }
 }
 
+/// What is to be lost next, and how to tell the other direction.
+type Losing = (Arc<Mutex<Option<Loss>>>, watch::Sender<bool>);
+
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut manner: watch::Receiver<Manner>,
-    loss: Option<(Arc<Mutex<Option<Loss>>>, watch::Sender<bool>)>,
+    loss: Option<Losing>,
     muted: Option<watch::Receiver<bool>>,
 ) {
     let mut bytes = vec![0; 1 << 16];

@@ -117,12 +117,11 @@ impl Options {
             "connect_timeout" => self.connect_timeout = whole(name, value, Duration::from_secs)?,
             "timeout_ms" => self.timeout = whole(name, value, Duration::from_millis)?,
             "application_name" => _ = config.application_name(value),
-            "host" => _ = config.host(value),
             _ => {
                 return Err(wrong(format!(
                     "{name:?} is not known: after the question mark there may be \
-                     application_name, connect_timeout, create_schema, host, pooled, sslcert, \
-                     sslkey, sslmode, sslrootcert, table, timeout_ms"
+                     application_name, connect_timeout, create_schema, pooled, sslcert, sslkey, \
+                     sslmode, sslrootcert, table, timeout_ms"
                 )));
             }
         }

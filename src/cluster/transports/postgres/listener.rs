@@ -76,22 +76,28 @@ impl Routes {
         keys.is_empty() && self.nodes.remove(&node).is_some()
     }
 
-    /// Rings for what a notification on `channel` says. What is not of ours is ignored.
-    fn ring(&self, table: &str, channel: &str, payload: &str) {
-        let Some((key, register)) = read(payload) else { return };
-        let ring = |keys: &HashMap<Key, Vec<(u64, Bell)>>| {
-            for (_, bell) in keys.get(&key).into_iter().flatten() {
-                bell.send_replace(register.clone());
-            }
-        };
-        match channel.strip_prefix(table) {
-            Some("") => self.nodes.values().for_each(ring),
+    /// The bells of `key` that a notification on `channel` is for.
+    fn bells(&self, table: &str, channel: &str, key: &Key) -> Vec<Bell> {
+        let number = |node: &str| u64::from_str_radix(node.strip_prefix(':')?, 16).ok();
+        let nodes: Vec<_> = match channel.strip_prefix(table) {
+            Some("") => self.nodes.values().collect(),
             Some(node) => {
-                let number = node.strip_prefix(':').and_then(|n| u64::from_str_radix(n, 16).ok());
-                number.and_then(|n| self.nodes.get(&NodeId::new(n))).map(ring);
+                number(node).and_then(|n| self.nodes.get(&NodeId::new(n))).into_iter().collect()
             }
-            None => {}
-        }
+            None => vec![],
+        };
+        let bells = nodes.into_iter().filter_map(|keys| keys.get(key)).flatten();
+        bells.map(|(_, bell)| bell.clone()).collect()
+    }
+}
+
+/// Rings for what a notification says. What is not of ours is ignored.
+fn ring(routes: &Mutex<Routes>, table: &str, said: &Notification) {
+    let Some((key, register)) = read(said.payload()) else { return };
+    // Not under the lock: a waker may drop a watch, which takes it.
+    let bells = routes.lock().bells(table, said.channel(), &key);
+    for bell in bells {
+        bell.send_replace(register.clone());
     }
 }
 
@@ -240,8 +246,7 @@ async fn hear(mut wire: Wire, client: Weak<Client>, routes: Arc<Mutex<Routes>>, 
     let hearing = pin!(async {
         while let Some(Ok(message)) = messages.next().await {
             if let AsyncMessage::Notification(said) = message {
-                let said: Notification = said;
-                routes.lock().ring(&table, said.channel(), said.payload());
+                ring(routes, &table, &said);
             }
         }
     });
