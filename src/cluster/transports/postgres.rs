@@ -81,7 +81,8 @@
 //! ([`Denied`](TransportError::Denied)); a missing table ([`Unsupported`](TransportError::Unsupported)).
 //! A write whose connection was lost or that was not answered in time is
 //! [`Indeterminate`](TransportError::Indeterminate). A statement that lost against another transaction
-//! (40001, 40P01) is repeated, and nothing else is. A call ends within three times `timeout_ms`.
+//! (40001, 40P01) is repeated, and nothing else is. A call ends within three times `timeout_ms`, a new watch within four times the
+//! longer of the two timeouts.
 //!
 //! After a server was lost the next call connects again; watches have ended, and the next one listens
 //! again.

@@ -217,6 +217,37 @@ async fn only_those_are_woken_whom_the_write_names() {
     drop(again);
 }
 
+/// A notification costs every other commit of the database: there is none that nobody needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notification_is_sent_only_if_the_write_says_so_and_is_made() {
+    let Some(server) = server().await else { return };
+    let (all, mut told) = server.listen("public.lockword").await;
+    all.batch_execute("LISTEN \"public.lockword:0000000000000001\"").await.unwrap();
+    for more in ["", "pooled=true"] {
+        let engine = client(&server.address(more)).await;
+        let write = |wake| Write { wake, ..value("v") };
+        let (one, two) = (Wake::Node(NodeId::new(1)), Wake::Node(NodeId::new(2)));
+        let mut expected = None;
+        for wake in [Wake::Nobody, Wake::Everybody, two, one, Wake::Nobody] {
+            // One that is not made.
+            let wrong = expected.is_none().then(|| Version::new(5).unwrap());
+            let answer = engine.compare_exchange(&key("k"), wrong, write(Wake::Everybody)).await;
+            assert!(matches!(answer, Ok(Exchange::Mismatch(_))), "{answer:?}");
+            let answer = engine.compare_exchange(&key("k"), expected, write(wake)).await.unwrap();
+            let Exchange::Swapped(version) = answer else { panic!("{answer:?}") };
+            expected = Some(version);
+            if wake == Wake::Everybody || wake == one {
+                assert_eq!(told.recv().await.unwrap(), format!("k {version} 76"));
+            }
+        }
+        engine.delete(&key("k")).await.unwrap();
+        let answer = engine.compare_exchange(&key("k"), None, write(one)).await.unwrap();
+        let Exchange::Swapped(version) = answer else { panic!("{answer:?}") };
+        assert_eq!(told.recv().await.unwrap(), format!("k {version} 76"));
+        engine.delete(&key("k")).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_server_may_lose_is_declared() {
     let settings = vec!["synchronous_commit=off".to_owned()];

@@ -7,7 +7,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use tokio_postgres::{Client, NoTls};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 /// How the server is to be.
 #[derive(Clone, Default)]
@@ -211,6 +212,22 @@ impl Server {
         let (client, wire) = tokio_postgres::connect(&address, NoTls).await.expect("it runs");
         tokio::spawn(wire);
         client
+    }
+
+    /// What the server tells those who listen on `channel`, for as long as the client lives.
+    pub async fn listen(&self, channel: &str) -> (Client, UnboundedReceiver<String>) {
+        let address = self.address("application_name=by-hand");
+        let (client, mut wire) = tokio_postgres::connect(&address, NoTls).await.expect("it runs");
+        let (tell, told) = unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = std::future::poll_fn(|cx| wire.poll_message(cx)).await {
+                if let AsyncMessage::Notification(said) = message {
+                    let _ = tell.send(said.payload().to_owned());
+                }
+            }
+        });
+        client.batch_execute(&format!("LISTEN \"{channel}\"")).await.expect("it runs");
+        (client, told)
     }
 }
 
