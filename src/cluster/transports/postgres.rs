@@ -72,7 +72,7 @@
 //! **Through a pooler** such as PgBouncer in transaction mode, add `pooled=true`: then no statement
 //! is prepared by name, nothing is set for the session, and there is no `LISTEN`. Whoever waits looks
 //! from time to time ([`Wakeups::Poll`]). Writes notify all the same, those who listen past the
-//! pooler.
+//! pooler. Where it was forgotten, the errors say so.
 //!
 //! # Errors
 //!
@@ -81,7 +81,7 @@
 //! ([`Denied`](TransportError::Denied)); a missing table ([`Unsupported`](TransportError::Unsupported)).
 //! A write whose connection was lost or that was not answered in time is
 //! [`Indeterminate`](TransportError::Indeterminate). A statement that lost against another transaction
-//! (40001, 40P01) is repeated, and nothing else is. A call ends within three times `timeout_ms`, a new watch within four times the
+//! (40001, 40P01) is repeated, and nothing else is. A call ends within three times `timeout_ms`, a new watch within eight times the
 //! longer of the two timeouts.
 //!
 //! After a server was lost the next call connects again; watches have ended, and the next one listens
@@ -319,7 +319,9 @@ impl Transport for Postgres {
             // Nothing is heard through a pooler.
             return Ok(stream::empty().boxed());
         }
-        let listener = changes.get(|| Listener::connect(settings.clone())).await;
+        let session = self.inner.session().await?;
+        let connect = || Listener::connect(settings.clone(), session.clone());
+        let listener = changes.get(connect).await;
         listener.map_err(|failure| failure.call)?.watch(key, node).await
     }
 

@@ -102,6 +102,17 @@ async fn the_suite_passes_through_a_transaction_pooler_but_for_watches() {
     assert_eq!(missing, [Law::Watch], "{report}");
 }
 
+/// Whoever forgets to say so is told, and not left without wake-ups.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_the_address_does_not_mention_is_noticed() {
+    let Some(server) = server().await else { return };
+    let Some(pooler) = Pooler::start(&server) else { return };
+    let engine = client(&server.address_at(pooler.port, "connect_timeout=1")).await;
+    let error = engine.watch(&key("k"), NodeId::new(1)).await.map(drop).unwrap_err();
+    assert!(matches!(error, TransportError::Unsupported(_)), "{error}");
+    assert!(error.to_string().contains("pooled=true"), "{error}");
+}
+
 /// Statements that are not prepared, under an isolation in which a loser is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_passes_under_a_stricter_isolation() {

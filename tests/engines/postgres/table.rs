@@ -215,12 +215,19 @@ async fn only_those_are_woken_whom_the_write_names() {
     drop((first, second, elsewhere, watch));
     let again = engine.watch(&key("k"), one).await.unwrap();
     drop(again);
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lockword' \
+        AND query = 'UNLISTEN \"public.lockword:0000000000000001\"'";
+    until("it is not listened for", async || {
+        by_hand.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
 }
 
 /// A notification costs every other commit of the database: there is none that nobody needs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notification_is_sent_only_if_the_write_says_so_and_is_made() {
     let Some(server) = server().await else { return };
+    // Nobody watches: there is no other notification.
     let (all, mut told) = server.listen("public.lockword").await;
     all.batch_execute("LISTEN \"public.lockword:0000000000000001\"").await.unwrap();
     for more in ["", "pooled=true"] {

@@ -2,7 +2,7 @@
 
 use super::address::Settings;
 use super::failure::Failure;
-use super::session::{Alive, Wire, Wired, open, set_up};
+use super::session::{Alive, Session, Wire, Wired, open, set_up};
 use crate::Mutex;
 use crate::cluster::{Key, NodeId, TransportError, Version, Versioned, Wake, Watch};
 use futures_util::future::{BoxFuture, select};
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client, Notification};
@@ -54,6 +54,8 @@ struct Routes {
     next: u64,
     /// No node and no key without a bell.
     nodes: HashMap<NodeId, HashMap<Key, Vec<(u64, Bell)>>>,
+    /// What this connection is to hear first.
+    hello: Option<(String, oneshot::Sender<()>)>,
 }
 
 impl Routes {
@@ -93,6 +95,11 @@ impl Routes {
 
 /// Rings for what a notification says. What is not of ours is ignored.
 fn ring(routes: &Mutex<Routes>, table: &str, said: &Notification) {
+    if said.payload().starts_with(HELLO) {
+        let hello = routes.lock().hello.take_if(|(hello, _)| hello == said.payload());
+        hello.map(|(_, heard)| heard.send(()));
+        return;
+    }
     let Some((key, register)) = read(said.payload()) else { return };
     // Not under the lock: a waker may drop a watch, which takes it.
     let bells = routes.lock().bells(table, said.channel(), &key);
@@ -116,10 +123,15 @@ fn read(payload: &str) -> Option<(Key, Option<Versioned>)> {
 }
 
 impl Listener {
+    /// Connects, and sees whether it hears what is said by way of `session`.
+    ///
     /// # Errors
     ///
     /// [`Failure`].
-    pub(super) async fn connect(settings: Arc<Settings>) -> Result<Arc<Self>, Failure> {
+    pub(super) async fn connect(
+        settings: Arc<Settings>,
+        session: Arc<Session>,
+    ) -> Result<Arc<Self>, Failure> {
         let (client, wire) = open(&settings).await?;
         let client = Arc::new(client);
         let routes = Arc::new(Mutex::new(Routes::default()));
@@ -132,6 +144,7 @@ impl Listener {
             Ok(Err(error)) => return Err(Failure::connecting(&settings.server, &error)),
             Err(_) => return Err(Failure::unreachable(&settings.server, "it does not answer")),
         }
+        hello(&routes, &settings, &session).await?;
         Ok(Arc::new(Self { client, routes, wire: wire.keep(), settings }))
     }
 
@@ -186,6 +199,33 @@ const ENDED: &str = "the connection for notifications has ended";
 
 type Listening = BoxFuture<'static, Result<(), tokio_postgres::Error>>;
 
+/// Whether what is said is heard: through a pooler the server listens, but nobody is told.
+async fn hello(
+    routes: &Mutex<Routes>,
+    settings: &Settings,
+    session: &Session,
+) -> Result<(), Failure> {
+    let Settings { server, table, .. } = settings;
+    let (tell, heard) = oneshot::channel();
+    let hello = format!("{HELLO}{:016x}", fastrand::u64(..));
+    let say = format!("SELECT pg_notify('{table}', '{hello}')");
+    routes.lock().hello = Some((hello, tell));
+    let said = session.batch(&say).await;
+    said.map_err(|told| Failure::unreachable(server, told.error.to_string()))?;
+    match timeout(settings.connect_timeout, heard).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Failure::unreachable(server, ENDED)),
+        Err(_) => {
+            let why = "nothing is heard after LISTEN: if a transaction pooler is in between, add \
+                       pooled=true to the address";
+            Err(Failure::unsuitable(server, why))
+        }
+    }
+}
+
+/// What no key begins with.
+const HELLO: char = '?';
+
 /// Sends a statement at once; the answer comes by the future.
 fn send(client: Arc<Client>, text: String) -> Listening {
     let mut answer = async move { client.batch_execute(&text).await }.boxed();
@@ -232,9 +272,9 @@ impl Drop for Closing {
     fn drop(&mut self) {
         let mut routes = self.0.lock();
         routes.is_closed = true;
-        let nodes = std::mem::take(&mut routes.nodes);
+        let ended = (std::mem::take(&mut routes.nodes), routes.hello.take());
         drop(routes);
-        drop(nodes);
+        drop(ended);
     }
 }
 

@@ -148,7 +148,8 @@ pub(super) fn setup(own: Option<std::time::Duration>) -> String {
         current_setting('transaction_read_only');";
     let Some(limit) = own else { return asked.to_owned() };
     // An answer of the server's is better than none: it says what was not done.
-    let (statement, lock) = (limit.as_millis() * 4 / 5, limit.as_millis() * 3 / 5);
+    let (statement, lock) =
+        ((limit.as_millis() * 4 / 5).max(1), (limit.as_millis() * 3 / 5).max(1));
     format!(
         "SELECT set_config('default_transaction_isolation', 'read committed', false), \
              set_config('statement_timeout', '{statement}', false), \
