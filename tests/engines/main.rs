@@ -9,3 +9,5 @@ mod support;
 mod etcd;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "postgres")]
+mod postgres;

@@ -8,5 +8,8 @@ mod memory;
 // Redis and Valkey.
 #[cfg(feature = "redis")]
 pub mod redis;
+// PostgreSQL.
+#[cfg(feature = "postgres")]
+pub mod postgres;
 
 pub use memory::Memory;

@@ -8,3 +8,8 @@ pub mod process;
 pub mod etcd;
 #[cfg(feature = "redis")]
 pub mod redis;
+// What goes wrong between a client and a server.
+pub mod relay;
+
+#[cfg(feature = "postgres")]
+pub mod postgres;
