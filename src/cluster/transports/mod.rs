@@ -5,5 +5,11 @@
 pub mod etcd;
 // In this process: the default, and the reference implementation.
 mod memory;
+// Redis and Valkey.
+#[cfg(feature = "redis")]
+pub mod redis;
+// PostgreSQL.
+#[cfg(feature = "postgres")]
+pub mod postgres;
 
 pub use memory::Memory;

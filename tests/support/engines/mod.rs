@@ -6,3 +6,10 @@ pub mod process;
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "redis")]
+pub mod redis;
+// What goes wrong between a client and a server.
+pub mod relay;
+
+#[cfg(feature = "postgres")]
+pub mod postgres;

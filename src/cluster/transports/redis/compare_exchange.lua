@@ -1,0 +1,49 @@
+-- Writes a register if its version is the expected one.
+--
+-- KEYS[1]  the register: a hash with the fields `version` and `value`
+-- KEYS[2]  the floor: no smaller than any version that any register of this prefix ever had
+-- ARGV[1]  the expected version, or '' if there is to be no register
+-- ARGV[2]  the new value
+-- ARGV[3]  whose watch is to wake: '' nobody's, '*' everybody's, or a node's 16 digits
+-- ARGV[4]  seconds after which the register may go, or '' if it must stay
+--
+-- Answers {'1', version} if it wrote; {'0', version, value} or {'0'} if it did not.
+--
+-- Everything that can be refused comes before the register is written, so that an error says that it
+-- was not written. Redis refuses a script for want of memory, or because the server is a replica, at
+-- the first command that writes.
+local found = redis.call('HMGET', KEYS[1], 'version', 'value')
+if (found[1] or '') ~= ARGV[1] then
+  if found[1] then
+    return {'0', found[1], found[2] or ''}
+  end
+  return {'0'}
+end
+
+-- Larger than all before it, also if the clock stepped back, also if the register was gone for a
+-- while: only the floor remembers then. Versions are whole numbers below 2^52, which Lua's numbers
+-- hold exactly; only its own way of printing them does not.
+local time = redis.call('TIME')
+local floor = tonumber(redis.call('GET', KEYS[2]) or '0')
+local last = tonumber(found[1] or '0')
+if not floor or not last then
+  return redis.error_reply('LOCKWORD a version is not a number')
+end
+local next = math.max(last + 1, floor + 1, time[1] * 1000000 + time[2])
+if next >= 4503599627370496 then
+  return redis.error_reply('LOCKWORD no version is left: is the clock of the server right?')
+end
+local version = string.format('%.0f', next)
+
+redis.call('SET', KEYS[2], version)
+redis.call('PERSIST', KEYS[1])
+redis.call('HSET', KEYS[1], 'version', version, 'value', ARGV[2])
+
+-- It is written. What is refused now changes nothing about that.
+if ARGV[4] ~= '' then
+  redis.pcall('EXPIRE', KEYS[1], ARGV[4])
+end
+if ARGV[3] ~= '' then
+  redis.pcall('PUBLISH', KEYS[1], ARGV[3] .. ' ' .. version .. ' ' .. ARGV[2])
+end
+return {'1', version}

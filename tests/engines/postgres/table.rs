@@ -1,0 +1,281 @@
+use super::*;
+use futures_util::{FutureExt, StreamExt};
+use lockword::cluster::{Consistency, NodeId, Versioned};
+
+/// Somebody waits for a lock of the database.
+async fn is_waiting(by_hand: &tokio_postgres::Client) -> bool {
+    let sql = "SELECT count(*) FROM pg_stat_activity \
+        WHERE application_name = 'lockword' AND wait_event_type = 'Lock'";
+    by_hand.query_one(sql, &[]).await.expect("it runs").get::<_, i64>(0) > 0
+}
+
+/// The loser of a race for a row is told what the winner wrote, not what was there when it asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_row_sees_it_as_it_is_then() {
+    let Some(server) = server().await else { return };
+    let (winner, by_hand) = (server.client().await, server.client().await);
+    for (more, isolation) in
+        [("", "read committed"), ("pooled=true", "read committed"), ("pooled=true", "serializable")]
+    {
+        let sql =
+            format!("ALTER DATABASE postgres SET default_transaction_isolation = '{isolation}'");
+        by_hand.batch_execute(&sql).await.unwrap();
+        let engine = client(&server.address(more)).await;
+        let old = put(&engine, "k", "old").await;
+        let newer = i64::try_from(old.get()).unwrap() + 3_600_000_000;
+        let change = |to: &str| {
+            let set = format!("value = '{to}', version = {newer} WHERE key = 'k'");
+            format!("BEGIN; UPDATE public.lockword SET {set}")
+        };
+        let insert = format!(
+            "BEGIN; INSERT INTO public.lockword (key, version, value) VALUES ('k', {newer}, 'new')"
+        );
+        let lose = async |begin: &str, expected, end: &str| {
+            winner.batch_execute(begin).await.unwrap();
+            let (asking, name) = (engine.clone(), key("k"));
+            let asked = tokio::spawn(async move {
+                asking.compare_exchange(&name, expected, value("loser")).await
+            });
+            until("it waits", async || is_waiting(&by_hand).await).await;
+            winner.batch_execute(end).await.unwrap();
+            asked.await.unwrap().unwrap()
+        };
+        let new = Versioned {
+            version: Version::new(old.get() + 3_600_000_000).unwrap(),
+            value: b"new".as_slice().into(),
+        };
+        // Its version is not the expected one any more.
+        let told = lose(&change("new"), Some(old), "COMMIT").await;
+        assert_eq!(told, Exchange::Mismatch(Some(new.clone())));
+        // Its version has just become the expected one.
+        let sql = "UPDATE public.lockword SET version = 1 WHERE key = 'k'";
+        by_hand.batch_execute(sql).await.unwrap();
+        let Exchange::Swapped(version) = lose(&change("newer"), Some(new.version), "COMMIT").await
+        else {
+            panic!("the row has the version that was expected")
+        };
+        assert!(version > new.version, "{version}: computed before the row was locked");
+        // It is gone.
+        let delete = "BEGIN; DELETE FROM public.lockword WHERE key = 'k'";
+        assert_eq!(lose(delete, Some(version), "COMMIT").await, Exchange::Mismatch(None));
+        // It is created meanwhile, and is not.
+        let told = lose(&insert, None, "COMMIT").await;
+        assert_eq!(told, Exchange::Mismatch(Some(new.clone())));
+        by_hand.batch_execute("DELETE FROM public.lockword WHERE key = 'k'").await.unwrap();
+        let told = lose(&insert, None, "ROLLBACK").await;
+        assert!(matches!(told, Exchange::Swapped(_)), "{told:?}");
+    }
+}
+
+/// A key that is created while others are deleted gets a version above them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_creates_a_register_waits_for_the_floor() {
+    let Some(server) = server().await else { return };
+    let (deleting, by_hand) = (server.client().await, server.client().await);
+    for more in ["", "pooled=true"] {
+        let engine = client(&server.address(more)).await;
+        let old = put(&engine, "k", "old").await.get() + 3_600_000_000;
+        let sql = format!(
+            "UPDATE public.lockword SET version = {old} WHERE key = 'k'; BEGIN; \
+             UPDATE public.lockword SET version = {old} WHERE key = ''; \
+             DELETE FROM public.lockword WHERE key = 'k'"
+        );
+        deleting.batch_execute(&sql).await.unwrap();
+        let asking = engine.clone();
+        let asked =
+            tokio::spawn(
+                async move { asking.compare_exchange(&key("k"), None, value("new")).await },
+            );
+        until("it waits", async || is_waiting(&by_hand).await).await;
+        deleting.batch_execute("COMMIT").await.unwrap();
+        let told = asked.await.unwrap().unwrap();
+        assert!(matches!(told, Exchange::Swapped(new) if new.get() > old), "{told:?} above {old}");
+        engine.delete(&key("k")).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_housekeeping_deletes_what_has_been_idle_for_a_day() {
+    let Some(server) = server().await else { return };
+    let (engine, by_hand) = (client(&server.address("")).await, server.client().await);
+    let idle = |text| Write { idle: true, ..value(text) };
+    for name in ["old", "new", "held"] {
+        let write = if name == "held" { value("h") } else { idle("i") };
+        engine.compare_exchange(&key(name), None, write).await.unwrap();
+    }
+    let future = "UPDATE public.lockword SET version = version + 3600000000, \
+        idle_since = idle_since - interval '1 day 1 minute' WHERE key = 'old'";
+    by_hand.batch_execute(future).await.unwrap();
+    let old = engine.load(&key("old")).await.unwrap().unwrap().version;
+    assert_eq!(engine.housekeeping().await.unwrap(), 1);
+    assert_eq!(engine.housekeeping().await.unwrap(), 0);
+    assert_eq!(engine.load(&key("old")).await.unwrap(), None);
+    for name in ["new", "held"] {
+        assert!(engine.load(&key(name)).await.unwrap().is_some(), "{name}");
+    }
+    // As if the clock had stepped back by an hour.
+    assert!(put(&engine, "old", "again").await > old);
+    assert!(put(&engine, "another", "new").await > old, "the floor is for all");
+    // The first one to write ends the idleness.
+    let version = engine.load(&key("new")).await.unwrap().unwrap().version;
+    engine.compare_exchange(&key("new"), Some(version), value("held")).await.unwrap();
+    let sql = "SELECT count(*) FROM public.lockword WHERE idle_since IS NOT NULL";
+    assert_eq!(by_hand.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0);
+    assert!(engine.delete(&key("held")).await.unwrap());
+    assert!(!engine.delete(&key("held")).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_is_created_once_and_printed_as_sql() {
+    let Some(server) = Server::start(Setup::default()) else { return };
+    let engine = client(&server.address("table=locks.of_mine")).await;
+    let error = engine.load(&key("k")).await.unwrap_err();
+    assert!(matches!(error, TransportError::Unsupported(_)), "{error}");
+    assert!(error.to_string().contains("create_schema()"), "{error}");
+    let by_hand = server.client().await;
+    by_hand.batch_execute("CREATE SCHEMA locks").await.unwrap();
+    let mut creating = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let engine = client(&server.address("table=locks.of_mine")).await;
+        creating.spawn(async move { engine.create_schema().await });
+    }
+    while let Some(created) = creating.join_next().await {
+        created.unwrap().unwrap();
+    }
+    put(&engine, "k", "v").await;
+    // The same by a migration, over what is there.
+    by_hand.batch_execute(&engine.schema_sql()).await.unwrap();
+    assert!(engine.load(&key("k")).await.unwrap().is_some());
+    let sql = "SELECT convert_from(value, 'UTF8') FROM locks.of_mine WHERE key = 'k'";
+    assert_eq!(by_hand.query_one(sql, &[]).await.unwrap().get::<_, String>(0), "v");
+    // Without its floor it is of no use, and is not used.
+    by_hand.batch_execute("TRUNCATE locks.of_mine").await.unwrap();
+    let error = engine.compare_exchange(&key("k"), None, value("v")).await.unwrap_err();
+    assert!(matches!(error, TransportError::Unsupported(_)), "{error}");
+    // A table that was altered is used as it is now.
+    engine.create_schema().await.unwrap();
+    by_hand.batch_execute("ALTER TABLE locks.of_mine ALTER value TYPE bytea").await.unwrap();
+    until("it works", async || engine.load(&key("k")).await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_those_are_woken_whom_the_write_names() {
+    let Some(server) = server().await else { return };
+    let (engine, other) = (client(&server.address("")).await, client(&server.address("")).await);
+    let (one, two) = (NodeId::new(1), NodeId::new(2));
+    let mut first = engine.watch(&key("k"), one).await.unwrap();
+    let mut second = engine.watch(&key("k"), two).await.unwrap();
+    let mut elsewhere = engine.watch(&key("l"), two).await.unwrap();
+    let mut version = put(&other, "k", "quiet").await;
+    let mut tell = async |wake, text: &str| {
+        let write = Write { wake, ..value(text) };
+        match other.compare_exchange(&key("k"), Some(version), write).await.unwrap() {
+            Exchange::Swapped(now) => version = now,
+            told => panic!("{told:?}"),
+        }
+        version
+    };
+    let told = tell(Wake::Node(two), "for two").await;
+    let seen = second.next().await.unwrap().unwrap().unwrap();
+    assert_eq!((seen.version, &*seen.value), (told, b"for two".as_slice()));
+    let told = tell(Wake::Everybody, "for all").await;
+    for watch in [&mut first, &mut second] {
+        let seen = watch.next().await.unwrap().unwrap().unwrap();
+        assert_eq!((seen.version, &*seen.value), (told, b"for all".as_slice()));
+    }
+    // What has no room is not sent, but told of.
+    tell(Wake::Everybody, &"x".repeat(60_000)).await;
+    assert_eq!(first.next().await.unwrap().unwrap(), None);
+    assert!(elsewhere.next().now_or_never().is_none(), "another key");
+    // The notifications of one connection come in order: none was for the quiet write.
+    assert!(first.next().now_or_never().is_none());
+    // A name of 200 bytes fits, with a value.
+    let long = "k".repeat(Key::MAX_LEN);
+    let mut watch = engine.watch(&key(&long), one).await.unwrap();
+    let write = Write { wake: Wake::Node(one), ..value(&"x".repeat(3_800)) };
+    other.compare_exchange(&key(&long), None, write).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().unwrap().value.len(), 3_800);
+    // What others say on these channels harms nobody.
+    let by_hand = server.client().await;
+    for payload in
+        ["", " ", "k", "k x", "k 0 00", "k 1 0", "k 1 zz", "k 1 \u{e4}\u{e4}", "k 1 00 x"]
+    {
+        for channel in ["public.lockword", "public.lockword:2", "public.lockword:x"] {
+            let sql = format!("SELECT pg_notify('{channel}', '{payload}')");
+            by_hand.batch_execute(&sql).await.unwrap();
+        }
+    }
+    let told = tell(Wake::Everybody, "after all").await;
+    until("it is heard", async || {
+        let seen = second.next().await.unwrap().unwrap();
+        seen.is_some_and(|seen| seen.version == told)
+    })
+    .await;
+    // Whoever watches no more is not listened for.
+    drop((first, second, elsewhere, watch));
+    let again = engine.watch(&key("k"), one).await.unwrap();
+    drop(again);
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lockword' \
+        AND query = 'UNLISTEN \"public.lockword:0000000000000001\"'";
+    until("it is not listened for", async || {
+        by_hand.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+}
+
+/// A notification costs every other commit of the database: there is none that nobody needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notification_is_sent_only_if_the_write_says_so_and_is_made() {
+    let Some(server) = server().await else { return };
+    // Nobody watches: there is no other notification.
+    let (all, mut told) = server.listen("public.lockword").await;
+    all.batch_execute("LISTEN \"public.lockword:0000000000000001\"").await.unwrap();
+    for more in ["", "pooled=true"] {
+        let engine = client(&server.address(more)).await;
+        let write = |wake| Write { wake, ..value("v") };
+        let (one, two) = (Wake::Node(NodeId::new(1)), Wake::Node(NodeId::new(2)));
+        let mut expected = None;
+        for wake in [Wake::Nobody, Wake::Everybody, two, one, Wake::Nobody] {
+            // One that is not made.
+            let wrong = expected.is_none().then(|| Version::new(5).unwrap());
+            let answer = engine.compare_exchange(&key("k"), wrong, write(Wake::Everybody)).await;
+            assert!(matches!(answer, Ok(Exchange::Mismatch(_))), "{answer:?}");
+            let answer = engine.compare_exchange(&key("k"), expected, write(wake)).await.unwrap();
+            let Exchange::Swapped(version) = answer else { panic!("{answer:?}") };
+            expected = Some(version);
+            if wake == Wake::Everybody || wake == one {
+                assert_eq!(told.recv().await.unwrap(), format!("k {version} 76"));
+            }
+        }
+        engine.delete(&key("k")).await.unwrap();
+        let answer = engine.compare_exchange(&key("k"), None, write(one)).await.unwrap();
+        let Exchange::Swapped(version) = answer else { panic!("{answer:?}") };
+        assert_eq!(told.recv().await.unwrap(), format!("k {version} 76"));
+        engine.delete(&key("k")).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_server_may_lose_is_declared() {
+    let settings = vec!["synchronous_commit=off".to_owned()];
+    let Some(server) = server_with(Setup { settings, ..Setup::default() }).await else { return };
+    let engine = client(&server.address("")).await;
+    assert_eq!(engine.capabilities().consistency, Consistency::Linearizable, "it is set to on");
+    let pooled = client(&server.address("pooled=true")).await;
+    assert_eq!(pooled.capabilities().consistency, Consistency::Lossy);
+    let by_hand = server.client().await;
+    by_hand.batch_execute("ALTER SYSTEM SET fsync = off").await.unwrap();
+    by_hand.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    until("the setting is read", async || {
+        client(&server.address("")).await.capabilities().consistency == Consistency::Lossy
+    })
+    .await;
+    // Who has promised more does not go on with less.
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+        WHERE application_name = 'lockword'";
+    by_hand.batch_execute(sql).await.unwrap();
+    until("it is refused", async || {
+        matches!(engine.load(&key("k")).await, Err(TransportError::Unsupported(_)))
+    })
+    .await;
+}

@@ -1,0 +1,67 @@
+//! A Redis Cluster: the registers of a prefix are at one of its servers, which may change.
+
+use super::{How, NodeId, Server, client, key, put, until, write};
+use crate::support::process::free_port;
+use futures_util::StreamExt;
+use lockword::cluster::Transport;
+use std::time::Duration;
+
+/// A server of a cluster, and the port on which the others talk to it.
+fn start() -> Option<(Server, String)> {
+    let bus = free_port().to_string();
+    let yes = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+    let no = ["--cluster-require-full-coverage", "no"];
+    let extra = [&yes[..], &no[..]].concat().into_iter().map(Into::into).collect();
+    Some((Server::with(How { extra, ..How::default() })?, bus))
+}
+
+#[tokio::test]
+async fn the_slot_is_found_and_followed() {
+    let (Some((one, _)), Some((two, bus))) = (start(), start()) else { return };
+    let id = |server: &Server| server.say::<String>(&["CLUSTER", "MYID"]);
+    let ids = (id(&one), id(&two));
+    let slot: u16 = one.say(&["CLUSTER", "KEYSLOT", "{lockword}floor"]);
+    assert_eq!(slot, one.say::<u16>(&["CLUSTER", "KEYSLOT", "{lockword}:any"]));
+    let slot = slot.to_string();
+    // Another one too: who has none becomes a replica.
+    let _: () = two.say(&["CLUSTER", "ADDSLOTS", "0", &slot]);
+    let _: () = one.say(&["CLUSTER", "MEET", "127.0.0.1", &two.port.to_string(), &bus]);
+    let owner_as_seen_by = |server: &Server, id: &str| {
+        let nodes: String = server.say(&["CLUSTER", "NODES"]);
+        nodes.lines().any(|line| line.starts_with(id) && line.ends_with(&format!(" {slot}")))
+    };
+    until("they know each other", || owner_as_seen_by(&one, &ids.1)).await;
+    until("the cluster is up", || {
+        one.say::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+            && two.say::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+    })
+    .await;
+
+    let redis = client(&one.address()).await;
+    let first = put(&redis, &key("jobs"), None, write("at two")).await;
+    assert_eq!(two.say::<i64>(&["EXISTS", "{lockword}:jobs"]), 1);
+    let mut watch = redis.watch(&key("jobs"), NodeId::new(1)).await.unwrap();
+    let second = put(&redis, &key("jobs"), Some(first), write("still at two")).await;
+    let seen = watch.next().await.unwrap().unwrap().unwrap();
+    assert_eq!(seen.version, second);
+    assert_eq!((one.connections(), two.connections()), (0, 1));
+
+    // The slot moves, with what is in it.
+    let _: () = one.say(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids.1]);
+    let _: () = two.say(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &ids.0]);
+    let port = one.port.to_string();
+    let all = ["{lockword}:jobs", "{lockword}floor"];
+    let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+    migrate.extend(all);
+    let _: () = two.say(&migrate);
+    let _: () = one.say(&["CLUSTER", "SETSLOT", &slot, "NODE", &ids.0]);
+    let _: () = two.say(&["CLUSTER", "SETSLOT", &slot, "NODE", &ids.0]);
+    let third = put(&redis, &key("jobs"), Some(second), write("at one")).await;
+    assert!(third > second);
+    assert_eq!(&*redis.load(&key("jobs")).await.unwrap().unwrap().value, b"at one");
+    assert_eq!(one.say::<i64>(&["EXISTS", "{lockword}:jobs"]), 1);
+    // The old watch has ended.
+    let end = tokio::time::timeout(Duration::from_secs(5), watch.next()).await;
+    assert!(matches!(end, Ok(Some(Err(_)))), "{end:?}");
+    until("the old connection is closed", || two.connections() == 0).await;
+}

@@ -1,0 +1,184 @@
+//! Servers that die and stand still, and a client that is cut off.
+
+use super::{How, NodeId, Server, TransportError, client, key, put, until, write};
+use crate::support::redis::proxy::Proxy;
+use futures_util::StreamExt;
+use lockword::cluster::{Consistency, LossReason, Node, Transport};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_server_that_was_killed_is_found_again() {
+    let Some(server) = Server::with(How { durable: true, ..How::default() }) else { return };
+    let redis = client(&server.address()).await;
+    let key = key("survivor");
+    let written = put(&redis, &key, None, write("before")).await;
+    let mut watch = redis.watch(&key, NodeId::new(1)).await.unwrap();
+    server.process.kill9();
+    let item = timeout(SOON, watch.next()).await.expect("the watch ends").unwrap();
+    assert!(matches!(item, Err(TransportError::Unavailable(_))), "{item:?}");
+    assert!(watch.next().await.is_none());
+    for _ in 0..3 {
+        // Nothing is sent to a server that is not there.
+        let error = redis.compare_exchange(&key, Some(written), write("x")).await.unwrap_err();
+        assert!(matches!(error, TransportError::Unavailable(_)), "{error}");
+        assert!(
+            redis.load(&key).await.is_err() && redis.watch(&key, NodeId::new(1)).await.is_err()
+        );
+    }
+    server.process.restart();
+    assert_eq!(redis.load(&key).await.unwrap().unwrap().version, written);
+    let mut watch = redis.watch(&key, NodeId::new(1)).await.unwrap();
+    let again = put(&redis, &key, Some(written), write("after")).await;
+    assert_eq!(watch.next().await.unwrap().unwrap().unwrap().version, again);
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_leaves_a_write_in_doubt() {
+    let Some(server) = Server::start() else { return };
+    let redis = client(&server.address()).await;
+    let key = key("frozen");
+    let written = put(&redis, &key, None, write("before")).await;
+    let mut watch = redis.watch(&key, NodeId::new(1)).await.unwrap();
+    server.process.stop();
+    let began = Instant::now();
+    let within = redis.capabilities().wake_within + Duration::from_secs(2);
+    let (doubt, ended) = tokio::join!(
+        redis.compare_exchange(&key, Some(written), write("late")),
+        timeout(within, watch.next())
+    );
+    assert!(matches!(doubt, Err(TransportError::Indeterminate(_))), "{doubt:?}");
+    assert!(matches!(ended, Ok(Some(Err(_)))), "{ended:?}");
+    // Those that come after are sure not to have been sent.
+    let refused = redis.compare_exchange(&key, Some(written), write("later")).await;
+    assert!(matches!(refused, Err(TransportError::Unavailable(_))), "{refused:?}");
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    server.process.cont();
+    let found = redis.load(&key).await.unwrap().unwrap();
+    // The server found the request when it went on.
+    assert_eq!(&*found.value, b"late");
+    until("the old connections are gone", || server.connections() == 1).await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_doubt_and_the_write_happened_once() {
+    let Some(server) = Server::start() else { return };
+    let proxy = Proxy::start(server.port).await;
+    let redis = client(&server.address_at(proxy.port())).await;
+    let key = key("lost");
+    let before = put(&redis, &key, None, write("before")).await;
+    proxy.lose_next_answer("EVAL");
+    let doubt = redis.compare_exchange(&key, Some(before), write("once")).await;
+    assert!(matches!(doubt, Err(TransportError::Indeterminate(_))), "{doubt:?}");
+    assert!(proxy.has_lost_answer());
+    let found = redis.load(&key).await.unwrap().unwrap();
+    assert_eq!(&*found.value, b"once");
+    let info: String = server.say(&["INFO", "commandstats"]);
+    let line = info.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap();
+    // The first found no script there.
+    assert!(line.contains("calls=2,"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_restarts_in_the_middle_of_a_hold_and_of_a_wait() {
+    let Some(server) = Server::with(How { durable: true, ..How::default() }) else { return };
+    let lease = Duration::from_secs(6);
+    let node = |label: &str, redis| Node::builder(redis).label(label).lease(lease).build();
+    let one = node("one", client(&server.address()).await);
+    let two = node("two", client(&server.address()).await);
+    let held = one.lock("restarted").unwrap().acquire().await.unwrap();
+    let waits = two.lock("restarted").unwrap();
+    let waits = tokio::spawn(async move { waits.acquire().await.unwrap() });
+    let queued = async || one.inspect("restarted").await.unwrap().queue.len();
+    while queued().await == 0 {}
+    server.process.kill9();
+    server.process.restart();
+    // Renewed by itself: it lives longer than a lease.
+    tokio::time::sleep(lease + Duration::from_millis(500)).await;
+    assert!(held.is_valid(), "the lease was renewed after the restart");
+    assert!(!waits.is_finished());
+    let first = held.token();
+    held.release().await.unwrap();
+    let second = timeout(SOON, waits).await.expect("the waiter gets it").unwrap();
+    assert!(second.token() > first);
+    second.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_is_cut_off_knows_before_the_next_one_gets_it() {
+    let Some(server) = Server::start() else { return };
+    let proxy = Proxy::start(server.port).await;
+    let lease = Duration::from_secs(2);
+    let node = |label: &str, redis| Node::builder(redis).label(label).lease(lease).build();
+    let one = node("cut-off", client(&server.address_at(proxy.port())).await);
+    let two = node("heir", client(&server.address()).await);
+    let held = one.lock("cut").unwrap().acquire().await.unwrap();
+    proxy.cut(true);
+    let (waits, began) = (two.lock("cut").unwrap(), Instant::now());
+    let (why, next) = tokio::join!(
+        async {
+            let why = held.lost().await;
+            (why, Instant::now())
+        },
+        async {
+            let next = timeout(SOON, waits.acquire()).await.unwrap().unwrap();
+            (next, Instant::now())
+        }
+    );
+    let (why, told) = why;
+    let (next, granted) = next;
+    assert!(matches!(why, LossReason::Expired { .. }), "{why:?}");
+    assert!(told < granted, "told {:?} later", told - granted);
+    assert!(granted - began < lease + Duration::from_secs(2), "{:?}", granted - began);
+    assert!(next.token() > held.token());
+    next.release().await.unwrap();
+    // And back.
+    proxy.cut(false);
+    drop(held);
+    let (lock, end) = (one.lock("cut").unwrap(), Instant::now() + SOON);
+    let again = loop {
+        // The node's patience may be over by now.
+        match lock.acquire().await {
+            Ok(again) => break again,
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+    };
+    again.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_forgot_everything_admits_a_second_holder_with_a_larger_token() {
+    // What `Consistency::Lossy` says: it kept nothing on its disk.
+    let Some(server) = Server::start() else { return };
+    let redis = client(&server.address()).await;
+    assert_eq!(redis.capabilities().consistency, Consistency::Lossy);
+    let node = |label: &str, redis| Node::builder(redis).label(label).build();
+    let one = node("one", redis);
+    let first = one.lock("forgotten").unwrap().acquire().await.unwrap();
+    server.process.restart();
+    let two = node("two", client(&server.address()).await);
+    let second = two.lock("forgotten").unwrap().acquire().await.unwrap();
+    assert!(first.is_valid(), "it has no way to know yet");
+    assert!(second.token() > first.token(), "the resource tells them apart");
+    // At its next renewal it learns.
+    let why = timeout(SOON, first.lost()).await.expect("it is told");
+    assert!(matches!(why, LossReason::TakenOver), "{why:?}");
+    assert!(second.is_valid());
+}
+
+#[test]
+fn a_connection_whose_runtime_has_gone_is_replaced() {
+    let Some(server) = Server::start() else { return };
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let redis = first.block_on(client(&server.address()));
+    drop(first);
+    runtime().block_on(async {
+        let written = put(&redis, &key("moved"), None, write("x")).await;
+        assert_eq!(redis.load(&key("moved")).await.unwrap().unwrap().version, written);
+        assert!(redis.watch(&key("moved"), NodeId::new(1)).await.is_ok());
+    });
+}

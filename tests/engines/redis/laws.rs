@@ -1,0 +1,194 @@
+//! The laws of a transport, and what this one adds to them.
+
+use super::{How, Server, client, idle, key, put, until, write};
+use crate::support::redis::proxy::Proxy;
+use lockword::cluster::conformance::{Suite, run};
+use lockword::cluster::{Exchange, Transport};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_passes() {
+    let Some(server) = Server::start() else { return };
+    let address = server.address();
+    let report = run(move || {
+        let address = address.clone();
+        async move { client(&address).await }
+    });
+    println!("{}", report.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_passes_with_deletions_doubts_and_a_clock_that_steps_back() {
+    let how = How { clock: true, ..How::default() };
+    let Some(server) = Server::with(how).map(Arc::new) else { return };
+    let proxy = Arc::new(Proxy::start(server.port).await);
+    let address = server.address_at(proxy.port());
+    let suite = Suite::new(move || {
+        let address = address.clone();
+        async move { client(&address).await }
+    });
+    let doubting = proxy.clone();
+    let (deleting, stepping, wrong_by) = (server.clone(), server.clone(), AtomicI64::new(0));
+    let report = suite
+        .deleting(move |key| {
+            let _: () = deleting.say(&["DEL", &format!("{{lockword}}:{key}")]);
+            std::future::ready(())
+        })
+        .stepping_back(move || {
+            stepping.set_clock(wrong_by.fetch_sub(60, SeqCst) - 60);
+            std::future::ready(())
+        })
+        .doubting(move |_, _| {
+            doubting.lose_next_answer("EVAL");
+            std::future::ready(())
+        })
+        .run()
+        .await
+        .unwrap();
+    println!("{report}");
+    assert!(report.not_checked.is_empty(), "{report}");
+    assert!(report.doubtful > 0, "{report}");
+}
+
+#[tokio::test]
+async fn an_idle_register_goes_and_its_versions_do_not_come_again() {
+    let Some(server) = Server::with(How { clock: true, ..How::default() }) else { return };
+    let redis = client(&server.address()).await;
+    let (key, name) = (key("jobs"), "{lockword}:jobs");
+    let held = put(&redis, &key, None, write("held")).await;
+    assert_eq!(server.say::<i64>(&["TTL", name]), -1);
+    let free = put(&redis, &key, Some(held), idle("free")).await;
+    let ttl: i64 = server.say(&["TTL", name]);
+    assert!((3590..=3600).contains(&ttl), "{ttl}");
+    // Held again, it must not go.
+    let held = put(&redis, &key, Some(free), write("held")).await;
+    assert_eq!(server.say::<i64>(&["TTL", name]), -1);
+    let free = put(&redis, &key, Some(held), idle("free")).await;
+
+    let _: () = server.say(&["PEXPIRE", name, "1"]);
+    until("it has expired", || server.say::<i64>(&["EXISTS", name]) == 0).await;
+    server.set_clock(-7200);
+    let seconds: (i64, i64) = server.say(&["TIME"]);
+    assert!(free.get() > u64::try_from(seconds.0).unwrap() * 1_000_000, "the clock is back");
+    assert_eq!(redis.load(&key).await.unwrap(), None);
+    let again = put(&redis, &key, None, write("held")).await;
+    assert!(again > free, "{again} after {free}");
+    // Deleted by hand while it is held.
+    assert!(redis.delete(&key).await.unwrap());
+    assert!(!redis.delete(&key).await.unwrap());
+    let anew = put(&redis, &key, None, write("held")).await;
+    assert!(anew > again, "{anew} after {again}");
+    // Somebody took the floor away: what is there is enough for itself.
+    let _: () = server.say(&["DEL", "{lockword}floor"]);
+    let then = put(&redis, &key, Some(anew), write("held")).await;
+    assert!(then > anew, "{then} after {anew}");
+}
+
+#[tokio::test]
+async fn a_version_is_the_time_in_microseconds_to_the_last_digit() {
+    let Some(server) = Server::start() else { return };
+    let redis = client(&server.address()).await;
+    let micros = || {
+        let (seconds, rest): (u64, u64) = server.say(&["TIME"]);
+        seconds * 1_000_000 + rest
+    };
+    let mut before = micros();
+    let mut last = None;
+    for turn in 0..20 {
+        let version = put(&redis, &key("exact"), last, write(&turn.to_string())).await;
+        let after = micros();
+        assert!((before..=after).contains(&version.get()), "{version}: {before} to {after}");
+        (last, before) = (Some(version), after);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_the_script_is_told_again() {
+    let Some(server) = Server::start() else { return };
+    let redis = client(&server.address()).await;
+    let mut last = None;
+    for turn in 0..3 {
+        let _: () = server.say(&["SCRIPT", "FLUSH"]);
+        last = Some(put(&redis, &key("forgotten"), last, write(&turn.to_string())).await);
+    }
+    // And only then: by its digest otherwise.
+    let count = |what: &str| {
+        let info: String = server.say(&["INFO", "commandstats"]);
+        let line = info.lines().find(|l| l.starts_with(&format!("cmdstat_{what}:")));
+        line.map_or(0, |l| l.split(['=', ',']).nth(1).unwrap().parse().unwrap())
+    };
+    let before: (u32, u32) = (count("eval"), count("evalsha"));
+    for _ in 0..10 {
+        last = Some(put(&redis, &key("forgotten"), last, write("x")).await);
+    }
+    assert_eq!((count("eval") - before.0, count("evalsha") - before.1), (0, 10));
+}
+
+#[tokio::test]
+async fn what_was_written_by_others_is_refused_and_left_alone() {
+    let Some(server) = Server::start() else { return };
+    let redis = client(&server.address()).await;
+    let _: () = server.say(&["SET", "{lockword}:text", "mine"]);
+    let _: () = server.say(&["HSET", "{lockword}:odd", "version", "many", "value", "mine"]);
+    for name in ["text", "odd"] {
+        let error = redis.load(&key(name)).await.unwrap_err();
+        assert!(matches!(error, super::TransportError::Corrupt(_)), "{error}");
+        let error = redis.compare_exchange(&key(name), None, write("x")).await;
+        assert!(!matches!(error, Ok(Exchange::Swapped(_))), "{error:?}");
+    }
+    assert_eq!(server.say::<String>(&["GET", "{lockword}:text"]), "mine");
+    assert_eq!(server.say::<String>(&["HGET", "{lockword}:odd", "value"]), "mine");
+    let large = redis.compare_exchange(&key("large"), None, write(&"x".repeat(65_537))).await;
+    assert!(matches!(large, Err(super::TransportError::Unsupported(_))), "{large:?}");
+}
+
+#[tokio::test]
+async fn whoever_is_not_named_is_not_woken_and_no_message_is_sent_for_nobody() {
+    use futures_util::{FutureExt, StreamExt};
+    use lockword::cluster::{NodeId, Wake};
+    let Some(server) = Server::start() else { return };
+    let redis = client(&server.address()).await;
+    let key = key("named");
+    let mut one = redis.watch(&key, NodeId::new(1)).await.unwrap();
+    let mut two = redis.watch(&key, NodeId::new(2)).await.unwrap();
+    let first =
+        put(&redis, &key, None, super::Write { wake: Wake::Node(NodeId::new(1)), ..write("a") });
+    let first = first.await;
+    let seen = one.next().await.unwrap().unwrap().unwrap();
+    assert_eq!((seen.version, &*seen.value), (first, &b"a"[..]));
+    let second = put(&redis, &key, Some(first), super::Write { wake: Wake::Nobody, ..write("b") });
+    let third = put(&redis, &key, Some(second.await), write("c")).await;
+    // The first that the second hears of is the third write.
+    let seen = two.next().await.unwrap().unwrap().unwrap();
+    assert_eq!(seen.version, third);
+    assert_eq!(one.next().await.unwrap().unwrap().unwrap().version, third);
+    assert!(one.next().now_or_never().is_none());
+    drop((one, two));
+    let channels = || server.say::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len();
+    until("nothing is subscribed", || channels() == 0).await;
+    // The end of a subscription and the next one of the same channel do not get in each other's way.
+    for turn in 0..100 {
+        let mut watch = redis.watch(&key, NodeId::new(1)).await.unwrap();
+        let last = redis.load(&key).await.unwrap().unwrap().version;
+        let written = put(&redis, &key, Some(last), write(&turn.to_string())).await;
+        assert_eq!(watch.next().await.unwrap().unwrap().unwrap().version, written);
+    }
+}
+
+#[tokio::test]
+async fn a_database_and_a_prefix_of_its_own() {
+    let Some(server) = Server::start() else { return };
+    let one = client(&server.address()).await;
+    let two = client(&(server.address() + "/3?prefix=a/b")).await;
+    put(&one, &key("jobs"), None, write("one")).await;
+    put(&two, &key("jobs"), None, write("two")).await;
+    let keys = |db: &str| {
+        let info: String = server.say(&["INFO", "keyspace"]);
+        info.lines().any(|line| line.starts_with(&format!("{db}:keys=2,")))
+    };
+    assert!(keys("db0") && keys("db3"));
+    let value: String = server.say(&["HGET", "{lockword}:jobs", "value"]);
+    assert_eq!(value, "one");
+    assert_eq!(&*two.load(&key("jobs")).await.unwrap().unwrap().value, b"two");
+}

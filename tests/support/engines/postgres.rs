@@ -1,0 +1,294 @@
+//! A PostgreSQL server of the test's own, and a pooler in front of it.
+
+use super::process::{Folder, Process, find, free_port};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_postgres::{AsyncMessage, Client, NoTls};
+
+/// How the server is to be.
+#[derive(Clone, Default)]
+pub struct Setup {
+    /// `name=value`, as in the server's configuration.
+    pub settings: Vec<String>,
+    /// The password of the user `postgres`; without one everybody is trusted.
+    pub password: Option<String>,
+    /// With TLS, and only with TLS.
+    pub tls: Option<Tls>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// A good certificate.
+    Good,
+    /// One that has expired.
+    Expired,
+    /// A good one, and the client needs one too.
+    Mutual,
+}
+
+/// A server that runs.
+pub struct Server {
+    pub process: Process,
+    pub port: u16,
+    folder: Folder,
+    password: Option<String>,
+    has_tls: bool,
+}
+
+/// The programs of the newest version that is installed. `None`: skip the test.
+fn programs() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
+    folders.sort();
+    folders.reverse();
+    let folders: Vec<_> = folders.iter().filter_map(|folder| folder.to_str()).collect();
+    let postgres = find("postgres", &folders)?;
+    // On the `PATH` it may be a link.
+    Some(fs::canonicalize(postgres).expect("it is there").parent().expect("a folder").to_owned())
+}
+
+/// Whom to run as: PostgreSQL refuses to be root. `None`: as who we are.
+fn user() -> Option<(u32, u32)> {
+    // SAFETY: a system call without arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").expect("there are users");
+    let find = |name: &str| {
+        let user = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut numbers = user.split(':').skip(2).map(|number| number.parse().expect("a number"));
+        Some((numbers.next()?, numbers.next()?))
+    };
+    Some(find("postgres").or_else(|| find("nobody")).expect("a user that is not root"))
+}
+
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    if let Some((user, group)) = user() {
+        command.uid(user).gid(group);
+    }
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").current_dir("/");
+    command
+}
+
+fn run(program: &Path, args: &[&str]) {
+    let done = command(program).args(args).stdin(Stdio::null()).output().expect("it runs");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{}: {said}", program.display());
+}
+
+fn owned_folder(name: &str) -> Folder {
+    let folder = Folder::new(name);
+    if let Some((user, group)) = user() {
+        chown(folder.path(), Some(user), Some(group)).expect("root may do that");
+    }
+    folder
+}
+
+fn write(path: &str, text: &str) {
+    fs::write(path, text).expect("a file of ours");
+    fs::set_permissions(path, Permissions::from_mode(0o600)).expect("a file of ours");
+    if let Some((user, group)) = user() {
+        chown(path, Some(user), Some(group)).expect("root may do that");
+    }
+}
+
+fn start(bin: &Path, folder: &Folder, port: u16, settings: Vec<String>) -> Process {
+    let ready = bin.join("pg_isready");
+    let (bin, data, socket) = (bin.join("postgres"), folder.file("data"), folder.file(""));
+    Process::start(
+        "PostgreSQL",
+        &folder.path().join("log"),
+        move || {
+            let mut postgres = command(&bin);
+            postgres.args([
+                "-D",
+                &data,
+                "-p",
+                &port.to_string(),
+                "-c",
+                "listen_addresses=127.0.0.1",
+            ]);
+            postgres.args(["-c", &format!("unix_socket_directories={socket}")]);
+            for setting in &settings {
+                postgres.args(["-c", setting]);
+            }
+            postgres
+        },
+        move || {
+            let port = port.to_string();
+            let asked = command(&ready).args(["-q", "-h", "127.0.0.1", "-p", &port]).status();
+            match asked.expect("pg_isready runs").success() {
+                true => Ok(()),
+                false => Err("it takes no connections".to_owned()),
+            }
+        },
+    )
+}
+
+impl Server {
+    /// `None`: there is no PostgreSQL, skip the test.
+    pub fn start(setup: Setup) -> Option<Self> {
+        let bin = programs()?;
+        let (folder, port) = (owned_folder("postgres"), free_port());
+        let data = folder.file("data");
+        let mut args = vec!["-D", &data, "-U", "postgres", "--no-sync", "-E", "UTF8"];
+        let file = folder.file("password");
+        match &setup.password {
+            Some(password) => {
+                write(&file, password);
+                args.extend(["-A", "scram-sha-256", "--pwfile", &file]);
+            }
+            None => args.extend(["-A", "trust"]),
+        }
+        run(&bin.join("initdb"), &args);
+        let mut settings = vec!["shared_buffers=16MB".to_owned(), "max_connections=50".to_owned()];
+        settings.extend(setup.settings);
+        if let Some(tls) = setup.tls {
+            certificates(&folder, tls == Tls::Expired);
+            settings.push("ssl=on".to_owned());
+            for (name, file) in [("cert", "server.pem"), ("key", "server.key"), ("ca", "ca.pem")] {
+                settings.push(format!("ssl_{name}_file={}", folder.file(file)));
+            }
+            let how = if setup.password.is_some() { "scram-sha-256" } else { "trust" };
+            let client = if tls == Tls::Mutual { " clientcert=verify-ca" } else { "" };
+            let line = format!("hostssl all all 127.0.0.1/32 {how}{client}\n");
+            write(&folder.file("data/pg_hba.conf"), &line);
+        }
+        let process = start(&bin, &folder, port, settings);
+        let has_tls = setup.tls.is_some();
+        Some(Self { process, port, folder, password: setup.password, has_tls })
+    }
+
+    /// A replica of it that may only be read.
+    pub fn replica(&self) -> Self {
+        let bin = programs().expect("it was there before");
+        let (folder, port) = (owned_folder("replica"), free_port());
+        let (data, from) = (folder.file("data"), self.port.to_string());
+        let args = [
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &from,
+            "-U",
+            "postgres",
+            "-D",
+            &data,
+            "-R",
+            "-c",
+            "fast",
+            "-N",
+        ];
+        run(&bin.join("pg_basebackup"), &args);
+        let process = start(&bin, &folder, port, vec!["max_connections=50".to_owned()]);
+        Self { process, port, folder, password: None, has_tls: false }
+    }
+
+    /// Its address; `more` follows the question mark.
+    pub fn address(&self, more: &str) -> String {
+        self.address_at(self.port, more)
+    }
+
+    /// The same by way of another port.
+    pub fn address_at(&self, port: u16, more: &str) -> String {
+        let password = self.password.as_ref().map_or(String::new(), |word| format!(":{word}"));
+        format!("postgres://postgres{password}@127.0.0.1:{port}/postgres?{more}")
+    }
+
+    /// A file of its folder: `ca.pem`, `client.pem`, `client.key`, `other.pem`.
+    pub fn file(&self, name: &str) -> String {
+        self.folder.file(name)
+    }
+
+    /// A plain client, to look at things by hand. Not over TLS.
+    pub async fn client(&self) -> Client {
+        assert!(!self.has_tls, "a plain client");
+        let address = self.address("application_name=by-hand");
+        let (client, wire) = tokio_postgres::connect(&address, NoTls).await.expect("it runs");
+        tokio::spawn(wire);
+        client
+    }
+
+    /// What the server tells those who listen on `channel`, for as long as the client lives.
+    pub async fn listen(&self, channel: &str) -> (Client, UnboundedReceiver<String>) {
+        let address = self.address("application_name=by-hand");
+        let (client, mut wire) = tokio_postgres::connect(&address, NoTls).await.expect("it runs");
+        let (tell, told) = unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = std::future::poll_fn(|cx| wire.poll_message(cx)).await {
+                if let AsyncMessage::Notification(said) = message {
+                    let _ = tell.send(said.payload().to_owned());
+                }
+            }
+        });
+        client.batch_execute(&format!("LISTEN \"{channel}\"")).await.expect("it runs");
+        (client, told)
+    }
+}
+
+/// Whom to trust, the server's certificate, a client's, and another authority.
+fn certificates(folder: &Folder, expired: bool) {
+    let authority = |name: &str| {
+        let mut params = CertificateParams::new(vec![]).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed")
+    };
+    let (ca, other) = (authority("lockword"), authority("somebody else"));
+    write(&folder.file("ca.pem"), &ca.pem());
+    write(&folder.file("other.pem"), &other.pem());
+    for (name, alternatives) in [("server", vec!["127.0.0.1".to_owned()]), ("client", vec![])] {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(alternatives).expect("an address");
+        params.distinguished_name.push(DnType::CommonName, "postgres");
+        if expired {
+            params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        }
+        let certificate = params.signed_by(&key, &ca).expect("signed");
+        write(&folder.file(&format!("{name}.pem")), &certificate.pem());
+        write(&folder.file(&format!("{name}.key")), &key.serialize_pem());
+    }
+}
+
+/// PgBouncer, which lends connections for a transaction.
+pub struct Pooler {
+    pub port: u16,
+    _process: Process,
+    _folder: Folder,
+}
+
+impl Pooler {
+    /// In front of `server`. `None`: there is none, skip the test.
+    pub fn start(server: &Server) -> Option<Self> {
+        let program = find("pgbouncer", &["/usr/sbin"])?;
+        let (folder, port) = (owned_folder("pooler"), free_port());
+        let config = folder.file("config");
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nauth_type = any\n\
+             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             pool_mode = transaction\ndefault_pool_size = 3\n",
+            server.port
+        );
+        write(&config, &text);
+        let process = Process::start(
+            "PgBouncer",
+            &folder.path().join("log"),
+            move || {
+                let mut pooler = command(&program);
+                pooler.arg(&config);
+                pooler
+            },
+            move || match std::net::TcpStream::connect(("127.0.0.1", port)) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            },
+        );
+        Some(Self { port, _process: process, _folder: folder })
+    }
+}
