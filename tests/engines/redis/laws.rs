@@ -83,6 +83,11 @@ async fn an_idle_register_goes_and_its_versions_do_not_come_again() {
     let _: () = server.say(&["DEL", "{lockword}floor"]);
     let then = put(&redis, &key, Some(anew), write("held")).await;
     assert!(then > anew, "{then} after {anew}");
+    // Taken away again: a deletion brings it back.
+    let _: () = server.say(&["DEL", "{lockword}floor"]);
+    assert!(redis.delete(&key).await.unwrap());
+    let last = put(&redis, &key, None, write("held")).await;
+    assert!(last > then, "{last} after {then}");
 }
 
 #[tokio::test]

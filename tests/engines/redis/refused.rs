@@ -6,7 +6,8 @@ use crate::support::redis::PASSWORD;
 use lockword::cluster::{ConnectError, Transport, connect};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 /// The error of connecting to this address, and its text.
 async fn refused(address: &str) -> (ConnectError, String) {
@@ -116,6 +117,30 @@ async fn addresses_that_are_no_good() {
         assert!(matches!(error, ConnectError::MissingFeature { .. }), "{text}");
         assert!(text.contains("\"etcd\""), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_and_a_server_that_is_busy() {
+    let Some(server) = Server::start() else { return };
+    let (error, text) = refused(&(server.address() + "/99")).await;
+    assert!(
+        matches!(error, ConnectError::Unsuitable { .. }) && text.contains("DB index"),
+        "{text}"
+    );
+    let _: () = server.say(&["CONFIG", "SET", "maxclients", "1"]);
+    let held = loop {
+        // Who set that has not quite gone, perhaps.
+        let mut held = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+        let mut answer = [0; 5];
+        let asked = held.write_all(b"PING\r\n").await.is_ok();
+        if asked && held.read_exact(&mut answer).await.is_ok() && answer == *b"+PONG" {
+            break held;
+        }
+    };
+    let (error, text) = refused(&server.address()).await;
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{text}");
+    assert!(text.contains("max number of clients"), "{text}");
+    drop(held);
 }
 
 #[tokio::test]
