@@ -9,6 +9,7 @@ export RUST_BACKTRACE=1 DEBIAN_FRONTEND=noninteractive
 HOST=x86_64-unknown-linux-gnu
 # The library's features: what is not for the program.
 LIBRARY=arc_lock,serde,peers
+CLUSTER=cluster,conformance,tracing
 
 # Debian's Rust, which ships the sources of std. `-Zbuild-std` and the sanitizers are unstable.
 debian_cargo() {
@@ -47,8 +48,10 @@ readme_command() {
 
 step_install() {
     # python3 runs the mutants; cargo-fuzz compiles libFuzzer, which takes a C++ compiler.
+    # The client of etcd is built with protoc; the rest are the engines and a pooler.
     local packages=(rustc-web cargo-web rust-web-src rust-web-llvm binutils-mingw-w64-x86-64
-        build-essential python3)
+        build-essential python3 protobuf-compiler libprotobuf-dev
+        etcd-server redis-server postgresql pgbouncer)
     if ! dpkg-query --show "${packages[@]}" >/dev/null 2>&1; then
         apt-get -o DPkg::Lock::Timeout=120 -qq update
         apt-get -o DPkg::Lock::Timeout=120 -qq install -y --no-install-recommends \
@@ -100,6 +103,11 @@ step_test_all_features() {
     cargo test --all-features --test core --test contention --test cli --test cluster --bin lockword
     cargo test --all-features --lib contention
     cargo test --all-features --doc
+}
+
+# The transports against real servers, which the tests start.
+step_engines() {
+    LOCKWORD_ENGINES=required cargo test --all-features --test engines
 }
 
 # Many nodes in virtual time, more seeds than a test run takes.
@@ -206,12 +214,12 @@ step_fuzz() {
 
 # The rows of the README's table of platforms; the library, with all that is not for the program.
 step_targets() {
-    local target targets=()
-    for target in wasm32-unknown-unknown x86_64-unknown-freebsd aarch64-apple-darwin \
-        x86_64-unknown-linux-musl x86_64-pc-windows-gnu i686-unknown-linux-gnu \
-        aarch64-unknown-linux-gnu; do
+    local target targets=() check=(debian_cargo check --lib -Zbuild-std=std --features)
+    for target in x86_64-unknown-freebsd aarch64-apple-darwin x86_64-unknown-linux-musl \
+        x86_64-pc-windows-gnu i686-unknown-linux-gnu aarch64-unknown-linux-gnu; do
         targets+=(--target "$target")
     done
-    with_flags targets "-D warnings" \
-        debian_cargo check --lib -Zbuild-std=std --features $LIBRARY "${targets[@]}"
+    with_flags targets "-D warnings" "${check[@]}" $LIBRARY,$CLUSTER "${targets[@]}"
+    # There is no network there.
+    with_flags targets "-D warnings" "${check[@]}" $LIBRARY --target wasm32-unknown-unknown
 }
