@@ -124,7 +124,7 @@ MUTANTS = [
      "Some(holder) if holder.attempt == self.attempt => None,"),
     ("cancelled-take-is-granted", "protocol/acquire.rs",
      "if self.wish == Wish::Nothing || now >= deadline {", "if now >= deadline {"),
-    ("no-jitter-no-patience", "protocol.rs", "Some(at) if now < at => return self.wake_by(at),",
+    ("no-jitter-no-patience", "protocol.rs", "Some(at) if now < at && !tries => return self.wake_by(at),",
      "Some(at) if now < at && false => return self.wake_by(at),"),
 ]
 
