@@ -63,8 +63,8 @@ pub fn alone(at: &At, what: What, slice: Duration) -> Sample {
 }
 
 /// Threads that call what `client` gives them until time is up: nanoseconds for each call, and how
-/// many calls.
-fn contend<C: FnMut()>(slice: Duration, client: impl Fn() -> C + Sync) -> (f64, u64) {
+/// many calls each thread has made.
+fn contend<C: FnMut()>(slice: Duration, client: impl Fn() -> C + Sync) -> (f64, Vec<u64>) {
     let (stop, ready) = (AtomicBool::new(false), std::sync::Barrier::new(THREADS + 1));
     let (elapsed, done) = thread::scope(|scope| {
         let worker = || {
@@ -82,17 +82,18 @@ fn contend<C: FnMut()>(slice: Duration, client: impl Fn() -> C + Sync) -> (f64, 
         let start = Instant::now();
         thread::sleep(slice);
         stop.store(true, Ordering::Relaxed);
-        let done: u64 = workers.into_iter().map(|worker| worker.join().expect("no panic")).sum();
+        let join = |worker: thread::ScopedJoinHandle<'_, u64>| worker.join().expect("no panic");
+        let done: Vec<u64> = workers.into_iter().map(join).collect();
         (start.elapsed(), done)
     });
-    (elapsed.as_nanos() as f64 / done.max(1) as f64, done)
+    (elapsed.as_nanos() as f64 / done.iter().sum::<u64>().max(1) as f64, done)
 }
 
 /// Eight threads on one key.
 pub fn threads(at: &At, what: What, slice: Duration) -> Sample {
     let runtime = runtime(2);
     if what != What::Lockword {
-        let (ns, _) = contend(slice, || {
+        let (ns, done) = contend(slice, || {
             let mut other = runtime.block_on(at.other(what));
             let runtime = &runtime;
             move || {
@@ -102,7 +103,7 @@ pub fn threads(at: &At, what: What, slice: Duration) -> Sample {
                 });
             }
         });
-        return Sample::new(ns);
+        return Sample::new(ns).with_grants(&done);
     }
     let (transport, counts) = runtime.block_on(at.connect());
     let node = Node::builder(transport).runtime(runtime.handle().clone()).build();
@@ -110,7 +111,8 @@ pub fn threads(at: &At, what: What, slice: Duration) -> Sample {
     drop(lock.acquire().expect("free"));
     counts.take();
     let (ns, done) = contend(slice, || || drop(lock.acquire().expect("it is granted")));
-    Sample::new(ns).with_requests(counts.take().total(), done)
+    let sample = Sample::new(ns).with_grants(&done);
+    sample.with_requests(counts.take().total(), done.iter().sum())
 }
 
 /// The median of what `act` tells, each after a rest.
