@@ -6,8 +6,10 @@ use crate::support::wire::Wire;
 use lockword::cluster::{Exchange, Key, TransportError, Version, Wake, Write};
 use std::cell::Cell;
 
-const WAYS: [(&str, fn(&Wire)); 2] =
-    [("request", Wire::cut_at_request), ("answer", Wire::cut_at_answer)];
+/// What is lost, and how.
+type Way = (&'static str, fn(&Wire));
+
+const WAYS: [Way; 2] = [("request", Wire::cut_at_request), ("answer", Wire::cut_at_answer)];
 
 /// It says that it does not know.
 pub async fn of_a_transport<E: Engine>() {

@@ -7,24 +7,28 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+const NODES: usize = 5;
 const KEYS: usize = 10;
 const PAIRS: usize = 10_000;
 const CANCELLED: usize = 1_000;
 
 pub async fn nothing<E: Engine>() {
     let Some(server) = E::start().await else { return };
-    let builder = async || {
+    let build = async || {
         let transport = client(&server.address()).await;
-        Node::builder(transport).lease(Duration::from_secs(6))
+        let lease = Duration::from_secs(6);
+        Node::builder(transport).lease(lease).patience(Duration::from_secs(60)).build()
     };
-    let build = async || builder().await.patience(Duration::from_secs(60)).build();
-    let (one, two) = (build().await, build().await);
-    let key = |number: usize| format!("left/{number}");
+    let mut nodes = vec![];
+    for _ in 0..NODES {
+        nodes.push(build().await);
+    }
+    let lock = |node: usize, key: usize| nodes[node % NODES].lock(format!("left/{key}")).unwrap();
 
     let began = Instant::now();
     let mut pairs = JoinSet::new();
     for number in 0..KEYS {
-        let lock = one.lock(key(number)).unwrap();
+        let lock = lock(number, number);
         pairs.spawn(async move {
             for _ in 0..PAIRS / KEYS {
                 lock.acquire().await.unwrap().release().await.unwrap();
@@ -39,8 +43,8 @@ pub async fn nothing<E: Engine>() {
     let began = Instant::now();
     let mut cancelled = JoinSet::new();
     for number in 0..KEYS {
-        let held = one.lock(key(number)).unwrap().acquire().await.unwrap();
-        let lock = two.lock(key(number)).unwrap();
+        let held = lock(number, number).acquire().await.unwrap();
+        let lock = lock(number + 1, number);
         cancelled.spawn(async move {
             for turn in 0..CANCELLED / KEYS {
                 // At various moments.
@@ -57,16 +61,16 @@ pub async fn nothing<E: Engine>() {
     println!("{CANCELLED} cancelled in {:?}", began.elapsed());
 
     // What nobody needs any more is kept for a while.
-    until("the nodes forget the keys", async || one.keys() == 0 && two.keys() == 0).await;
+    until("the nodes forget the keys", async || nodes.iter().all(|node| node.keys() == 0)).await;
     until("nothing is watched", async || server.left().await.watches == 0).await;
     let left = server.left().await;
     println!("{left:?}");
     assert_eq!(left.keys, KEYS);
-    assert!(left.connections <= 4, "{left:?}: two nodes");
-    for node in [&one, &two] {
+    assert!(left.connections <= 2 * NODES, "{left:?}");
+    for node in &nodes {
         let shutdown = soon("the shutdown", node.shutdown()).await;
         assert!(shutdown.in_doubt.is_empty() && shutdown.released.is_empty(), "{shutdown:?}");
     }
-    drop((one, two));
+    drop(nodes);
     until("the connections end", async || server.left().await.connections == 0).await;
 }
