@@ -30,17 +30,37 @@ pub fn find(program: &str, also_in: &[&str]) -> Option<PathBuf> {
     found
 }
 
-/// A port of the loopback interface that nobody listens on.
+/// A port of the loopback interface that nobody listens on, and that no other test gets, of this
+/// process or of another, while this process lives.
 ///
 /// It is below those that the system gives to clients, so that no client takes it while its server
 /// is down.
 pub fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(10_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if reserve(port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
+}
+
+/// Whether the port is this process's from now on: by a name that the system forgets with it.
+#[cfg(target_os = "linux")]
+fn reserve(port: u16) -> bool {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    static RESERVED: Mutex<Vec<UnixListener>> = Mutex::new(vec![]);
+    let name = SocketAddr::from_abstract_name(format!("lockword-tests-{port}"));
+    match UnixListener::bind_addr(&name.expect("a short name")) {
+        Ok(reserved) => RESERVED.lock().unwrap().push(reserved),
+        Err(_) => return false,
+    }
+    true
+}
+
+#[cfg(not(target_os = "linux"))]
+fn reserve(_: u16) -> bool {
+    true
 }
 
 /// A new empty folder for temporary files, which is removed with all that is in it. Its path is short
