@@ -37,6 +37,7 @@ macro_rules! suite {
                 a_client_is_cut_off: partition::held_back;
                 a_client_is_cut_off_and_bytes_are_dropped: partition::dropped;
                 a_process_is_killed_in_a_hold: children::killed_in_a_hold;
+                a_process_is_halted_in_a_hold: children::halted_in_a_hold;
                 processes_contend: children::contend;
                 a_write_is_in_doubt: doubt::of_a_transport;
                 a_lock_resolves_doubt: doubt::of_a_lock;

@@ -53,6 +53,12 @@ impl Process {
         }
     }
 
+    fn signal(&self, number: i32) {
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        // SAFETY: a signal to a child of ours that was not waited for yet.
+        unsafe { libc::kill(id, number) };
+    }
+
     fn say(&mut self, word: &str) {
         writeln!(self.to, "{word}").expect("it listens");
     }
@@ -99,6 +105,7 @@ async fn hold(address: &str) {
     tell(held.token());
     // Renews meanwhile.
     tokio::task::spawn_blocking(ask).await.unwrap();
+    tell(held.is_valid());
 }
 
 const LEASE: Duration = Duration::from_secs(2);
@@ -119,6 +126,28 @@ pub async fn killed_in_a_hold<E: Engine>() {
     assert!(next.token().get() > token, "{} after {token}", next.token());
     release(next).await;
     // Nobody has recorded what the child wrote: there is no history.
+    is_free(&looker).await;
+}
+
+/// A holder that the system halts, and that goes on as if nothing had been.
+pub async fn halted_in_a_hold<E: Engine>() {
+    let Some(stage) = Stage::<E>::start().await else { return };
+    let node = stage.node(LEASE).await;
+    let looker = stage.looker().await;
+    let (gate, key) = (Gate::new(), Key::new(KEY).expect("a key"));
+    let mut process = Process::start("hold", &stage.server.address(), "");
+    let token: u64 = process.hear().expect("it holds").parse().expect("a token");
+    let waiting = wait(&node, &looker).await;
+    process.signal(libc::SIGSTOP);
+    let next = granted(waiting).await;
+    gate.pass(&key, next.token()).expect("it is the first here");
+    process.signal(libc::SIGCONT);
+    process.say("is it valid?");
+    // It knows at once, before it has heard of anybody.
+    assert_eq!(process.hear().as_deref(), Some("false"));
+    gate.pass(&key, FencingToken::from_u64(token)).expect_err("it is late");
+    assert!(next.is_valid());
+    release(next).await;
     is_free(&looker).await;
 }
 
