@@ -1,4 +1,8 @@
 //! The faults: one list, for each engine.
+//!
+//! Every test has a server of its own. What the transports were told goes through the checks of
+//! `conformance::History`, except where other processes write, too. The figures are printed
+//! (`--nocapture`). `LOCKWORD_ENGINE_SECS=30` has the processes contend for longer.
 
 // Processes that contend, and one that dies.
 mod children;
