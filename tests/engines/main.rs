@@ -11,3 +11,5 @@ mod etcd;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+mod suite;

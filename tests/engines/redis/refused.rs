@@ -3,10 +3,12 @@
 use super::{How, Server, TransportError, client, key, put, until, write};
 use crate::support::process::free_port;
 use crate::support::redis::PASSWORD;
+use crate::support::redis::proxy::Proxy;
 use lockword::cluster::{ConnectError, Transport, connect};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 /// The error of connecting to this address, and its text.
 async fn refused(address: &str) -> (ConnectError, String) {
@@ -119,6 +121,30 @@ async fn addresses_that_are_no_good() {
 }
 
 #[tokio::test]
+async fn a_database_that_is_not_there_and_a_server_that_is_busy() {
+    let Some(server) = Server::start() else { return };
+    let (error, text) = refused(&(server.address() + "/99")).await;
+    assert!(
+        matches!(error, ConnectError::Unsuitable { .. }) && text.contains("DB index"),
+        "{text}"
+    );
+    let _: () = server.say(&["CONFIG", "SET", "maxclients", "1"]);
+    let held = loop {
+        // Who set that has not quite gone, perhaps.
+        let mut held = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+        let mut answer = [0; 5];
+        let asked = held.write_all(b"PING\r\n").await.is_ok();
+        if asked && held.read_exact(&mut answer).await.is_ok() && answer == *b"+PONG" {
+            break held;
+        }
+    };
+    let (error, text) = refused(&server.address()).await;
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{text}");
+    assert!(text.contains("max number of clients"), "{text}");
+    drop(held);
+}
+
+#[tokio::test]
 async fn a_server_that_may_evict_what_is_held() {
     let how =
         How { extra: vec!["--maxmemory-policy".into(), "allkeys-lru".into()], ..How::default() };
@@ -159,7 +185,8 @@ async fn a_replica_and_a_primary_that_becomes_one() {
     let (error, text) = refused(&replica.address()).await;
     assert!(matches!(error, ConnectError::Unsuitable { .. }) && text.contains("replica"), "{text}");
 
-    let redis = client(&primary.address()).await;
+    let proxy = Proxy::start(primary.port).await;
+    let redis = client(&primary.address_at(proxy.port())).await;
     let version = put(&redis, &key("kept"), None, write("kept")).await;
     let arrived = || replica.say::<i64>(&["EXISTS", "{lockword}:kept"]) == 1;
     until("the replica has it", arrived).await;
@@ -169,9 +196,11 @@ async fn a_replica_and_a_primary_that_becomes_one() {
         let error = redis.compare_exchange(&key("kept"), expected, write("x")).await.unwrap_err();
         assert!(matches!(error, TransportError::Unavailable(_)), "{error}");
     }
-    // And back, with nothing done by the client's owner.
-    let _: () = primary.say(&["REPLICAOF", "NO", "ONE"]);
+    // The other is the primary now, and the address leads there: nothing else has to be done.
+    let _: () = replica.say(&["REPLICAOF", "NO", "ONE"]);
+    proxy.lead_to(replica.port);
     while redis.compare_exchange(&key("back"), None, write("x")).await.is_err() {
         assert!(tokio::time::Instant::now() < end, "not back");
     }
+    assert_eq!(replica.say::<i64>(&["EXISTS", "{lockword}:back"]), 1);
 }

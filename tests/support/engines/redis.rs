@@ -144,6 +144,13 @@ impl Server {
         command.query(&mut client).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// How often this command was carried out, by scripts too.
+    pub fn calls(&self, command: &str) -> u32 {
+        let info: String = self.say(&["INFO", "commandstats"]);
+        let line = info.lines().find_map(|l| l.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().expect("a number"))
+    }
+
     /// How many connections there are through the network.
     pub fn connections(&self) -> usize {
         let list: String = self.say(&["CLIENT", "LIST"]);

@@ -35,7 +35,7 @@ pub(super) fn meaning(error: &RedisError) -> Meaning {
     match error.code().unwrap_or_default() {
         "NOSCRIPT" => Meaning::NoScript,
         "MOVED" => Meaning::Elsewhere,
-        "NOAUTH" | "WRONGPASS" | "NOPERM" => Meaning::Denied,
+        "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => Meaning::Denied,
         "READONLY" | "OOM" | "MISCONF" | "NOREPLICAS" | "LOADING" | "BUSY" | "MASTERDOWN"
         | "CLUSTERDOWN" | "TRYAGAIN" | "ASK" => Meaning::NotNow,
         "CROSSSLOT" | "NOPROTO" => Meaning::Unable,
@@ -96,6 +96,10 @@ pub(super) fn no_connection(error: RedisError, server: String) -> ConnectError {
         _ if error.kind() == ErrorKind::RESP3NotSupported => {
             let why = "it does not speak RESP3: Redis 6 or newer is needed, or Valkey".to_owned();
             ConnectError::Unsuitable { server, why }
+        }
+        // It does answer: that it has no such database, for one.
+        Meaning::Unknown if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
+            ConnectError::Unsuitable { server, why: said(error).to_string() }
         }
         _ => ConnectError::Unreachable { server, cause: said(error).into() },
     }

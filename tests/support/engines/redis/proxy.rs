@@ -1,7 +1,7 @@
 //! A relay between a client and a server that can swallow what it should pass on.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +19,7 @@ struct Orders {
     lose_answer: AtomicBool,
     word: Mutex<&'static str>,
     cut: AtomicBool,
+    to: AtomicU16,
 }
 
 impl Proxy {
@@ -27,16 +28,14 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("it is bound").port();
         let orders = Arc::new(Orders::default());
+        orders.to.store(to, SeqCst);
         let for_task = orders.clone();
         let task = tokio::spawn(async move {
             let mut relays = tokio::task::JoinSet::new();
             loop {
                 let Ok((client, _)) = listener.accept().await else { return };
-                relays.spawn(relay(
-                    client,
-                    SocketAddr::from(([127, 0, 0, 1], to)),
-                    for_task.clone(),
-                ));
+                let to = SocketAddr::from(([127, 0, 0, 1], for_task.to.load(SeqCst)));
+                relays.spawn(relay(client, to, for_task.clone()));
             }
         });
         Self { port, orders, task }
@@ -57,6 +56,11 @@ impl Proxy {
     /// Whether [`Proxy::lose_next_answer`] is still to be obeyed.
     pub fn has_lost_answer(&self) -> bool {
         !self.orders.lose_answer.load(SeqCst)
+    }
+
+    /// New connections lead to this port from now on.
+    pub fn lead_to(&self, port: u16) {
+        self.orders.to.store(port, SeqCst);
     }
 
     /// Swallows everything from now on, or no longer. Nobody is told.
