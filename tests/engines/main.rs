@@ -7,7 +7,9 @@ mod support;
 
 #[cfg(feature = "etcd")]
 mod etcd;
-#[cfg(feature = "redis")]
-mod redis;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+mod suite;

@@ -9,11 +9,9 @@ use std::time::Duration;
 
 // For TLS.
 mod certificates;
-// What goes wrong between a client and a server.
-mod wire;
 
+pub use super::wire::Wire;
 pub use certificates::Certificates;
-pub use wire::Wire;
 
 /// How a server is to be started.
 #[derive(Clone, Default)]
@@ -29,7 +27,7 @@ pub struct Setup {
 /// One server.
 pub struct Etcd {
     pub process: Process,
-    port: u16,
+    pub port: u16,
     metrics: u16,
     tls: bool,
     _folder: Folder,

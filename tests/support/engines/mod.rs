@@ -1,15 +1,18 @@
 //! Servers for the tests of the engines, and what is done to them.
 #![allow(dead_code, reason = "not every engine needs all of it")]
 
+// What every engine's servers have.
+pub mod engine;
 // A server's process.
 pub mod process;
+// What goes wrong between a client and a server: for tokio.
+pub mod relay;
+// The same, for threads, which go on when a runtime does not.
+pub mod wire;
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
-#[cfg(feature = "redis")]
-pub mod redis;
-// What goes wrong between a client and a server.
-pub mod relay;
-
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;

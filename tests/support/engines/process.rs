@@ -30,17 +30,37 @@ pub fn find(program: &str, also_in: &[&str]) -> Option<PathBuf> {
     found
 }
 
-/// A port of the loopback interface that nobody listens on.
+/// A port of the loopback interface that nobody listens on, and that no other test gets, of this
+/// process or of another, while this process lives.
 ///
 /// It is below those that the system gives to clients, so that no client takes it while its server
 /// is down.
 pub fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(10_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if reserve(port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
+}
+
+/// Whether the port is this process's from now on: by a name that the system forgets with it.
+#[cfg(target_os = "linux")]
+fn reserve(port: u16) -> bool {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    static RESERVED: Mutex<Vec<UnixListener>> = Mutex::new(vec![]);
+    let name = SocketAddr::from_abstract_name(format!("lockword-tests-{port}"));
+    match UnixListener::bind_addr(&name.expect("a short name")) {
+        Ok(reserved) => RESERVED.lock().unwrap().push(reserved),
+        Err(_) => return false,
+    }
+    true
+}
+
+#[cfg(not(target_os = "linux"))]
+fn reserve(_: u16) -> bool {
+    true
 }
 
 /// A new empty folder for temporary files, which is removed with all that is in it. Its path is short
@@ -145,11 +165,14 @@ impl Process {
     /// Kills it and its children (SIGKILL), and waits until it is dead. No harm if it is already.
     pub fn kill9(&self) {
         let Some(mut child) = self.child.lock().unwrap().take() else { return };
-        let family = family(child.id());
-        // The children first: without their parent they would have time to tidy up.
+        let family = halted_family(child.id());
+        // The children first: without their parent they would have time to tidy up. It is halted,
+        // and does not put new ones in their place.
         family.iter().skip(1).for_each(|id| signal(*id, libc::SIGKILL));
         child.kill().expect("the server's process can be killed");
         child.wait().expect("a child can be waited for");
+        // One that still dies would be in the way of the next server.
+        family.iter().for_each(|id| wait_for_state(*id, "Z"));
     }
 
     /// Halts it and its children (SIGSTOP) until [`Process::cont`].
@@ -220,6 +243,35 @@ fn spawn(mut command: Command) -> io::Result<Child> {
     let (sender, answer) = mpsc::channel();
     jobs.send((command, sender)).expect("the thread lives");
     answer.recv().expect("the thread answers")
+}
+
+/// The same as [`family`], after all of it was halted, so that it has no more children.
+fn halted_family(id: u32) -> Vec<u32> {
+    let mut halted: Vec<u32> = vec![];
+    loop {
+        let mut new = family(id);
+        new.retain(|id| !halted.contains(id));
+        if new.is_empty() {
+            return halted;
+        }
+        new.iter().for_each(|id| signal(*id, libc::SIGSTOP));
+        new.iter().for_each(|id| wait_for_state(*id, "TZ"));
+        halted.extend(new);
+    }
+}
+
+/// Waits until the process is in one of these states, or is gone.
+fn wait_for_state(id: u32, states: &str) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+        if state.is_none_or(|state| states.contains(state)) {
+            return;
+        }
+        assert!(Instant::now() < end, "process {id} does not end, or halt: {stat}");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// The process and its children, and theirs. Only itself where there is no `/proc`.

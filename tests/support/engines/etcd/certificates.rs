@@ -1,6 +1,6 @@
 //! Certificates, made on the spot.
 
-use crate::support::process::Folder;
+use super::super::process::Folder;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, date_time_ymd,

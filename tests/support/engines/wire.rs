@@ -20,6 +20,8 @@ struct State {
 #[derive(Default)]
 struct Shared {
     mode: Mode,
+    /// Bytes were dropped: what is open has holes in it.
+    torn: bool,
     open: Vec<TcpStream>,
 }
 
@@ -30,6 +32,8 @@ enum Mode {
     Pass,
     /// They stay where they are.
     Hold,
+    /// They vanish.
+    Drop,
     /// The next ones of the server are dropped, and all connections cut. Then `Pass`.
     CutAtAnswer,
     /// The next ones of a client are dropped, and all connections cut. Then `Pass`.
@@ -66,6 +70,11 @@ impl Wire {
         Self { port, state }
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Host and port.
     pub fn server(&self) -> String {
         format!("127.0.0.1:{}", self.port)
@@ -76,7 +85,12 @@ impl Wire {
         self.state.set(Mode::Hold);
     }
 
-    /// What was held goes through, and what follows.
+    /// From now on all bytes vanish, and nobody is told.
+    pub fn drop_all(&self) {
+        self.state.set(Mode::Drop);
+    }
+
+    /// What was held goes through, and what follows. Connections that bytes of were dropped break.
     pub fn pass(&self) {
         self.state.set(Mode::Pass);
     }
@@ -95,6 +109,16 @@ impl Wire {
     pub fn cut_at_request(&self) {
         self.state.set(Mode::CutAtRequest);
     }
+
+    /// Whether a cut that was ordered is still to come.
+    pub fn is_armed(&self) -> bool {
+        matches!(self.state.mode(), Mode::CutAtAnswer | Mode::CutAtRequest)
+    }
+}
+
+enum Fate {
+    Pass,
+    Vanish,
 }
 
 impl Shared {
@@ -111,28 +135,42 @@ impl State {
     }
 
     fn set(&self, mode: Mode) {
-        self.shared.lock().unwrap().mode = mode;
+        let mut shared = self.shared.lock().unwrap();
+        shared.mode = mode;
+        if mode == Mode::Pass && std::mem::take(&mut shared.torn) {
+            shared.cut();
+        }
         self.changed.notify_all();
     }
 
-    /// Whether bytes may go on, after they have waited for that.
-    fn may_pass(&self, cut_at: Mode) -> bool {
+    /// What becomes of some bytes, after they have waited for that: `None`: the connection ends.
+    fn judge(&self, cut_at: Mode) -> Option<Fate> {
         let held = |shared: &mut Shared| shared.mode == Mode::Hold;
         let mut shared = self.changed.wait_while(self.shared.lock().unwrap(), held).unwrap();
         if shared.mode == cut_at {
             shared.mode = Mode::Pass;
             shared.cut();
-            return false;
+            return None;
         }
-        shared.mode != Mode::Closed
+        match shared.mode {
+            Mode::Closed => None,
+            Mode::Drop => {
+                shared.torn = true;
+                Some(Fate::Vanish)
+            }
+            _ => Some(Fate::Pass),
+        }
     }
 }
 
 fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, cut_at: Mode) {
     let mut bytes = [0; 16 * 1024];
     while let Ok(number @ 1..) = from.read(&mut bytes) {
-        if !state.may_pass(cut_at) || to.write_all(&bytes[..number]).is_err() {
-            break;
+        match state.judge(cut_at) {
+            None => break,
+            Some(Fate::Vanish) => {}
+            Some(Fate::Pass) if to.write_all(&bytes[..number]).is_ok() => {}
+            Some(Fate::Pass) => break,
         }
     }
     let _ = from.shutdown(Shutdown::Both);

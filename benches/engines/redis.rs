@@ -1,0 +1,135 @@
+//! Redis: scripts that compare and set, `PUBLISH`, and the crate `rslock`.
+
+use super::{Bell, Engine, Pair, Running, SIZES, async_trait};
+use crate::servers::redis::Server;
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Client, Script, cmd};
+use futures_util::StreamExt;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+pub struct Redis;
+
+const COMPARE_AND_SET: &str = "\
+    local found = redis.call('HGET', KEYS[1], 'version') or '' \
+    if found ~= ARGV[1] then return {'0', found} end \
+    local version = string.format('%.0f', (tonumber(found) or 0) + 1) \
+    redis.call('HSET', KEYS[1], 'version', version, 'value', ARGV[2]) \
+    return {'1', version}";
+
+#[async_trait]
+impl Engine for Redis {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn peer(&self) -> Option<&'static str> {
+        cfg!(feature = "engine_peers").then_some("rslock")
+    }
+
+    fn start(&self) -> Option<Running> {
+        let server = Server::start()?;
+        Some(Running { address: server.address(), server: Box::new(server) })
+    }
+
+    async fn raw(&self, address: &str) -> Box<dyn Pair> {
+        let mut wire = connect(address).await;
+        let script = Script::new(COMPARE_AND_SET);
+        script.prepare_invoke().load_async(&mut wire).await.expect("Redis takes the script");
+        let () = cmd("DEL").arg("raw").query_async(&mut wire).await.expect("Redis answers");
+        Box::new(Raw { wire, digest: script.get_hash().to_owned(), version: String::new() })
+    }
+
+    #[cfg(feature = "engine_peers")]
+    async fn acquirer(&self, address: &str) -> Box<dyn Pair> {
+        Box::new(Peer { manager: rslock::LockManager::new(vec![address]), guard: None })
+    }
+
+    #[cfg(not(feature = "engine_peers"))]
+    async fn acquirer(&self, _: &str) -> Box<dyn Pair> {
+        unreachable!("there is no peer in this build")
+    }
+
+    async fn bell(&self, address: &str) -> Box<dyn Bell> {
+        let client = Client::open(address).expect("an address");
+        let mut listener = client.get_async_pubsub().await.expect("Redis runs");
+        listener.subscribe("bell").await.expect("Redis answers");
+        let (tell, heard) = unbounded_channel();
+        tokio::spawn(async move {
+            let mut messages = listener.on_message();
+            while messages.next().await.is_some() && tell.send(Instant::now()).is_ok() {}
+        });
+        Box::new(Bells { wire: connect(address).await, heard })
+    }
+}
+
+async fn connect(address: &str) -> MultiplexedConnection {
+    let client = Client::open(address).expect("an address");
+    client.get_multiplexed_async_connection().await.expect("Redis runs")
+}
+
+/// Nobody else writes.
+struct Raw {
+    wire: MultiplexedConnection,
+    digest: String,
+    version: String,
+}
+
+impl Raw {
+    async fn write(&mut self, size: usize) {
+        let mut script = cmd("EVALSHA");
+        script.arg(&self.digest).arg(1).arg("raw").arg(&self.version).arg(vec![b'x'; size]);
+        let answer: (String, String) = script.query_async(&mut self.wire).await.expect("it runs");
+        assert_eq!(answer.0, "1", "nobody else writes");
+        self.version = answer.1;
+    }
+}
+
+#[async_trait]
+impl Pair for Raw {
+    async fn acquire(&mut self) {
+        self.write(SIZES[0]).await;
+    }
+
+    async fn release(&mut self) {
+        self.write(SIZES[1]).await;
+    }
+}
+
+#[cfg(feature = "engine_peers")]
+struct Peer {
+    manager: rslock::LockManager,
+    guard: Option<rslock::LockGuard>,
+}
+
+#[cfg(feature = "engine_peers")]
+#[async_trait]
+impl Pair for Peer {
+    async fn acquire(&mut self) {
+        let lease = Duration::from_secs(10);
+        let guard = self.manager.acquire("peer".as_bytes(), lease).await;
+        self.guard = Some(guard.expect("it waits until it has it"));
+    }
+
+    async fn release(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            guard.release().await;
+        }
+    }
+}
+
+struct Bells {
+    wire: MultiplexedConnection,
+    heard: UnboundedReceiver<Instant>,
+}
+
+#[async_trait]
+impl Bell for Bells {
+    async fn ring(&mut self) -> Duration {
+        let start = Instant::now();
+        let mut publish = cmd("PUBLISH");
+        publish.arg("bell").arg(vec![b'x'; SIZES[0]]);
+        let () = publish.query_async(&mut self.wire).await.expect("Redis runs");
+        self.heard.recv().await.expect("it is told") - start
+    }
+}

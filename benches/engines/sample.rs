@@ -1,0 +1,143 @@
+//! What a slice shows, and the tables and the verdicts of it.
+
+use crate::support::options::Options;
+use crate::support::table::{self, Table};
+use lockword::contention::{Machine, stats};
+
+/// How long they waited, in nanoseconds.
+pub struct Waits {
+    /// Half of them no longer than that.
+    pub half: f64,
+    /// All but one of a hundred.
+    pub most: f64,
+    pub all: f64,
+}
+
+/// What one slice of one contender shows.
+pub struct Sample {
+    /// Nanoseconds, of what the cell is about.
+    pub ns: f64,
+    /// The transport's calls for an acquisition.
+    pub requests: Option<f64>,
+    pub waits: Option<Waits>,
+    /// The grants of the unluckiest over those of the luckiest.
+    pub evenness: Option<f64>,
+}
+
+impl Sample {
+    pub fn new(ns: f64) -> Self {
+        Self { ns, requests: None, waits: None, evenness: None }
+    }
+
+    pub fn with_requests(self, requests: u64, acquisitions: u64) -> Self {
+        Self { requests: Some(requests as f64 / acquisitions.max(1) as f64), ..self }
+    }
+
+    pub fn with_grants(self, grants: &[u64]) -> Self {
+        let (least, most) = (grants.iter().min(), grants.iter().max());
+        let evenness = *least.unwrap_or(&0) as f64 / (*most.unwrap_or(&0)).max(1) as f64;
+        Self { evenness: Some(evenness), ..self }
+    }
+}
+
+/// A contender of a cell: its name, and what one slice of it is.
+pub struct Contender {
+    pub name: &'static str,
+    pub run: Box<dyn Fn() -> Sample>,
+}
+
+pub struct Cell {
+    pub engine: &'static str,
+    pub name: String,
+    pub contenders: Vec<Contender>,
+}
+
+/// The samples of each contender, index `i` in round `i`.
+pub type Measured = Vec<(Cell, Vec<Vec<Sample>>)>;
+
+fn middle(samples: &[Sample], of: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+    let figures: Vec<f64> = samples.iter().filter_map(of).collect();
+    (!figures.is_empty()).then(|| stats::median(&figures).mid)
+}
+
+fn ns(samples: &[Sample]) -> Vec<f64> {
+    samples.iter().map(|sample| sample.ns).collect()
+}
+
+pub fn print(options: &Options, rounds: usize, measured: &Measured) {
+    println!("\nThe lock across nodes, on engines");
+    println!("{}; {rounds} rounds\n", Machine::read());
+    let heads = [
+        "cell", "", "time", "95 % CI", "a second", "requests", "wait p50", "p99", "max", "even",
+        "times",
+    ];
+    let mut rows = Table::new(2, &heads);
+    for (cell, samples) in measured {
+        let first = ns(&samples[0]);
+        for (contender, samples) in cell.contenders.iter().zip(samples) {
+            let own = ns(samples);
+            let time = stats::median(&own);
+            let shown = |of: fn(&Sample) -> Option<f64>, show: fn(f64) -> String| {
+                middle(samples, of).map_or_else(String::new, show)
+            };
+            rows.row(vec![
+                cell.name.clone(),
+                contender.name.to_owned(),
+                table::time(time.mid),
+                format!("[{}, {}]", table::time(time.low), table::time(time.high)),
+                table::figure(1e9 / time.mid),
+                shown(|sample| sample.requests, table::figure),
+                shown(|sample| Some(sample.waits.as_ref()?.half), table::time),
+                shown(|sample| Some(sample.waits.as_ref()?.most), table::time),
+                shown(|sample| Some(sample.waits.as_ref()?.all), table::time),
+                shown(|sample| sample.evenness, table::figure),
+                table::ratio(&stats::paired_ratio(&own, &first)),
+            ]);
+        }
+        rows.gap();
+    }
+    rows.print();
+    println!(
+        "Time: for an acquisition and its release; in elsewhere, what the contender's name says."
+    );
+    println!(
+        "Requests: for an acquisition. Even: the unluckiest one's grants over the luckiest's."
+    );
+    println!(
+        "Times: how many times as long as the first line's it takes. Waits: medians of rounds."
+    );
+    println!("\nTargets:");
+    let mut engines: Vec<&str> = measured.iter().map(|(cell, _)| cell.engine).collect();
+    engines.dedup();
+    for engine in engines {
+        verdicts(options.quick, engine, measured);
+    }
+}
+
+fn verdicts(quick: bool, engine: &str, measured: &Measured) {
+    let find = |cell: &str| {
+        let name = format!("{engine}/{cell}");
+        measured.iter().find(|(cell, _)| cell.name == name).map(|(_, samples)| samples)
+    };
+    // The time of one over that of the other, round by round.
+    let ratio = |cell: &str, over: usize, under: usize| {
+        let samples = find(cell)?;
+        let ratio = stats::paired_ratio(&ns(samples.get(over)?), &ns(samples.get(under)?));
+        Some(ratio.mid)
+    };
+    let target = format!("{engine}: uncontended, at most 1.25 times two bare round trips");
+    table::verdict(quick, &target, ratio("uncontended", 0, 1), |v| v <= 1.25);
+    let target = format!("{engine}: 8 threads, at least 50 times the peer's acquisitions");
+    table::verdict(quick, &target, ratio("threads-8", 1, 0), |v| v >= 50.0);
+    let elsewhere = find("elsewhere").map(|samples| {
+        let (notice, trips) = (ns(&samples[1]), ns(&samples[2]));
+        let bound: Vec<f64> = notice.iter().zip(&trips).map(|(notice, two)| notice + two).collect();
+        stats::paired_ratio(&ns(&samples[0]), &bound).mid
+    });
+    let target = format!("{engine}: elsewhere, at most 1.25 times a notice and two round trips");
+    table::verdict(quick, &target, elsewhere, |v| v <= 1.25);
+    let requests = |cell: &str| middle(&find(cell)?[0], |sample| sample.requests);
+    let growth = requests("waiting-32").zip(requests("waiting-4")).map(|(many, few)| many / few);
+    let target = format!("{engine}: requests with 32 nodes, at most 1.05 times those with 4");
+    table::verdict(quick, &target, growth, |v| v <= 1.05);
+}

@@ -1,0 +1,82 @@
+//! The connection breaks when a request was sent: before it arrives, or before its answer does.
+
+use super::stage::{LONG, Stage, acquire, client, granted, release, until, wait};
+use crate::support::engine::Engine;
+use crate::support::wire::Wire;
+use lockword::cluster::{Exchange, Key, TransportError, Version, Wake, Write};
+use std::cell::Cell;
+
+/// What is lost, and how.
+type Way = (&'static str, fn(&Wire));
+
+const WAYS: [Way; 2] = [("request", Wire::cut_at_request), ("answer", Wire::cut_at_answer)];
+
+/// It says that it does not know.
+pub async fn of_a_transport<E: Engine>() {
+    let Some(stage) = Stage::<E>::start().await else { return };
+    let wire = Wire::new(stage.server.port());
+    let engine = client(&stage.server.address_at(wire.port())).await;
+    let near = client(&stage.server.address()).await;
+    let key = Key::new("suite/doubt").expect("a key");
+    let write =
+        |value: &str| Write { value: value.as_bytes().into(), wake: Wake::Nobody, idle: false };
+    let mut version: Option<Version> = None;
+    for round in 0..5 {
+        for (lost, cut) in WAYS {
+            // It may have to connect again first.
+            until("the engine answers", async || engine.load(&key).await.is_ok()).await;
+            let new = format!("{lost} {round}");
+            cut(&wire);
+            let answer = engine.compare_exchange(&key, version, write(&new)).await;
+            assert!(
+                matches!(answer, Err(TransportError::Indeterminate(_))),
+                "{lost} {round}: {answer:?}"
+            );
+            assert!(!wire.is_armed(), "{lost} {round}: nothing was cut");
+            // Of two that expect the same, one is applied at most.
+            let settled = near.compare_exchange(&key, version, write("settled")).await.unwrap();
+            version = match settled {
+                Exchange::Swapped(version) => Some(version),
+                Exchange::Mismatch(found) => {
+                    assert_ne!(lost, "request", "it did not arrive");
+                    let found = found.expect("it was written");
+                    assert_eq!(&*found.value, new.as_bytes(), "{lost} {round}");
+                    Some(found.version)
+                }
+            };
+        }
+    }
+}
+
+/// The lock finds out, and nobody is left in it.
+pub async fn of_a_lock<E: Engine>() {
+    let Some(stage) = Stage::<E>::start().await else { return };
+    let wire = Wire::new(stage.server.port());
+    let far = stage.node_at(&stage.server.address_at(wire.port()), LONG).await;
+    let near = stage.node(LONG).await;
+    let looker = stage.looker().await;
+    let last = Cell::new(None);
+    let grew = |token| {
+        assert!(last.replace(Some(token)) < Some(token), "a token did not grow");
+    };
+    for (_, cut) in WAYS.into_iter().cycle().take(6) {
+        cut(&wire);
+        let held = acquire(&far).await;
+        grew(held.token());
+        assert!(!wire.is_armed(), "nothing was cut");
+        let waiting = wait(&near, &looker).await;
+        cut(&wire);
+        release(held).await;
+        let next = granted(waiting).await;
+        grew(next.token());
+        assert!(!wire.is_armed(), "nothing was cut");
+        // One that waits, too.
+        cut(&wire);
+        let waiting = wait(&far, &looker).await;
+        release(next).await;
+        let held = granted(waiting).await;
+        grew(held.token());
+        release(held).await;
+    }
+    stage.end(&looker).await;
+}

@@ -1,0 +1,51 @@
+//! A server that was killed, and what it still knows.
+
+use super::stage::{LONG, Stage, acquire, client, release, soon};
+use crate::support::engine::{Durable, Engine, Forgetful};
+use lockword::cluster::conformance::Law;
+use lockword::cluster::fence::Gate;
+use lockword::cluster::{Consistency, LockError, LossReason};
+
+/// Redis that keeps nothing admits a second holder. That is declared, the history tells it, and the
+/// resource refuses the first one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_forgets_admits_a_second_holder_and_says_so() {
+    let Some(stage) = Stage::<Forgetful>::start().await else { return };
+    let engine = client(&stage.server.address()).await;
+    assert_eq!(engine.capabilities().consistency, Consistency::Lossy);
+    let (one, two) = (stage.node(LONG).await, stage.node(LONG).await);
+    let gate = Gate::new();
+    let first = acquire(&one).await;
+    gate.pass(first.key(), first.token()).expect("it is the first");
+    stage.server.process().kill9();
+    stage.server.process().restart();
+    let second = acquire(&two).await;
+    assert!(first.is_valid(), "it has no way to know yet");
+    let violation = stage.history.check().expect_err("a write was lost");
+    assert_eq!(violation.law, Law::Linearizable, "{violation}");
+    gate.pass(second.key(), second.token()).expect("it is newer");
+    let refused = gate.pass(first.key(), first.token()).expect_err("it is late");
+    assert_eq!(refused.newest, second.token());
+    let why = soon("the loss", first.lost()).await;
+    assert!(matches!(why, LossReason::TakenOver), "{why}");
+    assert!(second.is_valid());
+    release(second).await;
+}
+
+/// With `appendonly yes` and `appendfsync always` the very same does not happen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_writes_everything_down_does_not() {
+    let Some(stage) = Stage::<Durable>::start().await else { return };
+    let (one, two) = (stage.node(LONG).await, stage.node(LONG).await);
+    let looker = stage.looker().await;
+    let first = acquire(&one).await;
+    for _ in 0..5 {
+        stage.server.process().kill9();
+        stage.server.process().restart();
+        let refused = super::stage::lock(&two).try_acquire().await;
+        assert!(matches!(refused, Err(LockError::Busy { .. })), "{refused:?}");
+        assert!(first.is_valid());
+    }
+    release(first).await;
+    stage.end(&looker).await;
+}

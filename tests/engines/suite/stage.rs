@@ -1,0 +1,159 @@
+//! A server, nodes of it, and a history of what their transports were told.
+
+use crate::support::engine::Engine;
+use lockword::cluster::conformance::{History, Recorded};
+use lockword::cluster::{
+    Capabilities, DistributedGuard, DistributedLock, Exchange, Key, LockError, Node, NodeId,
+    Possession, Transport, TransportError, Version, Versioned, Watch, Write, async_trait, connect,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+/// Longer than anything here may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any server needs to start again.
+pub const LONG: Duration = Duration::from_secs(30);
+/// A lease that is soon over.
+pub const SHORT: Duration = Duration::from_millis(1200);
+/// The lock that all is about.
+pub const KEY: &str = "suite/k";
+
+pub struct Stage<E> {
+    pub server: E,
+    pub history: History,
+    clients: AtomicUsize,
+}
+
+impl<E: Engine> Stage<E> {
+    /// `None`: skip the test.
+    pub async fn start() -> Option<Self> {
+        let server = E::start().await?;
+        Some(Self { server, history: History::new(), clients: AtomicUsize::new(0) })
+    }
+
+    /// A node with a connection of its own.
+    pub async fn node(&self, lease: Duration) -> Node {
+        self.node_at(&self.server.address(), lease).await
+    }
+
+    pub async fn node_at(&self, address: &str, lease: Duration) -> Node {
+        node(address, lease, self.clients.fetch_add(1, Ordering::Relaxed), &self.history).await
+    }
+
+    /// A node that looks, and leaves no trace in the history.
+    pub async fn looker(&self) -> Node {
+        Node::builder(client(&self.server.address()).await).label("looker").build()
+    }
+
+    /// Nobody holds and nobody waits in the end; and what the transports said was the truth.
+    pub async fn end(&self, looker: &Node) {
+        is_free(looker).await;
+        self.check();
+    }
+
+    pub fn check(&self) {
+        if let Err(violation) = self.history.check() {
+            panic!("{violation}");
+        }
+    }
+}
+
+/// A node whose transport's answers go into this history.
+pub async fn node(address: &str, lease: Duration, number: usize, history: &History) -> Node {
+    let transport = Recorded::new(client(address).await, number, history);
+    Node::builder(Unique(transport))
+        .label(format!("n{number}"))
+        .lease(lease)
+        .patience(PATIENCE * 2)
+        .build()
+}
+
+pub async fn client(address: &str) -> Arc<dyn Transport> {
+    connect(address).await.unwrap_or_else(|error| panic!("{address}: {error}"))
+}
+
+pub fn lock(node: &Node) -> DistributedLock {
+    node.lock(KEY).expect("a key")
+}
+
+pub async fn acquire(node: &Node) -> DistributedGuard {
+    soon("the lock", lock(node).acquire()).await.expect("it is granted")
+}
+
+/// Begins to wait for the lock, and is in the queue when this returns.
+pub async fn wait(node: &Node, looker: &Node) -> JoinHandle<Result<DistributedGuard, LockError>> {
+    let lock = lock(node);
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    let id = node.id().expect("a good node");
+    until("it is in the queue", async || {
+        let state = looker.inspect(KEY).await;
+        state.is_ok_and(|state| state.queue.iter().any(|queued| queued.node == id))
+    })
+    .await;
+    waiting
+}
+
+/// What who waited has got.
+pub async fn granted(waiting: JoinHandle<Result<DistributedGuard, LockError>>) -> DistributedGuard {
+    soon("the lock", waiting).await.expect("no panic").expect("it is granted")
+}
+
+pub async fn release(guard: DistributedGuard) {
+    soon("the release", guard.release()).await.expect("it was held");
+}
+
+pub async fn is_free(looker: &Node) {
+    until("nobody holds and nobody waits", async || {
+        let state = looker.inspect(KEY).await;
+        state.is_ok_and(|state| state.possession == Possession::Free && state.queue.is_empty())
+    })
+    .await;
+}
+
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
+}
+
+/// Waits until it is so.
+pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < end, "in vain: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Makes every value that is written differ from all others, as a history wants it: by blanks behind
+/// it. (When a node leaves the queue, the register is as it was before it came.)
+struct Unique<T>(T);
+
+#[async_trait]
+impl<T: Transport> Transport for Unique<T> {
+    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
+        self.0.load(key).await
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Option<Version>,
+        mut new: Write,
+    ) -> Result<Exchange, TransportError> {
+        static WRITES: AtomicUsize = AtomicUsize::new(0);
+        let number = WRITES.fetch_add(1, Ordering::Relaxed);
+        let blanks = (0..24).map(|bit| if number >> bit & 1 == 0 { b' ' } else { b'\t' });
+        new.value = new.value.iter().copied().chain(blanks).collect();
+        self.0.compare_exchange(key, expected, new).await
+    }
+
+    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
+        self.0.watch(key, node).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+}

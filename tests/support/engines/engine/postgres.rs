@@ -1,0 +1,41 @@
+//! PostgreSQL.
+
+use super::super::postgres::{Server, Setup};
+use super::super::process::Process;
+use super::{Engine, Left};
+
+impl Engine for Server {
+    async fn start() -> Option<Self> {
+        // The suite's 32 processes have two connections each.
+        let settings = vec!["max_connections=120".to_owned()];
+        let server = Server::start(Setup { settings, ..Setup::default() })?;
+        let address = server.address("create_schema=true");
+        lockword::cluster::connect(&address).await.expect("the table can be made");
+        Some(server)
+    }
+
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn address_at(&self, port: u16) -> String {
+        Server::address_at(self, port, "")
+    }
+
+    /// It does not tell of others' subscriptions: one that is kept shows as a connection.
+    async fn left(&self) -> Left {
+        let by_hand = self.client().await;
+        let connections = "SELECT count(*) FROM pg_stat_activity \
+            WHERE application_name = 'lockword'";
+        let keys = "SELECT count(*) FROM public.lockword WHERE key <> ''";
+        let count = async |sql: &str| {
+            let row = by_hand.query_one(sql, &[]).await.expect("it runs");
+            usize::try_from(row.get::<_, i64>(0)).expect("a count")
+        };
+        Left { connections: count(connections).await, watches: 0, keys: count(keys).await }
+    }
+}

@@ -1,0 +1,63 @@
+//! Redis, with a memory and without.
+
+use super::super::process::Process;
+use super::super::redis::{How, Server};
+use super::{Engine, Left};
+
+/// It writes each change to its disk before it answers.
+pub struct Durable(Server);
+
+/// It keeps nothing on its disk.
+pub struct Forgetful(Server);
+
+impl Engine for Durable {
+    async fn start() -> Option<Self> {
+        Some(Self(Server::with(How { durable: true, ..How::default() })?))
+    }
+
+    fn process(&self) -> &Process {
+        &self.0.process
+    }
+
+    fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    fn address_at(&self, port: u16) -> String {
+        self.0.address_at(port)
+    }
+
+    async fn left(&self) -> Left {
+        left(&self.0)
+    }
+}
+
+impl Engine for Forgetful {
+    async fn start() -> Option<Self> {
+        Some(Self(Server::start()?))
+    }
+
+    fn process(&self) -> &Process {
+        &self.0.process
+    }
+
+    fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    fn address_at(&self, port: u16) -> String {
+        self.0.address_at(port)
+    }
+
+    async fn left(&self) -> Left {
+        left(&self.0)
+    }
+}
+
+fn left(server: &Server) -> Left {
+    Left {
+        connections: server.connections(),
+        watches: server.say::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len(),
+        keys: server.say::<Vec<String>>(&["KEYS", "{lockword}:*"]).len(),
+    }
+}
