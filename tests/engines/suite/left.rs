@@ -4,6 +4,7 @@ use super::stage::{client, soon, until};
 use crate::support::engine::Engine;
 use lockword::cluster::Node;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -14,6 +15,8 @@ const CANCELLED: usize = 1_000;
 
 pub async fn nothing<E: Engine>() {
     let Some(server) = E::start().await else { return };
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let tasks_before = tasks();
     let build = async || {
         let transport = client(&server.address()).await;
         let lease = Duration::from_secs(6);
@@ -73,4 +76,5 @@ pub async fn nothing<E: Engine>() {
     }
     drop(nodes);
     until("the connections end", async || server.left().await.connections == 0).await;
+    until("the tasks end", async || tasks() <= tasks_before).await;
 }
