@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORK = ROOT / "target" / "mutants_cluster"
 SEEDS = "2000"
 # A simulation that runs longer is stuck: its mutant spins.
-LIMIT_S = 600
+LIMIT_S = 150
 
 # (name, file, old text, new text)
 MUTANTS = [

@@ -95,6 +95,9 @@ impl NodeBuilder {
     /// if it is the one after, takes it instead: from 1 ms to the lease. Unless it is set, a
     /// twentieth of the lease, but from 50 ms to 1 s.
     ///
+    /// A queue of dead nodes costs a window each; where the engine wakes only the one whose turn it
+    /// is, half as much again.
+    ///
     /// Make it longer than the engine's slowest answer and [wake-up](super::Capabilities::wake_within)
     /// take: what is passed over has to wait anew.
     pub fn claim_window(mut self, claim_window: Duration) -> Self {

@@ -62,7 +62,8 @@ pub use suite::Suite;
 
 use super::Transport;
 
-/// Checks the engine whose clients `make` makes, a new one at each call, against all laws: see the
+/// Checks the engine whose clients `make` makes, a new one at each call, against the laws, as far as
+/// that can be done without help ([`Report::not_checked`] tells the rest): see the
 /// [module's documentation](self). [`Suite`] does more.
 ///
 /// Needs a tokio runtime with its timers enabled. It takes about a second on an engine that answers

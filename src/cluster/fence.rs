@@ -70,8 +70,8 @@
 //!   be such that doing it twice does no harm.
 //!
 //! What no form can do: a request with a token that is *not* too old passes, also when its holder's
-//! time is over, as long as no newer holder has come to this resource. Nothing is lost by it, since
-//! nobody was there in between.
+//! time is over, as long as no newer holder has come to this resource. So what a holder reads in order
+//! to decide what to write has to be read with the token, too: then nobody was there in between.
 
 use super::key::Key;
 use super::token::FencingToken;

@@ -119,7 +119,8 @@ impl DistributedGuard {
     }
 
     /// The number to give to the resource: larger than that of every guard of this key before,
-    /// on whatever node.
+    /// on whatever node (as long as the engine is not one that loses writes, and has:
+    /// [`Consistency::Lossy`](super::Consistency::Lossy)).
     #[must_use]
     pub fn token(&self) -> FencingToken {
         self.token

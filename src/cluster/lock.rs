@@ -4,6 +4,7 @@ use super::error::LockError;
 use super::guard::DistributedGuard;
 use super::key::Key;
 use super::local::{Handle, Kind};
+use super::trace;
 use std::fmt;
 use std::time::Duration;
 
@@ -38,29 +39,36 @@ impl DistributedLock {
     /// [`LockError`] if the node was closed, if the engine refuses, or if it cannot be reached for
     /// longer than the node's [patience](super::NodeBuilder::patience).
     pub async fn acquire(&self) -> Result<DistributedGuard, LockError> {
-        self.handle.acquire(Kind::Wait).await
+        trace::acquiring(self.key(), self.handle.acquire(Kind::Wait)).await
     }
 
     /// The lock, if nobody has it or waits for it. Does not wait for it, but for the engine's answer.
+    ///
+    /// A holder that has died is told from one that lives by its standing still for a lease, as seen
+    /// by this node since this lock (or a clone) first tried or waited. So keep the lock, and try
+    /// again: who tries by a new one each time, or from a new process, is told
+    /// [`LockError::Busy`] for ever. [`acquire_timeout`](Self::acquire_timeout) for longer than the
+    /// lease does without that.
     ///
     /// # Errors
     ///
     /// [`LockError::Busy`] if somebody does; and as [`acquire`](Self::acquire), but at the engine's
     /// first error.
     pub async fn try_acquire(&self) -> Result<DistributedGuard, LockError> {
-        self.handle.acquire(Kind::Try).await
+        trace::acquiring(self.key(), self.handle.acquire(Kind::Try)).await
     }
 
     /// Waits for the lock, for `timeout` at most.
     ///
     /// A timeout that is shorter than the engine's answer takes never succeeds:
-    /// [`try_acquire`](Self::try_acquire) does.
+    /// [`try_acquire`](Self::try_acquire) does. One that is shorter than a dead holder's lease, or
+    /// than the claim windows of dead nodes in the queue, does not outlast them.
     ///
     /// # Errors
     ///
     /// [`LockError::TimedOut`], and as [`acquire`](Self::acquire).
     pub async fn acquire_timeout(&self, timeout: Duration) -> Result<DistributedGuard, LockError> {
-        self.handle.acquire(Kind::Within(timeout)).await
+        trace::acquiring(self.key(), self.handle.acquire(Kind::Within(timeout))).await
     }
 }
 

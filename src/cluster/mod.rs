@@ -52,7 +52,7 @@ mod simulation;
 mod time;
 // The number that a late writer is refused by.
 mod token;
-// Events for `tracing`.
+// Spans and events for `tracing`.
 mod trace;
 // What an engine has to offer.
 pub mod transport;

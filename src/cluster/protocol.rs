@@ -383,8 +383,14 @@ impl Machine {
 
     fn write(&mut self, kind: Kind, register: Register, now: Time) {
         let (expected, mut write) = (self.view.version, write(&register));
-        if kind == Kind::Join && register.holder.is_some() {
-            write.wake = Wake::Nobody;
+        if kind == Kind::Join
+            && let Some(holder) = &register.holder
+        {
+            // The holder, if it listens: what it writes next will expect the right version, and it
+            // knows that its tasks and threads are not alone any more.
+            let is_first = register.queue.len() == 1;
+            let holder = Wake::Node(holder.attempt.node);
+            write.wake = if is_first { holder } else { Wake::Nobody };
         }
         let request = self.send(kind, Some(register), now);
         self.actions.push_back(Action::CompareExchange { request, expected, write });

@@ -32,13 +32,13 @@ impl FencingToken {
         Self(number)
     }
 
-    /// The number; below 2^62.
+    /// The number; below 2^62 if it was granted.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The number for a database column without unsigned integers. Never negative.
+    /// The number for a database column without unsigned integers. Not negative if it was granted.
     #[must_use]
     pub const fn get_i64(self) -> i64 {
         self.0 as i64

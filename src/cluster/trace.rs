@@ -1,6 +1,19 @@
-//! Events for `tracing` (feature `tracing`); nothing without it.
+//! Spans and events for `tracing` (feature `tracing`); nothing without it.
 
+use super::key::Key;
 use super::observer::Observer;
+
+/// In the span of acquiring this key, from now on.
+#[cfg(feature = "tracing")]
+pub(crate) fn acquiring<F: Future>(key: &Key, future: F) -> impl Future<Output = F::Output> {
+    tracing::Instrument::instrument(future, tracing::debug_span!("acquire", %key))
+}
+
+/// As it is.
+#[cfg(not(feature = "tracing"))]
+pub(crate) fn acquiring<F: Future>(_: &Key, future: F) -> F {
+    future
+}
 
 /// The observer that every node has.
 pub(crate) struct Trace;
@@ -10,9 +23,9 @@ impl Observer for Trace {}
 
 #[cfg(feature = "tracing")]
 mod events {
-    use super::{Observer, Trace};
+    use super::{Key, Observer, Trace};
     use crate::cluster::{
-        FencingToken, Key, LockError, LossReason, Released, Remote, TransportError, Way,
+        FencingToken, LockError, LossReason, Released, Remote, TransportError, Way,
     };
     use std::time::Duration;
     use tracing::{debug, trace, warn};

@@ -53,6 +53,43 @@ pub use error::{Cause, TransportError};
 /// [module's documentation](self). An implementation is written with [`macro@async_trait`], which is
 /// re-exported beside it.
 ///
+/// ```
+/// use lockword::cluster::*;
+///
+/// /// An engine that is another one, and wakes nobody.
+/// struct Quiet(Memory);
+///
+/// #[async_trait]
+/// impl Transport for Quiet {
+///     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
+///         self.0.load(key).await
+///     }
+///     async fn compare_exchange(
+///         &self,
+///         key: &Key,
+///         expected: Option<Version>,
+///         new: Write,
+///     ) -> Result<Exchange, TransportError> {
+///         self.0.compare_exchange(key, expected, new).await
+///     }
+///     async fn watch(&self, _: &Key, _: NodeId) -> Result<Watch, TransportError> {
+///         Err(TransportError::unsupported("nobody is woken here"))
+///     }
+///     fn capabilities(&self) -> Capabilities {
+///         let mut capabilities = Capabilities::new("quiet");
+///         capabilities.wakeups = Wakeups::Poll; // Whoever waits looks from time to time.
+///         capabilities
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), LockError> {
+/// let node = Node::builder(Quiet(Memory::new())).build();
+/// node.lock("jobs/nightly")?.acquire().await?.release().await.expect("it was held");
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Calls come from tasks of a tokio runtime, several at a time, for the same key too. None may block
 /// its thread: all locks of the node would wait, and their leases would not be renewed.
 #[async_trait]
@@ -94,7 +131,7 @@ pub trait Transport: Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
 }
 
-/// What [`Transport::watch`] yields.
+/// What [`Transport::watch`] yields: a stream of the crate `futures_util`, boxed.
 pub type Watch = BoxStream<'static, Result<Option<Versioned>, TransportError>>;
 
 #[async_trait]

@@ -30,7 +30,7 @@ impl Wake for Parker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         // ORDERING: Release, so that the woken thread sees what was done before; it swaps with
-        // Acquire. A mutex orders the future's own data anyway.
+        // Acquire.
         if self.state.swap(WOKEN, Ordering::Release) == ASLEEP {
             self.thread.unpark();
         }
@@ -55,16 +55,17 @@ impl Parker {
                 thread::park();
             }
         }
-        self.state.store(IDLE, Ordering::Relaxed);
+        // ORDERING: Acquire, as in `take`.
+        self.state.swap(IDLE, Ordering::Acquire);
     }
 
     fn take(&self) -> bool {
-        // ORDERING: Acquire, the partner of the waker's Release. Only this thread leaves WOKEN.
-        let woken = self.state.load(Ordering::Acquire) == WOKEN;
-        if woken {
-            self.state.store(IDLE, Ordering::Relaxed);
-        }
-        woken
+        // ORDERING: Acquire, the partner of the waker's Release. By a swap and not a store: if two
+        // wake one after the other, either this reads the second one's WOKEN, and what that did
+        // before is seen, or the second one reads IDLE or ASLEEP, and wakes anew. A store could
+        // still be on its way while the future is polled, and cover the second.
+        self.state.load(Ordering::Relaxed) == WOKEN
+            && self.state.swap(IDLE, Ordering::Acquire) == WOKEN
     }
 }
 

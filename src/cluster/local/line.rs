@@ -17,32 +17,25 @@ pub(crate) struct Ticket(u64);
 /// The waiters of a key: each gets a `G`, or an `E`, or leaves.
 #[derive(Debug)]
 pub(crate) struct Line<G, E> {
-    slots: VecDeque<Slot>,
-    /// The number of the first slot's ticket.
-    first: u64,
-    /// How many slots are [`Slot::Waiting`].
-    waiting: usize,
+    /// Those who wait, by ticket, the one that has waited longest first.
+    waiting: VecDeque<(Ticket, Waker)>,
     /// What was told and not fetched yet, by ticket.
     told: VecDeque<(Ticket, Result<G, E>)>,
-}
-
-#[derive(Debug)]
-enum Slot {
-    Waiting(Waker),
-    /// It was told, or left.
-    Gone,
+    /// The next one's ticket.
+    next: u64,
 }
 
 impl<G, E> Line<G, E> {
     pub(crate) fn new() -> Self {
-        Self { slots: VecDeque::new(), first: 0, waiting: 0, told: VecDeque::new() }
+        Self { waiting: VecDeque::new(), told: VecDeque::new(), next: 0 }
     }
 
     /// Joins at the end.
     pub(crate) fn join(&mut self, waker: &Waker) -> Ticket {
-        self.slots.push_back(Slot::Waiting(waker.clone()));
-        self.waiting += 1;
-        Ticket(self.first + (self.slots.len() as u64 - 1))
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.waiting.push_back((ticket, waker.clone()));
+        ticket
     }
 
     /// What this waiter has got, once; until then `waker` is the one that is called. The one before
@@ -55,10 +48,11 @@ impl<G, E> Line<G, E> {
         waker: &Waker,
         old: &mut Option<Waker>,
     ) -> Poll<Result<G, E>> {
-        if let Some(result) = self.fetch(ticket) {
+        if let Some(result) = take(&mut self.told, ticket) {
             return Poll::Ready(result);
         }
-        if let Some(Slot::Waiting(known)) = self.slot(ticket)
+        if let Ok(at) = self.waiting.binary_search_by_key(&ticket, |(to, _)| *to)
+            && let Some((_, known)) = self.waiting.get_mut(at)
             && !known.will_wake(waker)
         {
             *old = Some(std::mem::replace(known, waker.clone()));
@@ -66,25 +60,14 @@ impl<G, E> Line<G, E> {
         Poll::Pending
     }
 
-    fn fetch(&mut self, ticket: Ticket) -> Option<Result<G, E>> {
-        let at = self.told.binary_search_by_key(&ticket, |(to, _)| *to).ok()?;
-        self.told.remove(at).map(|(_, result)| result)
-    }
-
     /// This waiter does not wait any more. Returns what it was granted and has not fetched: the
     /// caller has to pass it on. Its waker is put into `old`.
     #[must_use]
     pub(crate) fn leave(&mut self, ticket: Ticket, old: &mut Option<Waker>) -> Option<G> {
-        if let Some(result) = self.fetch(ticket) {
+        if let Some(result) = take(&mut self.told, ticket) {
             return result.ok();
         }
-        if let Some(slot) = self.slot(ticket) {
-            if let Slot::Waiting(waker) = std::mem::replace(slot, Slot::Gone) {
-                *old = Some(waker);
-                self.waiting -= 1;
-            }
-            self.trim();
-        }
+        *old = take(&mut self.waiting, ticket);
         None
     }
 
@@ -92,7 +75,7 @@ impl<G, E> Line<G, E> {
     /// is made, if nobody waits.
     #[must_use]
     pub(crate) fn grant(&mut self, make: impl FnOnce(Ticket) -> G) -> Option<Waker> {
-        let (ticket, waker) = self.take_first()?;
+        let (ticket, waker) = self.waiting.pop_front()?;
         self.told.push_back((ticket, Ok(make(ticket))));
         Some(waker)
     }
@@ -100,7 +83,7 @@ impl<G, E> Line<G, E> {
     /// Tells the one that has waited longest that it does not get it.
     #[must_use]
     pub(crate) fn fail_first(&mut self, error: E) -> Option<Waker> {
-        let (ticket, waker) = self.take_first()?;
+        let (ticket, waker) = self.waiting.pop_front()?;
         self.told.push_back((ticket, Err(error)));
         Some(waker)
     }
@@ -116,47 +99,30 @@ impl<G, E> Line<G, E> {
 
     /// The one that has waited longest.
     pub(crate) fn first(&self) -> Option<Ticket> {
-        let at = self.slots.iter().position(|slot| matches!(slot, Slot::Waiting(_)))?;
-        Some(Ticket(self.first + at as u64))
+        self.waiting.front().map(|(ticket, _)| *ticket)
     }
 
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        self.waiting
+        self.waiting.len()
     }
 
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting == 0
+        self.waiting.is_empty()
     }
 
     /// Whether nobody waits and nobody has anything to fetch.
     pub(crate) fn is_deserted(&self) -> bool {
-        self.slots.is_empty() && self.told.is_empty()
+        self.is_empty() && self.told.is_empty()
     }
+}
 
-    fn slot(&mut self, ticket: Ticket) -> Option<&mut Slot> {
-        let at = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
-        self.slots.get_mut(at)
-    }
-
-    /// Puts something else in the place of the one that has waited longest.
-    fn take_first(&mut self) -> Option<(Ticket, Waker)> {
-        let ticket = self.first()?;
-        let slot = std::mem::replace(self.slot(ticket)?, Slot::Gone);
-        let Slot::Waiting(waker) = slot else { return None };
-        self.waiting -= 1;
-        self.trim();
-        Some((ticket, waker))
-    }
-
-    /// Forgets the places at the front that nobody needs.
-    fn trim(&mut self) {
-        while let Some(Slot::Gone) = self.slots.front() {
-            self.slots.pop_front();
-            self.first += 1;
-        }
-    }
+/// What is there for this ticket, taken out. Both lists are in the order of tickets: who comes gets
+/// the largest, and who is told is the first that waits.
+fn take<T>(list: &mut VecDeque<(Ticket, T)>, ticket: Ticket) -> Option<T> {
+    let at = list.binary_search_by_key(&ticket, |(to, _)| *to).ok()?;
+    list.remove(at).map(|(_, found)| found)
 }
 
 #[cfg(test)]
@@ -165,7 +131,7 @@ mod tests {
     use std::task::Waker;
 
     #[test]
-    fn places_behind_a_failure_that_nobody_fetches() {
+    fn nothing_piles_up_behind_one_that_stays() {
         let mut line = Line::<u32, u32>::new();
         let mut old = None;
         line.join(Waker::noop());
@@ -175,7 +141,13 @@ mod tests {
             drop(line.grant(|_| n));
             assert!(line.poll(ticket, Waker::noop(), &mut old).is_ready());
         }
-        assert!(line.slots.len() < 10, "{} slots", line.slots.len());
+        // Nor behind one that waits for long, while others give up.
+        line.join(Waker::noop());
+        for _ in 0..1000 {
+            let ticket = line.join(Waker::noop());
+            assert_eq!(line.leave(ticket, &mut old), None);
+        }
+        assert_eq!((line.waiting.len(), line.told.len()), (1, 1));
     }
 
     #[test]

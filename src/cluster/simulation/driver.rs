@@ -4,7 +4,7 @@
 use super::clock::MS;
 use super::node::{Input, Request, Step, What};
 use super::world::{Item, World};
-use crate::cluster::protocol::{Action, Event};
+use crate::cluster::protocol::{Action, Event, Wish};
 use crate::cluster::transport::TransportError;
 use std::time::Duration;
 
@@ -141,6 +141,8 @@ impl World {
                 Some(self.now)
             }
             Event::Loaded { .. } | Event::Exchanged { .. } => None,
+            // Who tries asks once, and at once.
+            Event::Wish(Wish::Try) => None,
             _ => seat.failed_at,
         };
         seat.handled += 1;
