@@ -416,6 +416,8 @@ fn print(options: &Options, measured: &Measured) {
         let target = format!("{count} nodes: at most 3 writes");
         table::verdict(quick, &target, writes, |v| v <= 3.005);
         let turns = value(&name, |sample| sample.out_of_turn);
-        table::verdict(quick, &format!("{count} nodes: in turn"), turns, |v| v == 0.0);
+        // Joining is a write: one can lose it to another, and come behind.
+        let target = format!("{count} nodes: at most 1 % out of turn");
+        table::verdict(quick, &target, turns, |v| v <= 0.01);
     }
 }
