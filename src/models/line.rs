@@ -6,12 +6,12 @@
 // The cluster wing is no part of the models, but this file is.
 #[path = "../cluster/local/line.rs"]
 #[allow(dead_code, reason = "the models use a part of it")]
-mod line;
+mod real;
 
 use super::Model;
 use crate::primitive::model_sync::{Arc, Condvar, Mutex};
 use crate::primitive::model_thread as thread;
-use line::{Line, Ticket};
+use real::{Line, Ticket};
 use std::task::{Poll, Wake, Waker};
 
 /// A key: whether somebody has the lock, and who waits.
