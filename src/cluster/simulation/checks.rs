@@ -207,7 +207,7 @@ impl World {
         let is_holder =
             |of: Attempt| matches!(by, Author::Node(node) if self.nodes[node].id == of.node);
         let moves = before.is_some_and(|before| {
-            before.holder() == last.holder() && before.register.beat != register.beat
+            !last.anew && before.holder() == last.holder() && before.register.beat != register.beat
         });
         if moves && !last.holder().is_some_and(is_holder) {
             return self.violate(format!("{by:?} moves the beat, which is not for it to move"));

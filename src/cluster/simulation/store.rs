@@ -17,6 +17,8 @@ pub(super) enum Author {
 pub(super) struct Written {
     pub(super) version: Version,
     pub(super) by: Author,
+    /// There was no register: its beat begins anew.
+    pub(super) anew: bool,
     /// What it wrote.
     pub(super) register: Register,
 }
@@ -77,7 +79,7 @@ impl Store {
         let version = Version::new(self.floor).map_err(|error| error.to_string())?;
         self.current = Some(Versioned { version, value: write.value.clone() });
         self.idle = write.idle;
-        self.log.push(Written { version, by, register });
+        self.log.push(Written { version, by, anew: expected.is_none(), register });
         Ok(Exchange::Swapped(version))
     }
 
