@@ -29,7 +29,7 @@ MUTANTS = [
     # The holder's time.
     ("deadline-from-response", "protocol/acquire.rs",
      "let deadline = self.deadline(sent);", "let deadline = { let _ = sent; self.deadline(now) };"),
-    ("renewal-from-response", "protocol.rs",
+    ("renewal-from-response", "protocol/request.rs",
      "Kind::Renew => self.renewed(version, sent.sent),", "Kind::Renew => self.renewed(version, now),"),
     ("deadline-without-allowance", "protocol/acquire.rs",
      "sent + (self.settings.lease - allowance(self.settings.lease))", "sent + self.settings.lease"),
@@ -58,7 +58,7 @@ MUTANTS = [
      "            register.queue.push(Waiter::new(self.attempt, &self.settings.label));\n        }\n"
      "        register.advance();\n        self.write(Kind::Join"),
     ("renewal-keeps-beat", "protocol/hold.rs", "        register.advance();\n", ""),
-    ("observed-from-sending", "protocol.rs", "self.view.answered(seen, sent.basis, now);",
+    ("observed-from-sending", "protocol/request.rs", "self.view.answered(seen, sent.basis, now);",
      "self.view.answered(seen, sent.basis, sent.sent);"),
     ("observed-never-anew", "protocol/view.rs",
      "if mark(&self.register) != mark(&new) || !self.is_known {", "if !self.is_known {"),
@@ -114,7 +114,7 @@ MUTANTS = [
      "                renew_at: leaving.until,\n"
      "            });\n            self.released(Outcome::InDoubt);\n"),
     # Doubt.
-    ("doubt-forgotten", "protocol.rs", "self.doubt = Some(basis);", "let _ = basis;"),
+    ("doubt-forgotten", "protocol/request.rs", "self.doubt = Some(basis);", "let _ = basis;"),
     ("doubt-not-rested-on", "protocol.rs", "            && self.doubt.is_none()\n", ""),
     ("doubt-ends-early", "protocol.rs",
      "if self.doubt.is_some_and(|expected| expected != self.view.version) {",
