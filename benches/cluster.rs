@@ -343,6 +343,7 @@ fn print(options: &Options, measured: &Measured) {
         let name = format!("nodes-{count}");
         let writes = value(&name, |sample| sample.writes);
         let target = format!("{count} nodes: at most 3 writes");
+        // A slice ends in the middle of a grant.
         table::verdict(quick, &target, writes, |v| v <= 3.005);
         let turns = value(&name, |sample| sample.out_of_turn);
         table::verdict(quick, &format!("{count} nodes: in turn"), turns, |v| v == 0.0);
