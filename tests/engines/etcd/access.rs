@@ -9,6 +9,7 @@ use lockword::cluster::{
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PASSWORD: &str = "pa/ss wörd+1";
 
@@ -175,6 +176,31 @@ async fn certificates_are_checked_on_both_sides() {
     let error = refused(&format!("etcds://{}?ca={ca}", plain.server())).await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains("etcd:// instead"), "{error}");
+}
+
+/// A server that does not understand what TLS says cuts the connection off. What the client gets to
+/// see of that depends on how much of it the server had read.
+#[tokio::test]
+async fn a_server_that_hangs_up_may_not_speak_tls() {
+    let certificates = Certificates::new("unused", false);
+    let ca = certificates.file("authority.pem");
+    for reads_all in [true, false] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                // What is not read when it closes makes it a reset; else it is an end.
+                client.read_exact(&mut [0]).await.expect("the client begins");
+                if reads_all {
+                    client.shutdown().await.expect("it is there");
+                    let _ = client.read_to_end(&mut vec![]).await;
+                }
+            }
+        });
+        let error = refused(&format!("etcds://{server}?ca={ca}")).await;
+        assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+        assert!(error.to_string().contains("etcd:// instead"), "{error}");
+    }
 }
 
 #[tokio::test]

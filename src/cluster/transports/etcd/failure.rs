@@ -97,6 +97,14 @@ impl Failure {
         self.kind == Kind::Doubt && WAYS.iter().any(|way| self.said.contains(way))
     }
 
+    /// The TLS handshake was not answered by one: by something else, or by the end of the connection,
+    /// which the server may have cut off before it had read all of it.
+    fn is_no_handshake(&self) -> bool {
+        const WAYS: [&str; 4] =
+            ["handshake eof", "InvalidContentType", "onnection reset", "roken pipe"];
+        self.kind == Kind::Passing && WAYS.iter().any(|way| self.said.contains(way))
+    }
+
     /// The same of a first request, which has failed again and again, with what it may mean.
     pub(super) fn with_hint(self, tls: bool) -> Self {
         let Self { kind, said } = &self;
@@ -106,7 +114,7 @@ impl Failure {
                 "after the TLS handshake the server hangs up, as it does when it wants a \
                  certificate of the client's or does not trust it",
             ),
-            true if said.contains("handshake eof") || said.contains("InvalidContentType") => {
+            true if self.is_no_handshake() => {
                 (*kind, "the server may not speak TLS: that is etcd:// instead of etcds://")
             }
             false if self.is_hung_up() => {
