@@ -172,12 +172,14 @@ impl Process {
         child.kill().expect("the server's process can be killed");
         child.wait().expect("a child can be waited for");
         // One that still dies would be in the way of the next server.
-        family.iter().for_each(|id| wait_for_state(*id, "Z"));
+        family.iter().for_each(|id| wait_for_state(*id, "ZX"));
     }
 
-    /// Halts it and its children (SIGSTOP) until [`Process::cont`].
+    /// Halts it and its children (SIGSTOP) until [`Process::cont`], and waits until no thread of
+    /// theirs runs any more.
     pub fn stop(&self) {
-        self.signal(libc::SIGSTOP);
+        let child = self.child.lock().unwrap();
+        halted_family(child.as_ref().expect("the server runs").id());
     }
 
     /// Lets it go on (SIGCONT).
@@ -255,21 +257,24 @@ fn halted_family(id: u32) -> Vec<u32> {
             return halted;
         }
         new.iter().for_each(|id| signal(*id, libc::SIGSTOP));
-        new.iter().for_each(|id| wait_for_state(*id, "TZ"));
+        new.iter().for_each(|id| wait_for_state(*id, "TZX"));
         halted.extend(new);
     }
 }
 
-/// Waits until the process is in one of these states, or is gone.
+/// Waits until all threads of the process are in one of these states, or are gone. A signal stops or
+/// kills one after the other.
 fn wait_for_state(id: u32, states: &str) {
     let end = Instant::now() + PATIENCE;
+    let threads = || fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     loop {
-        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
-        if state.is_none_or(|state| states.contains(state)) {
+        let stats = threads().map(|thread| fs::read_to_string(thread.path().join("stat")));
+        let stats: Vec<String> = stats.filter_map(Result::ok).collect();
+        let state = |stat: &String| stat.rsplit(')').next()?.split_whitespace().next()?.chars().next();
+        if stats.iter().filter_map(state).all(|state| states.contains(state)) {
             return;
         }
-        assert!(Instant::now() < end, "process {id} does not end, or halt: {stat}");
+        assert!(Instant::now() < end, "process {id} does not end, or halt: {stats:?}");
         thread::sleep(Duration::from_millis(1));
     }
 }
