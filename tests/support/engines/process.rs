@@ -270,7 +270,8 @@ fn wait_for_state(id: u32, states: &str) {
     loop {
         let stats = threads().map(|thread| fs::read_to_string(thread.path().join("stat")));
         let stats: Vec<String> = stats.filter_map(Result::ok).collect();
-        let state = |stat: &String| stat.rsplit(')').next()?.split_whitespace().next()?.chars().next();
+        let state =
+            |stat: &String| stat.rsplit(')').next()?.split_whitespace().next()?.chars().next();
         if stats.iter().filter_map(state).all(|state| states.contains(state)) {
             return;
         }
