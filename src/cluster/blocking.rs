@@ -1,7 +1,9 @@
 //! The same for plain threads, which need no runtime.
 //!
 //! Threads and tasks of one node stand in one line. A thread that waits sleeps; one that is the next
-//! in line spins for some microseconds before that.
+//! in line spins for some tens of microseconds before that, and lets others run meanwhile. While nobody
+//! holds the lock for longer than that, a thread that joins the line and is about to sleep wakes the one
+//! that is next, which is awake then when its turn comes.
 //!
 //! The thread may belong to a runtime. On a worker of a multi-thread runtime the others are told
 //! (`tokio::task::block_in_place`; inside a `LocalSet` that is not possible, and tokio panics). On
@@ -136,7 +138,7 @@ impl Lock {
         if is_own_runtime(core) {
             return would_deadlock(core, self.key());
         }
-        let acquire = handle.acquire(kind);
+        let acquire = handle.acquire(kind).spinning();
         let guard = in_place(|| parker::wait(acquire, super::local::Acquire::is_next))?;
         Ok(Guard { guard })
     }

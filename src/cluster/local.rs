@@ -87,6 +87,10 @@ struct Here {
     is_new: bool,
     way: Way,
     since: Time,
+    /// Since when it is with its present user.
+    used: Time,
+    /// The next one to join warns the first in line: see [`State::forewarn`].
+    forewarn: bool,
     /// The last write of the lease: its version, how many tokens were made of it, and when.
     version: Version,
     tokens: u32,
@@ -122,6 +126,8 @@ pub(crate) struct LocalGrant {
 pub(crate) struct After {
     /// Wake the one that was granted.
     waker: Option<Waker>,
+    /// Wake the next one, which is granted nothing yet.
+    forewarned: Option<Waker>,
     /// Tell the driver to come by.
     call: bool,
     /// It was handed over to another local one.
@@ -153,7 +159,7 @@ impl Local {
         core: &Core,
         change: impl FnOnce(&mut State) -> After,
     ) -> bool {
-        let After { waker, call, handed_over } = {
+        let After { waker, forewarned, call, handed_over } = {
             let mut state = self.state.lock();
             let mut after = change(&mut state);
             after.call = after.call && !std::mem::replace(&mut state.is_called, true);
@@ -164,7 +170,7 @@ impl Local {
         if call {
             core.mailbox.call(self.clone());
         }
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().chain(forewarned).for_each(Waker::wake);
         handed_over
     }
 
@@ -207,6 +213,8 @@ impl Local {
                 is_new: true,
                 way: grant.way.into(),
                 since: now,
+                used: now,
+                forewarn: false,
                 version: grant.version,
                 tokens: 0,
                 written: now,

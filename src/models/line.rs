@@ -53,8 +53,13 @@ impl Key {
     }
 
     fn join(&self, bed: &std::sync::Arc<Bed>) -> Ticket {
-        let mut ticket = None;
-        self.change(|state| ticket = Some(state.line.join(&bed.clone().into())));
+        let (mut ticket, mut forewarned) = (None, None);
+        self.change(|state| {
+            ticket = Some(state.line.join(&bed.clone().into(), true));
+            forewarned = state.line.forewarn();
+        });
+        // Whoever that is, it was granted nothing by that.
+        forewarned.into_iter().for_each(Waker::wake);
         ticket.unwrap()
     }
 

@@ -8,8 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-/// How often to look before sleeping, when the wake-up is likely to be near: some microseconds.
-const SPINS: u32 = 2_000;
+/// How often to look before sleeping, when the wake-up is likely to be near: some tens of microseconds.
+const SPINS: u32 = 1_000;
+
+/// How many of these looks until the thread lets others run that want to: the one that it waits for
+/// may be among them.
+const YIELD_EVERY: u32 = 16;
 
 /// Nothing has happened.
 const IDLE: u32 = 0;
@@ -40,11 +44,15 @@ impl Wake for Parker {
 impl Parker {
     /// Returns when woken, since the last return.
     fn sleep(&self, spins: u32) {
-        for _ in 0..spins {
+        for spin in 1..=spins {
             if self.take() {
                 return;
             }
-            spin_loop();
+            if spin % YIELD_EVERY == 0 {
+                thread::yield_now();
+            } else {
+                spin_loop();
+            }
         }
         // ORDERING: Acquire, as below, when it finds WOKEN.
         let asleep =

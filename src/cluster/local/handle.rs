@@ -25,7 +25,7 @@ impl Handle {
     }
 
     pub(crate) fn acquire(&self, kind: Kind) -> Acquire<'_> {
-        Acquire { handle: self, kind, began: None, ticket: None, sleep: None }
+        Acquire { handle: self, kind, spins: false, began: None, ticket: None, sleep: None }
     }
 }
 
@@ -65,6 +65,7 @@ pub(crate) enum Kind {
 pub(crate) struct Acquire<'a> {
     handle: &'a Handle,
     kind: Kind,
+    spins: bool,
     began: Option<Time>,
     /// While it waits.
     ticket: Option<Ticket>,
@@ -93,6 +94,12 @@ impl Future for Acquire<'_> {
 }
 
 impl Acquire<'_> {
+    /// For a thread, which spins for a moment when it is the next in line.
+    pub(crate) fn spinning(mut self) -> Self {
+        self.spins = true;
+        self
+    }
+
     /// Whether it is the next in line, and nobody but the present user stands before it.
     pub(crate) fn is_next(&self) -> bool {
         self.ticket.is_some() && self.handle.local.state().line.first() == self.ticket
@@ -111,11 +118,13 @@ impl Acquire<'_> {
             } else if self.kind == Kind::Try && (is_here || !state.line.is_empty()) {
                 refused = Some(LockError::Busy { at: core.place(&local.key), holder: None });
             } else {
-                ticket = Some(state.line.join(cx.waker()));
+                let joined = state.line.join(cx.waker(), self.spins);
+                ticket = Some(joined);
                 if self.kind == Kind::Try {
                     state.trying = ticket;
                 }
-                return After { call: !is_here, ..After::default() };
+                let forewarned = state.forewarn(joined);
+                return After { call: !is_here, forewarned, ..After::default() };
             }
             After::default()
         });

@@ -4,6 +4,9 @@
 //! [`Waker`], which is taken out under the mutex, and called or dropped outside of it: either may
 //! run code that is not ours, which may want the same mutex.
 //!
+//! A thread that is the next in line spins for a moment, so that it need not be woken any more when
+//! its turn comes. It has to be awake for that: [`Line::forewarn`].
+//!
 //! What is granted lies in the line until the waiter fetches it. A waiter that leaves before that
 //! gets it out ([`Line::leave`]) and has to pass it on, so it is never lost.
 
@@ -14,11 +17,20 @@ use std::task::{Poll, Waker};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
 
+/// One that waits.
+#[derive(Debug)]
+struct Waiter {
+    ticket: Ticket,
+    waker: Waker,
+    /// It spins when it is woken, and is the next in line.
+    spins: bool,
+}
+
 /// The waiters of a key: each gets a `G`, or an `E`, or leaves.
 #[derive(Debug)]
 pub(crate) struct Line<G, E> {
     /// Those who wait, by ticket, the one that has waited longest first.
-    waiting: VecDeque<(Ticket, Waker)>,
+    waiting: VecDeque<Waiter>,
     /// What was told and not fetched yet, by ticket.
     told: VecDeque<(Ticket, Result<G, E>)>,
     /// The next one's ticket.
@@ -30,11 +42,11 @@ impl<G, E> Line<G, E> {
         Self { waiting: VecDeque::new(), told: VecDeque::new(), next: 0 }
     }
 
-    /// Joins at the end.
-    pub(crate) fn join(&mut self, waker: &Waker) -> Ticket {
+    /// Joins at the end. `spins`: it is worth a warning that its turn is near.
+    pub(crate) fn join(&mut self, waker: &Waker, spins: bool) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
-        self.waiting.push_back((ticket, waker.clone()));
+        self.waiting.push_back(Waiter { ticket, waker: waker.clone(), spins });
         ticket
     }
 
@@ -48,14 +60,14 @@ impl<G, E> Line<G, E> {
         waker: &Waker,
         old: &mut Option<Waker>,
     ) -> Poll<Result<G, E>> {
-        if let Some(result) = take(&mut self.told, ticket) {
+        if let Some((_, result)) = take(&mut self.told, ticket, |(to, _)| *to) {
             return Poll::Ready(result);
         }
-        if let Ok(at) = self.waiting.binary_search_by_key(&ticket, |(to, _)| *to)
-            && let Some((_, known)) = self.waiting.get_mut(at)
-            && !known.will_wake(waker)
+        if let Ok(at) = self.waiting.binary_search_by_key(&ticket, |waiter| waiter.ticket)
+            && let Some(waiter) = self.waiting.get_mut(at)
+            && !waiter.waker.will_wake(waker)
         {
-            *old = Some(std::mem::replace(known, waker.clone()));
+            *old = Some(std::mem::replace(&mut waiter.waker, waker.clone()));
         }
         Poll::Pending
     }
@@ -64,10 +76,10 @@ impl<G, E> Line<G, E> {
     /// caller has to pass it on. Its waker is put into `old`.
     #[must_use]
     pub(crate) fn leave(&mut self, ticket: Ticket, old: &mut Option<Waker>) -> Option<G> {
-        if let Some(result) = take(&mut self.told, ticket) {
+        if let Some((_, result)) = take(&mut self.told, ticket, |(to, _)| *to) {
             return result.ok();
         }
-        *old = take(&mut self.waiting, ticket);
+        *old = take(&mut self.waiting, ticket, |waiter| waiter.ticket).map(|waiter| waiter.waker);
         None
     }
 
@@ -75,15 +87,21 @@ impl<G, E> Line<G, E> {
     /// is made, if nobody waits.
     #[must_use]
     pub(crate) fn grant(&mut self, make: impl FnOnce(Ticket) -> G) -> Option<Waker> {
-        let (ticket, waker) = self.waiting.pop_front()?;
+        let Waiter { ticket, waker, .. } = self.waiting.pop_front()?;
         self.told.push_back((ticket, Ok(make(ticket))));
         Some(waker)
+    }
+
+    /// How to wake the one that is the next now, if it is one that spins.
+    #[must_use]
+    pub(crate) fn forewarn(&self) -> Option<Waker> {
+        self.waiting.front().filter(|waiter| waiter.spins).map(|waiter| waiter.waker.clone())
     }
 
     /// Tells the one that has waited longest that it does not get it.
     #[must_use]
     pub(crate) fn fail_first(&mut self, error: E) -> Option<Waker> {
-        let (ticket, waker) = self.waiting.pop_front()?;
+        let Waiter { ticket, waker, .. } = self.waiting.pop_front()?;
         self.told.push_back((ticket, Err(error)));
         Some(waker)
     }
@@ -99,7 +117,7 @@ impl<G, E> Line<G, E> {
 
     /// The one that has waited longest.
     pub(crate) fn first(&self) -> Option<Ticket> {
-        self.waiting.front().map(|(ticket, _)| *ticket)
+        self.waiting.front().map(|waiter| waiter.ticket)
     }
 
     /// How many wait.
@@ -120,9 +138,8 @@ impl<G, E> Line<G, E> {
 
 /// What is there for this ticket, taken out. Both lists are in the order of tickets: who comes gets
 /// the largest, and who is told is the first that waits.
-fn take<T>(list: &mut VecDeque<(Ticket, T)>, ticket: Ticket) -> Option<T> {
-    let at = list.binary_search_by_key(&ticket, |(to, _)| *to).ok()?;
-    list.remove(at).map(|(_, found)| found)
+fn take<T>(list: &mut VecDeque<T>, ticket: Ticket, whose: impl Fn(&T) -> Ticket) -> Option<T> {
+    list.binary_search_by_key(&ticket, whose).ok().and_then(|at| list.remove(at))
 }
 
 #[cfg(test)]
@@ -134,27 +151,40 @@ mod tests {
     fn nothing_piles_up_behind_one_that_stays() {
         let mut line = Line::<u32, u32>::new();
         let mut old = None;
-        line.join(Waker::noop());
+        line.join(Waker::noop(), false);
         drop(line.fail_first(1));
         for n in 0..1000 {
-            let ticket = line.join(Waker::noop());
+            let ticket = line.join(Waker::noop(), false);
             drop(line.grant(|_| n));
             assert!(line.poll(ticket, Waker::noop(), &mut old).is_ready());
         }
         // Nor behind one that waits for long, while others give up.
-        line.join(Waker::noop());
+        line.join(Waker::noop(), false);
         for _ in 0..1000 {
-            let ticket = line.join(Waker::noop());
+            let ticket = line.join(Waker::noop(), false);
             assert_eq!(line.leave(ticket, &mut old), None);
         }
         assert_eq!((line.waiting.len(), line.told.len()), (1, 1));
     }
 
     #[test]
+    fn only_the_next_one_is_forewarned_and_only_if_it_spins() {
+        let mut line = Line::<u32, u32>::new();
+        assert!(line.forewarn().is_none());
+        line.join(Waker::noop(), false);
+        line.join(Waker::noop(), true);
+        assert!(line.forewarn().is_none(), "the first is a task");
+        drop(line.grant(|_| 1));
+        assert!(line.forewarn().is_some());
+        drop(line.grant(|_| 2));
+        assert!(line.forewarn().is_none(), "it is granted");
+    }
+
+    #[test]
     fn granted_anew_before_it_was_fetched() {
         let mut line = Line::<u32, u32>::new();
         let mut old = None;
-        let (first, second) = (line.join(Waker::noop()), line.join(Waker::noop()));
+        let (first, second) = (line.join(Waker::noop(), false), line.join(Waker::noop(), false));
         drop(line.grant(|_| 1));
         drop(line.grant(|_| 2));
         assert!(line.poll(first, Waker::noop(), &mut old).is_ready());

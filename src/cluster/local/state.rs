@@ -10,6 +10,10 @@ use crate::cluster::time::Time;
 use crate::cluster::token::FencingToken;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
+
+/// A use that is as short as this is over before a thread that waits for its end has stopped to spin.
+const SHORT: Duration = Duration::from_micros(30);
 
 impl Here {
     /// Whether the next in line may have it, with no message to anybody.
@@ -54,8 +58,19 @@ impl State {
             LocalGrant { tenure, ticket, token, way }
         });
         here.tokens += 1;
+        here.forewarn = now.since(std::mem::replace(&mut here.used, now)) < SHORT;
         here.handovers = here.handovers.saturating_add(u32::from(!is_new));
-        After { waker, call, handed_over: true }
+        After { waker, call, handed_over: true, ..After::default() }
+    }
+
+    /// Who has just joined as `ticket` is about to sleep, and leaves a processor to the next in line:
+    /// that one is to be woken now, to be awake when its turn comes. Once for each use, and only if
+    /// the one before was short.
+    pub(super) fn forewarn(&mut self, ticket: Ticket) -> Option<Waker> {
+        let Lease::Here(here) = &mut self.lease else { return None };
+        let is_due = here.forewarn && self.line.first() != Some(ticket);
+        here.forewarn &= !is_due;
+        if is_due { self.line.forewarn() } else { None }
     }
 
     pub(super) fn begin_release(&mut self) -> After {
