@@ -2,6 +2,8 @@
 
 // A Redis Cluster.
 mod cluster;
+// Connections that fail while nobody looks.
+mod connections;
 // Faults of the server and of the network.
 mod faults;
 // What every transport has to keep.

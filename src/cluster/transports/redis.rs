@@ -15,8 +15,8 @@
 //!
 //! The tokens go on growing across such an event as long as the clocks of the two servers agree, since
 //! versions begin with the time; that is not promised. A resource that checks the fencing token refuses
-//! the first holder as soon as the second one has used it. Where two holders must never be, use etcd,
-//! or PostgreSQL with synchronous replicas.
+//! the first holder as soon as the second one has used it. If an acknowledged grant must never be lost,
+//! use etcd, or PostgreSQL with synchronous replicas.
 //!
 //! # Address
 //!
@@ -33,10 +33,13 @@
 //!
 //! # What it needs on the server
 //!
-//! - Redis 6 or newer, or Valkey; not a replica.
-//! - A `maxmemory-policy` of `noeviction` or `volatile-*`: with `allkeys-*` a lock that is held could
-//!   be evicted, and [`Redis::connect`] refuses that. A full server (`OOM`) refuses writes and loses
-//!   nothing.
+//! - Redis 6.2 or newer, or Valkey; not a replica, except in a Redis Cluster, where the primary is
+//!   found from there.
+//! - A `maxmemory-policy` of `noeviction`, or of `volatile-*`: with `allkeys-*` a lock that is held could
+//!   be evicted, and [`Redis::connect`] refuses that. With `volatile-*` a full server evicts registers
+//!   that nobody uses before their hour is over. A request that was long delayed may then create the
+//!   register anew for somebody who does not want it any more, and keep the others out for a lease.
+//!   A full server (`OOM`) refuses writes and loses nothing.
 //! - For a user with limited rights, these and no more (`+select` too for a database that is not 0):
 //!
 //!   ```text
@@ -55,7 +58,7 @@
 //! # What is there
 //!
 //! A hash `{lockword}:KEY` per key, with `version` and `value`; its changes are told on the channel of
-//! the same name, and only if somebody is to be woken. A register that nobody uses goes after an hour.
+//! the same name (`{lockword}:#3:KEY` in database 3), and only if somebody is to be woken. A register that nobody uses goes after an hour.
 //! `{lockword}floor` stays: the largest version so far, from which a register that comes back goes on,
 //! even if the clock has stepped back. To look, and to listen:
 //!
@@ -74,7 +77,8 @@
 //! was sent and not answered is [`Indeterminate`](TransportError::Indeterminate). While somebody
 //! watches, the server is asked twice a second whether it is there; watches end with an error when it
 //! is not, or the connection is lost, and the node makes new ones and looks. A call takes eight seconds
-//! at most: three to connect, five for the answer.
+//! at most: three to connect, five for the answer; more where the server has forgotten the script, or
+//! a cluster has moved the slot, which takes one more round each.
 
 use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
@@ -181,7 +185,7 @@ impl Transport for Redis {
         }
         let names = &self.link.settings().names;
         let (register, floor) = (names.register(key), names.floor());
-        let arguments = script::arguments(expected, &new);
+        let arguments = script::arguments(expected, &new, names.channel(key));
         let call = self.compare_exchange.call([&register, &floor], &arguments);
         let answer = self.link.run(&call).await?;
         script::exchange(&answer)
@@ -190,7 +194,7 @@ impl Transport for Redis {
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
         let connection = self.link.connection().await.map_err(errors::not_sent)?;
-        let channel = self.link.settings().names.register(key);
+        let channel = self.link.settings().names.channel(key);
         let ear = subscriptions::Subscriptions::listen(connection, &channel, node).await?;
         Ok(Box::pin(stream::unfold(Some(ear), |ear| async {
             let mut ear = ear?;

@@ -65,3 +65,44 @@ async fn the_slot_is_found_and_followed() {
     assert!(matches!(end, Ok(Some(Err(_)))), "{end:?}");
     until("the old connection is closed", || two.connections() == 0).await;
 }
+
+/// The address is that of one server; which one is the primary changes.
+#[tokio::test]
+async fn a_replica_knows_its_primary() {
+    let (Some((one, _)), Some((two, bus))) = (start(), start()) else { return };
+    let slot: u16 = one.say(&["CLUSTER", "KEYSLOT", "{lockword}floor"]);
+    let _: () = one.say(&["CLUSTER", "ADDSLOTS", &slot.to_string()]);
+    let _: () = one.say(&["CLUSTER", "MEET", "127.0.0.1", &two.port.to_string(), &bus]);
+    let id: String = one.say(&["CLUSTER", "MYID"]);
+    let knows = |server: &Server, what: &str| {
+        let nodes: String = server.say(&["CLUSTER", "NODES"]);
+        nodes.lines().any(|line| line.starts_with(&id) && line.contains(what))
+    };
+    until("they know each other", || knows(&two, &format!(" {slot}"))).await;
+    let _: () = two.say(&["CLUSTER", "REPLICATE", &id]);
+    let role = |server: &Server, role: &str| {
+        server.say::<String>(&["INFO", "replication"]).contains(&format!("role:{role}"))
+    };
+    let synced = |server: &Server| {
+        server.say::<String>(&["INFO", "replication"]).contains("master_link_status:up")
+    };
+    let is_up =
+        |server: &Server| server.say::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+    until("it is a replica", || role(&two, "slave") && synced(&two)).await;
+    until("the cluster is up", || is_up(&one) && is_up(&two)).await;
+
+    // By the address of the replica, and of the primary.
+    let (by_two, by_one) = (client(&two.address()).await, client(&one.address()).await);
+    let first = put(&by_two, &key("jobs"), None, write("at one")).await;
+    let mut watch = by_two.watch(&key("jobs"), NodeId::new(1)).await.unwrap();
+    let second = put(&by_one, &key("jobs"), Some(first), write("told")).await;
+    assert_eq!(watch.next().await.unwrap().unwrap().unwrap().version, second);
+    until("the replica has it", || one.say::<i64>(&["WAIT", "1", "1000"]) == 1).await;
+    let _: () = two.say(&["CLUSTER", "FAILOVER"]);
+    until("they have changed roles", || role(&two, "master") && role(&one, "slave")).await;
+    for redis in [&by_two, &by_one] {
+        let found = redis.load(&key("jobs")).await.unwrap().unwrap();
+        put(redis, &key("jobs"), Some(found.version), write("at two")).await;
+    }
+    assert_eq!(two.say::<String>(&["HGET", "{lockword}:jobs", "value"]), "at two");
+}

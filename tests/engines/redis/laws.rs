@@ -1,9 +1,10 @@
 //! The laws of a transport, and what this one adds to them.
 
-use super::{How, Server, client, idle, key, put, until, write};
+use super::{How, NodeId, Server, Write, client, idle, key, put, until, write};
 use crate::support::redis::proxy::Proxy;
+use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::conformance::{Suite, run};
-use lockword::cluster::{Exchange, Transport};
+use lockword::cluster::{Exchange, Node, Transport};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
@@ -194,4 +195,25 @@ async fn a_database_and_a_prefix_of_its_own() {
     let value: String = server.say(&["HGET", "{lockword}:jobs", "value"]);
     assert_eq!(value, "one");
     assert_eq!(&*two.load(&key("jobs")).await.unwrap().unwrap().value, b"two");
+}
+
+#[tokio::test]
+async fn databases_are_strangers_to_each_other() {
+    let Some(server) = Server::start() else { return };
+    let (zero, three) = (client(&server.address()).await, client(&(server.address() + "/3")).await);
+    let mine = Node::builder(client(&server.address()).await).build();
+    let held = mine.lock("jobs").unwrap().acquire().await.unwrap();
+    // It watches, and so do they.
+    let mut watch = zero.watch(&key("jobs"), NodeId::new(1)).await.unwrap();
+    let mut other = three.watch(&key("jobs"), NodeId::new(1)).await.unwrap();
+    put(&three, &key("jobs"), None, write("of theirs")).await;
+    assert!(other.next().await.unwrap().unwrap().is_some(), "it is told there");
+    // Whatever was told here is in before the answer.
+    let found = zero.load(&key("jobs")).await.unwrap().unwrap();
+    assert!(watch.next().now_or_never().is_none(), "told of another database's register");
+    let new = Write { value: found.value, ..write("") };
+    let version = put(&zero, &key("jobs"), Some(found.version), new).await;
+    let seen = watch.next().await.unwrap().unwrap().unwrap();
+    assert_eq!(seen.version, version);
+    assert!(held.is_valid());
 }

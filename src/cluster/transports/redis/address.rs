@@ -64,7 +64,7 @@ impl Settings {
             // It would need one more grant.
             login: login.set_skip_set_lib_name(),
             tls: tls.then(|| Tls::read(ca, cert, key)).transpose()?,
-            names: Names::new(prefix.as_deref().unwrap_or("lockword"))?,
+            names: Names::new(prefix.as_deref().unwrap_or("lockword"), info.redis_settings().db())?,
         })
     }
 
@@ -91,20 +91,30 @@ fn bad(why: impl Into<String>) -> ConnectError {
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     pub(super) prefix: String,
+    database: i64,
 }
 
 impl Names {
-    fn new(prefix: &str) -> Result<Self, ConnectError> {
+    fn new(prefix: &str, database: i64) -> Result<Self, ConnectError> {
         if prefix.len() > LONGEST_PREFIX {
             return Err(bad(format!("the prefix is longer than {LONGEST_PREFIX} bytes")));
         }
         let key = Key::new(prefix).map_err(|why| bad(format!("as the prefix: {why}")))?;
-        Ok(Self { prefix: key.as_str().to_owned() })
+        Ok(Self { prefix: key.as_str().to_owned(), database })
     }
 
-    /// The register of `key`, and the channel on which its changes are told.
+    /// The register of `key`.
     pub(super) fn register(&self, key: &Key) -> String {
         format!("{{{}}}:{key}", self.prefix)
+    }
+
+    /// The channel on which the changes of `key` are told. All databases share the channels, so the
+    /// name says which one it is, with a character that no key has; not so that of database 0.
+    pub(super) fn channel(&self, key: &Key) -> String {
+        match self.database {
+            0 => self.register(key),
+            other => format!("{{{}}}:#{other}:{key}", self.prefix),
+        }
     }
 
     /// The largest version of all registers. No register is called that.
@@ -137,8 +147,10 @@ mod tests {
         assert_eq!(settings.login.db(), 3);
         let key = Key::new("jobs").unwrap();
         assert_eq!(settings.names.register(&key), "{a/b}:jobs");
+        assert_eq!(settings.names.channel(&key), "{a/b}:#3:jobs");
         assert_eq!(settings.names.floor(), "{a/b}floor");
         let settings = read("redis://[::1]").unwrap();
+        assert_eq!(settings.names.channel(&key), "{lockword}:jobs");
         assert_eq!((&*settings.host, settings.port), ("::1", 6379));
         assert_eq!(settings.names.floor(), "{lockword}floor");
         assert!(read("rediss://localhost").unwrap().tls.is_some());

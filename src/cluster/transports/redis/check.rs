@@ -15,12 +15,8 @@ pub(super) async fn check(
 ) -> Result<Option<(String, u16)>, NoConnection> {
     let server = || settings.server();
     let failed = |error| NoConnection::from(errors::no_connection(error, server()));
-    let info = connection.ask(&cmd("INFO")).await.map_err(failed)?;
-    suits(&text(info)).map_err(|(why, passes)| NoConnection {
-        error: ConnectError::Unsuitable { server: server(), why },
-        passes,
-    })?;
-    // Reads the floor, which is in the slot of all our registers.
+    // First of all, since a replica in a cluster knows where its primary is. Reads the floor, which is
+    // in the slot of all our registers.
     let probe = connection.ask(cmd("GET").arg(settings.names.floor())).await;
     match probe {
         Ok(_) => {}
@@ -34,6 +30,11 @@ pub(super) async fn check(
         }
         Err(error) => return Err(failed(error)),
     }
+    let info = connection.ask(&cmd("INFO")).await.map_err(failed)?;
+    suits(&text(info)).map_err(|(why, passes)| NoConnection {
+        error: ConnectError::Unsuitable { server: server(), why },
+        passes,
+    })?;
     // Within a script that would be too late: the register is written by then.
     let probe = connection.ask(cmd("PUBLISH").arg(settings.names.nobody()).arg("")).await;
     probe.map(|_| None).map_err(failed)
@@ -50,9 +51,13 @@ fn suits(info: &str) -> Result<(), (String, bool)> {
         lines.find(|(found, _)| *found == name).map(|(_, value)| value.trim())
     };
     let version = find("redis_version").unwrap_or("0");
-    let major = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-    if major < 6 {
-        return Err((format!("its version is {version}: 6 or newer is needed, or Valkey"), false));
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let (major, minor): (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if (major, minor) < (6, 2) {
+        return Err((
+            format!("its version is {version}: 6.2 or newer is needed, or Valkey"),
+            false,
+        ));
     }
     if let Some(policy) = find("maxmemory_policy").filter(|policy| policy.starts_with("allkeys")) {
         let why = format!(
@@ -78,8 +83,12 @@ mod tests {
         assert!(suits(&format!("{good}maxmemory_policy:volatile-lru\r\n")).is_ok());
         let (why, passes) = suits(&format!("{good}maxmemory_policy:allkeys-lru\r\n")).unwrap_err();
         assert!(why.contains("allkeys-lru") && !passes, "{why}");
-        let (why, passes) = suits("redis_version:5.0.3\r\nrole:master\r\n").unwrap_err();
-        assert!(why.contains("5.0.3") && !passes, "{why}");
+        for old in ["5.0.3", "6.0.16"] {
+            let info = format!("redis_version:{old}\r\nrole:master\r\n");
+            let (why, passes) = suits(&info).unwrap_err();
+            assert!(why.contains(old) && !passes, "{why}");
+        }
+        assert!(suits("redis_version:6.2.0\r\nrole:master\r\n").is_ok());
         let (why, passes) = suits("redis_version:7.0.15\r\nrole:slave\r\n").unwrap_err();
         assert!(why.contains("replica") && passes, "{why}");
         assert!(suits("").is_err());

@@ -6,6 +6,7 @@
 -- ARGV[2]  the new value
 -- ARGV[3]  whose watch is to wake: '' nobody's, '*' everybody's, or a node's 16 digits
 -- ARGV[4]  seconds after which the register may go, or '' if it must stay
+-- ARGV[5]  the channel on which that is told
 --
 -- Answers {'1', version} if it wrote; {'0', version, value} or {'0'} if it did not.
 --
@@ -44,6 +45,6 @@ if ARGV[4] ~= '' then
   redis.pcall('EXPIRE', KEYS[1], ARGV[4])
 end
 if ARGV[3] ~= '' then
-  redis.pcall('PUBLISH', KEYS[1], ARGV[3] .. ' ' .. version .. ' ' .. ARGV[2])
+  redis.pcall('PUBLISH', ARGV[5], ARGV[3] .. ' ' .. version .. ' ' .. ARGV[2])
 end
 return {'1', version}

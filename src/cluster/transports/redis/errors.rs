@@ -94,7 +94,7 @@ pub(super) fn no_connection(error: RedisError, server: String) -> ConnectError {
             ConnectError::Denied { server, cause: said(error).into() }
         }
         _ if error.kind() == ErrorKind::RESP3NotSupported => {
-            let why = "it does not speak RESP3: Redis 6 or newer is needed, or Valkey".to_owned();
+            let why = "it does not speak RESP3: Redis 6.2 or newer is needed, or Valkey".to_owned();
             ConnectError::Unsuitable { server, why }
         }
         // It does answer: that it has no such database, for one.

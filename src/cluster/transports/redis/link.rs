@@ -65,6 +65,12 @@ impl Link {
         }
         let connecting = {
             let mut state = self.state.lock();
+            // One that has ended since nobody waited for it may be as dead as the last connection.
+            state.connecting.take_if(|attempt| match attempt.clone().now_or_never() {
+                Some(Ok(connection)) => !connection.is_usable(),
+                Some(Err(_)) => true,
+                None => false,
+            });
             state.connecting.get_or_insert_with(|| self.connect()).clone()
         };
         let result = connecting.clone().await;
@@ -245,7 +251,7 @@ impl Connection {
         &self,
         call: impl Future<Output = Result<A, RedisError>>,
     ) -> Result<A, RedisError> {
-        let waiting = Waiting::new(&self.silence);
+        let mut waiting = Waiting::new(self);
         let result = call.await;
         // An error may be that nothing was heard.
         if result.is_ok() || result.as_ref().is_err_and(|error| error.code().is_some()) {
@@ -297,26 +303,35 @@ impl Drop for EndOnDrop {
 
 /// Someone who waits for an answer.
 struct Waiting<'a> {
-    silence: &'a Mutex<Silence>,
+    connection: &'a Connection,
+    has_heard: bool,
 }
 
 impl<'a> Waiting<'a> {
-    fn new(silence: &'a Mutex<Silence>) -> Self {
-        let mut now = silence.lock();
+    fn new(connection: &'a Connection) -> Self {
+        let mut now = connection.silence.lock();
         now.waiting += 1;
         now.since.get_or_insert_with(Instant::now);
         drop(now);
-        Self { silence }
+        Self { connection, has_heard: false }
     }
 
-    fn heard(&self) {
-        let mut now = self.silence.lock();
+    fn heard(&mut self) {
+        let mut now = self.connection.silence.lock();
         now.since = (now.waiting > 1).then(Instant::now);
+        self.has_heard = true;
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.silence.lock().waiting -= 1;
+        let mut now = self.connection.silence.lock();
+        now.waiting -= 1;
+        let nobody_waits = now.waiting == 0;
+        drop(now);
+        // The answer may come and nobody sees it: that is no reason to give the connection up.
+        if nobody_waits && !self.has_heard {
+            self.connection.subscriptions.probe();
+        }
     }
 }

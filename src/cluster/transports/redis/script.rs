@@ -56,7 +56,7 @@ impl Call<'_> {
 }
 
 /// The arguments of `compare_exchange.lua`.
-pub(super) fn arguments(expected: Option<Version>, new: &Write) -> [Vec<u8>; 4] {
+pub(super) fn arguments(expected: Option<Version>, new: &Write, channel: String) -> [Vec<u8>; 5] {
     let expected = expected.map(|version| version.to_string()).unwrap_or_default();
     let wake = match new.wake {
         Wake::Nobody => String::new(),
@@ -64,7 +64,13 @@ pub(super) fn arguments(expected: Option<Version>, new: &Write) -> [Vec<u8>; 4] 
         Wake::Everybody => "*".to_owned(),
     };
     let keep = if new.idle { RETENTION } else { "" };
-    [expected.into_bytes(), new.value.to_vec(), wake.into_bytes(), keep.into()]
+    [
+        expected.into_bytes(),
+        new.value.to_vec(),
+        wake.into_bytes(),
+        keep.into(),
+        channel.into_bytes(),
+    ]
 }
 
 /// What `compare_exchange.lua` answered. `None`: nothing that it could.

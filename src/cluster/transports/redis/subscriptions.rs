@@ -31,7 +31,7 @@ pub(super) struct Subscriptions {
 struct Table {
     channels: HashMap<Arc<str>, Channel>,
     next_number: u64,
-    /// Something is wanted that is not so.
+    /// Something is wanted that is not so, or the server is to be asked.
     stale: bool,
     /// Why there is no more to come.
     over: Option<&'static str>,
@@ -71,11 +71,20 @@ impl Subscriptions {
         let Ok(channel) = std::str::from_utf8(channel) else { return };
         // What we do not understand may mean anything: look.
         let (whom, seen) = parse(message).unwrap_or((None, None));
-        let table = self.table.lock();
-        let listeners = table.channels.get(channel).map_or(&[][..], |channel| &channel.listeners);
-        for listener in listeners.iter().filter(|l| whom.is_none_or(|whom| whom == l.node)) {
-            listener.news.send_modify(|news| news.seen = seen.clone());
-        }
+        let concerned: Vec<watch::Sender<News>> = {
+            let table = self.table.lock();
+            let all = table.channels.get(channel).map_or(&[][..], |channel| &channel.listeners);
+            let concerned = all.iter().filter(|l| whom.is_none_or(|whom| whom == l.node));
+            concerned.map(|listener| listener.news.clone()).collect()
+        };
+        // Not under the lock: whom that wakes may drop a watch, which takes it.
+        concerned.iter().for_each(|news| news.send_modify(|news| news.seen = seen.clone()));
+    }
+
+    /// Has the server asked whether it is there.
+    pub(super) fn probe(&self) {
+        self.table.lock().stale = true;
+        self.changed.notify_one();
     }
 
     /// Ends all watches.
@@ -214,15 +223,17 @@ impl Subscriptions {
     }
 
     fn joined(&self, channels: &[Arc<str>]) {
+        let mut ready = vec![];
         let mut table = self.table.lock();
         for name in channels {
             // Those who wanted it may have left, and it is to be ended again.
             let channel = table.channels.entry(name.clone()).or_default();
             channel.subscribed = true;
-            let there = &channel.listeners;
-            there.iter().for_each(|l| l.news.send_modify(|news| news.ready = true));
+            ready.extend(channel.listeners.iter().map(|listener| listener.news.clone()));
             table.stale |= table.channels[name].listeners.is_empty();
         }
+        drop(table);
+        ready.iter().for_each(|news| news.send_modify(|news| news.ready = true));
     }
 
     fn refused(&self, channels: &[Arc<str>], error: &RedisError) {
