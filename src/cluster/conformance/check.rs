@@ -2,6 +2,7 @@
 
 use super::history::{Answer, Call, Operation, Trace};
 use super::law::{Law, Violation};
+pub(super) use super::linearizable::Memory;
 use super::linearizable::{Effect, Step, linearizable};
 use super::shrink::shrink;
 use crate::cluster::{Version, Versioned};
@@ -10,12 +11,23 @@ use std::collections::HashMap;
 /// # Errors
 ///
 /// The violation, with the shortest trace.
-pub(super) fn check(trace: Trace) -> Result<(), Violation> {
-    let Some(found) = judge(&trace) else { return Ok(()) };
-    let trace = shrink(trace, &found);
+pub(super) fn check(trace: Trace, memory: Memory) -> Result<(), Violation> {
+    let Some(found) = judge(&trace, memory) else { return Ok(()) };
+    let trace = shrink(trace, &found, memory);
     // Told in the versions of the trace that is shown.
-    let what = judge(&trace).map_or(found.what, |found| found.what);
+    let what = judge(&trace, memory).map_or(found.what, |found| found.what);
     Err(Violation { law: found.law, what, trace: Some(trace) })
+}
+
+/// The same of an engine that may lose what it has acknowledged: `Some` is a violation which is
+/// explained by that alone.
+///
+/// # Errors
+///
+/// A violation that is not, with the shortest trace.
+pub(super) fn check_lossy(trace: Trace) -> Result<Option<Violation>, Violation> {
+    let Err(loss) = check(trace.clone(), Memory::Keeps) else { return Ok(None) };
+    check(trace, Memory::MayLose).map(|()| Some(loss))
 }
 
 /// A law that is broken, and how.
@@ -79,12 +91,15 @@ impl Operation {
 }
 
 /// The law that `trace` breaks. Where it breaks several, the one that explains the others.
-pub(super) fn judge(trace: &Trace) -> Option<Found> {
+pub(super) fn judge(trace: &Trace, memory: Memory) -> Option<Found> {
     let found = |law, by| move |what| Found { law, by, what };
     let of_loads = |operation: &Operation| !operation.is_mismatch();
     not_larger(trace)
         .map(found(Law::Versions, By::NotLarger))
-        .or_else(|| replaced_twice(trace).map(found(Law::Linearizable, By::ReplacedTwice)))
+        .or_else(|| {
+            let what = replaced_twice(trace).filter(|_| memory == Memory::Keeps)?;
+            Some(found(Law::Linearizable, By::ReplacedTwice)(what))
+        })
         .or_else(|| {
             let (operation, what) = never_written(trace)?;
             let is_mismatch = operation.is_mismatch();
@@ -93,8 +108,14 @@ pub(super) fn judge(trace: &Trace) -> Option<Found> {
         })
         .or_else(|| not_growing(trace).map(found(Law::Versions, By::NotGrowing)))
         .or_else(|| not_told(trace).map(found(Law::Doubt, By::NotTold)))
-        .or_else(|| not_explained(trace, of_loads).map(found(Law::Linearizable, By::NotExplained)))
-        .or_else(|| not_explained(trace, |_| true).map(found(Law::Mismatch, By::NotExplained)))
+        .or_else(|| {
+            let what = not_explained(trace, memory, of_loads)?;
+            Some(found(Law::Linearizable, By::NotExplained)(what))
+        })
+        .or_else(|| {
+            let what = not_explained(trace, memory, |_| true)?;
+            Some(found(Law::Mismatch, By::NotExplained)(what))
+        })
 }
 
 /// A write whose version is not larger than the one that it replaced.
@@ -211,12 +232,34 @@ fn not_told(trace: &Trace) -> Option<String> {
 }
 
 /// Answers, of those operations that are `of` interest, that no order explains.
-fn not_explained(trace: &Trace, of: impl Fn(&Operation) -> bool) -> Option<String> {
+fn not_explained(trace: &Trace, memory: Memory, of: impl Fn(&Operation) -> bool) -> Option<String> {
+    let Some(steps) = steps(trace, &of) else {
+        return Some("a mismatch shows the very version that was expected".into());
+    };
+    let begin = trace.begins_with.as_ref().map(|begin| begin.version);
+    if linearizable(begin, &steps, memory) {
+        return None;
+    }
+    let stale = trace.operations.iter().filter(|operation| of(operation)).find_map(|late| {
+        let shown = late.shown()?.as_ref().map(|shown| shown.version);
+        let newer = trace.operations.iter().filter_map(|early| {
+            let known = early.swapped().or_else(|| Some(early.shown()?.as_ref()?.version));
+            known.filter(|_| early.happened().is_some_and(|moment| moment < late.called))
+        });
+        let newest = newer.max().filter(|newest| Some(*newest) > shown)?;
+        let shown = shown.map_or("no register".into(), |version| format!("version {version}"));
+        Some(format!("{shown} was shown by a call that began after version {newest} was known"))
+    });
+    Some(stale.unwrap_or_else(|| "no order of the operations explains their answers".into()))
+}
+
+/// What the operations that are `of` interest did. `None`: one of them cannot have been answered so.
+fn steps(trace: &Trace, of: impl Fn(&Operation) -> bool) -> Option<Vec<Step>> {
     let versions = versions(trace);
     let mut steps = vec![];
     for operation in trace.operations.iter().filter(|operation| of(operation)) {
         if no_mismatch(operation) {
-            return Some("a mismatch shows the very version that was expected".into());
+            return None;
         }
         let effect = match (&operation.call, operation.shown()) {
             (_, Some(shown)) => Effect::Read(shown.as_ref().map(|shown| shown.version)),
@@ -234,21 +277,7 @@ fn not_explained(trace: &Trace, of: impl Fn(&Operation) -> bool) -> Option<Strin
         let answered = operation.happened().unwrap_or(u64::MAX);
         steps.push(Step { effect, called: operation.called, answered });
     }
-    let begin = trace.begins_with.as_ref().map(|begin| begin.version);
-    if linearizable(begin, &steps) {
-        return None;
-    }
-    let stale = trace.operations.iter().filter(|operation| of(operation)).find_map(|late| {
-        let shown = late.shown()?.as_ref().map(|shown| shown.version);
-        let newer = trace.operations.iter().filter_map(|early| {
-            let known = early.swapped().or_else(|| Some(early.shown()?.as_ref()?.version));
-            known.filter(|_| early.happened().is_some_and(|moment| moment < late.called))
-        });
-        let newest = newer.max().filter(|newest| Some(*newest) > shown)?;
-        let shown = shown.map_or("no register".into(), |version| format!("version {version}"));
-        Some(format!("{shown} was shown by a call that began after version {newest} was known"))
-    });
-    Some(stale.unwrap_or_else(|| "no order of the operations explains their answers".into()))
+    Some(steps)
 }
 
 /// An operation that shows a value that nobody wrote, or not yet.

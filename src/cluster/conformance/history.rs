@@ -1,9 +1,9 @@
 //! What clients asked, what they were told, and in which order that happened.
 
-use super::check;
+use super::check::{self, Memory};
 use super::law::Violation;
 use crate::Mutex;
-use crate::cluster::{Exchange, Key, TransportError, Version, Versioned};
+use crate::cluster::{Consistency, Exchange, Key, TransportError, Version, Versioned};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -156,21 +156,44 @@ impl History {
     ///
     /// The first violation that is found, with the shortest history of it.
     pub fn check(&self) -> Result<(), Violation> {
+        self.traces().try_for_each(|trace| check::check(trace, Memory::Keeps))
+    }
+
+    /// A history for each key.
+    fn traces(&self) -> impl Iterator<Item = Trace> {
         let mut traces: BTreeMap<Key, Trace> = BTreeMap::new();
-        {
-            let log = self.0.lock();
-            for operation in &log.operations {
-                let key = &operation.key;
-                let begins_with = || log.begins.get(key).cloned();
-                let trace = traces.entry(key.clone()).or_insert_with(|| Trace {
-                    key: key.clone(),
-                    begins_with: begins_with(),
-                    operations: vec![],
-                });
-                trace.operations.push(operation.clone());
-            }
+        let log = self.0.lock();
+        for operation in &log.operations {
+            let key = &operation.key;
+            let begins_with = || log.begins.get(key).cloned();
+            let trace = traces.entry(key.clone()).or_insert_with(|| Trace {
+                key: key.clone(),
+                begins_with: begins_with(),
+                operations: vec![],
+            });
+            trace.operations.push(operation.clone());
         }
-        traces.into_values().try_for_each(check::check)
+        traces.into_values()
+    }
+
+    /// As [`check`](Self::check), of an engine that declares this. What an engine that is
+    /// [`Lossy`](Consistency::Lossy) may do is no violation: `Ok(Some(..))` tells that it did it, and
+    /// how. That is to lose acknowledged writes, the last ones up to some moment, as often as it
+    /// likes. Nothing else is excused: neither a version that does not grow, nor a write that was
+    /// lost and is there again, nor one that was denied and happened.
+    ///
+    /// # Errors
+    ///
+    /// The first violation that is found, with the shortest history of it.
+    pub fn check_as(&self, declared: Consistency) -> Result<Option<Violation>, Violation> {
+        if declared == Consistency::Linearizable {
+            return self.check().map(|()| None);
+        }
+        let mut loss = None;
+        for trace in self.traces() {
+            loss = loss.or(check::check_lossy(trace)?);
+        }
+        Ok(loss)
     }
 
     /// Whether somebody asked to write `value` to `key`.

@@ -8,14 +8,14 @@
 //! - single operations that only look;
 //! - single writes whose version and value nobody else mentions.
 
-use super::check::{Found, judge};
+use super::check::{Found, Memory, judge};
 use super::history::{Operation, Trace};
 use crate::cluster::Versioned;
 
 /// The shortest found trace of what was `found` in `trace`.
-pub(super) fn shrink(trace: Trace, found: &Found) -> Trace {
+pub(super) fn shrink(trace: Trace, found: &Found, memory: Memory) -> Trace {
     let breaks = |trace: &Trace| {
-        judge(trace).is_some_and(|other| (other.law, other.by) == (found.law, found.by))
+        judge(trace, memory).is_some_and(|other| (other.law, other.by) == (found.law, found.by))
     };
     let mut trace = shortest_prefix(trace, breaks);
     trace = latest_beginning(trace, breaks);

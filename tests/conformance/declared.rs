@@ -1,0 +1,69 @@
+//! What an engine may lose because it has declared so, and what it may not for all that.
+
+use lockword::cluster::conformance::{Answer, Call, History, Law};
+use lockword::cluster::{Consistency, Key, Version, Versioned};
+
+/// A history of one key, one call after the other: `w0-3 ok`, `w0-3 no` (denied for certain), `r3`.
+/// The value of each version is its number.
+fn history(calls: &[&str]) -> History {
+    let (history, key) = (History::new(), Key::new("k").unwrap());
+    let version = |text: &str| Version::new(text.parse().ok().filter(|n| *n > 0)?).ok();
+    for call in calls {
+        let (call, answer) = match call.split_at(1) {
+            ("r", seen) => {
+                let register = version(seen)
+                    .map(|version| Versioned { version, value: seen.as_bytes().into() });
+                (Call::Load, Answer::Loaded(register))
+            }
+            (_, write) => {
+                let (write, answer) = write.split_once(' ').unwrap();
+                let (from, to) = write.split_once('-').unwrap();
+                let call =
+                    Call::CompareExchange { expected: version(from), value: to.as_bytes().into() };
+                let answer = match answer {
+                    "ok" => Answer::Swapped(version(to).unwrap()),
+                    _ => Answer::Failed("no".into()),
+                };
+                (call, answer)
+            }
+        };
+        let begun = history.begin(0, &key, call);
+        history.end(begun, answer);
+    }
+    history
+}
+
+#[test]
+fn a_loss_that_is_declared_is_told_and_is_no_violation() {
+    for calls in [
+        // All of it, and the last of it.
+        &["w0-3 ok", "w0-5 ok", "r5"][..],
+        &["w0-3 ok", "w3-4 ok", "r3", "w3-6 ok"],
+        &["w0-3 ok", "r0"],
+    ] {
+        let history = history(calls);
+        let loss = history.check_as(Consistency::Lossy).unwrap().expect("it was lost");
+        assert_eq!(loss.law, Law::Linearizable, "{loss}");
+        let violation = history.check_as(Consistency::Linearizable).unwrap_err();
+        assert_eq!(violation.law, Law::Linearizable, "{violation}");
+    }
+    let whole = history(&["w0-3 ok", "r3", "w3-4 ok"]);
+    assert!(whole.check_as(Consistency::Lossy).unwrap().is_none());
+}
+
+#[test]
+fn nothing_else_is_excused() {
+    for (calls, law) in [
+        // It was lost, and is there again.
+        (&["w0-3 ok", "r0", "r3"][..], Law::Linearizable),
+        // A version comes again, for something else.
+        (&["w0-5 ok", "w0-4 ok"], Law::Versions),
+        // What was denied for certain is seen.
+        (&["w0-3 no", "r3"], Law::Doubt),
+        // Nobody wrote it.
+        (&["w0-3 ok", "r4"], Law::Linearizable),
+    ] {
+        let violation = history(calls).check_as(Consistency::Lossy).unwrap_err();
+        assert_eq!(violation.law, law, "{calls:?}: {violation}");
+    }
+}
