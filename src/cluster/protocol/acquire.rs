@@ -91,6 +91,7 @@ impl Machine {
         if register.position(self.attempt).is_none() && has_room {
             register.queue.push(Waiter::new(self.attempt, &self.settings.label));
         }
+        self.met_others();
         self.write(Kind::Join, register, now);
     }
 
@@ -102,6 +103,7 @@ impl Machine {
             return;
         }
         self.wish = Wish::Nothing;
+        self.begin_turn(now);
         let renew_at = sent + self.settings.lease / 3;
         self.held = Some(Held { attempt: self.attempt, deadline, renew_at });
         let way = self.way_tried;
