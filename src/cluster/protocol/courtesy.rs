@@ -52,8 +52,13 @@ const A_WHILE: u32 = 8;
 /// So often in a row others may write first before a node waits with its next attempt to join.
 const PATIENCE: u32 = 3;
 
-/// It waits no longer than that, and a part of its round trip.
+/// It waits for so many round trips at most, and no longer than so long and a part of its round trip.
+/// All wait equally long, on the average: who waited less whenever it has joined would join ever more.
+const ROUND_TRIPS: u32 = 64;
 const LONGEST: Duration = Duration::from_millis(8);
+
+/// So often it has to join before it tries at once again, if all writes before met others.
+const MEMORY: u32 = 8;
 
 /// The shortest time that a request is taken to need.
 pub(super) const SHORTEST: Duration = Duration::from_micros(10);
@@ -111,7 +116,7 @@ impl Machine {
     /// Its user gives the lock back.
     pub(super) fn end_turn(&mut self, now: Time) {
         let Some(granted) = self.room.granted.take() else { return };
-        if now.since(granted) >= self.round_trip * A_WHILE / 2 {
+        if now.since(granted) >= self.round_trip.saturating_mul(A_WHILE) / 2 {
             // Others could join meanwhile, and so can this node while they hold it.
             self.collisions = 0;
         }
@@ -129,7 +134,7 @@ impl Machine {
     /// For those who want it too, if they are near.
     fn invite(&mut self, now: Time) -> Option<Time> {
         let after = self.room.after.filter(|after| self.room.turns >= *after)?;
-        let until = self.view.seen + self.round_trip * A_WHILE;
+        let until = self.view.seen + self.round_trip.saturating_mul(A_WHILE);
         if now < until {
             self.room.invites = true;
             return Some(until);
@@ -177,16 +182,16 @@ impl Machine {
     /// Somebody else wrote first: joins again a little later, at random, so that many who join do not
     /// get into each other's way, and the holder's writes find room.
     pub(super) fn put_off_joining(&mut self, now: Time) {
-        self.collisions = (self.collisions + 1).min(32);
+        self.collisions = (self.collisions + 1).min(PATIENCE + MEMORY);
         // What an attempt after a while has shown is new, and worth another one at once.
         self.has_looked = !self.has_looked;
         let is_at_once = self.collisions < PATIENCE || self.has_looked;
         self.join_at = if is_at_once { now } else { now + self.a_while() };
     }
 
-    /// At random; the longer the more often others wrote first.
+    /// At random, so that many do not come at a time.
     fn a_while(&mut self) -> Duration {
-        let longest = self.round_trip.saturating_mul(1 << (self.collisions / 4));
+        let longest = self.round_trip.saturating_mul(ROUND_TRIPS);
         longest.min(self.round_trip / 4 + LONGEST).mul_f64(self.random.f64())
     }
 }
