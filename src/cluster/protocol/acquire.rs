@@ -87,11 +87,11 @@ impl Machine {
 
     /// Writes itself to the end of the queue. The beat is not the joiner's to move.
     fn join(&mut self, mut register: Register, now: Time) {
+        self.met_others();
         let has_room = register.queue.len() < self.settings.queue_limit;
         if register.position(self.attempt).is_none() && has_room {
             register.queue.push(Waiter::new(self.attempt, &self.settings.label));
         }
-        self.met_others();
         self.write(Kind::Join, register, now);
     }
 
