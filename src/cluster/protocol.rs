@@ -99,8 +99,10 @@ pub(crate) struct Machine {
     last_request: u64,
     /// How the last write that takes the lock meant to take it.
     way_tried: Way,
-    /// How often in a row somebody else wrote before this node could join, and when it tries next.
+    /// How often somebody else wrote before this node could join, less how often it has joined since;
+    /// whether what it saw then is new; and when it tries next.
     collisions: u32,
+    has_looked: bool,
     join_at: Time,
     /// How long the last request took.
     round_trip: Duration,
@@ -131,6 +133,7 @@ impl Machine {
             last_request: 0,
             way_tried: Way::Free,
             collisions: 0,
+            has_looked: false,
             join_at: Time::new(Duration::ZERO),
             round_trip: courtesy::SHORTEST,
             room: Room::default(),
@@ -164,7 +167,10 @@ impl Machine {
                     held.renew_at = held.renew_at.min(now);
                 }
             }
-            Event::Release => self.begin_release(),
+            Event::Release => {
+                self.end_turn(now);
+                self.begin_release();
+            }
             Event::Loaded { request, result } => {
                 if let Some(sent) = self.answer_to(request) {
                     self.loaded(sent, result, now);

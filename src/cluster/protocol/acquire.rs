@@ -87,6 +87,7 @@ impl Machine {
 
     /// Writes itself to the end of the queue. The beat is not the joiner's to move.
     fn join(&mut self, mut register: Register, now: Time) {
+        self.met_others();
         let has_room = register.queue.len() < self.settings.queue_limit;
         if register.position(self.attempt).is_none() && has_room {
             register.queue.push(Waiter::new(self.attempt, &self.settings.label));
@@ -102,6 +103,7 @@ impl Machine {
             return;
         }
         self.wish = Wish::Nothing;
+        self.begin_turn(now);
         let renew_at = sent + self.settings.lease / 3;
         self.held = Some(Held { attempt: self.attempt, deadline, renew_at });
         let way = self.way_tried;

@@ -90,8 +90,13 @@ impl Machine {
                 match kind {
                     Kind::Take => self.taken(version, sent.sent, now),
                     Kind::Renew => self.renewed(version, sent.sent),
-                    Kind::Leave => self.released(Outcome::Held),
-                    Kind::Join => self.collisions = 0,
+                    Kind::Leave => {
+                        if self.others_wait() {
+                            self.gave_way(now);
+                        }
+                        self.released(Outcome::Held);
+                    }
+                    Kind::Join => self.joined(),
                     Kind::Load => {}
                 }
             }
