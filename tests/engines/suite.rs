@@ -40,6 +40,7 @@ macro_rules! suite {
                 halted_for_longer_than_the_lease: halt::for_longer_than_the_lease;
                 a_client_is_cut_off: partition::held_back;
                 a_client_is_cut_off_and_bytes_are_dropped: partition::dropped;
+                a_process_is_unplugged: partition::unplugged;
                 a_process_is_killed_in_a_hold: children::killed_in_a_hold;
                 a_process_is_halted_in_a_hold: children::halted_in_a_hold;
                 processes_contend: children::contend;

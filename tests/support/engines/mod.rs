@@ -3,6 +3,10 @@
 
 // What every engine's servers have.
 pub mod engine;
+// A network that can be cut.
+pub mod cable;
+// Where processes are started.
+pub mod place;
 // A server's process.
 pub mod process;
 // What goes wrong between a client and a server: for tokio.

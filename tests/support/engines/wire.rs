@@ -45,7 +45,11 @@ enum Mode {
 impl Wire {
     /// A relay to this loopback port.
     pub fn new(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::from(TcpListener::bind("127.0.0.1:0").expect("a free port"), server)
+    }
+
+    /// One that listens elsewhere.
+    pub fn from(listener: TcpListener, server: u16) -> Self {
         let port = listener.local_addr().expect("it is bound").port();
         let state = Arc::new(State::default());
         let shared = state.clone();
