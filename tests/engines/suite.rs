@@ -11,6 +11,8 @@ mod children;
 mod cluster;
 // Requests and answers that are lost.
 mod doubt;
+// Disks that are full.
+mod full;
 // Servers that stand still.
 mod halt;
 // Servers that are killed.
@@ -46,6 +48,7 @@ macro_rules! suite {
                 processes_contend: children::contend;
                 a_write_is_in_doubt: doubt::of_a_transport;
                 a_lock_resolves_doubt: doubt::of_a_lock;
+                its_disk_is_full: full::disk;
                 nothing_is_left_behind: left::nothing;
             }
         }

@@ -1,5 +1,6 @@
 //! What the suite of faults needs of an engine, so that it is the same for each.
 
+use super::disk::Disk;
 use super::process::Process;
 
 #[cfg(feature = "etcd")]
@@ -30,6 +31,25 @@ pub trait Engine: Send + Sync + Sized + 'static {
 
     /// What the server has now.
     fn left(&self) -> impl Future<Output = Left> + Send;
+}
+
+/// A server whose disk can be full.
+pub trait OnDisk: Engine {
+    /// What it does then.
+    const WHEN_FULL: WhenFull;
+
+    /// A server with a disk of its own. `None`: skip the test.
+    fn start_on_disk() -> impl Future<Output = Option<Self>> + Send;
+
+    fn disk(&self) -> &Disk;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It says that it has no room, and goes on.
+    Refuses,
+    /// It ends.
+    Ends,
 }
 
 /// What a server has of its clients.

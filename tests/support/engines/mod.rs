@@ -1,6 +1,8 @@
 //! Servers for the tests of the engines, and what is done to them.
 #![allow(dead_code, reason = "not every engine needs all of it")]
 
+// A disk that can be filled.
+pub mod disk;
 // What every engine's servers have.
 pub mod engine;
 // A network that can be cut.

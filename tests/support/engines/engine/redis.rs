@@ -1,8 +1,9 @@
 //! Redis, with a memory and without.
 
+use super::super::disk::Disk;
 use super::super::process::Process;
 use super::super::redis::{How, Server};
-use super::{Engine, Left};
+use super::{Engine, Left, OnDisk, WhenFull};
 
 /// It writes each change to its disk before it answers.
 pub struct Durable(Server);
@@ -29,6 +30,19 @@ impl Engine for Durable {
 
     async fn left(&self) -> Left {
         left(&self.0)
+    }
+}
+
+impl OnDisk for Durable {
+    // With `appendfsync always` it has no other way: it did already what it cannot write down.
+    const WHEN_FULL: WhenFull = WhenFull::Ends;
+
+    async fn start_on_disk() -> Option<Self> {
+        Some(Self(Server::with(How { durable: true, disk: Some(4), ..How::default() })?))
+    }
+
+    fn disk(&self) -> &Disk {
+        &self.0.disk
     }
 }
 
