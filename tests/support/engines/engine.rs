@@ -15,6 +15,9 @@ pub use redis::{Durable, Forgetful};
 
 /// A server of the test's own, whose data outlives its process (but for [`Forgetful`]).
 pub trait Engine: Send + Sync + Sized + 'static {
+    /// How many connections a node may have.
+    const CONNECTIONS: usize;
+
     /// A server with nothing special. `None`: it is not installed, skip the test.
     fn start() -> impl Future<Output = Option<Self>> + Send;
 

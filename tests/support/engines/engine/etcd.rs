@@ -7,6 +7,8 @@ use super::{Engine, Left, OnDisk, WhenFull};
 use std::time::{Duration, Instant};
 
 impl Engine for Etcd {
+    const CONNECTIONS: usize = 1;
+
     async fn start() -> Option<Self> {
         Etcd::start()
     }

@@ -6,6 +6,9 @@ use super::super::process::Process;
 use super::{Engine, Left, OnDisk, WhenFull};
 
 impl Engine for Server {
+    // One is for notifications.
+    const CONNECTIONS: usize = 2;
+
     async fn start() -> Option<Self> {
         start(None).await
     }
