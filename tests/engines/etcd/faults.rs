@@ -1,7 +1,8 @@
 //! Servers that die, halt or lose each other, and clients that are cut off.
 
 use super::{client, key, load_in_the_end, ms, put, write};
-use crate::support::etcd::{Cluster, Etcd, Wire};
+use crate::support::etcd::{Cluster, Etcd};
+use crate::support::wire::Wire;
 use futures_util::StreamExt;
 use lockword::cluster::{Exchange, NodeId, Transport, TransportError, Version};
 use std::time::{Duration, Instant};
@@ -77,7 +78,7 @@ async fn a_watch_ends_with_its_server_and_can_be_had_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_of_a_silent_connection_ends() {
     let Some(server) = Etcd::start() else { return };
-    let wire = Wire::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
+    let wire = Wire::new(server.port);
     let etcd = client(&format!("etcd://{}", wire.server())).await;
     let mut watch = etcd.watch(&key("watched"), NodeId::new(1)).await.unwrap();
     wire.hold();
@@ -92,7 +93,7 @@ async fn a_watch_of_a_silent_connection_ends() {
 async fn connections_that_break_leave_nothing_behind() {
     let Some(server) = Etcd::start() else { return };
     let watchers = || server.metric("etcd_debugging_mvcc_watcher_total");
-    let wire = Wire::new(server.server().rsplit(':').next().unwrap().parse().unwrap());
+    let wire = Wire::new(server.port);
     let etcd = client(&format!("etcd://{}", wire.server())).await;
     let key = key("k");
     let version = put(&etcd, &key, &write("{}", false)).await;

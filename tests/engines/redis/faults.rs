@@ -1,7 +1,7 @@
 //! Servers that die and stand still, and a client that is cut off.
 
 use super::{How, NodeId, Server, TransportError, client, key, put, until, write};
-use crate::support::redis::proxy::Proxy;
+use crate::support::wire::{Loss, Wire};
 use futures_util::StreamExt;
 use lockword::cluster::{Node, Transport};
 use std::time::Duration;
@@ -66,14 +66,14 @@ async fn a_server_that_stands_still_leaves_a_write_in_doubt() {
 #[tokio::test]
 async fn a_lost_answer_is_doubt_and_the_write_happened_once() {
     let Some(server) = Server::start() else { return };
-    let proxy = Proxy::start(server.port).await;
-    let redis = client(&server.address_at(proxy.port())).await;
+    let wire = Wire::new(server.port);
+    let redis = client(&server.address_at(wire.port())).await;
     let key = key("lost");
     let before = put(&redis, &key, None, write("before")).await;
-    proxy.lose_next_answer("EVAL");
+    wire.lose_with(Loss::Answer, "EVAL");
     let doubt = redis.compare_exchange(&key, Some(before), write("once")).await;
     assert!(matches!(doubt, Err(TransportError::Indeterminate(_))), "{doubt:?}");
-    assert!(proxy.has_lost_answer());
+    assert!(!wire.is_armed());
     let found = redis.load(&key).await.unwrap().unwrap();
     assert_eq!(&*found.value, b"once");
     // The first found no script there.

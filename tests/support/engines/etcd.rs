@@ -11,7 +11,6 @@ use std::time::Duration;
 // For TLS.
 mod certificates;
 
-pub use super::wire::Wire;
 pub use certificates::Certificates;
 
 /// How a server is to be started.

@@ -11,9 +11,7 @@ pub mod cable;
 pub mod place;
 // A server's process.
 pub mod process;
-// What goes wrong between a client and a server: for tokio.
-pub mod relay;
-// The same, for threads, which go on when a runtime does not.
+// What goes wrong between a client and a server.
 pub mod wire;
 
 #[cfg(feature = "etcd")]

@@ -9,8 +9,6 @@ use std::sync::Arc;
 
 // Certificates, made on the spot.
 pub mod certificates;
-// What goes wrong between a client and a server.
-pub mod proxy;
 
 /// The password of the user `lock`, and of nobody else.
 pub const PASSWORD: &str = "open%sesame";
