@@ -48,10 +48,11 @@ readme_command() {
 
 step_install() {
     # python3 runs the mutants; cargo-fuzz compiles libFuzzer, which takes a C++ compiler.
-    # The client of etcd is built with protoc; the rest are the engines and a pooler.
+    # The client of etcd is built with protoc. The rest are the engines, a pooler, and what cuts
+    # their clients off.
     local packages=(rustc-web cargo-web rust-web-src rust-web-llvm binutils-mingw-w64-x86-64
         build-essential python3 protobuf-compiler libprotobuf-dev
-        etcd-server redis-server postgresql pgbouncer)
+        etcd-server redis-server postgresql pgbouncer iproute2)
     if ! dpkg-query --show "${packages[@]}" >/dev/null 2>&1; then
         apt-get -o DPkg::Lock::Timeout=120 -qq update
         apt-get -o DPkg::Lock::Timeout=120 -qq install -y --no-install-recommends \

@@ -1,6 +1,6 @@
-use lockword::cluster::conformance::{self, Law, Report, Suite};
+use lockword::cluster::conformance::{self, Answer, Call, History, Law, Report, Suite};
 use lockword::cluster::layers::{Faults, Faulty, Plan};
-use lockword::cluster::{Memory, Transport};
+use lockword::cluster::{Key, Memory, Transport, Version, Versioned};
 use std::future::ready;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -145,4 +145,19 @@ async fn an_engine_that_is_cut_off_does_not_answer() {
     let broken = conformance::run(make).await.unwrap_err();
     assert_eq!(broken.law, Law::Answers, "{broken}");
     assert_eq!(Memory::new().capabilities().name, "memory");
+}
+
+/// The answer of a write is lost, and a watch shows what it has made.
+#[test]
+fn a_version_that_only_a_watch_has_told_is_known() {
+    let (history, key) = (History::new(), Key::new("k").unwrap());
+    let version = |number| Version::new(number).unwrap();
+    let call = |expected, value: &[u8]| Call::CompareExchange { expected, value: value.into() };
+    let lost = history.begin(0, &key, call(None, b"lost"));
+    history.end(lost, Answer::Doubt);
+    let next = history.begin(1, &key, call(Some(version(5)), b"next"));
+    history.end(next, Answer::Swapped(version(7)));
+    history.check().expect_err("nobody was told of 5");
+    history.noticed(&key, Versioned { version: version(5), value: b"lost".as_slice().into() });
+    history.check().unwrap_or_else(|violation| panic!("{violation}"));
 }

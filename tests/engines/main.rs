@@ -1,5 +1,6 @@
 //! The engines, against servers of the tests' own. What is not installed is skipped, with a line that
-//! says so; with `LOCKWORD_ENGINES=required` in the environment it is a failure.
+//! says so; with `LOCKWORD_ENGINES=required` in the environment it is a failure. What the system does
+//! not permit is always skipped: namespaces and mounts, to one who is not root.
 #![cfg(unix)]
 
 #[path = "../support/engines/mod.rs"]

@@ -11,6 +11,8 @@ mod children;
 mod cluster;
 // Requests and answers that are lost.
 mod doubt;
+// Disks that are full.
+mod full;
 // Servers that stand still.
 mod halt;
 // Servers that are killed.
@@ -40,11 +42,13 @@ macro_rules! suite {
                 halted_for_longer_than_the_lease: halt::for_longer_than_the_lease;
                 a_client_is_cut_off: partition::held_back;
                 a_client_is_cut_off_and_bytes_are_dropped: partition::dropped;
+                a_process_is_unplugged: partition::unplugged;
                 a_process_is_killed_in_a_hold: children::killed_in_a_hold;
                 a_process_is_halted_in_a_hold: children::halted_in_a_hold;
                 processes_contend: children::contend;
                 a_write_is_in_doubt: doubt::of_a_transport;
                 a_lock_resolves_doubt: doubt::of_a_lock;
+                its_disk_is_full: full::disk;
                 nothing_is_left_behind: left::nothing;
             }
         }

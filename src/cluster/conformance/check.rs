@@ -147,7 +147,8 @@ fn replaced_twice(trace: &Trace) -> Option<String> {
 
 /// The version that the register got by each value, as far as anyone was told.
 fn versions(trace: &Trace) -> HashMap<&[u8], Version> {
-    let mut versions = HashMap::new();
+    let mut versions: HashMap<&[u8], Version> =
+        trace.noticed.iter().map(|noticed| (&*noticed.value, noticed.version)).collect();
     for operation in &trace.operations {
         if let Some(Some(Versioned { version, value })) = operation.shown() {
             versions.insert(&**value, *version);

@@ -24,6 +24,8 @@ struct Log {
     moments: u64,
     operations: Vec<Operation>,
     begins: BTreeMap<Key, Versioned>,
+    /// What watches yielded.
+    noticed: BTreeMap<Key, Vec<Versioned>>,
 }
 
 /// One operation of one client.
@@ -121,6 +123,12 @@ impl History {
         self.0.lock().begins.insert(key.clone(), register);
     }
 
+    /// A watch of `key` yielded this. It tells nothing of the moment, since watches lag and repeat; but
+    /// it tells the version of a write whose own answer was lost.
+    pub fn noticed(&self, key: &Key, register: Versioned) {
+        self.0.lock().noticed.entry(key.clone()).or_default().push(register);
+    }
+
     /// Records a call. To be called before the call itself.
     #[must_use]
     pub fn begin(&self, client: usize, key: &Key, call: Call) -> Begun {
@@ -165,10 +173,10 @@ impl History {
         let log = self.0.lock();
         for operation in &log.operations {
             let key = &operation.key;
-            let begins_with = || log.begins.get(key).cloned();
             let trace = traces.entry(key.clone()).or_insert_with(|| Trace {
                 key: key.clone(),
-                begins_with: begins_with(),
+                begins_with: log.begins.get(key).cloned(),
+                noticed: log.noticed.get(key).cloned().unwrap_or_default(),
                 operations: vec![],
             });
             trace.operations.push(operation.clone());
@@ -221,6 +229,8 @@ pub struct Trace {
     pub key: Key,
     /// What the key holds before the first operation.
     pub begins_with: Option<Versioned>,
+    /// What watches yielded, at whatever moment.
+    pub noticed: Vec<Versioned>,
     /// The operations, in the order of their calls.
     pub operations: Vec<Operation>,
 }

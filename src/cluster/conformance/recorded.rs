@@ -5,9 +5,10 @@ use crate::cluster::{
     Capabilities, Exchange, Key, NodeId, Transport, TransportError, Version, Versioned, Watch,
     Write, async_trait,
 };
+use futures_util::StreamExt;
 
 /// A transport around a transport that records loads and compare-exchanges in a [`History`]. An
-/// operation whose future is dropped stays without an answer. Watches are not recorded.
+/// operation whose future is dropped stays without an answer. Of a watch it records what it yields.
 #[derive(Clone, Debug)]
 pub struct Recorded<T> {
     inner: T,
@@ -45,7 +46,14 @@ impl<T: Transport> Transport for Recorded<T> {
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        self.inner.watch(key, node).await
+        let (history, key) = (self.history.clone(), key.clone());
+        let watch = self.inner.watch(&key, node).await?;
+        let note = move |item: &Result<Option<Versioned>, TransportError>| {
+            if let Ok(Some(register)) = item {
+                history.noticed(&key, register.clone());
+            }
+        };
+        Ok(watch.inspect(note).boxed())
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -132,7 +132,7 @@ async fn nobody_there_is_said() {
 
 async fn with_tls(certificates: &Arc<Certificates>, wants_certificate: bool) -> Option<Etcd> {
     let tls = Some(certificates.clone());
-    Etcd::start_with(Setup { tls, wants_certificate, arguments: vec![] })
+    Etcd::start_with(Setup { tls, wants_certificate, ..Setup::default() })
 }
 
 #[tokio::test]

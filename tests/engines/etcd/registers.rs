@@ -1,7 +1,8 @@
 //! The laws, and registers that are deleted.
 
 use super::{client, key, ms, put, raw, typed, write};
-use crate::support::etcd::{Cluster, Etcd, Wire};
+use crate::support::etcd::{Cluster, Etcd};
+use crate::support::wire::{Loss, Wire};
 use futures_util::StreamExt;
 use lockword::cluster::conformance::{Law, Suite};
 use lockword::cluster::transports;
@@ -59,8 +60,8 @@ async fn one_server_keeps_the_laws() {
         .settling(ms(100))
         .doubting(|client: Arc<Proxied>, _| async move {
             match client.cuts.fetch_add(1, Ordering::Relaxed) % 3 {
-                0 => client.wire.cut_at_request(),
-                _ => client.wire.cut_at_answer(),
+                0 => client.wire.lose(Loss::Request),
+                _ => client.wire.lose(Loss::Answer),
             }
         })
         .deleting(move |key| {

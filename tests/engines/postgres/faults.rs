@@ -1,5 +1,5 @@
 use super::*;
-use crate::support::relay::{Loss, Manner, Relay};
+use crate::support::wire::{Loss, Wire};
 use futures_util::StreamExt;
 use lockword::cluster::NodeId;
 
@@ -7,11 +7,11 @@ use lockword::cluster::NodeId;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_is_lost_leaves_the_write_in_doubt() {
     let Some(server) = server().await else { return };
-    let relay = Relay::to(server.port);
-    let engine = client(&server.address_at(relay.port, "")).await;
+    let wire = Wire::new(server.port);
+    let engine = client(&server.address_at(wire.port(), "")).await;
     for (loss, left) in [(Loss::Request, "old"), (Loss::Answer, "new")] {
         let version = put(&engine, "k", "old").await;
-        relay.lose_next(loss);
+        wire.lose(loss);
         let answer = engine.compare_exchange(&key("k"), Some(version), value("new")).await;
         assert!(is_indeterminate(&answer), "{loss:?}: {answer:?}");
         // It connects again by itself. What was passed on is applied sooner or later.
@@ -19,7 +19,7 @@ async fn a_connection_that_is_lost_leaves_the_write_in_doubt() {
             &*engine.load(&key("k")).await.unwrap().unwrap().value == left.as_bytes()
         })
         .await;
-        relay.lose_next(loss);
+        wire.lose(loss);
         let answer = engine.load(&key("k")).await;
         assert!(matches!(answer, Err(TransportError::Unavailable(_))), "{loss:?}: {answer:?}");
         engine.load(&key("k")).await.unwrap();
@@ -29,11 +29,11 @@ async fn a_connection_that_is_lost_leaves_the_write_in_doubt() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_is_cut_off_is_told_in_time() {
     let Some(server) = server().await else { return };
-    let relay = Relay::to(server.port);
-    let engine = client(&server.address_at(relay.port, "timeout_ms=300&connect_timeout=1")).await;
+    let wire = Wire::new(server.port);
+    let engine = client(&server.address_at(wire.port(), "timeout_ms=300&connect_timeout=1")).await;
     let version = put(&engine, "k", "v").await;
     let mut watch = engine.watch(&key("k"), NodeId::new(1)).await.unwrap();
-    relay.set(Manner::Cut);
+    wire.hold();
     let began = Instant::now();
     let answer = engine.compare_exchange(&key("k"), Some(version), value("w")).await;
     assert!(is_indeterminate(&answer), "{answer:?}");
@@ -46,11 +46,11 @@ async fn a_client_that_is_cut_off_is_told_in_time() {
     assert!(watch.next().await.is_none());
     assert!(began.elapsed() < engine.capabilities().wake_within + ms(3000));
     assert!(engine.watch(&key("k"), NodeId::new(1)).await.is_err());
-    relay.set(Manner::Open);
+    wire.pass();
     until("it works again", async || engine.load(&key("k")).await.is_ok()).await;
     until("and hears", async || engine.watch(&key("k"), NodeId::new(1)).await.is_ok()).await;
     // Who has stopped to wait leaves nobody else with a dead connection.
-    relay.set(Manner::Cut);
+    wire.hold();
     let asked = tokio::time::timeout(ms(20), engine.load(&key("k"))).await;
     assert!(asked.is_err(), "{asked:?}");
     let by_hand = server.client().await;
@@ -60,9 +60,9 @@ async fn a_client_that_is_cut_off_is_told_in_time() {
             .is_ok_and(|answer| answer.is_err())
     })
     .await;
-    relay.set(Manner::Open);
+    wire.pass();
     until("it works again", async || engine.load(&key("k")).await.is_ok()).await;
-    drop((engine, relay));
+    drop((engine, wire));
     until("nothing is left", async || connections(&by_hand).await == 0).await;
 }
 
@@ -84,41 +84,4 @@ async fn a_server_that_is_killed_is_found_again() {
     let told = engine.compare_exchange(&key("k"), Some(version), write).await.unwrap();
     assert!(matches!(told, Exchange::Swapped(newer) if newer > version), "{told:?}");
     watch.next().await.unwrap().unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_stands_still_for_longer_than_the_lease() {
-    let Some(server) = server().await else { return };
-    let engine = client(&server.address("timeout_ms=500&connect_timeout=1")).await;
-    let (a, b) = (node(&engine, "a"), node(&engine, "b"));
-    let (a, b) = (a.lease(ms(500)).build(), b.lease(ms(500)).build());
-    let guard = lock(&a, "k").acquire().await.unwrap();
-    let token = guard.token();
-    server.process.stop();
-    guard.lost().await;
-    assert!(!guard.is_valid());
-    server.process.cont();
-    let guard = lock(&b, "k").acquire().await.unwrap();
-    assert!(guard.token() > token);
-    guard.release().await.unwrap();
-    lock(&a, "k").acquire().await.unwrap().release().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_in_the_middle_of_a_hold_and_of_a_wait() {
-    let Some(server) = server().await else { return };
-    let (first, second) = (client(&server.address("")).await, client(&server.address("")).await);
-    let (a, b) = (node(&first, "a").build(), node(&second, "b").build());
-    let guard = lock(&a, "k").acquire().await.unwrap();
-    let waits = lock(&b, "k");
-    let waiting = tokio::spawn(async move { waits.acquire().await });
-    until("it is in the queue", async || a.inspect("k").await.unwrap().queue.len() == 1).await;
-    server.process.restart();
-    assert!(guard.is_valid(), "the lease is longer than a restart");
-    let token = guard.token();
-    until("it works", async || a.inspect("k").await.is_ok()).await;
-    guard.release().await.unwrap();
-    let guard = waiting.await.unwrap().unwrap();
-    assert!(guard.token() > token);
-    guard.release().await.unwrap();
 }

@@ -1,19 +1,19 @@
 use super::*;
 use crate::support::postgres::Pooler;
-use crate::support::relay::{Loss, Relay};
+use crate::support::wire::{Loss, Wire};
 use lockword::cluster::conformance::{Law, Report, Suite};
 use lockword::cluster::{Capabilities, NodeId, Versioned, Wakeups, Watch, async_trait};
 use std::future::ready;
 use std::sync::Arc;
 
-/// A client that comes by a relay of its own.
-struct Relayed {
+/// A client that comes by a wire of its own.
+struct Wired {
     engine: Postgres,
-    relay: Relay,
+    wire: Wire,
 }
 
 #[async_trait]
-impl Transport for Relayed {
+impl Transport for Wired {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
         self.engine.load(key).await
     }
@@ -42,9 +42,9 @@ async fn suite(server: &Server, port: u16, more: &str) -> Report {
         move || {
             let address = address.clone();
             async move {
-                let relay = Relay::to(real);
-                let by_relay = address.replace(&format!(":{real}/"), &format!(":{}/", relay.port));
-                Relayed { engine: client(&by_relay).await, relay }
+                let wire = Wire::new(real);
+                let by_wire = address.replace(&format!(":{real}/"), &format!(":{}/", wire.port()));
+                Wired { engine: client(&by_wire).await, wire }
             }
         }
     };
@@ -54,8 +54,8 @@ async fn suite(server: &Server, port: u16, more: &str) -> Report {
             own.delete(&key).await.expect("it can be deleted");
         }
     };
-    let doubting = |client: Arc<Relayed>, _| {
-        client.relay.lose_next(if fastrand::bool() { Loss::Answer } else { Loss::Request });
+    let doubting = |client: Arc<Wired>, _| {
+        client.wire.lose(if fastrand::bool() { Loss::Answer } else { Loss::Request });
         ready(())
     };
     let by_hand = Arc::new(server.client().await);

@@ -1,9 +1,9 @@
 //! Servers that die and stand still, and a client that is cut off.
 
 use super::{How, NodeId, Server, TransportError, client, key, put, until, write};
-use crate::support::redis::proxy::Proxy;
+use crate::support::wire::{Loss, Wire};
 use futures_util::StreamExt;
-use lockword::cluster::{Consistency, LossReason, Node, Transport};
+use lockword::cluster::{Node, Transport};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -66,14 +66,14 @@ async fn a_server_that_stands_still_leaves_a_write_in_doubt() {
 #[tokio::test]
 async fn a_lost_answer_is_doubt_and_the_write_happened_once() {
     let Some(server) = Server::start() else { return };
-    let proxy = Proxy::start(server.port).await;
-    let redis = client(&server.address_at(proxy.port())).await;
+    let wire = Wire::new(server.port);
+    let redis = client(&server.address_at(wire.port())).await;
     let key = key("lost");
     let before = put(&redis, &key, None, write("before")).await;
-    proxy.lose_next_answer("EVAL");
+    wire.lose_with(Loss::Answer, "EVAL");
     let doubt = redis.compare_exchange(&key, Some(before), write("once")).await;
     assert!(matches!(doubt, Err(TransportError::Indeterminate(_))), "{doubt:?}");
-    assert!(proxy.has_lost_answer());
+    assert!(!wire.is_armed());
     let found = redis.load(&key).await.unwrap().unwrap();
     assert_eq!(&*found.value, b"once");
     // The first found no script there.
@@ -103,68 +103,6 @@ async fn a_server_restarts_in_the_middle_of_a_hold_and_of_a_wait() {
     let second = timeout(SOON, waits).await.expect("the waiter gets it").unwrap();
     assert!(second.token() > first);
     second.release().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_holder_that_is_cut_off_knows_before_the_next_one_gets_it() {
-    let Some(server) = Server::start() else { return };
-    let proxy = Proxy::start(server.port).await;
-    let lease = Duration::from_secs(2);
-    let node = |label: &str, redis| Node::builder(redis).label(label).lease(lease).build();
-    let one = node("cut-off", client(&server.address_at(proxy.port())).await);
-    let two = node("heir", client(&server.address()).await);
-    let held = one.lock("cut").unwrap().acquire().await.unwrap();
-    proxy.cut(true);
-    let (waits, began) = (two.lock("cut").unwrap(), Instant::now());
-    let (why, next) = tokio::join!(
-        async {
-            let why = held.lost().await;
-            (why, Instant::now())
-        },
-        async {
-            let next = timeout(SOON, waits.acquire()).await.unwrap().unwrap();
-            (next, Instant::now())
-        }
-    );
-    let (why, told) = why;
-    let (next, granted) = next;
-    assert!(matches!(why, LossReason::Expired { .. }), "{why:?}");
-    assert!(told < granted, "told {:?} later", told - granted);
-    assert!(granted - began < lease + Duration::from_secs(2), "{:?}", granted - began);
-    assert!(next.token() > held.token());
-    next.release().await.unwrap();
-    // And back.
-    proxy.cut(false);
-    drop(held);
-    let (lock, end) = (one.lock("cut").unwrap(), Instant::now() + SOON);
-    let again = loop {
-        // The node's patience may be over by now.
-        match lock.acquire().await {
-            Ok(again) => break again,
-            Err(error) => assert!(Instant::now() < end, "{error}"),
-        }
-    };
-    again.release().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_forgot_everything_admits_a_second_holder_with_a_larger_token() {
-    // What `Consistency::Lossy` says: it kept nothing on its disk.
-    let Some(server) = Server::start() else { return };
-    let redis = client(&server.address()).await;
-    assert_eq!(redis.capabilities().consistency, Consistency::Lossy);
-    let node = |label: &str, redis| Node::builder(redis).label(label).build();
-    let one = node("one", redis);
-    let first = one.lock("forgotten").unwrap().acquire().await.unwrap();
-    server.process.restart();
-    let two = node("two", client(&server.address()).await);
-    let second = two.lock("forgotten").unwrap().acquire().await.unwrap();
-    assert!(first.is_valid(), "it has no way to know yet");
-    assert!(second.token() > first.token(), "the resource tells them apart");
-    // At its next renewal it learns.
-    let why = timeout(SOON, first.lost()).await.expect("it is told");
-    assert!(matches!(why, LossReason::TakenOver), "{why:?}");
-    assert!(second.is_valid());
 }
 
 #[test]

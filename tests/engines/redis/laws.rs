@@ -1,7 +1,7 @@
 //! The laws of a transport, and what this one adds to them.
 
 use super::{How, NodeId, Server, Write, client, idle, key, put, until, write};
-use crate::support::redis::proxy::Proxy;
+use crate::support::wire::{Loss, Wire};
 use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::conformance::{Suite, run};
 use lockword::cluster::{Exchange, Node, Transport};
@@ -23,13 +23,13 @@ async fn the_suite_passes() {
 async fn the_suite_passes_with_deletions_doubts_and_a_clock_that_steps_back() {
     let how = How { clock: true, ..How::default() };
     let Some(server) = Server::with(how).map(Arc::new) else { return };
-    let proxy = Arc::new(Proxy::start(server.port).await);
-    let address = server.address_at(proxy.port());
+    let wire = Arc::new(Wire::new(server.port));
+    let address = server.address_at(wire.port());
     let suite = Suite::new(move || {
         let address = address.clone();
         async move { client(&address).await }
     });
-    let doubting = proxy.clone();
+    let doubting = wire.clone();
     let (deleting, stepping, wrong_by) = (server.clone(), server.clone(), AtomicI64::new(0));
     let report = suite
         .deleting(move |key| {
@@ -41,7 +41,7 @@ async fn the_suite_passes_with_deletions_doubts_and_a_clock_that_steps_back() {
             std::future::ready(())
         })
         .doubting(move |_, _| {
-            doubting.lose_next_answer("EVAL");
+            doubting.lose_with(Loss::Answer, "EVAL");
             std::future::ready(())
         })
         .run()

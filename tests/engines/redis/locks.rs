@@ -1,10 +1,9 @@
 //! Locks over Redis.
 
-use super::{Server, client, until};
+use super::{Server, client};
 use lockword::cluster::Node;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,41 +36,4 @@ async fn ten_tasks_on_three_nodes_count_without_an_atomic_step() {
         task.unwrap();
     }
     assert_eq!(counter.0.load(Relaxed), 10 * TURNS);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_left_behind() {
-    let Some(server) = Server::start() else { return };
-    let node = |redis| Node::builder(redis).lease(Duration::from_secs(1)).build();
-    let one = node(client(&server.address()).await);
-    let two = node(client(&server.address()).await);
-    let lock = one.lock("used").unwrap();
-    for _ in 0..1000 {
-        lock.acquire().await.unwrap().release().await.unwrap();
-    }
-    let held = lock.acquire().await.unwrap();
-    let wanted = two.lock("used").unwrap();
-    for micros in 0..100 {
-        let acquire = wanted.acquire();
-        let cancelled = tokio::time::timeout(Duration::from_micros(micros * 20), acquire).await;
-        assert!(cancelled.is_err(), "it is held");
-    }
-    held.release().await.unwrap();
-    let state = async || one.inspect("used").await.unwrap();
-    while !state().await.queue.is_empty() {}
-    assert_eq!(server.connections(), 2);
-    // The register and the floor; and the register goes.
-    until("the key is free, and has a time to live", || {
-        server.say::<i64>(&["TTL", "{lockword}:used"]) > 0
-    })
-    .await;
-    assert_eq!(server.say::<i64>(&["DBSIZE"]), 2);
-    until("nothing is subscribed", || {
-        server.say::<Vec<String>>(&["PUBSUB", "CHANNELS"]).is_empty()
-    })
-    .await;
-    one.shutdown().await;
-    two.shutdown().await;
-    drop((one, two, lock, wanted));
-    until("all connections are closed", || server.connections() == 0).await;
 }

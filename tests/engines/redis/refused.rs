@@ -3,7 +3,7 @@
 use super::{How, Server, TransportError, client, key, put, until, write};
 use crate::support::process::free_port;
 use crate::support::redis::PASSWORD;
-use crate::support::redis::proxy::Proxy;
+use crate::support::wire::Wire;
 use lockword::cluster::{ConnectError, Transport, connect};
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,8 +185,8 @@ async fn a_replica_and_a_primary_that_becomes_one() {
     let (error, text) = refused(&replica.address()).await;
     assert!(matches!(error, ConnectError::Unsuitable { .. }) && text.contains("replica"), "{text}");
 
-    let proxy = Proxy::start(primary.port).await;
-    let redis = client(&primary.address_at(proxy.port())).await;
+    let wire = Wire::new(primary.port);
+    let redis = client(&primary.address_at(wire.port())).await;
     let version = put(&redis, &key("kept"), None, write("kept")).await;
     let arrived = || replica.say::<i64>(&["EXISTS", "{lockword}:kept"]) == 1;
     until("the replica has it", arrived).await;
@@ -198,7 +198,7 @@ async fn a_replica_and_a_primary_that_becomes_one() {
     }
     // The other is the primary now, and the address leads there: nothing else has to be done.
     let _: () = replica.say(&["REPLICAOF", "NO", "ONE"]);
-    proxy.lead_to(replica.port);
+    wire.lead_to(replica.port);
     while redis.compare_exchange(&key("back"), None, write("x")).await.is_err() {
         assert!(tokio::time::Instant::now() < end, "not back");
     }

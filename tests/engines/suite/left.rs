@@ -69,7 +69,7 @@ pub async fn nothing<E: Engine>() {
     let left = server.left().await;
     println!("{left:?}");
     assert_eq!(left.keys, KEYS);
-    assert!(left.connections <= 2 * NODES, "{left:?}");
+    assert!(left.connections <= E::CONNECTIONS * NODES, "{left:?}");
     for node in &nodes {
         let shutdown = soon("the shutdown", node.shutdown()).await;
         assert!(shutdown.in_doubt.is_empty() && shutdown.released.is_empty(), "{shutdown:?}");

@@ -1,10 +1,14 @@
 //! One client is cut off. It is not told, and nor is the server.
 
-use super::stage::{KEY, SHORT, Stage, acquire, granted, release, soon, wait};
+use super::children::{LEASE, Process, TAKE_OVER, ask, tell};
+use super::stage::{
+    KEY, PATIENCE, SHORT, Stage, acquire, client, granted, is_free, release, soon, until, wait,
+};
+use crate::support::cable::{Cable, NEAR};
 use crate::support::engine::Engine;
 use crate::support::wire::Wire;
 use lockword::cluster::fence::Gate;
-use lockword::cluster::{Key, LossReason};
+use lockword::cluster::{FencingToken, Key, LossReason, Node, ReleaseError};
 use std::time::{Duration, Instant};
 
 /// What it has sent arrives late.
@@ -51,4 +55,70 @@ async fn cut_off<E: Engine>(cut: fn(&Wire)) {
     assert!(back.token() > token, "{} after {token}", back.token());
     release(back).await;
     stage.end(&looker).await;
+}
+
+/// A process whose network ends at a cable, which is pulled out: no packet arrives any more, and no
+/// reset.
+pub async fn unplugged<E: Engine>() {
+    let Some(cable) = Cable::new() else { return };
+    let Some(stage) = Stage::<E>::start().await else { return };
+    let wire = Wire::from(cable.listener(), stage.server.port());
+    let address = stage.server.address_at(wire.port()).replace("127.0.0.1", NEAR);
+    let near = stage.node(LEASE).await;
+    let looker = stage.looker().await;
+    let (gate, key) = (Gate::new(), Key::new(KEY).expect("a key"));
+    let mut far = Process::start_at(&cable.far, "lose", &address, "");
+    let token: u64 = far.hear().expect("it holds").parse().expect("a token");
+    let token = FencingToken::from_u64(token);
+    gate.pass(&key, token).expect("it is the first");
+    let waiting = wait(&near, &looker).await;
+    cable.pull();
+    let began = Instant::now();
+    let next = granted(waiting).await;
+    let took = began.elapsed();
+    // It knows by its own clock: it has heard of nobody.
+    far.say("is it valid?");
+    assert_eq!(far.hear().as_deref(), Some("false"), "two hold");
+    println!("in after {took:?} of a lease of {LEASE:?}");
+    assert!(took < TAKE_OVER, "{took:?}");
+    assert!(next.token() > token, "{} after {token}", next.token());
+    gate.pass(&key, next.token()).expect("it is newer");
+    let refused = gate.pass(&key, token).expect_err("it is late");
+    assert_eq!(refused.newest, next.token());
+    // And back.
+    cable.plug();
+    far.say("the cable is in");
+    assert_eq!(far.hear().as_deref(), Some("it was not held"));
+    until("it is in the queue", async || {
+        looker.inspect(KEY).await.is_ok_and(|state| !state.queue.is_empty())
+    })
+    .await;
+    assert!(next.is_valid());
+    let newest = next.token().get();
+    release(next).await;
+    let back: u64 = far.hear().expect("it holds again").parse().expect("a token");
+    assert!(back > newest, "{back} after {newest}");
+    // Nobody has recorded what the child wrote: there is no history.
+    is_free(&looker).await;
+}
+
+/// The process at the far end.
+pub async fn lose(address: &str) {
+    let node = Node::builder(client(address).await).lease(LEASE).patience(PATIENCE * 2).build();
+    let lock = node.lock(KEY).unwrap();
+    let held = lock.acquire().await.unwrap();
+    tell(held.token());
+    // Renews meanwhile, as long as it can.
+    tokio::task::spawn_blocking(ask).await.unwrap();
+    tell(held.is_valid());
+    let why = soon("the loss", held.lost()).await;
+    assert!(matches!(why, LossReason::Expired { .. }), "{why}");
+    tokio::task::spawn_blocking(ask).await.unwrap();
+    match soon("the late release", held.release()).await {
+        Err(ReleaseError::Lost { .. }) => tell("it was not held"),
+        other => tell(format!("{other:?}")),
+    }
+    let back = soon("the lock", lock.acquire()).await.unwrap();
+    tell(back.token());
+    release(back).await;
 }

@@ -30,8 +30,11 @@ pub struct Stage<E> {
 impl<E: Engine> Stage<E> {
     /// `None`: skip the test.
     pub async fn start() -> Option<Self> {
-        let server = E::start().await?;
-        Some(Self { server, history: History::new(), clients: AtomicUsize::new(0) })
+        Some(Self::of(E::start().await?))
+    }
+
+    pub fn of(server: E) -> Self {
+        Self { server, history: History::new(), clients: AtomicUsize::new(0) }
     }
 
     /// A node with a connection of its own.

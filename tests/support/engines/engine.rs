@@ -1,5 +1,6 @@
 //! What the suite of faults needs of an engine, so that it is the same for each.
 
+use super::disk::Disk;
 use super::process::Process;
 
 #[cfg(feature = "etcd")]
@@ -14,6 +15,9 @@ pub use redis::{Durable, Forgetful};
 
 /// A server of the test's own, whose data outlives its process (but for [`Forgetful`]).
 pub trait Engine: Send + Sync + Sized + 'static {
+    /// How many connections a node may have.
+    const CONNECTIONS: usize;
+
     /// A server with nothing special. `None`: it is not installed, skip the test.
     fn start() -> impl Future<Output = Option<Self>> + Send;
 
@@ -30,6 +34,25 @@ pub trait Engine: Send + Sync + Sized + 'static {
 
     /// What the server has now.
     fn left(&self) -> impl Future<Output = Left> + Send;
+}
+
+/// A server whose disk can be full.
+pub trait OnDisk: Engine {
+    /// What it does then.
+    const WHEN_FULL: WhenFull;
+
+    /// A server with a disk of its own. `None`: skip the test.
+    fn start_on_disk() -> impl Future<Output = Option<Self>> + Send;
+
+    fn disk(&self) -> &Disk;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It says that it has no room, and goes on.
+    Refuses,
+    /// It ends.
+    Ends,
 }
 
 /// What a server has of its clients.

@@ -1,5 +1,6 @@
 //! etcd servers of the test's own: one, or three that are a cluster.
 
+use super::disk::Disk;
 use super::process::{Folder, Process, find, free_port};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +11,6 @@ use std::time::Duration;
 // For TLS.
 mod certificates;
 
-pub use super::wire::Wire;
 pub use certificates::Certificates;
 
 /// How a server is to be started.
@@ -22,12 +22,15 @@ pub struct Setup {
     pub wants_certificate: bool,
     /// Further arguments.
     pub arguments: Vec<&'static str>,
+    /// It has a disk of its own, of so many megabytes.
+    pub disk: Option<u32>,
 }
 
 /// One server.
 pub struct Etcd {
     pub process: Process,
     pub port: u16,
+    pub disk: Disk,
     metrics: u16,
     tls: bool,
     _folder: Folder,
@@ -113,6 +116,7 @@ impl Cluster {
         let start = |ports: [u16; 3]| {
             let folder = Folder::new("etcd");
             let log = folder.path().join("log");
+            let disk = Disk::new(folder.file("disk"), setup.disk, None)?;
             let [client, own_peer, metrics] = ports;
             let scheme = if setup.tls.is_some() { "https" } else { "http" };
             let clients = format!("{scheme}://127.0.0.1:{client}");
@@ -122,7 +126,7 @@ impl Cluster {
                 arguments.extend([format!("--{option}"), value.to_owned()]);
             };
             add("name", &name);
-            add("data-dir", &folder.file("data"));
+            add("data-dir", &disk.file("data"));
             add("listen-client-urls", &clients);
             add("advertise-client-urls", &clients);
             add("listen-peer-urls", &own_peer);
@@ -150,15 +154,16 @@ impl Cluster {
                 Ok(text) => Err(text),
                 Err(error) => Err(error.to_string()),
             };
-            let process = Process::start("etcd", &log, command, ready);
-            Etcd { process, port: client, metrics, tls: setup.tls.is_some(), _folder: folder }
+            let process = Process::start_at(disk.place.clone(), "etcd", &log, command, ready);
+            let tls = setup.tls.is_some();
+            Some(Etcd { process, port: client, disk, metrics, tls, _folder: folder })
         };
         // None is ready before the majority is.
-        let members = std::thread::scope(|scope| {
+        let members: Option<_> = std::thread::scope(|scope| {
             let started: Vec<_> = ports.iter().map(|ports| scope.spawn(|| start(*ports))).collect();
             started.into_iter().map(|member| member.join().expect("a member starts")).collect()
         });
-        Some(Self { members })
+        Some(Self { members: members? })
     }
 
     /// For `lockword::cluster::connect`: all members, this one first.

@@ -1,13 +1,17 @@
 //! Servers for the tests of the engines, and what is done to them.
 #![allow(dead_code, reason = "not every engine needs all of it")]
 
+// A disk that can be filled.
+pub mod disk;
 // What every engine's servers have.
 pub mod engine;
+// A network that can be cut.
+pub mod cable;
+// Where processes are started.
+pub mod place;
 // A server's process.
 pub mod process;
-// What goes wrong between a client and a server: for tokio.
-pub mod relay;
-// The same, for threads, which go on when a runtime does not.
+// What goes wrong between a client and a server.
 pub mod wire;
 
 #[cfg(feature = "etcd")]

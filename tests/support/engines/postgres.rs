@@ -1,5 +1,7 @@
 //! A PostgreSQL server of the test's own, and a pooler in front of it.
 
+use super::disk::Disk;
+use super::place::Place;
 use super::process::{Folder, Process, find, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::fs::{self, Permissions};
@@ -19,6 +21,8 @@ pub struct Setup {
     pub password: Option<String>,
     /// With TLS, and only with TLS.
     pub tls: Option<Tls>,
+    /// It has a disk of its own, of so many megabytes.
+    pub disk: Option<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub enum Tls {
 pub struct Server {
     pub process: Process,
     pub port: u16,
+    pub disk: Disk,
     folder: Folder,
     password: Option<String>,
     has_tls: bool,
@@ -76,8 +81,10 @@ fn command(program: &Path) -> Command {
     command
 }
 
-fn run(program: &Path, args: &[&str]) {
-    let done = command(program).args(args).stdin(Stdio::null()).output().expect("it runs");
+fn run(place: &Place, program: &Path, args: &[&str]) {
+    let mut command = command(program);
+    command.args(args).stdin(Stdio::null());
+    let done = place.run(move || command.output()).expect("it runs");
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{}: {said}", program.display());
 }
@@ -98,10 +105,11 @@ fn write(path: &str, text: &str) {
     }
 }
 
-fn start(bin: &Path, folder: &Folder, port: u16, settings: Vec<String>) -> Process {
+fn start(disk: &Disk, bin: &Path, folder: &Folder, port: u16, settings: Vec<String>) -> Process {
     let ready = bin.join("pg_isready");
-    let (bin, data, socket) = (bin.join("postgres"), folder.file("data"), folder.file(""));
-    Process::start(
+    let (bin, data, socket) = (bin.join("postgres"), disk.file("data"), folder.file(""));
+    Process::start_at(
+        disk.place.clone(),
         "PostgreSQL",
         &folder.path().join("log"),
         move || {
@@ -136,7 +144,8 @@ impl Server {
     pub fn start(setup: Setup) -> Option<Self> {
         let bin = programs()?;
         let (folder, port) = (owned_folder("postgres"), free_port());
-        let data = folder.file("data");
+        let disk = Disk::new(folder.file("disk"), setup.disk, user())?;
+        let data = disk.file("data");
         let mut args = vec!["-D", &data, "-U", "postgres", "--no-sync", "-E", "UTF8"];
         let file = folder.file("password");
         match &setup.password {
@@ -146,7 +155,7 @@ impl Server {
             }
             None => args.extend(["-A", "trust"]),
         }
-        run(&bin.join("initdb"), &args);
+        run(&disk.place, &bin.join("initdb"), &args);
         let mut settings = vec!["shared_buffers=16MB".to_owned(), "max_connections=50".to_owned()];
         settings.extend(setup.settings);
         if let Some(tls) = setup.tls {
@@ -158,18 +167,19 @@ impl Server {
             let how = if setup.password.is_some() { "scram-sha-256" } else { "trust" };
             let client = if tls == Tls::Mutual { " clientcert=verify-ca" } else { "" };
             let line = format!("hostssl all all 127.0.0.1/32 {how}{client}\n");
-            write(&folder.file("data/pg_hba.conf"), &line);
+            write(&disk.file("data/pg_hba.conf"), &line);
         }
-        let process = start(&bin, &folder, port, settings);
+        let process = start(&disk, &bin, &folder, port, settings);
         let has_tls = setup.tls.is_some();
-        Some(Self { process, port, folder, password: setup.password, has_tls })
+        Some(Self { process, port, disk, folder, password: setup.password, has_tls })
     }
 
     /// A replica of it that may only be read.
     pub fn replica(&self) -> Self {
         let bin = programs().expect("it was there before");
         let (folder, port) = (owned_folder("replica"), free_port());
-        let (data, from) = (folder.file("data"), self.port.to_string());
+        let disk = Disk::new(folder.file("disk"), None, user()).expect("it is nothing special");
+        let (data, from) = (disk.file("data"), self.port.to_string());
         let args = [
             "-h",
             "127.0.0.1",
@@ -184,9 +194,9 @@ impl Server {
             "fast",
             "-N",
         ];
-        run(&bin.join("pg_basebackup"), &args);
-        let process = start(&bin, &folder, port, vec!["max_connections=50".to_owned()]);
-        Self { process, port, folder, password: None, has_tls: false }
+        run(&disk.place, &bin.join("pg_basebackup"), &args);
+        let process = start(&disk, &bin, &folder, port, vec!["max_connections=50".to_owned()]);
+        Self { process, port, disk, folder, password: None, has_tls: false }
     }
 
     /// Its address; `more` follows the question mark.

@@ -1,13 +1,14 @@
 //! A server process of the test's own: started on a free loopback port with its data in a folder of
 //! its own, stopped, killed and started again, and gone when the test is.
 
+use super::place::Place;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{env, io, process, thread};
 
@@ -107,6 +108,7 @@ pub struct Process {
     command: Box<dyn Fn() -> Command + Send + Sync>,
     ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
     log: PathBuf,
+    place: Arc<Place>,
     child: Mutex<Option<Child>>,
 }
 
@@ -121,11 +123,23 @@ impl Process {
         command: impl Fn() -> Command + Send + Sync + 'static,
         ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
+        Self::start_at(Place::here(), name, log, command, ready)
+    }
+
+    /// The same, at this place.
+    pub fn start_at(
+        place: Arc<Place>,
+        name: &str,
+        log: &Path,
+        command: impl Fn() -> Command + Send + Sync + 'static,
+        ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
         let process = Self {
             name: name.to_owned(),
             command: Box::new(command),
             ready: Box::new(ready),
             log: log.to_owned(),
+            place,
             child: Mutex::new(None),
         };
         process.restart();
@@ -145,7 +159,10 @@ impl Process {
         let mut command = (self.command)();
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
-        let child = spawn(command).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        // Its own group: Ctrl-C at the terminal is for the test, not for the server.
+        command.process_group(0);
+        let child =
+            self.place.spawn(command).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         *self.child.lock().unwrap() = Some(child);
     }
 
@@ -216,35 +233,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill9();
     }
-}
-
-/// Starts `command` from a thread that lives as long as this process: the kernel kills the child when
-/// the thread that started it ends.
-fn spawn(mut command: Command) -> io::Result<Child> {
-    type Job = (Command, mpsc::Sender<io::Result<Child>>);
-    static JOBS: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
-    #[cfg(target_os = "linux")]
-    // SAFETY: `prctl` is a system call and nothing else: it may be made between fork and exec.
-    unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        })
-    };
-    // Its own group: Ctrl-C at the terminal is for the test, not for the server.
-    command.process_group(0);
-    let jobs = JOBS.get_or_init(|| {
-        let (sender, jobs) = mpsc::channel::<Job>();
-        thread::spawn(move || {
-            for (mut command, answer) in jobs {
-                let _ = answer.send(command.spawn());
-            }
-        });
-        sender
-    });
-    let (sender, answer) = mpsc::channel();
-    jobs.send((command, sender)).expect("the thread lives");
-    answer.recv().expect("the thread answers")
 }
 
 /// The same as [`family`], after all of it was halted, so that it has no more children.

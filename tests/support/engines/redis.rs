@@ -1,5 +1,6 @@
 //! A Redis server of the test's own.
 
+use super::disk::Disk;
 use super::process::{Folder, Process, find, free_port};
 use certificates::Authority;
 use std::fs;
@@ -8,8 +9,6 @@ use std::sync::Arc;
 
 // Certificates, made on the spot.
 pub mod certificates;
-// What goes wrong between a client and a server.
-pub mod proxy;
 
 /// The password of the user `lock`, and of nobody else.
 pub const PASSWORD: &str = "open%sesame";
@@ -32,6 +31,8 @@ pub struct How {
     pub clock: bool,
     /// It writes each change to its disk before it answers.
     pub durable: bool,
+    /// It has a disk of its own, of so many megabytes.
+    pub disk: Option<u32>,
     /// What else is on its command line.
     pub extra: Vec<String>,
 }
@@ -40,6 +41,7 @@ pub struct How {
 pub struct Server {
     pub process: Process,
     pub port: u16,
+    pub disk: Disk,
     how: How,
     folder: Arc<Folder>,
 }
@@ -55,12 +57,13 @@ impl Server {
         let program = find("redis-server", &["/usr/local/bin", "/opt/homebrew/bin"])?;
         let folder = Arc::new(Folder::new("redis"));
         let port = free_port();
+        let disk = Disk::new(folder.file("disk"), how.disk, None)?;
         let mut arguments: Vec<String> = vec![];
         let mut set = |name: &str, value: &str| {
             arguments.extend([format!("--{name}"), value.to_owned()]);
         };
         set("bind", "127.0.0.1");
-        set("dir", folder.path().to_str().expect("text"));
+        set("dir", &folder.file("disk"));
         set("unixsocket", &folder.file("admin"));
         set("save", "");
         set("appendonly", if how.durable { "yes" } else { "no" });
@@ -92,7 +95,8 @@ impl Server {
         let clock = how.clock.then(|| shim(&folder));
         let clock_file = folder.file("clock");
         let admin = admin_address(&how, &folder);
-        let process = Process::start(
+        let process = Process::start_at(
+            disk.place.clone(),
             "redis-server",
             &folder.path().join("log"),
             move || {
@@ -109,7 +113,7 @@ impl Server {
                 ::redis::cmd("PING").exec(&mut client).map_err(|error| error.to_string())
             },
         );
-        Some(Self { process, port, how, folder })
+        Some(Self { process, port, disk, how, folder })
     }
 
     /// The address for the transport, with what is needed.

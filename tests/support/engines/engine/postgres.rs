@@ -1,17 +1,16 @@
 //! PostgreSQL.
 
+use super::super::disk::Disk;
 use super::super::postgres::{Server, Setup};
 use super::super::process::Process;
-use super::{Engine, Left};
+use super::{Engine, Left, OnDisk, WhenFull};
 
 impl Engine for Server {
+    // One is for notifications.
+    const CONNECTIONS: usize = 2;
+
     async fn start() -> Option<Self> {
-        // The suite's 32 processes have two connections each.
-        let settings = vec!["max_connections=120".to_owned()];
-        let server = Server::start(Setup { settings, ..Setup::default() })?;
-        let address = server.address("create_schema=true");
-        lockword::cluster::connect(&address).await.expect("the table can be made");
-        Some(server)
+        start(None).await
     }
 
     fn process(&self) -> &Process {
@@ -38,4 +37,26 @@ impl Engine for Server {
         };
         Left { connections: count(connections).await, watches: 0, keys: count(keys).await }
     }
+}
+
+impl OnDisk for Server {
+    // While its log still has room: that is reserved in pieces of 16 MB.
+    const WHEN_FULL: WhenFull = WhenFull::Refuses;
+
+    async fn start_on_disk() -> Option<Self> {
+        start(Some(96)).await
+    }
+
+    fn disk(&self) -> &Disk {
+        &self.disk
+    }
+}
+
+async fn start(disk: Option<u32>) -> Option<Server> {
+    // The suite's 32 processes have two connections each.
+    let settings = vec!["max_connections=120".to_owned()];
+    let server = Server::start(Setup { settings, disk, ..Setup::default() })?;
+    let address = server.address("create_schema=true");
+    lockword::cluster::connect(&address).await.expect("the table can be made");
+    Some(server)
 }

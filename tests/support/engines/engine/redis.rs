@@ -1,8 +1,9 @@
 //! Redis, with a memory and without.
 
+use super::super::disk::Disk;
 use super::super::process::Process;
 use super::super::redis::{How, Server};
-use super::{Engine, Left};
+use super::{Engine, Left, OnDisk, WhenFull};
 
 /// It writes each change to its disk before it answers.
 pub struct Durable(Server);
@@ -11,6 +12,8 @@ pub struct Durable(Server);
 pub struct Forgetful(Server);
 
 impl Engine for Durable {
+    const CONNECTIONS: usize = 1;
+
     async fn start() -> Option<Self> {
         Some(Self(Server::with(How { durable: true, ..How::default() })?))
     }
@@ -32,7 +35,22 @@ impl Engine for Durable {
     }
 }
 
+impl OnDisk for Durable {
+    // With `appendfsync always` it has no other way: it did already what it cannot write down.
+    const WHEN_FULL: WhenFull = WhenFull::Ends;
+
+    async fn start_on_disk() -> Option<Self> {
+        Some(Self(Server::with(How { durable: true, disk: Some(4), ..How::default() })?))
+    }
+
+    fn disk(&self) -> &Disk {
+        &self.0.disk
+    }
+}
+
 impl Engine for Forgetful {
+    const CONNECTIONS: usize = 1;
+
     async fn start() -> Option<Self> {
         Some(Self(Server::start()?))
     }
@@ -58,6 +76,8 @@ fn left(server: &Server) -> Left {
     Left {
         connections: server.connections(),
         watches: server.say::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len(),
-        keys: server.say::<Vec<String>>(&["KEYS", "{lockword}:*"]).len(),
+        // All but the floor.
+        keys: server.say::<usize>(&["DBSIZE"])
+            - server.say::<usize>(&["EXISTS", "{lockword}floor"]),
     }
 }

@@ -1,0 +1,73 @@
+//! The server's disk is full, and then there is room again.
+
+use super::stage::{LONG, Stage, acquire, client, granted, release, until, wait};
+use crate::support::engine::{OnDisk, WhenFull};
+use lockword::cluster::{Exchange, Key, TransportError, Wake, Write};
+
+pub async fn disk<E: OnDisk>() {
+    let Some(server) = E::start_on_disk().await else { return };
+    let stage = Stage::of(server);
+    // None of them renews while the disk is full.
+    let (one, two) = (stage.node(LONG * 20).await, stage.node(LONG * 20).await);
+    let looker = stage.looker().await;
+    let held = acquire(&one).await;
+    let token = held.token();
+    let waiting = wait(&two, &looker).await;
+    let engine = client(&stage.server.address()).await;
+    let key = Key::new("suite/full").expect("a key");
+    let (mut version, mut value, mut count) = (None, vec![], 0);
+    let (error, new) = loop {
+        let new: Vec<u8> = (0..16_384).map(|_| fastrand::u8(..)).collect();
+        let write = Write { value: new.as_slice().into(), wake: Wake::Nobody, idle: false };
+        match engine.compare_exchange(&key, version, write).await {
+            Ok(Exchange::Swapped(written)) => (version, value) = (Some(written), new),
+            Ok(Exchange::Mismatch(found)) => panic!("{found:?} instead of {version:?}"),
+            Err(error) => break (error, new),
+        }
+        if count == 0 {
+            stage.server.disk().fill();
+        }
+        // Some room was reserved before.
+        count += 1;
+    };
+    println!("after {count} writes: {error:?}");
+    assert!(count > 0, "there was room");
+    match E::WHEN_FULL {
+        WhenFull::Refuses => assert!(matches!(error, TransportError::Unavailable(_)), "{error:?}"),
+        WhenFull::Ends => {
+            // Whether it was asked before it ended is for the client to know.
+            assert!(error.is_passing(), "{error:?}");
+            until("it ends", async || stage.server.process().ended().is_some()).await;
+        }
+    }
+    stage.server.disk().make_room();
+    if E::WHEN_FULL == WhenFull::Ends {
+        println!("it has ended, and is started again");
+        stage.server.process().restart();
+    }
+    // Nothing is lost that was acknowledged; and only what is in doubt may be there besides.
+    let mut found = None;
+    until("the engine answers", async || {
+        let loaded = engine.load(&key).await;
+        found = loaded.as_ref().ok().cloned();
+        loaded.is_ok()
+    })
+    .await;
+    let found = found.flatten();
+    let is_last = found.as_ref().map(|found| (found.version, &*found.value))
+        == version.map(|version| (version, &*value));
+    let is_new = found.as_ref().is_some_and(|found| *found.value == *new);
+    let in_doubt = matches!(error, TransportError::Indeterminate(_));
+    assert!(is_last || in_doubt && is_new, "{:?} after {version:?}", found.map(|f| f.version));
+    // Nor is anything held or refused any more.
+    assert!(held.is_valid());
+    release(held).await;
+    let next = granted(waiting).await;
+    assert!(next.token() > token, "{} after {token}", next.token());
+    let token = next.token();
+    release(next).await;
+    let last = acquire(&one).await;
+    assert!(last.token() > token, "{} after {token}", last.token());
+    release(last).await;
+    stage.end(&looker).await;
+}
