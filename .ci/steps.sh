@@ -110,7 +110,10 @@ step_test_all_features() {
 
 # The transports against real servers, which the tests start.
 step_engines() {
-    LOCKWORD_ENGINES=required cargo test --all-features --test engines
+    export LOCKWORD_ENGINES=required
+    cargo test --all-features --test engines
+    # For longer than a test run takes, and with nothing beside it.
+    LOCKWORD_ENGINE_SECS=30 some_tests cargo test --all-features --test engines processes_contend
 }
 
 # Many nodes in virtual time, more seeds than a test run takes.
