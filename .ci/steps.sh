@@ -113,7 +113,9 @@ step_engines() {
     export LOCKWORD_ENGINES=required
     cargo test --all-features --test engines
     # For longer than a test run takes, and with nothing beside it.
-    LOCKWORD_ENGINE_SECS=30 some_tests cargo test --all-features --test engines processes_contend
+    local long=(cargo test --all-features --test engines processes_contend)
+    some_tests "${long[@]}"
+    LOCKWORD_ENGINE_SECS=30 "${long[@]}"
 }
 
 # Many nodes in virtual time, more seeds than a test run takes.
