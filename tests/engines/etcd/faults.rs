@@ -18,7 +18,7 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unanswered_write_is_indeterminate_and_may_happen_late() {
     let Some(server) = Etcd::start() else { return };
-    let etcd = client(&format!("{}?timeout_ms=300", server.address())).await;
+    let etcd = client(&format!("{}?timeout_ms=1000", server.address())).await;
     let key = key("late");
     let first = put(&etcd, &key, &write("first", false)).await;
     server.process.stop();

@@ -30,7 +30,7 @@ async fn a_connection_that_is_lost_leaves_the_write_in_doubt() {
 async fn a_client_that_is_cut_off_is_told_in_time() {
     let Some(server) = server().await else { return };
     let wire = Wire::new(server.port);
-    let engine = client(&server.address_at(wire.port(), "timeout_ms=300&connect_timeout=1")).await;
+    let engine = client(&server.address_at(wire.port(), "timeout_ms=1000&connect_timeout=1")).await;
     let version = put(&engine, "k", "v").await;
     let mut watch = engine.watch(&key("k"), NodeId::new(1)).await.unwrap();
     wire.hold();
@@ -39,12 +39,14 @@ async fn a_client_that_is_cut_off_is_told_in_time() {
     assert!(is_indeterminate(&answer), "{answer:?}");
     let answer = engine.load(&key("k")).await;
     assert!(matches!(answer, Err(TransportError::Unavailable(_))), "{answer:?}");
-    assert!(began.elapsed() < ms(3000), "{:?}", began.elapsed());
+    // Each of the two ends within three times the timeout; and a second is for the machine.
+    assert!(began.elapsed() < ms(7000), "{:?}", began.elapsed());
     // The watch finds out by itself.
     let ended = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap();
     assert!(matches!(ended, Some(Err(TransportError::Unavailable(_)))), "{ended:?}");
     assert!(watch.next().await.is_none());
-    assert!(began.elapsed() < engine.capabilities().wake_within + ms(3000));
+    let within = engine.capabilities().wake_within + ms(3000);
+    assert!(began.elapsed() < within, "{:?}", began.elapsed());
     assert!(engine.watch(&key("k"), NodeId::new(1)).await.is_err());
     wire.pass();
     until("it works again", async || engine.load(&key("k")).await.is_ok()).await;
