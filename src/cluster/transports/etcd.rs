@@ -220,7 +220,7 @@ impl Transport for Etcd {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new("etcd")
+        Capabilities { wake_within: address::WAKE_WITHIN, ..Capabilities::new("etcd") }
     }
 }
 

@@ -30,6 +30,10 @@ pub struct Builder {
 const PING_EVERY: Duration = Duration::from_secs(6);
 /// How long a sign of life may take.
 const PING_WITHIN: Duration = Duration::from_secs(2);
+/// The longest time until a watch has yielded or ended. One whose connection is silent ends when the
+/// sign of life is overdue; the last second is for the way.
+pub(super) const WAKE_WITHIN: Duration =
+    Duration::from_secs(PING_EVERY.as_secs() + PING_WITHIN.as_secs() + 1);
 /// How long a connection may take, with the TLS handshake.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
