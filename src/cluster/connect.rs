@@ -11,8 +11,10 @@ mod hosts;
 // What must not be shown.
 mod secrets;
 
+#[cfg(feature = "etcd")]
+pub(super) use secrets::shown;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
-pub(super) use secrets::{check, shown, unknown_option};
+pub(super) use secrets::{check, unknown_option};
 
 /// Connects to the engine at this address.
 ///
