@@ -8,6 +8,13 @@ use url::Url;
 
 // Several hosts in one address.
 mod hosts;
+// What must not be shown.
+mod secrets;
+
+#[cfg(feature = "etcd")]
+pub(super) use secrets::shown;
+#[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
+pub(super) use secrets::{check, unknown_option};
 
 /// Connects to the engine at this address.
 ///
@@ -22,7 +29,8 @@ mod hosts;
 /// `etcd://a:2379,b:2379,c:2379`.
 ///
 /// What else an address may say is told on each engine's page. A password in it is never part of an
-/// error's text.
+/// error's text. What is not a letter or a digit in it is written as `%` and two hexadecimal digits: an
+/// address with an `@` where none belongs is refused.
 ///
 /// # Errors
 ///
@@ -39,6 +47,7 @@ mod hosts;
 /// # }
 /// ```
 pub async fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> {
+    secrets::check_text(address)?;
     let url = Url::parse(&hosts::to_url(address))
         .map_err(|why| ConnectError::Address { why: why.to_string() })?;
     match url.scheme() {

@@ -279,7 +279,8 @@ pub struct Capabilities {
     pub consistency: Consistency,
     /// How a waiting node learns of a change.
     pub wakeups: Wakeups,
-    /// A live watch yields within this time after the change.
+    /// A watch yields within this time after the change, or has ended. That it takes so long is the
+    /// exception, of a connection that breaks without a word: most changes are told at once.
     pub wake_within: Duration,
     /// The largest value it stores, in bytes.
     pub largest_value: usize,

@@ -1,6 +1,6 @@
 //! etcd.
 
-// Credentials, certificates, permissions, room.
+// Credentials, certificates, permissions.
 mod access;
 // Servers and connections that fail.
 mod faults;
@@ -8,6 +8,8 @@ mod faults;
 mod locks;
 // The laws; deletion.
 mod registers;
+// A database that is full.
+mod room;
 
 use lockword::cluster::transports::etcd::Etcd;
 use lockword::cluster::{

@@ -45,11 +45,14 @@
 //! - etcd 3.4 or newer (the tests run against 3.4).
 //! - Read and write permission for the prefix: `etcdctl role grant-permission locks --prefix=true
 //!   readwrite lockword/`, for the role of the user, if authentication is on. The token is renewed when
-//!   it has expired: the server refuses the old one before it does anything, so the request can be made
-//!   again without doubt.
+//!   it has expired, and when users or roles were changed since (`--auth-token jwt`): the server refuses
+//!   the old one before it does anything, so the request can be made again without doubt.
 //! - Room: etcd keeps the history until it is compacted. Have it do that by itself
 //!   (`--auto-compaction-retention 1h`), and defragment it now and then. A full database
-//!   (`--quota-backend-bytes`) refuses every write: [`Unsupported`].
+//!   (`--quota-backend-bytes`) refuses every write, until somebody makes room and disarms the alarm
+//!   (`etcdctl alarm disarm`). It also "refuses" writes after it has applied them, those that were
+//!   under way while it got full: so the register is read then, and the write is [`Unsupported`] where
+//!   that shows that it was not applied, and [`Indeterminate`] else.
 //! - A fast disk: each write waits for two of them.
 //!
 //! # Address
@@ -163,7 +166,8 @@ impl Etcd {
         let mut tries = 0;
         loop {
             tries += 1;
-            match etcd.inner.members.ask_each(Effect::None, ask).await {
+            let members = &etcd.inner.members;
+            match members.ask_each(members.end(), Effect::None, ask).await {
                 Ok(_) => return Ok(etcd),
                 Err((_, failure)) if tls && failure.is_hung_up() && tries < HUNG_UP => {}
                 Err((server, failure)) => return Err(failure.with_hint(tls).of_connect(server)),
@@ -204,7 +208,18 @@ impl Transport for Etcd {
             .and_then([TxnOp::put(&*key, value::stored(&new), None)])
             .or_else([TxnOp::get(&*key, None)]);
         let ask = |client| txn(client, swap.clone());
-        let done = self.inner.members.ask(Effect::Writes, ask).await.map_err(Failure::of_write)?;
+        let members = &self.inner.members;
+        let end = members.end();
+        let done = match members.ask_until(end, Effect::Writes, ask).await {
+            Ok(done) => done,
+            Err(failure) if failure.kind == Kind::Full => {
+                let look = |client| get(client, key.clone(), None);
+                let seen = members.ask_until(end, Effect::None, look).await;
+                let now = |seen: GetResponse| seen.0.kvs.first().map_or(0, |kv| kv.mod_revision);
+                return Err(failure.of_full(seen.is_ok_and(|seen| now(seen) == revision)));
+            }
+            Err(failure) => return Err(failure.of_write()),
+        };
         if !done.0.succeeded {
             return Ok(Exchange::Mismatch(found(&done).map_err(Failure::of_read)?));
         }
@@ -220,7 +235,7 @@ impl Transport for Etcd {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new("etcd")
+        Capabilities { wake_within: address::WAKE_WITHIN, ..Capabilities::new("etcd") }
     }
 }
 

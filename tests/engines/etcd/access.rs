@@ -2,11 +2,11 @@
 
 use super::{client, key, ms, put, raw, typed, write};
 use crate::support::etcd::{Certificates, Etcd, Setup};
-use crate::support::process::free_port;
+use crate::support::process::{Folder, free_port};
 use etcd_client::{Permission, PermissionType};
-use lockword::cluster::{
-    ConnectError, Exchange, LockError, Node, Transport, TransportError, connect,
-};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use lockword::cluster::{ConnectError, Exchange, Node, NodeId, Transport, TransportError, connect};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,6 +31,12 @@ async fn with_users(arguments: &[&'static str]) -> Option<Etcd> {
 
 fn address(server: &Etcd, user: &str) -> String {
     format!("etcd://{user}@{}", server.server())
+}
+
+/// etcd's own client, with this user's present token.
+async fn raw_as(server: &Etcd, user: &str, password: &str) -> etcd_client::Client {
+    let options = etcd_client::ConnectOptions::new().with_user(user, password);
+    etcd_client::Client::connect([server.url()], Some(options)).await.unwrap()
 }
 
 const USER: &str = "locks:pa%2Fss%20w%C3%B6rd%2B1";
@@ -65,15 +71,14 @@ async fn credentials_and_permissions_are_checked() {
     // The permission is taken away while it is used.
     let typed = typed(&address(&server, USER)).await;
     assert!(!format!("{typed:?}").contains(PASSWORD));
-    let options = etcd_client::ConnectOptions::new().with_user("root", "toor");
-    let mut root = etcd_client::Client::connect([server.url()], Some(options)).await.unwrap();
+    let mut root = raw_as(&server, "root", "toor").await;
     root.user_revoke_role("locks", "locks").await.unwrap();
     let key = key("mine");
     let read = etcd.load(&key).await;
     assert!(matches!(read, Err(TransportError::Denied(_))), "{read:?}");
     let written = etcd.compare_exchange(&key, None, write("{}", false)).await;
     assert!(matches!(written, Err(TransportError::Denied(_))), "{written:?}");
-    let watched = etcd.watch(&key, lockword::cluster::NodeId::new(1)).await.map(drop);
+    let watched = etcd.watch(&key, NodeId::new(1)).await.map(drop);
     assert!(matches!(watched, Err(TransportError::Denied(_))), "{watched:?}");
 }
 
@@ -90,8 +95,7 @@ async fn a_token_that_expires_is_renewed() {
     let ttl = ["--auth-token", "simple", "--auth-token-ttl", "2"];
     let Some(server) = with_users(&ttl).await else { return };
     let etcd = client(&address(&server, USER)).await;
-    let options = etcd_client::ConnectOptions::new().with_user("locks", PASSWORD);
-    let mut raw = etcd_client::Client::connect([server.url()], Some(options)).await.unwrap();
+    let mut raw = raw_as(&server, "locks", PASSWORD).await;
     raw.get("lockword/x", None).await.unwrap();
     // Longer than the two seconds, and the one in which it is cleared away. A use would renew it.
     tokio::time::sleep(ms(4500)).await;
@@ -104,15 +108,64 @@ async fn a_token_that_expires_is_renewed() {
     // A restart forgets all tokens; the watch needs one as well.
     server.process.restart();
     let mut watch = loop {
-        match etcd.watch(&key, lockword::cluster::NodeId::new(1)).await {
+        match etcd.watch(&key, NodeId::new(1)).await {
             Ok(watch) => break watch,
             Err(TransportError::Unavailable(_)) => tokio::time::sleep(ms(5)).await,
             Err(error) => panic!("{error}"),
         }
     };
     let version = put(&etcd, &key, &write("{}", false)).await;
-    let seen = futures_util::StreamExt::next(&mut watch).await.unwrap().unwrap().unwrap();
+    let seen = watch.next().await.unwrap().unwrap().unwrap();
     assert_eq!(seen.version, version);
+}
+
+/// A token that is signed has the revision of all users and roles in it, and is of no use after the
+/// next change of any of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_rights_renews_a_signed_token() {
+    let folder = Folder::new("jwt");
+    std::fs::write(folder.file("key"), "of nobody else").unwrap();
+    let signed = format!("jwt,sign-method=HS256,ttl=10m,priv-key={}", folder.file("key"));
+    let Some(server) = with_users(&["--auth-token", signed.leak()]).await else { return };
+    let etcd = client(&address(&server, USER)).await;
+    let lease = ms(2000);
+    let holder = Node::builder(etcd.clone()).lease(lease).build();
+    let held = holder.lock("held").unwrap().acquire().await.unwrap();
+    let key = key("k");
+    let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
+    let mut raw = raw_as(&server, "locks", PASSWORD).await;
+    let change = async |role: &str| {
+        raw_as(&server, "root", "toor").await.role_add(role).await.unwrap();
+    };
+
+    // A write is the first that meets it; the watch that is there goes on.
+    change("first").await;
+    let old = raw.get("lockword/k", None).await.unwrap_err().to_string();
+    assert!(old.contains("revision of auth store is old"), "the control: {old}");
+    let written = etcd.compare_exchange(&key, None, write("{}", false)).await;
+    let Ok(Exchange::Swapped(version)) = written else { panic!("{written:?}") };
+    let seen = watch.next().await.unwrap().unwrap().unwrap();
+    assert_eq!(seen.version, version);
+
+    // A watch; and then many at once, for which one new token is enough.
+    change("second").await;
+    drop(etcd.watch(&key, NodeId::new(1)).await.unwrap());
+    change("third").await;
+    let tokens = r#"grpc_server_handled_total{grpc_code="OK",grpc_method="Authenticate""#;
+    let before = server.metric(tokens);
+    for read in join_all((0..50).map(|_| etcd.load(&key))).await {
+        assert_eq!(read.unwrap().unwrap().version, version);
+    }
+    let renewals = server.metric(tokens) - before;
+    println!("50 reads with a token of before: {renewals} new ones");
+    assert_eq!(renewals, 1.0);
+    assert_eq!(server.connections(), 2, "the transport's, and this test's own");
+
+    // The lease is renewed all the while.
+    let lost = tokio::time::timeout(lease * 2, held.lost()).await;
+    assert!(lost.is_err(), "{lost:?}");
+    assert!(held.is_valid());
+    held.release().await.unwrap();
 }
 
 #[tokio::test]
@@ -211,27 +264,4 @@ async fn an_expired_certificate_is_not_trusted() {
     let error = refused(&format!("{}?ca={ca}", server.address())).await;
     let ConnectError::Untrusted { cause, .. } = &error else { panic!("{error:?}") };
     assert!(cause.to_string().contains("xpired"), "{cause}");
-}
-
-#[tokio::test]
-async fn a_full_database_refuses_for_certain() {
-    let arguments = vec!["--quota-backend-bytes", "2000000"];
-    let Some(server) = Etcd::start_with(Setup { arguments, ..Setup::default() }) else { return };
-    let etcd = client(&server.address()).await;
-    let held = put(&etcd, &key("held"), &write("{}", false)).await;
-    let mut raw = raw(&server.url()).await;
-    while raw.put("filler", vec![b'x'; 100_000], None).await.is_ok() {}
-    let refused = etcd.compare_exchange(&key("held"), Some(held), write("new", false)).await;
-    let Err(TransportError::Unsupported(why)) = refused else { panic!("{refused:?}") };
-    assert!(why.to_string().contains("space exceeded"), "{why}");
-    assert_eq!(etcd.load(&key("held")).await.unwrap().unwrap().version, held);
-    // A lock says so at once, and does not wait for its patience to end.
-    let node = Node::builder(etcd).build();
-    let error = node.lock("full").unwrap().acquire().await.map(drop).unwrap_err();
-    let LockError::Transport { source: TransportError::Unsupported(_), .. } = error else {
-        panic!("{error:?}")
-    };
-    // A new client learns it when it connects.
-    let error = connect(&server.address()).await.map(drop).unwrap_err();
-    assert!(matches!(error, ConnectError::Unsuitable { .. }), "{error:?}");
 }

@@ -3,6 +3,7 @@
 use super::Etcd;
 use super::members::Members;
 use crate::cluster::ConnectError;
+use crate::cluster::connect::{check, shown, unknown_option};
 use etcd_client::ConnectOptions;
 use percent_encoding::percent_decode_str;
 use std::fmt;
@@ -29,6 +30,10 @@ pub struct Builder {
 const PING_EVERY: Duration = Duration::from_secs(6);
 /// How long a sign of life may take.
 const PING_WITHIN: Duration = Duration::from_secs(2);
+/// The longest time until a watch has yielded or ended. One whose connection is silent ends when the
+/// sign of life is overdue; the last second is for the way.
+pub(super) const WAKE_WITHIN: Duration =
+    Duration::from_secs(PING_EVERY.as_secs() + PING_WITHIN.as_secs() + 1);
 /// How long a connection may take, with the TLS handshake.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
@@ -119,16 +124,17 @@ impl Builder {
     fn endpoint(&self, server: &str) -> Result<Endpoint, ConnectError> {
         let scheme = if self.tls { "https" } else { "http" };
         let url = Url::parse(&format!("{scheme}://{server}"));
-        let url = url.map_err(|why| bad(format!("{server:?} is no server: {why}")))?;
+        let url = url.map_err(|why| bad(format!("{} is no server: {why}", shown(server))))?;
         let host = url.host_str().unwrap_or_default();
         let is_plain = url.path() == "/" && url.username().is_empty() && url.query().is_none();
-        if host.is_empty() || !is_plain {
-            return Err(bad(format!("{server:?} is no server: a host and a port are expected")));
+        if host.is_empty() || !is_plain || server.contains(['@', '%']) {
+            let server = shown(server);
+            return Err(bad(format!("{server} is no server: a host and a port are expected")));
         }
         let port = port(server, &url);
         let endpoint = Endpoint::from_shared(format!("{scheme}://{host}:{port}"));
         let endpoint = endpoint
-            .map_err(|why| bad(format!("{server:?} is no server: {why}")))?
+            .map_err(|why| bad(format!("{} is no server: {why}", shown(server))))?
             .connect_timeout(CONNECT_WITHIN)
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_WITHIN);
@@ -153,6 +159,7 @@ impl Builder {
     }
 
     pub(super) fn from_url(url: &Url) -> Result<Self, ConnectError> {
+        check(url)?;
         let host = url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| bad("it names no server"))?;
         let first = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
@@ -183,7 +190,10 @@ impl Builder {
                     let millis = millis.ok_or_else(|| bad("timeout_ms is no positive number"))?;
                     builder = builder.request_timeout(Duration::from_millis(millis));
                 }
-                _ => return Err(bad(format!("the option {option:?} is not known"))),
+                _ => {
+                    let known = "host, ca, cert, key, name and timeout_ms";
+                    return Err(unknown_option(&option, known));
+                }
             }
         }
         match (certificate, key) {
@@ -216,10 +226,11 @@ fn file(option: &str, path: &str) -> Result<Vec<u8>, ConnectError> {
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("Builder");
-        shown.field("servers", &self.servers).field("tls", &self.tls);
-        shown.field("user", &self.user.as_ref().map(|(name, _)| name));
-        shown.field("prefix", &self.prefix).finish_non_exhaustive()
+        let servers: Vec<_> = self.servers.iter().map(|server| shown(server)).collect();
+        let mut fields = f.debug_struct("Builder");
+        fields.field("servers", &format_args!("[{}]", servers.join(", "))).field("tls", &self.tls);
+        fields.field("user", &self.user.as_ref().map(|(name, _)| name));
+        fields.field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
@@ -259,7 +270,7 @@ mod tests {
         for (address, why) in [
             ("etcd://", "no server"),
             ("etcd://a?host=b:x", "\"b:x\" is no server"),
-            ("etcd://a?host=u:secret@b", "is no server"),
+            ("etcd://a?host=u:secret%40b", "is no server"),
             ("etcd://a?colour=red", "\"colour\""),
             ("etcd://a?ca=/x", "etcds://"),
             ("etcds://a?ca=/no/such/file", "ca=/no/such/file"),

@@ -22,6 +22,10 @@ pub(super) enum Kind {
     Denied,
     /// Not applied: one side does not trust the other's certificate.
     Untrusted,
+    /// The database is full. A write may have been applied all the same: where it was proposed while
+    /// there was room, and there was none left when its turn came, the server applies it, and then
+    /// answers this. It is the last that happens to the write: see [`Failure::of_full`].
+    Full,
     /// Not applied: not on this server.
     Unsupported,
     /// Not applied: the server's data are damaged, or its answer makes no sense.
@@ -36,9 +40,18 @@ impl Failure {
     /// What is to be told of a write.
     pub(super) fn of_write(self) -> TransportError {
         match self.kind {
-            Kind::Doubt => TransportError::indeterminate(self.said),
+            Kind::Doubt | Kind::Full => TransportError::indeterminate(self.said),
             _ => self.of_read(),
         }
+    }
+
+    /// What is to be told of a write for which there was no room, given what was read after the
+    /// answer: whether the register still was what the write expected.
+    ///
+    /// Then it was not applied, and will not be. Otherwise it may have been this write that changed
+    /// it, or the next one may have hidden it.
+    pub(super) fn of_full(self, unchanged: bool) -> TransportError {
+        if unchanged { self.of_read() } else { self.of_write() }
     }
 
     /// What is to be told where nothing was to be written.
@@ -46,6 +59,7 @@ impl Failure {
         match self.kind {
             Kind::Doubt | Kind::Passing => TransportError::unavailable(self.said),
             Kind::Denied | Kind::Untrusted => TransportError::denied(self.said),
+            Kind::Full => TransportError::unsupported(format!("{}: {ROOM}", self.said)),
             Kind::Unsupported => TransportError::unsupported(self.said),
             Kind::Corrupt => TransportError::corrupt(self.said),
         }
@@ -58,10 +72,15 @@ impl Failure {
             Kind::Doubt | Kind::Passing => ConnectError::Unreachable { server, cause: said.into() },
             Kind::Denied => ConnectError::Denied { server, cause: said.into() },
             Kind::Untrusted => ConnectError::Untrusted { server, cause: said.into() },
+            Kind::Full => ConnectError::Unsuitable { server, why: format!("{said}: {ROOM}") },
             Kind::Unsupported | Kind::Corrupt => ConnectError::Unsuitable { server, why: said },
         }
     }
 }
+
+/// What to do about a full database.
+const ROOM: &str = "make room (compact the history, defragment, or raise --quota-backend-bytes), and \
+                    then disarm the alarm: etcdctl alarm disarm";
 
 impl From<etcd_client::Error> for Failure {
     fn from(error: etcd_client::Error) -> Self {
@@ -78,6 +97,13 @@ impl Failure {
     pub(super) fn of_dialling(error: &tonic::transport::Error) -> Self {
         let said = chain(error);
         Self { kind: if is_distrust(&said) { Kind::Untrusted } else { Kind::Passing }, said }
+    }
+
+    /// There is no token, and nothing of ours was sent.
+    pub(super) fn of_login(error: etcd_client::Error) -> Self {
+        let failure = Self::from(error);
+        let kind = if failure.kind == Kind::Doubt { Kind::Passing } else { failure.kind };
+        Self { kind, ..failure }
     }
 
     fn of_status(status: &tonic::Status) -> Self {
@@ -131,6 +157,17 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Users or roles were changed since the token was made, which a token that is signed (JWT) does
+    /// not survive. The server looks before it does anything: the request was not applied.
+    pub(super) fn is_old_token(&self) -> bool {
+        self.kind == Kind::Passing && self.said.contains(OLD_TOKEN)
+    }
+}
+
+/// What etcd says of such a token.
+const OLD_TOKEN: &str = "revision of auth store is old";
+
 /// How the generated code reports that a request could not even be handed to the connection's task.
 const NOT_READY: &str = "Service was not ready";
 
@@ -148,12 +185,11 @@ fn kind(status: &tonic::Status, said: &str) -> Kind {
         Code::PermissionDenied | Code::Unauthenticated => Kind::Denied,
         // "authentication is not enabled", when a user is given.
         Code::FailedPrecondition if says("etcdserver:") => Kind::Denied,
-        // The rights were changed a moment ago; the server looked before it wrote.
-        Code::InvalidArgument if says("revision of auth store is old") => Kind::Passing,
+        Code::InvalidArgument if says(OLD_TOKEN) => Kind::Passing,
         Code::InvalidArgument if says("authentication failed") || says("user name") => Kind::Denied,
         Code::InvalidArgument | Code::Unimplemented => Kind::Unsupported,
         Code::ResourceExhausted if says("too many requests") => Kind::Passing,
-        // The database is full ("database space exceeded"): somebody has to make room.
+        Code::ResourceExhausted if says("database space exceeded") => Kind::Full,
         Code::ResourceExhausted if says("etcdserver:") => Kind::Unsupported,
         // These are said before anything is proposed to the cluster.
         Code::Unavailable if says("etcdserver: no leader") => Kind::Passing,
@@ -210,6 +246,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Failure, Kind};
+    use crate::cluster::TransportError;
     use tonic::{Code, Status};
 
     #[test]
@@ -228,11 +265,8 @@ mod tests {
             (Code::ResourceExhausted, "received message larger than max", Kind::Doubt),
             (Code::Unavailable, "etcdserver: no leader", Kind::Passing),
             (Code::ResourceExhausted, "etcdserver: too many requests", Kind::Passing),
-            (
-                Code::ResourceExhausted,
-                "etcdserver: mvcc: database space exceeded",
-                Kind::Unsupported,
-            ),
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", Kind::Full),
+            (Code::InvalidArgument, "etcdserver: revision of auth store is old", Kind::Passing),
             (Code::InvalidArgument, "etcdserver: request is too large", Kind::Unsupported),
             (
                 Code::InvalidArgument,
@@ -247,6 +281,14 @@ mod tests {
             let failure = Failure::from(etcd_client::Error::from(Status::new(code, said)));
             assert_eq!(failure.kind, kind, "{code:?} {said}");
         }
+    }
+
+    #[test]
+    fn a_write_without_room_is_refused_only_if_it_left_no_trace() {
+        let full = || Failure::new(Kind::Full, "full");
+        assert!(matches!(full().of_write(), TransportError::Indeterminate(_)));
+        assert!(matches!(full().of_full(false), TransportError::Indeterminate(_)));
+        assert!(matches!(full().of_full(true), TransportError::Unsupported(_)));
     }
 
     #[test]

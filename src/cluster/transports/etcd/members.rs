@@ -27,7 +27,15 @@ struct Member {
     /// Host and port.
     name: String,
     endpoint: Endpoint,
-    client: tokio::sync::Mutex<Option<Client>>,
+    login: tokio::sync::Mutex<Login>,
+}
+
+/// The connection to a member, and what it knows the user by.
+#[derive(Default)]
+struct Login {
+    client: Option<Client>,
+    /// How many tokens were got in place of old ones.
+    renewals: u64,
 }
 
 /// What a request does to the register, which decides when it may be sent again.
@@ -61,7 +69,7 @@ impl Members {
         options: ConnectOptions,
         request_timeout: Duration,
     ) -> Self {
-        let member = |(name, endpoint)| Member { name, endpoint, client: Default::default() };
+        let member = |(name, endpoint)| Member { name, endpoint, login: Default::default() };
         let members = servers.into_iter().map(member).collect();
         Self { members, options, current: Mutex::new(0), request_timeout }
     }
@@ -71,6 +79,11 @@ impl Members {
         self.members.iter().map(|member| &*member.name)
     }
 
+    /// When a request that begins now has to have ended.
+    pub(super) fn end(&self) -> Instant {
+        Instant::now() + self.request_timeout
+    }
+
     /// Has `request` be made of the current server, and of the next ones while it fails and may be
     /// made again. Ends within the request timeout.
     pub(super) async fn ask<T, E: Into<Failure>>(
@@ -78,16 +91,26 @@ impl Members {
         effect: Effect,
         request: impl Request<T, E>,
     ) -> Result<T, Failure> {
-        self.ask_each(effect, request).await.map_err(|(_, failure)| failure)
+        self.ask_until(self.end(), effect, request).await
+    }
+
+    /// The same, and ends by `end`.
+    pub(super) async fn ask_until<T, E: Into<Failure>>(
+        &self,
+        end: Instant,
+        effect: Effect,
+        request: impl Request<T, E>,
+    ) -> Result<T, Failure> {
+        self.ask_each(end, effect, request).await.map_err(|(_, failure)| failure)
     }
 
     /// The same; an error comes with the server's name.
     pub(super) async fn ask_each<T, E: Into<Failure>>(
         &self,
+        end: Instant,
         effect: Effect,
         request: impl Request<T, E>,
     ) -> Result<T, (String, Failure)> {
-        let end = Instant::now() + self.request_timeout;
         let mut left = self.members.len();
         let mut worst: Option<(String, Failure)> = None;
         loop {
@@ -130,39 +153,65 @@ impl Members {
         let left = end.saturating_duration_since(Instant::now());
         let share = |last: bool| if last { left } else { left / 2 };
         let dialled = Instant::now() + share(last).min(DIAL);
-        let client = match timeout_at(dialled, member.client(&self.options)).await {
-            Ok(client) => client?,
-            Err(_) => return Err(Failure::new(Kind::Passing, "no connection in time")),
-        };
         let until = if effect == Effect::Writes { end } else { Instant::now() + share(last) };
-        let Ok(answer) = timeout_at(until.min(end), request.of(client)).await else {
-            return Err(Failure::new(Kind::Doubt, "no answer in time"));
-        };
-        let answer = answer.map_err(Into::into);
-        if answer.as_ref().is_err_and(Failure::is_dead_client) {
-            *member.client.lock().await = None;
+        let mut renewed = false;
+        loop {
+            let client = timeout_at(dialled, member.client(&self.options)).await;
+            let Ok(client) = client else {
+                return Err(Failure::new(Kind::Passing, "no connection in time"));
+            };
+            let (client, renewals) = client?;
+            let Ok(answer) = timeout_at(until.min(end), request.of(client)).await else {
+                return Err(Failure::new(Kind::Doubt, "no answer in time"));
+            };
+            let answer = answer.map_err(Into::into);
+            match &answer {
+                Err(failure) if failure.is_dead_client() => {
+                    member.login.lock().await.client = None;
+                }
+                // Refused for certain. Once: the next may be old because of the next change.
+                Err(failure) if failure.is_old_token() && !renewed => {
+                    renewed = true;
+                    match timeout_at(until.min(end), member.renew(renewals)).await {
+                        Ok(Ok(())) => continue,
+                        Ok(Err(failure)) => return Err(failure),
+                        Err(_) => return Err(Failure::new(Kind::Passing, "no token in time")),
+                    }
+                }
+                _ => {}
+            }
+            return answer;
         }
-        answer
     }
 }
 
 impl Member {
-    /// The client. Makes the connection if there was none yet; one that broke is renewed by the
-    /// client itself, at the next request.
-    async fn client(&self, options: &ConnectOptions) -> Result<Client, Failure> {
-        let mut slot = self.client.lock().await;
-        if let Some(client) = &*slot {
-            return Ok(client.clone());
+    /// The client, and how many of its tokens were renewed. Makes the connection if there was none
+    /// yet; one that broke is renewed by the client itself, at the next request.
+    async fn client(&self, options: &ConnectOptions) -> Result<(Client, u64), Failure> {
+        let mut login = self.login.lock().await;
+        let renewals = login.renewals;
+        if let Some(client) = &login.client {
+            return Ok((client.clone(), renewals));
         }
         let dialled = self.endpoint.connect().await;
         let channel = Channel::Tonic(dialled.map_err(|why| Failure::of_dialling(&why))?);
         // Gets a token, if there is a user. Nothing of ours is written by that.
         let client = Client::from_channel(channel, Some(options.clone())).await;
-        let client = client.map_err(Failure::from).map_err(|failure| match failure.kind {
-            Kind::Doubt => Failure { kind: Kind::Passing, ..failure },
-            _ => failure,
-        })?;
-        Ok(slot.insert(client).clone())
+        let client = client.map_err(Failure::of_login)?;
+        Ok((login.client.insert(client).clone(), renewals))
+    }
+
+    /// Gets a token in place of the one that the client had after so many `renewals`, unless another
+    /// request has done that: those that come meanwhile wait for it. The connection stays, and its
+    /// watches go on.
+    async fn renew(&self, renewals: u64) -> Result<(), Failure> {
+        let mut login = self.login.lock().await;
+        if let Some(client) = login.client.clone().filter(|_| login.renewals == renewals) {
+            client.refresh_token().await.map_err(Failure::of_login)?;
+            login.renewals += 1;
+        }
+        Ok(())
     }
 }
 

@@ -9,8 +9,8 @@ use etcd_client::{Client, WatchOptions, WatchStream};
 use futures_util::stream;
 
 /// How often a watch is begun anew because the revision that it was to begin with is not kept any
-/// more.
-const COMPACTED: usize = 3;
+/// more, or because the rights of its user were changed meanwhile.
+const TRIES: usize = 3;
 
 /// A watch of the etcd key `key`. In force: the server has said so.
 ///
@@ -32,9 +32,10 @@ pub(super) async fn watch(members: &Members, key: &str) -> Result<Watch, Transpo
 }
 
 async fn open(mut client: Client, key: String) -> Result<WatchStream, Failure> {
-    for _ in 0..COMPACTED {
+    for left in (0..TRIES).rev() {
         // The latest revision of all, by the word of the majority. This also renews a token that has
-        // expired, which the watch itself would not.
+        // expired, which the watch itself would not, and tells one that is old from rights that do not
+        // suffice, which a watch that is refused does not.
         let read = client.get(&*key, None).await?;
         let Some(header) = read.header() else {
             return Err(Failure::new(Kind::Corrupt, "etcd's answer has no header"));
@@ -47,6 +48,7 @@ async fn open(mut client: Client, key: String) -> Result<WatchStream, Failure> {
         if !first.created() || first.canceled() {
             match ended(&first.0) {
                 Some(_) if first.compact_revision() > 0 => continue,
+                Some(Failure { kind: Kind::Denied, .. }) if left > 0 => continue,
                 Some(failure) => return Err(failure),
                 None => return Err(Failure::new(Kind::Corrupt, "etcd did not create the watch")),
             }

@@ -3,6 +3,7 @@
 use super::sql::Statements;
 use super::tls;
 use crate::cluster::ConnectError;
+use crate::cluster::connect::{check, unknown_option};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -38,6 +39,7 @@ impl Settings {
     ///
     /// [`ConnectError::Address`]; nothing that could be a password is in it.
     pub(super) fn new(url: &Url) -> Result<Self, ConnectError> {
+        check(url)?;
         let mut base = url.clone();
         base.set_query(None);
         base.set_fragment(None);
@@ -118,11 +120,9 @@ impl Options {
             "timeout_ms" => self.timeout = whole(name, value, Duration::from_millis)?,
             "application_name" => _ = config.application_name(value),
             _ => {
-                return Err(wrong(format!(
-                    "{name:?} is not known: after the question mark there may be \
-                     application_name, connect_timeout, create_schema, pooled, sslcert, sslkey, \
-                     sslmode, sslrootcert, table, timeout_ms"
-                )));
+                let known = "application_name, connect_timeout, create_schema, pooled, sslcert, \
+                             sslkey, sslmode, sslrootcert, table, timeout_ms";
+                return Err(unknown_option(name, known));
             }
         }
         Ok(())

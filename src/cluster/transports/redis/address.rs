@@ -1,6 +1,7 @@
 //! What an address says: where the server is, who asks, and under which names.
 
 use super::tls::Tls;
+use crate::cluster::connect::{check, unknown_option};
 use crate::cluster::{ConnectError, Key};
 use ::redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 use url::Url;
@@ -22,6 +23,7 @@ pub(super) struct Settings {
 impl Settings {
     /// Reads the files that the address names.
     pub(super) fn read(url: &Url) -> Result<Self, ConnectError> {
+        check(url)?;
         let tls = url.scheme() == "rediss";
         let (mut prefix, mut ca, mut cert, mut key) = (None, None, None, None);
         for (name, value) in url.query_pairs() {
@@ -31,10 +33,7 @@ impl Settings {
                 "cert" if tls => &mut cert,
                 "key" if tls => &mut key,
                 "ca" | "cert" | "key" => return Err(bad(format!("{name:?} needs rediss://"))),
-                _ => {
-                    let known = "prefix, ca, cert and key";
-                    return Err(bad(format!("there is no option {name:?}: there are {known}")));
-                }
+                _ => return Err(unknown_option(&name, "prefix, ca, cert and key")),
             };
             if place.replace(value.into_owned()).is_some() {
                 return Err(bad(format!("{name:?} is there twice")));
