@@ -18,6 +18,10 @@ mod faults;
 mod locks;
 // The laws of a transport.
 mod laws;
+// Replicas, and what they mean for what is promised.
+mod replicas;
+// Rows that somebody else keeps locked.
+mod rows;
 // The table, and what is done to it by others.
 mod table;
 
@@ -84,6 +88,19 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 async fn connections(by_hand: &tokio_postgres::Client) -> i64 {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lockword'";
     by_hand.query_one(sql, &[]).await.expect("it runs").get(0)
+}
+
+/// Part of an address: for those who are to wait for a lock of the database until they get it.
+const PATIENT: &str = "timeout_ms=60000";
+
+/// How many wait for a lock of the database.
+async fn waiting(by_hand: &tokio_postgres::Client) -> i64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    by_hand.query_one(sql, &[]).await.expect("it runs").get(0)
+}
+
+async fn is_waiting(by_hand: &tokio_postgres::Client) -> bool {
+    waiting(by_hand).await > 0
 }
 
 fn is_indeterminate<T>(answer: &Result<T, TransportError>) -> bool {

@@ -22,15 +22,22 @@
 //! **A failover can lose writes.** With asynchronous replicas (the default) the last writes that the
 //! old primary has acknowledged may be missing in the new one, and an old primary that is still
 //! reached goes on. Then two nodes may hold a lock at a time, and the order of fencing tokens is not
-//! guaranteed across that event; the same is true of a restored backup. This cannot be seen from the
-//! primary, and is not declared. With `synchronous_standby_names` and `synchronous_commit` at `on` or
-//! `remote_apply`, and an old primary that is fenced off, a failover loses nothing. etcd does that by
-//! itself.
+//! guaranteed across that event; the same is true of a restored backup. With
+//! `synchronous_standby_names` and `synchronous_commit` at `on` or `remote_apply`, and an old primary
+//! that is fenced off, a failover loses nothing. etcd does that by itself.
+//!
+//! So [`Consistency::Lossy`] is declared if, when it connects, there is a replica
+//! (`pg_stat_replication` has a row) without both of these settings. A backup that is being taken
+//! and a logical subscriber look like a replica; one that is away, or lives on archived files, is not
+//! seen; and one that comes later changes neither what was declared nor what works. Who knows better
+//! says so in the address: `replicas=none`, if no failover ever leads to one; `async`, if it may;
+//! `sync`, if it leads only to those that have what was acknowledged (refused without these two
+//! settings).
 //!
 //! `synchronous_commit = off` is set to `on` for its own connections. Where that is not possible
-//! (`pooled=true`), and with `fsync = off`, [`Consistency::Lossy`] is declared. That is found out when
-//! it connects; a later connection that promises less is refused
-//! ([`TransportError::Unsupported`]).
+//! (`pooled=true`), and with `fsync = off`, [`Consistency::Lossy`] is declared too. A later connection
+//! to a server that may lose what it has acknowledged in this way, where the first one did not, is
+//! refused ([`TransportError::Unsupported`]).
 //!
 //! Who is to be woken is told by `NOTIFY`, in the statement of the write, and only when somebody
 //! waits: PostgreSQL makes all transactions that notify commit one after the other.
@@ -44,13 +51,24 @@
 //! GRANT DELETE ON public.lockword TO app; -- for housekeeping() and delete() only
 //! ```
 //!
-//! [`Postgres::create_schema`] needs the right to create a table in the schema. Two connections per
-//! [`Postgres`] (and its clones): one for requests, and one that hears of changes, from the first time
-//! that somebody waits for a lock. Any `default_transaction_isolation` will do.
+//! [`Postgres::create_schema`] needs the right to create a table in the schema, unless the table is
+//! there. Two connections per [`Postgres`] (and its clones): one for requests, and one that hears of
+//! changes, from the first time that somebody waits for a lock. Any `default_transaction_isolation`
+//! will do.
 //!
 //! Nothing deletes a register but [`Postgres::housekeeping`], which deletes those that have been idle
 //! for longer than a day. Call it daily where names are not used again. The row without a name is the
 //! *floor*: its version is at least that of all registers that were deleted. Never delete it.
+//!
+//! The housekeeping has a connection of its own, and goes through the table page by page, by the
+//! primary key. An index on `idle_since` would make it shorter and each release longer: a column that
+//! has an index cannot be updated in place (HOT).
+//!
+//! **Keep no row locked by hand.** Requests share a connection, on which the server answers one after
+//! the other. A write to a row that somebody has locked is refused after a twentieth of `timeout_ms`
+//! (a quarter of a second; never less than 50 ms) as [`TransportError::Unavailable`], and the node
+//! tries again later. So long the requests for other locks wait; and again for each such try, and
+//! for each such row. Who locks the floor so keeps new registers from being created.
 //!
 //! # The address
 //!
@@ -64,13 +82,14 @@
 //! | `sslcert`, `sslkey` | files of the client's certificate and key, PEM | none |
 //! | `table` | `name` or `schema.name`, of `a-z`, `0-9` and `_`, of at most 46 bytes together | `public.lockword` |
 //! | `create_schema` | `true`: creates the table if it is not there | `false` |
+//! | `replicas` | `none`, `sync` or `async`: what a failover may lead to | what is seen |
 //! | `pooled` | `true`: there is a transaction pooler in between | `false` |
 //! | `connect_timeout` | seconds | 5 |
 //! | `timeout_ms` | how long an answer may take | 5000 |
 //! | `application_name` | what the server shows | `lockword` |
 //!
 //! **Through a pooler** such as PgBouncer in transaction mode, add `pooled=true`: then no statement
-//! is prepared by name, nothing is set for the session, and there is no `LISTEN`. Whoever waits looks
+//! is prepared by name, nothing is set for longer than a transaction, and there is no `LISTEN`. Whoever waits looks
 //! from time to time ([`Wakeups::Poll`]). Writes notify all the same, those who listen past the
 //! pooler. Where it was forgotten, the errors say so.
 //!
@@ -81,8 +100,8 @@
 //! ([`Denied`](TransportError::Denied)); a missing table ([`Unsupported`](TransportError::Unsupported)).
 //! A write whose connection was lost or that was not answered in time is
 //! [`Indeterminate`](TransportError::Indeterminate). A statement that lost against another transaction
-//! (40001, 40P01) is repeated, and nothing else is. A call ends within three times `timeout_ms`, a new watch within eight times the
-//! longer of the two timeouts.
+//! (40001, 40P01) is repeated, and nothing else is. A call ends within three times `timeout_ms`, a new
+//! watch within eight times the longer of the two timeouts.
 //!
 //! After a server was lost the next call connects again; watches have ended, and the next one listens
 //! again.
@@ -100,7 +119,7 @@ use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
     Version, Versioned, Wakeups, Watch, Write, async_trait,
 };
-use address::Settings;
+use address::{Replicas, Settings};
 use failure::Failure;
 use futures_util::{StreamExt, stream};
 use listener::Listener;
@@ -155,7 +174,8 @@ impl Postgres {
         let mut capabilities = Capabilities::new("postgres");
         capabilities.wakeups = if settings.pooled { Wakeups::Poll } else { Wakeups::PushToOne };
         capabilities.wake_within = listener::WITHIN;
-        if session.is_lossy {
+        let fails_over = lags(&session, &settings).await.map_err(|failure| failure.connect)?;
+        if session.is_lossy || fails_over {
             capabilities.consistency = Consistency::Lossy;
         }
         let create = settings.create_schema;
@@ -178,14 +198,18 @@ impl Postgres {
         sql::schema(&self.inner.settings.table)
     }
 
-    /// Creates the table, if it is not there.
+    /// Creates the table, if it is not there. Whoever may write to one that is there needs no other
+    /// right.
     ///
     /// # Errors
     ///
     /// [`TransportError::Denied`] without the right to do so, and any other.
     pub async fn create_schema(&self) -> Result<(), TransportError> {
-        let session = self.inner.session().await?;
-        let text = sql::create_schema(&self.inner.settings.table);
+        let Settings { table, limits, .. } = &*self.inner.settings;
+        let session = self.inner.session(&self.inner.requests).await?;
+        let seen = session.yes(&sql::is_there(table)).await.map_err(|failure| failure.call)?;
+        let is_there = seen.is_some_and(|seen| seen[0]);
+        let text = if is_there { sql::floor(table) } else { sql::create_schema(table, *limits) };
         session.batch(&text).await.map_err(|told| {
             if told.broken {
                 session.kill();
@@ -196,18 +220,20 @@ impl Postgres {
 
     /// Deletes the registers that have been idle for longer than a day, and tells how many those
     /// were. To be called from time to time by whoever uses names that are not used again; nothing
-    /// else deletes one.
+    /// else deletes one. It has a connection of its own, for so long.
     ///
     /// # Errors
     ///
     /// [`TransportError`]; some may have been deleted.
     pub async fn housekeeping(&self) -> Result<u64, TransportError> {
-        let mut all = 0;
+        let (own, mut all, mut after) = (Link::new(), 0, String::new());
         loop {
-            let deleted = self.inner.delete(Which::DeleteIdle, &[]).await?;
-            all += deleted;
-            if deleted < sql::BATCH {
-                return Ok(all);
+            let row = self.inner.ask(&own, Which::DeleteIdle, &[&after], true).await?;
+            let row = row.ok_or_else(|| TransportError::corrupt("no count"))?;
+            all += count(&row)?;
+            match column(&row, 1)? {
+                Some(last) => after = last,
+                None => return Ok(all),
             }
         }
     }
@@ -220,14 +246,16 @@ impl Postgres {
     ///
     /// [`TransportError`].
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
-        Ok(self.inner.delete(Which::Delete, &[&key.as_str()]).await? > 0)
+        let Inner { requests, .. } = &*self.inner;
+        let row = self.inner.ask(requests, Which::Delete, &[&key.as_str()], true).await?;
+        Ok(row.as_ref().map_or(Ok(0), count)? > 0)
     }
 }
 
 impl Inner {
-    async fn session(&self) -> Result<Arc<Session>, TransportError> {
+    async fn session(&self, link: &Link<Session>) -> Result<Arc<Session>, TransportError> {
         let connect = || Session::connect(self.settings.clone());
-        let session = self.requests.get(connect).await.map_err(|failure| failure.call)?;
+        let session = link.get(connect).await.map_err(|failure| failure.call)?;
         if session.is_lossy && self.capabilities.consistency == Consistency::Linearizable {
             let why = "fsync or synchronous_commit is off now, and was on before";
             return Err(TransportError::unsupported(why));
@@ -238,6 +266,7 @@ impl Inner {
     /// Asks, and asks again where that is harmless.
     async fn ask(
         &self,
+        link: &Link<Session>,
         which: Which,
         params: &[Param<'_>],
         write: bool,
@@ -245,7 +274,7 @@ impl Inner {
         let end = Instant::now() + self.settings.timeout;
         let mut tries = 0;
         loop {
-            let session = match timeout_at(end, self.session()).await {
+            let session = match timeout_at(end, self.session(link)).await {
                 Ok(session) => session?,
                 Err(_) => return Err(TransportError::unavailable("no connection in time")),
             };
@@ -263,18 +292,13 @@ impl Inner {
             tries += 1;
         }
     }
-
-    async fn delete(&self, which: Which, params: &[Param<'_>]) -> Result<u64, TransportError> {
-        let row = self.ask(which, params, true).await?;
-        let count: i64 = row.map_or(Ok(0), |row| column(&row, 0))?;
-        Ok(u64::try_from(count).unwrap_or_default())
-    }
 }
 
 #[async_trait]
 impl Transport for Postgres {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        let row = self.inner.ask(Which::Load, &[&key.as_str()], false).await?;
+        let Inner { requests, .. } = &*self.inner;
+        let row = self.inner.ask(requests, Which::Load, &[&key.as_str()], false).await?;
         row.map(|row| register(&row, 0)).transpose()
     }
 
@@ -284,7 +308,7 @@ impl Transport for Postgres {
         expected: Option<Version>,
         new: Write,
     ) -> Result<Exchange, TransportError> {
-        let Inner { settings, capabilities, .. } = &*self.inner;
+        let Inner { settings, requests, capabilities, .. } = &*self.inner;
         let Write { value, wake, idle } = new;
         if value.len() > capabilities.largest_value {
             return Err(TransportError::unsupported("a value of more than 64 KiB"));
@@ -293,7 +317,7 @@ impl Transport for Postgres {
         let (key, value) = (key.as_str(), &*value);
         let Some(expected) = expected else {
             let params: [Param<'_>; 5] = [&key, &value, &idle, &channel, &whole];
-            let Some(row) = self.inner.ask(Which::Create, &params, true).await? else {
+            let Some(row) = self.inner.ask(requests, Which::Create, &params, true).await? else {
                 let why = "the row without a name is missing in the table: call create_schema()";
                 return Err(TransportError::unsupported(why));
             };
@@ -302,14 +326,24 @@ impl Transport for Postgres {
                 false => Ok(Exchange::Mismatch(Some(register(&row, 1)?))),
             };
         };
-        let expected = i64::try_from(expected.get()).expect("below 2^52");
-        let params: [Param<'_>; 6] = [&key, &expected, &value, &idle, &channel, &whole];
-        let Some(row) = self.inner.ask(Which::Update, &params, true).await? else {
-            return Ok(Exchange::Mismatch(None));
-        };
-        match column(&row, 0)? {
-            Some(written) => Ok(Exchange::Swapped(version(written)?)),
-            None => Ok(Exchange::Mismatch(Some(register(&row, 1)?))),
+        let number = i64::try_from(expected.get()).expect("below 2^52");
+        let params: [Param<'_>; 6] = [&key, &number, &value, &idle, &channel, &whole];
+        let end = Instant::now() + settings.timeout;
+        loop {
+            let Some(row) = self.inner.ask(requests, Which::Update, &params, true).await? else {
+                return Ok(Exchange::Mismatch(None));
+            };
+            if let Some(written) = column(&row, 0)? {
+                return Ok(Exchange::Swapped(version(written)?));
+            }
+            let seen = register(&row, 1)?;
+            if seen.version != expected {
+                return Ok(Exchange::Mismatch(Some(seen)));
+            }
+            // It has become what was expected while the statement ran.
+            if Instant::now() >= end {
+                return Err(TransportError::unavailable("it changes all the time"));
+            }
         }
     }
 
@@ -319,7 +353,7 @@ impl Transport for Postgres {
             // Nothing is heard through a pooler.
             return Ok(stream::empty().boxed());
         }
-        let session = self.inner.session().await?;
+        let session = self.inner.session(&self.inner.requests).await?;
         let connect = || Listener::connect(settings.clone(), session.clone());
         let listener = changes.get(connect).await;
         listener.map_err(|failure| failure.call)?.watch(key, node).await
@@ -328,6 +362,29 @@ impl Transport for Postgres {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities.clone()
     }
+}
+
+/// Whether a failover may lead to a replica that has not all that was acknowledged.
+async fn lags(session: &Session, settings: &Settings) -> Result<bool, Failure> {
+    match settings.replicas {
+        Some(Replicas::None) => return Ok(false),
+        Some(Replicas::Async) => return Ok(true),
+        Some(Replicas::Sync) | None => {}
+    }
+    let seen = session.yes(sql::REPLICAS).await?;
+    // What may not be seen is not promised.
+    let (is_there, is_sync) = seen.map_or((true, false), |seen| (seen[0], seen[1]));
+    if settings.replicas == Some(Replicas::Sync) && !is_sync {
+        let why = "the address says replicas=sync, but synchronous_standby_names is empty, or \
+                   synchronous_commit is not on or remote_apply";
+        return Err(Failure::unsuitable(&settings.server, why));
+    }
+    Ok(is_there && !is_sync)
+}
+
+fn count(row: &Row) -> Result<u64, TransportError> {
+    let count: i64 = column(row, 0)?;
+    Ok(u64::try_from(count).unwrap_or_default())
 }
 
 fn column<'a, T: tokio_postgres::types::FromSql<'a>>(

@@ -24,6 +24,7 @@ async fn a_wrong_address_is_told() {
         ("postgres://postgres:hush@h/db?table=a.b.c", "schema.name"),
         ("postgres://postgres:hush@h/db?timeout_ms=0", "timeout_ms"),
         ("postgres://postgres:hush@h/db?pooled=perhaps", "true or false"),
+        ("postgres://postgres:hush@h/db?replicas=some", "none, sync or async"),
         ("postgres:///db", "host"),
         ("postgres://postgres:hush@%2Ftmp/db?sslmode=require", "TLS"),
         ("postgres:hush", "postgres://"),
@@ -88,6 +89,9 @@ async fn credentials_and_databases() {
         assert!(matches!(denied, Err(TransportError::Denied(_))), "{denied:?}");
     }
     let enough = client(&at("enough:hush", "postgres")).await;
+    // The table is there, and need not be created by who has no right to.
+    client(&at("enough:hush", "postgres?create_schema=true")).await;
+    enough.create_schema().await.unwrap();
     put(&enough, "k", "w").await;
     put(&enough, "l", "w").await;
     assert_eq!(enough.housekeeping().await.unwrap(), 0);
@@ -168,12 +172,14 @@ async fn a_replica_is_refused_and_so_is_what_has_become_read_only() {
     .await;
 }
 
-/// What the server reports for a full disk and the like, by a trigger that reports it.
+/// What the server reports for a full disk and the like, by a trigger that reports it: while the
+/// statement runs, or at its commit.
 #[tokio::test]
 async fn what_was_certainly_not_written_is_never_in_doubt() {
     let Some(server) = server().await else { return };
-    let engine = client(&server.address("timeout_ms=1000")).await;
-    let version = put(&engine, "k", "v").await;
+    let prepared = client(&server.address("timeout_ms=500")).await;
+    let pooled = client(&server.address("timeout_ms=500&pooled=true")).await;
+    let version = put(&prepared, "k", "v").await;
     let by_hand = server.client().await;
     for (code, is_right) in [
         ("53100", (|e| matches!(e, TransportError::Unavailable(_))) as fn(&TransportError) -> bool),
@@ -185,31 +191,35 @@ async fn what_was_certainly_not_written_is_never_in_doubt() {
         ("22003", |e| matches!(e, TransportError::Unsupported(_))),
         ("XX001", |e| matches!(e, TransportError::Corrupt(_))),
     ] {
-        let sql = format!(
-            "CREATE OR REPLACE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS \
-             $$BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END$$; \
-             DROP TRIGGER IF EXISTS refuse ON public.lockword; \
-             CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON public.lockword \
-             FOR EACH ROW EXECUTE FUNCTION public.refuse()"
-        );
-        by_hand.batch_execute(&sql).await.unwrap();
-        for expected in [Some(version), None] {
-            let error = engine.compare_exchange(&key("k"), expected, value("w")).await.unwrap_err();
-            assert!(is_right(&error), "{code}: {error:?}");
+        for (kind, when, deferred) in [
+            ("TRIGGER", "BEFORE", ""),
+            ("CONSTRAINT TRIGGER", "AFTER", "DEFERRABLE INITIALLY DEFERRED"),
+        ] {
+            let sql = format!(
+                "CREATE OR REPLACE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END$$; \
+                 DROP TRIGGER IF EXISTS refuse ON public.lockword; \
+                 CREATE {kind} refuse {when} INSERT OR UPDATE ON public.lockword {deferred} \
+                 FOR EACH ROW EXECUTE FUNCTION public.refuse()"
+            );
+            by_hand.batch_execute(&sql).await.unwrap();
+            for (engine, expected, name) in [
+                (&prepared, Some(version), "k"),
+                (&prepared, None, "k"),
+                (&prepared, None, "new"),
+                (&pooled, Some(version), "k"),
+                (&pooled, None, "new"),
+            ] {
+                let answer = engine.compare_exchange(&key(name), expected, value("w")).await;
+                let error = answer.unwrap_err();
+                assert!(is_right(&error), "{code} {when}: {error:?}");
+                assert_eq!(&*engine.load(&key("k")).await.unwrap().unwrap().value, b"v");
+                assert_eq!(engine.load(&key("new")).await.unwrap(), None);
+            }
         }
-        assert_eq!(&*engine.load(&key("k")).await.unwrap().unwrap().value, b"v");
     }
     by_hand.batch_execute("DROP TRIGGER refuse ON public.lockword").await.unwrap();
-    // A row that somebody keeps locked: the server gives up before the client does.
-    by_hand.batch_execute("BEGIN; SELECT FROM public.lockword FOR UPDATE").await.unwrap();
-    for expected in [Some(version), None] {
-        let error = engine.compare_exchange(&key("k"), expected, value("w")).await.unwrap_err();
-        assert!(matches!(error, TransportError::Unavailable(_)), "{error:?}");
-    }
-    by_hand.batch_execute("COMMIT").await.unwrap();
-    let told = engine.compare_exchange(&key("k"), Some(version), value("w")).await.unwrap();
-    assert!(matches!(told, Exchange::Swapped(_)), "{told:?}");
     let large = Write { value: vec![0; 65_537].into(), ..value("") };
-    let error = engine.compare_exchange(&key("k"), None, large).await.unwrap_err();
+    let error = prepared.compare_exchange(&key("k"), None, large).await.unwrap_err();
     assert!(matches!(error, TransportError::Unsupported(_)), "{error:?}");
 }

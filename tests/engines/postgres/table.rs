@@ -2,25 +2,20 @@ use super::*;
 use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::{Consistency, NodeId, Versioned};
 
-/// Somebody waits for a lock of the database.
-async fn is_waiting(by_hand: &tokio_postgres::Client) -> bool {
-    let sql = "SELECT count(*) FROM pg_stat_activity \
-        WHERE application_name = 'lockword' AND wait_event_type = 'Lock'";
-    by_hand.query_one(sql, &[]).await.expect("it runs").get::<_, i64>(0) > 0
-}
-
 /// The loser of a race for a row is told what the winner wrote, not what was there when it asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_row_sees_it_as_it_is_then() {
     let Some(server) = server().await else { return };
     let (winner, by_hand) = (server.client().await, server.client().await);
-    for (more, isolation) in
-        [("", "read committed"), ("pooled=true", "read committed"), ("pooled=true", "serializable")]
-    {
+    for (more, isolation) in [
+        ("", "read committed"),
+        ("&pooled=true", "read committed"),
+        ("&pooled=true", "serializable"),
+    ] {
         let sql =
             format!("ALTER DATABASE postgres SET default_transaction_isolation = '{isolation}'");
         by_hand.batch_execute(&sql).await.unwrap();
-        let engine = client(&server.address(more)).await;
+        let engine = client(&server.address(&format!("{PATIENT}{more}"))).await;
         let old = put(&engine, "k", "old").await;
         let newer = i64::try_from(old.get()).unwrap() + 3_600_000_000;
         let change = |to: &str| {
@@ -72,8 +67,8 @@ async fn who_waits_for_a_row_sees_it_as_it_is_then() {
 async fn who_creates_a_register_waits_for_the_floor() {
     let Some(server) = server().await else { return };
     let (deleting, by_hand) = (server.client().await, server.client().await);
-    for more in ["", "pooled=true"] {
-        let engine = client(&server.address(more)).await;
+    for more in ["", "&pooled=true"] {
+        let engine = client(&server.address(&format!("{PATIENT}{more}"))).await;
         let old = put(&engine, "k", "old").await.get() + 3_600_000_000;
         let sql = format!(
             "UPDATE public.lockword SET version = {old} WHERE key = 'k'; BEGIN; \

@@ -1,6 +1,6 @@
 //! What an address says.
 
-use super::sql::Statements;
+use super::sql::{Limits, Statements};
 use super::tls;
 use crate::cluster::ConnectError;
 use crate::cluster::connect::{check, unknown_option};
@@ -28,8 +28,22 @@ pub(super) struct Settings {
     /// A transaction pooler is in between.
     pub(super) pooled: bool,
     pub(super) create_schema: bool,
+    pub(super) replicas: Option<Replicas>,
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
+    /// The server's.
+    pub(super) limits: Limits,
+}
+
+/// What a failover may lead to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replicas {
+    /// To none.
+    None,
+    /// To those that have what was acknowledged.
+    Sync,
+    /// To any.
+    Async,
 }
 
 impl Settings {
@@ -69,16 +83,19 @@ impl Settings {
         config.connect_timeout(options.connect_timeout);
         config.keepalives_idle(Duration::from_secs(30));
         config.tcp_user_timeout(options.timeout);
+        let limits = Limits::new(options.timeout);
         Ok(Self {
             config,
             tls: MakeRustlsConnect::new(tls::config(&options.tls)?),
             server,
-            statements: Statements::new(&options.table),
+            statements: Statements::new(&options.table, limits, !options.pooled),
             table: options.table,
             pooled: options.pooled,
             create_schema: options.create_schema,
+            replicas: options.replicas,
             connect_timeout: options.connect_timeout,
             timeout: options.timeout,
+            limits,
         })
     }
 }
@@ -89,6 +106,7 @@ struct Options {
     table: String,
     pooled: bool,
     create_schema: bool,
+    replicas: Option<Replicas>,
     connect_timeout: Duration,
     timeout: Duration,
 }
@@ -100,6 +118,7 @@ impl Default for Options {
             table: "public.lockword".to_owned(),
             pooled: false,
             create_schema: false,
+            replicas: None,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(5),
         }
@@ -116,12 +135,13 @@ impl Options {
             "table" => self.table = table(value)?,
             "pooled" => self.pooled = boolean(name, value)?,
             "create_schema" => self.create_schema = boolean(name, value)?,
+            "replicas" => self.replicas = Some(replicas(value)?),
             "connect_timeout" => self.connect_timeout = whole(name, value, Duration::from_secs)?,
             "timeout_ms" => self.timeout = whole(name, value, Duration::from_millis)?,
             "application_name" => _ = config.application_name(value),
             _ => {
-                let known = "application_name, connect_timeout, create_schema, pooled, sslcert, \
-                             sslkey, sslmode, sslrootcert, table, timeout_ms";
+                let known = "application_name, connect_timeout, create_schema, pooled, replicas, \
+                             sslcert, sslkey, sslmode, sslrootcert, table, timeout_ms";
                 return Err(unknown_option(name, known));
             }
         }
@@ -141,6 +161,15 @@ fn mode(value: &str) -> Result<bool, ConnectError> {
 
 fn boolean(name: &str, value: &str) -> Result<bool, ConnectError> {
     value.parse().map_err(|_| wrong(format!("{name} is {value:?}, but must be true or false")))
+}
+
+fn replicas(value: &str) -> Result<Replicas, ConnectError> {
+    match value {
+        "none" => Ok(Replicas::None),
+        "sync" => Ok(Replicas::Sync),
+        "async" => Ok(Replicas::Async),
+        _ => Err(wrong(format!("replicas is {value:?}, but must be none, sync or async"))),
+    }
 }
 
 fn whole(name: &str, value: &str, unit: fn(u64) -> Duration) -> Result<Duration, ConnectError> {

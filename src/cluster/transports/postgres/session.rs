@@ -50,7 +50,7 @@ pub(super) async fn open(settings: &Settings) -> Result<(Client, Wire), Failure>
 /// [`Failure`] if it is of no use.
 pub(super) async fn set_up(client: &Client, settings: &Settings) -> Result<bool, Failure> {
     let server = &settings.server;
-    let text = sql::setup((!settings.pooled).then_some(settings.timeout));
+    let text = sql::setup((!settings.pooled).then_some(settings.limits));
     let answer = match timeout(settings.connect_timeout, client.simple_query(&text)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(Failure::connecting(server, &error)),
@@ -199,6 +199,32 @@ impl Session {
 
     fn typed<'a>(&self, which: Which, params: &[Param<'a>]) -> Vec<(Param<'a>, Type)> {
         params.iter().copied().zip(self.text(which).types.iter().cloned()).collect()
+    }
+
+    /// Whether the server says yes to each column of `text`. `None`: it does not let us see.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if it does not answer.
+    pub(super) async fn yes(&self, text: &str) -> Result<Option<Vec<bool>>, Failure> {
+        let settings = &self.settings;
+        let answer = match timeout(settings.timeout, self.client.simple_query(text)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if error.code().is_some_and(|code| code.code() == "42501") => {
+                return Ok(None);
+            }
+            Ok(Err(error)) => return Err(Failure::connecting(&settings.server, &error)),
+            Err(_) => {
+                self.kill();
+                return Err(Failure::unreachable(&settings.server, "it does not answer"));
+            }
+        };
+        Ok(answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|at| row.get(at) == Some("t")).collect())
+            }
+            _ => None,
+        }))
     }
 
     /// Several statements without parameters, as one.

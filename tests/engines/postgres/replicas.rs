@@ -1,0 +1,59 @@
+use super::*;
+use lockword::cluster::Consistency;
+
+async fn declared(address: &str) -> Consistency {
+    client(address).await.capabilities().consistency
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_may_lag_is_declared_and_harms_nobody() {
+    let Some(server) = server().await else { return };
+    let by_hand = server.client().await;
+    let sql = "CREATE USER poor; GRANT SELECT, INSERT, UPDATE ON public.lockword TO poor";
+    by_hand.batch_execute(sql).await.unwrap();
+    let poor = server.address("").replace("//postgres@", "//poor@");
+    let before = client(&server.address("")).await;
+    assert_eq!(before.capabilities().consistency, Consistency::Linearizable);
+    assert_eq!(declared(&server.address("replicas=async")).await, Consistency::Lossy);
+    let replica = server.replica();
+    let attached = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+    until("it follows", async || {
+        by_hand.query_one(attached, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    for (address, expected) in [
+        (server.address(""), Consistency::Lossy),
+        (server.address("pooled=true"), Consistency::Lossy),
+        // What it needs to know, everybody may see.
+        (poor.clone(), Consistency::Lossy),
+        (server.address("replicas=none"), Consistency::Linearizable),
+    ] {
+        assert_eq!(declared(&address).await, expected, "{address}");
+    }
+    let refused = connect(&server.address("replicas=sync")).await.map(drop);
+    assert!(matches!(refused, Err(ConnectError::Unsuitable { .. })), "{refused:?}");
+    // Who was there before goes on, by a new connection too.
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+        WHERE application_name = 'lockword'";
+    by_hand.batch_execute(sql).await.unwrap();
+    until("it works", async || before.load(&key("k")).await.is_ok()).await;
+    put(&before, "k", "v").await;
+    // Now it has what is acknowledged.
+    by_hand.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
+    by_hand.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    for address in [server.address(""), poor.clone()] {
+        until("it is synchronous", async || declared(&address).await == Consistency::Linearizable)
+            .await;
+    }
+    put(&client(&server.address("replicas=sync")).await, "k", "w").await;
+    for commit in ["local", "remote_write"] {
+        let sql = format!("ALTER USER poor SET synchronous_commit = '{commit}'");
+        by_hand.batch_execute(&sql).await.unwrap();
+        assert_eq!(declared(&poor).await, Consistency::Lossy, "{commit}");
+    }
+    // And one that goes.
+    by_hand.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
+    by_hand.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    drop(replica);
+    until("it is gone", async || declared(&poor).await == Consistency::Linearizable).await;
+}
