@@ -4,9 +4,8 @@
 //! host, an option, a part of the path. It must not be shown then, nor used.
 
 use super::ConnectError;
-use std::borrow::Cow;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
-use url::Url;
+use {std::borrow::Cow, url::Url};
 
 /// Why an address is refused, and what is to be done about it.
 const ENCODE: &str = "there is an @ that is not percent-encoded behind the server's name, or two \
