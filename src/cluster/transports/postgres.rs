@@ -89,9 +89,9 @@
 //! | `application_name` | what the server shows | `lockword` |
 //!
 //! **Through a pooler** such as PgBouncer in transaction mode, add `pooled=true`: then no statement
-//! is prepared by name, nothing is set for longer than a transaction, and there is no `LISTEN`. Whoever waits looks
-//! from time to time ([`Wakeups::Poll`]). Writes notify all the same, those who listen past the
-//! pooler. Where it was forgotten, the errors say so.
+//! is prepared by name, nothing is set for longer than a transaction, and there is no `LISTEN`.
+//! Whoever waits looks from time to time ([`Wakeups::Poll`]). Writes notify all the same, those who
+//! listen past the pooler. Where it was forgotten, the errors say so.
 //!
 //! # Errors
 //!
