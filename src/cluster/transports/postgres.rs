@@ -119,7 +119,7 @@ use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
     Version, Versioned, Wakeups, Watch, Write, async_trait,
 };
-use address::{Replicas, Settings};
+use address::Settings;
 use failure::Failure;
 use futures_util::{StreamExt, stream};
 use listener::Listener;
@@ -136,6 +136,8 @@ mod address;
 mod failure;
 // The connection that hears of changes.
 mod listener;
+// What a failover may lead to.
+mod replicas;
 // A connection, and how to have one.
 mod session;
 // The table, and the statements upon it.
@@ -174,7 +176,8 @@ impl Postgres {
         let mut capabilities = Capabilities::new("postgres");
         capabilities.wakeups = if settings.pooled { Wakeups::Poll } else { Wakeups::PushToOne };
         capabilities.wake_within = listener::WITHIN;
-        let fails_over = lags(&session, &settings).await.map_err(|failure| failure.connect)?;
+        let fails_over =
+            replicas::lag(&session, &settings).await.map_err(|failure| failure.connect)?;
         if session.is_lossy || fails_over {
             capabilities.consistency = Consistency::Lossy;
         }
@@ -362,24 +365,6 @@ impl Transport for Postgres {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities.clone()
     }
-}
-
-/// Whether a failover may lead to a replica that has not all that was acknowledged.
-async fn lags(session: &Session, settings: &Settings) -> Result<bool, Failure> {
-    match settings.replicas {
-        Some(Replicas::None) => return Ok(false),
-        Some(Replicas::Async) => return Ok(true),
-        Some(Replicas::Sync) | None => {}
-    }
-    let seen = session.yes(sql::REPLICAS).await?;
-    // What may not be seen is not promised.
-    let (is_there, is_sync) = seen.map_or((true, false), |seen| (seen[0], seen[1]));
-    if settings.replicas == Some(Replicas::Sync) && !is_sync {
-        let why = "the address says replicas=sync, but synchronous_standby_names is empty, or \
-                   synchronous_commit is not on or remote_apply";
-        return Err(Failure::unsuitable(&settings.server, why));
-    }
-    Ok(is_there && !is_sync)
 }
 
 fn count(row: &Row) -> Result<u64, TransportError> {

@@ -237,11 +237,6 @@ fn delete(table: &str, brief: &str) -> String {
     )
 }
 
-/// Whether there are replicas now, and whether they have what is acknowledged.
-pub(super) const REPLICAS: &str = "SELECT EXISTS (SELECT FROM pg_stat_replication), \
-    current_setting('synchronous_standby_names') <> '' \
-    AND current_setting('synchronous_commit') IN ('on', 'remote_apply')";
-
 /// What a new connection asks, after it has set what is its `own`: nothing, where other clients share
 /// the server's side of it.
 pub(super) fn setup(own: Option<Limits>) -> String {
