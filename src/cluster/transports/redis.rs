@@ -39,7 +39,8 @@
 //!   be evicted, and [`Redis::connect`] refuses that. With `volatile-*` a full server evicts registers
 //!   that nobody uses before their hour is over. A request that was long delayed may then create the
 //!   register anew for somebody who does not want it any more, and keep the others out for a lease.
-//!   A full server (`OOM`) refuses writes and loses nothing.
+//!   A full server (`OOM`) refuses writes and loses nothing. One whose disk is full ends by itself if it
+//!   keeps an append-only file: the last write is in doubt, and nothing that it answered is lost.
 //! - For a user with limited rights, these and no more (`+select` too for a database that is not 0):
 //!
 //!   ```text

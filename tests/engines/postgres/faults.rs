@@ -1,7 +1,9 @@
 use super::*;
+use crate::support::moody::moody;
 use crate::support::wire::{Loss, Wire};
 use futures_util::StreamExt;
 use lockword::cluster::NodeId;
+use tokio::time::timeout;
 
 /// Both ways: what was written is in doubt, and so is what was not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,4 +88,18 @@ async fn a_server_that_is_killed_is_found_again() {
     let told = engine.compare_exchange(&key("k"), Some(version), write).await.unwrap();
     assert!(matches!(told, Exchange::Swapped(newer) if newer > version), "{told:?}");
     watch.next().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_attempt_that_failed_when_nobody_waited_is_not_what_the_next_one_gets() {
+    let Some(server) = server().await else { return };
+    let (port, was_left) = moody(server.port).await;
+    let engine = client(&server.address_at(port, "connect_timeout=1")).await;
+    let version = put(&engine, "k", "v").await;
+    server.process.restart();
+    // It finds the connection dead, and begins another.
+    while timeout(ms(300), engine.load(&key("k"))).await.is_ok() {}
+    was_left.await.expect("the attempt is given up");
+    let found = engine.load(&key("k")).await.expect("the server answers since then").unwrap();
+    assert_eq!(found.version, version);
 }

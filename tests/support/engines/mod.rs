@@ -7,6 +7,8 @@ pub mod disk;
 pub mod engine;
 // A network that can be cut.
 pub mod cable;
+// A relay that is silent for a while.
+pub mod moody;
 // Where processes are started.
 pub mod place;
 // A server's process.

@@ -355,7 +355,9 @@ impl<S: Alive> Link<S> {
         F: Future<Output = Result<Arc<S>, Failure>> + Send + 'static,
     {
         let mut last = self.0.lock();
-        let is_good = |attempt: &&Attempt<S>| match attempt.peek() {
+        // Polled, not peeked at: one that ended when nobody waited for it does not know it yet, and its
+        // failure is of long ago.
+        let is_good = |attempt: &&Attempt<S>| match (*attempt).clone().now_or_never() {
             Some(Ok(session)) => session.is_alive(),
             Some(Err(_)) => false,
             None => true,
