@@ -33,7 +33,7 @@
 //!
 //! # What it needs on the server
 //!
-//! - Redis 6.2 or newer, or Valkey; not a replica, except in a Redis Cluster, where the primary is
+//! - Redis 6.2 or newer, or Valkey (the tests run against Redis 7.0); not a replica, except in a Redis Cluster, where the primary is
 //!   found from there.
 //! - A `maxmemory-policy` of `noeviction`, or of `volatile-*`: with `allkeys-*` a lock that is held could
 //!   be evicted, and [`Redis::connect`] refuses that. With `volatile-*` a full server evicts registers
