@@ -174,6 +174,26 @@ MUTANTS = [
      ["condvar::two_condvars_in_one_queue"]),
     ("wait-no-count", "condvar.rs", "self.waiters.fetch_add(1, Ordering::Relaxed);", "",
      ["condvar::notify_races_wait"]),
+    # What wakes a thread that waits for a key of the cluster.
+    ("bell-ring-relaxed", "cluster/blocking/bell.rs",
+     "self.state.swap(RUNG, Ordering::Release)", "self.state.swap(RUNG, Ordering::Relaxed)",
+     ["bell::an_answer_sees_what_was_done_before"]),
+    ("bell-answer-relaxed", "cluster/blocking/bell.rs",
+     "self.state.swap(IDLE, Ordering::Acquire) == RUNG",
+     "self.state.swap(IDLE, Ordering::Relaxed) == RUNG",
+     ["bell::an_answer_sees_what_was_done_before"]),
+    ("bell-answer-by-store", "cluster/blocking/bell.rs",
+     "&& self.state.swap(IDLE, Ordering::Acquire) == RUNG",
+     "&& {\n                crate::primitive::fence(Ordering::Acquire);\n"
+     "                self.state.store(IDLE, Ordering::Relaxed);\n                true\n            }",
+     ["bell::who_looks_first_misses_nothing"]),
+    ("bell-sleep-by-store", "cluster/blocking/bell.rs",
+     "        self.state.swap(IDLE, Ordering::Acquire);\n",
+     "        self.state.store(IDLE, Ordering::Relaxed);\n",
+     ["bell::who_sleeps_is_woken_by_the_last_of_two"]),
+    ("bell-sleep-unsaid", "cluster/blocking/bell.rs",
+     "compare_exchange(IDLE, ASLEEP, ", "compare_exchange(IDLE, IDLE, ",
+     ["bell::who_sleeps_is_woken_by_the_last_of_two"]),
 ]
 
 # (change, why no model can tell it from the original)

@@ -24,6 +24,8 @@ use std::future::Future;
 use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+// What wakes a thread.
+mod bell;
 // A thread that waits for a future.
 mod parker;
 

@@ -1,6 +1,7 @@
 //! A thread that waits for a future: it spins for a moment, then sleeps.
 
-use crate::primitive::{AtomicU32, Ordering, spin_loop};
+use super::bell::Bell;
+use crate::primitive::spin_loop;
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
@@ -15,15 +16,8 @@ const SPINS: u32 = 1_000;
 /// may be among them.
 const YIELD_EVERY: u32 = 16;
 
-/// Nothing has happened.
-const IDLE: u32 = 0;
-/// The thread sleeps, or is about to.
-const ASLEEP: u32 = 1;
-/// The future is to be polled.
-const WOKEN: u32 = 2;
-
 struct Parker {
-    state: AtomicU32,
+    bell: Bell,
     thread: Thread,
 }
 
@@ -33,9 +27,7 @@ impl Wake for Parker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // ORDERING: Release, so that the woken thread sees what was done before; it swaps with
-        // Acquire.
-        if self.state.swap(WOKEN, Ordering::Release) == ASLEEP {
+        if self.bell.ring() {
             self.thread.unpark();
         }
     }
@@ -45,7 +37,7 @@ impl Parker {
     /// Returns when woken, since the last return.
     fn sleep(&self, spins: u32) {
         for spin in 1..=spins {
-            if self.take() {
+            if self.bell.answer() {
                 return;
             }
             if spin % YIELD_EVERY == 0 {
@@ -54,26 +46,7 @@ impl Parker {
                 spin_loop();
             }
         }
-        // ORDERING: Acquire, as below, when it finds WOKEN.
-        let asleep =
-            self.state.compare_exchange(IDLE, ASLEEP, Ordering::Acquire, Ordering::Acquire);
-        if asleep.is_ok() {
-            // Others may unpark this thread for reasons of their own.
-            while self.state.load(Ordering::Acquire) != WOKEN {
-                thread::park();
-            }
-        }
-        // ORDERING: Acquire, as in `take`.
-        self.state.swap(IDLE, Ordering::Acquire);
-    }
-
-    fn take(&self) -> bool {
-        // ORDERING: Acquire, the partner of the waker's Release. By a swap and not a store: if two
-        // wake one after the other, either this reads the second one's WOKEN, and what that did
-        // before is seen, or the second one reads IDLE or ASLEEP, and wakes anew. A store could
-        // still be on its way while the future is polled, and cover the second.
-        self.state.load(Ordering::Relaxed) == WOKEN
-            && self.state.swap(IDLE, Ordering::Acquire) == WOKEN
+        self.bell.sleep(thread::park);
     }
 }
 
@@ -86,9 +59,8 @@ thread_local! {
 pub(super) fn wait<F: Future + Unpin>(mut future: F, is_near: impl Fn(&F) -> bool) -> F::Output {
     // A thread that waits while it waits (in an observer, say) needs a second one.
     let own = OWN.try_with(Cell::take).ok().flatten();
-    let parker = own.unwrap_or_else(|| {
-        Arc::new(Parker { state: AtomicU32::new(IDLE), thread: thread::current() })
-    });
+    let parker =
+        own.unwrap_or_else(|| Arc::new(Parker { bell: Bell::new(), thread: thread::current() }));
     let waker = Waker::from(parker.clone());
     let mut cx = Context::from_waker(&waker);
     let output = loop {
