@@ -98,8 +98,8 @@ impl NodeBuilder {
     /// A queue of dead nodes costs a window each; where the engine wakes only the one whose turn it
     /// is, half as much again.
     ///
-    /// Make it longer than the engine's slowest answer and [wake-up](super::Capabilities::wake_within)
-    /// take: what is passed over has to wait anew.
+    /// Make it longer than the engine's answers and wake-ups usually take: what is passed over has to
+    /// wait anew.
     pub fn claim_window(mut self, claim_window: Duration) -> Self {
         self.claim_window = Some(claim_window);
         self

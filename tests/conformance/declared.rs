@@ -56,6 +56,7 @@ fn nothing_else_is_excused() {
     for (calls, law) in [
         // It was lost, and is there again.
         (&["w0-3 ok", "r0", "r3"][..], Law::Linearizable),
+        (&["w0-3 ok", "w3-4 ok", "r3", "w3-5 ok", "r4"], Law::Linearizable),
         // A version comes again, for something else.
         (&["w0-5 ok", "w0-4 ok"], Law::Versions),
         // What was denied for certain is seen.

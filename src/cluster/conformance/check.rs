@@ -209,7 +209,8 @@ fn not_growing(trace: &Trace) -> Option<String> {
 
 /// A write that happened otherwise than it was answered.
 fn not_told(trace: &Trace) -> Option<String> {
-    let mut seen: HashMap<&[u8], Version> = HashMap::new();
+    let noticed = trace.noticed.iter().map(|noticed| (&*noticed.value, noticed.version));
+    let mut seen: HashMap<&[u8], Version> = noticed.collect();
     for operation in &trace.operations {
         if let Some(Some(Versioned { version, value })) = operation.shown()
             && seen.insert(value, *version).is_some_and(|other| other != *version)

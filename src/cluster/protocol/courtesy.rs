@@ -11,7 +11,7 @@
 //!
 //! **It has met others.** After a few turns in a row ([`TURNS`]) in which nobody waited, it does not
 //! give the lock back before somebody has joined, or the register has stood still for some round
-//! trips ([`A_WHILE`]). If nobody has come it has twice as many turns before the next time, up to
+//! trips ([`A_WHILE`]; half a claim window at most). If nobody has come it has twice as many turns before the next time, up to
 //! [`ALONE`]: from there on it is taken to be alone, until it meets somebody.
 //!
 //! **It has met nobody.** It cannot know that nobody is there, so a node that has not seen the
@@ -143,7 +143,9 @@ impl Machine {
     /// For those who want it too, if they are near.
     fn invite(&mut self, now: Time) -> Option<Time> {
         let after = self.room.after.filter(|after| self.room.turns >= *after)?;
-        let until = self.view.seen + self.round_trip.saturating_mul(A_WHILE);
+        // An answer that was late once must not make this one's release late, too.
+        let a_while = self.round_trip.saturating_mul(A_WHILE).min(self.settings.claim_window / 2);
+        let until = self.view.seen + a_while;
         if now < until {
             self.room.invites = true;
             return Some(until);

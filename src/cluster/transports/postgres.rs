@@ -32,7 +32,7 @@
 //! seen; and one that comes later changes neither what was declared nor what works. Who knows better
 //! says so in the address: `replicas=none`, if no failover ever leads to one; `async`, if it may;
 //! `sync`, if it leads only to those that have what was acknowledged (refused without these two
-//! settings).
+//! settings; that is looked at once, so give them to the one that takes over, too).
 //!
 //! `synchronous_commit = off` is set to `on` for its own connections. Where that is not possible
 //! (`pooled=true`), and with `fsync = off`, [`Consistency::Lossy`] is declared too. A later connection
@@ -67,7 +67,9 @@
 //! **Keep no row locked by hand.** Requests share a connection, on which the server answers one after
 //! the other. A write to a row that somebody has locked is refused after a twentieth of `timeout_ms`
 //! (a quarter of a second; never less than 50 ms) as [`TransportError::Unavailable`], and the node
-//! tries again later. So long the requests for other locks wait; and again for each such try, and
+//! tries again later. (Nodes that contend for a register keep its row for as long as a commit takes. If
+//! that is long, since a synchronous replica is far away, make `timeout_ms` a hundred times as long.) So
+//! long the requests for other locks wait; and again for each such try, and
 //! for each such row. Who locks the floor so keeps new registers from being created.
 //!
 //! # The address

@@ -166,7 +166,7 @@ impl Statements {
                 text: update(table, limits, &brief),
                 types: &[Type::TEXT, Type::INT8, Type::BYTEA, Type::BOOL, Type::TEXT, Type::BOOL],
             },
-            delete_idle: Statement { text: delete_idle(table, &brief), types: &[Type::TEXT] },
+            delete_idle: Statement { text: delete_idle(table, limits), types: &[Type::TEXT] },
             delete: Statement { text: delete(table, &brief), types: &[Type::TEXT] },
         }
     }
@@ -208,9 +208,12 @@ fn update(table: &str, limits: Limits, brief: &str) -> String {
 
 /// The next page, in the order of the keys: by the index that is there, and without a look at what
 /// comes later. Those that somebody has locked are not idle.
-fn delete_idle(table: &str, brief: &str) -> String {
+///
+/// Whoever creates registers shares the floor, and may keep it shared for long: it has patience.
+fn delete_idle(table: &str, limits: Limits) -> String {
     let long_idle = "idle_since < clock_timestamp() - interval '1 day'";
-    let when = format!(" AND EXISTS (SELECT FROM page WHERE is_old){brief}");
+    let patient = wait_for(limits.lock);
+    let when = format!(" AND EXISTS (SELECT FROM page WHERE is_old) AND (SELECT {patient})");
     let (floor, raised) = (floor_for(table, "UPDATE", &when), raised(table));
     format!(
         "WITH page AS MATERIALIZED (SELECT key, {long_idle} AS is_old FROM {table} \
