@@ -286,16 +286,19 @@ fn the_queue_is_bounded_and_who_finds_it_full_joins_later() {
     assert_eq!(labels, ["n3", "n4", "n5"]);
 }
 
-/// Takes the lock and gives it back, with requests that take a millisecond. Returns how long the
+/// How long a request takes, where that does not matter.
+const TRIP: Duration = Duration::from_millis(1);
+
+/// Takes the lock and gives it back, with requests that take a `trip` each. Returns how long the
 /// machine waited before it gave it back.
-fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time) -> Duration {
+fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time, trip: Duration) -> Duration {
     let mut paused = Duration::ZERO;
     one.handle(Event::Wish(Wish::Wait), *now);
     let mut action = one.next_action();
     while let Some(next) = action {
         match next {
             Action::CompareExchange { request, expected, write } => {
-                *now = *now + Duration::from_millis(1);
+                *now = *now + trip;
                 let result = Ok(engine.exchange(expected, write));
                 one.handle(Event::Exchanged { request, result }, *now);
             }
@@ -322,7 +325,7 @@ fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time) -> Duration {
 #[test]
 fn who_has_the_lock_for_itself_leaves_room_for_others() {
     let (mut engine, mut one, mut now) = (Engine::default(), machine(1), at(0));
-    let pauses: Vec<_> = (0..5000).map(|_| turn(&mut engine, &mut one, &mut now)).collect();
+    let pauses: Vec<_> = (0..5000).map(|_| turn(&mut engine, &mut one, &mut now, TRIP)).collect();
     let pauses: Vec<_> = pauses.into_iter().filter(|pause| !pause.is_zero()).collect();
     let (first, longest) = (pauses[0], *pauses.iter().max().unwrap());
     assert!(first >= Duration::from_millis(2), "two round trips, not {first:?}");
@@ -332,6 +335,18 @@ fn who_has_the_lock_for_itself_leaves_room_for_others() {
     // Where the lock is left alone now and then there is room already.
     for _ in 0..5000 {
         now = now + CLAIM / 8;
-        assert_eq!(turn(&mut engine, &mut one, &mut now), Duration::ZERO);
+        assert_eq!(turn(&mut engine, &mut one, &mut now, TRIP), Duration::ZERO);
+    }
+}
+
+#[test]
+fn who_has_met_others_leaves_room_for_them_but_not_for_long_after_a_late_answer() {
+    let late = Duration::from_secs(1);
+    for trip in [TRIP, late] {
+        let (mut engine, mut one, mut now) = (Engine::default(), machine(1), at(0));
+        one.met_others();
+        let longest = (0..100).map(|_| turn(&mut engine, &mut one, &mut now, trip)).max().unwrap();
+        assert!(trip == late || longest >= 6 * TRIP, "several round trips, not {longest:?}");
+        assert!(longest <= CLAIM / 2, "{longest:?} after answers that took {trip:?}");
     }
 }
