@@ -68,3 +68,12 @@ fn nothing_else_is_excused() {
         assert_eq!(violation.law, law, "{calls:?}: {violation}");
     }
 }
+
+#[test]
+fn what_only_a_watch_has_shown_counts_too() {
+    let denied = history(&["w0-3 no"]);
+    denied.check().expect("nothing shows it");
+    let shown = Versioned { version: Version::new(3).unwrap(), value: b"3".as_slice().into() };
+    denied.noticed(&Key::new("k").unwrap(), shown);
+    assert_eq!(denied.check().unwrap_err().law, Law::Doubt);
+}
