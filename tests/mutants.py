@@ -174,7 +174,9 @@ MUTANTS = [
      ["condvar::two_condvars_in_one_queue"]),
     ("wait-no-count", "condvar.rs", "self.waiters.fetch_add(1, Ordering::Relaxed);", "",
      ["condvar::notify_races_wait"]),
-    # What wakes a thread that waits for a key of the cluster.
+    # Who waits for a key of the cluster, and what wakes a thread that does.
+    ("line-alerted-for-ever", "cluster/local/line.rs", "            waiter.is_alerted = false;\n", "",
+     ["line::who_is_overtaken_is_told_again"]),
     ("bell-ring-relaxed", "cluster/blocking/bell.rs",
      "self.state.swap(RUNG, Ordering::Release)", "self.state.swap(RUNG, Ordering::Relaxed)",
      ["bell::an_answer_sees_what_was_done_before"]),

@@ -4,8 +4,8 @@
     python3 tests/mutants_cluster.py [NAME...]
 
 Each mutant is one change of one file of `src/cluster`. It is applied to a copy of the crate under
-`target/mutants_cluster`, and the simulation is run: 2,000 seeds, then the scenarios. What fails
-first has killed it.
+`target/mutants_cluster`, and the simulation is run: 2,000 seeds, then the scenarios; or, for those
+of `local`, its tests. What fails first has killed it.
 Exit status 1 if a mutant survives, 2 if a text is not found exactly once (so the list cannot rot).
 """
 
@@ -135,6 +135,23 @@ MUTANTS = [
      "if self.wish == Wish::Nothing || now >= deadline {", "if now >= deadline {"),
     ("no-jitter-no-patience", "protocol.rs", "Some(at) if now < at && !tries => return self.wake_by(at),",
      "Some(at) if now < at && false => return self.wake_by(at),"),
+    # Who gets the lease at one node. These are killed by the tests of `local`.
+    ("open-untold", "local/state.rs", "let waker = self.line.alert();", "let waker = None;"),
+    ("alerted-for-ever", "local/line.rs", "            waiter.is_alerted = false;\n", ""),
+    ("alerted-always", "local/line.rs", "let is_new = !std::mem::replace(&mut first.is_alerted, true);",
+     "let is_new = true;"),
+    ("alerted-leaves", "local/state.rs", "Lease::Here(here) if here.user.is_none() => self.settle(core),",
+     "Lease::Here(here) if here.user.is_none() && self.line.is_empty() => self.settle(core),"),
+    ("looks-once", "local/barging.rs", "                waker.wake_by_ref();\n", ""),
+    ("looks-at-once", "local/barging.rs", "if now.since(since) < GRACE &&", "if false &&"),
+    ("any-one-looks", "local/barging.rs", "            && self.line.first() == Some(ticket)\n", ""),
+    ("turn-without-end", "local/barging.rs", "now.since(self.began) >= config.barging_time", "false"),
+    ("late-barging", "local/barging.rs",
+     "if here.turn.is_over(&core.config, now) || !here.may_pass_on(", "if !here.may_pass_on("),
+    ("stays-open", "local/barging.rs", "        here.turn.open = None;\n", ""),
+    ("task-overtaken", "local/line.rs",
+     "self.waiting.front().is_some_and(|waiter| waiter.spins)", "!self.waiting.is_empty()"),
+    ("turn-never-anew", "local/state.rs", "            here.turn = Turn::new(now);\n", ""),
 ]
 
 
@@ -180,11 +197,14 @@ def build():
     return None
 
 
-def killer(program):
-    """What in the simulation fails first, as a text; None if nothing does."""
+SIMULATION = (["--exact", "cluster::simulation::runs::many_seeds"], ["cluster::simulation::scenarios"])
+LOCAL = (["cluster::local::"],)
+
+
+def killer(program, suites):
+    """What fails first, as a text; None if nothing does."""
     environment = os.environ | {"LOCKWORD_SEEDS": SEEDS}
-    for tests in (["--exact", "cluster::simulation::runs::many_seeds"],
-                  ["cluster::simulation::scenarios"]):
+    for tests in suites:
         try:
             done = subprocess.run([program, *tests], env=environment, capture_output=True, text=True,
                                   timeout=LIMIT_S)
@@ -197,7 +217,7 @@ def killer(program):
             seed = re.search(r"(?m)^profile (\w+), seed (\d+): (.{0,90})", text)
             if seed:
                 return f"{seed[1]:10} {seed[2]:>5}  {seed[3]}"
-            test = re.search(r"(?m)^test cluster::simulation::(\S+) \.\.\. FAILED", text)
+            test = re.search(r"(?m)^test cluster::(?:simulation|local)::(\S+) \.\.\. FAILED", text)
             return test[1] if test else "it aborts"
     return None
 
@@ -216,7 +236,7 @@ def main():
     program = build()
     if program is None:
         return 1
-    unharmed = killer(program)
+    unharmed = killer(program, SIMULATION + LOCAL)
     print(f"{'(unchanged)':30} {unharmed or 'passes'}", flush=True)
     if unharmed:
         return 1
@@ -227,7 +247,8 @@ def main():
         path.write_text(source(mutant))
         since = time.monotonic()
         program = build()
-        killed = killer(program) if program else None
+        suites = LOCAL if file.startswith("local/") else SIMULATION
+        killed = killer(program, suites) if program else None
         shutil.copy(ROOT / "src" / "cluster" / file, path)
         alive += killed is None
         said = killed or ("SURVIVES" if program else "DOES NOT COMPILE")

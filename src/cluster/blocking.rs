@@ -3,7 +3,9 @@
 //! Threads and tasks of one node stand in one line. A thread that waits sleeps; one that is the next
 //! in line spins for some tens of microseconds before that, and lets others run meanwhile. While nobody
 //! holds the lock for longer than that, a thread that joins the line and is about to sleep wakes the one
-//! that is next, which is awake then when its turn comes.
+//! that is next, which is awake then when its turn comes. A thread that is next may be overtaken for a
+//! moment, since to wake it takes longer than to use the lock once more:
+//! [`barging_time`](super::NodeBuilder::barging_time).
 //!
 //! The thread may belong to a runtime. On a worker of a multi-thread runtime the others are told
 //! (`tokio::task::block_in_place`; inside a `LocalSet` that is not possible, and tokio panics). On

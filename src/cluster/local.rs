@@ -2,8 +2,8 @@
 //!
 //! They stand in one [`Line`], the first come first. One lease at a time is at this node
 //! ([`Lease::Here`]), and one of them at most uses it. Whoever gives it back hands it to the next in
-//! line with no message to anybody, as long as the bounds allow ([`State::settle`]); otherwise the
-//! driver gives it back to the engine.
+//! line with no message to anybody, or leaves it for a moment to whoever comes first ([`barging`]), as
+//! long as the bounds allow ([`State::settle`]); otherwise the driver gives it back to the engine.
 //!
 //! All of that is under one mutex, which is held for some tens of instructions and never while
 //! anything is called that is not ours. The driver is told nothing but that it should come by: what
@@ -24,6 +24,8 @@ use std::task::Waker;
 
 // A handle of a key, and waiting at it.
 mod handle;
+// Overtaking those who wait.
+mod barging;
 // Who waits.
 mod line;
 // Who gets the lease next.
@@ -31,6 +33,7 @@ mod state;
 // One stay of a lease at this node.
 mod tenure;
 
+use barging::Turn;
 pub(crate) use handle::{Acquire, Handle, Kind};
 use line::Line;
 pub(crate) use line::Ticket;
@@ -89,6 +92,8 @@ struct Here {
     since: Time,
     /// Since when it is with its present user.
     used: Time,
+    /// Who may have it next.
+    turn: Turn,
     /// The next one to join warns the first in line: see [`State::forewarn`].
     forewarn: bool,
     /// The last write of the lease: its version, how many tokens were made of it, and when.
@@ -214,6 +219,7 @@ impl Local {
                 way: grant.way.into(),
                 since: now,
                 used: now,
+                turn: Turn::new(now),
                 forewarn: false,
                 version: grant.version,
                 tokens: 0,

@@ -13,7 +13,8 @@ use std::time::Duration;
 ///
 /// A clone is the same lock. Locks of one node and one key meet in one line, whether they are clones
 /// or not, and whether they are waited for by tasks or by threads: the first come is the first
-/// served. It does not keep the node alive.
+/// served, except that a thread that is the next may be overtaken for a moment, 50 us unless that is
+/// [set](super::NodeBuilder::barging_time). It does not keep the node alive.
 ///
 /// **It is not reentrant.** A task that holds the lock and acquires it once more waits for itself:
 /// for ever, or until its lease is lost.

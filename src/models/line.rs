@@ -22,15 +22,26 @@ struct Key {
 struct State {
     line: Line<u32, &'static str>,
     is_held: bool,
+    /// The turn is not over: whoever comes may overtake.
+    is_turn: bool,
+    /// Nobody has it, and whoever comes may.
+    is_open: bool,
     grants: u32,
 }
 
 impl State {
-    /// Grants to the next one, if nobody has it. What is granted is how many were granted before.
+    /// Grants to the next one, if nobody has it; or tells that one to look.
     fn settle(&mut self) -> Option<Waker> {
         if self.is_held || self.line.is_empty() {
             return None;
         }
+        self.is_open = self.is_turn && self.line.is_led_by_thread();
+        if self.is_open { self.line.alert() } else { self.grant() }
+    }
+
+    /// Grants to the next one. What is granted is how many were granted before.
+    fn grant(&mut self) -> Option<Waker> {
+        self.is_open = false;
         let before = self.grants;
         let waker = self.line.grant(|_| before);
         (self.is_held, self.grants) = (true, before + 1);
@@ -40,7 +51,11 @@ impl State {
 
 impl Key {
     fn new(is_held: bool) -> Arc<Self> {
-        let state = State { line: Line::new(), is_held, grants: 0 };
+        Self::with_turn(is_held, false)
+    }
+
+    fn with_turn(is_held: bool, is_turn: bool) -> Arc<Self> {
+        let state = State { line: Line::new(), is_held, is_turn, is_open: false, grants: 0 };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -56,7 +71,7 @@ impl Key {
         let (mut ticket, mut forewarned) = (None, None);
         self.change(|state| {
             ticket = Some(state.line.join(&bed.clone().into(), true));
-            forewarned = state.line.forewarn();
+            forewarned = state.line.alert();
         });
         // Whoever that is, it was granted nothing by that.
         forewarned.into_iter().for_each(Waker::wake);
@@ -65,7 +80,20 @@ impl Key {
 
     fn poll(&self, ticket: Ticket, bed: &std::sync::Arc<Bed>) -> Poll<Result<u32, &'static str>> {
         let waker = bed.clone().into();
-        self.state.lock().unwrap().line.poll(ticket, &waker, &mut None)
+        let mut state = self.state.lock().unwrap();
+        if state.is_open && state.line.first() == Some(ticket) {
+            // Its own.
+            drop(state.grant());
+        }
+        state.line.poll(ticket, &waker, &mut None)
+    }
+
+    /// Takes it before those who wait, if nobody has it. Whether it did.
+    fn barge(&self) -> bool {
+        let mut state = self.state.lock().unwrap();
+        let takes = std::mem::take(&mut state.is_open);
+        state.is_held |= takes;
+        takes
     }
 
     /// Waits until it is granted or refused.
@@ -168,6 +196,61 @@ fn grant_races_leaving() {
                 }
                 Poll::Pending => other.leave(leaver),
             }
+        });
+        key.wait(stayer, &second).unwrap();
+        key.release();
+        holder.join().unwrap();
+        other.join().unwrap();
+        key.check();
+    });
+}
+
+/// A holder that comes back at once, and one that waits and is told to look: it gets it in the end,
+/// though the holder does not come back for ever.
+#[test]
+fn who_is_overtaken_is_told_again() {
+    Model::bounded(3).check(|| {
+        let key = Key::with_turn(true, true);
+        let other = key.clone();
+        let bed = Bed::new();
+        let ticket = key.join(&bed);
+        let other = thread::spawn(move || {
+            other.wait(ticket, &bed).unwrap();
+            other.release();
+        });
+        key.release();
+        for _ in 0..2 {
+            if key.barge() {
+                key.release();
+            }
+        }
+        other.join().unwrap();
+        key.check();
+    });
+}
+
+/// The one that is told to look leaves: the next one is told.
+#[test]
+fn leaving_races_a_look() {
+    Model::bounded(3).check(|| {
+        let key = Key::with_turn(true, true);
+        let (first, second) = (Bed::new(), Bed::new());
+        let leaver = key.join(&first);
+        let stayer = key.join(&second);
+        let holder = key.clone();
+        let holder = thread::spawn(move || {
+            holder.release();
+            if holder.barge() {
+                holder.release();
+            }
+        });
+        let other = key.clone();
+        let other = thread::spawn(move || match other.poll(leaver, &first) {
+            Poll::Ready(result) => {
+                result.unwrap();
+                other.release();
+            }
+            Poll::Pending => other.leave(leaver),
         });
         key.wait(stayer, &second).unwrap();
         key.release();

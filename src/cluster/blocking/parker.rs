@@ -10,11 +10,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 /// How often to look before sleeping, when the wake-up is likely to be near: some tens of microseconds.
-const SPINS: u32 = 1_000;
+/// After each the thread lets others run that want to: the one that it waits for may be among them.
+const LOOKS: u32 = 64;
 
-/// How many of these looks until the thread lets others run that want to: the one that it waits for
-/// may be among them.
-const YIELD_EVERY: u32 = 16;
+/// How many pauses between two looks. Who is granted the lock is to know at once; but a look that finds
+/// nothing takes the lock's cache lines from those who use it.
+const PAUSES: u32 = 16;
 
 struct Parker {
     bell: Bell,
@@ -35,16 +36,13 @@ impl Wake for Parker {
 
 impl Parker {
     /// Returns when woken, since the last return.
-    fn sleep(&self, spins: u32) {
-        for spin in 1..=spins {
+    fn sleep(&self, looks: u32) {
+        for _ in 0..looks {
+            (0..PAUSES).for_each(|_| spin_loop());
             if self.bell.answer() {
                 return;
             }
-            if spin % YIELD_EVERY == 0 {
-                thread::yield_now();
-            } else {
-                spin_loop();
-            }
+            thread::yield_now();
         }
         self.bell.sleep(thread::park);
     }
@@ -67,7 +65,7 @@ pub(super) fn wait<F: Future + Unpin>(mut future: F, is_near: impl Fn(&F) -> boo
         if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut cx) {
             break output;
         }
-        parker.sleep(if is_near(&future) { SPINS } else { 0 });
+        parker.sleep(if is_near(&future) { LOOKS } else { 0 });
     };
     // A thread that is about to end has no use for it.
     let _ = OWN.try_with(|own| own.set(Some(parker)));

@@ -1,6 +1,6 @@
 //! A handle of a key, and waiting at it.
 
-use super::{After, Lease, Local, Ticket};
+use super::{After, Lease, Local, LocalGrant, Ticket};
 use crate::cluster::core::{Core, Sleep};
 use crate::cluster::error::LockError;
 use crate::cluster::guard::DistributedGuard;
@@ -109,27 +109,36 @@ impl Acquire<'_> {
         let Handle { core, local } = self.handle;
         self.began = Some(core.clock.now());
         core.observe(|observer| observer.acquire_started(&local.key));
-        let mut refused = None;
+        let mut result = Poll::Pending;
         let mut ticket = None;
         local.change(core, |state| {
-            let is_here = matches!(state.lease, Lease::Here(_));
             if state.is_closed {
-                refused = Some(core.closed(&local.key));
-            } else if self.kind == Kind::Try && (is_here || !state.line.is_empty()) {
-                refused = Some(LockError::Busy { at: core.place(&local.key), holder: None });
-            } else {
-                let joined = state.line.join(cx.waker(), self.spins);
-                ticket = Some(joined);
-                if self.kind == Kind::Try {
-                    state.trying = ticket;
-                }
-                let forewarned = state.forewarn(joined);
-                return After { call: !is_here, forewarned, ..After::default() };
+                result = Poll::Ready(Err(core.closed(&local.key)));
+                return After::default();
             }
-            After::default()
+            let is_free = !matches!(state.lease, Lease::Here(_)) && state.line.is_empty();
+            if self.kind == Kind::Try && !is_free {
+                let busy = LockError::Busy { at: core.place(&local.key), holder: None };
+                result = Poll::Ready(Err(busy));
+                return After::default();
+            }
+            let (grant, mut after) = state.barge(core);
+            if let Some(grant) = grant {
+                state.fetched(&grant);
+                result = Poll::Ready(Ok(grant));
+                return after;
+            }
+            let joined = state.line.join(cx.waker(), self.spins);
+            ticket = Some(joined);
+            if self.kind == Kind::Try {
+                state.trying = ticket;
+            }
+            after.forewarned = state.forewarn(joined);
+            after.call |= !matches!(state.lease, Lease::Here(_));
+            after
         });
         self.ticket = ticket;
-        refused.map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
+        self.guarded(result)
     }
 
     fn look(
@@ -139,17 +148,25 @@ impl Acquire<'_> {
     ) -> Poll<Result<DistributedGuard, LockError>> {
         let Handle { core, local } = self.handle;
         let mut old = None;
-        let mut state = local.state();
-        let Poll::Ready(result) = state.line.poll(ticket, cx.waker(), &mut old) else {
-            return Poll::Pending;
-        };
-        state.trying.take_if(|trying| *trying == ticket);
-        if let Ok(grant) = &result {
-            state.handles += 1;
-            grant.tenure.mark_used();
-        }
-        drop(state);
-        Poll::Ready(result.map(|grant| DistributedGuard::new(core.clone(), local.clone(), grant)))
+        let mut result = Poll::Pending;
+        local.change(core, |state| {
+            let after;
+            (result, after) = state.look(core, ticket, cx.waker(), &mut old);
+            if let Poll::Ready(result) = &result {
+                state.trying.take_if(|trying| *trying == ticket);
+                result.iter().for_each(|grant| state.fetched(grant));
+            }
+            after
+        });
+        self.guarded(result)
+    }
+
+    fn guarded(
+        &self,
+        result: Poll<Result<LocalGrant, LockError>>,
+    ) -> Poll<Result<DistributedGuard, LockError>> {
+        let Handle { core, local } = self.handle;
+        result.map_ok(|grant| DistributedGuard::new(core.clone(), local.clone(), grant))
     }
 
     fn check_time(&mut self, cx: &mut Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {

@@ -5,7 +5,7 @@
 //! run code that is not ours, which may want the same mutex.
 //!
 //! A thread that is the next in line spins for a moment, so that it need not be woken any more when
-//! its turn comes. It has to be awake for that: [`Line::forewarn`].
+//! its turn comes. It has to be awake for that: [`Line::alert`].
 //!
 //! What is granted lies in the line until the waiter fetches it. A waiter that leaves before that
 //! gets it out ([`Line::leave`]) and has to pass it on, so it is never lost.
@@ -24,6 +24,8 @@ struct Waiter {
     waker: Waker,
     /// It spins when it is woken, and is the next in line.
     spins: bool,
+    /// It was woken to look, and has not looked since.
+    is_alerted: bool,
 }
 
 /// The waiters of a key: each gets a `G`, or an `E`, or leaves.
@@ -44,14 +46,20 @@ impl<G, E> Line<G, E> {
 
     /// Joins at the end. `spins`: it is worth a warning that its turn is near.
     pub(crate) fn join(&mut self, waker: &Waker, spins: bool) -> Ticket {
-        let ticket = Ticket(self.next);
-        self.next += 1;
-        self.waiting.push_back(Waiter { ticket, waker: waker.clone(), spins });
+        let ticket = self.overtake();
+        let waker = waker.clone();
+        self.waiting.push_back(Waiter { ticket, waker, spins, is_alerted: false });
         ticket
     }
 
+    /// A ticket for one that does not wait.
+    pub(crate) fn overtake(&mut self) -> Ticket {
+        self.next += 1;
+        Ticket(self.next - 1)
+    }
+
     /// What this waiter has got, once; until then `waker` is the one that is called. The one before
-    /// is put into `old`.
+    /// is put into `old`. It has looked: what comes after this it is alerted to anew.
     ///
     /// After that the ticket is void.
     pub(crate) fn poll(
@@ -65,9 +73,11 @@ impl<G, E> Line<G, E> {
         }
         if let Ok(at) = self.waiting.binary_search_by_key(&ticket, |waiter| waiter.ticket)
             && let Some(waiter) = self.waiting.get_mut(at)
-            && !waiter.waker.will_wake(waker)
         {
-            *old = Some(std::mem::replace(&mut waiter.waker, waker.clone()));
+            waiter.is_alerted = false;
+            if !waiter.waker.will_wake(waker) {
+                *old = Some(std::mem::replace(&mut waiter.waker, waker.clone()));
+            }
         }
         Poll::Pending
     }
@@ -92,10 +102,18 @@ impl<G, E> Line<G, E> {
         Some(waker)
     }
 
-    /// How to wake the one that is the next now, if it is one that spins.
+    /// How to wake the one that is the next now, to look, if it is one that spins; unless it was woken,
+    /// and has yet to look.
     #[must_use]
-    pub(crate) fn forewarn(&self) -> Option<Waker> {
-        self.waiting.front().filter(|waiter| waiter.spins).map(|waiter| waiter.waker.clone())
+    pub(crate) fn alert(&mut self) -> Option<Waker> {
+        let first = self.waiting.front_mut().filter(|waiter| waiter.spins)?;
+        let is_new = !std::mem::replace(&mut first.is_alerted, true);
+        is_new.then(|| first.waker.clone())
+    }
+
+    /// Whether the one that has waited longest is one that spins.
+    pub(crate) fn is_led_by_thread(&self) -> bool {
+        self.waiting.front().is_some_and(|waiter| waiter.spins)
     }
 
     /// Tells the one that has waited longest that it does not get it.
@@ -168,16 +186,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_next_one_is_forewarned_and_only_if_it_spins() {
+    fn only_the_next_one_is_alerted_once_and_only_if_it_spins() {
         let mut line = Line::<u32, u32>::new();
-        assert!(line.forewarn().is_none());
+        assert!(line.alert().is_none());
         line.join(Waker::noop(), false);
-        line.join(Waker::noop(), true);
-        assert!(line.forewarn().is_none(), "the first is a task");
+        let second = line.join(Waker::noop(), true);
+        assert!(line.alert().is_none(), "the first is a task");
         drop(line.grant(|_| 1));
-        assert!(line.forewarn().is_some());
+        assert!(line.alert().is_some());
+        assert!(line.alert().is_none(), "it has not looked yet");
+        assert!(line.poll(second, Waker::noop(), &mut None).is_pending());
+        assert!(line.alert().is_some(), "it has looked");
         drop(line.grant(|_| 2));
-        assert!(line.forewarn().is_none(), "it is granted");
+        assert!(line.alert().is_none(), "it is granted");
     }
 
     #[test]

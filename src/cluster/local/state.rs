@@ -1,5 +1,6 @@
 //! Who gets the lease next, and what is wanted of the engine: the rules of a key at this node.
 
+use super::barging::Turn;
 use super::{After, Here, Lease, LocalGrant, Refresh, State, Tenure, Ticket};
 use crate::cluster::config::Config;
 use crate::cluster::core::Core;
@@ -31,35 +32,56 @@ impl Here {
             self.tokens >= (config.handovers / 2).clamp(1, FencingToken::PER_VERSION / 2);
         self.refresh == Refresh::Not && (is_old || is_short)
     }
+
+    /// Asks for a renewal if it is time. Whether the driver has to come by.
+    pub(super) fn ask_refresh(&mut self, config: &Config, now: Time) -> bool {
+        let asks = !self.is_new && self.wants_refresh(config, now);
+        if asks {
+            self.refresh = Refresh::Asked;
+        }
+        asks
+    }
+
+    /// Grants it. `None` if there are no tokens left.
+    pub(super) fn grant(&mut self, ticket: Ticket, now: Time) -> Option<LocalGrant> {
+        let token = FencingToken::of(self.version, self.tokens)?;
+        let is_new = std::mem::replace(&mut self.is_new, false);
+        let way = if is_new { self.way } else { Way::LocalHandOver };
+        self.user = Some(ticket);
+        self.tokens += 1;
+        self.forewarn = now.since(std::mem::replace(&mut self.used, now)) < SHORT;
+        self.handovers = self.handovers.saturating_add(u32::from(!is_new));
+        Some(LocalGrant { tenure: self.tenure.clone(), ticket, token, way })
+    }
 }
 
 impl State {
-    /// The lease is here and nobody uses it: passes it on, or begins to give it back, or waits for
-    /// tokens.
+    /// The lease is here and nobody uses it: leaves it to whoever comes, or passes it on, or begins to
+    /// give it back, or waits for tokens.
     pub(super) fn settle(&mut self, core: &Core) -> After {
         let Lease::Here(here) = &mut self.lease else { return After::default() };
         let now = core.clock.now();
-        if self.line.is_empty() || !here.is_new && !here.may_pass_on(&core.config, now) {
+        let may_open = self.line.is_led_by_thread() && here.may_pass_on(&core.config, now);
+        if may_open && here.open(&core.config, now) {
+            let waker = self.line.alert();
+            return After { waker, handed_over: true, ..After::default() };
+        }
+        self.pass_on(core, now)
+    }
+
+    /// The same, but for whoever comes: the first in line is to have it.
+    pub(super) fn pass_on(&mut self, core: &Core, now: Time) -> After {
+        let Lease::Here(here) = &mut self.lease else { return After::default() };
+        let may_stay = here.is_new || here.may_pass_on(&core.config, now);
+        let Some(first) = self.line.first().filter(|_| may_stay) else {
             return self.begin_release();
-        }
-        let call = !here.is_new && here.wants_refresh(&core.config, now);
-        if call {
-            here.refresh = Refresh::Asked;
-        }
-        let Some(token) = FencingToken::of(here.version, here.tokens) else {
-            // It goes to the next in line as soon as there are new ones.
-            return After { call, handed_over: true, ..After::default() };
         };
-        let is_new = std::mem::replace(&mut here.is_new, false);
-        let way = if is_new { here.way } else { Way::LocalHandOver };
-        let tenure = here.tenure.clone();
-        let waker = self.line.grant(|ticket| {
-            here.user = Some(ticket);
-            LocalGrant { tenure, ticket, token, way }
+        let call = here.ask_refresh(&core.config, now);
+        // Without tokens it goes to the next in line as soon as there are new ones.
+        let waker = here.grant(first, now).and_then(|grant| {
+            here.turn = Turn::new(now);
+            self.line.grant(|_| grant)
         });
-        here.tokens += 1;
-        here.forewarn = now.since(std::mem::replace(&mut here.used, now)) < SHORT;
-        here.handovers = here.handovers.saturating_add(u32::from(!is_new));
         After { waker, call, handed_over: true, ..After::default() }
     }
 
@@ -70,7 +92,7 @@ impl State {
         let Lease::Here(here) = &mut self.lease else { return None };
         let is_due = here.forewarn && self.line.first() != Some(ticket);
         here.forewarn &= !is_due;
-        if is_due { self.line.forewarn() } else { None }
+        if is_due { self.line.alert() } else { None }
     }
 
     pub(super) fn begin_release(&mut self) -> After {
@@ -100,18 +122,23 @@ impl State {
         after
     }
 
+    /// A waiter, or one that did not have to wait, has fetched what it was granted.
+    pub(super) fn fetched(&mut self, grant: &LocalGrant) {
+        self.handles += 1;
+        grant.tenure.mark_used();
+    }
+
     /// This waiter does not wait any more: passes on what it was granted, if anything was.
     pub(super) fn leave(&mut self, core: &Core, ticket: Ticket, old: &mut Option<Waker>) -> After {
         self.trying.take_if(|trying| *trying == ticket);
         match self.line.leave(ticket, old) {
             Some(grant) => self.give_back(core, &grant.tenure, ticket),
-            None if self.line.is_empty() => match &self.lease {
-                // It waited for tokens.
+            None => match &self.lease {
+                // It waited for tokens, or was to look whether the lease is open.
                 Lease::Here(here) if here.user.is_none() => self.settle(core),
                 Lease::Here(_) => After::default(),
-                _ => After { call: true, ..After::default() },
+                _ => After { call: self.line.is_empty(), ..After::default() },
             },
-            None => After::default(),
         }
     }
 

@@ -1,0 +1,115 @@
+//! Overtaking those who wait, for a moment.
+//!
+//! To hand the lease to a thread costs a wake-up, some microseconds; to take it once more costs some
+//! tenths of one. So where a thread is the first in line, whoever comes while the lease is here and
+//! nobody uses it may have it at once ([`State::barge`]), until the *turn* is over: [`barging_time`]
+//! after the lease was last given to the first in line. From then on the next release hands it to the
+//! first in line, and that one's turn begins. Who waits is served in the order of coming, after a turn
+//! and a use for each before it. Uses that take longer than the barging time are handed over in that
+//! order each time; and so are those before a task, whose wake-up is cheap.
+//!
+//! # No wake-up is lost
+//!
+//! Who releases need not come back. So it alerts the first in line, which takes the lease if that is
+//! still open when it looks. What holds whenever the mutex is let go: while the lease is open, the
+//! first in line is a thread that was alerted and has yet to look. If it leaves, the one after it is
+//! alerted, or, if that is a task, granted the lease.
+//!
+//! A thread that is awake when it is alerted looks at once, and would often be there before the one
+//! that has just released. So it leaves the lease to others until that was open for [`GRACE`].
+//!
+//! *Barging* bounded by *eventual fairness* is what the in-process lock does too (`src/word.rs`), after
+//! WebKit's `WTF::Lock` (<https://webkit.org/blog/6161/locking-in-webkit/>) and `parking_lot`. Eight
+//! threads that do nothing under the lock, on two processors: 0.6 us for each acquisition, and a wait
+//! of 0.3 ms in one of a hundred; in the strict order 6.5 us, and 0.1 ms.
+//!
+//! [`barging_time`]: crate::cluster::NodeBuilder::barging_time
+
+use super::{After, Here, Lease, LocalGrant, State, Ticket};
+use crate::cluster::config::Config;
+use crate::cluster::core::Core;
+use crate::cluster::error::LockError;
+use crate::cluster::time::Time;
+use crate::cluster::token::FencingToken;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// So long a thread that is awake lets others come first.
+const GRACE: Duration = Duration::from_micros(1);
+
+/// A turn: what comes after a grant to the first in line.
+#[derive(Debug)]
+pub(super) struct Turn {
+    began: Time,
+    /// Since when nobody uses the lease, and who comes may have it.
+    open: Option<Time>,
+}
+
+impl Turn {
+    pub(super) fn new(now: Time) -> Self {
+        Self { began: now, open: None }
+    }
+
+    fn is_over(&self, config: &Config, now: Time) -> bool {
+        now.since(self.began) >= config.barging_time
+    }
+}
+
+impl Here {
+    /// It is given back: leaves it to whoever comes first, if the turn is not over.
+    pub(super) fn open(&mut self, config: &Config, now: Time) -> bool {
+        let has_token = FencingToken::of(self.version, self.tokens).is_some();
+        let is_open = !self.is_new && has_token && !self.turn.is_over(config, now);
+        self.turn.open = is_open.then_some(now);
+        is_open
+    }
+}
+
+impl State {
+    /// Who has just come and waits for nobody takes the lease, if it is open.
+    pub(super) fn barge(&mut self, core: &Core) -> (Option<LocalGrant>, After) {
+        let Lease::Here(here) = &mut self.lease else { return (None, After::default()) };
+        if here.turn.open.is_none() {
+            return (None, After::default());
+        }
+        let now = core.clock.now();
+        if here.turn.is_over(&core.config, now) || !here.may_pass_on(&core.config, now) {
+            return (None, self.settle(core));
+        }
+        here.turn.open = None;
+        let call = here.ask_refresh(&core.config, now);
+        let ticket = self.line.overtake();
+        let grant = here.grant(ticket, now);
+        (grant, After { call, ..After::default() })
+    }
+
+    /// This waiter looks whether it was granted or refused; if the lease is open, and it is the first
+    /// in line, it takes it. Its waker, or the one before, is put into `old`.
+    pub(super) fn look(
+        &mut self,
+        core: &Core,
+        ticket: Ticket,
+        waker: &Waker,
+        old: &mut Option<Waker>,
+    ) -> (Poll<Result<LocalGrant, LockError>>, After) {
+        let mut after = After::default();
+        if let Lease::Here(Here { turn, .. }) = &self.lease
+            && let Some(since) = turn.open
+            && self.line.first() == Some(ticket)
+        {
+            let now = core.clock.now();
+            if now.since(since) < GRACE && !turn.is_over(&core.config, now) {
+                // It is alerted still, and looks again. The waker is a thread's, and so our own.
+                waker.wake_by_ref();
+                return (Poll::Pending, after);
+            }
+            after = self.pass_on(core, now);
+            // Its own.
+            *old = after.waker.take();
+        }
+        (self.line.poll(ticket, waker, old), after)
+    }
+}
+
+#[cfg(test)]
+mod tests;
