@@ -23,7 +23,12 @@ impl Machine {
         if let Some(way) = self.way_in(&register, rank, now) {
             return self.take(register, rank, way, now);
         }
-        if !self.view.is_fresh {
+        let is_old = !self.view.is_fresh;
+        if is_old && self.wish == Wish::Wait && rank > 0 && now < self.join_at {
+            // It was left to the others a moment ago.
+            return self.wake_by(self.join_at);
+        }
+        if is_old && (self.wish == Wish::Try || !self.sees_all()) {
             // What was seen long ago may have changed.
             return self.load(now);
         }
@@ -36,10 +41,11 @@ impl Machine {
             return;
         }
         if position.is_none() && register.queue.len() < self.settings.queue_limit {
-            if now >= self.join_at {
+            let at = self.join_from(&register);
+            if now >= at {
                 return self.join(register, now);
             }
-            self.wake_by(self.join_at);
+            self.wake_by(at);
         }
         self.look_from_time_to_time(rank, now);
     }

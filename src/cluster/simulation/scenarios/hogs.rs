@@ -104,7 +104,8 @@ fn eight_nodes_in_tight_loops_all_get_their_turns() {
 }
 
 /// The same where round trips are short, so that everything else takes long beside them: nobody is
-/// kept out, and the lock does not wander at each turn.
+/// kept out, no more is written than a hand-off takes, and where the engine wakes only one, the lock does
+/// not wander at each turn.
 #[test]
 fn eight_nodes_near_the_engine_share_the_turns() {
     for again in [Again::Before, Again::After] {
@@ -117,7 +118,8 @@ fn eight_nodes_near_the_engine_share_the_turns() {
             let writes = world.counts.writes as f64 / world.counts.grants as f64;
             println!("wanted {again:?}, seed {seed}: {even:.2}, {writes:.2} writes: {turns:?}");
             assert!(even >= 0.3, "seed {seed}: {turns:?}");
-            assert!(writes <= 3.0, "seed {seed}: {writes}");
+            let limit = if world.wakeups == Wakeups::PushToOne { 2.9 } else { 3.01 };
+            assert!(writes <= limit, "seed {seed}: {writes}");
         }
     }
 }
