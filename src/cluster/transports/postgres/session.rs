@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, Row, SimpleQueryMessage, Socket};
@@ -120,7 +120,7 @@ impl Session {
         Ok(Arc::new(Self { client, settings, wire, is_lossy, prepared, state }))
     }
 
-    /// Asks.
+    /// Asks, until `end`.
     ///
     /// # Errors
     ///
@@ -130,37 +130,38 @@ impl Session {
         which: Which,
         params: &[Param<'_>],
         write: bool,
+        end: Instant,
     ) -> Result<Option<Row>, Told> {
-        let limit = self.settings.timeout;
-        let silent = |error| Told { error, again: false, broken: true };
-        let why = || format!("no answer in {limit:?}");
-        let known = match self.known(which) {
-            None => None,
-            Some(known) => match timeout(limit, known).await {
-                Ok(Ok(prepared)) => Some(prepared),
-                // Nothing was asked yet.
-                Ok(Err(error)) => return Err(told(&error, false)),
-                Err(_) => return Err(silent(TransportError::unavailable(why()))),
-            },
-        };
+        let Settings { timeout, limits, .. } = &*self.settings;
         let awaited = Awaited(self, true);
-        let answer = timeout(limit, async {
-            match known {
-                Some(prepared) => self.client.query(prepared.of(which), params).await,
-                None => {
-                    self.client
-                        .query_typed(&self.text(which).text, &self.typed(which, params))
-                        .await
-                }
-            }
+        let (mut silent_since, mut in_doubt) = (Instant::now(), false);
+        let answer = timeout_at(end, async {
+            let Some(known) = self.known(which) else {
+                in_doubt = write;
+                let params = self.typed(which, params);
+                return self.client.query_typed(&self.text(which).text, &params).await;
+            };
+            let prepared = known.await?.of(which);
+            (silent_since, in_doubt) = (Instant::now(), write);
+            self.client.query(prepared, params).await
         });
         let answer = answer.await;
-        awaited.ended();
+        // Not every silence is death: what was left of the time may have been short. Then it is probed.
+        let broken = answer.is_err() && silent_since.elapsed() >= limits.statement;
+        if broken || answer.is_ok() {
+            awaited.ended();
+        }
         match answer {
             Ok(Ok(rows)) => Ok(rows.into_iter().next()),
-            Ok(Err(error)) => Err(told(&error, write)),
-            Err(_) if write => Err(silent(TransportError::indeterminate(why()))),
-            Err(_) => Err(silent(TransportError::unavailable(why()))),
+            Ok(Err(error)) => Err(told(&error, in_doubt)),
+            Err(_) => {
+                let why = format!("no answer in {timeout:?}");
+                let error = match in_doubt {
+                    true => TransportError::indeterminate(why),
+                    false => TransportError::unavailable(why),
+                };
+                Err(Told { error, again: false, broken })
+            }
         }
     }
 
