@@ -125,8 +125,9 @@ use crate::cluster::{
 use address::Settings;
 use failure::Failure;
 use futures_util::{StreamExt, stream};
+use link::Link;
 use listener::Listener;
-use session::{Link, Param, Session, Which};
+use session::{Param, Session, Which};
 use std::fmt;
 use std::sync::Arc;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -137,11 +138,13 @@ use url::Url;
 mod address;
 // What went wrong, in our words.
 mod failure;
+// A connection that is opened when it is asked for.
+mod link;
 // The connection that hears of changes.
 mod listener;
 // What a failover may lead to.
 mod replicas;
-// A connection, and how to have one.
+// The connection for requests.
 mod session;
 // The table, and the statements upon it.
 mod sql;

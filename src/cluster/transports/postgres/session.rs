@@ -1,12 +1,12 @@
-//! One connection, and how to have one.
+//! The connection for requests.
 
 use super::address::Settings;
 use super::failure::{Failure, Told, told};
+use super::link::Alive;
 use super::sql::{self, Statement};
 use crate::Mutex;
 use crate::cluster::TransportError;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -312,65 +312,9 @@ impl Drop for Wired {
     }
 }
 
-/// Something that is connected, and may not be any more.
-pub(super) trait Alive: Send + Sync + 'static {
-    fn is_alive(&self) -> bool;
-}
-
 impl Alive for Session {
     fn is_alive(&self) -> bool {
         !self.state.lock().is_dead && !self.client.is_closed()
-    }
-}
-
-type Attempt<S> = Shared<BoxFuture<'static, Result<Arc<S>, Failure>>>;
-
-/// One connection of a kind, opened when it is asked for. An attempt goes on when who asked has
-/// stopped to wait, and serves all who ask meanwhile.
-pub(super) struct Link<S>(Mutex<Option<Attempt<S>>>);
-
-impl<S: Alive> Link<S> {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(None))
-    }
-
-    /// The connection; by `connect`, if there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure`] of this attempt.
-    pub(super) async fn get<F>(&self, connect: impl Fn() -> F) -> Result<Arc<S>, Failure>
-    where
-        F: Future<Output = Result<Arc<S>, Failure>> + Send + 'static,
-    {
-        let mut result = self.attempt(&connect).await;
-        if result.as_ref().is_ok_and(|session| !session.is_alive()) {
-            // One that nobody had waited for, and that has died since.
-            result = self.attempt(&connect).await;
-        }
-        result
-    }
-
-    fn attempt<F>(&self, connect: impl Fn() -> F) -> Attempt<S>
-    where
-        F: Future<Output = Result<Arc<S>, Failure>> + Send + 'static,
-    {
-        let mut last = self.0.lock();
-        // Polled, not peeked at: one that ended when nobody waited for it does not know it yet, and its
-        // failure is of long ago.
-        let is_good = |attempt: &&Attempt<S>| match (*attempt).clone().now_or_never() {
-            Some(Ok(session)) => session.is_alive(),
-            Some(Err(_)) => false,
-            None => true,
-        };
-        if let Some(attempt) = last.as_ref().filter(is_good) {
-            return attempt.clone();
-        }
-        let task = tokio::spawn(connect());
-        let ended = |_| Err(Failure::unreachable("the server", "the runtime has ended"));
-        let attempt = task.map(move |done| done.unwrap_or_else(ended)).boxed().shared();
-        *last = Some(attempt.clone());
-        attempt
     }
 }
 

@@ -6,11 +6,10 @@ use super::script::Call;
 use super::subscriptions::Subscriptions;
 use super::{check, tls};
 use crate::Mutex;
+use crate::cluster::transports::attempt::Attempt;
 use crate::cluster::{ConnectError, TransportError};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value};
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::AbortHandle;
@@ -39,7 +38,7 @@ pub(super) struct Link {
 struct State {
     /// The last connection. It may be dead.
     last: Option<Arc<Connection>>,
-    connecting: Option<Shared<BoxFuture<'static, Connected>>>,
+    connecting: Option<Attempt<Connected>>,
 }
 
 type Connected = Result<Arc<Connection>, NoConnection>;
@@ -63,36 +62,34 @@ impl Link {
             }
             self.forget(&last);
         }
-        let connecting = {
-            let mut state = self.state.lock();
-            // One that has ended since nobody waited for it may be as dead as the last connection.
-            state.connecting.take_if(|attempt| match attempt.clone().now_or_never() {
-                Some(Ok(connection)) => !connection.is_usable(),
-                Some(Err(_)) => true,
-                None => false,
-            });
-            state.connecting.get_or_insert_with(|| self.connect()).clone()
-        };
-        let result = connecting.clone().await;
+        let attempt = self.attempt();
+        let result = attempt.result().await.unwrap_or_else(|| {
+            let cause = "the runtime that was connecting has gone".into();
+            Err(ConnectError::Unreachable { server: self.settings.server(), cause }.into())
+        });
         let mut state = self.state.lock();
-        if state.connecting.as_ref().is_some_and(|now| now.ptr_eq(&connecting)) {
-            state.connecting = None;
-            state.last = result.clone().ok();
+        if state.connecting.take_if(|now| now.is(&attempt)).is_some() {
+            let last = std::mem::replace(&mut state.last, result.clone().ok());
+            drop(state);
+            drop(last);
         }
         result
     }
 
-    /// Begins to connect, in a task of its own: whoever waits for it may go away.
-    fn connect(&self) -> Shared<BoxFuture<'static, Connected>> {
-        let (server, settings) = (self.settings.server(), self.settings.clone());
-        let task = tokio::spawn(async move { Connection::open(settings).await });
-        let result = task.map(|ended| {
-            let cause = || "the runtime that was connecting has gone".into();
-            ended.unwrap_or_else(|_| {
-                Err(ConnectError::Unreachable { server, cause: cause() }.into())
-            })
-        });
-        result.boxed().shared()
+    /// The attempt that is under way, or a new one: whoever waits for it may go away.
+    fn attempt(&self) -> Attempt<Connected> {
+        let mut state = self.state.lock();
+        // One that has ended since nobody waited for it may be as dead as the last connection.
+        let is_good = |result: &Connected| result.as_ref().is_ok_and(|made| made.is_usable());
+        if let Some(attempt) = state.connecting.as_ref().filter(|now| now.is_of_use(is_good)) {
+            return attempt.clone();
+        }
+        let attempt = Attempt::begin(Connection::open(self.settings.clone()));
+        let dead = state.connecting.replace(attempt.clone());
+        // Not under the lock: whoever listens there is woken.
+        drop(state);
+        drop(dead);
+        attempt
     }
 
     /// Reads.
