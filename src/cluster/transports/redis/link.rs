@@ -3,6 +3,7 @@
 use super::address::Settings;
 use super::errors::{self, Meaning, NoConnection};
 use super::script::Call;
+use super::silence::Silence;
 use super::subscriptions::Subscriptions;
 use super::{check, tls};
 use crate::Mutex;
@@ -13,7 +14,7 @@ use ::redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// How long it may take to get a connection. One that was begun while the network was cut is of no
 /// use when it is whole again.
@@ -21,9 +22,6 @@ pub(super) const CONNECTING: Duration = Duration::from_secs(3);
 
 /// How long an answer may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A connection on which something is asked and nothing is heard for so long is given up.
-const SILENCE: Duration = Duration::from_secs(2);
 
 /// How often a cluster's word that our slot is elsewhere is followed.
 const REDIRECTIONS: usize = 3;
@@ -163,16 +161,7 @@ pub(super) struct Connection {
     /// The task that reads and writes.
     driver: AbortHandle,
     pub(super) subscriptions: Arc<Subscriptions>,
-    silence: Mutex<Silence>,
-}
-
-/// Whether the server answers.
-#[derive(Default)]
-struct Silence {
-    /// How many wait for an answer.
-    waiting: usize,
-    /// Since when nothing was heard, if something was asked.
-    since: Option<Instant>,
+    silence: Silence,
 }
 
 impl Connection {
@@ -219,7 +208,7 @@ impl Connection {
             driver.await;
         });
         let driver = driver.abort_handle();
-        let silence = Mutex::default();
+        let silence = Silence::new(subscriptions.clone());
         Ok(Arc::new(Self { client, driver, subscriptions, silence }))
     }
 
@@ -248,7 +237,7 @@ impl Connection {
         &self,
         call: impl Future<Output = Result<A, RedisError>>,
     ) -> Result<A, RedisError> {
-        let mut waiting = Waiting::new(self);
+        let waiting = self.silence.wait();
         let result = call.await;
         // An error may be that nothing was heard.
         if result.is_ok() || result.as_ref().is_err_and(|error| error.code().is_some()) {
@@ -259,7 +248,7 @@ impl Connection {
 
     fn is_usable(&self) -> bool {
         let over = self.driver.is_finished() || self.subscriptions.is_over();
-        !over && self.silence.lock().since.is_none_or(|since| since.elapsed() < SILENCE)
+        !over && !self.silence.is_long()
     }
 
     /// Closes it. Calls under way fail, and watches end.
@@ -295,40 +284,5 @@ struct EndOnDrop(Arc<Subscriptions>);
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.end("the connection was lost");
-    }
-}
-
-/// Someone who waits for an answer.
-struct Waiting<'a> {
-    connection: &'a Connection,
-    has_heard: bool,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(connection: &'a Connection) -> Self {
-        let mut now = connection.silence.lock();
-        now.waiting += 1;
-        now.since.get_or_insert_with(Instant::now);
-        drop(now);
-        Self { connection, has_heard: false }
-    }
-
-    fn heard(&mut self) {
-        let mut now = self.connection.silence.lock();
-        now.since = (now.waiting > 1).then(Instant::now);
-        self.has_heard = true;
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut now = self.connection.silence.lock();
-        now.waiting -= 1;
-        let nobody_waits = now.waiting == 0;
-        drop(now);
-        // The answer may come and nobody sees it: that is no reason to give the connection up.
-        if nobody_waits && !self.has_heard {
-            self.connection.subscriptions.probe();
-        }
     }
 }
