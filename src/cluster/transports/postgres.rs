@@ -31,8 +31,10 @@
 //! and a logical subscriber look like a replica; one that is away, or lives on archived files, is not
 //! seen; and one that comes later changes neither what was declared nor what works. Who knows better
 //! says so in the address: `replicas=none`, if no failover ever leads to one; `async`, if it may;
-//! `sync`, if it leads only to those that have what was acknowledged (refused without these two
-//! settings; that is looked at once, so give them to the one that takes over, too).
+//! `sync`, if it leads only to those that have what was acknowledged. Then a server without these two
+//! settings is refused, by the first connection and by each later one ([`TransportError::Unavailable`],
+//! as long as that is so): give them to the one that takes over, too. What becomes of them while a
+//! connection lasts is not seen.
 //!
 //! `synchronous_commit = off` is set to `on` for its own connections. Where that is not possible
 //! (`pooled=true`), and with `fsync = off`, [`Consistency::Lossy`] is declared too. A later connection

@@ -1,6 +1,6 @@
 //! The connection for requests.
 
-use super::address::Settings;
+use super::address::{Replicas, Settings};
 use super::failure::{Failure, Told, told};
 use super::link::Alive;
 use super::sql::{self, Statement};
@@ -69,7 +69,12 @@ pub(super) async fn set_up(client: &Client, settings: &Settings) -> Result<bool,
     if column(3) != "false" || column(4) != "off" {
         let why = "it is read-only: a replica, or default_transaction_read_only is on; use the \
                    address of the primary";
-        return Err(Failure::read_only(server, why));
+        return Err(Failure::passing(server, why));
+    }
+    if settings.replicas == Some(Replicas::Sync) && column(5) != "t" {
+        let why = "the address says replicas=sync, but synchronous_standby_names is empty, or \
+                   synchronous_commit is not on or remote_apply";
+        return Err(Failure::passing(server, why));
     }
     Ok(column(1) != "on" || column(2) == "off")
 }
