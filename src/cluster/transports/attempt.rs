@@ -38,6 +38,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     }
 
     /// Whether both are the same.
+    #[cfg(feature = "redis")]
     pub(super) fn is(&self, other: &Self) -> bool {
         self.0.same_channel(&other.0)
     }

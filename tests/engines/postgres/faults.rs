@@ -108,21 +108,22 @@ async fn an_attempt_that_failed_when_nobody_waited_is_not_what_the_next_one_gets
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_tries_again_ends_in_time() {
     let Some(server) = server().await else { return };
-    let limit = ms(2000);
-    let engine = client(&server.address("timeout_ms=2000")).await;
+    let limit = ms(5000);
+    let engine = client(&server.address("timeout_ms=5000")).await;
     let version = put(&engine, "k", "old").await;
     let by_hand = server.client().await;
     let sql = "CREATE SEQUENCE tries; \
         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-            IF nextval('tries') > 1 THEN PERFORM pg_sleep(1.5); RETURN new; END IF; \
-            PERFORM pg_sleep(0.8); \
+            IF nextval('tries') > 1 THEN PERFORM pg_sleep(3.5); RETURN new; END IF; \
+            PERFORM pg_sleep(1.7); \
             RAISE SQLSTATE '40001'; \
         END $$; \
         CREATE TRIGGER slow BEFORE UPDATE ON public.lockword \
             FOR EACH ROW WHEN (new.key = 'k') EXECUTE FUNCTION slow()";
     by_hand.batch_execute(sql).await.unwrap();
-    let pid = "SELECT pid FROM pg_stat_activity WHERE application_name = 'lockword' \
-        AND query LIKE '%public.lockword%'";
+    // The one that made the table goes.
+    until("there is one connection", async || connections(&by_hand).await == 1).await;
+    let pid = "SELECT pid FROM pg_stat_activity WHERE application_name = 'lockword'";
     let pid = async || by_hand.query_one(pid, &[]).await.unwrap().get::<_, i32>(0);
     let before = pid().await;
     let began = Instant::now();
