@@ -53,7 +53,10 @@
 //!   (`etcdctl alarm disarm`). It also "refuses" writes after it has applied them, those that were
 //!   under way while it got full: so the register is read then, and the write is [`Unsupported`] where
 //!   that shows that it was not applied, and [`Indeterminate`] else.
-//! - A fast disk: each write waits for two of them.
+//! - A fast disk: each write waits for two of them. A server whose disk is full, so that it cannot
+//!   write its log (which grows by 64 MB at a time), ends by itself: the write that was under way is in
+//!   doubt, and nothing that was acknowledged is lost. The others go on, as when one is killed, as long
+//!   as they are a majority. Make room, and start it again.
 //!
 //! # Address
 //!

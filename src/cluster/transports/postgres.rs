@@ -31,8 +31,10 @@
 //! and a logical subscriber look like a replica; one that is away, or lives on archived files, is not
 //! seen; and one that comes later changes neither what was declared nor what works. Who knows better
 //! says so in the address: `replicas=none`, if no failover ever leads to one; `async`, if it may;
-//! `sync`, if it leads only to those that have what was acknowledged (refused without these two
-//! settings; that is looked at once, so give them to the one that takes over, too).
+//! `sync`, if it leads only to those that have what was acknowledged. Then a server without these two
+//! settings is refused, by the first connection and by each later one ([`TransportError::Unavailable`],
+//! as long as that is so): give them to the one that takes over, too. What becomes of them while a
+//! connection lasts is not seen.
 //!
 //! `synchronous_commit = off` is set to `on` for its own connections. Where that is not possible
 //! (`pooled=true`), and with `fsync = off`, [`Consistency::Lossy`] is declared too. A later connection
@@ -102,8 +104,9 @@
 //! ([`Denied`](TransportError::Denied)); a missing table ([`Unsupported`](TransportError::Unsupported)).
 //! A write whose connection was lost or that was not answered in time is
 //! [`Indeterminate`](TransportError::Indeterminate). A statement that lost against another transaction
-//! (40001, 40P01) is repeated, and nothing else is. A call ends within three times `timeout_ms`, a new
-//! watch within eight times the longer of the two timeouts.
+//! (40001, 40P01) is repeated, and nothing else is. A read, a write and a deletion end within
+//! `timeout_ms`, whatever it takes: to connect, to be repeated. A new watch ends within eight times the
+//! longer of the two timeouts.
 //!
 //! After a server was lost the next call connects again; watches have ended, and the next one listens
 //! again.
@@ -124,8 +127,9 @@ use crate::cluster::{
 use address::Settings;
 use failure::Failure;
 use futures_util::{StreamExt, stream};
+use link::Link;
 use listener::Listener;
-use session::{Link, Param, Session, Which};
+use session::{Param, Session, Which};
 use std::fmt;
 use std::sync::Arc;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -136,11 +140,13 @@ use url::Url;
 mod address;
 // What went wrong, in our words.
 mod failure;
+// A connection that is opened when it is asked for.
+mod link;
 // The connection that hears of changes.
 mod listener;
 // What a failover may lead to.
 mod replicas;
-// A connection, and how to have one.
+// The connection for requests.
 mod session;
 // The table, and the statements upon it.
 mod sql;
@@ -231,9 +237,10 @@ impl Postgres {
     ///
     /// [`TransportError`]; some may have been deleted.
     pub async fn housekeeping(&self) -> Result<u64, TransportError> {
+        let Self { inner } = self;
         let (own, mut all, mut after) = (Link::new(), 0, String::new());
         loop {
-            let row = self.inner.ask(&own, Which::DeleteIdle, &[&after], true).await?;
+            let row = inner.ask(&own, Which::DeleteIdle, &[&after], true, inner.end()).await?;
             let row = row.ok_or_else(|| TransportError::corrupt("no count"))?;
             all += count(&row)?;
             match column(&row, 1)? {
@@ -251,8 +258,9 @@ impl Postgres {
     ///
     /// [`TransportError`].
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
-        let Inner { requests, .. } = &*self.inner;
-        let row = self.inner.ask(requests, Which::Delete, &[&key.as_str()], true).await?;
+        let Self { inner } = self;
+        let (link, end) = (&inner.requests, inner.end());
+        let row = inner.ask(link, Which::Delete, &[&key.as_str()], true, end).await?;
         Ok(row.as_ref().map_or(Ok(0), count)? > 0)
     }
 }
@@ -268,6 +276,17 @@ impl Inner {
         Ok(session)
     }
 
+    /// When a call that begins now ends, at the latest.
+    fn end(&self) -> Instant {
+        Instant::now() + self.settings.timeout
+    }
+
+    /// Whether it is too late to try again in a call that ends at `end`: a write that is cut short is
+    /// in doubt, one that failed is not.
+    fn is_late(&self, end: Instant) -> bool {
+        Instant::now() + self.settings.timeout / 2 >= end
+    }
+
     /// Asks, and asks again where that is harmless.
     async fn ask(
         &self,
@@ -275,22 +294,22 @@ impl Inner {
         which: Which,
         params: &[Param<'_>],
         write: bool,
+        end: Instant,
     ) -> Result<Option<Row>, TransportError> {
-        let end = Instant::now() + self.settings.timeout;
         let mut tries = 0;
         loop {
             let session = match timeout_at(end, self.session(link)).await {
                 Ok(session) => session?,
                 Err(_) => return Err(TransportError::unavailable("no connection in time")),
             };
-            let told = match session.query(which, params, write).await {
+            let told = match session.query(which, params, write, end).await {
                 Ok(row) => return Ok(row),
                 Err(told) => told,
             };
             if told.broken {
                 session.kill();
             }
-            if !told.again || Instant::now() >= end {
+            if !told.again || self.is_late(end) {
                 return Err(told.error);
             }
             sleep(session::pause(tries)).await;
@@ -302,8 +321,9 @@ impl Inner {
 #[async_trait]
 impl Transport for Postgres {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        let Inner { requests, .. } = &*self.inner;
-        let row = self.inner.ask(requests, Which::Load, &[&key.as_str()], false).await?;
+        let Self { inner } = self;
+        let (link, end) = (&inner.requests, inner.end());
+        let row = inner.ask(link, Which::Load, &[&key.as_str()], false, end).await?;
         row.map(|row| register(&row, 0)).transpose()
     }
 
@@ -314,6 +334,7 @@ impl Transport for Postgres {
         new: Write,
     ) -> Result<Exchange, TransportError> {
         let Inner { settings, requests, capabilities, .. } = &*self.inner;
+        let end = self.inner.end();
         let Write { value, wake, idle } = new;
         if value.len() > capabilities.largest_value {
             return Err(TransportError::unsupported("a value of more than 64 KiB"));
@@ -322,7 +343,8 @@ impl Transport for Postgres {
         let (key, value) = (key.as_str(), &*value);
         let Some(expected) = expected else {
             let params: [Param<'_>; 5] = [&key, &value, &idle, &channel, &whole];
-            let Some(row) = self.inner.ask(requests, Which::Create, &params, true).await? else {
+            let row = self.inner.ask(requests, Which::Create, &params, true, end).await?;
+            let Some(row) = row else {
                 let why = "the row without a name is missing in the table: call create_schema()";
                 return Err(TransportError::unsupported(why));
             };
@@ -333,9 +355,9 @@ impl Transport for Postgres {
         };
         let number = i64::try_from(expected.get()).expect("below 2^52");
         let params: [Param<'_>; 6] = [&key, &number, &value, &idle, &channel, &whole];
-        let end = Instant::now() + settings.timeout;
         loop {
-            let Some(row) = self.inner.ask(requests, Which::Update, &params, true).await? else {
+            let row = self.inner.ask(requests, Which::Update, &params, true, end).await?;
+            let Some(row) = row else {
                 return Ok(Exchange::Mismatch(None));
             };
             if let Some(written) = column(&row, 0)? {
@@ -346,7 +368,7 @@ impl Transport for Postgres {
                 return Ok(Exchange::Mismatch(Some(seen)));
             }
             // It has become what was expected while the statement ran.
-            if Instant::now() >= end {
+            if self.inner.is_late(end) {
                 return Err(TransportError::unavailable("it changes all the time"));
             }
         }

@@ -100,6 +100,8 @@ mod errors;
 mod link;
 // The scripts.
 mod script;
+// Whether the server answers.
+mod silence;
 // Who watches what.
 mod subscriptions;
 // Plain and encrypted sockets.

@@ -45,7 +45,8 @@ async fn a_replica_that_may_lag_is_declared_and_harms_nobody() {
         until("it is synchronous", async || declared(&address).await == Consistency::Linearizable)
             .await;
     }
-    put(&client(&server.address("replicas=sync")).await, "k", "w").await;
+    let strict = client(&server.address("replicas=sync")).await;
+    put(&strict, "k", "w").await;
     for commit in ["local", "remote_write"] {
         let sql = format!("ALTER USER poor SET synchronous_commit = '{commit}'");
         by_hand.batch_execute(&sql).await.unwrap();
@@ -56,4 +57,15 @@ async fn a_replica_that_may_lag_is_declared_and_harms_nobody() {
     by_hand.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     drop(replica);
     until("it is gone", async || declared(&poor).await == Consistency::Linearizable).await;
+    // Nor does a later connection of who said that there are none but such replicas, until it is so.
+    by_hand.batch_execute(sql).await.unwrap();
+    until("it is refused", async || {
+        strict.load(&key("k")).await.is_err_and(|error| error.to_string().contains("replicas=sync"))
+    })
+    .await;
+    let refused = strict.compare_exchange(&key("k"), None, value("x")).await;
+    assert!(matches!(refused, Err(TransportError::Unavailable(_))), "{refused:?}");
+    by_hand.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
+    by_hand.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    until("it works again", async || strict.load(&key("k")).await.is_ok()).await;
 }

@@ -26,8 +26,8 @@ impl Failure {
         Self { connect: ConnectError::Unsuitable { server: server.to_owned(), why }, call }
     }
 
-    /// A server that may be written to later.
-    pub(super) fn read_only(server: &str, why: impl Into<String>) -> Self {
+    /// A server that may be fit later.
+    pub(super) fn passing(server: &str, why: impl Into<String>) -> Self {
         let failure = Self::unsuitable(server, why.into());
         let ConnectError::Unsuitable { why, .. } = &failure.connect else { return failure };
         Self { call: TransportError::unavailable(why.clone()), ..failure }

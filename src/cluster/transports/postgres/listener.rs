@@ -2,7 +2,8 @@
 
 use super::address::Settings;
 use super::failure::Failure;
-use super::session::{Alive, Session, Wire, Wired, open, set_up};
+use super::link::Alive;
+use super::session::{Session, Wire, Wired, open, set_up};
 use crate::Mutex;
 use crate::cluster::{Key, NodeId, TransportError, Version, Versioned, Wake, Watch};
 use futures_util::future::{BoxFuture, select};

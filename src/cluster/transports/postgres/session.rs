@@ -1,18 +1,18 @@
-//! One connection, and how to have one.
+//! The connection for requests.
 
-use super::address::Settings;
+use super::address::{Replicas, Settings};
 use super::failure::{Failure, Told, told};
+use super::link::Alive;
 use super::sql::{self, Statement};
 use crate::Mutex;
 use crate::cluster::TransportError;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, Row, SimpleQueryMessage, Socket};
@@ -69,7 +69,12 @@ pub(super) async fn set_up(client: &Client, settings: &Settings) -> Result<bool,
     if column(3) != "false" || column(4) != "off" {
         let why = "it is read-only: a replica, or default_transaction_read_only is on; use the \
                    address of the primary";
-        return Err(Failure::read_only(server, why));
+        return Err(Failure::passing(server, why));
+    }
+    if settings.replicas == Some(Replicas::Sync) && column(5) != "t" {
+        let why = "the address says replicas=sync, but synchronous_standby_names is empty, or \
+                   synchronous_commit is not on or remote_apply";
+        return Err(Failure::passing(server, why));
     }
     Ok(column(1) != "on" || column(2) == "off")
 }
@@ -120,7 +125,7 @@ impl Session {
         Ok(Arc::new(Self { client, settings, wire, is_lossy, prepared, state }))
     }
 
-    /// Asks.
+    /// Asks, until `end`.
     ///
     /// # Errors
     ///
@@ -130,37 +135,38 @@ impl Session {
         which: Which,
         params: &[Param<'_>],
         write: bool,
+        end: Instant,
     ) -> Result<Option<Row>, Told> {
-        let limit = self.settings.timeout;
-        let silent = |error| Told { error, again: false, broken: true };
-        let why = || format!("no answer in {limit:?}");
-        let known = match self.known(which) {
-            None => None,
-            Some(known) => match timeout(limit, known).await {
-                Ok(Ok(prepared)) => Some(prepared),
-                // Nothing was asked yet.
-                Ok(Err(error)) => return Err(told(&error, false)),
-                Err(_) => return Err(silent(TransportError::unavailable(why()))),
-            },
-        };
+        let Settings { timeout, limits, .. } = &*self.settings;
         let awaited = Awaited(self, true);
-        let answer = timeout(limit, async {
-            match known {
-                Some(prepared) => self.client.query(prepared.of(which), params).await,
-                None => {
-                    self.client
-                        .query_typed(&self.text(which).text, &self.typed(which, params))
-                        .await
-                }
-            }
+        let (mut silent_since, mut in_doubt) = (Instant::now(), false);
+        let answer = timeout_at(end, async {
+            let Some(known) = self.known(which) else {
+                in_doubt = write;
+                let params = self.typed(which, params);
+                return self.client.query_typed(&self.text(which).text, &params).await;
+            };
+            let prepared = known.await?.of(which);
+            (silent_since, in_doubt) = (Instant::now(), write);
+            self.client.query(prepared, params).await
         });
         let answer = answer.await;
-        awaited.ended();
+        // Not every silence is death: what was left of the time may have been short. Then it is probed.
+        let broken = answer.is_err() && silent_since.elapsed() >= limits.statement;
+        if broken || answer.is_ok() {
+            awaited.ended();
+        }
         match answer {
             Ok(Ok(rows)) => Ok(rows.into_iter().next()),
-            Ok(Err(error)) => Err(told(&error, write)),
-            Err(_) if write => Err(silent(TransportError::indeterminate(why()))),
-            Err(_) => Err(silent(TransportError::unavailable(why()))),
+            Ok(Err(error)) => Err(told(&error, in_doubt)),
+            Err(_) => {
+                let why = format!("no answer in {timeout:?}");
+                let error = match in_doubt {
+                    true => TransportError::indeterminate(why),
+                    false => TransportError::unavailable(why),
+                };
+                Err(Told { error, again: false, broken })
+            }
         }
     }
 
@@ -311,65 +317,9 @@ impl Drop for Wired {
     }
 }
 
-/// Something that is connected, and may not be any more.
-pub(super) trait Alive: Send + Sync + 'static {
-    fn is_alive(&self) -> bool;
-}
-
 impl Alive for Session {
     fn is_alive(&self) -> bool {
         !self.state.lock().is_dead && !self.client.is_closed()
-    }
-}
-
-type Attempt<S> = Shared<BoxFuture<'static, Result<Arc<S>, Failure>>>;
-
-/// One connection of a kind, opened when it is asked for. An attempt goes on when who asked has
-/// stopped to wait, and serves all who ask meanwhile.
-pub(super) struct Link<S>(Mutex<Option<Attempt<S>>>);
-
-impl<S: Alive> Link<S> {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(None))
-    }
-
-    /// The connection; by `connect`, if there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure`] of this attempt.
-    pub(super) async fn get<F>(&self, connect: impl Fn() -> F) -> Result<Arc<S>, Failure>
-    where
-        F: Future<Output = Result<Arc<S>, Failure>> + Send + 'static,
-    {
-        let mut result = self.attempt(&connect).await;
-        if result.as_ref().is_ok_and(|session| !session.is_alive()) {
-            // One that nobody had waited for, and that has died since.
-            result = self.attempt(&connect).await;
-        }
-        result
-    }
-
-    fn attempt<F>(&self, connect: impl Fn() -> F) -> Attempt<S>
-    where
-        F: Future<Output = Result<Arc<S>, Failure>> + Send + 'static,
-    {
-        let mut last = self.0.lock();
-        // Polled, not peeked at: one that ended when nobody waited for it does not know it yet, and its
-        // failure is of long ago.
-        let is_good = |attempt: &&Attempt<S>| match (*attempt).clone().now_or_never() {
-            Some(Ok(session)) => session.is_alive(),
-            Some(Err(_)) => false,
-            None => true,
-        };
-        if let Some(attempt) = last.as_ref().filter(is_good) {
-            return attempt.clone();
-        }
-        let task = tokio::spawn(connect());
-        let ended = |_| Err(Failure::unreachable("the server", "the runtime has ended"));
-        let attempt = task.map(move |done| done.unwrap_or_else(ended)).boxed().shared();
-        *last = Some(attempt.clone());
-        attempt
     }
 }
 

@@ -240,13 +240,17 @@ fn delete(table: &str, brief: &str) -> String {
     )
 }
 
+/// Whether a replica has what is acknowledged. `t` or `f`, or null where there are no such settings.
+pub(super) const SYNC: &str = "current_setting('synchronous_standby_names', true) <> '' \
+    AND current_setting('synchronous_commit') IN ('on', 'remote_apply')";
+
 /// What a new connection asks, after it has set what is its `own`: nothing, where other clients share
 /// the server's side of it.
 pub(super) fn setup(own: Option<Limits>) -> String {
     let asked = "SELECT current_setting('server_version_num'), current_setting('fsync'), \
         current_setting('synchronous_commit'), pg_is_in_recovery()::text, \
-        current_setting('transaction_read_only');";
-    let Some(Limits { row, statement, .. }) = own else { return asked.to_owned() };
+        current_setting('transaction_read_only')";
+    let Some(Limits { row, statement, .. }) = own else { return format!("{asked}, {SYNC}") };
     format!(
         "SELECT set_config('default_transaction_isolation', 'read committed', false), \
              set_config('statement_timeout', '{}', false), \
@@ -255,7 +259,7 @@ pub(super) fn setup(own: Option<Limits>) -> String {
                  THEN set_config('synchronous_commit', 'on', false) END, \
              CASE WHEN current_setting('server_version_num')::int >= 140000 \
                  THEN set_config('idle_session_timeout', '0', false) END; \
-         {asked}",
+         {asked}, {SYNC}",
         in_ms(statement),
         in_ms(row)
     )

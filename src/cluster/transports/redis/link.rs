@@ -3,18 +3,18 @@
 use super::address::Settings;
 use super::errors::{self, Meaning, NoConnection};
 use super::script::Call;
+use super::silence::Silence;
 use super::subscriptions::Subscriptions;
 use super::{check, tls};
 use crate::Mutex;
+use crate::cluster::transports::attempt::Attempt;
 use crate::cluster::{ConnectError, TransportError};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value};
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// How long it may take to get a connection. One that was begun while the network was cut is of no
 /// use when it is whole again.
@@ -22,9 +22,6 @@ pub(super) const CONNECTING: Duration = Duration::from_secs(3);
 
 /// How long an answer may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A connection on which something is asked and nothing is heard for so long is given up.
-const SILENCE: Duration = Duration::from_secs(2);
 
 /// How often a cluster's word that our slot is elsewhere is followed.
 const REDIRECTIONS: usize = 3;
@@ -39,7 +36,7 @@ pub(super) struct Link {
 struct State {
     /// The last connection. It may be dead.
     last: Option<Arc<Connection>>,
-    connecting: Option<Shared<BoxFuture<'static, Connected>>>,
+    connecting: Option<Attempt<Connected>>,
 }
 
 type Connected = Result<Arc<Connection>, NoConnection>;
@@ -63,36 +60,34 @@ impl Link {
             }
             self.forget(&last);
         }
-        let connecting = {
-            let mut state = self.state.lock();
-            // One that has ended since nobody waited for it may be as dead as the last connection.
-            state.connecting.take_if(|attempt| match attempt.clone().now_or_never() {
-                Some(Ok(connection)) => !connection.is_usable(),
-                Some(Err(_)) => true,
-                None => false,
-            });
-            state.connecting.get_or_insert_with(|| self.connect()).clone()
-        };
-        let result = connecting.clone().await;
+        let attempt = self.attempt();
+        let result = attempt.result().await.unwrap_or_else(|| {
+            let cause = "the runtime that was connecting has gone".into();
+            Err(ConnectError::Unreachable { server: self.settings.server(), cause }.into())
+        });
         let mut state = self.state.lock();
-        if state.connecting.as_ref().is_some_and(|now| now.ptr_eq(&connecting)) {
-            state.connecting = None;
-            state.last = result.clone().ok();
+        if state.connecting.take_if(|now| now.is(&attempt)).is_some() {
+            let last = std::mem::replace(&mut state.last, result.clone().ok());
+            drop(state);
+            drop(last);
         }
         result
     }
 
-    /// Begins to connect, in a task of its own: whoever waits for it may go away.
-    fn connect(&self) -> Shared<BoxFuture<'static, Connected>> {
-        let (server, settings) = (self.settings.server(), self.settings.clone());
-        let task = tokio::spawn(async move { Connection::open(settings).await });
-        let result = task.map(|ended| {
-            let cause = || "the runtime that was connecting has gone".into();
-            ended.unwrap_or_else(|_| {
-                Err(ConnectError::Unreachable { server, cause: cause() }.into())
-            })
-        });
-        result.boxed().shared()
+    /// The attempt that is under way, or a new one: whoever waits for it may go away.
+    fn attempt(&self) -> Attempt<Connected> {
+        let mut state = self.state.lock();
+        // One that has ended since nobody waited for it may be as dead as the last connection.
+        let is_good = |result: &Connected| result.as_ref().is_ok_and(|made| made.is_usable());
+        if let Some(attempt) = state.connecting.as_ref().filter(|now| now.is_of_use(is_good)) {
+            return attempt.clone();
+        }
+        let attempt = Attempt::begin(Connection::open(self.settings.clone()));
+        let dead = state.connecting.replace(attempt.clone());
+        // Not under the lock: whoever listens there is woken.
+        drop(state);
+        drop(dead);
+        attempt
     }
 
     /// Reads.
@@ -166,16 +161,7 @@ pub(super) struct Connection {
     /// The task that reads and writes.
     driver: AbortHandle,
     pub(super) subscriptions: Arc<Subscriptions>,
-    silence: Mutex<Silence>,
-}
-
-/// Whether the server answers.
-#[derive(Default)]
-struct Silence {
-    /// How many wait for an answer.
-    waiting: usize,
-    /// Since when nothing was heard, if something was asked.
-    since: Option<Instant>,
+    silence: Silence,
 }
 
 impl Connection {
@@ -222,7 +208,7 @@ impl Connection {
             driver.await;
         });
         let driver = driver.abort_handle();
-        let silence = Mutex::default();
+        let silence = Silence::new(subscriptions.clone());
         Ok(Arc::new(Self { client, driver, subscriptions, silence }))
     }
 
@@ -251,7 +237,7 @@ impl Connection {
         &self,
         call: impl Future<Output = Result<A, RedisError>>,
     ) -> Result<A, RedisError> {
-        let mut waiting = Waiting::new(self);
+        let waiting = self.silence.wait();
         let result = call.await;
         // An error may be that nothing was heard.
         if result.is_ok() || result.as_ref().is_err_and(|error| error.code().is_some()) {
@@ -262,7 +248,7 @@ impl Connection {
 
     fn is_usable(&self) -> bool {
         let over = self.driver.is_finished() || self.subscriptions.is_over();
-        !over && self.silence.lock().since.is_none_or(|since| since.elapsed() < SILENCE)
+        !over && !self.silence.is_long()
     }
 
     /// Closes it. Calls under way fail, and watches end.
@@ -298,40 +284,5 @@ struct EndOnDrop(Arc<Subscriptions>);
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.end("the connection was lost");
-    }
-}
-
-/// Someone who waits for an answer.
-struct Waiting<'a> {
-    connection: &'a Connection,
-    has_heard: bool,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(connection: &'a Connection) -> Self {
-        let mut now = connection.silence.lock();
-        now.waiting += 1;
-        now.since.get_or_insert_with(Instant::now);
-        drop(now);
-        Self { connection, has_heard: false }
-    }
-
-    fn heard(&mut self) {
-        let mut now = self.connection.silence.lock();
-        now.since = (now.waiting > 1).then(Instant::now);
-        self.has_heard = true;
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut now = self.connection.silence.lock();
-        now.waiting -= 1;
-        let nobody_waits = now.waiting == 0;
-        drop(now);
-        // The answer may come and nobody sees it: that is no reason to give the connection up.
-        if nobody_waits && !self.has_heard {
-            self.connection.subscriptions.probe();
-        }
     }
 }
