@@ -2,6 +2,7 @@
 
 use crate::support::ms;
 use lockword::cluster::{LockError, Memory, Node, Possession, Way};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
@@ -53,6 +54,69 @@ fn threads_exclude_each_other_and_tokens_grow() {
         }
     });
     assert_eq!(count.into_inner(), 8_000);
+}
+
+/// Threads and tasks, with uses of all lengths, some of which lose patience: each of them ends, so none
+/// sleeps while nobody has the lock; and no two have it.
+#[test]
+fn threads_and_tasks_that_lose_patience_lose_no_wake_up() {
+    const TURNS: u32 = 3_000;
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let node = Node::builder(Memory::new()).runtime(runtime.handle().clone()).build();
+    let (inside, late) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    // Now and then longer than the others may be overtaken, and than the impatient wait.
+    let length = |turn: u32| Duration::from_micros([0, 0, 2, 0, 20, 0, 80][turn as usize % 7]);
+    let use_it = move |inside: &AtomicU64, turn| {
+        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two have it");
+        let began = Instant::now();
+        while began.elapsed() < length(turn) {
+            std::hint::spin_loop();
+        }
+        inside.fetch_sub(1, Ordering::SeqCst);
+    };
+    let patience = |who: u32, turn: u32| match (who + turn) % 3 {
+        0 => Duration::from_micros(u64::from(turn % 50) * 10),
+        _ => Duration::from_secs(60),
+    };
+    let tasks: Vec<_> = (0..2)
+        .map(|who| {
+            let (inside, late, node) = (inside.clone(), late.clone(), node.clone());
+            runtime.spawn(async move {
+                let lock = node.lock("k").unwrap();
+                for turn in 0..TURNS {
+                    match lock.acquire_timeout(patience(who, turn)).await {
+                        Ok(_guard) => use_it(&inside, turn),
+                        Err(LockError::TimedOut { after, .. }) => {
+                            assert!(after < ms(1), "it was never woken");
+                            late.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for who in 0..6 {
+            let (inside, late, node) = (&inside, &late, node.blocking());
+            scope.spawn(move || {
+                let lock = node.lock("k").unwrap();
+                for turn in 0..TURNS {
+                    match lock.acquire_timeout(patience(who, turn)) {
+                        Ok(_guard) => use_it(inside, turn),
+                        Err(LockError::TimedOut { after, .. }) => {
+                            assert!(after < ms(1), "it was never woken");
+                            late.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+    });
+    tasks.into_iter().for_each(|task| runtime.block_on(task).unwrap());
+    println!("{} of {} lost patience", late.load(Ordering::Relaxed), 8 * TURNS);
+    assert_eq!(node.waiting("k"), 0);
 }
 
 #[test]

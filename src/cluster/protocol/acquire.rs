@@ -24,7 +24,7 @@ impl Machine {
             return self.take(register, rank, way, now);
         }
         let is_old = !self.view.is_fresh;
-        if is_old && self.wish == Wish::Wait && rank > 0 && now < self.join_at {
+        if is_old && self.wish == Wish::Wait && rank > 0 && self.leaves_alone(now) {
             // It was left to the others a moment ago.
             return self.wake_by(self.join_at);
         }

@@ -28,7 +28,7 @@
 //! The best moment is the beginning of a turn: the heir has just confirmed, and the next write of its
 //! is its release. Before that, the two would get into each other's way. So who joins while the lock is
 //! reserved waits for the confirmation, where the watch shows it; where it does not, who has just given
-//! the lock back leaves the heir some round trips before it even looks.
+//! the lock back after a turn that was no shorter leaves the heir a round trip before it even looks.
 //!
 //! It tries again at once, a few times. Where others write all the time that does not help, and costs
 //! them requests; so it waits a while, at random, and then tries twice: the first attempt goes by what
@@ -76,9 +76,6 @@ const PATIENCE_OF_WATCHERS: u32 = 8;
 const ROUND_TRIPS: u32 = 64;
 const LONGEST: Duration = Duration::from_millis(8);
 
-/// For so many round trips who has given the lock back does not look whether the heir has confirmed.
-const CONFIRMATION: u32 = 4;
-
 /// So often it has to join before it tries at once again, if all writes before met others.
 const MEMORY: u32 = 8;
 
@@ -94,8 +91,9 @@ pub(super) struct Room {
     enough: Option<Duration>,
     /// This node is waiting for it.
     waits: bool,
-    /// The last grant.
+    /// The last grant, and whether the turn before it took a round trip at least.
     granted: Option<Time>,
+    was_used: bool,
     /// How many turns in a row there were without others; and after how many it leaves room for them.
     /// None: it has met nobody.
     turns: u32,
@@ -138,7 +136,9 @@ impl Machine {
     /// Its user gives the lock back.
     pub(super) fn end_turn(&mut self, now: Time) {
         let Some(granted) = self.room.granted.take() else { return };
-        if now.since(granted) >= self.round_trip.saturating_mul(A_WHILE) / 2 {
+        let turn = now.since(granted);
+        self.room.was_used = turn >= self.round_trip;
+        if turn >= self.round_trip.saturating_mul(A_WHILE) / 2 {
             // Others could join meanwhile, and so can this node while they hold it.
             self.collisions = 0;
         }
@@ -196,9 +196,14 @@ impl Machine {
         if self.collisions >= self.patience() {
             self.join_at = now + self.a_while();
             self.has_looked = false;
-        } else if !self.sees_all() {
-            self.join_at = now + self.round_trip.saturating_mul(CONFIRMATION).min(self.most());
+        } else if self.room.was_used && !self.sees_all() {
+            self.join_at = now + self.round_trip.min(self.most());
         }
+    }
+
+    /// Whether not even to look yet, after the lock was given back to somebody who waits.
+    pub(super) fn leaves_alone(&self, now: Time) -> bool {
+        self.room.was_used && now < self.join_at
     }
 
     /// When to join this register at the earliest: not before the one for whom the lock is reserved

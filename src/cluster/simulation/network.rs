@@ -13,6 +13,7 @@ use std::time::Duration;
 impl World {
     /// A request leaves its node.
     pub(super) fn send(&mut self, request: Request) {
+        self.counts.requests += 1;
         let profile = &self.profile;
         let [delayed, lost, refused, doubted] =
             [profile.delayed, profile.lost_before, profile.refused, profile.doubted];

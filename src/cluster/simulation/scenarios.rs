@@ -39,6 +39,12 @@ impl World {
         self.nodes[node].seats[0].local.tenure.is_some()
     }
 
+    /// Whether the node wants nothing, and has given back all.
+    fn is_idle(&self, node: usize) -> bool {
+        let local = &self.nodes[node].seats[0].local;
+        local.wish.is_none() && local.tenure.is_none() && local.releasing.is_none()
+    }
+
     fn queue_len(&self) -> usize {
         self.stores[0].register().queue.len()
     }

@@ -98,6 +98,7 @@ pub(super) struct World {
 pub(super) struct Counts {
     pub(super) grants: u64,
     pub(super) writes: u64,
+    pub(super) requests: u64,
     pub(super) losses: u64,
     pub(super) refusals: u64,
     pub(super) inversions: u64,

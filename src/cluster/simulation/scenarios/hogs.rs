@@ -28,12 +28,6 @@ enum Again {
 }
 
 impl World {
-    /// Whether the node wants nothing, and has given back all.
-    fn is_idle(&self, node: usize) -> bool {
-        let local = &self.nodes[node].seats[0].local;
-        local.wish.is_none() && local.tenure.is_none() && local.releasing.is_none()
-    }
-
     /// How often each node had the lock.
     fn turns(&self) -> Vec<u64> {
         self.nodes.iter().map(|node| node.seats[0].local.grants).collect()
