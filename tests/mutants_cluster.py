@@ -106,8 +106,6 @@ MUTANTS = [
      "self.collisions < self.patience() || self.has_looked;", "self.collisions < self.patience();"),
     ("joins-what-is-reserved", "protocol/courtesy.rs",
      "register.holder.is_none() && !register.queue.is_empty();", "false && register.holder.is_none();"),
-    ("looks-though-it-sees", "protocol/acquire.rs",
-     "(self.wish == Wish::Try || !self.sees_all())", "true"),
     ("looks-before-the-confirmation", "protocol/courtesy.rs",
      "now + self.round_trip.min(self.most())", "now"),
     # Giving back.

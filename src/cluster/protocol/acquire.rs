@@ -23,12 +23,11 @@ impl Machine {
         if let Some(way) = self.way_in(&register, rank, now) {
             return self.take(register, rank, way, now);
         }
-        let is_old = !self.view.is_fresh;
-        if is_old && self.wish == Wish::Wait && rank > 0 && self.leaves_alone(now) {
-            // It was left to the others a moment ago.
-            return self.wake_by(self.join_at);
-        }
-        if is_old && (self.wish == Wish::Try || !self.sees_all()) {
+        if !self.view.is_fresh {
+            if self.wish == Wish::Wait && rank > 0 && self.leaves_alone(now) {
+                // It was left to the others a moment ago.
+                return self.wake_by(self.join_at);
+            }
             // What was seen long ago may have changed.
             return self.load(now);
         }
