@@ -107,7 +107,7 @@ MUTANTS = [
     ("joins-what-is-reserved", "protocol/courtesy.rs",
      "register.holder.is_none() && !register.queue.is_empty();", "false && register.holder.is_none();"),
     ("looks-before-the-confirmation", "protocol/courtesy.rs",
-     "now + self.round_trip.min(self.most())", "now"),
+     "Some(now + trip.min(self.most()))", "None"),
     # Giving back.
     ("release-of-any-holder", "protocol/leave.rs",
      "register.holder.as_ref().is_some_and(|holder| self.is_own(holder.attempt)) {",
@@ -147,7 +147,7 @@ MUTANTS = [
     ("alerted-leaves", "local/state.rs", "Lease::Here(here) if here.user.is_none() => self.settle(core),",
      "Lease::Here(here) if here.user.is_none() && self.line.is_empty() => self.settle(core),"),
     ("looks-once", "local/barging.rs", "                waker.wake_by_ref();\n", ""),
-    ("looks-at-once", "local/barging.rs", "if now.since(since) < GRACE &&", "if false &&"),
+    ("looks-at-once", "local/barging.rs", "now.since(since) < GRACE &&", "false &&"),
     ("any-one-looks", "local/barging.rs", "            && self.line.first() == Some(ticket)\n", ""),
     ("turn-without-end", "local/barging.rs", "now.since(self.began) >= config.barging_time", "false"),
     ("late-barging", "local/barging.rs",

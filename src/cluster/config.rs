@@ -143,9 +143,10 @@ impl NodeBuilder {
     ///
     /// To wake a thread costs several microseconds, to take a lock that was just given back some tenths
     /// of one. So whoever comes then may take it before a thread that waits, until so long after one
-    /// that had waited got it. Who waits, waits for that and a use more for each that stands before it.
-    /// A use that takes longer is always followed by that of the next in line; nobody overtakes a task
-    /// that is the next.
+    /// that had waited got it. Who waits, waits for that and a use more for each that stands before it,
+    /// and for the one that has it. A use that takes longer is always followed by that of the next in
+    /// line; nobody overtakes a task that is the next. The thread that is next is awake meanwhile, or is
+    /// woken at the releases: a longer time costs more of that.
     pub fn barging_time(mut self, barging_time: Duration) -> Self {
         self.barging_time = barging_time;
         self

@@ -47,7 +47,8 @@ pub enum Way {
     Free,
     /// From another node, in its turn.
     HandOff,
-    /// From another task or thread of this node, with no message.
+    /// From another task or thread of this node, or from this one, which was the last to have it; with
+    /// no message.
     LocalHandOver,
     /// From a node that was not heard of for its lease.
     Takeover,
@@ -155,7 +156,8 @@ impl DistributedGuard {
         Lost { guard: self, listener: None, sleep: None }.await
     }
 
-    /// Releases the lock, and waits until the engine knows it or another one of this node has it.
+    /// Releases the lock, and waits until the engine knows it; or only hands it to another one of this
+    /// node that waits, without waiting for that one.
     ///
     /// Dropped before it is ready, it releases in the background.
     ///

@@ -56,7 +56,9 @@ pub trait Observer: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Released {
-    /// The lease was handed to the next one of this node, with no message.
+    /// The lease stays at this node, where somebody waits: it was handed to that one, or left for a
+    /// moment to whoever comes first, with no message. (If all of them leave before they have it, it is
+    /// released once more.)
     HandedOver,
     /// The engine was told; the lock was held up to then.
     Held,

@@ -24,9 +24,11 @@ impl Machine {
             return self.take(register, rank, way, now);
         }
         if !self.view.is_fresh {
-            if self.wish == Wish::Wait && rank > 0 && self.leaves_alone(now) {
-                // It was left to the others a moment ago.
-                return self.wake_by(self.join_at);
+            if self.wish == Wish::Wait
+                && rank > 0
+                && let Some(until) = self.leaves_alone(now)
+            {
+                return self.wake_by(until.min(self.due(&register, rank)));
             }
             // What was seen long ago may have changed.
             return self.load(now);

@@ -132,6 +132,8 @@ impl Machine {
         let wait = Duration::from_millis(5).saturating_mul(1 << self.trouble.failures).min(longest);
         self.trouble.retry_at = Some(now + wait.mul_f64(0.5 + self.random.f64() / 2.0));
         self.trouble.last = Some(error.clone());
+        // What was to be looked at still is.
+        self.must_look = true;
         let gives_up = match self.wish {
             Wish::Nothing => false,
             Wish::Try => true,

@@ -18,7 +18,11 @@ fn at(ms: u64) -> Time {
 }
 
 fn machine(node: u64) -> Machine {
-    Machine::new(Settings {
+    Machine::new(settings(node))
+}
+
+fn settings(node: u64) -> Settings {
+    Settings {
         node: NodeId::new(node),
         label: format!("n{node}"),
         lease: LEASE,
@@ -28,7 +32,7 @@ fn machine(node: u64) -> Machine {
         patience: 3 * LEASE,
         wakeups: Wakeups::PushToAll,
         seed: node,
-    })
+    }
 }
 
 /// An engine with one key that does at once what it is told.
@@ -348,5 +352,62 @@ fn who_has_met_others_leaves_room_for_them_but_not_for_long_after_a_late_answer(
         let longest = (0..100).map(|_| turn(&mut engine, &mut one, &mut now, trip)).max().unwrap();
         assert!(trip == late || longest >= 6 * TRIP, "several round trips, not {longest:?}");
         assert!(longest <= CLAIM / 2, "{longest:?} after answers that took {trip:?}");
+    }
+}
+
+/// The engine has stopped once while the lock was given back: that is no reason to leave it alone for
+/// as long when it is wanted again.
+#[test]
+fn a_late_answer_keeps_nobody_from_looking() {
+    for (collisions, seed) in (0..100).flat_map(|seed| [(0, seed), (4, seed)]) {
+        let mut engine = Engine::default();
+        let settings =
+            |node| Settings { wakeups: Wakeups::PushToOne, seed: seed + node, ..settings(node) };
+        let (mut a, mut b) = (Machine::new(settings(1)), Machine::new(settings(2)));
+        granted(&engine.tell(&mut a, Event::Wish(Wish::Wait), at(0)));
+        engine.tell(&mut b, Event::Wish(Wish::Wait), at(0));
+        a.collisions = collisions;
+        let end = at(0) + Duration::from_micros(20);
+        a.handle(Event::Release, end);
+        // It does not know yet that the other waits.
+        let (request, expected, write) = asked(&mut a);
+        let result = Ok(engine.exchange(expected, write));
+        a.handle(Event::Exchanged { request, result }, end);
+        let (request, expected, write) = asked(&mut a);
+        let result = Ok(engine.exchange(expected, write));
+        a.handle(Event::Exchanged { request, result }, at(2000));
+        while a.next_action().is_some() {}
+        // The other takes it, and gives it back: it is free.
+        granted(&engine.tell(&mut b, Event::Noticed(engine.now.clone()), at(2000)));
+        engine.tell(&mut b, Event::Release, at(2001));
+        assert!(engine.register().is_idle());
+        a.handle(Event::Wish(Wish::Wait), at(2001));
+        let looks = a.next_action().is_some() || a.wake_at() <= Some(at(2002));
+        assert!(looks, "seed {seed}, {collisions} collisions: not before {:?}", a.wake_at());
+    }
+}
+
+#[test]
+fn a_look_that_failed_is_looked_again() {
+    for wakeups in [Wakeups::PushToOne, Wakeups::PushToAll] {
+        let mut engine = Engine::default();
+        let settings = |node| Settings { wakeups, ..settings(node) };
+        let (mut holder, mut heir) = (Machine::new(settings(1)), Machine::new(settings(2)));
+        granted(&engine.tell(&mut holder, Event::Wish(Wish::Wait), at(0)));
+        engine.tell(&mut heir, Event::Wish(Wish::Wait), at(0));
+        engine.tell(&mut holder, Event::Noticed(engine.now.clone()), at(1));
+        engine.tell(&mut holder, Event::Release, at(1));
+        assert!(engine.register().holder.is_none(), "it is reserved");
+        // The watch tells that something has changed, and not what.
+        heir.handle(Event::Noticed(None), at(2));
+        let Some(Action::Load { request }) = heir.next_action() else { panic!("it looks") };
+        let result = Err(TransportError::unavailable("once"));
+        heir.handle(Event::Loaded { request, result }, at(3));
+        let mut now = at(3);
+        while heir.next_action().is_none() {
+            now = heir.wake_at().expect("it does not sleep for ever");
+            heir.handle(Event::Timer, now);
+        }
+        assert!(now < at(3) + CLAIM / 4, "{wakeups:?}: not before {now:?}");
     }
 }

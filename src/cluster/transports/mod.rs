@@ -1,8 +1,5 @@
 //! Engines, each in a file of its own that knows no other.
 
-// An attempt to connect.
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod attempt;
 // etcd.
 #[cfg(feature = "etcd")]
 pub mod etcd;

@@ -104,11 +104,12 @@
 //! ([`Denied`](TransportError::Denied)); a missing table ([`Unsupported`](TransportError::Unsupported)).
 //! A write whose connection was lost or that was not answered in time is
 //! [`Indeterminate`](TransportError::Indeterminate). A statement that lost against another transaction
-//! (40001, 40P01) is repeated, and nothing else is. A read, a write and a deletion end within
-//! `timeout_ms`, whatever it takes: to connect, to be repeated. A new watch ends within eight times the
-//! longer of the two timeouts.
+//! (40001, 40P01) is repeated while half of the time is left, and nothing else is. A read, a write and
+//! a deletion end within `timeout_ms`, whatever it takes: to connect, to be repeated. A new watch ends
+//! within eight times the longer of the two timeouts.
 //!
-//! After a server was lost the next call connects again; watches have ended, and the next one listens
+//! After a server was lost the next call connects again (where little of a call's time was left when it
+//! fell silent, one `timeout_ms` later at most); watches have ended, and the next one listens
 //! again.
 //!
 //! # By hand

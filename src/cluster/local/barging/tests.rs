@@ -1,5 +1,6 @@
 //! Waiters that are polled by hand, only when they were woken, on a clock that stands still.
 
+use crate::Mutex;
 use crate::cluster::guard::DistributedGuard;
 use crate::cluster::local::{Acquire, Kind};
 use crate::cluster::lock::DistributedLock;
@@ -7,7 +8,6 @@ use crate::cluster::{Memory, Node, NodeBuilder, Way};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -34,11 +34,11 @@ struct One<'a> {
 }
 
 #[derive(Default)]
-struct Alarm(AtomicBool);
+struct Alarm(Mutex<bool>);
 
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
+        *self.0.lock() = true;
     }
 }
 
@@ -62,7 +62,7 @@ impl<'a> One<'a> {
 
     /// Whether it was woken since this was last asked.
     fn is_woken(&self) -> bool {
-        self.alarm.0.swap(false, Ordering::SeqCst)
+        std::mem::take(&mut *self.alarm.0.lock())
     }
 
     fn poll(&mut self) {
@@ -153,6 +153,18 @@ async fn a_thread_that_looks_leaves_it_to_others_for_a_moment() {
     }
     pass(US).await;
     assert!(waits.has_it(), "it looks again by itself");
+}
+
+/// Where the clock stands still, it does not look for ever.
+#[tokio::test(start_paused = true)]
+async fn a_thread_does_not_look_for_ever() {
+    let node = builder().build();
+    let lock = node.lock("k").unwrap();
+    let mut user = turn(&lock).await;
+    let mut waits = One::new(&lock, true);
+    user.release();
+    let looks = (1..1000).find(|_| waits.has_it());
+    assert!(looks.is_some_and(|looks| looks > 10), "{looks:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use crate::Mutex;
-use crate::cluster::transports::attempt::Attempt;
+use crate::cluster::connect::Attempt;
 use std::sync::Arc;
 
 /// Something that is connected, and may not be any more.
@@ -62,10 +62,10 @@ impl<S: Alive> Link<S> {
 mod tests {
     use super::{Alive, Connected, Link};
     use crate::cluster::transports::postgres::failure::Failure;
+    use crate::primitive::{AtomicBool, Ordering};
     use futures_util::FutureExt;
     use std::future::poll_fn;
     use std::pin::pin;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Mutex, mpsc};
     use std::task::{Context, Poll, Wake, Waker};
     use std::thread;

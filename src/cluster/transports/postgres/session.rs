@@ -50,7 +50,8 @@ pub(super) async fn open(settings: &Settings) -> Result<(Client, Wire), Failure>
 /// [`Failure`] if it is of no use.
 pub(super) async fn set_up(client: &Client, settings: &Settings) -> Result<bool, Failure> {
     let server = &settings.server;
-    let text = sql::setup((!settings.pooled).then_some(settings.limits));
+    let must_be_sync = settings.replicas == Some(Replicas::Sync);
+    let text = sql::setup((!settings.pooled).then_some(settings.limits), must_be_sync);
     let answer = match timeout(settings.connect_timeout, client.simple_query(&text)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(Failure::connecting(server, &error)),
@@ -71,7 +72,7 @@ pub(super) async fn set_up(client: &Client, settings: &Settings) -> Result<bool,
                    address of the primary";
         return Err(Failure::passing(server, why));
     }
-    if settings.replicas == Some(Replicas::Sync) && column(5) != "t" {
+    if must_be_sync && column(5) != "t" {
         let why = "the address says replicas=sync, but synchronous_standby_names is empty, or \
                    synchronous_commit is not on or remote_apply";
         return Err(Failure::passing(server, why));

@@ -246,11 +246,12 @@ pub(super) const SYNC: &str = "current_setting('synchronous_standby_names', true
 
 /// What a new connection asks, after it has set what is its `own`: nothing, where other clients share
 /// the server's side of it.
-pub(super) fn setup(own: Option<Limits>) -> String {
+pub(super) fn setup(own: Option<Limits>, must_be_sync: bool) -> String {
     let asked = "SELECT current_setting('server_version_num'), current_setting('fsync'), \
         current_setting('synchronous_commit'), pg_is_in_recovery()::text, \
         current_setting('transaction_read_only')";
-    let Some(Limits { row, statement, .. }) = own else { return format!("{asked}, {SYNC}") };
+    let sync = if must_be_sync { format!(", {SYNC}") } else { String::new() };
+    let Some(Limits { row, statement, .. }) = own else { return format!("{asked}{sync}") };
     format!(
         "SELECT set_config('default_transaction_isolation', 'read committed', false), \
              set_config('statement_timeout', '{}', false), \
@@ -259,7 +260,7 @@ pub(super) fn setup(own: Option<Limits>) -> String {
                  THEN set_config('synchronous_commit', 'on', false) END, \
              CASE WHEN current_setting('server_version_num')::int >= 140000 \
                  THEN set_config('idle_session_timeout', '0', false) END; \
-         {asked}, {SYNC}",
+         {asked}{sync}",
         in_ms(statement),
         in_ms(row)
     )

@@ -7,7 +7,7 @@ use super::silence::Silence;
 use super::subscriptions::Subscriptions;
 use super::{check, tls};
 use crate::Mutex;
-use crate::cluster::transports::attempt::Attempt;
+use crate::cluster::connect::Attempt;
 use crate::cluster::{ConnectError, TransportError};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value};

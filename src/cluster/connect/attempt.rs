@@ -6,10 +6,10 @@
 
 use tokio::sync::watch;
 
-pub(super) struct Attempt<T>(watch::Receiver<Option<T>>);
+pub(in crate::cluster) struct Attempt<T>(watch::Receiver<Option<T>>);
 
 impl<T: Send + Sync + 'static> Attempt<T> {
-    pub(super) fn begin(connect: impl Future<Output = T> + Send + 'static) -> Self {
+    pub(in crate::cluster) fn begin(connect: impl Future<Output = T> + Send + 'static) -> Self {
         let (sender, receiver) = watch::channel(None);
         tokio::spawn(async move {
             let result = connect.await;
@@ -19,7 +19,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     }
 
     /// Whether it is under way, or has ended with what `is_good`.
-    pub(super) fn is_of_use(&self, is_good: impl FnOnce(&T) -> bool) -> bool {
+    pub(in crate::cluster) fn is_of_use(&self, is_good: impl FnOnce(&T) -> bool) -> bool {
         match &*self.0.borrow() {
             Some(result) => is_good(result),
             // Its runtime may have ended, and it with that.
@@ -28,7 +28,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     }
 
     /// Waits until it has ended. `None`: its runtime has ended before.
-    pub(super) async fn result(&self) -> Option<T>
+    pub(in crate::cluster) async fn result(&self) -> Option<T>
     where
         T: Clone,
     {
@@ -39,7 +39,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
 
     /// Whether both are the same.
     #[cfg(feature = "redis")]
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(in crate::cluster) fn is(&self, other: &Self) -> bool {
         self.0.same_channel(&other.0)
     }
 }
