@@ -6,17 +6,17 @@ use std::fmt;
 use std::sync::Arc;
 use url::Url;
 
-// Several hosts in one address.
-mod hosts;
 // An attempt to connect, for several who wait for it.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod attempt;
+// Several hosts in one address.
+mod hosts;
 // What must not be shown.
 mod secrets;
 
-#[cfg(feature = "etcd")]
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(super) use attempt::Attempt;
+#[cfg(feature = "etcd")]
 pub(super) use secrets::shown;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
 pub(super) use secrets::{check, unknown_option};
