@@ -114,6 +114,17 @@ impl Key {
         });
     }
 
+    /// Looks once, as a future does that was woken for something else, and is dropped.
+    fn look_and_leave(&self, ticket: Ticket, bed: &std::sync::Arc<Bed>) {
+        match self.poll(ticket, bed) {
+            Poll::Ready(result) => {
+                result.unwrap();
+                self.release();
+            }
+            Poll::Pending => self.leave(ticket),
+        }
+    }
+
     fn release(&self) {
         self.change(|state| {
             assert!(state.is_held, "it was granted to two");
@@ -187,16 +198,7 @@ fn grant_races_leaving() {
         let holder = key.clone();
         let holder = thread::spawn(move || holder.release());
         let other = key.clone();
-        let other = thread::spawn(move || {
-            // It looks once, as a future does that was woken for something else, and is dropped.
-            match other.poll(leaver, &first) {
-                Poll::Ready(result) => {
-                    result.unwrap();
-                    other.release();
-                }
-                Poll::Pending => other.leave(leaver),
-            }
-        });
+        let other = thread::spawn(move || other.look_and_leave(leaver, &first));
         key.wait(stayer, &second).unwrap();
         key.release();
         holder.join().unwrap();
@@ -245,13 +247,7 @@ fn leaving_races_a_look() {
             }
         });
         let other = key.clone();
-        let other = thread::spawn(move || match other.poll(leaver, &first) {
-            Poll::Ready(result) => {
-                result.unwrap();
-                other.release();
-            }
-            Poll::Pending => other.leave(leaver),
-        });
+        let other = thread::spawn(move || other.look_and_leave(leaver, &first));
         key.wait(stayer, &second).unwrap();
         key.release();
         holder.join().unwrap();

@@ -5,8 +5,9 @@
 //! nobody uses it may have it at once ([`State::barge`]), until the *turn* is over: [`barging_time`]
 //! after the lease was last given to the first in line. From then on the next release hands it to the
 //! first in line, and that one's turn begins. Who waits is served in the order of coming, after a turn
-//! and a use for each before it and for the one that has it. Uses that take longer than the barging time are handed over in that
-//! order each time; and so are those before a task, which a busy runtime wakes in half a microsecond.
+//! and a use for each before it and for the one that has it. Uses that take longer than the barging
+//! time are handed over in that order each time; and so are those before a task, which a busy runtime
+//! wakes in half a microsecond.
 //!
 //! # No wake-up is lost
 //!
@@ -82,7 +83,7 @@ impl State {
         }
         here.turn.open = None;
         let call = here.ask_refresh(&core.config, now);
-        let ticket = self.line.overtake();
+        let ticket = self.line.ticket();
         let grant = here.grant(ticket, now);
         (grant, After { call, ..After::default() })
     }

@@ -44,16 +44,17 @@ impl<G, E> Line<G, E> {
         Self { waiting: VecDeque::new(), told: VecDeque::new(), next: 0 }
     }
 
-    /// Joins at the end. `spins`: it is worth a warning that its turn is near.
+    /// Joins at the end. `spins`: it is a thread, which is worth a warning that its turn is near, and may
+    /// be told to look.
     pub(crate) fn join(&mut self, waker: &Waker, spins: bool) -> Ticket {
-        let ticket = self.overtake();
+        let ticket = self.ticket();
         let waker = waker.clone();
         self.waiting.push_back(Waiter { ticket, waker, spins, is_alerted: false });
         ticket
     }
 
-    /// A ticket for one that does not wait.
-    pub(crate) fn overtake(&mut self) -> Ticket {
+    /// A new ticket: of one that joins, or of one that need not.
+    pub(crate) fn ticket(&mut self) -> Ticket {
         self.next += 1;
         Ticket(self.next - 1)
     }

@@ -21,7 +21,7 @@ async fn pass(time: Duration) {
     tokio::time::advance(time).await;
 }
 
-/// What the node's background task has to do is done.
+/// Lets the node's background task do what it has to do: the paused clock moves on when all have.
 async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
