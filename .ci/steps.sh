@@ -120,8 +120,8 @@ step_engines() {
 
 # Many nodes in virtual time, more seeds than a test run takes.
 step_simulation() {
-    some_tests cargo test --release --features cluster --lib cluster::simulation
-    LOCKWORD_SEEDS=20000 cargo test --release --features cluster --lib cluster::simulation -- --nocapture
+    some_tests cargo test --release --features cluster --lib cluster::sim
+    LOCKWORD_SEEDS=20000 cargo test --release --features cluster --lib cluster::sim -- --nocapture
 }
 
 # Breaks the state machine in every place, and expects each time that the simulation notices.

@@ -8,7 +8,7 @@
 //! - `uncontended`: one task acquires and releases, nobody else is there; beside it `raw`, the same
 //!   two writes done on the transport itself
 //! - `local-8`: 8 threads of one node on one key, over a transport with 0.5 ms of latency; beside it
-//!   the same with local hand-over switched off (`no-handover`), and an in-process lock with one
+//!   the same with local handoff switched off (`no-handoff`), and an in-process lock with one
 //!   queue of tasks and threads, `tokio::sync::Mutex` (no lease, no token)
 //! - `nodes-N`: N nodes, a task each, that acquire, hold for a millisecond, release, and acquire
 //!   again at once; beside it the same with faults (`faulty`: 2 % of requests lost before, 2 %
@@ -127,9 +127,9 @@ fn raw(slice: Duration) -> Sample {
         let start = Instant::now();
         while start.elapsed() < slice {
             for write in [&held, &free] {
-                let answer = transport.compare_exchange(&key, version, write.clone()).await;
-                let Ok(lockword::cluster::Exchange::Swapped(new)) = answer else {
-                    panic!("nobody else writes: {answer:?}")
+                let response = transport.compare_exchange(&key, version, write.clone()).await;
+                let Ok(lockword::cluster::Exchange::Swapped(new)) = response else {
+                    panic!("nobody else writes: {response:?}")
                 };
                 version = Some(new);
             }
@@ -160,11 +160,11 @@ fn threads(slice: Duration, section: impl Fn() + Sync) -> (Duration, u64) {
     (start.elapsed(), done)
 }
 
-fn local(slice: Duration, handovers: Option<u32>) -> Sample {
+fn local(slice: Duration, local_handoffs: Option<u32>) -> Sample {
     let (transport, counts) = counted(Faulty::delayed(Memory::new(), LATENCY));
     let mut builder = Node::builder(transport);
-    if let Some(handovers) = handovers {
-        builder = builder.handovers(handovers);
+    if let Some(local_handoffs) = local_handoffs {
+        builder = builder.local_handoffs(local_handoffs);
     }
     let node = builder.build();
     let lock = node.blocking().lock("bench").expect("a key");
@@ -227,7 +227,7 @@ fn cells() -> Vec<Cell> {
             name: format!("local-{THREADS}"),
             contenders: vec![
                 contender("lockword", |slice| local(slice, None)),
-                contender("no-handover", |slice| local(slice, Some(0))),
+                contender("no-handoff", |slice| local(slice, Some(0))),
                 contender("tokio", tokio_mutex),
             ],
         },

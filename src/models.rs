@@ -16,16 +16,16 @@
 //! | [`late_steps`](crate::lobby) | steps of the hint's round that come a whole round too late |
 //! | [`timeout`] | a timeout racing a wake-up, with and without the duty |
 //! | [`condvar`] | a notification racing a wait and a timeout |
-//! | [`bell`] | what wakes a plain thread that waits there |
-//! | [`line`] | the waiters of a key of the cluster: grants racing those that leave, order |
+//! | [`parker`] | what wakes a plain thread that waits there |
+//! | [`wait_queue`] | the waiters of a key of the cluster: grants racing those that leave, order |
 
-mod bell;
 mod condvar;
 mod exclusion;
 mod handover;
-mod line;
 mod lobby;
+mod parker;
 mod timeout;
+mod wait_queue;
 
 use crate::primitive::Place;
 use crate::primitive::model_cell::UnsafeCell;

@@ -34,11 +34,11 @@ impl Transport for Recorded {
         new: Write,
     ) -> Result<Exchange, TransportError> {
         let value = new.value.clone();
-        let answer = self.engine.compare_exchange(key, expected, new).await;
-        if let Ok(Exchange::Swapped(version)) = answer {
+        let response = self.engine.compare_exchange(key, expected, new).await;
+        if let Ok(Exchange::Swapped(version)) = response {
             self.history.lock().expect("no panic").push((version, value));
         }
-        answer
+        response
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
@@ -100,7 +100,7 @@ pub fn nodes(slice: Duration, count: usize, hold: Duration, plan: Option<&Plan>)
                     if !hold.is_zero() {
                         tokio::time::sleep(hold).await;
                     }
-                    // In doubt, where there are faults: that is for others to look at.
+                    // Indeterminate, where there are faults: that is for others to look at.
                     let _ = guard.release().await;
                 }
             })

@@ -63,7 +63,7 @@ pub trait Engine: Send + Sync {
     async fn acquirer(&self, address: &str) -> Box<dyn Pair>;
 
     /// Two clients, one of which is told what the other says.
-    async fn bell(&self, address: &str) -> Box<dyn Bell>;
+    async fn notifier(&self, address: &str) -> Box<dyn Notifier>;
 }
 
 /// Something that is done in pairs, a round trip or more each.
@@ -75,7 +75,7 @@ pub trait Pair: Send {
 
 /// A notification.
 #[async_trait]
-pub trait Bell: Send {
+pub trait Notifier: Send {
     /// How long it took until the other client had it.
     async fn ring(&mut self) -> Duration;
 }

@@ -1,6 +1,6 @@
 //! etcd: transactions, watches, and its own lock.
 
-use super::{Bell, Engine, Pair, Running, SIZES, async_trait};
+use super::{Engine, Notifier, Pair, Running, SIZES, async_trait};
 use crate::servers::etcd::Etcd as Server;
 use etcd_client::{Client, Compare, CompareOp, LockOptions, Txn, TxnOp};
 use std::time::{Duration, Instant};
@@ -38,9 +38,9 @@ impl Engine for Etcd {
         Box::new(Peer { client, lease, key: vec![] })
     }
 
-    async fn bell(&self, address: &str) -> Box<dyn Bell> {
+    async fn notifier(&self, address: &str) -> Box<dyn Notifier> {
         let mut client = connect(address).await;
-        let mut stream = client.watch("bell", None).await.expect("etcd answers");
+        let mut stream = client.watch("notifier", None).await.expect("etcd answers");
         let created = stream.message().await.expect("etcd answers").expect("a message");
         assert!(created.created(), "the watch is in force");
         let (tell, heard) = unbounded_channel();
@@ -113,10 +113,10 @@ struct Bells {
 }
 
 #[async_trait]
-impl Bell for Bells {
+impl Notifier for Bells {
     async fn ring(&mut self) -> Duration {
         let start = Instant::now();
-        self.client.put("bell", vec![b'x'; SIZES[0]], None).await.expect("etcd answers");
+        self.client.put("notifier", vec![b'x'; SIZES[0]], None).await.expect("etcd answers");
         self.heard.recv().await.expect("it is told") - start
     }
 }

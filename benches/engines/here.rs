@@ -130,9 +130,9 @@ async fn rested(slice: Duration, mut act: impl AsyncFnMut() -> Duration) -> Samp
 pub fn notice(at: &At, _: What, slice: Duration) -> Sample {
     let runtime = runtime(2);
     let sample = runtime.block_on(async {
-        let mut bell = at.engine.bell(&at.address).await;
-        bell.ring().await;
-        rested(slice, async || bell.ring().await).await
+        let mut notifier = at.engine.notifier(&at.address).await;
+        notifier.ring().await;
+        rested(slice, async || notifier.ring().await).await
     });
     runtime.shutdown_background();
     sample

@@ -1,6 +1,6 @@
 //! PostgreSQL: upserts, `NOTIFY`, and `pg_advisory_lock`.
 
-use super::{Bell, Engine, Pair, Running, SIZES, async_trait};
+use super::{Engine, Notifier, Pair, Running, SIZES, async_trait};
 use crate::servers::postgres::{Server, Setup};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -50,7 +50,7 @@ impl Engine for Postgres {
         Box::new(Peer { client, lock, unlock: unlock.expect("it is understood") })
     }
 
-    async fn bell(&self, address: &str) -> Box<dyn Bell> {
+    async fn notifier(&self, address: &str) -> Box<dyn Notifier> {
         let (listener, mut wire) = tokio_postgres::connect(address, NoTls).await.expect("it runs");
         let (tell, heard) = unbounded_channel();
         tokio::spawn(async move {
@@ -61,9 +61,9 @@ impl Engine for Postgres {
                 }
             }
         });
-        listener.batch_execute("LISTEN bell").await.expect("it runs");
+        listener.batch_execute("LISTEN notifier").await.expect("it runs");
         let client = connect(address).await;
-        let notify = client.prepare("SELECT pg_notify('bell', $1)").await;
+        let notify = client.prepare("SELECT pg_notify('notifier', $1)").await;
         Box::new(Bells { client, notify: notify.expect("it is understood"), heard, listener })
     }
 }
@@ -125,7 +125,7 @@ struct Bells {
 }
 
 #[async_trait]
-impl Bell for Bells {
+impl Notifier for Bells {
     async fn ring(&mut self) -> Duration {
         let start = Instant::now();
         let text = "x".repeat(SIZES[0]);

@@ -1,6 +1,6 @@
 //! Redis: scripts that compare and set, `PUBLISH`, and the crate `rslock`.
 
-use super::{Bell, Engine, Pair, Running, SIZES, async_trait};
+use super::{Engine, Notifier, Pair, Running, SIZES, async_trait};
 use crate::servers::redis::Server;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Client, Script, cmd};
@@ -50,10 +50,10 @@ impl Engine for Redis {
         unreachable!("there is no peer in this build")
     }
 
-    async fn bell(&self, address: &str) -> Box<dyn Bell> {
+    async fn notifier(&self, address: &str) -> Box<dyn Notifier> {
         let client = Client::open(address).expect("an address");
         let mut listener = client.get_async_pubsub().await.expect("Redis runs");
-        listener.subscribe("bell").await.expect("Redis answers");
+        listener.subscribe("notifier").await.expect("Redis answers");
         let (tell, heard) = unbounded_channel();
         tokio::spawn(async move {
             let mut messages = listener.on_message();
@@ -79,9 +79,9 @@ impl Raw {
     async fn write(&mut self, size: usize) {
         let mut script = cmd("EVALSHA");
         script.arg(&self.digest).arg(1).arg("raw").arg(&self.version).arg(vec![b'x'; size]);
-        let answer: (String, String) = script.query_async(&mut self.wire).await.expect("it runs");
-        assert_eq!(answer.0, "1", "nobody else writes");
-        self.version = answer.1;
+        let response: (String, String) = script.query_async(&mut self.wire).await.expect("it runs");
+        assert_eq!(response.0, "1", "nobody else writes");
+        self.version = response.1;
     }
 }
 
@@ -124,11 +124,11 @@ struct Bells {
 }
 
 #[async_trait]
-impl Bell for Bells {
+impl Notifier for Bells {
     async fn ring(&mut self) -> Duration {
         let start = Instant::now();
         let mut publish = cmd("PUBLISH");
-        publish.arg("bell").arg(vec![b'x'; SIZES[0]]);
+        publish.arg("notifier").arg(vec![b'x'; SIZES[0]]);
         let () = publish.query_async(&mut self.wire).await.expect("Redis runs");
         self.heard.recv().await.expect("it is told") - start
     }

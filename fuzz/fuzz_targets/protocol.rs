@@ -14,11 +14,11 @@ use std::time::Duration;
 enum Step {
     /// Time passes, in milliseconds; who is woken by its timer.
     Pass(u16, bool, bool),
-    Wish(bool, u8),
+    Intent(bool, u8),
     Release(bool),
     Refresh(bool),
     /// Its request is answered, its answer lost, or the request refused, or late.
-    Answer(bool),
+    Response(bool),
     LoseAnswer(bool),
     Refuse(bool),
     Delay(bool),
@@ -35,21 +35,21 @@ enum Step {
 #[derive(Arbitrary, Debug)]
 struct Run {
     seed: u64,
-    way: u8,
+    via: u8,
     steps: Vec<Step>,
 }
 
 fuzz_target!(|run: Run| {
-    let mut duel = Duel::new(run.seed, run.way);
+    let mut duel = Duel::new(run.seed, run.via);
     for step in run.steps {
         match step {
             Step::Pass(ms, one, other) => {
                 duel.pass(Duration::from_millis(ms.into()), [one, other]);
             }
-            Step::Wish(who, wish) => duel.wish(who.into(), wish),
+            Step::Intent(who, intent) => duel.intent(who.into(), intent),
             Step::Release(who) => duel.release(who.into()),
             Step::Refresh(who) => duel.refresh(who.into()),
-            Step::Answer(who) => duel.settle(who.into(), Fate::Answered),
+            Step::Response(who) => duel.settle(who.into(), Fate::Answered),
             Step::LoseAnswer(who) => duel.settle(who.into(), Fate::AnswerLost),
             Step::Refuse(who) => duel.settle(who.into(), Fate::Refused),
             Step::Delay(who) => duel.settle(who.into(), Fate::Late),

@@ -1,8 +1,8 @@
 //! What the fuzz targets need of the inside. Not part of the API, and only there under
 //! `--cfg fuzzing`.
 
-use super::protocol::{Action, Event, Grant, Machine, Outcome, Settings, Wish};
-use super::register::Register;
+use super::protocol::register::Register;
+use super::protocol::{Action, Event, Grant, Intent, Machine, MachineSettings, Outcome};
 use super::time::Time;
 use super::token::FencingToken;
 use super::transport::{Exchange, NodeId, TransportError, Version, Versioned, Wakeups, Write};
@@ -30,11 +30,11 @@ pub fn register(value: &[u8]) {
 pub enum Fate {
     /// It takes effect and is answered.
     Answered,
-    /// It takes effect; that it did is in doubt.
+    /// It takes effect; that it did is indeterminate.
     AnswerLost,
     /// Nothing happens, and that is known.
     Refused,
-    /// It is in doubt, and arrives later, or never.
+    /// It is indeterminate, and arrives later, or never.
     Late,
     /// The engine refuses the client for good.
     Denied,
@@ -50,7 +50,7 @@ struct Player {
     /// Until when it holds, and by which attempt's write.
     held: Option<Time>,
     is_releasing: bool,
-    wishes: bool,
+    intents: bool,
 }
 
 /// Two nodes and an engine with one key, all on one clock that the fuzzer winds.
@@ -67,27 +67,27 @@ pub struct Duel {
 }
 
 impl Duel {
-    /// The beginning. `way` chooses the settings.
+    /// The beginning. `via` chooses the settings.
     #[must_use]
-    pub fn new(seed: u64, way: u8) -> Self {
+    pub fn new(seed: u64, via: u8) -> Self {
         let wakeups = [Wakeups::PushToOne, Wakeups::PushToAll, Wakeups::Poll];
         let player = |node: u64| Player {
-            machine: Machine::new(Settings {
+            machine: Machine::new(MachineSettings {
                 node: NodeId::new(node),
                 label: format!("n{node}"),
                 lease: Duration::from_secs(3),
                 claim_window: Duration::from_millis(300),
                 poll: Duration::from_millis(100),
-                queue_limit: usize::from(way / 3 % 3),
-                patience: Duration::from_secs(5),
-                wakeups: wakeups[usize::from(way) % 3],
+                queue_limit: usize::from(via / 3 % 3),
+                unavailable_timeout: Duration::from_secs(5),
+                wakeups: wakeups[usize::from(via) % 3],
                 seed: seed ^ node,
             }),
             request: None,
             is_watching: false,
             held: None,
             is_releasing: false,
-            wishes: false,
+            intents: false,
         };
         Self {
             now: Time::new(Duration::from_secs(1000)),
@@ -113,10 +113,10 @@ impl Duel {
     }
 
     /// Node `who` wants the lock: 0, not at all; 1, at once; else, in the end.
-    pub fn wish(&mut self, who: usize, wish: u8) {
-        let wish = [Wish::Nothing, Wish::Try, Wish::Wait][usize::from(wish.min(2))];
-        self.players[who].wishes = wish != Wish::Nothing;
-        self.tell(who, Event::Wish(wish));
+    pub fn intent(&mut self, who: usize, intent: u8) {
+        let intent = [Intent::Nothing, Intent::Try, Intent::Wait][usize::from(intent.min(2))];
+        self.players[who].intents = intent != Intent::Nothing;
+        self.tell(who, Event::Intent(intent));
     }
 
     /// Node `who` gives the lock back, if it holds it.
@@ -143,16 +143,16 @@ impl Duel {
             };
             return self.tell(who, Event::Loaded { request, result });
         };
-        let doubt = || Err(TransportError::indeterminate("fuzz"));
+        let indeterminate = || Err(TransportError::indeterminate("fuzz"));
         let result = match fate {
             Fate::Answered => Ok(self.exchange(expected, &write)),
             Fate::AnswerLost => {
                 self.exchange(expected, &write);
-                doubt()
+                indeterminate()
             }
             Fate::Late => {
                 self.late.push((expected, write));
-                doubt()
+                indeterminate()
             }
             Fate::Refused => Err(TransportError::unavailable("fuzz")),
             Fate::Denied => Err(TransportError::denied("fuzz")),
@@ -239,7 +239,7 @@ impl Duel {
             assert!(wake_at.is_some_and(|at| at <= deadline), "it sleeps past its deadline");
         }
         if player.machine.is_idle() {
-            assert!(player.held.is_none() && !player.is_releasing && !player.wishes);
+            assert!(player.held.is_none() && !player.is_releasing && !player.intents);
             assert!(player.request.is_none());
         }
     }
@@ -265,14 +265,14 @@ impl Duel {
                 let _: Outcome = outcome;
             }
             Action::Failed(_) => {
-                assert!(std::mem::take(&mut player.wishes), "what is not wished cannot fail");
+                assert!(std::mem::take(&mut player.intents), "what is not wished cannot fail");
             }
         }
     }
 
     fn granted(&mut self, who: usize, Grant { version, deadline, .. }: Grant) {
         let player = &mut self.players[who];
-        assert!(std::mem::take(&mut player.wishes), "it is granted what it wants");
+        assert!(std::mem::take(&mut player.intents), "it is granted what it wants");
         assert!(player.held.replace(deadline).is_none(), "it is granted what it has not");
         let token = FencingToken::of(version, 0);
         if !self.is_tampered {

@@ -2,7 +2,7 @@
 
 use super::guard::LossReason;
 use super::key::{Key, KeyError};
-use super::register::Unreadable;
+use super::protocol::register::Unreadable;
 use super::transport::TransportError;
 use std::error::Error;
 use std::fmt;
@@ -14,14 +14,14 @@ use std::time::Duration;
 /// [`Capabilities::name`]: super::Capabilities::name
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Place {
+pub struct LockContext {
     /// The key.
     pub key: Key,
     /// The engine's name.
     pub transport: &'static str,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for LockContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\" over {}", self.key, self.transport)
     }
@@ -41,33 +41,33 @@ pub enum LockError {
     /// Only from `try_acquire`: somebody holds the lock, or waits for it.
     Busy {
         /// Where.
-        at: Place,
+        at: LockContext,
         /// The label of the node that holds it, if it is known and is another one.
         holder: Option<String>,
     },
     /// Only from `acquire_timeout`: the time was over first.
     TimedOut {
         /// Where.
-        at: Place,
+        at: LockContext,
         /// How long it was waited for.
         after: Duration,
     },
     /// The node was shut down or dropped, or its runtime is gone.
     Closed {
         /// Where.
-        at: Place,
+        at: LockContext,
     },
     /// Only from the blocking interface: the thread runs the very runtime that the node needs, and
     /// would wait for itself.
     WouldDeadlock {
         /// Where.
-        at: Place,
+        at: LockContext,
     },
     /// The engine's error: one that does not pass by itself, or one that has lasted for longer than
     /// the node's patience.
     Transport {
         /// Where.
-        at: Place,
+        at: LockContext,
         /// What was tried.
         tried: &'static str,
         /// What went wrong.
@@ -76,7 +76,7 @@ pub enum LockError {
     /// The value of the key is not understood. It is left as it is.
     Unreadable {
         /// Where.
-        at: Place,
+        at: LockContext,
         /// Why not.
         source: Unreadable,
     },
@@ -165,14 +165,14 @@ pub enum ReleaseError {
     /// It had been lost before: another node may have held it meanwhile.
     Lost {
         /// Where.
-        at: Place,
+        at: LockContext,
         /// Why.
         why: LossReason,
     },
     /// The engine did not say, before the lease was over, whether the lock was still held.
-    InDoubt {
+    Indeterminate {
         /// Where.
-        at: Place,
+        at: LockContext,
     },
 }
 
@@ -184,10 +184,10 @@ impl fmt::Display for ReleaseError {
                 "the lock {at} was lost before it was released: {why}; check what was done under \
                  it by the fencing token"
             ),
-            Self::InDoubt { at } => write!(
+            Self::Indeterminate { at } => write!(
                 f,
                 "the lock {at} is released, but whether it was held until then is not known: the \
-                 engine's answer did not come in time; check what was done under it by the \
+                 engine's response did not come in time; check what was done under it by the \
                  fencing token"
             ),
         }

@@ -7,7 +7,7 @@
 //! collector of garbage, by a page that had to come from a slow disk. When it goes on, it does what
 //! it was about to do, and only afterwards looks at a clock. No lock can help, since whatever the
 //! lock is asked, the holder can fall asleep after the answer. Nor can a message be called back that
-//! is still under way.
+//! is still in flight.
 //!
 //! So the resource has to tell a late holder from the present one. With each grant comes a
 //! [`FencingToken`], which is larger than all before it. The holder sends it with every request, and
@@ -77,13 +77,9 @@ use super::key::Key;
 use super::token::FencingToken;
 use crate::Mutex;
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-
-// A token that the resource keeps.
-mod check;
-
-pub use check::{CheckError, Kept, check, compare};
 
 /// The largest token that was seen, for each key: refuses those that are smaller.
 ///
@@ -200,5 +196,243 @@ impl fmt::Display for Stale {
 
 impl std::error::Error for Stale {}
 
+// The check of a token that the resource itself keeps.
+/// Whether `token` may pass where `kept` is the largest token so far (`None`: there was none).
+///
+/// The comparison alone, for code that fetches and stores the token by itself. Fetching and storing
+/// must be one step, or another holder comes in between.
+///
+/// # Errors
+///
+/// [`Stale`] if `kept` is larger.
+pub fn compare(key: &Key, token: FencingToken, kept: Option<FencingToken>) -> Result<(), Stale> {
+    match kept {
+        Some(newest) if newest > token => Err(Stale { key: key.clone(), token, newest }),
+        _ => Ok(()),
+    }
+}
+
+/// What a resource did when it was to replace the token that it keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It keeps the new token now, and has done what was to be done with it.
+    New,
+    /// It did nothing: it keeps this token (`None`: none yet).
+    Old(Option<FencingToken>),
+}
+
+/// Lets `token` pass at a resource that keeps the token itself: by `compare_and_set(old, new)`.
+///
+/// `compare_and_set` does the deed and stores `new`, in one step, and answers [`Kept::New`]; or it
+/// does nothing and answers what is kept, [`Kept::Old`]. Either condition serves:
+///
+/// - *the token that is kept is `old`* (an atomic, an object with an ETag). It is first called with
+///   `old: None`, and once more with whatever was found, as long as that is not larger than `token`.
+/// - *the token that is kept is not larger than `new`*; then `old` is ignored. That is how a database
+///   does it, in one statement:
+///
+/// ```sql
+/// UPDATE accounts SET balance = $2, fence = $1 WHERE id = $3 AND fence <= $1
+/// ```
+///
+/// One row was changed: [`Kept::New`]. None was: `SELECT fence`, which is [`Kept::Old`]. The column
+/// is a `BIGINT NOT NULL DEFAULT 0`, and its number [`FencingToken::get_i64`].
+///
+/// ```
+/// use lockword::cluster::{FencingToken, Key, fence::{self, CheckError, Kept}};
+/// # use std::{cell::Cell, convert::Infallible};
+/// # struct Database { fence: Cell<i64>, balance: Cell<i64> }
+/// # impl Database {
+/// #     fn update(&self, fence: i64, balance: i64) -> Result<u64, Infallible> {
+/// #         if self.fence.get() > fence { return Ok(0) }
+/// #         self.fence.set(fence);
+/// #         self.balance.set(balance);
+/// #         Ok(1)
+/// #     }
+/// #     fn select_fence(&self) -> Result<i64, Infallible> { Ok(self.fence.get()) }
+/// # }
+/// # let database = Database { fence: Cell::new(0), balance: Cell::new(0) };
+///
+/// let key = Key::new("accounts/7").unwrap();
+/// let set_balance = |token, balance| {
+///     fence::check(&key, token, |_old, new| match database.update(new.get_i64(), balance)? {
+///         0 => Ok::<_, Infallible>(Kept::Old(Some(FencingToken::from_u64(
+///             database.select_fence()? as u64,
+///         )))),
+///         _ => Ok(Kept::New),
+///     })
+/// };
+/// set_balance(FencingToken::from_u64(34), 12).unwrap();
+/// let late = set_balance(FencingToken::from_u64(33), 10).unwrap_err();
+/// assert!(matches!(late, CheckError::Stale(stale) if stale.newest.get() == 34));
+/// assert_eq!(database.balance.get(), 12);
+/// ```
+///
+/// # Errors
+///
+/// - [`CheckError::Stale`] if the resource keeps a larger token. Nothing was done.
+/// - [`CheckError::Resource`] if `compare_and_set` failed: with its error. Whether anything was done
+///   is for it to say.
+/// - [`CheckError::NotKept`] if it answers twice in a row that it keeps the same token, or a smaller
+///   one than before: no token is stored there, or not in one step. (A row that is missing looks
+///   like that.)
+pub fn check<E>(
+    key: &Key,
+    token: FencingToken,
+    mut compare_and_set: impl FnMut(Option<FencingToken>, FencingToken) -> Result<Kept, E>,
+) -> Result<(), CheckError<E>> {
+    let mut found = None;
+    let mut calls = 0_u32;
+    loop {
+        match compare_and_set(found, token).map_err(CheckError::Resource)? {
+            Kept::New => return Ok(()),
+            Kept::Old(kept) => {
+                compare(key, token, kept).map_err(CheckError::Stale)?;
+                // What is kept only grows. The first call guessed, the others knew.
+                if kept < found || (kept == found && calls > 0) {
+                    return Err(CheckError::NotKept { key: key.clone(), found: kept });
+                }
+                found = kept;
+                calls += 1;
+            }
+        }
+    }
+}
+
+/// Why a token did not pass [`check`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CheckError<E> {
+    /// It is too old.
+    Stale(Stale),
+    /// The resource failed.
+    Resource(E),
+    /// The resource does not keep the token, or not in one step with comparing it.
+    NotKept {
+        /// The key whose lock it is.
+        key: Key,
+        /// What the resource says it keeps.
+        found: Option<FencingToken>,
+    },
+}
+
+impl<E: fmt::Display> fmt::Display for CheckError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stale(stale) => stale.fmt(f),
+            Self::Resource(error) => write!(f, "the resource failed to check the token: {error}"),
+            Self::NotKept { key, found } => {
+                write!(f, "the resource does not keep the token for {key}: it still has ")?;
+                match found {
+                    Some(found) => write!(f, "{found}"),
+                    None => write!(f, "none; is its row missing?"),
+                }
+            }
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for CheckError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Stale(stale) => Some(stale),
+            Self::Resource(error) => Some(error),
+            Self::NotKept { .. } => None,
+        }
+    }
+}
+
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::{CheckError, Gate, Kept, check};
+    use crate::cluster::{FencingToken, Key};
+    use std::convert::Infallible;
+    use std::thread;
+
+    fn key(name: &str) -> Key {
+        Key::new(name).unwrap()
+    }
+
+    fn token(number: u64) -> FencingToken {
+        FencingToken::from_u64(number)
+    }
+
+    #[test]
+    fn a_smaller_token_is_refused_and_told_why() {
+        let gate = Gate::new();
+        gate.pass(&key("a"), token(5)).unwrap();
+        gate.pass(&key("a"), token(5)).unwrap();
+        gate.pass(&key("a"), token(6)).unwrap();
+        let stale = gate.pass(&key("a"), token(5)).unwrap_err();
+        assert_eq!((stale.key.as_str(), stale.token.get(), stale.newest.get()), ("a", 5, 6));
+        assert!(stale.to_string().contains("token 5 for a is too old: 6 has been here"), "{stale}");
+        assert_eq!(gate.newest(&key("a")), Some(token(6)), "a refused token is not remembered");
+        gate.pass(&key("b"), token(1)).unwrap();
+    }
+
+    #[test]
+    fn what_is_forgotten_passes_again() {
+        let gate = Gate::new();
+        assert_eq!(gate.forget(&key("a")), None);
+        gate.pass(&key("a"), token(5)).unwrap();
+        assert_eq!(gate.forget(&key("a")), Some(token(5)));
+        assert_eq!(gate.newest(&key("a")), None);
+        gate.pass(&key("a"), token(1)).unwrap();
+    }
+
+    #[test]
+    fn deeds_of_many_threads_are_done_in_the_order_of_their_tokens() {
+        let (gate, key, done) = (Gate::new(), key("a"), crate::Mutex::new(vec![]));
+        thread::scope(|scope| {
+            for first in 0..4 {
+                let (gate, key, done) = (&gate, &key, &done);
+                scope.spawn(move || {
+                    for number in (first..400).step_by(4) {
+                        let token = token(number);
+                        let _ = gate.pass_and(key, token, || done.lock().push(token));
+                    }
+                });
+            }
+        });
+        let done = done.into_inner();
+        assert!(!done.is_empty() && done.is_sorted(), "{done:?}");
+        assert_eq!(done.last(), Some(&token(399)), "the largest always passes");
+    }
+
+    #[test]
+    fn a_resource_that_compares_with_what_it_kept() {
+        let mut kept = None;
+        let mut calls = 0;
+        let mut pass = |number| {
+            check(&key("a"), token(number), |old, new| {
+                calls += 1;
+                if old != kept {
+                    return Ok::<_, Infallible>(Kept::Old(kept));
+                }
+                kept = Some(new);
+                Ok(Kept::New)
+            })
+        };
+        pass(5).unwrap();
+        pass(7).unwrap();
+        pass(7).unwrap();
+        assert!(
+            matches!(pass(6).unwrap_err(), CheckError::Stale(stale) if stale.newest == token(7))
+        );
+        assert_eq!((kept, calls), (Some(token(7)), 6));
+    }
+
+    #[test]
+    fn a_resource_that_keeps_nothing_is_found_out() {
+        for found in [None, Some(token(3))] {
+            let error = check(&key("a"), token(5), |_, _| Ok::<_, Infallible>(Kept::Old(found)));
+            assert_eq!(error, Err(CheckError::NotKept { key: key("a"), found }));
+        }
+        let mut shrinks = [4, 3].into_iter().map(token);
+        let error =
+            check(&key("a"), token(5), |_, _| Ok::<_, Infallible>(Kept::Old(shrinks.next())));
+        assert!(matches!(error, Err(CheckError::NotKept { .. })), "{error:?}");
+        let error = check(&key("a"), token(5), |_, _| Err("the disk is full"));
+        assert_eq!(error, Err(CheckError::Resource("the disk is full")));
+    }
+}

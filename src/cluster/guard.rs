@@ -1,12 +1,12 @@
 //! The lock is held.
 
-use super::core::{Core, Sleep};
 use super::error::ReleaseError;
 use super::key::Key;
-use super::local::{Local, LocalGrant, Tenure, Ticket};
+use super::local::{HeldLease, Local, LocalGrant, WaiterId};
+use super::node::{NodeShared, Sleep};
 use super::observer::Released;
+use super::protocol::register::Unreadable;
 use super::protocol::{self, Outcome};
-use super::register::Unreadable;
 use super::token::FencingToken;
 use std::fmt;
 use std::future::Future;
@@ -30,36 +30,36 @@ use std::time::Duration;
 /// other tasks and threads, and dropped anywhere.
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct DistributedGuard {
-    core: Arc<Core>,
+    core: Arc<NodeShared>,
     local: Arc<Local>,
-    tenure: Arc<Tenure>,
-    ticket: Ticket,
+    held_lease: Arc<HeldLease>,
+    waiter_id: WaiterId,
     token: FencingToken,
-    way: Way,
+    via: AcquiredVia,
     is_given_back: bool,
 }
 
 /// How a lock was acquired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Way {
+pub enum AcquiredVia {
     /// Nobody had it and nobody waited.
     Free,
     /// From another node, in its turn.
-    HandOff,
+    Handoff,
     /// From another task or thread of this node, or from this one, which was the last to have it; with
     /// no message.
-    LocalHandOver,
+    LocalHandoff,
     /// From a node that was not heard of for its lease.
     Takeover,
 }
 
-impl From<protocol::Way> for Way {
-    fn from(way: protocol::Way) -> Self {
-        match way {
-            protocol::Way::Free => Self::Free,
-            protocol::Way::HandOff => Self::HandOff,
-            protocol::Way::Takeover => Self::Takeover,
+impl From<protocol::GrantedVia> for AcquiredVia {
+    fn from(via: protocol::GrantedVia) -> Self {
+        match via {
+            protocol::GrantedVia::Free => Self::Free,
+            protocol::GrantedVia::Handoff => Self::Handoff,
+            protocol::GrantedVia::Takeover => Self::Takeover,
         }
     }
 }
@@ -108,9 +108,9 @@ impl From<protocol::Loss> for LossReason {
 }
 
 impl DistributedGuard {
-    pub(crate) fn new(core: Arc<Core>, local: Arc<Local>, grant: LocalGrant) -> Self {
-        let LocalGrant { tenure, ticket, token, way } = grant;
-        Self { core, local, tenure, ticket, token, way, is_given_back: false }
+    pub(crate) fn new(core: Arc<NodeShared>, local: Arc<Local>, grant: LocalGrant) -> Self {
+        let LocalGrant { held_lease, waiter_id, token, via } = grant;
+        Self { core, local, held_lease, waiter_id, token, via, is_given_back: false }
     }
 
     /// The key.
@@ -129,8 +129,8 @@ impl DistributedGuard {
 
     /// How the lock was acquired.
     #[must_use]
-    pub fn way(&self) -> Way {
-        self.way
+    pub fn acquired_via(&self) -> AcquiredVia {
+        self.via
     }
 
     /// Whether the lock is held at this moment: it was not lost, and the lease is not over on the
@@ -144,7 +144,7 @@ impl DistributedGuard {
     /// How long the lease lasts if it is not renewed; zero if the lock is lost.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        self.tenure.remaining(&self.core.clock)
+        self.held_lease.remaining(&self.core.clock)
     }
 
     /// Waits until the lock is lost: the lease is over, or the lock was taken, or the node closed.
@@ -172,7 +172,7 @@ impl DistributedGuard {
         Release { guard: &self, listener: None }.await
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
+    pub(crate) fn core(&self) -> &Arc<NodeShared> {
         &self.core
     }
 
@@ -181,27 +181,29 @@ impl DistributedGuard {
         if std::mem::replace(&mut self.is_given_back, true) {
             return false;
         }
-        let Self { core, local, tenure, ticket, .. } = self;
-        let handed_over = local.change(core, |state| state.end_use(core, tenure, *ticket));
-        let how = if handed_over { Some(Released::HandedOver) } else { None };
-        let how = how.or_else(|| tenure.known_loss().map(|_| Released::Lost));
+        let Self { core, local, held_lease, waiter_id, .. } = self;
+        let handed_off = local.change(core, |state| state.end_use(core, held_lease, *waiter_id));
+        let how = if handed_off { Some(Released::HandedOff) } else { None };
+        let how = how.or_else(|| held_lease.known_loss().map(|_| Released::Lost));
         // Everything else the driver will know.
         if let Some(how) = how {
             core.observe(|observer| observer.released(&local.key, how));
         }
-        handed_over
+        handed_off
     }
 
     /// What came of the release, if it is known.
     fn outcome(&self) -> Option<Result<(), ReleaseError>> {
-        let at = || self.core.place(&self.local.key);
-        match (self.tenure.outcome(), self.tenure.known_loss()) {
+        let at = || self.core.context(&self.local.key);
+        match (self.held_lease.outcome(), self.held_lease.known_loss()) {
             (_, Some(why)) => Some(Err(ReleaseError::Lost { at: at(), why })),
             (Some(Outcome::Held), None) => Some(Ok(())),
             (Some(Outcome::Lost), None) => {
                 Some(Err(ReleaseError::Lost { at: at(), why: LossReason::TakenOver }))
             }
-            (Some(Outcome::InDoubt), None) => Some(Err(ReleaseError::InDoubt { at: at() })),
+            (Some(Outcome::Indeterminate), None) => {
+                Some(Err(ReleaseError::Indeterminate { at: at() }))
+            }
             (None, None) => None,
         }
     }
@@ -235,21 +237,21 @@ impl Future for Lost<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LossReason> {
         let Self { guard, listener, sleep } = &mut *self;
-        let DistributedGuard { core, tenure, .. } = guard;
+        let DistributedGuard { core, held_lease, .. } = guard;
         // First listen, then look.
-        *listener = Some(tenure.listen(*listener, cx.waker()));
+        *listener = Some(held_lease.listen(*listener, cx.waker()));
         loop {
-            if let Some(why) = tenure.lost(&core.clock) {
+            if let Some(why) = held_lease.lost(&core.clock) {
                 return Poll::Ready(why);
             }
-            let until = sleep.get_or_insert_with(|| core.sleep_until(tenure.deadline()));
+            let until = sleep.get_or_insert_with(|| core.sleep_until(held_lease.deadline()));
             if Pin::new(until).poll(cx).is_pending() {
                 return Poll::Pending;
             }
             // The deadline has moved on meanwhile, or there is no driver any more.
             *sleep = None;
-            if core.mailbox.is_dead() {
-                return Poll::Ready(Core::CLOSED);
+            if core.run_queue.is_dead() {
+                return Poll::Ready(NodeShared::CLOSED);
             }
         }
     }
@@ -257,7 +259,7 @@ impl Future for Lost<'_> {
 
 impl Drop for Lost<'_> {
     fn drop(&mut self) {
-        self.guard.tenure.forget(self.listener);
+        self.guard.held_lease.forget(self.listener);
     }
 }
 
@@ -271,8 +273,8 @@ impl Future for Release<'_> {
     type Output = Result<(), ReleaseError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let tenure = &self.guard.tenure;
-        self.listener = Some(tenure.listen(self.listener, cx.waker()));
+        let held_lease = &self.guard.held_lease;
+        self.listener = Some(held_lease.listen(self.listener, cx.waker()));
         match self.guard.outcome() {
             Some(outcome) => Poll::Ready(outcome),
             None => Poll::Pending,
@@ -282,6 +284,6 @@ impl Future for Release<'_> {
 
 impl Drop for Release<'_> {
     fn drop(&mut self) {
-        self.guard.tenure.forget(self.listener);
+        self.guard.held_lease.forget(self.listener);
     }
 }

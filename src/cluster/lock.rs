@@ -3,15 +3,15 @@
 use super::error::LockError;
 use super::guard::DistributedGuard;
 use super::key::Key;
-use super::local::{Handle, Kind};
-use super::trace;
+use super::local::{Handle, WaitMode};
+use super::observer::tracing;
 use std::fmt;
 use std::time::Duration;
 
 /// A lock that all nodes share which use the same key over the same engine: from
 /// [`Node::lock`](super::Node::lock).
 ///
-/// A clone is the same lock. Locks of one node and one key meet in one line, whether they are clones
+/// A clone is the same lock. Locks of one node and one key meet in one queue, whether they are clones
 /// or not, and whether they are waited for by tasks or by threads: the first come is the first
 /// served, except that a thread that is the next may be overtaken for a moment, 50 us unless that is
 /// [set](super::NodeBuilder::barging_time). It does not keep the node alive.
@@ -40,7 +40,7 @@ impl DistributedLock {
     /// [`LockError`] if the node was closed, if the engine refuses, or if it cannot be reached for
     /// longer than the node's [patience](super::NodeBuilder::patience).
     pub async fn acquire(&self) -> Result<DistributedGuard, LockError> {
-        trace::acquiring(self.key(), self.handle.acquire(Kind::Wait)).await
+        tracing::acquiring(self.key(), self.handle.acquire(WaitMode::Wait)).await
     }
 
     /// The lock, if nobody has it or waits for it. Does not wait for it, but for the engine's answer.
@@ -56,7 +56,7 @@ impl DistributedLock {
     /// [`LockError::Busy`] if somebody does; and as [`acquire`](Self::acquire), but at the engine's
     /// first error.
     pub async fn try_acquire(&self) -> Result<DistributedGuard, LockError> {
-        trace::acquiring(self.key(), self.handle.acquire(Kind::Try)).await
+        tracing::acquiring(self.key(), self.handle.acquire(WaitMode::Try)).await
     }
 
     /// Waits for the lock, for `timeout` at most.
@@ -69,7 +69,7 @@ impl DistributedLock {
     ///
     /// [`LockError::TimedOut`], and as [`acquire`](Self::acquire).
     pub async fn acquire_timeout(&self, timeout: Duration) -> Result<DistributedGuard, LockError> {
-        trace::acquiring(self.key(), self.handle.acquire(Kind::Within(timeout))).await
+        tracing::acquiring(self.key(), self.handle.acquire(WaitMode::Within(timeout))).await
     }
 }
 

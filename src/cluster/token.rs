@@ -6,7 +6,7 @@ use std::fmt;
 /// A number that is larger with every grant of a key, for ever: what the resource behind the lock
 /// tells a late holder by.
 ///
-/// It is the version of the holder's own write, shifted left by ten bits that count the hand-overs
+/// It is the version of the holder's own write, shifted left by ten bits that count the handoffs
 /// within the node. So it fits an `i64`, is never 0, and says nothing of time. Compare tokens of one
 /// key only.
 ///
@@ -19,11 +19,11 @@ impl FencingToken {
     /// How many tokens one version makes.
     pub(crate) const PER_VERSION: u32 = 1 << 10;
 
-    /// The token of the `handovers`th hand-over after the write of this version. `None` if the
+    /// The token of the `local_handoffs`th handoff after the write of this version. `None` if the
     /// version's tokens are used up.
-    pub(crate) fn of(version: Version, handovers: u32) -> Option<Self> {
-        (handovers < Self::PER_VERSION)
-            .then(|| Self(version.get() * u64::from(Self::PER_VERSION) + u64::from(handovers)))
+    pub(crate) fn of(version: Version, local_handoffs: u32) -> Option<Self> {
+        (local_handoffs < Self::PER_VERSION)
+            .then(|| Self(version.get() * u64::from(Self::PER_VERSION) + u64::from(local_handoffs)))
     }
 
     /// The token of this number: what a resource reads back from where it keeps it.
@@ -63,7 +63,9 @@ mod tests {
 
     #[test]
     fn tokens_of_one_version_lie_between_those_of_its_neighbours() {
-        let of = |version, handovers| FencingToken::of(Version::new(version).unwrap(), handovers);
+        let of = |version, local_handoffs| {
+            FencingToken::of(Version::new(version).unwrap(), local_handoffs)
+        };
         assert!(of(7, 0) < of(7, 1) && of(7, 1) < of(7, 1023) && of(7, 1023) < of(8, 0));
         assert_eq!(of(7, 1024), None);
         assert!(FencingToken::of(Version::MAX, 1023).unwrap().get_i64() > 0);

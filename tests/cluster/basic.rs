@@ -3,7 +3,8 @@
 use crate::support::{builder, ms, node, settle};
 use lockword::cluster::layers::Counting;
 use lockword::cluster::{
-    DistributedGuard, DistributedLock, FencingToken, Key, LockError, Memory, Node, Transport, Way,
+    AcquiredVia, DistributedGuard, DistributedLock, FencingToken, Key, LockError, Memory, Node,
+    Transport,
 };
 use std::error::Error;
 use std::sync::Arc;
@@ -62,7 +63,7 @@ async fn an_uncontended_acquire_and_release_are_two_operations() {
     let mut last = None;
     for _ in 0..100 {
         let guard = lock.acquire().await.unwrap();
-        assert_eq!(guard.way(), Way::Free);
+        assert_eq!(guard.acquired_via(), AcquiredVia::Free);
         assert!(Some(guard.token()) > last, "{guard:?}");
         last = Some(guard.token());
         guard.release().await.unwrap();
@@ -112,7 +113,7 @@ async fn a_timeout_ends_the_wait_and_leaves_nothing() {
     settle().await;
     assert_eq!(b.inspect("k").await.unwrap().queue, []);
     guard.release().await.unwrap();
-    assert_eq!(lock.acquire_timeout(ms(250)).await.unwrap().way(), Way::Free);
+    assert_eq!(lock.acquire_timeout(ms(250)).await.unwrap().acquired_via(), AcquiredVia::Free);
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,7 +129,7 @@ async fn another_node_gets_it_in_its_turn() {
     let began = tokio::time::Instant::now();
     guard.release().await.unwrap();
     let guard = waiting.await.unwrap().unwrap();
-    assert_eq!(guard.way(), Way::HandOff);
+    assert_eq!(guard.acquired_via(), AcquiredVia::Handoff);
     assert!(guard.token() > token);
     assert!(began.elapsed() < ms(10), "not woken, but found out: {:?}", began.elapsed());
 }

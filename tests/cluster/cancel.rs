@@ -4,7 +4,7 @@
 
 use crate::support::{ms, node};
 use lockword::cluster::layers::Faulty;
-use lockword::cluster::{DistributedLock, Memory, Node, Possession};
+use lockword::cluster::{DistributedLock, LockStatus, Memory, Node};
 use std::future::Future;
 use std::pin::pin;
 use std::task::Poll;
@@ -56,7 +56,7 @@ async fn run_until(when: Drop, future: impl Future) -> bool {
     }
 }
 
-async fn attempt(then: Then, lock: &DistributedLock) {
+async fn claim(then: Then, lock: &DistributedLock) {
     match then {
         Then::Acquire => drop(lock.acquire().await),
         Then::Try => drop(lock.try_acquire().await),
@@ -107,7 +107,7 @@ async fn run(then: Then, meanwhile: Meanwhile, when: Drop) -> bool {
         }
     }
     let lock = us.lock("k").unwrap();
-    let ready = run_until(when, attempt(then, &lock)).await;
+    let ready = run_until(when, claim(then, &lock)).await;
     // Another node gets it as soon as the holders are done.
     let began = Instant::now();
     let guard = other.lock("k").unwrap().acquire().await.unwrap();
@@ -121,7 +121,7 @@ async fn run(then: Then, meanwhile: Meanwhile, when: Drop) -> bool {
     guard.release().await.unwrap();
     tokio::time::sleep(ms(50)).await;
     let state = other.inspect("k").await.unwrap();
-    assert_eq!((state.possession, state.queue), (Possession::Free, vec![]), "{case}");
+    assert_eq!((state.status, state.queue), (LockStatus::Free, vec![]), "{case}");
     drop(lock);
     tokio::time::sleep(ms(50)).await;
     assert_eq!(us.keys(), 0, "{case}: the key is remembered");
@@ -148,7 +148,7 @@ async fn dropped_after_every_poll() {
     for then in THEN {
         for meanwhile in MEANWHILE {
             let points = enumerate(then, meanwhile, |n| Drop::Polls(n as u32)).await;
-            // One poll joins the line; a refusal within the node needs no more.
+            // One poll joins the queue; a refusal within the node needs no more.
             let refused = matches!((then, meanwhile), (Then::Try, Meanwhile::Same(_)));
             assert!(points >= if refused { 1 } else { 2 }, "{then:?} {meanwhile:?}: {points}");
         }
@@ -167,7 +167,7 @@ async fn dropped_at_every_millisecond() {
     assert!(runs > 150, "{runs}");
 }
 
-/// What is granted at the moment at which its future is dropped goes to the next in line.
+/// What is granted at the moment at which its future is dropped goes to the next in the queue.
 #[tokio::test(start_paused = true)]
 async fn a_grant_that_nobody_fetches_goes_on() {
     let node = node(Memory::new(), "us");

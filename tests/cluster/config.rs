@@ -21,10 +21,10 @@ async fn each_setting_has_its_range() {
         ("claim_window", setting(|b| b.claim_window(Duration::from_secs(11)))),
         ("label", setting(|b| b.label("x".repeat(65)))),
         ("label", setting(|b| b.label("a\nb"))),
-        ("handovers", setting(|b| b.handovers(1_000_001))),
-        ("handover_time", setting(|b| b.handover_time(Duration::from_secs(11)))),
+        ("local_handoffs", setting(|b| b.local_handoffs(1_000_001))),
+        ("local_handoff_window", setting(|b| b.local_handoff_window(Duration::from_secs(11)))),
         ("request_timeout", setting(|b| b.request_timeout(Duration::from_secs(11)))),
-        ("patience", setting(|b| b.patience(hours(25)))),
+        ("unavailable_timeout", setting(|b| b.unavailable_timeout(hours(25)))),
         ("queue_limit", setting(|b| b.queue_limit(0))),
         ("poll", setting(|b| b.poll(Duration::ZERO))),
     ];
@@ -42,8 +42,14 @@ async fn the_limits_themselves_are_allowed() {
         Node::builder(Memory::new()).lease(ms(100)).try_build(),
         Node::builder(Memory::new()).lease(Duration::from_secs(3_600)).try_build(),
         Node::builder(Memory::new()).label("").try_build(),
-        Node::builder(Memory::new()).handovers(0).handover_time(Duration::ZERO).try_build(),
-        Node::builder(Memory::new()).patience(Duration::ZERO).queue_limit(10_000).try_build(),
+        Node::builder(Memory::new())
+            .local_handoffs(0)
+            .local_handoff_window(Duration::ZERO)
+            .try_build(),
+        Node::builder(Memory::new())
+            .unavailable_timeout(Duration::ZERO)
+            .queue_limit(10_000)
+            .try_build(),
     ];
     for node in built {
         let node = node.unwrap();

@@ -83,7 +83,7 @@ async fn patience_counts_from_long_ago() {
     drop(acquire.await.unwrap());
 }
 
-/// A break in doubt: the text says that it is undone.
+/// A break indeterminate: the text says that it is undone.
 #[tokio::test(start_paused = true)]
 async fn text_of_a_break_in_doubt() {
     let engine = Memory::new();
@@ -117,7 +117,7 @@ async fn shutdown_reports_all_that_was_released() {
             guards.push(a.lock(format!("k{i}")).unwrap().acquire().await.unwrap());
         }
         let report = a.shutdown().await;
-        assert_eq!((report.released.len(), report.in_doubt.len()), (300, 0));
+        assert_eq!((report.released.len(), report.indeterminate.len()), (300, 0));
     }
 }
 
@@ -158,7 +158,7 @@ async fn the_lease_in_the_register() {
     let a = builder(Memory::new(), "a").lease(Duration::from_micros(100_999)).build();
     let _guard = a.lock("k").unwrap().acquire().await.unwrap();
     let state = a.inspect("k").await.unwrap();
-    let lockword::cluster::Possession::Held { lease, .. } = state.possession else { panic!() };
+    let lockword::cluster::LockStatus::Held { lease, .. } = state.status else { panic!() };
     assert!(lease >= Duration::from_micros(100_999), "{lease:?}");
 }
 
@@ -171,7 +171,7 @@ async fn observer_of_an_unfetched_grant() {
             &self,
             _: &Key,
             _: Duration,
-            _: lockword::cluster::Way,
+            _: lockword::cluster::AcquiredVia,
             _: lockword::cluster::FencingToken,
         ) {
             self.0[0].fetch_add(1, Relaxed);

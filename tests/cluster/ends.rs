@@ -4,7 +4,7 @@
 use crate::support::{builder, ms, node, settle};
 use lockword::cluster::layers::{Faulty, Plan};
 use lockword::cluster::{
-    Capabilities, Exchange, Key, LockError, LossReason, Memory, Node, NodeId, Possession,
+    Capabilities, Exchange, Key, LockError, LockStatus, LossReason, Memory, Node, NodeId,
     ReleaseError, Transport, TransportError, Version, Versioned, Watch, Write, async_trait,
 };
 use std::sync::Arc;
@@ -31,7 +31,7 @@ async fn a_shutdown_releases_what_is_held_and_tells_who_waits() {
     settle().await;
     let report = a.shutdown().await;
     assert_eq!(report.released.len(), 2, "{report:?}");
-    assert_eq!(report.in_doubt, []);
+    assert_eq!(report.indeterminate, []);
     assert!(is_closed(&waiting.await.unwrap().unwrap_err()));
     assert!(!guard.is_valid());
     assert_eq!(guard.lost().await, LossReason::Closed);
@@ -47,7 +47,7 @@ async fn a_shutdown_releases_what_is_held_and_tells_who_waits() {
     assert!(is_closed(&a.break_lock("k").await.unwrap_err()));
     assert_eq!(a.shutdown().await, report, "told again");
     for key in ["k", "other"] {
-        assert_eq!(b.inspect(key).await.unwrap().possession, Possession::Free, "{key}");
+        assert_eq!(b.inspect(key).await.unwrap().status, LockStatus::Free, "{key}");
     }
 }
 
@@ -61,7 +61,7 @@ async fn a_shutdown_without_an_engine_ends_in_time_and_says_so() {
     let began = tokio::time::Instant::now();
     let report = node.shutdown().await;
     assert!(began.elapsed() <= ms(1_010), "{:?}", began.elapsed());
-    assert_eq!(report.in_doubt.iter().map(Key::as_str).collect::<Vec<_>>(), ["k"]);
+    assert_eq!(report.indeterminate.iter().map(Key::as_str).collect::<Vec<_>>(), ["k"]);
     assert!(!guard.is_valid());
 }
 
@@ -85,7 +85,7 @@ async fn the_last_node_dropped_releases_in_the_background() {
     assert_eq!(guard.lost().await, LossReason::Closed);
     assert!(is_closed(&waiting.await.unwrap().unwrap_err()));
     tokio::time::sleep(ms(11)).await;
-    assert_eq!(onlooker.inspect("k").await.unwrap().possession, Possession::Free);
+    assert_eq!(onlooker.inspect("k").await.unwrap().status, LockStatus::Free);
     assert!(is_closed(&lock.acquire().await.unwrap_err()));
 }
 
@@ -130,14 +130,14 @@ fn a_runtime_that_goes_takes_nobody_with_it() {
             assert!(is_closed(&lock.acquire().await.unwrap_err()));
             assert!(is_closed(&node.inspect("k").await.unwrap_err()));
             let report = node.shutdown().await;
-            assert_eq!(report.in_doubt.len(), 2, "{report:?}");
+            assert_eq!(report.indeterminate.len(), 2, "{report:?}");
         });
         drop(second);
         drop(node);
     }
 }
 
-/// A release that is under way when its runtime goes.
+/// A release that is in flight when its runtime goes.
 #[test]
 fn a_release_that_cannot_be_finished_is_in_doubt() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -152,7 +152,7 @@ fn a_release_that_cannot_be_finished_is_in_doubt() {
     drop(runtime);
     let outside = Builder::new_current_thread().build().unwrap();
     let error = outside.block_on(release).unwrap_err();
-    assert!(matches!(error, ReleaseError::InDoubt { .. }), "{error}");
+    assert!(matches!(error, ReleaseError::Indeterminate { .. }), "{error}");
     assert!(error.to_string().contains("\"k\" over memory"), "{error}");
 }
 

@@ -1,8 +1,8 @@
-//! Tasks and threads of one node: one line, hand-overs without a message, and their bounds.
+//! Tasks and threads of one node: one line, handoffs without a message, and their bounds.
 
 use crate::support::{builder, ms, node, settle};
 use lockword::cluster::layers::Counting;
-use lockword::cluster::{FencingToken, Memory, Node, Way};
+use lockword::cluster::{AcquiredVia, FencingToken, Memory, Node};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -37,11 +37,11 @@ async fn hand_overs_cost_no_message_and_tokens_grow() {
     settle().await;
     let total = counts.now().total();
     assert!(began.elapsed() < ms(100), "{:?}", began.elapsed());
-    // 1024 tokens a write at most; renewed after half of the hand-overs that are allowed, 256.
+    // 1024 tokens a write at most; renewed after half of the handoffs that are allowed, 256.
     assert!((10..=50).contains(&total), "{total} operations for 10,000 acquisitions");
 }
 
-/// Many more hand-overs than a version has tokens, while the engine does not answer for long.
+/// Many more handoffs than a version has tokens, while the engine does not answer for long.
 #[tokio::test(start_paused = true)]
 async fn where_tokens_run_out_the_next_one_waits_for_more() {
     let engine = lockword::cluster::layers::Faulty::delayed(Memory::new(), ms(2));
@@ -62,7 +62,7 @@ async fn where_tokens_run_out_the_next_one_waits_for_more() {
     assert!(began.elapsed() < ms(100), "{:?}", began.elapsed());
 }
 
-/// How many hand-overs there are before another node, which waits, gets the lock; and after how
+/// How many handoffs there are before another node, which waits, gets the lock; and after how
 /// long.
 async fn until_another_node(node: &Node, other: &Node, busy: Duration) -> (usize, Duration) {
     let lock = node.lock("k").unwrap();
@@ -70,7 +70,7 @@ async fn until_another_node(node: &Node, other: &Node, busy: Duration) -> (usize
     let guard = lock.acquire().await.unwrap();
     let waiting = tokio::spawn(async move {
         let guard = theirs.acquire().await.unwrap();
-        assert_eq!(guard.way(), Way::HandOff);
+        assert_eq!(guard.acquired_via(), AcquiredVia::Handoff);
         guard.release().await.unwrap();
     });
     settle().await;
@@ -108,7 +108,7 @@ async fn until_another_node(node: &Node, other: &Node, busy: Duration) -> (usize
 async fn another_node_waits_no_longer_than_the_bounds() {
     let engine = Memory::new();
     // By their time.
-    let one = builder(engine.clone(), "one").handover_time(ms(40)).build();
+    let one = builder(engine.clone(), "one").local_handoff_window(ms(40)).build();
     let other = builder(engine.clone(), "other").build();
     let (done, took) = until_another_node(&one, &other, ms(3)).await;
     assert!(took < ms(60), "{took:?}");
@@ -116,7 +116,8 @@ async fn another_node_waits_no_longer_than_the_bounds() {
     drop((one, other));
     // By their number.
     settle().await;
-    let one = builder(engine.clone(), "one").handovers(5).handover_time(ms(4_000)).build();
+    let one =
+        builder(engine.clone(), "one").local_handoffs(5).local_handoff_window(ms(4_000)).build();
     let other = builder(engine.clone(), "other").build();
     let (done, _) = until_another_node(&one, &other, ms(10)).await;
     // That it waits is seen at the next write, after half of them.
@@ -124,7 +125,7 @@ async fn another_node_waits_no_longer_than_the_bounds() {
     drop((one, other));
     // Switched off.
     settle().await;
-    let one = builder(engine.clone(), "one").handovers(0).build();
+    let one = builder(engine.clone(), "one").local_handoffs(0).build();
     let other = builder(engine, "other").build();
     let (done, _) = until_another_node(&one, &other, ms(3)).await;
     assert!(done <= 1, "{done} hand-overs");
@@ -134,7 +135,7 @@ async fn another_node_waits_no_longer_than_the_bounds() {
 async fn switched_off_means_never() {
     let counting = Counting::new(Memory::new());
     let counts = counting.counts();
-    let node = builder(counting, "one").handovers(0).build();
+    let node = builder(counting, "one").local_handoffs(0).build();
     let lock = node.lock("k").unwrap();
     let workers: Vec<_> = (0..2)
         .map(|_| {
@@ -142,7 +143,7 @@ async fn switched_off_means_never() {
             tokio::spawn(async move {
                 for _ in 0..50 {
                     let guard = lock.acquire().await.unwrap();
-                    assert_eq!(guard.way(), Way::Free);
+                    assert_eq!(guard.acquired_via(), AcquiredVia::Free);
                     tokio::task::yield_now().await;
                     guard.release().await.unwrap();
                 }
@@ -170,7 +171,7 @@ async fn tasks_and_threads_stand_in_one_line() {
         if n % 2 == 0 {
             let lock = lock.clone();
             let mut acquire = Box::pin(async move { lock.acquire().await.unwrap() });
-            // The first poll joins the line.
+            // The first poll joins the queue.
             assert!(crate::support::poll_once(acquire.as_mut()).is_pending());
             tasks.push(tokio::spawn(async move {
                 let guard = acquire.await;

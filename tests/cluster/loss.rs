@@ -3,7 +3,7 @@
 use crate::support::{builder, ms, node, settle};
 use lockword::cluster::layers::{Faulty, Plan};
 use lockword::cluster::{
-    LockError, LossReason, Memory, Node, Possession, ReleaseError, TransportError, Way,
+    AcquiredVia, LockError, LockStatus, LossReason, Memory, Node, ReleaseError, TransportError,
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -39,7 +39,7 @@ async fn a_node_that_is_cut_off_loses_it_before_another_gets_it() {
     assert!(!guard.is_valid());
     assert_eq!(guard.remaining(), Duration::ZERO);
     let (taken, taken_at) = taken.await.unwrap();
-    assert_eq!(taken.way(), Way::Takeover);
+    assert_eq!(taken.acquired_via(), AcquiredVia::Takeover);
     assert!(taken_at > lost_at, "taken over before it was lost");
     assert!(taken.token() > guard.token());
     let error = guard.release().await.unwrap_err();
@@ -81,7 +81,7 @@ fn a_guard_needs_nobody_to_know_that_its_time_is_over() {
 async fn a_patient_waiter_is_told_at_last_and_a_hasty_one_at_once() {
     let way = Faulty::new(Memory::new(), Plan::default(), 1);
     way.faults().partition(true);
-    let node = builder(way, "a").lease(ms(1000)).patience(ms(5_000)).build();
+    let node = builder(way, "a").lease(ms(1000)).unavailable_timeout(ms(5_000)).build();
     let lock = node.lock("k").unwrap();
     let began = Instant::now();
     let error = lock.try_acquire().await.unwrap_err();
@@ -114,13 +114,13 @@ async fn what_inspection_shows() {
     let _remembered = onlooker.lock("k").unwrap();
     let look = async || onlooker.inspect("k").await.unwrap();
     let state = look().await;
-    assert_eq!((state.version, state.possession), (None, Possession::Free));
+    assert_eq!((state.version, state.status), (None, LockStatus::Free));
     let guard = a.lock("k").unwrap().acquire().await.unwrap();
     let theirs = b.lock("k").unwrap();
     let waiting = tokio::spawn(async move { theirs.acquire().await.unwrap() });
     settle().await;
     let first = look().await;
-    assert!(matches!(&first.possession, Possession::Held { label, .. } if label == "a"));
+    assert!(matches!(&first.status, LockStatus::Held { label, .. } if label == "a"));
     assert_eq!(first.unchanged_for, Duration::ZERO);
     assert_eq!(first.queue.iter().map(|w| &*w.label).collect::<Vec<_>>(), ["b"]);
     assert_eq!(Some(first.queue[0].node), b.id());
@@ -132,7 +132,7 @@ async fn what_inspection_shows() {
     guard.release().await.unwrap();
     drop(waiting.await.unwrap());
     settle().await;
-    assert_eq!(look().await.possession, Possession::Free);
+    assert_eq!(look().await.status, LockStatus::Free);
     assert!(look().await.version > first.version);
 }
 
@@ -165,7 +165,7 @@ async fn a_broken_lock_goes_to_the_next_and_its_holder_learns_of_it() {
 async fn what_is_about_to_end_is_not_handed_over() {
     let way = Faulty::new(Memory::new(), Plan::default(), 1);
     let faults = way.faults();
-    let node = builder(way, "a").lease(ms(1_000)).patience(ms(60_000)).build();
+    let node = builder(way, "a").lease(ms(1_000)).unavailable_timeout(ms(60_000)).build();
     let lock = node.lock("k").unwrap();
     let guard = lock.acquire().await.unwrap();
     faults.partition(true);
@@ -177,6 +177,6 @@ async fn what_is_about_to_end_is_not_handed_over() {
     assert!(!waiting.is_finished(), "it was given what is of no use");
     faults.partition(false);
     let next = waiting.await.unwrap();
-    assert_ne!(next.way(), Way::LocalHandOver);
+    assert_ne!(next.acquired_via(), AcquiredVia::LocalHandoff);
     assert!(next.remaining() > ms(900), "{next:?}");
 }

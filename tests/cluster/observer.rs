@@ -3,8 +3,8 @@
 use crate::support::{builder, ms, settle};
 use lockword::cluster::layers::Faulty;
 use lockword::cluster::{
-    DistributedLock, FencingToken, Key, LockError, LossReason, Memory, Observer, Released, Remote,
-    TransportError, Way,
+    AcquiredVia, DistributedLock, FencingToken, Key, LockError, LossReason, Memory, Observer,
+    Released, Remote, TransportError,
 };
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Observer for Notes {
         self.note(format!("{key} started"));
     }
 
-    fn acquired(&self, _: &Key, waited: Duration, way: Way, _: FencingToken) {
+    fn acquired(&self, _: &Key, waited: Duration, way: AcquiredVia, _: FencingToken) {
         self.note(format!("acquired {} ms {way:?}", waited.as_millis()));
     }
 
@@ -66,7 +66,7 @@ async fn everything_is_told_in_order() {
     assert_eq!(notes.take(), ["k started", "failed 5 ms late"]);
     let (second, ()) = tokio::join!(lock.acquire(), async move { drop(guard) });
     let told = notes.take();
-    assert_eq!(told, ["k started", "released HandedOver", "acquired 0 ms LocalHandOver"]);
+    assert_eq!(told, ["k started", "released HandedOff", "acquired 0 ms LocalHandoff"]);
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(notes.take(), ["CompareExchange 4 ms true", "renewed"]);
     second.unwrap().release().await.unwrap();
@@ -92,7 +92,7 @@ impl Bad {
 }
 
 impl Observer for Bad {
-    fn acquired(&self, _: &Key, _: Duration, _: Way, _: FencingToken) {
+    fn acquired(&self, _: &Key, _: Duration, _: AcquiredVia, _: FencingToken) {
         self.behave();
     }
     fn released(&self, _: &Key, _: Released) {

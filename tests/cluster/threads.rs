@@ -1,7 +1,7 @@
 //! Plain threads, without a runtime or on the threads of one.
 
 use crate::support::ms;
-use lockword::cluster::{LockError, Memory, Node, Possession, Way};
+use lockword::cluster::{AcquiredVia, LockError, LockStatus, Memory, Node};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ fn a_node_without_a_runtime_has_a_thread_of_its_own() {
     let other = Node::builder(engine).label("b").build().blocking();
     let guard = node.lock("k").unwrap().acquire().unwrap();
     assert!(guard.is_valid() && guard.remaining() > Duration::from_secs(5));
-    assert_eq!((guard.key().as_str(), guard.way()), ("k", Way::Free));
+    assert_eq!((guard.key().as_str(), guard.acquired_via()), ("k", AcquiredVia::Free));
     let lock = other.lock("k").unwrap();
     assert!(matches!(lock.try_acquire().unwrap_err(), LockError::Busy { .. }));
     let began = Instant::now();
@@ -22,14 +22,14 @@ fn a_node_without_a_runtime_has_a_thread_of_its_own() {
     assert!(matches!(error, LockError::TimedOut { .. }), "{error}");
     assert!(began.elapsed() >= ms(30));
     let state = other.inspect("k").unwrap();
-    assert!(matches!(state.possession, Possession::Held { label, .. } if label == "a"));
+    assert!(matches!(state.status, LockStatus::Held { label, .. } if label == "a"));
     let token = guard.token();
     guard.release().unwrap();
     let guard = lock.acquire().unwrap();
     assert!(guard.token() > token);
     assert_eq!(node.break_lock("k").unwrap().unwrap().label, "b");
     drop(guard);
-    assert_eq!(other.shutdown().in_doubt, []);
+    assert_eq!(other.shutdown().indeterminate, []);
     assert!(matches!(lock.acquire().unwrap_err(), LockError::Closed { .. }));
 }
 
@@ -74,7 +74,7 @@ fn threads_and_tasks_that_lose_patience_lose_no_wake_up() {
         }
         inside.fetch_sub(1, Ordering::SeqCst);
     };
-    let patience = |who: u32, turn: u32| match (who + turn) % 3 {
+    let unavailable_timeout = |who: u32, turn: u32| match (who + turn) % 3 {
         0 => Duration::from_micros(u64::from(turn % 50) * 10),
         _ => Duration::from_secs(60),
     };
@@ -84,7 +84,7 @@ fn threads_and_tasks_that_lose_patience_lose_no_wake_up() {
             runtime.spawn(async move {
                 let lock = node.lock("k").unwrap();
                 for turn in 0..TURNS {
-                    match lock.acquire_timeout(patience(who, turn)).await {
+                    match lock.acquire_timeout(unavailable_timeout(who, turn)).await {
                         Ok(_guard) => use_it(&inside, turn),
                         Err(LockError::TimedOut { after, .. }) => {
                             assert!(after < ms(1), "it was never woken");
@@ -102,7 +102,7 @@ fn threads_and_tasks_that_lose_patience_lose_no_wake_up() {
             scope.spawn(move || {
                 let lock = node.lock("k").unwrap();
                 for turn in 0..TURNS {
-                    match lock.acquire_timeout(patience(who, turn)) {
+                    match lock.acquire_timeout(unavailable_timeout(who, turn)) {
                         Ok(_guard) => use_it(inside, turn),
                         Err(LockError::TimedOut { after, .. }) => {
                             assert!(after < ms(1), "it was never woken");

@@ -36,7 +36,7 @@ async fn ten_workers_on_three_nodes_count_right() {
     }
     assert_eq!(number.load(Ordering::Relaxed), 1_000);
     for node in nodes {
-        assert_eq!(node.shutdown().await.in_doubt, []);
+        assert_eq!(node.shutdown().await.indeterminate, []);
     }
 }
 
@@ -95,7 +95,7 @@ async fn faults_on_the_way_do_no_harm() {
                         assert!(guard.is_valid(), "seed {seed}: a renewal in 2 s should succeed");
                         held.fetch_sub(1, Ordering::Relaxed);
                         if got % 2 == 0 {
-                            // Held, lost or in doubt: the answer may be lost, too.
+                            // Held, lost or indeterminate: the answer may be lost, too.
                             drop(guard.release().await);
                         }
                     }

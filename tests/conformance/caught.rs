@@ -53,7 +53,7 @@ fn check(law: Law, seed: u64, broken: &Violation) {
     if seed == 0 {
         println!("{broken}\n");
     }
-    let by_trace = [Law::Linearizable, Law::Versions, Law::Doubt, Law::Mismatch];
+    let by_trace = [Law::Linearizable, Law::Versions, Law::Indeterminate, Law::Mismatch];
     assert!(broken.trace.is_some() || !by_trace.contains(&law), "run {seed}: {broken}");
 }
 
@@ -86,7 +86,7 @@ async fn stale_load() {
 async fn dirty_read() {
     // A load that shows a write too early contradicts other answers: which of them is wrong, answers
     // do not tell.
-    let laws = [Law::Linearizable, Law::Versions, Law::Doubt, Law::Mismatch];
+    let laws = [Law::Linearizable, Law::Versions, Law::Indeterminate, Law::Mismatch];
     for seed in 0..RUNS {
         let broken = of_server(DirtyRead::new()).seed(seed).run().await.unwrap_err();
         assert!(laws.contains(&broken.law), "run {seed}: {broken}");
@@ -149,32 +149,32 @@ async fn a_version_given_twice() {
 
 #[tokio::test]
 async fn a_version_that_is_too_large() {
-    caught(Law::Answers, || of_small(Versions::TooLarge, false, false)).await;
+    caught(Law::Responses, || of_small(Versions::TooLarge, false, false)).await;
 }
 
 #[tokio::test]
 async fn a_request_sent_twice() {
-    caught(Law::Doubt, || of_clients(|| SentTwice(Every::new(20)))).await;
+    caught(Law::Indeterminate, || of_clients(|| SentTwice(Every::new(20)))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_request_sent_twice_on_many_threads() {
-    caught(Law::Doubt, || of_clients(|| SentTwice(Every::new(20)))).await;
+    caught(Law::Indeterminate, || of_clients(|| SentTwice(Every::new(20)))).await;
 }
 
 #[tokio::test]
 async fn a_request_applied_twice() {
-    caught(Law::Doubt, || of_clients(|| AppliedTwice(Every::new(20)))).await;
+    caught(Law::Indeterminate, || of_clients(|| AppliedTwice(Every::new(20)))).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_write_applied_after_its_timeout_was_reported_as_failure() {
-    caught(Law::Doubt, || of_clients(|| LateAfterFailure(Every::new(20)))).await;
+    caught(Law::Indeterminate, || of_clients(|| LateAfterFailure(Every::new(20)))).await;
 }
 
 #[tokio::test]
 async fn a_lost_answer_reported_as_failure() {
-    caught(Law::Doubt, || of_clients(|| AppliedAndFailed(Every::new(20)))).await;
+    caught(Law::Indeterminate, || of_clients(|| AppliedAndFailed(Every::new(20)))).await;
 }
 
 #[tokio::test]

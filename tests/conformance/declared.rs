@@ -1,6 +1,6 @@
 //! What an engine may lose because it has declared so, and what it may not for all that.
 
-use lockword::cluster::conformance::{Answer, Call, History, Law};
+use lockword::cluster::conformance::{Call, History, Law, Response};
 use lockword::cluster::{Consistency, Key, Version, Versioned};
 
 /// A history of one key, one call after the other: `w0-3 ok`, `w0-3 no` (denied for certain), `r3`.
@@ -9,26 +9,26 @@ fn history(calls: &[&str]) -> History {
     let (history, key) = (History::new(), Key::new("k").unwrap());
     let version = |text: &str| Version::new(text.parse().ok().filter(|n| *n > 0)?).ok();
     for call in calls {
-        let (call, answer) = match call.split_at(1) {
+        let (call, response) = match call.split_at(1) {
             ("r", seen) => {
                 let register = version(seen)
                     .map(|version| Versioned { version, value: seen.as_bytes().into() });
-                (Call::Load, Answer::Loaded(register))
+                (Call::Load, Response::Loaded(register))
             }
             (_, write) => {
-                let (write, answer) = write.split_once(' ').unwrap();
+                let (write, response) = write.split_once(' ').unwrap();
                 let (from, to) = write.split_once('-').unwrap();
                 let call =
                     Call::CompareExchange { expected: version(from), value: to.as_bytes().into() };
-                let answer = match answer {
-                    "ok" => Answer::Swapped(version(to).unwrap()),
-                    _ => Answer::Failed("no".into()),
+                let response = match response {
+                    "ok" => Response::Swapped(version(to).unwrap()),
+                    _ => Response::Failed("no".into()),
                 };
-                (call, answer)
+                (call, response)
             }
         };
         let begun = history.begin(0, &key, call);
-        history.end(begun, answer);
+        history.end(begun, response);
     }
     history
 }
@@ -60,7 +60,7 @@ fn nothing_else_is_excused() {
         // A version comes again, for something else.
         (&["w0-5 ok", "w0-4 ok"], Law::Versions),
         // What was denied for certain is seen.
-        (&["w0-3 no", "r3"], Law::Doubt),
+        (&["w0-3 no", "r3"], Law::Indeterminate),
         // Nobody wrote it.
         (&["w0-3 ok", "r4"], Law::Linearizable),
     ] {
@@ -75,5 +75,5 @@ fn what_only_a_watch_has_shown_counts_too() {
     denied.check().expect("nothing shows it");
     let shown = Versioned { version: Version::new(3).unwrap(), value: b"3".as_slice().into() };
     denied.noticed(&Key::new("k").unwrap(), shown);
-    assert_eq!(denied.check().unwrap_err().law, Law::Doubt);
+    assert_eq!(denied.check().unwrap_err().law, Law::Indeterminate);
 }

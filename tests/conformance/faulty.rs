@@ -43,13 +43,13 @@ async fn one(plan: Plan) -> (Memory, String, String, Option<String>, Duration) {
     (engine, written, name(client.load(&key()).await), after, took)
 }
 
-fn name<A>(answer: Result<A, TransportError>) -> String {
+fn name<A>(response: Result<A, TransportError>) -> String {
     let name = |error| match error {
         TransportError::Indeterminate(_) => "indeterminate",
         TransportError::Unavailable(_) => "unavailable",
         other => panic!("{other}"),
     };
-    answer.map_or_else(name, |_| "well").into()
+    response.map_or_else(name, |_| "well").into()
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,8 +66,8 @@ async fn each_fault_of_a_request_does_what_it_says() {
     assert_eq!(one_of(refuse).await, is("unavailable", "unavailable", false, ms(0)));
     let request = Plan { lose_request: 1.0, ..plan() };
     assert_eq!(one_of(request).await, is("indeterminate", "unavailable", false, ms(50)));
-    let answer = Plan { lose_answer: 1.0, ..plan() };
-    assert_eq!(one_of(answer).await, is("indeterminate", "unavailable", true, ms(50)));
+    let response = Plan { lose_answer: 1.0, ..plan() };
+    assert_eq!(one_of(response).await, is("indeterminate", "unavailable", true, ms(50)));
     let delayed = Plan { delay: ms(3)..=ms(3), ..plan() };
     assert_eq!(one_of(delayed).await, is("well", "well", true, ms(6)));
 }
@@ -77,8 +77,8 @@ async fn a_late_write_is_applied_after_its_doubt_was_told() {
     let plan = Plan { late: 1.0, lateness: ms(30)..=ms(30), timeout: ms(50), ..Plan::default() };
     let engine = Memory::new();
     let client = Faulty::new(engine.clone(), plan, 1);
-    let answer = client.compare_exchange(&key(), None, write("1")).await;
-    assert_eq!(name(answer), "indeterminate");
+    let response = client.compare_exchange(&key(), None, write("1")).await;
+    assert_eq!(name(response), "indeterminate");
     tokio::time::sleep(ms(29)).await;
     assert_eq!(value(&engine).await, None);
     tokio::time::sleep(ms(2)).await;
@@ -91,16 +91,16 @@ async fn the_next_write_meets_what_was_ordered() {
     let client = Faulty::new(engine.clone(), Plan::default(), 1);
     client.faults().lose_next_answer();
     assert_eq!(name(client.load(&key()).await), "well");
-    let answer = client.compare_exchange(&key(), None, write("1")).await;
+    let response = client.compare_exchange(&key(), None, write("1")).await;
     assert_eq!(
-        (name(answer).as_str(), value(&engine).await.as_deref()),
+        (name(response).as_str(), value(&engine).await.as_deref()),
         ("indeterminate", Some("1"))
     );
     client.faults().delay_next_write();
     let version = engine.load(&key()).await.unwrap().map(|found| found.version);
-    let answer = client.compare_exchange(&key(), version, write("2")).await;
+    let response = client.compare_exchange(&key(), version, write("2")).await;
     assert_eq!(
-        (name(answer).as_str(), value(&engine).await.as_deref()),
+        (name(response).as_str(), value(&engine).await.as_deref()),
         ("indeterminate", Some("1"))
     );
     tokio::time::sleep(ms(1)).await;
@@ -132,8 +132,8 @@ async fn replay(seed: u64) -> Vec<(String, Duration)> {
     let mut met = vec![];
     for _ in 0..100 {
         let began = Instant::now();
-        let answer = client.compare_exchange(&key(), None, write("1")).await;
-        met.push((name(answer), began.elapsed()));
+        let response = client.compare_exchange(&key(), None, write("1")).await;
+        met.push((name(response), began.elapsed()));
     }
     met
 }
@@ -143,9 +143,9 @@ async fn a_seed_replays() {
     let first = replay(7).await;
     assert_eq!(first, replay(7).await);
     assert_ne!(first, replay(8).await);
-    for answer in ["well", "unavailable", "indeterminate"] {
-        let often = first.iter().filter(|(met, _)| met == answer).count();
-        assert!(often > 5, "{answer}: {often} times in {first:?}");
+    for response in ["well", "unavailable", "indeterminate"] {
+        let often = first.iter().filter(|(met, _)| met == response).count();
+        assert!(often > 5, "{response}: {often} times in {first:?}");
     }
 }
 
@@ -158,12 +158,12 @@ async fn a_partition_cuts_off_one_client_and_nobody_else() {
     let mut watch = cut.watch(&key(), NodeId::new(1)).await.unwrap();
     // A write that was applied when the partition begins: its answer is lost.
     let written = key();
-    let mut under_way = cut.compare_exchange(&written, None, write("1"));
-    assert!((&mut under_way).now_or_never().is_none());
-    tokio::time::timeout(ms(12), &mut under_way).await.unwrap_err();
+    let mut in_flight = cut.compare_exchange(&written, None, write("1"));
+    assert!((&mut in_flight).now_or_never().is_none());
+    tokio::time::timeout(ms(12), &mut in_flight).await.unwrap_err();
     assert_eq!(value(&engine).await.as_deref(), Some("1"));
     cut.faults().partition(true);
-    assert_eq!(name(under_way.await), "indeterminate");
+    assert_eq!(name(in_flight.await), "indeterminate");
 
     let began = Instant::now();
     assert_eq!(name(cut.load(&key()).await), "unavailable");

@@ -1,4 +1,4 @@
-use lockword::cluster::conformance::{self, Answer, Call, History, Law, Report, Suite};
+use lockword::cluster::conformance::{self, Call, History, Law, Report, Response, Suite};
 use lockword::cluster::layers::{Faults, Faulty, Plan};
 use lockword::cluster::{Key, Memory, Transport, Version, Versioned};
 use std::future::ready;
@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 const ALL: [Law; 7] = [
-    Law::Answers,
+    Law::Responses,
     Law::Linearizable,
     Law::Versions,
-    Law::Doubt,
+    Law::Indeterminate,
     Law::Mismatch,
     Law::Watch,
     Law::Dropping,
@@ -32,8 +32,8 @@ fn faulty(plan: Plan, seed: u64) -> Suite<Faulty<Memory>> {
         deleted.delete(&key);
         ready(())
     };
-    let patience = Duration::from_secs(100);
-    Suite::new(make).seed(seed).deleting(deleting).settling(settling).patience(patience)
+    let call_timeout = Duration::from_secs(100);
+    Suite::new(make).seed(seed).deleting(deleting).settling(settling).call_timeout(call_timeout)
 }
 
 fn all_but(report: &Report, missing: &[Law]) {
@@ -45,10 +45,10 @@ fn all_but(report: &Report, missing: &[Law]) {
 async fn memory_passes_on_many_threads() {
     let engine = Memory::new();
     let report = conformance::run(move || ready(engine.clone())).await.unwrap();
-    all_but(&report, &[Law::Doubt]);
+    all_but(&report, &[Law::Indeterminate]);
     assert!(report.operations > 5_000, "{report}");
     let missing: Vec<_> = report.not_checked.iter().map(|missing| missing.law).collect();
-    assert_eq!(missing, [Law::Doubt, Law::Versions, Law::Versions], "{report}");
+    assert_eq!(missing, [Law::Indeterminate, Law::Versions, Law::Versions], "{report}");
 }
 
 #[tokio::test]
@@ -82,7 +82,10 @@ async fn delays_and_disturbed_watches_are_lawful() {
             ..Plan::default()
         };
         let report = faulty(plan, seed).rounds(4).run().await;
-        all_but(&report.unwrap_or_else(|broken| panic!("seed {seed}: {broken}")), &[Law::Doubt]);
+        all_but(
+            &report.unwrap_or_else(|broken| panic!("seed {seed}: {broken}")),
+            &[Law::Indeterminate],
+        );
     }
 }
 
@@ -111,10 +114,10 @@ async fn losses_and_late_writes_are_lawful_if_they_are_told() {
             }
             ready(())
         };
-        let report = faulty(plan, seed).doubting(next_is_lost).rounds(4).run().await;
+        let report = faulty(plan, seed).indeterminate_hook(next_is_lost).rounds(4).run().await;
         let report = report.unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
         all_but(&report, &[]);
-        assert!(report.doubtful > 100, "{report}");
+        assert!(report.indeterminate > 100, "{report}");
     }
 }
 
@@ -122,7 +125,7 @@ async fn losses_and_late_writes_are_lawful_if_they_are_told() {
 async fn delays_in_real_time_are_lawful() {
     let engine = Memory::new();
     let make = move || ready(Faulty::delayed(engine.clone(), Duration::from_micros(200)));
-    all_but(&Suite::new(make).rounds(2).run().await.unwrap(), &[Law::Doubt]);
+    all_but(&Suite::new(make).rounds(2).run().await.unwrap(), &[Law::Indeterminate]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,7 +146,7 @@ async fn an_engine_that_is_cut_off_does_not_answer() {
         ready(client)
     };
     let broken = conformance::run(make).await.unwrap_err();
-    assert_eq!(broken.law, Law::Answers, "{broken}");
+    assert_eq!(broken.law, Law::Responses, "{broken}");
     assert_eq!(Memory::new().capabilities().name, "memory");
 }
 
@@ -154,9 +157,9 @@ fn a_version_that_only_a_watch_has_told_is_known() {
     let version = |number| Version::new(number).unwrap();
     let call = |expected, value: &[u8]| Call::CompareExchange { expected, value: value.into() };
     let lost = history.begin(0, &key, call(None, b"lost"));
-    history.end(lost, Answer::Doubt);
+    history.end(lost, Response::Indeterminate);
     let next = history.begin(1, &key, call(Some(version(5)), b"next"));
-    history.end(next, Answer::Swapped(version(7)));
+    history.end(next, Response::Swapped(version(7)));
     history.check().expect_err("nobody was told of 5");
     history.noticed(&key, Versioned { version: version(5), value: b"lost".as_slice().into() });
     history.check().unwrap_or_else(|violation| panic!("{violation}"));

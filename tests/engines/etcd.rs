@@ -11,7 +11,7 @@ mod registers;
 // A database that is full.
 mod room;
 
-use lockword::cluster::transports::etcd::Etcd;
+use lockword::cluster::engines::etcd::Etcd;
 use lockword::cluster::{
     Exchange, Key, Transport, TransportError, Version, Versioned, Wake, Write, connect,
 };

@@ -1,7 +1,7 @@
 //! PostgreSQL.
 
 use crate::support::postgres::{Server, Setup};
-use lockword::cluster::transports::postgres::Postgres;
+use lockword::cluster::engines::postgres::Postgres;
 use lockword::cluster::{
     ConnectError, DistributedLock, Exchange, Key, Node, NodeBuilder, Transport, TransportError,
     Version, Wake, Write,
@@ -103,6 +103,6 @@ async fn is_waiting(by_hand: &tokio_postgres::Client) -> bool {
     waiting(by_hand).await > 0
 }
 
-fn is_indeterminate<T>(answer: &Result<T, TransportError>) -> bool {
-    matches!(answer, Err(TransportError::Indeterminate(_)))
+fn is_indeterminate<T>(response: &Result<T, TransportError>) -> bool {
+    matches!(response, Err(TransportError::Indeterminate(_)))
 }

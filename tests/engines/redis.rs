@@ -14,7 +14,7 @@ mod locks;
 mod refused;
 
 use crate::support::redis::{How, Server};
-use lockword::cluster::transports::redis::Redis;
+use lockword::cluster::engines::redis::Redis;
 use lockword::cluster::{Exchange, Key, NodeId, Transport, TransportError, Version, Wake, Write};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};

@@ -10,7 +10,7 @@ mod children;
 #[cfg(feature = "etcd")]
 mod cluster;
 // Requests and answers that are lost.
-mod doubt;
+mod indeterminate;
 // Disks that are full.
 mod full;
 // Servers that stand still.
@@ -46,8 +46,8 @@ macro_rules! suite {
                 a_process_is_killed_in_a_hold: children::killed_in_a_hold;
                 a_process_is_halted_in_a_hold: children::halted_in_a_hold;
                 processes_contend: children::contend;
-                a_write_is_in_doubt: doubt::of_a_transport;
-                a_lock_resolves_doubt: doubt::of_a_lock;
+                a_write_is_in_doubt: indeterminate::of_a_transport;
+                a_lock_resolves_doubt: indeterminate::of_a_lock;
                 its_disk_is_full: full::disk;
                 nothing_is_left_behind: left::nothing;
             }

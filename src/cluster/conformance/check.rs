@@ -1,6 +1,6 @@
 //! Which law the answers of one key break.
 
-use super::history::{Answer, Call, Operation, Trace};
+use super::history::{Call, Operation, Response, Trace};
 use super::law::{Law, Violation};
 pub(super) use super::linearizable::Memory;
 use super::linearizable::{Effect, Step, linearizable};
@@ -60,15 +60,15 @@ impl Operation {
 
     /// What it says that the register held.
     pub(super) fn shown(&self) -> Option<&Option<Versioned>> {
-        match &self.answer {
-            Some((_, Answer::Loaded(shown) | Answer::Mismatch(shown))) => Some(shown),
+        match &self.response {
+            Some((_, Response::Loaded(shown) | Response::Mismatch(shown))) => Some(shown),
             _ => None,
         }
     }
 
     pub(super) fn swapped(&self) -> Option<Version> {
-        match self.answer {
-            Some((_, Answer::Swapped(version))) => Some(version),
+        match self.response {
+            Some((_, Response::Swapped(version))) => Some(version),
             _ => None,
         }
     }
@@ -78,13 +78,13 @@ impl Operation {
     }
 
     fn is_mismatch(&self) -> bool {
-        matches!(self.answer, Some((_, Answer::Mismatch(_))))
+        matches!(self.response, Some((_, Response::Mismatch(_))))
     }
 
     /// When it was answered, with an answer that says that it happened.
     fn happened(&self) -> Option<u64> {
-        match self.answer {
-            None | Some((_, Answer::Doubt | Answer::Failed(_))) => None,
+        match self.response {
+            None | Some((_, Response::Indeterminate | Response::Failed(_))) => None,
             Some((moment, _)) => Some(moment),
         }
     }
@@ -107,7 +107,7 @@ pub(super) fn judge(trace: &Trace, memory: Memory) -> Option<Found> {
             Some(found(law, By::NeverWritten)(what))
         })
         .or_else(|| not_growing(trace).map(found(Law::Versions, By::NotGrowing)))
-        .or_else(|| not_told(trace).map(found(Law::Doubt, By::NotTold)))
+        .or_else(|| not_told(trace).map(found(Law::Indeterminate, By::NotTold)))
         .or_else(|| {
             let what = not_explained(trace, memory, of_loads)?;
             Some(found(Law::Linearizable, By::NotExplained)(what))
@@ -221,10 +221,12 @@ fn not_told(trace: &Trace) -> Option<String> {
     for operation in &trace.operations {
         let Some((_, value)) = operation.write() else { continue };
         let Some(seen) = seen.get(value) else { continue };
-        let what = match &operation.answer {
-            Some((_, Answer::Failed(_))) => "a definite failure",
-            Some((_, Answer::Mismatch(_))) => "a mismatch",
-            Some((_, Answer::Swapped(version))) if version != seen => "a write of another version",
+        let what = match &operation.response {
+            Some((_, Response::Failed(_))) => "a definite failure",
+            Some((_, Response::Mismatch(_))) => "a mismatch",
+            Some((_, Response::Swapped(version))) if version != seen => {
+                "a write of another version"
+            }
             _ => continue,
         };
         let value = value.escape_ascii();
@@ -273,11 +275,11 @@ fn steps(trace: &Trace, of: impl Fn(&Operation) -> bool) -> Option<Vec<Step>> {
             (Call::Delete, _) => Effect::Delete,
             (Call::Load, None) => continue,
         };
-        if matches!(operation.answer, Some((_, Answer::Failed(_)))) {
+        if matches!(operation.response, Some((_, Response::Failed(_)))) {
             continue;
         }
-        let answered = operation.happened().unwrap_or(u64::MAX);
-        steps.push(Step { effect, called: operation.called, answered });
+        let responded = operation.happened().unwrap_or(u64::MAX);
+        steps.push(Step { effect, called: operation.called, responded });
     }
     Some(steps)
 }
@@ -286,7 +288,7 @@ fn steps(trace: &Trace, of: impl Fn(&Operation) -> bool) -> Option<Vec<Step>> {
 fn never_written(trace: &Trace) -> Option<(&Operation, String)> {
     trace.operations.iter().find_map(|operation| {
         let shown = operation.shown()?.as_ref()?;
-        let (until, _) = operation.answer.as_ref()?;
+        let (until, _) = operation.response.as_ref()?;
         let is_written = trace.begins_with.as_ref() == Some(shown)
             || trace.operations.iter().any(|other| {
                 other.called < *until

@@ -15,13 +15,13 @@ use tokio::time::{sleep, timeout};
 /// How often a step that must be done is tried in spite of passing errors.
 const TRIES: u32 = 200;
 
-/// One client. Its operations are recorded; each has to end within `patience`.
+/// One client. Its operations are recorded; each has to end within `call_timeout`.
 pub(super) struct Client<T> {
     pub(super) transport: Arc<T>,
     pub(super) recorded: Recorded<Arc<T>>,
     pub(super) number: usize,
     pub(super) history: History,
-    pub(super) patience: Duration,
+    pub(super) call_timeout: Duration,
     /// Of a name that no other run has.
     pub(super) run: Arc<str>,
     pub(super) written: Mutex<u64>,
@@ -71,16 +71,16 @@ impl<T: Transport> Client<T> {
         key: &Key,
         call: impl Future<Output = Result<A, TransportError>>,
     ) -> Outcome<A> {
-        match timeout(self.patience, call).await {
-            Ok(Ok(answer)) => Ok(Ok(answer)),
+        match timeout(self.call_timeout, call).await {
+            Ok(Ok(response)) => Ok(Ok(response)),
             Ok(Err(error)) if error.is_passing() => Ok(Err(error)),
             Ok(Err(error)) => {
-                Err(Violation::new(Law::Answers, format!("{what} of {key} failed: {error}")))
+                Err(Violation::new(Law::Responses, format!("{what} of {key} failed: {error}")))
             }
             Err(_) => {
-                let patience = self.patience;
-                let what = format!("{what} of {key} did not end within {patience:?}");
-                Err(Violation::new(Law::Answers, what))
+                let call_timeout = self.call_timeout;
+                let what = format!("{what} of {key} did not end within {call_timeout:?}");
+                Err(Violation::new(Law::Responses, what))
             }
         }
     }
@@ -136,7 +136,7 @@ impl<T: Transport> Client<T> {
     }
 
     fn gave_up(&self, what: &str, key: &Key) -> Violation {
-        Violation::new(Law::Answers, format!("{what} of {key} failed {TRIES} times in a row"))
+        Violation::new(Law::Responses, format!("{what} of {key} failed {TRIES} times in a row"))
     }
 }
 

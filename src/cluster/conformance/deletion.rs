@@ -1,7 +1,7 @@
 //! Versions across deletion and across a clock that steps back: law 2.
 
 use super::client::Client;
-use super::history::{Answer, Call, History};
+use super::history::{Call, History, Response};
 use super::law::{Law, Violation};
 use super::suite::{Deleting, Run, SteppingBack};
 use crate::cluster::{Key, Transport, Wake};
@@ -68,7 +68,7 @@ async fn delete<T: Transport>(
     // A register that is still there was not deleted: such a call need not have happened.
     let gone = client.must_load(key).await?.is_none();
     if gone {
-        history.end(begun, Answer::Deleted);
+        history.end(begun, Response::Deleted);
     }
     Ok(gone)
 }

@@ -21,7 +21,7 @@ type Call<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 pub(super) async fn check<T: Transport>(run: &mut Run<T>) -> Result<(), Violation> {
     drops(run).await.map_err(|broken| match broken.law {
         // All of this went well before anything was dropped.
-        Law::Answers | Law::Linearizable | Law::Mismatch | Law::Watch => {
+        Law::Responses | Law::Linearizable | Law::Mismatch | Law::Watch => {
             let what = format!("after futures were dropped, {}", broken.what);
             Violation { law: Law::Dropping, what, ..broken }
         }

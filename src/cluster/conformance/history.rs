@@ -42,7 +42,7 @@ pub struct Operation {
     pub called: u64,
     /// When it was answered, and what. `None` if it never was: it may have happened at any time
     /// after the call, may happen yet, or never.
-    pub answer: Option<(u64, Answer)>,
+    pub response: Option<(u64, Response)>,
 }
 
 /// What was asked.
@@ -63,7 +63,7 @@ pub enum Call {
 
 /// What was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Response {
     /// A load showed this.
     Loaded(Option<Versioned>),
     /// A write was applied, and got this version.
@@ -74,23 +74,23 @@ pub enum Answer {
     Deleted,
     /// [`TransportError::Indeterminate`]: it may have happened at any time after the call, may happen
     /// yet, or never.
-    Doubt,
+    Indeterminate,
     /// Any other error, as text: it did not happen and will not.
     Failed(String),
 }
 
-impl From<&Result<Option<Versioned>, TransportError>> for Answer {
-    fn from(answer: &Result<Option<Versioned>, TransportError>) -> Self {
-        match answer {
+impl From<&Result<Option<Versioned>, TransportError>> for Response {
+    fn from(response: &Result<Option<Versioned>, TransportError>) -> Self {
+        match response {
             Ok(found) => Self::Loaded(found.clone()),
             Err(error) => error.into(),
         }
     }
 }
 
-impl From<&Result<Exchange, TransportError>> for Answer {
-    fn from(answer: &Result<Exchange, TransportError>) -> Self {
-        match answer {
+impl From<&Result<Exchange, TransportError>> for Response {
+    fn from(response: &Result<Exchange, TransportError>) -> Self {
+        match response {
             Ok(Exchange::Swapped(version)) => Self::Swapped(*version),
             Ok(Exchange::Mismatch(found)) => Self::Mismatch(found.clone()),
             Err(error) => error.into(),
@@ -98,10 +98,10 @@ impl From<&Result<Exchange, TransportError>> for Answer {
     }
 }
 
-impl From<&TransportError> for Answer {
+impl From<&TransportError> for Response {
     fn from(error: &TransportError) -> Self {
         match error {
-            TransportError::Indeterminate(_) => Self::Doubt,
+            TransportError::Indeterminate(_) => Self::Indeterminate,
             other => Self::Failed(other.to_string()),
         }
     }
@@ -134,16 +134,16 @@ impl History {
     pub fn begin(&self, client: usize, key: &Key, call: Call) -> Begun {
         let mut log = self.0.lock();
         let called = log.moment();
-        log.operations.push(Operation { client, key: key.clone(), call, called, answer: None });
+        log.operations.push(Operation { client, key: key.clone(), call, called, response: None });
         Begun(log.operations.len() - 1)
     }
 
     /// Records the answer of a call. To be called when it is there; the first one counts.
-    pub fn end(&self, begun: Begun, answer: impl Into<Answer>) {
+    pub fn end(&self, begun: Begun, response: impl Into<Response>) {
         let mut log = self.0.lock();
         let moment = log.moment();
         if let Some(operation) = log.operations.get_mut(begun.0) {
-            operation.answer.get_or_insert((moment, answer.into()));
+            operation.response.get_or_insert((moment, response.into()));
         }
     }
 
@@ -247,7 +247,7 @@ impl fmt::Display for Trace {
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let until = self.answer.as_ref().map_or("..".into(), |(moment, _)| moment.to_string());
+        let until = self.response.as_ref().map_or("..".into(), |(moment, _)| moment.to_string());
         write!(f, "[{} to {until}] client {}: ", self.called, self.client)?;
         match &self.call {
             Call::Load => write!(f, "load")?,
@@ -257,14 +257,14 @@ impl fmt::Display for Operation {
             }
             Call::Delete => write!(f, "delete")?,
         }
-        match self.answer.as_ref().map(|(_, answer)| answer) {
+        match self.response.as_ref().map(|(_, response)| response) {
             None => write!(f, " -> not answered"),
-            Some(Answer::Loaded(found)) => write!(f, " -> {}", Shown(found)),
-            Some(Answer::Swapped(version)) => write!(f, " -> swapped: {version}"),
-            Some(Answer::Mismatch(found)) => write!(f, " -> mismatch: {}", Shown(found)),
-            Some(Answer::Deleted) => write!(f, " -> deleted"),
-            Some(Answer::Doubt) => write!(f, " -> indeterminate"),
-            Some(Answer::Failed(error)) => write!(f, " -> failed: {error}"),
+            Some(Response::Loaded(found)) => write!(f, " -> {}", Shown(found)),
+            Some(Response::Swapped(version)) => write!(f, " -> swapped: {version}"),
+            Some(Response::Mismatch(found)) => write!(f, " -> mismatch: {}", Shown(found)),
+            Some(Response::Deleted) => write!(f, " -> deleted"),
+            Some(Response::Indeterminate) => write!(f, " -> indeterminate"),
+            Some(Response::Failed(error)) => write!(f, " -> failed: {error}"),
         }
     }
 }

@@ -8,14 +8,14 @@ use std::fmt;
 #[non_exhaustive]
 pub enum Law {
     /// Not numbered: calls end, and an engine that is well answers in the end.
-    Answers,
+    Responses,
     /// Law 1: [`compare_exchange`](crate::cluster::Transport::compare_exchange) is linearizable, and
     /// [`load`](crate::cluster::Transport::load) shows the latest effect.
     Linearizable,
     /// Law 2: versions only grow.
     Versions,
-    /// Law 3: doubt is told.
-    Doubt,
+    /// Law 3: indeterminacy is told.
+    Indeterminate,
     /// Law 4: a mismatch is the truth.
     Mismatch,
     /// Law 5: a live watch wakes.
@@ -27,10 +27,10 @@ pub enum Law {
 impl fmt::Display for Law {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Answers => "the rule that every call is answered",
+            Self::Responses => "the rule that every call is answered",
             Self::Linearizable => "law 1 (linearizable)",
             Self::Versions => "law 2 (versions only grow)",
-            Self::Doubt => "law 3 (doubt is told)",
+            Self::Indeterminate => "law 3 (doubt is told)",
             Self::Mismatch => "law 4 (a mismatch is the truth)",
             Self::Watch => "law 5 (a live watch wakes)",
             Self::Dropping => "law 6 (dropping is harmless)",
@@ -80,7 +80,7 @@ pub struct Report {
     /// How many operations were called.
     pub operations: usize,
     /// How many writes had a doubtful outcome.
-    pub doubtful: usize,
+    pub indeterminate: usize,
 }
 
 /// Something that a run did not check.
@@ -97,7 +97,7 @@ pub struct NotChecked {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} operations, {} doubtful", self.operations, self.doubtful)?;
+        writeln!(f, "{} operations, {} doubtful", self.operations, self.indeterminate)?;
         for law in &self.checked {
             writeln!(f, "kept: {law}")?;
         }

@@ -26,7 +26,7 @@ pub(super) struct Step {
     pub(super) effect: Effect,
     pub(super) called: u64,
     /// `u64::MAX`: it need not have happened.
-    pub(super) answered: u64,
+    pub(super) responded: u64,
 }
 
 /// What the register may do by itself.
@@ -123,11 +123,11 @@ fn next(steps: &[Step], taken: &[bool], state: Option<Version>) -> Next {
     // The first answer among the rest: what is called later cannot come next.
     let mut first_answer = u64::MAX;
     for (index, step) in steps.iter().enumerate().filter(|(index, _)| !taken[*index]) {
-        next.any_must |= step.answered != u64::MAX;
+        next.any_must |= step.responded != u64::MAX;
         if step.called > first_answer {
             break;
         }
-        first_answer = first_answer.min(step.answered);
+        first_answer = first_answer.min(step.responded);
         match step.effect {
             Effect::Read(seen) if seen == state => next.read = Some(index),
             Effect::Write { from, .. } if from == state => next.changes.push(index),
@@ -148,7 +148,7 @@ mod tests {
         (number > 0).then(|| Version::new(number).unwrap())
     }
 
-    /// Reads `(called, answered, what)`: `r3` reads 3, `w0-3` makes 3 out of 0, `d` deletes.
+    /// Reads `(called, responded, what)`: `r3` reads 3, `w0-3` makes 3 out of 0, `d` deletes.
     fn check(steps: &[(u64, u64, &str)]) -> bool {
         check_with(Memory::Keeps, steps)
     }
@@ -163,7 +163,8 @@ mod tests {
             }
             _ => Effect::Delete,
         };
-        let step = |&(called, answered, text): &_| Step { effect: effect(text), called, answered };
+        let step =
+            |&(called, responded, text): &_| Step { effect: effect(text), called, responded };
         let steps: Vec<Step> = steps.iter().map(step).collect();
         assert!(steps.is_sorted_by_key(|step| step.called));
         linearizable(None, &steps, memory)
@@ -229,7 +230,7 @@ mod tests {
             kept.map(|(_, step)| *step).collect::<Vec<_>>()
         };
         let lost = |n: usize| before.is_some_and(|b| by_definition(b[n], Some(&b[..n]), steps));
-        steps.iter().all(|step| step.answered == NEVER)
+        steps.iter().all(|step| step.responded == NEVER)
             || (0..steps.len()).any(|index| {
                 let (step, rest) = (steps[index], rest(index));
                 let (is_possible, next, is_kept) = match step.effect {
@@ -246,7 +247,7 @@ mod tests {
                     }
                 }
                 is_possible
-                    && rest.iter().all(|other| other.answered > step.called)
+                    && rest.iter().all(|other| other.responded > step.called)
                     && by_definition(next, past.as_deref(), &rest)
             })
             || (0..before.map_or(0, <[_]>::len)).any(lost)
@@ -271,10 +272,10 @@ mod tests {
                     let called = dice.u64(0..12);
                     let is_read = matches!(effect, Effect::Read(_));
                     let never = !is_read && dice.u8(0..4) == 0;
-                    let answered = if never { NEVER } else { called + dice.u64(1..12) };
+                    let responded = if never { NEVER } else { called + dice.u64(1..12) };
                     // Calls at odd moments, answers at even ones: no two at the same.
-                    let answered = if never { NEVER } else { 2 * answered };
-                    Step { effect, called: 2 * called + 1, answered }
+                    let responded = if never { NEVER } else { 2 * responded };
+                    Step { effect, called: 2 * called + 1, responded }
                 })
                 .collect();
             steps.sort_by_key(|step| step.called);

@@ -23,19 +23,19 @@ pub(super) async fn check<T: Transport>(run: &mut Run<T>) -> Result<(), Violatio
     for _ in 0..run.rounds {
         let keys = [run.key(), run.key()];
         let (clients, history) = run.clients();
-        let line = Arc::new(Barrier::new(clients.len()));
+        let start = Arc::new(Barrier::new(clients.len()));
         // A client that fails ends the others, too: they would wait for it.
         let mut racing = JoinSet::new();
         for client in clients {
             let racer = Racer { client, keys: keys.clone(), known: [None; 2], old: [None; 2] };
-            racing.spawn(race(racer, Arc::clone(&line), run.dice.fork()));
+            racing.spawn(race(racer, Arc::clone(&start), run.dice.fork()));
         }
         while let Some(ended) = racing.join_next().await {
             match ended {
                 Ok(ended) => ended?,
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 // The runtime is shutting down.
-                Err(_) => return Err(Violation::new(Law::Answers, "a task was cancelled")),
+                Err(_) => return Err(Violation::new(Law::Responses, "a task was cancelled")),
             }
         }
         history.check()?;
@@ -68,14 +68,14 @@ struct Racer<T> {
 /// One client's part.
 async fn race<T: Transport>(
     mut racer: Racer<T>,
-    line: Arc<Barrier>,
+    start: Arc<Barrier>,
     mut dice: Rng,
 ) -> Result<(), Violation> {
     for bout in 0..BOUTS {
         let which = bout % 2;
-        line.wait().await;
+        start.wait().await;
         racer.load(which).await?;
-        line.wait().await;
+        start.wait().await;
         racer.write(which, false, false).await?;
         for _ in 0..OPERATIONS {
             let which = dice.usize(..2);

@@ -27,9 +27,9 @@ impl<T> Recorded<T> {
 impl<T: Transport> Transport for Recorded<T> {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
         let begun = self.history.begin(self.client, key, Call::Load);
-        let answer = self.inner.load(key).await;
-        self.history.end(begun, &answer);
-        answer
+        let response = self.inner.load(key).await;
+        self.history.end(begun, &response);
+        response
     }
 
     async fn compare_exchange(
@@ -40,9 +40,9 @@ impl<T: Transport> Transport for Recorded<T> {
     ) -> Result<Exchange, TransportError> {
         let call = Call::CompareExchange { expected, value: new.value.clone() };
         let begun = self.history.begin(self.client, key, call);
-        let answer = self.inner.compare_exchange(key, expected, new).await;
-        self.history.end(begun, &answer);
-        answer
+        let response = self.inner.compare_exchange(key, expected, new).await;
+        self.history.end(begun, &response);
+        response
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {

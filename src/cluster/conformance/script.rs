@@ -16,7 +16,7 @@ pub(super) async fn check<T: Transport>(run: &mut Run<T>) -> Result<(), Violatio
         names(run).await?;
     }
     values(run).await?;
-    run.checked(Law::Answers);
+    run.checked(Law::Responses);
     Ok(())
 }
 
@@ -73,7 +73,7 @@ async fn names<T: Transport>(run: &mut Run<T>) -> Result<(), Violation> {
 
 /// Any bytes come back as they are.
 async fn values<T: Transport>(run: &mut Run<T>) -> Result<(), Violation> {
-    let largest = run.transports[0].capabilities().largest_value.min(LARGEST);
+    let largest = run.engines[0].capabilities().largest_value.min(LARGEST);
     let bytes: Vec<u8> = (0..=255).cycle().take(1024).collect();
     let (clients, history) = run.clients();
     for value in [vec![], vec![0], bytes, b"{\"a\": 1}\r\n".to_vec(), vec![b'x'; largest]] {

@@ -36,14 +36,14 @@ pub(super) fn shrink(trace: Trace, found: &Found, memory: Memory) -> Trace {
 
 /// `trace` up to the first answer with which it breaks the law.
 fn shortest_prefix(trace: Trace, breaks: impl Fn(&Trace) -> bool) -> Trace {
-    let answers = trace.operations.iter().filter_map(|operation| operation.answer.as_ref());
-    let mut moments: Vec<u64> = answers.map(|(moment, _)| *moment).collect();
+    let responses = trace.operations.iter().filter_map(|operation| operation.response.as_ref());
+    let mut moments: Vec<u64> = responses.map(|(moment, _)| *moment).collect();
     moments.sort_unstable();
     let prefix = |moment: u64| {
         let mut operations = trace.operations.clone();
         operations.retain(|operation| operation.called < moment);
         for operation in &mut operations {
-            operation.answer.take_if(|(answered, _)| *answered > moment);
+            operation.response.take_if(|(responded, _)| *responded > moment);
         }
         Trace { operations, ..trace.clone() }
     };

@@ -1,10 +1,10 @@
 //! What is run, with whose help.
 
 use super::client::Client;
-use super::history::{Answer, History};
+use super::history::{History, Response};
 use super::law::{Law, NotChecked, Report, Violation};
 use super::recorded::Recorded;
-use super::{deletion, doubt, drops, race, script, watches};
+use super::{deletion, drops, indeterminate, race, script, watches};
 use crate::Mutex;
 use crate::cluster::{Key, Transport};
 use fastrand::Rng;
@@ -46,10 +46,10 @@ pub struct Suite<T> {
     make: Make<T>,
     rounds: usize,
     seed: u64,
-    patience: Duration,
+    call_timeout: Duration,
     settling: Duration,
     deleting: Option<Deleting>,
-    doubting: Option<Doubting<T>>,
+    indeterminate_hook: Option<Doubting<T>>,
     stepping_back: Option<SteppingBack>,
 }
 
@@ -64,10 +64,10 @@ impl<T: Transport> Suite<T> {
             make: Arc::new(move || Box::pin(make())),
             rounds: 16,
             seed: fastrand::u64(..),
-            patience: Duration::from_secs(10),
+            call_timeout: Duration::from_secs(10),
             settling: Duration::from_millis(20),
             deleting: None,
-            doubting: None,
+            indeterminate_hook: None,
             stepping_back: None,
         }
     }
@@ -87,8 +87,8 @@ impl<T: Transport> Suite<T> {
 
     /// How long a call may take before it counts as one that never ends: 10 seconds unless told.
     #[must_use]
-    pub fn patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub fn call_timeout(self, call_timeout: Duration) -> Self {
+        Self { call_timeout, ..self }
     }
 
     /// How late a request whose sender has given it up may still arrive: so long the suite waits for
@@ -113,12 +113,15 @@ impl<T: Transport> Suite<T> {
     /// write is applied, or not, or later. Law 3 is checked then. It is called before each such
     /// write.
     #[must_use]
-    pub fn doubting<H, Fut>(self, hook: H) -> Self
+    pub fn indeterminate_hook<H, Fut>(self, hook: H) -> Self
     where
         H: Fn(Arc<T>, Key) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self { doubting: Some(Arc::new(move |client, key| Box::pin(hook(client, key)))), ..self }
+        Self {
+            indeterminate_hook: Some(Arc::new(move |client, key| Box::pin(hook(client, key)))),
+            ..self
+        }
     }
 
     /// `hook` steps the engine's clock back, by a minute say. Law 2 is checked across that.
@@ -139,14 +142,14 @@ impl<T: Transport> Suite<T> {
     ///
     /// The first violation.
     pub async fn run(self) -> Result<Report, Violation> {
-        let mut transports = vec![];
+        let mut engines = vec![];
         for _ in 0..CLIENTS {
-            transports.push(Arc::new((self.make)().await));
+            engines.push(Arc::new((self.make)().await));
         }
         let mut run = Run {
-            transports,
+            engines,
             rounds: self.rounds,
-            patience: self.patience,
+            call_timeout: self.call_timeout,
             settling: self.settling,
             name: format!("{:08x}", fastrand::u32(..)).into(),
             keys: 0,
@@ -157,15 +160,15 @@ impl<T: Transport> Suite<T> {
         script::check(&mut run).await?;
         race::check(&mut run).await?;
         watches::check(&mut run).await?;
-        doubt::check(&mut run, self.doubting).await?;
+        indeterminate::check(&mut run, self.indeterminate_hook).await?;
         deletion::check(&mut run, self.deleting, self.stepping_back).await?;
         drops::check(&mut run).await?;
         let mut report = run.report;
         for history in run.started {
             let operations = history.operations();
-            let doubt = |operation: &&_| is_doubtful(operation);
+            let indeterminate = |operation: &&_| is_indeterminate(operation);
             report.operations += operations.len();
-            report.doubtful += operations.iter().filter(doubt).count();
+            report.indeterminate += operations.iter().filter(indeterminate).count();
         }
         report.checked.sort_unstable();
         report.checked.dedup();
@@ -173,16 +176,17 @@ impl<T: Transport> Suite<T> {
     }
 }
 
-fn is_doubtful(operation: &super::history::Operation) -> bool {
-    matches!(operation.answer, Some((_, Answer::Doubt)))
+fn is_indeterminate(operation: &super::history::Operation) -> bool {
+    matches!(operation.response, Some((_, Response::Indeterminate)))
 }
 
 impl<T> Clone for Suite<T> {
     fn clone(&self) -> Self {
         let make = Arc::clone(&self.make);
-        let (deleting, doubting) = (self.deleting.clone(), self.doubting.clone());
+        let (deleting, indeterminate_hook) =
+            (self.deleting.clone(), self.indeterminate_hook.clone());
         let stepping_back = self.stepping_back.clone();
-        Self { make, deleting, doubting, stepping_back, ..*self }
+        Self { make, deleting, indeterminate_hook, stepping_back, ..*self }
     }
 }
 
@@ -190,16 +194,16 @@ impl<T> fmt::Debug for Suite<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Suite");
         shown.field("rounds", &self.rounds).field("seed", &self.seed);
-        shown.field("patience", &self.patience).field("settling", &self.settling);
+        shown.field("call_timeout", &self.call_timeout).field("settling", &self.settling);
         shown.finish_non_exhaustive()
     }
 }
 
-/// A run under way.
+/// A run in flight.
 pub(super) struct Run<T> {
-    pub(super) transports: Vec<Arc<T>>,
+    pub(super) engines: Vec<Arc<T>>,
     pub(super) rounds: usize,
-    pub(super) patience: Duration,
+    pub(super) call_timeout: Duration,
     pub(super) settling: Duration,
     pub(super) dice: Rng,
     pub(super) report: Report,
@@ -225,11 +229,11 @@ impl<T: Transport> Run<T> {
             recorded: Recorded::new(Arc::clone(transport), number, &history),
             number,
             history: history.clone(),
-            patience: self.patience,
+            call_timeout: self.call_timeout,
             run: format!("{}.{}", self.name, self.started.len()).into(),
             written: Mutex::new(0),
         };
-        (self.transports.iter().enumerate().map(client).collect(), history)
+        (self.engines.iter().enumerate().map(client).collect(), history)
     }
 
     pub(super) fn checked(&mut self, law: Law) {

@@ -40,7 +40,7 @@ const MANNERS: [Manner; 4] =
 ///
 /// The first violation.
 pub(super) async fn check<T: Transport>(run: &mut Run<T>) -> Result<(), Violation> {
-    if run.transports[0].capabilities().wakeups == Wakeups::Poll {
+    if run.engines[0].capabilities().wakeups == Wakeups::Poll {
         run.not_checked(Law::Watch, "all of it", "the engine says that its watches never yield");
         return Ok(());
     }

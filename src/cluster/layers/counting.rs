@@ -85,11 +85,11 @@ impl<T: Transport> Transport for Counting<T> {
         new: Write,
     ) -> Result<Exchange, TransportError> {
         self.counts.0.lock().compare_exchanges += 1;
-        let answer = self.inner.compare_exchange(key, expected, new).await;
-        if let Ok(Exchange::Swapped(_)) = answer {
+        let response = self.inner.compare_exchange(key, expected, new).await;
+        if let Ok(Exchange::Swapped(_)) = response {
             self.counts.0.lock().swaps += 1;
         }
-        answer
+        response
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {

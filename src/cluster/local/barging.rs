@@ -1,22 +1,22 @@
 //! Overtaking those who wait, for a moment.
 //!
 //! To hand the lease to a thread costs a wake-up, some microseconds; to take it once more costs some
-//! tenths of one. So where a thread is the first in line, whoever comes while the lease is here and
-//! nobody uses it may have it at once ([`State::barge`]), until the *turn* is over: [`barging_time`]
-//! after the lease was last given to the first in line. From then on the next release hands it to the
-//! first in line, and that one's turn begins. Who waits is served in the order of coming, after a turn
+//! tenths of one. So where a thread is the first in the queue, whoever comes while the lease is here and
+//! nobody uses it may have it at once ([`LocalState::barge`]), until the *turn* is over: [`barging_window`]
+//! after the lease was last given to the first in the queue. From then on the next release hands it to the
+//! first in the queue, and that one's turn begins. Who waits is served in the order of coming, after a turn
 //! and a use for each before it and for the one that has it. Uses that take longer than the barging
-//! time are handed over in that order each time; and so are those before a task, which a busy runtime
+//! time are handed off in that order each time; and so are those before a task, which a busy runtime
 //! wakes in half a microsecond.
 //!
 //! # No wake-up is lost
 //!
-//! Who releases need not come back. So it alerts the first in line, which takes the lease if that is
+//! Who releases need not come back. So it alerts the first in the queue, which takes the lease if that is
 //! still open when it looks. What holds whenever the mutex is let go: while the lease is open, the
-//! first in line is a thread that was alerted and has yet to look. If it leaves, the one after it is
-//! alerted, or, if that is a task, granted the lease.
+//! first in the queue is a thread that was woken and has yet to look. If it leaves, the one after it is
+//! woken, or, if that is a task, granted the lease.
 //!
-//! A thread that is awake when it is alerted looks at once, and would often be there before the one
+//! A thread that is awake when it is woken looks at once, and would often be there before the one
 //! that has just released. So it leaves the lease to others until that was open for [`GRACE`].
 //!
 //! *Barging* bounded by *eventual fairness* is what the in-process lock does too (`src/word.rs`), after
@@ -24,12 +24,12 @@
 //! threads that do nothing under the lock, on two processors: 0.6 us for each acquisition, and a wait
 //! of 0.3 ms in one of a hundred; in the strict order 6.5 us, and 0.1 ms.
 //!
-//! [`barging_time`]: crate::cluster::NodeBuilder::barging_time
+//! [`barging_window`]: crate::cluster::NodeBuilder::barging_time
 
-use super::{After, Here, Lease, LocalGrant, State, Ticket};
-use crate::cluster::config::Config;
-use crate::cluster::core::Core;
+use super::{After, Here, Lease, LocalGrant, LocalState, WaiterId};
+use crate::cluster::builder::Config;
 use crate::cluster::error::LockError;
+use crate::cluster::node::NodeShared;
 use crate::cluster::time::Time;
 use crate::cluster::token::FencingToken;
 use std::task::{Poll, Waker};
@@ -40,13 +40,13 @@ use std::time::Duration;
 const GRACE: Duration = Duration::from_micros(1);
 const LOOKS: u32 = 100;
 
-/// A turn: what comes after a grant to the first in line.
+/// A turn: what comes after a grant to the first in the queue.
 #[derive(Debug)]
 pub(super) struct Turn {
     began: Time,
     /// Since when nobody uses the lease, and who comes may have it.
     open: Option<Time>,
-    /// How often the first in line has looked since then, and left it to others.
+    /// How often the first in the queue has looked since then, and left it to others.
     looks: u32,
 }
 
@@ -56,7 +56,7 @@ impl Turn {
     }
 
     fn is_over(&self, config: &Config, now: Time) -> bool {
-        now.since(self.began) >= config.barging_time
+        now.since(self.began) >= config.barging_window
     }
 }
 
@@ -70,9 +70,9 @@ impl Here {
     }
 }
 
-impl State {
+impl LocalState {
     /// Who has just come and waits for nobody takes the lease, if it is open.
-    pub(super) fn barge(&mut self, core: &Core) -> (Option<LocalGrant>, After) {
+    pub(super) fn barge(&mut self, core: &NodeShared) -> (Option<LocalGrant>, After) {
         let Lease::Here(here) = &mut self.lease else { return (None, After::default()) };
         if here.turn.open.is_none() {
             return (None, After::default());
@@ -83,8 +83,8 @@ impl State {
         }
         here.turn.open = None;
         let call = here.ask_refresh(&core.config, now);
-        let ticket = self.line.ticket();
-        let grant = here.grant(ticket, now);
+        let waiter_id = self.wait_queue.waiter_id();
+        let grant = here.grant(waiter_id, now);
         (grant, After { call, ..After::default() })
     }
 
@@ -92,21 +92,21 @@ impl State {
     /// in line, it takes it. Its waker, or the one before, is put into `old`.
     pub(super) fn look(
         &mut self,
-        core: &Core,
-        ticket: Ticket,
+        core: &NodeShared,
+        waiter_id: WaiterId,
         waker: &Waker,
         old: &mut Option<Waker>,
     ) -> (Poll<Result<LocalGrant, LockError>>, After) {
         let mut after = After::default();
         if let Lease::Here(Here { turn, .. }) = &mut self.lease
             && let Some(since) = turn.open
-            && self.line.first() == Some(ticket)
+            && self.wait_queue.first() == Some(waiter_id)
         {
             let now = core.clock.now();
             turn.looks += 1;
             let is_early = now.since(since) < GRACE && turn.looks < LOOKS;
             if is_early && !turn.is_over(&core.config, now) {
-                // It is alerted still, and looks again. The waker is a thread's, and so our own.
+                // It is woken still, and looks again. The waker is a thread's, and so our own.
                 waker.wake_by_ref();
                 return (Poll::Pending, after);
             }
@@ -114,7 +114,7 @@ impl State {
             // Its own.
             *old = after.waker.take();
         }
-        (self.line.poll(ticket, waker, old), after)
+        (self.wait_queue.poll(waiter_id, waker, old), after)
     }
 }
 

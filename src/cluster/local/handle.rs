@@ -1,9 +1,9 @@
 //! A handle of a key, and waiting at it.
 
-use super::{After, Lease, Local, LocalGrant, Ticket};
-use crate::cluster::core::{Core, Sleep};
+use super::{After, Lease, Local, LocalGrant, WaiterId};
 use crate::cluster::error::LockError;
 use crate::cluster::guard::DistributedGuard;
+use crate::cluster::node::{NodeShared, Sleep};
 use crate::cluster::time::Time;
 use std::future::Future;
 use std::pin::Pin;
@@ -14,18 +14,18 @@ use std::time::Duration;
 /// A key, for as long as somebody may want it.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    pub(crate) core: Arc<Core>,
+    pub(crate) core: Arc<NodeShared>,
     pub(crate) local: Arc<Local>,
 }
 
 impl Handle {
-    pub(crate) fn new(core: Arc<Core>, local: Arc<Local>) -> Self {
+    pub(crate) fn new(core: Arc<NodeShared>, local: Arc<Local>) -> Self {
         local.state().handles += 1;
         Self { core, local }
     }
 
-    pub(crate) fn acquire(&self, kind: Kind) -> Acquire<'_> {
-        Acquire { handle: self, kind, spins: false, began: None, ticket: None, sleep: None }
+    pub(crate) fn acquire(&self, mode: WaitMode) -> Acquire<'_> {
+        Acquire { handle: self, mode, spins: false, began: None, waiter_id: None, sleep: None }
     }
 }
 
@@ -51,7 +51,7 @@ impl Drop for Handle {
 
 /// How to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum WaitMode {
     Wait,
     /// Not at all: the lock at once, or [`LockError::Busy`].
     Try,
@@ -64,11 +64,11 @@ pub(crate) enum Kind {
 #[must_use]
 pub(crate) struct Acquire<'a> {
     handle: &'a Handle,
-    kind: Kind,
+    mode: WaitMode,
     spins: bool,
     began: Option<Time>,
     /// While it waits.
-    ticket: Option<Ticket>,
+    waiter_id: Option<WaiterId>,
     sleep: Option<Sleep>,
 }
 
@@ -76,16 +76,16 @@ impl Future for Acquire<'_> {
     type Output = Result<DistributedGuard, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = match self.ticket {
+        let result = match self.waiter_id {
             None => self.begin(cx),
-            Some(ticket) => self.look(ticket, cx),
+            Some(waiter_id) => self.look(waiter_id, cx),
         };
         let result = match result {
             Poll::Pending => self.check_time(cx),
             ready => ready,
         };
         if let Poll::Ready(result) = &result {
-            self.ticket = None;
+            self.waiter_id = None;
             self.sleep = None;
             self.tell(result);
         }
@@ -94,15 +94,15 @@ impl Future for Acquire<'_> {
 }
 
 impl Acquire<'_> {
-    /// For a thread, which spins for a moment when it is the next in line.
+    /// For a thread, which spins for a moment when it is the next in the queue.
     pub(crate) fn spinning(mut self) -> Self {
         self.spins = true;
         self
     }
 
-    /// Whether it is the next in line, and nobody but the present user stands before it.
+    /// Whether it is the next in the queue, and nobody but the present user stands before it.
     pub(crate) fn is_next(&self) -> bool {
-        self.ticket.is_some() && self.handle.local.state().line.first() == self.ticket
+        self.waiter_id.is_some() && self.handle.local.state().wait_queue.first() == self.waiter_id
     }
 
     fn begin(&mut self, cx: &Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {
@@ -110,15 +110,15 @@ impl Acquire<'_> {
         self.began = Some(core.clock.now());
         core.observe(|observer| observer.acquire_started(&local.key));
         let mut result = Poll::Pending;
-        let mut ticket = None;
+        let mut waiter_id = None;
         local.change(core, |state| {
             if state.is_closed {
                 result = Poll::Ready(Err(core.closed(&local.key)));
                 return After::default();
             }
-            let is_free = !matches!(state.lease, Lease::Here(_)) && state.line.is_empty();
-            if self.kind == Kind::Try && !is_free {
-                let busy = LockError::Busy { at: core.place(&local.key), holder: None };
+            let is_free = !matches!(state.lease, Lease::Here(_)) && state.wait_queue.is_empty();
+            if self.mode == WaitMode::Try && !is_free {
+                let busy = LockError::Busy { at: core.context(&local.key), holder: None };
                 result = Poll::Ready(Err(busy));
                 return After::default();
             }
@@ -128,22 +128,22 @@ impl Acquire<'_> {
                 result = Poll::Ready(Ok(grant));
                 return after;
             }
-            let joined = state.line.join(cx.waker(), self.spins);
-            ticket = Some(joined);
-            if self.kind == Kind::Try {
-                state.trying = ticket;
+            let joined = state.wait_queue.join(cx.waker(), self.spins);
+            waiter_id = Some(joined);
+            if self.mode == WaitMode::Try {
+                state.trying = waiter_id;
             }
-            after.forewarned = state.forewarn(joined);
+            after.prewoken = state.prewake(joined);
             after.call |= !matches!(state.lease, Lease::Here(_));
             after
         });
-        self.ticket = ticket;
+        self.waiter_id = waiter_id;
         self.guarded(result)
     }
 
     fn look(
         &mut self,
-        ticket: Ticket,
+        waiter_id: WaiterId,
         cx: &Context<'_>,
     ) -> Poll<Result<DistributedGuard, LockError>> {
         let Handle { core, local } = self.handle;
@@ -151,9 +151,9 @@ impl Acquire<'_> {
         let mut result = Poll::Pending;
         local.change(core, |state| {
             let after;
-            (result, after) = state.look(core, ticket, cx.waker(), &mut old);
+            (result, after) = state.look(core, waiter_id, cx.waker(), &mut old);
             if let Poll::Ready(result) = &result {
-                state.trying.take_if(|trying| *trying == ticket);
+                state.trying.take_if(|trying| *trying == waiter_id);
                 result.iter().for_each(|grant| state.fetched(grant));
             }
             after
@@ -170,7 +170,7 @@ impl Acquire<'_> {
     }
 
     fn check_time(&mut self, cx: &mut Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {
-        let (Kind::Within(after), Some(began)) = (self.kind, self.began) else {
+        let (WaitMode::Within(after), Some(began)) = (self.mode, self.began) else {
             return Poll::Pending;
         };
         let core = &self.handle.core;
@@ -185,15 +185,15 @@ impl Acquire<'_> {
             // It woke up because there is no driver any more.
             return Poll::Ready(Err(core.closed(&self.handle.local.key)));
         }
-        let at = core.place(&self.handle.local.key);
+        let at = core.context(&self.handle.local.key);
         Poll::Ready(Err(LockError::TimedOut { at, after }))
     }
 
     fn leave(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
+        if let Some(waiter_id) = self.waiter_id.take() {
             let Handle { core, local } = self.handle;
             let mut old = None;
-            local.change(core, |state| state.leave(core, ticket, &mut old));
+            local.change(core, |state| state.leave(core, waiter_id, &mut old));
         }
     }
 
@@ -201,7 +201,7 @@ impl Acquire<'_> {
         let Handle { core, local } = self.handle;
         let waited = self.began.map_or(Duration::ZERO, |began| core.clock.now().since(began));
         core.observe(|observer| match result {
-            Ok(guard) => observer.acquired(&local.key, waited, guard.way(), guard.token()),
+            Ok(guard) => observer.acquired(&local.key, waited, guard.acquired_via(), guard.token()),
             Err(error) => observer.acquire_failed(&local.key, waited, error),
         });
     }

@@ -1,6 +1,6 @@
 //! What the machine is told, and what it asks for.
 
-use crate::cluster::register::Unreadable;
+use crate::cluster::protocol::register::Unreadable;
 use crate::cluster::time::Time;
 use crate::cluster::transport::{
     Exchange, NodeId, TransportError, Version, Versioned, Wakeups, Write,
@@ -9,20 +9,20 @@ use std::time::Duration;
 
 /// What the machine is told once.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct MachineSettings {
     pub(crate) node: NodeId,
     /// For people who look at the register.
     pub(crate) label: String,
     /// How long the lock stays with a holder that is not heard of.
     pub(crate) lease: Duration,
-    /// How long the heir of a reserved lock has to confirm before the next in line may take it.
+    /// How long the next waiter of a reserved lock has to confirm before the next in the queue may take it.
     pub(crate) claim_window: Duration,
-    /// How often to look where nothing wakes the one who is the first in line.
+    /// How often to look where nothing wakes the one who is the first in the queue.
     pub(crate) poll: Duration,
     /// How many nodes wait in the register; others wait to join.
     pub(crate) queue_limit: usize,
     /// How long the transport may fail before those who wait here are told.
-    pub(crate) patience: Duration,
+    pub(crate) unavailable_timeout: Duration,
     /// What the transport does to wake a waiter.
     pub(crate) wakeups: Wakeups,
     /// For nonces and jitter. No two machines may have the same.
@@ -31,11 +31,11 @@ pub(crate) struct Settings {
 
 /// What is wanted here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// Not the lock. A request for it that is under way is undone.
+pub(crate) enum Intent {
+    /// Not the lock. A request for it that is in flight is undone.
     Nothing,
     /// The lock if it can be had at once; otherwise [`Action::Failed`] with [`Failure::Busy`], and
-    /// the wish is over.
+    /// the intent is over.
     Try,
     /// The lock, however long it takes.
     Wait,
@@ -45,14 +45,14 @@ pub(crate) enum Wish {
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// What is wanted here from now on. While the lock is held or being left, it is what is wanted
-    /// after that. A wish stays until the lock is granted (then it is `Nothing` again) or the wish
+    /// after that. A intent stays until the lock is granted (then it is `Nothing` again) or the intent
     /// fails.
-    Wish(Wish),
+    Intent(Intent),
     /// Renew as soon as can be: the local tokens run short, or it is to be known whether others wait.
     Refresh,
     /// Give the lock back. Nothing if it is not held.
     ///
-    /// If the wish is [`Wish::Wait`] and others wait, the same write puts this node at the end of the
+    /// If the intent is [`Intent::Wait`] and others wait, the same write puts this node at the end of the
     /// queue.
     Release,
     /// The answer to [`Action::Load`].
@@ -89,7 +89,7 @@ pub(crate) enum Action {
     Lost(Loss),
     /// It was given back, by [`Event::Release`].
     Released(Outcome),
-    /// The wish is over: not granted, and why.
+    /// The intent is over: not granted, and why.
     Failed(Failure),
 }
 
@@ -100,16 +100,16 @@ pub(crate) struct Grant {
     pub(crate) version: Version,
     /// Until when it is held without a renewal.
     pub(crate) deadline: Time,
-    pub(crate) way: Way,
+    pub(crate) via: GrantedVia,
 }
 
 /// How the lock came to this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum GrantedVia {
     /// Nobody had it and nobody waited.
     Free,
     /// It was reserved for this node, or for one before it that did not confirm.
-    HandOff,
+    Handoff,
     /// It was taken from a holder that was not heard of for a lease.
     Takeover,
 }
@@ -133,17 +133,17 @@ pub(crate) enum Outcome {
     /// It had been lost before.
     Lost,
     /// It is not held any more, but whether it was until the release is not known: the release's
-    /// outcome was in doubt, or the engine did not answer before the lease was over.
-    InDoubt,
+    /// outcome was indeterminate, or the engine did not answer before the lease was over.
+    Indeterminate,
 }
 
-/// Why a wish was not granted.
+/// Why a intent was not granted.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
-    /// Only for [`Wish::Try`]: somebody has it, or waits for it. The holder's label, if there is one.
+    /// Only for [`Intent::Try`]: somebody has it, or waits for it. The holder's label, if there is one.
     Busy { holder: Option<String> },
     /// The engine's error: one that does not pass by itself, or that has not passed in
-    /// [`Settings::patience`].
+    /// [`MachineSettings::unavailable_timeout`].
     Transport(TransportError),
     /// The register is not understood.
     Unreadable(Unreadable),

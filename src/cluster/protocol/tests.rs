@@ -1,9 +1,10 @@
 //! Single steps of the machine, by hand. What many machines do together is the simulation's business.
 
 use super::{
-    Action, Event, Failure, Grant, Loss, Machine, Outcome, Settings, Way, Wish, allowance, broken,
+    Action, Event, Failure, Grant, GrantedVia, Intent, Loss, Machine, MachineSettings, Outcome,
+    allowance, force_release,
 };
-use crate::cluster::register::{Register, Unreadable};
+use crate::cluster::protocol::register::{Register, Unreadable};
 use crate::cluster::time::Time;
 use crate::cluster::transport::{
     Exchange, NodeId, TransportError, Version, Versioned, Wake, Wakeups, Write,
@@ -21,15 +22,15 @@ fn machine(node: u64) -> Machine {
     Machine::new(settings(node))
 }
 
-fn settings(node: u64) -> Settings {
-    Settings {
+fn settings(node: u64) -> MachineSettings {
+    MachineSettings {
         node: NodeId::new(node),
         label: format!("n{node}"),
         lease: LEASE,
         claim_window: CLAIM,
         poll: Duration::from_millis(100),
         queue_limit: 3,
-        patience: 3 * LEASE,
+        unavailable_timeout: 3 * LEASE,
         wakeups: Wakeups::PushToAll,
         seed: node,
     }
@@ -100,23 +101,23 @@ fn granted(told: &[Action]) -> Grant {
     *grant
 }
 
-fn doubt() -> TransportError {
+fn indeterminate() -> TransportError {
     TransportError::indeterminate("no answer")
 }
 
 #[test]
 fn a_free_lock_takes_one_write_and_gives_it_back_in_one() {
     let (mut engine, mut one) = (Engine::default(), machine(1));
-    let grant = granted(&engine.tell(&mut one, Event::Wish(Wish::Wait), at(0)));
+    let grant = granted(&engine.tell(&mut one, Event::Intent(Intent::Wait), at(0)));
     let deadline = at(0) + (LEASE - allowance(LEASE));
-    assert_eq!(grant, Grant { version: Version::new(1).unwrap(), deadline, way: Way::Free });
+    assert_eq!(grant, Grant { version: Version::new(1).unwrap(), deadline, via: GrantedVia::Free });
     let told = engine.tell(&mut one, Event::Release, at(5));
     assert!(matches!(told[..], [Action::Released(Outcome::Held)]), "{told:?}");
     assert_eq!(engine.writes.len(), 2);
     assert!(engine.writes[1].idle && engine.writes[1].wake == Wake::Nobody);
     assert!(one.is_idle());
     // The next time the version is known: again one write each.
-    granted(&engine.tell(&mut one, Event::Wish(Wish::Try), at(9)));
+    granted(&engine.tell(&mut one, Event::Intent(Intent::Try), at(9)));
     engine.tell(&mut one, Event::Release, at(9));
     assert_eq!(engine.writes.len(), 4);
 }
@@ -124,7 +125,7 @@ fn a_free_lock_takes_one_write_and_gives_it_back_in_one() {
 #[test]
 fn the_deadline_counts_from_before_the_request_and_is_checked_before_the_answer() {
     let (mut engine, mut one) = (Engine::default(), machine(1));
-    one.handle(Event::Wish(Wish::Wait), at(0));
+    one.handle(Event::Intent(Intent::Wait), at(0));
     let (request, expected, write) = asked(&mut one);
     let result = Ok(engine.exchange(expected, write));
     one.handle(Event::Exchanged { request, result }, at(3000));
@@ -143,30 +144,30 @@ fn the_deadline_counts_from_before_the_request_and_is_checked_before_the_answer(
 #[test]
 fn the_queue_hands_on_and_the_heir_confirms_by_a_write_of_its_own() {
     let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
-    engine.tell(&mut one, Event::Wish(Wish::Wait), at(0));
-    assert!(engine.tell(&mut two, Event::Wish(Wish::Wait), at(1)).is_empty());
+    engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
+    assert!(engine.tell(&mut two, Event::Intent(Intent::Wait), at(1)).is_empty());
     assert_eq!(engine.register().queue.len(), 1);
-    assert_eq!(engine.register().beat, 1, "who joins does not move the beat");
+    assert_eq!(engine.register().heartbeat, 1, "who joins does not move the beat");
     engine.tell(&mut one, Event::Release, at(2));
     let released = engine.writes.last().unwrap();
     assert_eq!((released.wake, released.idle), (Wake::Node(NodeId::new(2)), false));
     assert!(engine.register().holder.is_none());
     let noticed = Event::Noticed(engine.now.clone());
     let grant = granted(&engine.tell(&mut two, noticed, at(3)));
-    assert_eq!((grant.way, grant.version.get()), (Way::HandOff, 4));
+    assert_eq!((grant.via, grant.version.get()), (GrantedVia::Handoff, 4));
     assert_eq!(engine.writes.len(), 4, "take; join; release; take");
 }
 
 #[test]
 fn a_dead_holder_is_passed_over_after_its_lease_and_not_before() {
     let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
-    engine.tell(&mut one, Event::Wish(Wish::Wait), at(0));
-    engine.tell(&mut two, Event::Wish(Wish::Wait), at(100));
+    engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
+    engine.tell(&mut two, Event::Intent(Intent::Wait), at(100));
     let due = at(100) + LEASE + allowance(LEASE);
     let early = due - Duration::from_nanos(1);
     assert!(engine.tell(&mut two, Event::Timer, early).is_empty());
     let grant = granted(&engine.tell(&mut two, Event::Timer, due));
-    assert_eq!(grant.way, Way::Takeover);
+    assert_eq!(grant.via, GrantedVia::Takeover);
     let told = engine.tell(&mut one, Event::Noticed(engine.now.clone()), at(200));
     assert!(matches!(told[..], [Action::Lost(Loss::TakenOver)]), "{told:?}");
 }
@@ -175,12 +176,12 @@ fn a_dead_holder_is_passed_over_after_its_lease_and_not_before() {
 fn an_acquire_in_doubt_is_resolved_by_a_write_of_its_own() {
     for arrives in [false, true] {
         let (mut engine, mut one) = (Engine::default(), machine(1));
-        one.handle(Event::Wish(Wish::Wait), at(0));
+        one.handle(Event::Intent(Intent::Wait), at(0));
         let (request, expected, write) = asked(&mut one);
         if arrives {
             engine.exchange(expected, write);
         }
-        one.handle(Event::Exchanged { request, result: Err(doubt()) }, at(100));
+        one.handle(Event::Exchanged { request, result: Err(indeterminate()) }, at(100));
         assert!(!one.is_idle());
         let again = one.wake_at().unwrap();
         let grant = granted(&engine.tell(&mut one, Event::Timer, again));
@@ -194,9 +195,9 @@ fn an_acquire_in_doubt_is_resolved_by_a_write_of_its_own() {
 fn what_was_given_up_in_doubt_is_undone() {
     for arrives in [false, true] {
         let (mut engine, mut one) = (Engine::default(), machine(1));
-        one.handle(Event::Wish(Wish::Try), at(0));
+        one.handle(Event::Intent(Intent::Try), at(0));
         let (request, expected, write) = asked(&mut one);
-        one.handle(Event::Exchanged { request, result: Err(doubt()) }, at(100));
+        one.handle(Event::Exchanged { request, result: Err(indeterminate()) }, at(100));
         let failed = one.next_action();
         assert!(matches!(failed, Some(Action::Failed(Failure::Transport(_)))), "{failed:?}");
         if arrives {
@@ -213,7 +214,7 @@ fn what_was_given_up_in_doubt_is_undone() {
 #[test]
 fn the_watch_may_show_a_release_before_its_answer() {
     let (mut engine, mut one) = (Engine::default(), machine(1));
-    engine.tell(&mut one, Event::Wish(Wish::Wait), at(0));
+    engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     one.handle(Event::Release, at(1));
     let (request, expected, write) = asked(&mut one);
     let result = Ok(engine.exchange(expected, write));
@@ -227,10 +228,10 @@ fn the_watch_may_show_a_release_before_its_answer() {
 #[test]
 fn a_release_that_finds_another_holder_says_so_and_leaves_it_alone() {
     let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
-    engine.tell(&mut one, Event::Wish(Wish::Wait), at(0));
-    let write = broken(&engine.register()).unwrap();
+    engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
+    let write = force_release(&engine.register()).unwrap();
     engine.exchange(engine.now.as_ref().map(|now| now.version), write);
-    granted(&engine.tell(&mut two, Event::Wish(Wish::Try), at(2)));
+    granted(&engine.tell(&mut two, Event::Intent(Intent::Try), at(2)));
     let told = engine.tell(&mut one, Event::Release, at(3));
     assert!(matches!(told[..], [Action::Released(Outcome::Lost)]), "{told:?}");
     assert_eq!(engine.register().holder.unwrap().label, "n2");
@@ -239,9 +240,9 @@ fn a_release_that_finds_another_holder_says_so_and_leaves_it_alone() {
 #[test]
 fn a_node_that_wants_it_again_goes_to_the_end_in_the_same_write() {
     let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
-    engine.tell(&mut one, Event::Wish(Wish::Wait), at(0));
-    engine.tell(&mut two, Event::Wish(Wish::Wait), at(1));
-    assert!(engine.tell(&mut one, Event::Wish(Wish::Wait), at(2)).is_empty());
+    engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
+    engine.tell(&mut two, Event::Intent(Intent::Wait), at(1));
+    assert!(engine.tell(&mut one, Event::Intent(Intent::Wait), at(2)).is_empty());
     engine.tell(&mut one, Event::Release, at(2));
     let labels: Vec<_> = engine.register().queue.into_iter().map(|waiter| waiter.label).collect();
     assert_eq!((labels, engine.writes.len()), (vec!["n2".into(), "n1".into()], 3));
@@ -250,8 +251,8 @@ fn a_node_that_wants_it_again_goes_to_the_end_in_the_same_write() {
 #[test]
 fn who_tries_is_told_who_has_it_and_leaves_nothing() {
     let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
-    engine.tell(&mut one, Event::Wish(Wish::Wait), at(0));
-    let told = engine.tell(&mut two, Event::Wish(Wish::Try), at(1));
+    engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
+    let told = engine.tell(&mut two, Event::Intent(Intent::Try), at(1));
     let [Action::Failed(Failure::Busy { holder: Some(holder) })] = &told[..] else {
         panic!("{told:?}")
     };
@@ -264,8 +265,8 @@ fn a_foreign_value_is_refused_and_left_alone() {
     let (mut engine, mut one) = (Engine::default(), machine(1));
     let write = Write { value: b"mine".as_slice().into(), wake: Wake::Nobody, idle: false };
     engine.exchange(None, write);
-    for wish in [Wish::Try, Wish::Wait] {
-        let told = engine.tell(&mut one, Event::Wish(wish), at(0));
+    for intent in [Intent::Try, Intent::Wait] {
+        let told = engine.tell(&mut one, Event::Intent(intent), at(0));
         let [Action::Failed(Failure::Unreadable(Unreadable::Foreign))] = &told[..] else {
             panic!("{told:?}")
         };
@@ -278,10 +279,10 @@ fn the_queue_is_bounded_and_who_finds_it_full_joins_later() {
     let mut engine = Engine::default();
     let mut nodes: Vec<_> = (1..=5).map(machine).collect();
     for (ms, node) in nodes.iter_mut().enumerate() {
-        engine.tell(node, Event::Wish(Wish::Wait), at(ms as u64));
+        engine.tell(node, Event::Intent(Intent::Wait), at(ms as u64));
     }
     assert_eq!(engine.register().queue.len(), 3);
-    engine.tell(&mut nodes[1], Event::Wish(Wish::Nothing), at(10));
+    engine.tell(&mut nodes[1], Event::Intent(Intent::Nothing), at(10));
     assert_eq!(engine.register().queue.len(), 2, "who gives up leaves the queue");
     assert!(nodes[1].is_idle());
     let look = nodes[4].wake_at().unwrap();
@@ -297,7 +298,7 @@ const TRIP: Duration = Duration::from_millis(1);
 /// machine waited before it gave it back.
 fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time, trip: Duration) -> Duration {
     let mut paused = Duration::ZERO;
-    one.handle(Event::Wish(Wish::Wait), *now);
+    one.handle(Event::Intent(Intent::Wait), *now);
     let mut action = one.next_action();
     while let Some(next) = action {
         match next {
@@ -361,11 +362,14 @@ fn who_has_met_others_leaves_room_for_them_but_not_for_long_after_a_late_answer(
 fn a_late_answer_keeps_nobody_from_looking() {
     for (collisions, seed) in (0..100).flat_map(|seed| [(0, seed), (4, seed)]) {
         let mut engine = Engine::default();
-        let settings =
-            |node| Settings { wakeups: Wakeups::PushToOne, seed: seed + node, ..settings(node) };
+        let settings = |node| MachineSettings {
+            wakeups: Wakeups::PushToOne,
+            seed: seed + node,
+            ..settings(node)
+        };
         let (mut a, mut b) = (Machine::new(settings(1)), Machine::new(settings(2)));
-        granted(&engine.tell(&mut a, Event::Wish(Wish::Wait), at(0)));
-        engine.tell(&mut b, Event::Wish(Wish::Wait), at(0));
+        granted(&engine.tell(&mut a, Event::Intent(Intent::Wait), at(0)));
+        engine.tell(&mut b, Event::Intent(Intent::Wait), at(0));
         a.collisions = collisions;
         let end = at(0) + Duration::from_micros(20);
         a.handle(Event::Release, end);
@@ -381,7 +385,7 @@ fn a_late_answer_keeps_nobody_from_looking() {
         granted(&engine.tell(&mut b, Event::Noticed(engine.now.clone()), at(2000)));
         engine.tell(&mut b, Event::Release, at(2001));
         assert!(engine.register().is_idle());
-        a.handle(Event::Wish(Wish::Wait), at(2001));
+        a.handle(Event::Intent(Intent::Wait), at(2001));
         let looks = a.next_action().is_some() || a.wake_at() <= Some(at(2002));
         assert!(looks, "seed {seed}, {collisions} collisions: not before {:?}", a.wake_at());
     }
@@ -391,10 +395,10 @@ fn a_late_answer_keeps_nobody_from_looking() {
 fn a_look_that_failed_is_looked_again() {
     for wakeups in [Wakeups::PushToOne, Wakeups::PushToAll] {
         let mut engine = Engine::default();
-        let settings = |node| Settings { wakeups, ..settings(node) };
+        let settings = |node| MachineSettings { wakeups, ..settings(node) };
         let (mut holder, mut heir) = (Machine::new(settings(1)), Machine::new(settings(2)));
-        granted(&engine.tell(&mut holder, Event::Wish(Wish::Wait), at(0)));
-        engine.tell(&mut heir, Event::Wish(Wish::Wait), at(0));
+        granted(&engine.tell(&mut holder, Event::Intent(Intent::Wait), at(0)));
+        engine.tell(&mut heir, Event::Intent(Intent::Wait), at(0));
         engine.tell(&mut holder, Event::Noticed(engine.now.clone()), at(1));
         engine.tell(&mut holder, Event::Release, at(1));
         assert!(engine.register().holder.is_none(), "it is reserved");

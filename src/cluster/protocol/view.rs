@@ -1,7 +1,7 @@
 //! What the machine knows of the register, and since when.
 
 use super::{CLOCK_RATE_ERROR, Machine};
-use crate::cluster::register::{Attempt, Register, Unreadable};
+use crate::cluster::protocol::register::{ClaimId, Register, Unreadable};
 use crate::cluster::time::Time;
 use crate::cluster::transport::{Version, Versioned};
 use std::time::Duration;
@@ -22,16 +22,16 @@ pub(super) struct View {
     pub(super) is_known: bool,
     /// When anything was last heard of the register, be it news or not.
     pub(super) heard: Time,
-    /// Whether it was heard of since the present wish came up.
+    /// Whether it was heard of since the present intent came up.
     pub(super) is_fresh: bool,
 }
 
-/// What stands still if the holder (or the heir) is dead, whoever else writes.
-type Mark = (Option<Attempt>, u64);
+/// What stands still if the holder (or the next waiter) is dead, whoever else writes.
+type Mark = (Option<ClaimId>, u64);
 
 fn mark(register: &Result<Register, Unreadable>) -> Option<Mark> {
     let register = register.as_ref().ok()?;
-    Some((register.holder.as_ref().map(|holder| holder.attempt), register.beat))
+    Some((register.holder.as_ref().map(|holder| holder.claim), register.heartbeat))
 }
 
 impl View {
@@ -53,7 +53,7 @@ impl View {
     /// What an answer showed. `basis` is the version that was known when the request was sent: if
     /// something newer was noticed meanwhile, the answer may be the older one. If nothing was, it is
     /// the truth, even where an engine that lost writes shows a smaller version.
-    pub(super) fn answered(&mut self, seen: Option<Versioned>, basis: Option<Version>, now: Time) {
+    pub(super) fn responded(&mut self, seen: Option<Versioned>, basis: Option<Version>, now: Time) {
         self.heard = now;
         self.is_fresh = true;
         if self.version == basis || seen.as_ref().map(|seen| seen.version) > self.version {
@@ -79,8 +79,8 @@ impl View {
         }
     }
 
-    pub(super) fn beat(&self) -> u64 {
-        self.register.as_ref().map_or(0, |register| register.beat)
+    pub(super) fn heartbeat(&self) -> u64 {
+        self.register.as_ref().map_or(0, |register| register.heartbeat)
     }
 
     fn take(&mut self, seen: Option<Versioned>, now: Time) {
@@ -118,7 +118,7 @@ impl Machine {
     /// Whether other nodes wait for the lock, as of what was last seen.
     pub(crate) fn others_wait(&self) -> bool {
         let others = |register: &Register| {
-            register.queue.iter().any(|waiter| waiter.attempt.node != self.settings.node)
+            register.queue.iter().any(|waiter| waiter.claim.node != self.settings.node)
         };
         self.view.register.as_ref().is_ok_and(others)
     }

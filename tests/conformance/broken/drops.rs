@@ -28,9 +28,9 @@ impl LeaksConnection {
 impl Bug for LeaksConnection {
     async fn load(&self, engine: &Memory, key: &Key) -> Loaded {
         self.take().await;
-        let answer = engine.load(key).await;
+        let response = engine.load(key).await;
         self.0.add_permits(1);
-        answer
+        response
     }
 
     async fn write(
@@ -41,9 +41,9 @@ impl Bug for LeaksConnection {
         new: Write,
     ) -> Exchanged {
         self.take().await;
-        let answer = engine.compare_exchange(key, expected, new).await;
+        let response = engine.compare_exchange(key, expected, new).await;
         self.0.add_permits(1);
-        answer
+        response
     }
 }
 
@@ -78,8 +78,8 @@ pub struct MixesAnswers {
 impl Bug for MixesAnswers {
     async fn load(&self, engine: &Memory, key: &Key) -> Loaded {
         let _turn = self.turn.lock().await;
-        let answer = engine.load(key).await?;
-        self.loaded.lock().unwrap().push_back(answer);
+        let response = engine.load(key).await?;
+        self.loaded.lock().unwrap().push_back(response);
         yield_now().await;
         Ok(self.loaded.lock().unwrap().pop_front().unwrap())
     }
@@ -92,8 +92,8 @@ impl Bug for MixesAnswers {
         new: Write,
     ) -> Exchanged {
         let _turn = self.turn.lock().await;
-        let answer = engine.compare_exchange(key, expected, new).await?;
-        self.exchanged.lock().unwrap().push_back(answer);
+        let response = engine.compare_exchange(key, expected, new).await?;
+        self.exchanged.lock().unwrap().push_back(response);
         yield_now().await;
         Ok(self.exchanged.lock().unwrap().pop_front().unwrap())
     }

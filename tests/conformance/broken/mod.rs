@@ -96,9 +96,9 @@ impl Every {
 pub async fn overwrite(engine: &Memory, key: &Key, new: Write) -> Exchanged {
     loop {
         let version = engine.load(key).await?.map(|found| found.version);
-        let answer = engine.compare_exchange(key, version, new.clone()).await?;
-        if let Exchange::Swapped(_) = answer {
-            return Ok(answer);
+        let response = engine.compare_exchange(key, version, new.clone()).await?;
+        if let Exchange::Swapped(_) = response {
+            return Ok(response);
         }
     }
 }

@@ -31,11 +31,11 @@ impl Replica {
         new: Write,
     ) -> Exchanged {
         let value = new.value.clone();
-        let answer = engine.compare_exchange(key, expected, new).await?;
-        if let Exchange::Swapped(version) = answer {
+        let response = engine.compare_exchange(key, expected, new).await?;
+        if let Exchange::Swapped(version) = response {
             self.wrote(key, version, value);
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -84,10 +84,10 @@ impl Bug for StaleMismatch {
         expected: Option<Version>,
         new: Write,
     ) -> Exchanged {
-        let answer = self.0.write(engine, key, expected, new).await?;
-        match answer {
+        let response = self.0.write(engine, key, expected, new).await?;
+        match response {
             Exchange::Mismatch(_) if self.1.is_it() => Ok(Exchange::Mismatch(self.0.shows(key))),
-            answer => Ok(answer),
+            response => Ok(response),
         }
     }
 }

@@ -41,14 +41,14 @@ impl Bug for Forgets {
         expected: Option<Version>,
         new: Write,
     ) -> Exchanged {
-        let answer = engine.compare_exchange(key, expected, new).await?;
-        if let Exchange::Swapped(version) = answer
+        let response = engine.compare_exchange(key, expected, new).await?;
+        if let Exchange::Swapped(version) = response
             && self.0.is_it()
         {
             engine.delete(key);
             return Ok(Exchange::Swapped(version));
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -65,11 +65,11 @@ impl Bug for NoRetention {
         new: Write,
     ) -> Exchanged {
         let idle = new.idle;
-        let answer = engine.compare_exchange(key, expected, new).await;
+        let response = engine.compare_exchange(key, expected, new).await;
         if idle {
             engine.delete(key);
         }
-        answer
+        response
     }
 }
 
@@ -85,12 +85,12 @@ impl Bug for SentTwice {
         expected: Option<Version>,
         new: Write,
     ) -> Exchanged {
-        let answer = engine.compare_exchange(key, expected, new.clone()).await;
+        let response = engine.compare_exchange(key, expected, new.clone()).await;
         if self.0.is_it() {
             yield_now().await;
             return engine.compare_exchange(key, expected, new).await;
         }
-        answer
+        response
     }
 }
 
@@ -106,12 +106,12 @@ impl Bug for AppliedTwice {
         expected: Option<Version>,
         new: Write,
     ) -> Exchanged {
-        let answer = engine.compare_exchange(key, expected, new.clone()).await?;
-        if matches!(answer, Exchange::Swapped(_)) && self.0.is_it() {
+        let response = engine.compare_exchange(key, expected, new.clone()).await?;
+        if matches!(response, Exchange::Swapped(_)) && self.0.is_it() {
             yield_now().await;
             overwrite(engine, key, new).await?;
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -151,11 +151,11 @@ impl Bug for AppliedAndFailed {
         expected: Option<Version>,
         new: Write,
     ) -> Exchanged {
-        let answer = engine.compare_exchange(key, expected, new).await;
+        let response = engine.compare_exchange(key, expected, new).await;
         if self.0.is_it() {
             return Err(TransportError::unavailable("connection reset"));
         }
-        answer
+        response
     }
 }
 

@@ -47,7 +47,7 @@ async fn a_request_that_was_never_sent_is_no_doubt() {
     let key = key("unsent");
     let first = put(&etcd, &key, &write("first", false)).await;
     server.process.kill9();
-    // The first may have been under way when the connection broke.
+    // The first may have been in flight when the connection broke.
     let mut error = etcd.compare_exchange(&key, Some(first), write("x", false)).await;
     for _ in 0..3 {
         error = etcd.compare_exchange(&key, Some(first), write("x", false)).await;

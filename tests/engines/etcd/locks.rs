@@ -33,8 +33,8 @@ async fn ten_tasks_on_each_of_three_nodes_lose_no_count() {
     let mut tasks = vec![];
     for number in 0..3 {
         let transport = client(&server.address()).await;
-        // Few hand-overs, so that it goes from node to node often.
-        let node = Node::builder(transport).label(format!("n{number}")).handovers(4).build();
+        // Few handoffs, so that it goes from node to node often.
+        let node = Node::builder(transport).label(format!("n{number}")).local_handoffs(4).build();
         for _ in 0..10 {
             let (lock, counter) = (node.lock("counter").unwrap(), counter.clone());
             tasks.push(tokio::spawn(async move {

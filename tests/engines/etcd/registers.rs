@@ -5,7 +5,7 @@ use crate::support::etcd::{Cluster, Etcd};
 use crate::support::wire::{Loss, Wire};
 use futures_util::StreamExt;
 use lockword::cluster::conformance::{Law, Suite};
-use lockword::cluster::transports;
+use lockword::cluster::engines;
 use lockword::cluster::{
     Capabilities, Exchange, Key, NodeId, Transport, TransportError, Version, Versioned, Watch,
     Write, async_trait,
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// A client with a connection of its own that can be cut.
 struct Proxied {
-    etcd: transports::etcd::Etcd,
+    etcd: engines::etcd::Etcd,
     wire: Wire,
     cuts: AtomicUsize,
 }
@@ -58,10 +58,10 @@ async fn one_server_keeps_the_laws() {
     };
     let suite = Suite::new(make)
         .settling(ms(100))
-        .doubting(|client: Arc<Proxied>, _| async move {
+        .indeterminate_hook(|client: Arc<Proxied>, _| async move {
             match client.cuts.fetch_add(1, Ordering::Relaxed) % 3 {
                 0 => client.wire.lose(Loss::Request),
-                _ => client.wire.lose(Loss::Answer),
+                _ => client.wire.lose(Loss::Response),
             }
         })
         .deleting(move |key| {
@@ -74,7 +74,7 @@ async fn one_server_keeps_the_laws() {
     let report = suite.run().await.unwrap_or_else(|broken| panic!("{broken}"));
     println!("{report}");
     assert_eq!(report.checked.len(), 7, "{report}");
-    assert!(report.doubtful > 10, "{report}");
+    assert!(report.indeterminate > 10, "{report}");
     // No clock of etcd's matters.
     let [missing] = &*report.not_checked else { panic!("{report}") };
     assert_eq!(missing.what, "versions after a step of the clock", "{report}");
@@ -90,7 +90,7 @@ async fn three_servers_keep_the_laws() {
         let address = addresses[next.fetch_add(1, Ordering::Relaxed) % 3].clone();
         async move { client(&address).await }
     };
-    let suite = Suite::new(make).rounds(6).patience(Duration::from_secs(20));
+    let suite = Suite::new(make).rounds(6).call_timeout(Duration::from_secs(20));
     let report = suite.run().await.unwrap_or_else(|broken| panic!("{broken}"));
     println!("{report}");
     assert!(report.checked.contains(&Law::Linearizable), "{report}");

@@ -65,7 +65,7 @@ async fn write_until_full(etcd: Arc<dyn Transport>, writer: usize, anew: bool) -
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_was_applied_is_not_denied() {
     let (mut applied, mut certain) = (0, 0);
-    // Until both kinds were there, which depends on what is under way when the room ends.
+    // Until both kinds were there, which depends on what is in flight when the room ends.
     for round in 0..10 {
         if applied > 0 && certain > 0 {
             break;

@@ -101,8 +101,8 @@ async fn credentials_and_databases() {
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'enough'";
     by_hand.batch_execute(sql).await.unwrap();
     until("it is denied", async || {
-        let answer = enough.compare_exchange(&key("l"), None, value("v")).await;
-        matches!(answer, Err(TransportError::Denied(_)))
+        let response = enough.compare_exchange(&key("l"), None, value("v")).await;
+        matches!(response, Err(TransportError::Denied(_)))
     })
     .await;
 }
@@ -210,8 +210,8 @@ async fn what_was_certainly_not_written_is_never_in_doubt() {
                 (&pooled, Some(version), "k"),
                 (&pooled, None, "new"),
             ] {
-                let answer = engine.compare_exchange(&key(name), expected, value("w")).await;
-                let error = answer.unwrap_err();
+                let response = engine.compare_exchange(&key(name), expected, value("w")).await;
+                let error = response.unwrap_err();
                 assert!(is_right(&error), "{code} {when}: {error:?}");
                 assert_eq!(&*engine.load(&key("k")).await.unwrap().unwrap().value, b"v");
                 assert_eq!(engine.load(&key("new")).await.unwrap(), None);

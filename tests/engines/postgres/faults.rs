@@ -5,25 +5,25 @@ use futures_util::StreamExt;
 use lockword::cluster::NodeId;
 use tokio::time::timeout;
 
-/// Both ways: what was written is in doubt, and so is what was not.
+/// Both ways: what was written is indeterminate, and so is what was not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_is_lost_leaves_the_write_in_doubt() {
     let Some(server) = server().await else { return };
     let wire = Wire::new(server.port);
     let engine = client(&server.address_at(wire.port(), "")).await;
-    for (loss, left) in [(Loss::Request, "old"), (Loss::Answer, "new")] {
+    for (loss, left) in [(Loss::Request, "old"), (Loss::Response, "new")] {
         let version = put(&engine, "k", "old").await;
         wire.lose(loss);
-        let answer = engine.compare_exchange(&key("k"), Some(version), value("new")).await;
-        assert!(is_indeterminate(&answer), "{loss:?}: {answer:?}");
+        let response = engine.compare_exchange(&key("k"), Some(version), value("new")).await;
+        assert!(is_indeterminate(&response), "{loss:?}: {response:?}");
         // It connects again by itself. What was passed on is applied sooner or later.
         until("it is applied", async || {
             &*engine.load(&key("k")).await.unwrap().unwrap().value == left.as_bytes()
         })
         .await;
         wire.lose(loss);
-        let answer = engine.load(&key("k")).await;
-        assert!(matches!(answer, Err(TransportError::Unavailable(_))), "{loss:?}: {answer:?}");
+        let response = engine.load(&key("k")).await;
+        assert!(matches!(response, Err(TransportError::Unavailable(_))), "{loss:?}: {response:?}");
         engine.load(&key("k")).await.unwrap();
     }
 }
@@ -37,10 +37,10 @@ async fn a_client_that_is_cut_off_is_told_in_time() {
     let mut watch = engine.watch(&key("k"), NodeId::new(1)).await.unwrap();
     wire.hold();
     let began = Instant::now();
-    let answer = engine.compare_exchange(&key("k"), Some(version), value("w")).await;
-    assert!(is_indeterminate(&answer), "{answer:?}");
-    let answer = engine.load(&key("k")).await;
-    assert!(matches!(answer, Err(TransportError::Unavailable(_))), "{answer:?}");
+    let response = engine.compare_exchange(&key("k"), Some(version), value("w")).await;
+    assert!(is_indeterminate(&response), "{response:?}");
+    let response = engine.load(&key("k")).await;
+    assert!(matches!(response, Err(TransportError::Unavailable(_))), "{response:?}");
     // Each of the two ends in time; and a second is for the machine.
     assert!(began.elapsed() < ms(3000), "{:?}", began.elapsed());
     // The watch finds out by itself.
@@ -61,7 +61,7 @@ async fn a_client_that_is_cut_off_is_told_in_time() {
     until("it is given up", async || {
         tokio::time::timeout(ms(5), engine.load(&key("k")))
             .await
-            .is_ok_and(|answer| answer.is_err())
+            .is_ok_and(|response| response.is_err())
     })
     .await;
     wire.pass();
@@ -127,10 +127,10 @@ async fn a_call_that_tries_again_ends_in_time() {
     let pid = async || by_hand.query_one(pid, &[]).await.unwrap().get::<_, i32>(0);
     let before = pid().await;
     let began = Instant::now();
-    let answer = engine.compare_exchange(&key("k"), Some(version), value("new")).await;
+    let response = engine.compare_exchange(&key("k"), Some(version), value("new")).await;
     let took = began.elapsed();
-    println!("after {took:?}: {answer:?}");
-    assert!(is_indeterminate(&answer), "after {took:?}: {answer:?}");
+    println!("after {took:?}: {response:?}");
+    assert!(is_indeterminate(&response), "after {took:?}: {response:?}");
     assert!(took >= limit, "{took:?}");
     // The others' connection is not given up because one of them came late.
     assert_eq!(&*engine.load(&key("k")).await.unwrap().unwrap().value, b"new");

@@ -54,8 +54,8 @@ async fn suite(server: &Server, port: u16, more: &str) -> Report {
             own.delete(&key).await.expect("it can be deleted");
         }
     };
-    let doubting = |client: Arc<Wired>, _| {
-        client.wire.lose(if fastrand::bool() { Loss::Answer } else { Loss::Request });
+    let indeterminate_hook = |client: Arc<Wired>, _| {
+        client.wire.lose(if fastrand::bool() { Loss::Response } else { Loss::Request });
         ready(())
     };
     let by_hand = Arc::new(server.client().await);
@@ -66,7 +66,8 @@ async fn suite(server: &Server, port: u16, more: &str) -> Report {
             by_hand.batch_execute(back).await.expect("the clock steps back");
         }
     };
-    let suite = Suite::new(make).deleting(deleting).doubting(doubting).settling(ms(50));
+    let suite =
+        Suite::new(make).deleting(deleting).indeterminate_hook(indeterminate_hook).settling(ms(50));
     suite.stepping_back(stepping_back).rounds(4).run().await.unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -87,7 +88,7 @@ async fn the_suite_passes() {
     fake_clock(&server).await;
     let report = suite(&server, server.port, "timeout_ms=3000").await;
     assert!(report.not_checked.is_empty(), "{report}");
-    assert!(report.doubtful > 0, "{report}");
+    assert!(report.indeterminate > 0, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

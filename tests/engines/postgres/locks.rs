@@ -13,9 +13,9 @@ async fn ten_tasks_of_three_nodes_count() {
         let mut tasks = tokio::task::JoinSet::new();
         let mut nodes = vec![];
         for n in 0..3 {
-            // Hand-overs within a node are few, so that the lock goes from node to node.
+            // Handoffs within a node are few, so that the lock goes from node to node.
             let engine = client(&address).await;
-            nodes.push(node(&engine, &format!("n{n}")).handovers(2).build());
+            nodes.push(node(&engine, &format!("n{n}")).local_handoffs(2).build());
         }
         for task in 0..10 {
             let (lock, counter) = (lock(&nodes[task % 3], "counted"), counter.clone());
@@ -68,7 +68,7 @@ async fn nothing_is_left_behind() {
     let row = by_hand.query_one(sql, &[]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (11, 0), "ten keys and the floor");
     for node in [a, b] {
-        assert_eq!(node.shutdown().await.in_doubt, []);
+        assert_eq!(node.shutdown().await.indeterminate, []);
     }
     drop(engine);
     until("the connections are closed", async || connections(&by_hand).await == 0).await;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const KEEP_ALL: &str = "BEGIN; SELECT FROM public.lockword FOR UPDATE";
 
-/// The server gives up, long before the client does, and nothing is in doubt.
+/// The server gives up, long before the client does, and nothing is indeterminate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_meets_a_locked_row_is_refused_soon() {
     let Some(server) = server().await else { return };
@@ -21,8 +21,8 @@ async fn who_meets_a_locked_row_is_refused_soon() {
         by_hand.batch_execute(KEEP_ALL).await.unwrap();
         for (name, expected) in [("k", Some(version)), ("k", None), ("new", None)] {
             let began = Instant::now();
-            let answer = engine.compare_exchange(&key(name), expected, value("w")).await;
-            assert!(matches!(answer, Err(TransportError::Unavailable(_))), "{answer:?}");
+            let response = engine.compare_exchange(&key(name), expected, value("w")).await;
+            assert!(matches!(response, Err(TransportError::Unavailable(_))), "{response:?}");
             let took = began.elapsed();
             println!("{name} {expected:?}: refused after {took:?}");
             assert!(took < ms(2000), "{took:?} of the 5 s that an answer may take");

@@ -233,18 +233,18 @@ async fn a_notification_is_sent_only_if_the_write_says_so_and_is_made() {
         for wake in [Wake::Nobody, Wake::Everybody, two, one, Wake::Nobody] {
             // One that is not made.
             let wrong = expected.is_none().then(|| Version::new(5).unwrap());
-            let answer = engine.compare_exchange(&key("k"), wrong, write(Wake::Everybody)).await;
-            assert!(matches!(answer, Ok(Exchange::Mismatch(_))), "{answer:?}");
-            let answer = engine.compare_exchange(&key("k"), expected, write(wake)).await.unwrap();
-            let Exchange::Swapped(version) = answer else { panic!("{answer:?}") };
+            let response = engine.compare_exchange(&key("k"), wrong, write(Wake::Everybody)).await;
+            assert!(matches!(response, Ok(Exchange::Mismatch(_))), "{response:?}");
+            let response = engine.compare_exchange(&key("k"), expected, write(wake)).await.unwrap();
+            let Exchange::Swapped(version) = response else { panic!("{response:?}") };
             expected = Some(version);
             if wake == Wake::Everybody || wake == one {
                 assert_eq!(told.recv().await.unwrap(), format!("k {version} 76"));
             }
         }
         engine.delete(&key("k")).await.unwrap();
-        let answer = engine.compare_exchange(&key("k"), None, write(one)).await.unwrap();
-        let Exchange::Swapped(version) = answer else { panic!("{answer:?}") };
+        let response = engine.compare_exchange(&key("k"), None, write(one)).await.unwrap();
+        let Exchange::Swapped(version) = response else { panic!("{response:?}") };
         assert_eq!(told.recv().await.unwrap(), format!("k {version} 76"));
         engine.delete(&key("k")).await.unwrap();
     }

@@ -46,11 +46,11 @@ async fn a_server_that_stands_still_leaves_a_write_in_doubt() {
     server.process.stop();
     let began = Instant::now();
     let within = redis.capabilities().wake_within + Duration::from_secs(2);
-    let (doubt, ended) = tokio::join!(
+    let (indeterminate, ended) = tokio::join!(
         redis.compare_exchange(&key, Some(written), write("late")),
         timeout(within, watch.next())
     );
-    assert!(matches!(doubt, Err(TransportError::Indeterminate(_))), "{doubt:?}");
+    assert!(matches!(indeterminate, Err(TransportError::Indeterminate(_))), "{indeterminate:?}");
     assert!(matches!(ended, Ok(Some(Err(_)))), "{ended:?}");
     // Those that come after are sure not to have been sent.
     let refused = redis.compare_exchange(&key, Some(written), write("later")).await;
@@ -70,9 +70,9 @@ async fn a_lost_answer_is_doubt_and_the_write_happened_once() {
     let redis = client(&server.address_at(wire.port())).await;
     let key = key("lost");
     let before = put(&redis, &key, None, write("before")).await;
-    wire.lose_with(Loss::Answer, "EVAL");
-    let doubt = redis.compare_exchange(&key, Some(before), write("once")).await;
-    assert!(matches!(doubt, Err(TransportError::Indeterminate(_))), "{doubt:?}");
+    wire.lose_with(Loss::Response, "EVAL");
+    let indeterminate = redis.compare_exchange(&key, Some(before), write("once")).await;
+    assert!(matches!(indeterminate, Err(TransportError::Indeterminate(_))), "{indeterminate:?}");
     assert!(!wire.is_armed());
     let found = redis.load(&key).await.unwrap().unwrap();
     assert_eq!(&*found.value, b"once");

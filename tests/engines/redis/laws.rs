@@ -29,7 +29,7 @@ async fn the_suite_passes_with_deletions_doubts_and_a_clock_that_steps_back() {
         let address = address.clone();
         async move { client(&address).await }
     });
-    let doubting = wire.clone();
+    let indeterminate_hook = wire.clone();
     let (deleting, stepping, wrong_by) = (server.clone(), server.clone(), AtomicI64::new(0));
     let report = suite
         .deleting(move |key| {
@@ -40,8 +40,8 @@ async fn the_suite_passes_with_deletions_doubts_and_a_clock_that_steps_back() {
             stepping.set_clock(wrong_by.fetch_sub(60, SeqCst) - 60);
             std::future::ready(())
         })
-        .doubting(move |_, _| {
-            doubting.lose_with(Loss::Answer, "EVAL");
+        .indeterminate_hook(move |_, _| {
+            indeterminate_hook.lose_with(Loss::Response, "EVAL");
             std::future::ready(())
         })
         .run()
@@ -49,7 +49,7 @@ async fn the_suite_passes_with_deletions_doubts_and_a_clock_that_steps_back() {
         .unwrap();
     println!("{report}");
     assert!(report.not_checked.is_empty(), "{report}");
-    assert!(report.doubtful > 0, "{report}");
+    assert!(report.indeterminate > 0, "{report}");
 }
 
 #[tokio::test]

@@ -132,9 +132,9 @@ async fn a_database_that_is_not_there_and_a_server_that_is_busy() {
     let held = loop {
         // Who set that has not quite gone, perhaps.
         let mut held = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
-        let mut answer = [0; 5];
+        let mut response = [0; 5];
         let asked = held.write_all(b"PING\r\n").await.is_ok();
-        if asked && held.read_exact(&mut answer).await.is_ok() && answer == *b"+PONG" {
+        if asked && held.read_exact(&mut response).await.is_ok() && response == *b"+PONG" {
             break held;
         }
     };

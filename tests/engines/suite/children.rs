@@ -2,7 +2,7 @@
 
 use super::stage::{KEY, Stage, client, granted, is_free, release, wait};
 use crate::support::engine::Engine;
-use crate::support::place::Place;
+use crate::support::namespace::Namespace;
 use lockword::cluster::fence::Gate;
 use lockword::cluster::{FencingToken, Key, Node};
 use std::fs::{read_to_string, write};
@@ -30,10 +30,10 @@ pub struct Process {
 
 impl Process {
     fn start(role: &str, address: &str, file: &str) -> Self {
-        Self::start_at(&Place::here(), role, address, file)
+        Self::start_at(&Namespace::here(), role, address, file)
     }
 
-    pub fn start_at(place: &Place, role: &str, address: &str, file: &str) -> Self {
+    pub fn start_at(namespace: &Namespace, role: &str, address: &str, file: &str) -> Self {
         let exe = std::env::current_exe().expect("the path of this binary");
         let mut command = Command::new(exe);
         command
@@ -41,7 +41,7 @@ impl Process {
             .envs([(ROLE, role), (ADDRESS, address), (FILE, file)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut child = place.spawn(command).expect("this binary starts again");
+        let mut child = namespace.spawn(command).expect("this binary starts again");
         let to = child.stdin.take().expect("a pipe");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         Self { child, to, lines }
@@ -116,7 +116,7 @@ async fn hold(address: &str) {
 
 pub const LEASE: Duration = Duration::from_secs(2);
 /// The next one gets in within that, after a holder has stopped to renew: whoever waits looks every
-/// third of a lease, and then sees the last beat, if not before. A second is for the machine.
+/// third of a lease, and then sees the last heartbeat, if not before. A second is for the machine.
 pub const TAKE_OVER: Duration = LEASE.saturating_add(Duration::from_millis(1667));
 
 pub async fn killed_in_a_hold<E: Engine>() {
@@ -164,7 +164,8 @@ pub async fn halted_in_a_hold<E: Engine>() {
 /// behind a gate.
 async fn contend_as_child(address: &str) {
     let file = std::env::var(FILE).expect("a path");
-    let node = Node::builder(client(address).await).patience(Duration::from_secs(300)).build();
+    let node =
+        Node::builder(client(address).await).unavailable_timeout(Duration::from_secs(300)).build();
     let lock = node.lock(KEY).unwrap();
     tell("ready");
     let limit = Duration::from_secs(ask().parse().expect("seconds"));

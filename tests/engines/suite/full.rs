@@ -45,7 +45,7 @@ pub async fn disk<E: OnDisk>() {
         println!("it has ended, and is started again");
         stage.server.process().restart();
     }
-    // Nothing is lost that was acknowledged; and only what is in doubt may be there besides.
+    // Nothing is lost that was acknowledged; and only what is indeterminate may be there besides.
     let mut found = None;
     until("the engine answers", async || {
         let loaded = engine.load(&key).await;
@@ -57,8 +57,8 @@ pub async fn disk<E: OnDisk>() {
     let is_last = found.as_ref().map(|found| (found.version, &*found.value))
         == version.map(|version| (version, &*value));
     let is_new = found.as_ref().is_some_and(|found| *found.value == *new);
-    let in_doubt = matches!(error, TransportError::Indeterminate(_));
-    assert!(is_last || in_doubt && is_new, "{:?} after {version:?}", found.map(|f| f.version));
+    let indeterminate = matches!(error, TransportError::Indeterminate(_));
+    assert!(is_last || indeterminate && is_new, "{:?} after {version:?}", found.map(|f| f.version));
     // Nor is anything held or refused any more.
     assert!(held.is_valid());
     release(held).await;

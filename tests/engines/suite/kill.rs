@@ -42,7 +42,7 @@ pub async fn in_a_wait<E: Engine>() {
     stage.end(&looker).await;
 }
 
-/// The write that gives the lock back is under way when the server dies, at various points of it.
+/// The write that gives the lock back is in flight when the server dies, at various points of it.
 pub async fn in_a_release<E: Engine>() {
     let Some(stage) = Stage::<E>::start().await else { return };
     let lease = Duration::from_secs(8);

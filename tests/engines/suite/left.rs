@@ -20,7 +20,7 @@ pub async fn nothing<E: Engine>() {
     let build = async || {
         let transport = client(&server.address()).await;
         let lease = Duration::from_secs(6);
-        Node::builder(transport).lease(lease).patience(Duration::from_secs(60)).build()
+        Node::builder(transport).lease(lease).unavailable_timeout(Duration::from_secs(60)).build()
     };
     let mut nodes = vec![];
     for _ in 0..NODES {
@@ -72,7 +72,7 @@ pub async fn nothing<E: Engine>() {
     assert!(left.connections <= E::CONNECTIONS * NODES, "{left:?}");
     for node in &nodes {
         let shutdown = soon("the shutdown", node.shutdown()).await;
-        assert!(shutdown.in_doubt.is_empty() && shutdown.released.is_empty(), "{shutdown:?}");
+        assert!(shutdown.indeterminate.is_empty() && shutdown.released.is_empty(), "{shutdown:?}");
     }
     drop(nodes);
     until("the connections end", async || server.left().await.connections == 0).await;

@@ -104,7 +104,8 @@ pub async fn unplugged<E: Engine>() {
 
 /// The process at the far end.
 pub async fn lose(address: &str) {
-    let node = Node::builder(client(address).await).lease(LEASE).patience(PATIENCE * 2).build();
+    let node =
+        Node::builder(client(address).await).lease(LEASE).unavailable_timeout(PATIENCE * 2).build();
     let lock = node.lock(KEY).unwrap();
     let held = lock.acquire().await.unwrap();
     tell(held.token());

@@ -3,8 +3,8 @@
 use crate::support::engine::Engine;
 use lockword::cluster::conformance::{History, Recorded};
 use lockword::cluster::{
-    Capabilities, DistributedGuard, DistributedLock, Exchange, Key, LockError, Node, NodeId,
-    Possession, Transport, TransportError, Version, Versioned, Watch, Write, async_trait, connect,
+    Capabilities, DistributedGuard, DistributedLock, Exchange, Key, LockError, LockStatus, Node,
+    NodeId, Transport, TransportError, Version, Versioned, Watch, Write, async_trait, connect,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,7 +70,7 @@ pub async fn node(address: &str, lease: Duration, number: usize, history: &Histo
     Node::builder(Unique(transport))
         .label(format!("n{number}"))
         .lease(lease)
-        .patience(PATIENCE * 2)
+        .unavailable_timeout(PATIENCE * 2)
         .build()
 }
 
@@ -111,7 +111,7 @@ pub async fn release(guard: DistributedGuard) {
 pub async fn is_free(looker: &Node) {
     until("nobody holds and nobody waits", async || {
         let state = looker.inspect(KEY).await;
-        state.is_ok_and(|state| state.possession == Possession::Free && state.queue.is_empty())
+        state.is_ok_and(|state| state.status == LockStatus::Free && state.queue.is_empty())
     })
     .await;
 }

@@ -1,6 +1,6 @@
 //! Two network namespaces and a cable between them, which can be pulled out.
 
-use super::place::{Own, Place};
+use super::namespace::{Namespace, Own};
 use std::net::TcpListener;
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use std::sync::Arc;
 pub const NEAR: &str = "10.0.0.1";
 
 pub struct Cable {
-    near: Arc<Place>,
+    near: Arc<Namespace>,
     /// Where there is nothing but the other end.
-    pub far: Arc<Place>,
+    pub far: Arc<Namespace>,
 }
 
 impl Cable {
@@ -26,8 +26,8 @@ impl Cable {
     }
 
     fn lay() -> Result<Self, String> {
-        let place = || Place::apart(Own::Network).map_err(|error| error.to_string());
-        let (near, far) = (place()?, place()?);
+        let namespace = || Namespace::apart(Own::Network).map_err(|error| error.to_string());
+        let (near, far) = (namespace()?, namespace()?);
         let there = format!("{}/ns/net", far.proc());
         near.tell(&format!("ip link add near type veth peer name far netns {there}"))?;
         near.tell(&format!("ip address add {NEAR}/30 dev near"))?;

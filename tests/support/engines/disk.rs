@@ -1,6 +1,6 @@
 //! A server's disk. One of its own can be filled.
 
-use super::place::{Own, Place};
+use super::namespace::{Namespace, Own};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::chown;
@@ -9,11 +9,11 @@ use std::sync::Arc;
 /// What takes all the room.
 const FILLER: &str = "filler";
 
-/// What is on it is there for those alone who are started at its place, and goes with them; unless it
+/// What is on it is there for those alone who are started at its namespace, and goes with them; unless it
 /// is a part of everybody's disk.
 pub struct Disk {
     /// Where its server has to be started.
-    pub place: Arc<Place>,
+    pub namespace: Arc<Namespace>,
     folder: String,
 }
 
@@ -25,9 +25,9 @@ impl Disk {
         if let Some((user, group)) = owner {
             chown(&folder, Some(user), Some(group)).expect("root may do that");
         }
-        let Some(size) = size else { return Some(Self { place: Place::here(), folder }) };
+        let Some(size) = size else { return Some(Self { namespace: Namespace::here(), folder }) };
         match mount(&folder, size, owner.unwrap_or_default()) {
-            Ok(place) => Some(Self { place, folder }),
+            Ok(namespace) => Some(Self { namespace, folder }),
             Err(why) => {
                 eprintln!("skipped: no disk can be mounted: {why}");
                 None
@@ -43,13 +43,13 @@ impl Disk {
     /// How many bytes this file has. `None`: it is not there.
     pub fn len(&self, name: &str) -> Option<u64> {
         let path = self.file(name);
-        self.place.run(move || fs::metadata(path).ok().map(|data| data.len()))
+        self.namespace.run(move || fs::metadata(path).ok().map(|data| data.len()))
     }
 
     /// Leaves no room.
     pub fn fill(&self) {
         let path = self.file(FILLER);
-        let full = self.place.run(move || {
+        let full = self.namespace.run(move || {
             let mut file = File::create(path)?;
             loop {
                 file.write_all(&[0; 4096])?;
@@ -62,15 +62,15 @@ impl Disk {
     /// Takes away what was filled in.
     pub fn make_room(&self) {
         let path = self.file(FILLER);
-        self.place.run(move || fs::remove_file(path)).expect("it was filled");
+        self.namespace.run(move || fs::remove_file(path)).expect("it was filled");
     }
 }
 
-fn mount(folder: &str, size: u32, (user, group): (u32, u32)) -> Result<Arc<Place>, String> {
-    let place = Place::apart(Own::Mounts).map_err(|error| error.to_string())?;
+fn mount(folder: &str, size: u32, (user, group): (u32, u32)) -> Result<Arc<Namespace>, String> {
+    let namespace = Namespace::apart(Own::Mounts).map_err(|error| error.to_string())?;
     // So that it does not show elsewhere.
-    place.tell("mount --make-rprivate /")?;
+    namespace.tell("mount --make-rprivate /")?;
     let options = format!("size={size}m,mode=700,uid={user},gid={group}");
-    place.tell(&format!("mount -t tmpfs -o {options} lockword {folder}"))?;
-    Ok(place)
+    namespace.tell(&format!("mount -t tmpfs -o {options} lockword {folder}"))?;
+    Ok(namespace)
 }

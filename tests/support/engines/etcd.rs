@@ -154,7 +154,7 @@ impl Cluster {
                 Ok(text) => Err(text),
                 Err(error) => Err(error.to_string()),
             };
-            let process = Process::start_at(disk.place.clone(), "etcd", &log, command, ready);
+            let process = Process::start_at(disk.namespace.clone(), "etcd", &log, command, ready);
             let tls = setup.tls.is_some();
             Some(Etcd { process, port: client, disk, metrics, tls, _folder: folder })
         };
@@ -195,9 +195,9 @@ fn own((name, address): (&str, &str)) -> (String, String) {
 
 fn http(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    let patience = Some(Duration::from_secs(2));
-    stream.set_read_timeout(patience)?;
-    stream.set_write_timeout(patience)?;
+    let unavailable_timeout = Some(Duration::from_secs(2));
+    stream.set_read_timeout(unavailable_timeout)?;
+    stream.set_write_timeout(unavailable_timeout)?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;

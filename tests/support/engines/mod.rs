@@ -10,7 +10,7 @@ pub mod cable;
 // A relay that is silent for a while.
 pub mod moody;
 // Where processes are started.
-pub mod place;
+pub mod namespace;
 // A server's process.
 pub mod process;
 // What goes wrong between a client and a server.

@@ -1,7 +1,7 @@
 //! A PostgreSQL server of the test's own, and a pooler in front of it.
 
 use super::disk::Disk;
-use super::place::Place;
+use super::namespace::Namespace;
 use super::process::{Folder, Process, find, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::fs::{self, Permissions};
@@ -81,10 +81,10 @@ fn command(program: &Path) -> Command {
     command
 }
 
-fn run(place: &Place, program: &Path, args: &[&str]) {
+fn run(namespace: &Namespace, program: &Path, args: &[&str]) {
     let mut command = command(program);
     command.args(args).stdin(Stdio::null());
-    let done = place.run(move || command.output()).expect("it runs");
+    let done = namespace.run(move || command.output()).expect("it runs");
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{}: {said}", program.display());
 }
@@ -109,7 +109,7 @@ fn start(disk: &Disk, bin: &Path, folder: &Folder, port: u16, settings: Vec<Stri
     let ready = bin.join("pg_isready");
     let (bin, data, socket) = (bin.join("postgres"), disk.file("data"), folder.file(""));
     Process::start_at(
-        disk.place.clone(),
+        disk.namespace.clone(),
         "PostgreSQL",
         &folder.path().join("log"),
         move || {
@@ -155,7 +155,7 @@ impl Server {
             }
             None => args.extend(["-A", "trust"]),
         }
-        run(&disk.place, &bin.join("initdb"), &args);
+        run(&disk.namespace, &bin.join("initdb"), &args);
         let mut settings = vec!["shared_buffers=16MB".to_owned(), "max_connections=50".to_owned()];
         settings.extend(setup.settings);
         if let Some(tls) = setup.tls {
@@ -194,7 +194,7 @@ impl Server {
             "fast",
             "-N",
         ];
-        run(&disk.place, &bin.join("pg_basebackup"), &args);
+        run(&disk.namespace, &bin.join("pg_basebackup"), &args);
         let process = start(&disk, &bin, &folder, port, vec!["max_connections=50".to_owned()]);
         Self { process, port, disk, folder, password: None, has_tls: false }
     }

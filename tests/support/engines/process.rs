@@ -1,7 +1,7 @@
 //! A server process of the test's own: started on a free loopback port with its data in a folder of
 //! its own, stopped, killed and started again, and gone when the test is.
 
-use super::place::Place;
+use super::namespace::Namespace;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
@@ -108,7 +108,7 @@ pub struct Process {
     command: Box<dyn Fn() -> Command + Send + Sync>,
     ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
     log: PathBuf,
-    place: Arc<Place>,
+    namespace: Arc<Namespace>,
     child: Mutex<Option<Child>>,
 }
 
@@ -123,12 +123,12 @@ impl Process {
         command: impl Fn() -> Command + Send + Sync + 'static,
         ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
-        Self::start_at(Place::here(), name, log, command, ready)
+        Self::start_at(Namespace::here(), name, log, command, ready)
     }
 
-    /// The same, at this place.
+    /// The same, at this namespace.
     pub fn start_at(
-        place: Arc<Place>,
+        namespace: Arc<Namespace>,
         name: &str,
         log: &Path,
         command: impl Fn() -> Command + Send + Sync + 'static,
@@ -139,7 +139,7 @@ impl Process {
             command: Box::new(command),
             ready: Box::new(ready),
             log: log.to_owned(),
-            place,
+            namespace,
             child: Mutex::new(None),
         };
         process.restart();
@@ -162,7 +162,7 @@ impl Process {
         // Its own group: Ctrl-C at the terminal is for the test, not for the server.
         command.process_group(0);
         let child =
-            self.place.spawn(command).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+            self.namespace.spawn(command).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         *self.child.lock().unwrap() = Some(child);
     }
 
@@ -184,7 +184,7 @@ impl Process {
         let Some(mut child) = self.child.lock().unwrap().take() else { return };
         let family = halted_family(child.id());
         // The children first: without their parent they would have time to tidy up. It is halted,
-        // and does not put new ones in their place.
+        // and does not put new ones in their namespace.
         family.iter().skip(1).for_each(|id| signal(*id, libc::SIGKILL));
         child.kill().expect("the server's process can be killed");
         child.wait().expect("a child can be waited for");

@@ -96,7 +96,7 @@ impl Server {
         let clock_file = folder.file("clock");
         let admin = admin_address(&how, &folder);
         let process = Process::start_at(
-            disk.place.clone(),
+            disk.namespace.clone(),
             "redis-server",
             &folder.path().join("log"),
             move || {

@@ -22,7 +22,7 @@ pub enum Loss {
     /// A request: the server does not get it.
     Request,
     /// The answer: the server gets the request.
-    Answer,
+    Response,
 }
 
 #[derive(Default)]
@@ -182,7 +182,9 @@ impl State {
             pump(there.0, there.1, |to, bytes| there.2.request(to, bytes, &there.3))
         });
         let back = (server, client, self.clone(), lost);
-        thread::spawn(move || pump(back.0, back.1, |to, bytes| back.2.answer(to, bytes, &back.3)));
+        thread::spawn(move || {
+            pump(back.0, back.1, |to, bytes| back.2.response(to, bytes, &back.3))
+        });
     }
 
     /// Waits until something becomes of bytes. `Some`: whether they are passed on; `None`: the
@@ -215,7 +217,7 @@ impl State {
                     shared.order = None;
                     return None;
                 }
-                Some((Loss::Answer, word)) if has(word) => *lost = true,
+                Some((Loss::Response, word)) if has(word) => *lost = true,
                 _ => {}
             }
         }
@@ -223,14 +225,14 @@ impl State {
     }
 
     /// Passes a server's bytes on.
-    fn answer(&self, to: &mut TcpStream, bytes: &[u8], lost: &Mutex<bool>) -> Option<()> {
+    fn response(&self, to: &mut TcpStream, bytes: &[u8], lost: &Mutex<bool>) -> Option<()> {
         if !self.judge()? {
             return Some(());
         }
         if std::mem::take(&mut *lost.lock().unwrap()) {
             let order = &mut self.shared.lock().unwrap().order;
             // Unless one of another connection was lost before.
-            if order.take_if(|(loss, _)| *loss == Loss::Answer).is_some() {
+            if order.take_if(|(loss, _)| *loss == Loss::Response).is_some() {
                 return None;
             }
         }

@@ -63,8 +63,8 @@ impl Disturbed {
 
     /// The inner watch's next item, within `limit` if there is one; the outer `None` if the way is cut.
     async fn uncut(&mut self, limit: Option<Duration>) -> Option<Option<Item>> {
-        let mut way = self.faults.0.way.subscribe();
-        let cut = pin!(way.wait_for(|way| way.cut));
+        let mut route = self.faults.0.route.subscribe();
+        let cut = pin!(route.wait_for(|route| route.cut));
         let next = async {
             match limit {
                 Some(limit) => timeout(limit, self.inner.next()).await.unwrap_or_default(),

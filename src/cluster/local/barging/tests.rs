@@ -2,9 +2,9 @@
 
 use crate::Mutex;
 use crate::cluster::guard::DistributedGuard;
-use crate::cluster::local::{Acquire, Kind};
+use crate::cluster::local::{Acquire, WaitMode};
 use crate::cluster::lock::DistributedLock;
-use crate::cluster::{Memory, Node, NodeBuilder, Way};
+use crate::cluster::{AcquiredVia, Memory, Node, NodeBuilder};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ impl<'a> One<'a> {
     }
 
     fn begin(&mut self, lock: &'a DistributedLock, is_thread: bool) {
-        let acquire = lock.handle.acquire(Kind::Wait);
+        let acquire = lock.handle.acquire(WaitMode::Wait);
         self.acquire = Some(Box::pin(if is_thread { acquire.spinning() } else { acquire }));
         self.poll();
     }
@@ -86,18 +86,18 @@ impl<'a> One<'a> {
         self.guard = None;
     }
 
-    fn way(&self) -> Option<Way> {
-        self.guard.as_ref().map(DistributedGuard::way)
+    fn acquired_via(&self) -> Option<AcquiredVia> {
+        self.guard.as_ref().map(DistributedGuard::acquired_via)
     }
 }
 
-/// Somebody has it, whose turn has just begun: it was handed over.
+/// Somebody has it, whose turn has just begun: it was handed off.
 async fn turn(lock: &DistributedLock) -> One<'_> {
     let (mut first, mut second) = (One::new(lock, false), One::new(lock, false));
     settle().await;
     assert!(first.has_it());
     first.release();
-    assert!(second.has_it() && second.way() == Some(Way::LocalHandOver));
+    assert!(second.has_it() && second.acquired_via() == Some(AcquiredVia::LocalHandoff));
     second
 }
 
@@ -112,7 +112,7 @@ async fn who_comes_overtakes_a_thread_until_the_turn_is_over() {
         assert!(waits.is_woken(), "{n}: it has looked, and was not told to look again");
         // Before that one looks.
         user = One::new(&lock, n % 2 == 0);
-        assert_eq!(user.way(), Some(Way::LocalHandOver));
+        assert_eq!(user.acquired_via(), Some(AcquiredVia::LocalHandoff));
         waits.poll();
         assert!(!waits.has_it() && waits.acquire.is_some());
         pass(8 * US).await;
@@ -199,7 +199,7 @@ async fn nobody_overtakes_when_the_turn_is_over_though_the_lease_is_open() {
 #[tokio::test(start_paused = true)]
 async fn nobody_overtakes_a_task_or_anybody_where_the_order_is_strict() {
     for (time, is_thread) in [(50 * US, false), (Duration::ZERO, true)] {
-        let node = builder().barging_time(time).build();
+        let node = builder().barging_window(time).build();
         let lock = node.lock("k").unwrap();
         let mut user = turn(&lock).await;
         let mut waits = One::new(&lock, is_thread);
@@ -247,10 +247,10 @@ async fn the_lease_is_given_back_when_the_node_is_closed() {
     let node = Node::builder(engine.clone()).tokio_clock().build();
     let lock = node.lock("k").unwrap();
     let mut user = turn(&lock).await;
-    let mut waits = lock.handle.acquire(Kind::Wait).spinning();
+    let mut waits = lock.handle.acquire(WaitMode::Wait).spinning();
     assert!(Pin::new(&mut waits).poll(&mut Context::from_waker(Waker::noop())).is_pending());
     user.release();
-    assert_eq!(node.shutdown().await.in_doubt, []);
+    assert_eq!(node.shutdown().await.indeterminate, []);
     assert!(waits.await.is_err());
     let other = Node::builder(engine).tokio_clock().build();
     assert!(other.lock("k").unwrap().try_acquire().await.is_ok());

@@ -1,0 +1,363 @@
+//! What the value of a key holds: who has the lock, and who waits for it.
+//!
+//! It is JSON, so that an operator can read it with the engine's own tools:
+//!
+//! ```json
+//! {"lockword":"1.0","heartbeat":7,
+//!  "holder":{"node":"00c0ffee00c0ffee","nonce":"…","label":"web[311]","lease_ms":10000},
+//!  "queue":[{"node":"…","nonce":"…","label":"web[97]"}]}
+//! ```
+//!
+//! - `lockword` is the format: a major number, and a minor one. Another major format is refused and
+//!   never written over. A newer minor one is read: what it has besides is kept and written back, so
+//!   that nodes of two versions can share a key during an upgrade.
+//! - `heartbeat` moves with every write of the holder, and whenever the lock changes hands; never when a
+//!   node joins or leaves the queue. Those who wait watch it, and nothing else, to tell a dead holder
+//!   from a live one.
+//! - `holder` is who has the lock. Without a holder, but with a queue, the lock is *reserved* for the
+//!   first in the queue, who has to confirm.
+//! - `queue` are the nodes that wait, the oldest first.
+//!
+//! A node takes part by an *attempt*: its own number and a nonce that no other attempt has. There
+//! is no time in it. A lease is a duration.
+
+use crate::cluster::transport::NodeId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::fmt;
+use std::time::Duration;
+
+/// The major format that this code reads and writes.
+const MAJOR: u32 = 1;
+/// The minor format that it knows.
+const MINOR: u32 = 0;
+/// A value that is longer is refused unread.
+pub(crate) const LARGEST: usize = 1 << 20;
+
+/// One try of one node at a key, from when it begins until the lock is given back or the try is
+/// given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClaimId {
+    pub(crate) node: NodeId,
+    /// Random: no other attempt of any node has the same pair.
+    pub(crate) nonce: u64,
+}
+
+/// Who has the lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) claim: ClaimId,
+    /// For people.
+    pub(crate) label: String,
+    /// Whoever has seen the heartbeat stand still for so long may take the lock.
+    pub(crate) lease: Duration,
+    extra: Map<String, Value>,
+}
+
+/// A node that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiter {
+    pub(crate) claim: ClaimId,
+    /// For people.
+    pub(crate) label: String,
+    extra: Map<String, Value>,
+}
+
+/// The value of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Register {
+    pub(crate) heartbeat: u64,
+    pub(crate) holder: Option<Holder>,
+    pub(crate) queue: Vec<Waiter>,
+    minor: u32,
+    extra: Map<String, Value>,
+}
+
+impl Holder {
+    pub(crate) fn new(claim: ClaimId, label: &str, lease: Duration) -> Self {
+        Self { claim, label: label.to_owned(), lease, extra: Map::new() }
+    }
+}
+
+impl Waiter {
+    pub(crate) fn new(claim: ClaimId, label: &str) -> Self {
+        Self { claim, label: label.to_owned(), extra: Map::new() }
+    }
+}
+
+impl Register {
+    /// Nobody holds, nobody waits: what a missing register stands for.
+    pub(crate) fn empty() -> Self {
+        Self { heartbeat: 0, holder: None, queue: vec![], minor: MINOR, extra: Map::new() }
+    }
+
+    /// Whether nobody holds it and nobody waits for it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.holder.is_none() && self.queue.is_empty()
+    }
+
+    /// Whether this attempt holds it.
+    pub(crate) fn is_held_by(&self, claim: ClaimId) -> bool {
+        self.holder.as_ref().is_some_and(|holder| holder.claim == claim)
+    }
+
+    /// How many wait before this attempt, if it waits.
+    pub(crate) fn position(&self, claim: ClaimId) -> Option<usize> {
+        self.queue.iter().position(|waiter| waiter.claim == claim)
+    }
+
+    /// Moves the heartbeat: this write is the holder's, or the lock changes hands.
+    pub(crate) fn advance(&mut self) {
+        self.heartbeat = self.heartbeat.wrapping_add(1);
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable`]; then the value must be left alone.
+    pub(crate) fn decode(value: &[u8]) -> Result<Self, Unreadable> {
+        if value.len() > LARGEST {
+            return Err(Unreadable::TooLarge { len: value.len() });
+        }
+        let value: Value = serde_json::from_slice(value).map_err(|_| Unreadable::Foreign)?;
+        let format = value.get("lockword").and_then(Value::as_str).ok_or(Unreadable::Foreign)?;
+        let number = |text: &str| text.parse::<u32>().ok();
+        let (major, minor) = format
+            .split_once('.')
+            .and_then(|(major, minor)| Some((number(major)?, number(minor)?)))
+            .ok_or(Unreadable::Foreign)?;
+        if major != MAJOR {
+            return Err(Unreadable::Format { major, minor });
+        }
+        let wire: Wire = serde_json::from_value(value)
+            .map_err(|error| Unreadable::Malformed(error.to_string()))?;
+        let holder = wire.holder.map(|WireHolder { who, lease_ms }| Holder {
+            claim: who.claim(),
+            label: who.label,
+            lease: Duration::from_millis(lease_ms),
+            extra: who.extra,
+        });
+        let waiter =
+            |who: WireClaim| Waiter { claim: who.claim(), label: who.label, extra: who.extra };
+        let queue = wire.queue.into_iter().map(waiter).collect();
+        Ok(Self { heartbeat: wire.heartbeat, holder, queue, minor, extra: wire.extra })
+    }
+
+    /// The value to write.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let holder = self.holder.as_ref().map(|holder| WireHolder {
+            who: WireClaim::new(holder.claim, &holder.label, &holder.extra),
+            // Not less than it is: others would come too early. One of 500 million years may be
+            // cut short.
+            lease_ms: u64::try_from(holder.lease.as_nanos().div_ceil(1_000_000))
+                .unwrap_or(u64::MAX),
+        });
+        let wire = Wire {
+            lockword: format!("{MAJOR}.{}", self.minor),
+            heartbeat: self.heartbeat,
+            holder,
+            queue: self
+                .queue
+                .iter()
+                .map(|waiter| WireClaim::new(waiter.claim, &waiter.label, &waiter.extra))
+                .collect(),
+            extra: self.extra.clone(),
+        };
+        serde_json::to_vec(&wire).expect("strings, numbers and maps of strings can be written")
+    }
+}
+
+/// Why a value was not understood. It is never written over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unreadable {
+    /// It is no value of lockword: the key is used by something else.
+    Foreign,
+    /// It is of a major format that this version does not know.
+    Format {
+        /// The format's major number.
+        major: u32,
+        /// The format's minor number.
+        minor: u32,
+    },
+    /// It is of a known format, but damaged.
+    Malformed(String),
+    /// It is too long to be one.
+    TooLarge {
+        /// Its length in bytes.
+        len: usize,
+    },
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign => write!(f, "the value is not of lockword; use another key"),
+            Self::Format { major, minor } => write!(
+                f,
+                "the value has format {major}.{minor}, and this version of lockword knows \
+                 {MAJOR}.x; upgrade this node"
+            ),
+            Self::Malformed(why) => write!(
+                f,
+                "the value is damaged ({why}); look at it with the engine's own tools, and delete \
+                 it when nobody holds the lock"
+            ),
+            Self::TooLarge { len } => {
+                write!(f, "the value has {len} bytes, too many for lockword's; use another key")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Unreadable {}
+
+/// The value as JSON has it.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    lockword: String,
+    heartbeat: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    holder: Option<WireHolder>,
+    #[serde(default)]
+    queue: Vec<WireClaim>,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireHolder {
+    lease_ms: u64,
+    #[serde(flatten)]
+    who: WireClaim,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireClaim {
+    #[serde(with = "hex")]
+    node: u64,
+    #[serde(with = "hex")]
+    nonce: u64,
+    #[serde(default)]
+    label: String,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
+}
+
+impl WireClaim {
+    fn new(claim: ClaimId, label: &str, extra: &Map<String, Value>) -> Self {
+        let ClaimId { node, nonce } = claim;
+        Self { node: node.get(), nonce, label: label.to_owned(), extra: extra.clone() }
+    }
+
+    fn claim(&self) -> ClaimId {
+        ClaimId { node: NodeId::new(self.node), nonce: self.nonce }
+    }
+}
+
+/// 64 bits as 16 hexadecimal digits: many readers of JSON take a number for a float.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{number:016x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let digits = String::deserialize(from)?;
+        let all = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        all.then(|| u64::from_str_radix(&digits, 16).ok())
+            .flatten()
+            .ok_or_else(|| D::Error::custom("16 hexadecimal digits are expected"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ClaimId, Holder, Register, Unreadable, Waiter};
+    use crate::cluster::transport::NodeId;
+    use std::time::Duration;
+
+    fn claim(node: u64, nonce: u64) -> ClaimId {
+        ClaimId { node: NodeId::new(node), nonce }
+    }
+
+    fn full() -> Register {
+        let mut register = Register::empty();
+        register.heartbeat = 7;
+        register.holder = Some(Holder::new(claim(1, u64::MAX), "web[1]", Duration::from_secs(10)));
+        register.queue =
+            vec![Waiter::new(claim(2, 5), "a \"quoted\" läbel"), Waiter::new(claim(3, 6), "")];
+        register
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for register in [Register::empty(), full()] {
+            assert_eq!(Register::decode(&register.encode()).unwrap(), register);
+        }
+    }
+
+    #[test]
+    fn an_operator_can_read_it() {
+        let text = String::from_utf8(full().encode()).unwrap();
+        for part in [
+            r#""lockword":"1.0""#,
+            r#""heartbeat":7"#,
+            r#""node":"0000000000000001""#,
+            r#""label":"web[1]""#,
+            r#""lease_ms":10000"#,
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn a_newer_minor_format_is_read_and_what_it_has_besides_is_kept() {
+        let newer = r#"{"lockword":"1.9","heartbeat":2,"colour":"red","queue":
+            [{"node":"0000000000000002","nonce":"0000000000000003","label":"b","weight":4}],
+            "holder":{"node":"0000000000000001","nonce":"0000000000000004","lease_ms":5,"shade":[1]}}"#;
+        let mut register = Register::decode(newer.as_bytes()).unwrap();
+        register.advance();
+        let text = String::from_utf8(register.encode()).unwrap();
+        for part in
+            [r#""1.9""#, r#""colour":"red""#, r#""weight":4"#, r#""shade":[1]"#, r#""heartbeat":3"#]
+        {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert_eq!(Register::decode(text.as_bytes()).unwrap(), register);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_and_named() {
+        let refused = |text: &str| Register::decode(text.as_bytes()).unwrap_err();
+        assert_eq!(refused(""), Unreadable::Foreign);
+        assert_eq!(refused("hello"), Unreadable::Foreign);
+        assert_eq!(refused("[1]"), Unreadable::Foreign);
+        assert_eq!(refused(r#"{"heartbeat":1}"#), Unreadable::Foreign);
+        assert_eq!(refused(r#"{"lockword":"one"}"#), Unreadable::Foreign);
+        assert_eq!(refused(r#"{"lockword":"2.3"}"#), Unreadable::Format { major: 2, minor: 3 });
+        for damaged in [
+            r#"{"lockword":"1.0"}"#,
+            r#"{"lockword":"1.0","heartbeat":-1}"#,
+            r#"{"lockword":"1.0","heartbeat":1,"holder":{"node":"1","nonce":"0000000000000001","lease_ms":1}}"#,
+            r#"{"lockword":"1.0","heartbeat":1,"queue":[{"node":"+000000000000001","nonce":"0000000000000001"}]}"#,
+        ] {
+            assert!(matches!(refused(damaged), Unreadable::Malformed(_)), "{damaged}");
+        }
+        let long = " ".repeat(super::LARGEST + 1);
+        assert_eq!(refused(&long), Unreadable::TooLarge { len: super::LARGEST + 1 });
+    }
+
+    #[test]
+    fn the_longest_queue_that_is_allowed_can_be_read() {
+        let mut register = Register::empty();
+        for n in 0..crate::cluster::builder::queue_capacity(usize::MAX) as u64 {
+            let claim = ClaimId { node: NodeId::new(n), nonce: n };
+            register.queue.push(Waiter::new(claim, &"\"".repeat(64)));
+        }
+        let value = register.encode();
+        assert!(Register::decode(&value).is_ok(), "{} bytes", value.len());
+    }
+}

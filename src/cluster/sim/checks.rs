@@ -1,0 +1,298 @@
+//! The rules. They are checked at every event, with what only the simulation knows: true time, and
+//! all that the engine ever did.
+
+use super::clock::MS;
+use super::node::{HeldLease, Life};
+use super::store::Author;
+use super::world::World;
+use crate::cluster::protocol::register::ClaimId;
+use crate::cluster::protocol::{Failure, Grant, Intent, Loss, Outcome};
+use crate::cluster::time::Time;
+use crate::cluster::token::FencingToken;
+use crate::cluster::transport::Version;
+
+impl World {
+    /// A machine says that it holds the lock.
+    pub(super) fn granted(&mut self, node: usize, key: usize, grant: Grant) {
+        let Some(written) = self.stores[key].written(grant.version) else {
+            return self.violate(format!("{node} is granted a version that nobody wrote"));
+        };
+        let (by, holder) = (written.by, written.holder());
+        let Some(claim) = holder.filter(|holder| holder.node == self.nodes[node].id) else {
+            return self.violate(format!("{node} is granted the lock by a write that does not"));
+        };
+        if by != Author::Node(node) {
+            return self.violate(format!("{node} is granted the lock by a write of {by:?}"));
+        }
+        let was_paused = self.nodes[node].clock.stopped_since(self.nodes[node].seats[key].asked_at);
+        let is_excused = was_paused || self.was_broken(key, claim, grant.version);
+        let local = &mut self.nodes[node].seats[key].local;
+        if local.held_lease.is_some() {
+            return self.violate(format!("{node} is granted what it holds"));
+        }
+        if local.intent.take().is_none() {
+            return self.violate(format!("{node} is granted what it does not want"));
+        }
+        local.serial += 1;
+        local.grants += 1;
+        let mut held_lease = HeldLease::new(local.serial, claim, &grant);
+        held_lease.is_excused = is_excused;
+        self.counts.grants += 1;
+        self.begin_tenure(node, key, held_lease);
+        if self.clock(node) >= grant.deadline {
+            return self.violate(format!("{node} is granted the lock after its deadline"));
+        }
+        self.check_token(node, key, held_lease.token);
+        self.check_exclusion(node, key);
+    }
+
+    fn was_broken(&self, key: usize, claim: ClaimId, since: Version) -> bool {
+        self.stores[key]
+            .after(since)
+            .any(|[before, after]| after.by == Author::Operator && before.holder() == Some(claim))
+    }
+
+    /// A holder on this node is given this token: larger than all before, and no one else's.
+    pub(super) fn check_token(&mut self, node: usize, key: usize, token: FencingToken) {
+        let is_excused = self.nodes[node].seats[key]
+            .local
+            .held_lease
+            .is_some_and(|held_lease| held_lease.is_excused);
+        let newest = self.tokens[key].last().copied();
+        if !self.tokens[key].insert(token) {
+            self.violate(format!("the token {token} of {node} was given out before"));
+        } else if newest > Some(token) && !is_excused {
+            self.violate(format!("the token {token} of {node} is smaller than {newest:?}"));
+        }
+    }
+
+    /// Who says it is valid is the only one, and the register names it.
+    pub(super) fn check_exclusion(&mut self, node: usize, key: usize) {
+        let valid = |of: &usize| {
+            let held_lease = self.nodes[*of].seats[key].local.held_lease;
+            self.nodes[*of].life != Life::Dead
+                && held_lease.is_some_and(|held_lease| !held_lease.is_excused)
+                && self.is_valid(*of, key)
+        };
+        let all: Vec<_> = (0..self.nodes.len()).filter(valid).collect();
+        if all.len() > 1 {
+            return self.violate(format!("all of {all:?} hold key {key}, and are valid"));
+        }
+        let Some(held_lease) = self.nodes[node].seats[key].local.held_lease else { return };
+        let is_named = self.stores[key].register().is_held_by(held_lease.claim);
+        if all == [node] && !is_named {
+            self.violate(format!("{node} holds key {key}, but the register does not say so"));
+        }
+    }
+
+    pub(super) fn renewed(&mut self, node: usize, key: usize, version: Version, deadline: Time) {
+        let by_own = self.stores[key].written(version).map(|w| (w.by, w.holder()));
+        let Some(held_lease) = &mut self.nodes[node].seats[key].local.held_lease else {
+            return self.violate(format!("{node} renews what it does not hold"));
+        };
+        let (claim, base) = (held_lease.claim, held_lease.base);
+        (held_lease.base, held_lease.next, held_lease.deadline) = (version, 0, deadline);
+        if by_own != Some((Author::Node(node), Some(claim))) || version <= base {
+            return self.violate(format!("{node} renews by a write that does not"));
+        }
+        self.check_exclusion(node, key);
+    }
+
+    pub(super) fn lost(&mut self, node: usize, key: usize, loss: &Loss) {
+        self.counts.losses += 1;
+        if self.is_faultless {
+            self.violate(format!("{node} loses the lock, and nothing went wrong"));
+        }
+        let now = self.clock(node);
+        let local = &mut self.nodes[node].seats[key].local;
+        let held_lease = match (local.held_lease.take(), &mut local.releasing) {
+            (Some(held_lease), _) => held_lease,
+            (None, Some(releasing)) => *releasing,
+            (None, None) => return self.violate(format!("{node} loses what it does not hold")),
+        };
+        let is_true = match loss {
+            Loss::Expired { .. } => now >= held_lease.deadline,
+            Loss::TakenOver => self.was_removed(key, &held_lease, |by| by != Author::Node(node)),
+            Loss::Unreadable(_) => false,
+        };
+        if !is_true {
+            self.violate(format!("{node} has not lost the lock: {loss:?}"));
+        }
+    }
+
+    /// Whether a write of one of those ended the held lease.
+    fn was_removed(&self, key: usize, held_lease: &HeldLease, by: impl Fn(Author) -> bool) -> bool {
+        self.stores[key].after(held_lease.granted).any(|[before, after]| {
+            let holder = Some(held_lease.claim);
+            before.holder() == holder && after.holder() != holder && by(after.by)
+        })
+    }
+
+    pub(super) fn released(&mut self, node: usize, key: usize, outcome: Outcome) {
+        let now = self.clock(node);
+        let Some(held_lease) = self.nodes[node].seats[key].local.releasing.take() else {
+            return self.violate(format!("{node} has released what it did not hold"));
+        };
+        let is_true = match outcome {
+            Outcome::Held => self.was_removed(key, &held_lease, |by| by == Author::Node(node)),
+            Outcome::Lost => {
+                now >= held_lease.deadline
+                    || self.was_removed(key, &held_lease, |by| by != Author::Node(node))
+            }
+            Outcome::Indeterminate => !self.is_faultless,
+        };
+        if !is_true {
+            self.violate(format!("{node}'s release was not {outcome:?}"));
+        }
+    }
+
+    pub(super) fn failed(&mut self, node: usize, key: usize, failure: &Failure) {
+        let intent = self.nodes[node].seats[key].local.intent.take();
+        let is_right = match (intent, failure) {
+            (Some((intent, _)), Failure::Busy { .. }) => intent == Intent::Try,
+            (Some(_), Failure::Transport(_)) => !self.is_faultless,
+            _ => false,
+        };
+        if !is_right {
+            self.violate(format!("{node} wished {intent:?}, which failed: {failure:?}"));
+        }
+    }
+
+    /// After every event of a machine.
+    pub(super) fn check_seat(&mut self, node: usize, key: usize) {
+        let now = self.clock(node);
+        let seat = &self.nodes[node].seats[key];
+        if let Some(held_lease) = &seat.local.held_lease {
+            if now >= held_lease.deadline {
+                return self.violate(format!("{node} is not told that its lease is over"));
+            }
+            if seat.machine.wake_at().is_none_or(|at| at > held_lease.deadline) {
+                return self.violate(format!("{node} would sleep past its deadline"));
+            }
+        }
+        let is_done = seat.local.intent.is_none()
+            && seat.local.held_lease.is_none()
+            && seat.local.releasing.is_none();
+        if seat.machine.is_idle() {
+            if !is_done {
+                return self.violate(format!("{node} rests, and something is wanted of it"));
+            }
+            self.check_rest(node, key);
+        }
+    }
+
+    /// A machine that rests has left nothing behind, and nothing of it may still arrive.
+    pub(super) fn check_rest(&mut self, node: usize, key: usize) {
+        let id = self.nodes[node].id;
+        let register = self.stores[key].register();
+        let holds = register.holder.as_ref().is_some_and(|holder| holder.claim.node == id);
+        if holds || register.queue.iter().any(|waiter| waiter.claim.node == id) {
+            return self.violate(format!("{node} rests, and the register names it"));
+        }
+        let version = self.stores[key].version();
+        let may_arrive = |&(of, at, expected, _): &(usize, usize, _, u64)| {
+            (of, at) == (node, key) && expected == version
+        };
+        if self.in_flight.iter().any(may_arrive) {
+            self.violate(format!("{node} rests, and a write of it may yet take effect"));
+        }
+    }
+
+    /// What was written last makes sense.
+    pub(super) fn check_write(&mut self, key: usize) {
+        let Some(last) = self.stores[key].log.last() else { return };
+        let (register, by) = (&last.register, last.by);
+        let before = self.stores[key].log.iter().nth_back(1);
+        if self.is_faultless && before.is_some_and(|before| before.register == *register) {
+            return self.violate(format!("{by:?} writes what was there"));
+        }
+        let is_holder =
+            |of: ClaimId| matches!(by, Author::Node(node) if self.nodes[node].id == of.node);
+        let moves = before.is_some_and(|before| {
+            !last.anew
+                && before.holder() == last.holder()
+                && before.register.heartbeat != register.heartbeat
+        });
+        if moves && !last.holder().is_some_and(is_holder) {
+            return self.violate(format!("{by:?} moves the beat, which is not for it to move"));
+        }
+        let mut all: Vec<_> = register.queue.iter().map(|waiter| waiter.claim).collect();
+        if all.len() > self.profile.queue_limit {
+            let len = all.len();
+            return self.violate(format!("{by:?} writes a queue of {len}"));
+        }
+        all.extend(last.holder());
+        let count = all.len();
+        all.sort_by_key(|claim| (claim.node, claim.nonce));
+        all.dedup();
+        if all.len() < count {
+            self.violate(format!("{by:?} writes an attempt in two places"));
+        }
+    }
+
+    /// A machine asks for a request: not at once after one has failed.
+    pub(super) fn check_request(&mut self, node: usize, key: usize) {
+        let failed_at = self.nodes[node].seats[key].failed_at;
+        if failed_at.is_some_and(|at| self.now < at + 4 * MS) {
+            self.violate(format!("{node} asks again at once after a failure"));
+        }
+    }
+
+    /// A request with a token has arrived at the resource.
+    pub(super) fn access(&mut self, node: usize, key: usize, token: FencingToken, must_pass: bool) {
+        let name = self.keys[key].clone();
+        match self.gate.pass(&name, token) {
+            Ok(()) => {
+                if self.accepted[key].is_some_and(|newest| newest > token) {
+                    self.violate(format!("the resource took {token} of {node} too late"));
+                }
+                self.accepted[key] = Some(token);
+            }
+            Err(stale) => {
+                self.counts.refusals += 1;
+                if must_pass {
+                    self.violate(format!("{node} is valid, and was refused: {stale}"));
+                }
+            }
+        }
+    }
+
+    /// A write of this node made it the holder: how many who live have come before, and wait.
+    pub(super) fn count_inversions(&mut self, node: usize, key: usize) {
+        let log = &self.stores[key].log;
+        let Some(last) = log.last() else { return };
+        let new = last.holder().filter(|holder| holder.node == self.nodes[node].id);
+        let before = log.len().checked_sub(2).map(|at| &log[at]);
+        if new.is_none() || before.and_then(|before| before.holder()) == new {
+            return;
+        }
+        let waited: Vec<_> = before.map_or(vec![], |before| {
+            before.register.queue.iter().map(|waiter| waiter.claim).collect()
+        });
+        let since = |claim| self.joined[key].iter().position(|joined| *joined == claim);
+        let own = new.filter(|new| waited.contains(new)).and_then(since);
+        let lives = |claim: &ClaimId| {
+            let of = self.nodes.iter().find(|node| node.id == claim.node);
+            of.is_some_and(|of| of.life != Life::Dead) && Some(*claim) != new
+        };
+        let is_earlier = |claim: &&ClaimId| {
+            lives(claim) && own.is_none_or(|own| since(**claim).is_some_and(|at| at < own))
+        };
+        let passed_over = waited.iter().filter(is_earlier).count();
+        self.counts.inversions += passed_over as u64;
+        if passed_over > 0 {
+            self.tell(format_args!("{node} passes over {passed_over} who live"));
+        }
+    }
+
+    /// Remembers who waits, in the order of joining, whatever the order in the register.
+    pub(super) fn note_joins(&mut self, key: usize) {
+        let Some(last) = self.stores[key].log.last() else { return };
+        self.joined[key].retain(|claim| last.register.position(*claim).is_some());
+        for waiter in &last.register.queue {
+            if !self.joined[key].contains(&waiter.claim) {
+                self.joined[key].push(waiter.claim);
+            }
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! What a run is like: how many nodes, what goes wrong, and how often.
+
+use super::clock::{MS, Moment};
+use crate::cluster::transport::Wakeups;
+
+/// One thousandth.
+pub(super) type PerMille = u32;
+
+/// What a run is like. Times are true times; `None` of a fault: it never happens.
+#[derive(Clone, Debug)]
+pub(super) struct Profile {
+    pub(super) name: &'static str,
+    pub(super) nodes: [usize; 2],
+    pub(super) keys: usize,
+    /// `None`: by the seed.
+    pub(super) wakeups: Option<Wakeups>,
+    /// Faults and wishes end then.
+    pub(super) calm_at: Moment,
+
+    pub(super) lease: Moment,
+    pub(super) claim_window: Moment,
+    pub(super) poll: Moment,
+    pub(super) request_timeout: Moment,
+    pub(super) unavailable_timeout: Moment,
+    pub(super) queue_limit: usize,
+    /// By how many millionths a clock may be wrong.
+    pub(super) clock_error: i64,
+
+    /// How late a timer may be.
+    pub(super) timer_late: Moment,
+    /// One way.
+    pub(super) latency: [Moment; 2],
+    /// A request takes up to `late` longer to arrive.
+    pub(super) delayed: PerMille,
+    pub(super) late: Moment,
+    /// A request does not arrive.
+    pub(super) lost_before: PerMille,
+    /// Its answer does not.
+    pub(super) lost_after: PerMille,
+    /// The engine refuses it.
+    pub(super) refused: PerMille,
+    /// It is answered with indeterminacy at once, whatever becomes of it.
+    pub(super) doubted: PerMille,
+    /// A notice is lost, comes twice, has no value, or is the last of its watch.
+    pub(super) notice_lost: PerMille,
+    pub(super) notice_twice: PerMille,
+    pub(super) notice_empty: PerMille,
+    pub(super) watch_ends: PerMille,
+    /// How long after the write that made it idle a register is dropped.
+    pub(super) retention: Option<Moment>,
+
+    /// How often, on the average, a node falls asleep, its virtual machine is paused, it is killed
+    /// and started anew, or is cut off: each node once in so long.
+    pub(super) freeze: Option<Moment>,
+    pub(super) pause: Option<Moment>,
+    pub(super) kill: Option<Moment>,
+    pub(super) part: Option<Moment>,
+    /// A node falls asleep between the decision to send a request and the sending.
+    pub(super) freeze_at_send: PerMille,
+    /// How often an operator breaks the lock.
+    pub(super) break_lock: Option<Moment>,
+
+    /// How long a node does without the lock, and how long it keeps it.
+    pub(super) rest: [Moment; 2],
+    pub(super) hold: [Moment; 2],
+    /// It keeps it for up to two leases.
+    pub(super) long_holds: PerMille,
+    /// It renews early.
+    pub(super) refreshes: PerMille,
+    /// A intent is to try; or is given up after a while.
+    pub(super) tries: PerMille,
+    pub(super) cancels: PerMille,
+}
+
+const S: Moment = 1000 * MS;
+
+impl Profile {
+    /// Nothing goes wrong, except that clocks differ.
+    pub(super) fn calm() -> Self {
+        Self {
+            name: "calm",
+            nodes: [2, 8],
+            keys: 1,
+            wakeups: None,
+            calm_at: 12 * S,
+            lease: 3 * S,
+            claim_window: 300 * MS,
+            poll: 500 * MS,
+            request_timeout: 700 * MS,
+            unavailable_timeout: 20 * S,
+            queue_limit: 64,
+            clock_error: 10_000,
+            timer_late: 30 * MS,
+            latency: [MS / 10, 3 * MS],
+            delayed: 0,
+            late: 0,
+            lost_before: 0,
+            lost_after: 0,
+            refused: 0,
+            doubted: 0,
+            notice_lost: 0,
+            notice_twice: 0,
+            notice_empty: 0,
+            watch_ends: 0,
+            retention: None,
+            freeze: None,
+            pause: None,
+            kill: None,
+            part: None,
+            freeze_at_send: 0,
+            break_lock: None,
+            rest: [0, 800 * MS],
+            hold: [0, 500 * MS],
+            long_holds: 100,
+            refreshes: 200,
+            tries: 150,
+            cancels: 150,
+        }
+    }
+
+    /// Requests, answers and notices are lost, late, doubled, refused.
+    fn storm() -> Self {
+        Self {
+            name: "storm",
+            nodes: [2, 5],
+            calm_at: 20 * S,
+            hold: [0, 3 * S],
+            latency: [MS / 10, 30 * MS],
+            delayed: 60,
+            late: 8 * S,
+            lost_before: 60,
+            lost_after: 60,
+            refused: 30,
+            doubted: 50,
+            notice_lost: 100,
+            notice_twice: 100,
+            notice_empty: 100,
+            watch_ends: 50,
+            ..Self::calm()
+        }
+    }
+
+    /// Nodes fall asleep, for up to three leases.
+    fn frozen() -> Self {
+        Self {
+            name: "frozen",
+            nodes: [2, 5],
+            hold: [0, 2 * S],
+            freeze: Some(8 * S),
+            freeze_at_send: 10,
+            delayed: 30,
+            late: 4 * S,
+            calm_at: 20 * S,
+            ..Self::calm()
+        }
+    }
+
+    fn killed() -> Self {
+        Self {
+            name: "killed",
+            nodes: [3, 6],
+            kill: Some(10 * S),
+            delayed: 20,
+            late: 4 * S,
+            calm_at: 20 * S,
+            ..Self::calm()
+        }
+    }
+
+    fn parted() -> Self {
+        Self {
+            name: "parted",
+            nodes: [2, 5],
+            hold: [0, 2 * S],
+            part: Some(6 * S),
+            watch_ends: 20,
+            unavailable_timeout: 4 * S,
+            calm_at: 20 * S,
+            ..Self::calm()
+        }
+    }
+
+    /// Virtual machines stand still, and their clocks with them: only the tokens hold.
+    fn paused() -> Self {
+        Self {
+            name: "paused",
+            nodes: [2, 4],
+            hold: [0, 2 * S],
+            pause: Some(6 * S),
+            calm_at: 20 * S,
+            ..Self::calm()
+        }
+    }
+
+    fn broken() -> Self {
+        Self {
+            name: "broken",
+            nodes: [2, 5],
+            break_lock: Some(S),
+            lost_after: 30,
+            hold: [100 * MS, 2 * S],
+            ..Self::calm()
+        }
+    }
+
+    /// Idle registers are dropped as soon as no request can be in flight.
+    fn dropped() -> Self {
+        Self {
+            name: "dropped",
+            nodes: [2, 3],
+            hold: [0, S],
+            retention: Some(2500 * MS),
+            delayed: 80,
+            late: 2 * S,
+            lost_before: 40,
+            lost_after: 40,
+            rest: [0, 6 * S],
+            calm_at: 30 * S,
+            ..Self::calm()
+        }
+    }
+
+    /// More nodes than the queue takes.
+    fn crowd() -> Self {
+        Self {
+            name: "crowd",
+            nodes: [5, 9],
+            queue_limit: 2,
+            kill: Some(25 * S),
+            lost_after: 20,
+            hold: [0, 200 * MS],
+            ..Self::calm()
+        }
+    }
+
+    /// A short queue, and nothing goes wrong.
+    fn narrow() -> Self {
+        Self { name: "narrow", nodes: [4, 6], queue_limit: 2, hold: [0, 200 * MS], ..Self::calm() }
+    }
+
+    /// A network that is slow now and then, and holders that fall silent.
+    fn slow() -> Self {
+        Self {
+            name: "slow",
+            nodes: [2, 4],
+            latency: [MS, 20 * MS],
+            delayed: 300,
+            late: 650 * MS,
+            claim_window: 1500 * MS,
+            freeze: Some(6 * S),
+            part: Some(6 * S),
+            freeze_at_send: 10,
+            rest: [0, S],
+            hold: [S, 8 * S],
+            cancels: 50,
+            tries: 50,
+            calm_at: 40 * S,
+            ..Self::calm()
+        }
+    }
+
+    /// Everything at once, except what takes exclusion away by design.
+    fn everything() -> Self {
+        Self {
+            name: "everything",
+            nodes: [2, 5],
+            keys: 2,
+            freeze: Some(12 * S),
+            kill: Some(20 * S),
+            part: Some(12 * S),
+            freeze_at_send: 5,
+            retention: Some(9 * S),
+            queue_limit: 3,
+            ..Self::storm()
+        }
+    }
+
+    pub(super) fn all() -> Vec<Self> {
+        vec![
+            Self::calm(),
+            Self::storm(),
+            Self::frozen(),
+            Self::killed(),
+            Self::parted(),
+            Self::paused(),
+            Self::broken(),
+            Self::dropped(),
+            Self::crowd(),
+            Self::narrow(),
+            Self::slow(),
+            Self::everything(),
+        ]
+    }
+
+    /// Whether nothing at all goes wrong.
+    pub(super) fn is_calm(&self) -> bool {
+        let faults = [
+            self.delayed,
+            self.lost_before,
+            self.lost_after,
+            self.refused,
+            self.doubted,
+            self.notice_lost,
+            self.notice_twice,
+            self.notice_empty,
+            self.watch_ends,
+            self.freeze_at_send,
+        ];
+        let greater = [self.freeze, self.pause, self.kill, self.part, self.break_lock];
+        faults.iter().all(|fault| *fault == 0) && greater.iter().all(Option::is_none)
+    }
+
+    /// What is left of it when all is calm: the latency.
+    pub(super) fn without_faults(&self) -> Self {
+        Self {
+            delayed: 0,
+            lost_before: 0,
+            lost_after: 0,
+            refused: 0,
+            doubted: 0,
+            notice_lost: 0,
+            notice_twice: 0,
+            notice_empty: 0,
+            watch_ends: 0,
+            freeze: None,
+            pause: None,
+            kill: None,
+            part: None,
+            freeze_at_send: 0,
+            break_lock: None,
+            ..self.clone()
+        }
+    }
+}

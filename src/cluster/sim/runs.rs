@@ -1,0 +1,219 @@
+//! Runs of many seeds, and what they print when a rule is broken.
+
+use super::clock::{MS, Moment};
+use super::node::Life;
+use super::profile::Profile;
+use super::world::{Counts, World};
+use crate::cluster::protocol::Intent;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a run came to.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) counts: Counts,
+    pub(super) hash: u64,
+    pub(super) lines: Vec<String>,
+    pub(super) violation: Option<String>,
+}
+
+impl World {
+    /// Whether nobody wants anything any more, and all machines rest.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let rests = |node: &super::node::Node| {
+            node.life != Life::Runs
+                || node.seats.iter().all(|seat| {
+                    seat.local.intent.is_none()
+                        && seat.local.held_lease.is_none()
+                        && seat.local.releasing.is_none()
+                        && seat.machine.is_idle()
+                })
+        };
+        self.nodes.iter().all(rests)
+    }
+
+    /// How long those who wait may have to: a bound, not an estimate.
+    fn time_limit(&self) -> Moment {
+        let profile = &self.profile;
+        let turn = profile.hold[1] + profile.claim_window + profile.request_timeout;
+        profile.late + 4 * profile.lease + 2 * turn * self.nodes.len() as u64 + 5000 * MS
+    }
+
+    /// The faults are over: everybody gets what they wait for, and then all rest. A new node gets the
+    /// lock past the dead, and leaves nothing behind.
+    pub(super) fn settle(&mut self) {
+        let calm_at = self.profile.calm_at;
+        self.run(calm_at, |_| false);
+        self.run(self.now + self.time_limit(), |world| world.is_calm() && world.is_at_rest());
+        if self.violation.is_some() {
+            return;
+        }
+        if !self.is_at_rest() {
+            let stuck = self.stuck();
+            return self.violate(format!("not at rest, though all is calm: {stuck}"));
+        }
+        let probe = self.add_node();
+        for key in 0..self.profile.keys {
+            let grants = self.counts.grants;
+            self.intent(probe, key, Intent::Wait);
+            let until = self.now + self.time_limit();
+            if !self.run(until, |world| world.counts.grants > grants) {
+                return self.violate(format!("a new node does not get key {key}"));
+            }
+        }
+        // To the end of all things.
+        self.run(Moment::MAX / 4, |_| false);
+        if self.violation.is_some() {
+            return;
+        }
+        if !self.is_at_rest() {
+            let stuck = self.stuck();
+            return self.violate(format!("not at rest at the end: {stuck}"));
+        }
+        for key in 0..self.profile.keys {
+            let register = self.stores[key].register();
+            if !register.is_idle() {
+                return self.violate(format!("something was left behind: {register:?}"));
+            }
+        }
+    }
+
+    fn stuck(&self) -> String {
+        let mut stuck = String::new();
+        for (number, node) in self.nodes.iter().enumerate().filter(|(_, n)| n.life == Life::Runs) {
+            for (key, seat) in node.seats.iter().enumerate() {
+                let local = &seat.local;
+                if !seat.machine.is_idle() || local.intent.is_some() || local.held_lease.is_some() {
+                    stuck +=
+                        &format!("{number}/{key} wants {:?}: {:?}; ", local.intent, seat.machine);
+                }
+            }
+        }
+        stuck
+    }
+}
+
+/// Runs one seed.
+pub(super) fn run(profile: Profile, seed: u64, keeps_lines: bool) -> Report {
+    let mut world = World::new(profile, seed, keeps_lines);
+    let panicked = catch_unwind(AssertUnwindSafe(|| world.settle())).err();
+    if let Some(panic) = panicked {
+        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        world.violation.get_or_insert(format!("panicked {text}"));
+    }
+    if world.is_faultless && world.violation.is_none() && world.counts.inversions > 0 {
+        world.violation = Some("not in the order of coming, though nothing went wrong".to_owned());
+    }
+    Report {
+        counts: world.counts,
+        hash: world.history.hash(),
+        lines: world.history.lines().to_vec(),
+        violation: world.violation,
+    }
+}
+
+/// The first violation among these seeds, as a text with all that is needed to see it again.
+pub(super) fn explain(profile: &Profile, seed: u64) -> Option<String> {
+    let report = run(profile.clone(), seed, true);
+    let violation = report.violation?;
+    let from = report.lines.len().saturating_sub(60);
+    Some(format!(
+        "\n{}\n\nprofile {}, seed {seed}: {violation}\nagain: LOCKWORD_PROFILE={} LOCKWORD_SEED={seed} \
+         cargo test --features cluster,conformance --lib cluster::sim::runs::replay -- \
+         --nocapture",
+        report.lines[from..].join("\n"),
+        profile.name,
+        profile.name,
+    ))
+}
+
+fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+}
+
+/// All profiles, or the one of `LOCKWORD_PROFILE`.
+fn profiles() -> Vec<Profile> {
+    let name = std::env::var("LOCKWORD_PROFILE").ok();
+    let mut all = Profile::all();
+    all.retain(|profile| name.as_ref().is_none_or(|name| name == profile.name));
+    assert!(!all.is_empty(), "there is no profile {name:?}");
+    all
+}
+
+/// No rule is broken: 2,000 seeds, spread over all profiles.
+#[test]
+fn many_seeds() {
+    let profiles = profiles();
+    let seeds = setting("LOCKWORD_SEEDS").unwrap_or(2000);
+    let next = crate::Mutex::new(0_u64..);
+    // The smallest that fails: those before it were all begun, and come to their end.
+    let failed = crate::Mutex::new(None::<u64>);
+    let totals = crate::Mutex::new(vec![(Counts::default(), 0_u64); profiles.len()]);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        loop {
+            let seed = next.lock().next().expect("numbers do not end");
+            if seed >= seeds || failed.lock().is_some() {
+                break;
+            }
+            let which = seed as usize % profiles.len();
+            let report = run(profiles[which].clone(), seed, false);
+            if report.violation.is_some() {
+                let mut failed = failed.lock();
+                *failed = Some(failed.map_or(seed, |other| other.min(seed)));
+            }
+            let (sum, runs) = &mut totals.lock()[which];
+            sum.grants += report.counts.grants;
+            sum.writes += report.counts.writes;
+            sum.losses += report.counts.losses;
+            sum.refusals += report.counts.refusals;
+            sum.inversions += report.counts.inversions;
+            *runs += 1;
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(work);
+        }
+    });
+    if let Some(seed) = failed.into_inner() {
+        let which = seed as usize % profiles.len();
+        panic!("{}", explain(&profiles[which], seed).expect("the same seed fails again"));
+    }
+    println!("profile        runs   grants   writes a grant   losses   refused   passed over");
+    for (profile, (sum, runs)) in profiles.iter().zip(totals.into_inner()) {
+        println!(
+            "{:12} {runs:6} {:8} {:16.2} {:8} {:9} {:13}",
+            profile.name,
+            sum.grants,
+            sum.writes as f64 / sum.grants.max(1) as f64,
+            sum.losses,
+            sum.refusals,
+            sum.inversions
+        );
+        assert!(sum.grants >= runs, "{} shows nothing: {sum:?}", profile.name);
+    }
+}
+
+/// Prints one run: that of `LOCKWORD_PROFILE` and `LOCKWORD_SEED`.
+#[test]
+fn replay() {
+    let Some(seed) = setting("LOCKWORD_SEED") else { return };
+    for profile in profiles() {
+        let report = run(profile.clone(), seed, true);
+        println!("{}\nprofile {}, seed {seed}", report.lines.join("\n"), profile.name);
+        assert_eq!(report.violation, None);
+    }
+}
+
+/// The same seed is the same history, to the letter; another seed is another.
+#[test]
+fn a_seed_replays() {
+    for profile in Profile::all() {
+        let [first, again, other] = [7, 7, 8].map(|seed| run(profile.clone(), seed, true));
+        assert!(first.lines.len() > 100, "{} does nothing", profile.name);
+        assert_eq!(first.hash, again.hash, "{} does not replay", profile.name);
+        assert_eq!(first.lines, again.lines);
+        assert_ne!(first.hash, other.hash);
+    }
+}
