@@ -1,4 +1,4 @@
-//! [`Duty`]: at most one awake waiter per bucket has to look after its lock.
+//! [`Duty`]: the designated waker. At most one awake waiter per bucket has to look after its lock.
 //!
 //! # Idea
 //!
@@ -8,11 +8,11 @@
 //! this; our lock has no bit to spare, so the bucket has a slot that holds the lock's full
 //! address (a tag could be mistaken for another lock's, and that lock's wake-up would be lost).
 //!
-//! Whoever has the duty for a lock
-//! - came there by spinning ([`Kind::Spinner`]: took it himself), or was taken out of the queue
-//!   ([`Kind::Woken`]: got it from his waker);
-//! - ends it when he has acquired the lock (his own unlock looks after the rest), or
-//! - drops it before he sleeps or gives up, and then, *after a SeqCst fence*, looks at the word
+//! A thread that has the duty for a lock
+//! - got it by spinning ([`Kind::Spinner`]: it took the duty itself), or when it was taken out of
+//!   the queue ([`Kind::Woken`]: its waker gave it the duty);
+//! - ends it when it has acquired the lock (its own unlock looks after the rest), or
+//! - drops it before it sleeps or gives up, and then, *after a SeqCst fence*, looks at the word
 //!   once more. That is Dekker's protocol with the unlocker, who frees the word, passes the
 //!   fence of [`anyone_waits`](crate::lobby::Bucket::anyone_waits), and then reads the slot:
 //!   either the unlocker sees the slot empty and wakes somebody, or the other sees the word

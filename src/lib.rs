@@ -1,53 +1,178 @@
-#![doc = include_str!("../README.md")]
+//! A mutex whose whole state is one byte, and the same lock shared by many nodes.
+//!
+//! The byte is the lock word L(t): 0 while the lock is free, 1 while it is held. It is acquired by one
+//! compare-and-swap and released by one plain store. Whether anyone waits is not in the lock. It is in
+//! a static table that all locks share, so a `Mutex<()>` takes 1 byte, a `Mutex<u32>` takes 8, `new` is
+//! `const`, and nothing is allocated per lock. A waiter that was passed over is handed the lock.
+//!
+//! ```
+//! use lockword::Mutex;
+//!
+//! static COUNTER: Mutex<u64> = Mutex::new(0);
+//!
+//! std::thread::scope(|s| {
+//!     for _ in 0..10 {
+//!         s.spawn(|| (0..1000).for_each(|_| *COUNTER.lock() += 1));
+//!     }
+//! });
+//! assert_eq!(*COUNTER.lock(), 10_000);
+//! ```
+//!
+//! # What is here
+//!
+//! - **At the root**: [`Mutex`], [`ReentrantMutex`], their guards (mapped ones too) and [`Condvar`],
+//!   without poisoning. They are made with the crate [`lock_api`] (0.5), which is re-exported.
+//! - [`RawLock`]: the lock without data, for generic code over `lock_api`'s `RawMutex`,
+//!   `RawMutexFair` and `RawMutexTimed`.
+//! - [`sync`]: a drop-in replacement for [`std::sync`], with its methods, its poisoning and its own
+//!   error types. [`migration`] tells how to come from std and from `parking_lot`, and when not to.
+//! - `contention` (feature `contention`): measures locks, yours too, under a load of your own.
+//! - `cluster` (feature `cluster`): a lock shared by processes and machines under a name, over any
+//!   engine that has a compare-and-swap, with leases and fencing tokens.
+//! - `lockword` (feature `cli`): a program that measures locks.
+//!
+//! # Guarantees
+//!
+//! These hold for the locks in the process. The page of `cluster` has its own.
+//!
+//! - **Mutual exclusion.** At most one thread holds a lock at a time. What a holder did happens before
+//!   what the next holder does, however that one got the lock.
+//! - **Destruction after unlock.** A thread that holds the lock may free its memory as soon as it has
+//!   released it, if no other thread uses the lock by then. The unlock of an earlier holder that is
+//!   still running does not touch the memory.
+//! - **Bounded waiting.** Waiters are woken in the order in which they parked. A waiter that an unlock
+//!   has woken can be passed over for the time of one wake-up: until it runs, plus 15 to 60 us of
+//!   spinning. Then it is a *starving waiter*. Parked starving waiters are handed the lock in the order
+//!   of their first wait, one in 500 us or one in a section or two, whichever is longer. So the longest
+//!   wait grows with the number of waiters ahead, not with the eagerness of other threads. Where two
+//!   contended locks share a bucket of the table, they share its designated waker and its memory of
+//!   starving waiters, and a turn can take longer. A timed wait that gives up loses its place.
+//! - **Fair unlock on request.** When `MutexGuard::unlock_fair` returns, a waiter holds the lock, if
+//!   one was parked.
+//! - **Condvar.** There are no spurious wake-ups: `wait` returns only after a notification meant for
+//!   that thread. `notify_one` wakes the thread that has waited longest.
+//! - **Timeouts.** A timeout of zero and a deadline in the past mean one try; `Duration::MAX` means no
+//!   timeout.
+//! - **Panics and leaks.** A panic under the lock unlocks it and leaves the data as it is; only
+//!   [`sync`] poisons. A forgotten guard leaves the lock held for ever; to move or drop that lock is
+//!   sound.
+//! - **Any thread may unlock.** A [`MutexGuard`] is `Send` if its data is.
+//!
+//! Not guaranteed:
+//!
+//! - **A bound in real time, or against the scheduler.** If the scheduler does not run the holder, or
+//!   the waiter that was woken or spins and will look after the lock, the others wait or are passed
+//!   over. One unlock in 64 looks for that, and may have to look twice: with sections of 1 ms that
+//!   takes some 0.1 s. There is no priority inheritance.
+//! - **The order of the queue where the kernel refuses the barrier** (see Platforms). Parked threads
+//!   lose their place whenever they wake to look at the lock.
+//! - **The order of arrival.** Threads that spin are not in the queue. They may overtake parked ones,
+//!   for at most about 500 us before one of the queue is let in.
+//!
+//! # Limits
+//!
+//! - A lock of this crate must not be used inside a global allocator, since parking may allocate, nor
+//!   in a signal handler. Both limits come from `parking_lot_core`.
+//! - Two copies of the crate in one process, or a lock shared across a `cdylib` boundary, have two
+//!   tables and do not find each other's waiters. They must not share a lock: wake-ups would be lost.
+//! - The locks are not for memory that processes share.
+//! - A thread that sleeps for long on one lock makes every unlock in its bucket, 1 in 256 of all other
+//!   locks, take the slow path.
+//! - `notify_all` wakes all waiters at once; it does not move them to the queue of the mutex.
+//! - Rust's memory model has no asymmetric fence. That the barrier suffices is a fact about compiler,
+//!   kernel and processor (`src/barrier.rs` has the argument, and a litmus test checks it on the
+//!   hardware). `--cfg lockword_symmetric` uses ordinary fences instead.
+//!
+//! **Fork.** A handler runs in the child (`pthread_atfork`, registered before the first park, or by
+//! [`init`]) and forgets the waiters, which do not exist there. A lock that was free, or held by the
+//! forking thread, works in the child; one that another thread held stays held for ever. Threads of the
+//! child park in a small parking lot of the crate's own, since `parking_lot_core`'s was copied with the
+//! dead threads in it. `vfork`, `_Fork` and a raw `clone` run no handler, nor does a `fork` that began
+//! before the handler was registered. A child of a process in which no thread has ever parked for a
+//! lock or Condvar of this crate, and which has not called [`init`], parks in `parking_lot_core`'s
+//! table as it finds it: if other users of that table (`parking_lot`, for one) may have threads parked
+//! at the fork, call [`init`] before.
+//!
+//! # Platforms
+//!
+//! An unlock has to notice a thread that is about to park. So that this costs an unlock no fence, the
+//! parking thread makes the kernel run a memory barrier on all threads of the process.
+//!
+//! | platform | barrier | what is checked |
+//! |---|---|---|
+//! | Linux on x86-64 | `membarrier` (private expedited; Linux 4.14) | all tests run (glibc); musl is type-checked |
+//! | the same, where the kernel or a seccomp filter refuses it | fences for good; parked threads wake every 4 ms at most to look | a test with a filter runs |
+//! | Linux on AArch64 and x86; Android | `membarrier` | AArch64 Linux and i686 are type-checked, Android is not |
+//! | Windows on x86-64, x86 and AArch64 | `FlushProcessWriteBuffers` | x86-64 is type-checked |
+//! | macOS, FreeBSD, WebAssembly, all others | fences on both sides | AArch64 macOS, x86-64 FreeBSD and `wasm32-unknown-unknown` are type-checked |
+//! | any, with `--cfg lockword_symmetric` | fences on both sides | all tests but the assembly test run on x86-64 Linux |
+//!
+//! With fences each unlock costs one fence more. Without 64-bit atomics there is no designated waker:
+//! unlocks wake more threads than needed, and a woken waiter is not handed the lock while it is awake.
+//! On `wasm32-unknown-unknown` without threads, a `lock` that would have to wait panics.
+//!
+//! The first thread that parks registers the process with the kernel, which can take some milliseconds
+//! in a process that has threads already. [`init`] does this in advance; calling it is optional.
+//!
+//! `cluster` runs where tokio does (all of these but `wasm32-unknown-unknown`), and is tested on x86-64
+//! Linux. Its clock counts the time that the machine is suspended on Linux. Elsewhere it does not, and
+//! only the fencing token helps after a suspension.
+//!
+//! The crate needs the standard library and Rust 1.95 or later.
+//!
+//! # Features
+//!
+//! All are off by default.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `arc_lock` | guards that own an `Arc` of their lock |
+//! | `serde` | `Serialize` and `Deserialize` for the mutexes, `sync::Mutex` too |
+//! | `contention` | the module `contention` |
+//! | `peers` | `contention::peers`, the locks of other crates to compare with; the benches need it |
+//! | `cluster` | the module `cluster` with its in-memory engine; brings tokio |
+//! | `etcd`, `postgres`, `redis` | engines for `cluster`; the build of `etcd` needs `protoc` |
+//! | `conformance` | `cluster::conformance`, the suite that checks an engine |
+//! | `tracing` | spans and events of `cluster`, for the crate `tracing` |
+//! | `cli` | the program `lockword` |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(docsrs, doc(auto_cfg(hide(lockword_loom))))]
 
 #[cfg(not(lockword_loom))]
 #[doc = include_str!("migration.md")]
 pub mod migration {}
 
-// The asymmetric fence: light on the unlock path, heavy when parking.
 mod barrier;
-// The lock shared by nodes.
 #[cfg(all(feature = "cluster", not(lockword_loom)))]
 pub mod cluster;
-// What must not compile.
 #[cfg(doctest)]
 mod compile_fail;
-// The Condvar.
 mod condvar;
-// Measures locks under a load of one's own.
 #[cfg(all(feature = "contention", not(lockword_loom)))]
 pub mod contention;
-// One awake waiter looks after a lock; grants.
 mod duty;
-// What a `fork` leaves behind.
 mod fork;
-// The static table that says whether anyone waits near an address.
 mod lobby;
-// `Mutex` and its kin, through `lock_api`.
 #[cfg(not(lockword_loom))]
 mod mutex;
-// Where threads sleep.
 mod park;
-// Atomics, fences, clocks: the real ones, or loom's.
 mod primitive;
-// The waiters of a lock: who is woken, who is handed the lock.
 mod queue;
-// `RawLock`: try, spin, park; release and wake.
 mod raw;
-// How long to stay optimistic.
 mod spin;
-// When something was last done for a lock.
 mod stamp;
-// The twin of `std::sync`.
 #[cfg(not(lockword_loom))]
 pub mod sync;
-// The lock word.
 mod word;
 
-// Store buffering on the hardware, with the barrier and without.
+/// The examples of the README. One of them is about the cluster.
+#[cfg(all(doctest, feature = "cluster"))]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;
+
 #[cfg(all(test, not(lockword_loom)))]
 mod litmus;
-// The loom models.
 #[cfg(all(test, lockword_loom))]
 mod models;
 
@@ -65,21 +190,22 @@ pub use lock_api;
 /// Gets ready for the first contended lock: registers the process with the kernel for the
 /// barrier of the slow path, and the handlers for `fork`.
 ///
-/// Nobody needs to call it. Without it the first thread that ever parks registers, which in a
-/// process that has threads already can take some milliseconds. Call it early in `main`, before
-/// threads are started, if such a delay matters. It cannot fail: where the kernel refuses, locks
-/// work by other means (see the platform table in the crate documentation).
+/// Calling it is optional. Without it, the first thread that ever parks registers, which can take
+/// some milliseconds in a process that has threads already. If such a delay matters, call it early
+/// in `main`, before threads are started. It cannot fail: where the kernel refuses, locks work by
+/// other means (see the platform table in the [crate documentation](crate)). A second call changes nothing.
 ///
-/// Call it before a `fork`, too, if other users of `parking_lot_core` (`parking_lot`, say) may have
-/// threads parked then: a child whose parent never registered parks in their table, in which those
-/// threads remain.
+/// Call it also before a `fork`, if other users of `parking_lot_core` (`parking_lot`, for one) may
+/// have threads parked then: a child whose parent never registered parks in their table, in which
+/// those threads remain.
 #[cfg(not(lockword_loom))]
 pub fn init() {
     fork::watch();
     lobby::prepare();
 }
 
-/// The lobby's bucket of an address: for benches that look for neighbours. Not part of the API.
+/// The bucket of an address in the waiter table, for benches that look for neighbours. Not part of
+/// the API.
 #[cfg(not(lockword_loom))]
 #[doc(hidden)]
 pub fn __bucket_of(addr: usize) -> usize {

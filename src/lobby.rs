@@ -1,4 +1,4 @@
-//! The lobby: a static table that says whether anyone waits near an address.
+//! The lobby, or waiter table: a static table that says whether anyone waits near an address.
 //!
 //! # Idea
 //!
@@ -42,7 +42,7 @@
 //! What P sees at p3 may be a *later* holder's HELD. Then that holder's release is the one to
 //! which the argument applies.
 //!
-//! How the hint is armed by a parker and disarmed by an unlocker is told in [`hint`].
+//! How the hint is armed by a parker and disarmed by an unlocker is told in [`hint`](mod@hint).
 
 mod hint;
 

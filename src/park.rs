@@ -2,12 +2,12 @@
 //! child of `fork`, a lot of our own behind the same words).
 //!
 //! A queue is named by a [`Key`]. `parking_lot_core` keeps one table of queues for the whole
-//! process, keyed by a `usize` that every user takes from an address of his own. Memory is
+//! process, keyed by a `usize` that every user takes from an address of its own. Memory is
 //! reused: where a lock was, a `parking_lot::Condvar` may be tomorrow, while an unlock of the
 //! old lock is still on its way to the queue. So our keys are never an address that a stranger
 //! could own: they are the addresses of a table that belongs to this copy of the crate ([`KEYS`]),
-//! chosen by a hash of the object's address. Whoever is found under one of our keys is one of our
-//! waiters, and his park token means what we put into it. Objects can share a queue; the token
+//! chosen by a hash of the object's address. A thread found under one of our keys is one of our
+//! waiters, and its park token means what we put into it. Objects can share a queue; the token
 //! tells whom a waiter waits for.
 
 use crate::lobby;

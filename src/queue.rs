@@ -1,15 +1,15 @@
-//! The waiters of a lock: who is woken, and who is handed the lock.
+//! The waiters of a lock: which one is woken, and which one is handed the lock.
 //!
-//! # Who comes next
+//! # Which waiter comes next
 //!
 //! The queue is in the order of parking. An unlock takes the first waiter out and wakes it, and
 //! the word is free in the meantime: a thread that runs may take it ("barging"), which is what
 //! makes short sections fast. A woken waiter that finds the lock taken again spins a little,
-//! then parks once more, as an **heir**: the next unlock that would wake somebody hands the lock
-//! over to the heir that has waited longest (or, if a running thread is quicker, that one's unlock
-//! does). The lock stands still then until the heir has woken, so this is done at most once in a
-//! while for each lock (`HAND_US` in `duty.rs`). Between two hand-overs others are woken, and heirs
-//! only if there is nobody else, the oldest last.
+//! then parks once more, as an **heir** (a starving waiter): the next unlock that would wake
+//! somebody hands the lock off to the heir that has waited longest (or, if a running thread is
+//! quicker, that one's unlock does). Nobody can use the lock until the heir has woken, so this is
+//! done at most once in a while for each lock (`HAND_US` in `duty.rs`). Between two handoffs others
+//! are woken, and heirs only if there is nobody else, the oldest last.
 //!
 //! So a waiter is passed over for the time of one wake-up, and from then on younger heirs are
 //! handed the lock before it only while it is awake for a moment itself. The longest wait goes by

@@ -1,27 +1,82 @@
-//! [`RawLock`]: try, spin, park; release, and wake if anybody waits.
+//! [`RawLock`]: try, spin, park; release, and wake if anybody waits. This page tells how waiting
+//! works as a whole; each part has the details and the proofs in its own file.
+//!
+//! # The word
+//!
+//! The word has two states, and three things can happen to it:
+//!
+//! | state | event | next | by |
+//! |---|---|---|---|
+//! | 0, free | compare-and-swap (Acquire) | 1 | a thread for itself, or a waker for a parked waiter |
+//! | 1, held | plain store (Release) | 0 | the holder |
+//! | 1, held | handoff | 1 | the holder: the word stays as it is, another thread is the holder |
 //!
 //! # The paths
 //!
 //! | path | steps |
 //! |---|---|
-//! | lock, free | one compare-exchange |
-//! | lock, held | spin for some microseconds ([`spin`](crate::spin)), then park ([`park`]), and again |
-//! | unlock, quiet | load the hint; store 0; load the hint again |
-//! | unlock, armed | hand over to whom it is due; else store 0, fence, and wake one unless somebody is awake |
+//! | lock, free | one compare-and-swap |
+//! | lock, held | spin for some microseconds ([`spin`](crate::spin)), then park ([`park`](crate::park)), and again |
+//! | unlock, bucket quiet | load the hint; store 0; load the hint again |
+//! | unlock, bucket armed | hand the lock off if a waiter is due; else store 0, fence, and wake one waiter unless one is awake |
 //!
-//! The hint is read *before* the store, too: while the caller holds the lock it can still hand
-//! it over, with no moment at which the word is free and a third thread could slip in. The read
-//! *after* the store is the one that no wake-up is lost for; its proof is in
-//! [`lobby`](crate::lobby).
+//! The *hint* says whether anyone may wait. It is in the waiter table ([`lobby`]): 256
+//! buckets, found by a hash of the lock's address. A hint changes seldom: a thread that parks arms it,
+//! and an unlock disarms it when nobody has parked there for 50 ms.
 //!
-//! After the store that frees it the word is not touched again: from there on the lock is only
-//! an address, and the memory may already be somebody else's.
+//! The unlock reads the hint *before* the store, since while it holds the lock it can still hand it
+//! off, with no moment at which the word is free and a third thread could take it. It reads the hint
+//! again *after* the store, so that no wake-up is lost: the proof is in [`lobby`]. It needs a full
+//! barrier between the store and the load on both sides, and the asymmetric barrier ([`barrier`]) lets
+//! the parking thread pay for both.
+//!
+//! After the store that frees it the word is not touched again: from there on the lock is only an
+//! address, and its memory may have been freed. A waiter is found by that address alone.
+//!
+//! # Waiting
+//!
+//! A thread that finds the word held spins for up to 10 us (3 us if another waiter is awake already;
+//! not at all on one processor), then parks, and tries again when it is woken.
+//!
+//! An unlock wakes at most one waiter, and none if a waiter is awake and has the role of the
+//! *designated waker* ([`duty`](crate::duty)): it will look at the word by itself. A running thread may
+//! take the lock before a woken one does, which makes short sections fast. These rules bound for how
+//! long a waiter is passed over:
+//!
+//! - A woken waiter that finds the lock held for 15 us (60 us where that has lately been long
+//!   enough) parks again as a *starving waiter* ([`queue`](crate::queue)). An unlock that would wake
+//!   somebody then takes the lock for the starving waiter that has waited longest, and hands it off.
+//!   Nobody can use the lock until that thread has woken, so this is done at most once in 150 us for
+//!   a lock (more often where two contended locks share a bucket, and on targets without 64-bit
+//!   atomics). In between, others are woken.
+//! - If the first unlock after a wake-up comes more than 40 us after it, and the woken waiter still has
+//!   no lock, that unlock hands the lock to it, awake as it is.
+//! - Spinning threads may keep the role of the designated waker among themselves for 500 us while
+//!   others are parked. Then one is let in from the queue.
+//! - One unlock in 64 checks whether a woken waiter has not run for 60 us. If so, it wakes one more:
+//!   the scheduler may have put the first behind its waker while another processor is idle.
+//!
+//! Where threads come back to a lock sooner than its cache line can travel to another core, taking
+//! turns is slower than letting one thread run alone for a moment: see the section on bursts in
+//! [`spin`](crate::spin).
 //!
 //! # Who looks after a free word with waiters
 //!
-//! At every moment one of these: an unlocker between its store and its wake-up; a waiter that it
-//! has woken, or that has the [duty](crate::duty) anyway; or the next holder, whose unlock comes. loom checks that
-//! (`src/models`).
+//! At every moment one of these: an unlocker between its store and its wake-up; a waiter that it has
+//! woken, or that is the designated waker anyway; or the next holder, whose unlock comes. loom checks
+//! that (`src/models`).
+//!
+//! # Sources
+//!
+//! - The asymmetric fence: [P1202], membarrier(2), FlushProcessWriteBuffers (see [`barrier`]).
+//! - The hash: Fibonacci hashing, Knuth, *The Art of Computer Programming*, volume 3, section 6.4.
+//! - Waiters outside the lock: [Locking in WebKit], and `parking_lot`, which brought it to Rust.
+//! - One awake waiter for a lock: [nsync], Abseil, and Go's `sync.Mutex`, which also hands the lock to
+//!   a starving waiter.
+//!
+//! [P1202]: https://www.open-std.org/jtc1/sc22/wg21/docs/papers/2023/p1202r5.pdf
+//! [Locking in WebKit]: https://webkit.org/blog/6161/locking-in-webkit/
+//! [nsync]: https://github.com/google/nsync
 
 mod lock;
 mod unlock;

@@ -2,7 +2,7 @@
 //!
 //! The locks of a bucket share its stamps. One that another lock has set says nothing about this
 //! one, and counts as old: so a lock's waiters never wait for longer because a neighbour is busy.
-//! (Two contended locks of one bucket may be handed over, and wake, more often than one alone.)
+//! (Two contended locks of one bucket may be handed off, and wake, more often than one alone.)
 
 use crate::primitive::{Ordering, WideCell, has_passed, now_us};
 

@@ -1,4 +1,4 @@
-//! The slow paths of an unlock: hand the lock over, or free it and wake a waiter.
+//! The slow paths of an unlock: hand the lock off, or free it and wake a waiter.
 
 use crate::fork;
 use crate::lobby::{self, Bucket};
