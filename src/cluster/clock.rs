@@ -13,17 +13,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-cfg_select! {
-    any(target_os = "linux", target_os = "android") => {
-        mod boottime;
-        use boottime as system;
-    }
-    _ => {
-        mod instant;
-        use instant as system;
-    }
-}
-// A timer of tokio's.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "clock/boottime.rs"]
+mod system;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[path = "clock/instant.rs"]
+mod system;
 mod tokio_timer;
 
 /// Moments before this one are never told, so that a moment can be computed backwards.
