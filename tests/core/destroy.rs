@@ -22,6 +22,7 @@ use support::random::Rng;
 use support::setting::env_number;
 use support::watchdog::{Progress, STALLED};
 
+#[path = "../support"]
 mod support {
     pub mod random;
     pub mod setting;
@@ -251,7 +252,8 @@ fn run<N: Node>(users: usize, rounds: u64, fate: Fate) {
         let state = move || {
             // The lock lies somewhere in the node.
             let node = current.load(Ordering::Relaxed).addr();
-            let buckets = (0..size_of::<N>()).map(|byte| lockword::__describe(node + byte));
+            let buckets =
+                (0..size_of::<N>()).map(|byte| format!("{:?}", lockword::__bucket(node + byte)));
             format!("{fate:?}, by byte of the node:\n{}", buckets.collect::<Vec<_>>().join("\n"))
         };
         scope.spawn(move || progress.watch(Duration::from_secs(10), state));

@@ -17,14 +17,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use support::asleep::Tid;
 use support::forked::Forked;
-use support::heir::{counts, with_heir};
 use support::setting::env_number;
+use support::waiters::{counts, with_starving_waiter};
 
+#[path = "../support"]
 mod support {
     pub mod asleep;
     pub mod forked;
-    pub mod heir;
     pub mod setting;
+    pub mod waiters;
 }
 
 /// How many threads the child starts.
@@ -37,8 +38,8 @@ struct Locks {
     held: Mutex<u32>,
     /// Held at the fork by the forking thread; another thread is parked on it.
     parked: Mutex<u32>,
-    /// Held at the fork by the forking thread; another is parked on it for the second time, as an
-    /// heir.
+    /// Held at the fork by the forking thread; another is parked on it for the second time, and is
+    /// starving.
     hogged: Mutex<u32>,
     /// Free at the fork; threads have parked on it before.
     veteran: Mutex<u32>,
@@ -96,7 +97,7 @@ fn child(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
         // The guard of the parent's stack is never dropped here, see `round`.
         // SAFETY: the forking thread, which goes on as this one, holds the lock.
         unsafe { lock.force_unlock(lock_api::GuardSend::new()) };
-        let free = lock.try_lock().ok_or("handed over to a thread that does not exist")?;
+        let free = lock.try_lock().ok_or("handed to a thread that does not exist")?;
         drop(free);
         contend(lock, steps, step + 1)?;
     }
@@ -109,7 +110,7 @@ fn child(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
         return Err("a lock that nobody released was acquired");
     }
 
-    // Its waiter may have had the lock at the fork, or have had it handed over: then it stays
+    // Its waiter may have had the lock at the fork, or have been handed it: then it stays
     // held. If it is free, it works.
     steps.begin(60);
     if let Some(guard) = locks.waking.try_lock() {
@@ -214,8 +215,8 @@ fn round(number: u64, stacks: Stacks) {
 
     // The guards must not be dropped in the child, where `child` unlocks in its own way.
     let start = || lock_once(&locks.hogged, Box::leak(Box::default()), PARENT);
-    let (hogged, heirs) = with_heir(&locks.hogged, start);
-    let (hogged, heirs_count) = (ManuallyDrop::new(hogged), heirs.len() as u32);
+    let (hogged, starving) = with_starving_waiter(&locks.hogged, start);
+    let (hogged, locked) = (ManuallyDrop::new(hogged), starving.len() as u32);
     let parked = ManuallyDrop::new(locks.parked.lock());
     let waking = locks.waking.lock();
     let waiters = [
@@ -242,9 +243,9 @@ fn round(number: u64, stacks: Stacks) {
     *locks.condition.lock() = true;
     locks.condvar.notify_all();
     go.send(()).expect("the holder lives");
-    join_all(waiters.into_iter().chain(heirs).chain([holder]));
+    join_all(waiters.into_iter().chain(starving).chain([holder]));
     let counts = [&locks.hogged, &locks.parked, &locks.waking, &locks.held, &locks.veteran];
-    assert_eq!(counts.map(|lock| *lock.lock()), [heirs_count, 1, 1, 2, 2]);
+    assert_eq!(counts.map(|lock| *lock.lock()), [locked, 1, 1, 2, 2]);
 }
 
 /// Joins the threads, or panics when one of them waits for ever.

@@ -28,7 +28,7 @@ fn a_mutex_is_its_data_and_one_byte() {
 }
 
 #[test]
-fn the_twin_of_std_adds_a_byte_for_poison() {
+fn sync_adds_a_byte_for_poison() {
     use lockword::sync::{Condvar, Mutex};
     assert_eq!((size_of::<Mutex<()>>(), align_of::<Mutex<()>>()), (2, 1));
     assert_eq!((size_of::<Mutex<u8>>(), size_of::<Mutex<u16>>()), (3, 4));

@@ -15,6 +15,7 @@ use support::asleep::Tid;
 use support::child;
 use support::seccomp::{Refuse, refuse_membarrier};
 
+#[path = "../support"]
 mod support {
     pub mod asleep;
     pub mod child;

@@ -11,11 +11,12 @@ use parking_lot_core::{
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::lives::{OPS, Place};
+use support::lives::{OPS, ReusedMemory};
 use support::random::Rng;
 use support::setting::env_number;
 use support::watchdog::Progress;
 
+#[path = "../support"]
 mod support {
     pub mod lives;
     pub mod random;
@@ -31,20 +32,20 @@ const LIMIT: Duration = Duration::from_secs(10);
 fn one_address_lives_many_lives() {
     const USERS: usize = 4;
     let lives = env_number("LOCKWORD_STRANGER_LIVES", 60_000) as usize;
-    let place = Place::new(USERS, lives);
+    let memory = ReusedMemory::new(USERS, lives);
     let progress = Progress::new(USERS + 1, OPS);
     thread::scope(|scope| {
-        let (place, progress) = (&place, &progress);
+        let (memory, progress) = (&memory, &progress);
         for i in 0..USERS {
             scope.spawn(move || {
-                place.use_lives(progress.slot(i), &mut Rng::new(lives as u64, i));
+                memory.use_lives(progress.slot(i), &mut Rng::new(lives as u64, i));
             });
         }
         scope.spawn(|| {
             let mut rng = Rng::new(lives as u64, USERS);
-            place.notify_waiters(progress.slot(USERS), &mut rng);
+            memory.notify_waiters(progress.slot(USERS), &mut rng);
         });
-        scope.spawn(|| progress.watch(LIMIT, || place.state()));
+        scope.spawn(|| progress.watch(LIMIT, || memory.state()));
     });
 }
 
@@ -81,8 +82,8 @@ fn contend(rounds: usize, lock: &Mutex<u64>, stranger: impl Fn(&AtomicBool) + Sy
             })
             .collect();
         scope.spawn(move || stranger(done));
-        let bucket = || lockword::__describe((&raw const *lock).addr());
-        let state = move || format!("held: {}; {}", lock.is_locked(), bucket());
+        let bucket = || lockword::__bucket((&raw const *lock).addr());
+        let state = move || format!("held: {}; {:?}", lock.is_locked(), bucket());
         scope.spawn(move || progress.watch(LIMIT, state));
         let failed = threads.into_iter().filter_map(|thread| thread.join().err()).count();
         done.store(true, Ordering::Release);

@@ -1,14 +1,32 @@
 //! One source of tests, compiled twice: over `std::sync` and over `lockword::sync`. What passes
 //! over both is what a program can rely on when it replaces the one by the other.
 //!
-//! The tests know only `super::sync`. Where the two may differ (in who is woken first, say) they
-//! ask for what std promises.
+//! The tests name only `super::sync`. Where the two may differ, for instance in which waiter is
+//! woken first, the tests ask only for what std promises.
 #![cfg(not(lockword_loom))]
-// Loading the same files twice is the point.
-#![allow(clippy::duplicate_mod)]
+#![allow(clippy::duplicate_mod, reason = "the suite is compiled twice on purpose")]
 
-mod over_lockword;
-mod over_std;
+#[path = "suite"]
+mod over_std {
+    use std::sync;
+
+    mod condvar;
+    mod mutex;
+    mod poison;
+    mod programs;
+    mod types;
+}
+
+#[path = "suite"]
+mod over_lockword {
+    use lockword::sync;
+
+    mod condvar;
+    mod mutex;
+    mod poison;
+    mod programs;
+    mod types;
+}
 
 #[path = "../support/within.rs"]
 mod within;
