@@ -1,8 +1,7 @@
 //! The edges between modules that must never exist, found by a search of the source text, and the
 //! dependencies that every user of the crate builds.
 //!
-//! The search knows `use` trees, but neither renamings nor the globs of other modules: it stops
-//! slips, not tricks.
+//! The search expands `use` trees. It does not follow renamings and glob imports.
 #![cfg(not(lockword_loom))]
 
 use std::collections::BTreeSet;
@@ -80,7 +79,7 @@ fn forbidden(file: &str, path: &str) -> Option<&'static str> {
             (impure || reads || transport || path == "std::time::*")
                 .then_some("the protocol knows no clock, socket, runtime or transport")
         }
-        [folder, own, ..] if ENGINES.contains(&folder) && own != "mod" => {
+        [folder, own, ..] if ENGINES.contains(&folder) && !["mod", "connect"].contains(&own) => {
             let into = if ENGINES.contains(below.first()?) { &below[1..] } else { &below[..] };
             let target = into.first().filter(|_| is_local)?;
             let other = is_one_of("memory dir etcd redis postgres", target) && *target != own;

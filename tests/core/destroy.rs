@@ -1,5 +1,5 @@
-//! Destroy after unlock: the last one who held a lock frees it at once, while the unlock of the
-//! one before may still be under way in another thread.
+//! Destroy after unlock: the last holder of a lock frees it at once, while the unlock of the holder
+//! before may still be running in another thread.
 //!
 //! The classic case is an intrusive count guarded by the lock that lies beside it (glibc bug
 //! 13690). A late touch of the lock is noticed in three ways: freed nodes keep a pattern in

@@ -1,10 +1,10 @@
 //! Fork: the child has the locks of its parent, but none of the threads that wait for them.
 //!
-//! What a lock can promise after a fork, it must: one that is free at the fork works, and so does
-//! one that the forking thread holds, whoever waited for it in the parent; the new threads of the
-//! child wake each other; the parent notices nothing.
+//! In the child, a lock works that was free at the fork or held by the forking thread, whichever
+//! threads waited for it in the parent; the new threads of the child wake each other. In the parent
+//! nothing changes.
 //!
-//! Linux only: the test must know when a thread sleeps. Under ThreadSanitizer it needs
+//! Linux only, since the test must know when a thread sleeps. Under ThreadSanitizer it needs
 //! `TSAN_OPTIONS=die_after_fork=0`, since the child starts threads.
 #![cfg(all(not(lockword_loom), target_os = "linux"))]
 
@@ -45,7 +45,7 @@ struct Locks {
     veteran: Mutex<u32>,
     /// Just released by the forking thread: a waiter is awake, or on its way.
     waking: Mutex<u32>,
-    /// Nobody has touched it.
+    /// No thread has used it.
     fresh: Mutex<u32>,
     /// A thread waits on it at the fork.
     condvar: Condvar,
@@ -63,8 +63,8 @@ struct Steps<'a> {
 enum Stacks {
     /// On new memory.
     New,
-    /// Where the C library likes to put them: on the stacks of the threads that the child does
-    /// not have. Queues that still hold those threads' entries are destroyed by this.
+    /// On the stacks of the threads that the child does not have, which the C library uses again.
+    /// This overwrites queue entries of those threads.
     OfTheDead,
 }
 
@@ -74,7 +74,7 @@ impl Steps<'_> {
     }
 }
 
-/// The child: returns an error rather than panic, since it is a fork of a test harness.
+/// What the child does. It returns errors and does not panic, since it is a fork of a test harness.
 fn child(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
     steps.begin(1);
     let all = [&locks.held, &locks.parked, &locks.hogged, &locks.veteran, &locks.waking];

@@ -1,7 +1,7 @@
-//! Fork, where it is hard to notice: while others fork or park, before the crate's own handler
-//! has run, and in a child that has its parent's number.
+//! Forks that are hard to notice: while other threads fork or park, before the crate's own handler
+//! has run, and in a child that has the process number of its parent.
 //!
-//! Linux only, and under ThreadSanitizer with `TSAN_OPTIONS=die_after_fork=0`: as `fork.rs`.
+//! Linux only, and under ThreadSanitizer with `TSAN_OPTIONS=die_after_fork=0`, as `fork.rs`.
 #![cfg(all(not(lockword_loom), target_os = "linux"))]
 
 use lockword::{Condvar, Mutex, MutexGuard};

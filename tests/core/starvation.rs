@@ -1,9 +1,9 @@
-//! Bounded waiting: a thread that releases a lock only to take it again at once cannot keep the
-//! others out.
+//! Bounded waiting: a thread that releases a lock and takes it again at once cannot keep the others
+//! out.
 //!
-//! What is counted is not time but how often somebody is passed over: time depends on what else
-//! the machine does, and a bound on it fails where the scheduler is busy. The control, in turns
-//! with lockword, is `parking_lot::FairMutex`, whose every unlock hands the lock over.
+//! The tests count how often a waiter is passed over. They do not measure time, which depends on
+//! what else the machine does. The control, which runs in turns with lockword, is
+//! `parking_lot::FairMutex`, whose every unlock is a handoff.
 #![cfg(not(lockword_loom))]
 
 use lock_api::RawMutex;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const SLICES: usize = 5;
 const SLICE: Duration = Duration::from_millis(200);
 
-/// The tests of this file want the processors for themselves: one at a time.
+/// The tests of this file run one at a time, since each needs all processors.
 static ALONE: StdMutex<()> = StdMutex::new(());
 
 /// Threads that each hold one lock for their time and take it again at once.

@@ -1,6 +1,7 @@
-//! Watchdog stress: more threads than processors, every operation, several locks, for a time.
+//! Stress with a watchdog: more threads than processors, every operation, several locks.
 //!
-//! `LOCKWORD_STRESS_SECS` sets the length, `LOCKWORD_STRESS_SEED` repeats the choices of a run.
+//! `LOCKWORD_STRESS_SECS` sets the length, `LOCKWORD_STRESS_SEED` repeats the random choices of a
+//! run. The report of a failed run names its seed.
 #![cfg(not(lockword_loom))]
 
 use lockword::{Condvar, Mutex, MutexGuard};
