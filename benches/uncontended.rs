@@ -124,7 +124,8 @@ impl Uncontended {
         if TypeId::of::<F>() != TypeId::of::<Lockword>() {
             return far.next().unwrap();
         }
-        let bucket = |lock: &F::Mutex<u64>| lockword::__bucket_of(std::ptr::from_ref(lock).addr());
+        let bucket =
+            |lock: &F::Mutex<u64>| lockword::__bucket(std::ptr::from_ref(lock).addr()).index;
         let wanted = (bucket(&locks[0]) + after) % BUCKETS;
         far.find(|lock| bucket(lock) == wanted).expect("a candidate for every bucket")
     }
@@ -211,7 +212,7 @@ impl Uncontended {
 /// Returns once lockword counts a waiter in the bucket of `addr`: it is parked, or will be
 /// before the measurement's warm-up is over.
 fn until_parked(addr: usize) {
-    while lockword::__describe(addr).contains(" 0 waiters") {
+    while lockword::__bucket(addr).waiters == 0 {
         thread::yield_now();
     }
 }

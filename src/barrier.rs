@@ -56,25 +56,27 @@ pub(crate) enum Heavy {
     Refused,
 }
 
-cfg_select! {
-    any(
-        lockword_loom,
-        lockword_symmetric,
-        not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")),
-    ) => {
-        #[path = "barrier/symmetric.rs"]
-        mod imp;
-    }
-    any(target_os = "linux", target_os = "android") => {
-        #[path = "barrier/membarrier.rs"]
-        mod imp;
-    }
-    windows => {
-        #[path = "barrier/windows.rs"]
-        mod imp;
-    }
-    _ => {
-        #[path = "barrier/symmetric.rs"]
-        mod imp;
-    }
-}
+#[cfg(all(
+    not(any(lockword_loom, lockword_symmetric)),
+    any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64"),
+    any(target_os = "linux", target_os = "android"),
+))]
+#[path = "barrier/membarrier.rs"]
+mod imp;
+
+#[cfg(all(
+    not(any(lockword_loom, lockword_symmetric)),
+    any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64"),
+    windows,
+))]
+#[path = "barrier/windows.rs"]
+mod imp;
+
+#[cfg(any(
+    lockword_loom,
+    lockword_symmetric,
+    not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")),
+    not(any(target_os = "linux", target_os = "android", windows)),
+))]
+#[path = "barrier/symmetric.rs"]
+mod imp;

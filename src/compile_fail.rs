@@ -1,100 +1,8 @@
-//! What must not compile, as doctests: each beside a twin that differs only in what is wrong,
-//! and compiles, so that the first fails for the right reason.
-
-mod twin;
-
-/// A mutex of data that stays on its thread stays there too.
-///
-/// ```
-/// # use std::sync::Arc as Shared;
-/// let m = lockword::Mutex::new(Shared::new(1));
-/// std::thread::spawn(move || m.into_inner());
-/// ```
-/// ```compile_fail,E0277
-/// # use std::rc::Rc as Shared;
-/// let m = lockword::Mutex::new(Shared::new(1));
-/// std::thread::spawn(move || m.into_inner());
-/// ```
-///
-/// Nor can it be shared, since a lock hands the data itself to the other thread.
-///
-/// ```
-/// # use std::sync::Arc as Shared;
-/// let m = lockword::Mutex::new(Shared::new(1));
-/// std::thread::scope(|s| {
-///     s.spawn(|| drop(m.lock()));
-/// });
-/// ```
-/// ```compile_fail,E0277
-/// # use std::rc::Rc as Shared;
-/// let m = lockword::Mutex::new(Shared::new(1));
-/// std::thread::scope(|s| {
-///     s.spawn(|| drop(m.lock()));
-/// });
-/// ```
-mod a_mutex_is_as_thread_safe_as_its_data {}
-
-/// A guard crosses threads only if its data may.
-///
-/// ```
-/// # use std::sync::Arc as Shared;
-/// # fn send<T: Send>(_: T) {}
-/// let m = lockword::Mutex::new(Shared::new(1));
-/// send(m.lock());
-/// ```
-/// ```compile_fail,E0277
-/// # use std::rc::Rc as Shared;
-/// # fn send<T: Send>(_: T) {}
-/// let m = lockword::Mutex::new(Shared::new(1));
-/// send(m.lock());
-/// ```
-///
-/// A guard is shared only if its data may be.
-///
-/// ```
-/// # use std::sync::atomic::AtomicU8 as Data;
-/// let m = lockword::Mutex::new(Data::new(1));
-/// let guard = m.lock();
-/// std::thread::scope(|s| {
-///     s.spawn(|| drop(&guard));
-/// });
-/// ```
-/// ```compile_fail,E0277
-/// # use std::cell::Cell as Data;
-/// let m = lockword::Mutex::new(Data::new(1));
-/// let guard = m.lock();
-/// std::thread::scope(|s| {
-///     s.spawn(|| drop(&guard));
-/// });
-/// ```
-///
-/// The same for a mapped guard.
-///
-/// ```
-/// # use std::sync::Arc as Shared;
-/// # fn send<T: Send>(_: T) {}
-/// let m = lockword::Mutex::new((Shared::new(1), 2));
-/// send(lockword::MutexGuard::map(m.lock(), |pair| &mut pair.0));
-/// ```
-/// ```compile_fail,E0277
-/// # use std::rc::Rc as Shared;
-/// # fn send<T: Send>(_: T) {}
-/// let m = lockword::Mutex::new((Shared::new(1), 2));
-/// send(lockword::MutexGuard::map(m.lock(), |pair| &mut pair.0));
-/// ```
-/// ```
-/// # use std::sync::atomic::AtomicU8 as Data;
-/// # fn share<T: Sync>(_: T) {}
-/// let m = lockword::Mutex::new((Data::new(1), 2));
-/// share(lockword::MutexGuard::map(m.lock(), |pair| &mut pair.0));
-/// ```
-/// ```compile_fail,E0277
-/// # use std::cell::Cell as Data;
-/// # fn share<T: Sync>(_: T) {}
-/// let m = lockword::Mutex::new((Data::new(1), 2));
-/// share(lockword::MutexGuard::map(m.lock(), |pair| &mut pair.0));
-/// ```
-mod a_guard_is_as_thread_safe_as_its_data {}
+//! What must not compile, as doctests. Each stands beside an example that differs only in what is
+//! wrong and that compiles, so that the first fails for the right reason.
+//!
+//! Which types are `Send` and `Sync` is asserted in `tests/core/layout.rs` and, for `sync`, in
+//! `tests/std_compat`.
 
 /// A guard does not outlive its mutex.
 ///
@@ -103,17 +11,17 @@ mod a_guard_is_as_thread_safe_as_its_data {}
 /// let guard = {
 ///     m.lock()
 /// };
-/// println!("{guard}");
+/// assert_eq!(*guard, 1);
 /// ```
 /// ```compile_fail,E0597
 /// let guard = {
 ///     let m = lockword::Mutex::new(1);
 ///     m.lock()
 /// };
-/// println!("{guard}");
+/// assert_eq!(*guard, 1);
 /// ```
 ///
-/// Nor does a mapped one.
+/// A mapped guard does not outlive it either.
 ///
 /// ```
 /// # use lockword::{Mutex, MutexGuard};
@@ -121,7 +29,7 @@ mod a_guard_is_as_thread_safe_as_its_data {}
 /// let guard = {
 ///     MutexGuard::map(m.lock(), |pair| &mut pair.0)
 /// };
-/// println!("{guard}");
+/// assert_eq!(*guard, 1);
 /// ```
 /// ```compile_fail,E0597
 /// # use lockword::{Mutex, MutexGuard};
@@ -129,10 +37,10 @@ mod a_guard_is_as_thread_safe_as_its_data {}
 ///     let m = Mutex::new((1, 2));
 ///     MutexGuard::map(m.lock(), |pair| &mut pair.0)
 /// };
-/// println!("{guard}");
+/// assert_eq!(*guard, 1);
 /// ```
 ///
-/// While it lives, its mutex is neither moved, nor consumed, nor reached around the lock.
+/// While a guard lives, its mutex cannot be moved, consumed, or borrowed mutably.
 ///
 /// ```
 /// let m = lockword::Mutex::new(1);
@@ -164,15 +72,15 @@ mod a_guard_is_as_thread_safe_as_its_data {}
 /// *m.get_mut() = 2;
 /// drop(guard);
 /// ```
-mod a_guard_lives_inside_its_mutex {}
+mod a_guard_does_not_outlive_its_mutex {}
 
-/// The data is out of reach once the guard has gone.
+/// A reference to the data does not outlive the guard.
 ///
 /// ```
 /// let m = lockword::Mutex::new(String::new());
 /// let guard = m.lock();
 /// let data: &String = &guard;
-/// println!("{data}");
+/// assert!(data.is_empty());
 /// drop(guard);
 /// ```
 /// ```compile_fail,E0505
@@ -180,28 +88,28 @@ mod a_guard_lives_inside_its_mutex {}
 /// let guard = m.lock();
 /// let data: &String = &guard;
 /// drop(guard);
-/// println!("{data}");
+/// assert!(data.is_empty());
 /// ```
 /// ```compile_fail,E0382
 /// let m = lockword::Mutex::new(String::new());
 /// let guard = m.lock();
 /// lockword::MutexGuard::unlock_fair(guard);
-/// println!("{guard}");
+/// assert!(guard.is_empty());
 /// ```
 ///
-/// Nor is it in reach while the lock is given up for a moment.
+/// The data cannot be reached while the lock is released for a moment.
 ///
 /// ```
 /// # use lockword::{Mutex, MutexGuard};
 /// let m = Mutex::new(1);
 /// let mut guard = m.lock();
-/// MutexGuard::unlocked(&mut guard, || println!("{m:?}"));
+/// MutexGuard::unlocked(&mut guard, || assert_eq!(*m.lock(), 1));
 /// ```
 /// ```compile_fail,E0502
 /// # use lockword::{Mutex, MutexGuard};
 /// let m = Mutex::new(1);
 /// let mut guard = m.lock();
-/// MutexGuard::unlocked(&mut guard, || println!("{guard:?}"));
+/// MutexGuard::unlocked(&mut guard, || assert_eq!(*guard, 1));
 /// ```
 /// ```
 /// # use lockword::{Condvar, Mutex};
@@ -209,7 +117,7 @@ mod a_guard_lives_inside_its_mutex {}
 /// let mut guard = m.lock();
 /// condvar.wait_for(&mut guard, std::time::Duration::ZERO);
 /// let data: &i32 = &guard;
-/// println!("{data}");
+/// assert_eq!(*data, 1);
 /// ```
 /// ```compile_fail,E0502
 /// # use lockword::{Condvar, Mutex};
@@ -217,9 +125,9 @@ mod a_guard_lives_inside_its_mutex {}
 /// let mut guard = m.lock();
 /// let data: &i32 = &guard;
 /// condvar.wait_for(&mut guard, std::time::Duration::ZERO);
-/// println!("{data}");
+/// assert_eq!(*data, 1);
 /// ```
-mod data_lives_inside_its_guard {}
+mod data_does_not_outlive_its_guard {}
 
 /// The owner of a reentrant mutex may have several guards, so none of them gives `&mut`.
 ///
@@ -243,42 +151,10 @@ mod data_lives_inside_its_guard {}
 /// let m = lockword::ReentrantMutex::new((1, 2));
 /// ReentrantMutexGuard::map(m.lock(), |pair| &mut pair.0);
 /// ```
-///
-/// They stay on the thread that locked, whatever the data is; the mutex itself travels.
-///
-/// ```
-/// # fn send<T: Send>(_: T) {}
-/// let m = lockword::ReentrantMutex::new(1);
-/// drop(m.lock());
-/// send(m);
-/// ```
-/// ```compile_fail,E0277
-/// # fn send<T: Send>(_: T) {}
-/// let m = lockword::ReentrantMutex::new(1);
-/// send(m.lock());
-/// ```
-/// ```compile_fail,E0277
-/// # fn send<T: Send>(_: T) {}
-/// let m = lockword::ReentrantMutex::new((1, 2));
-/// send(lockword::ReentrantMutexGuard::map(m.lock(), |pair| &pair.0));
-/// ```
-///
-/// Sharing the mutex hands the data to another thread, so it asks for `Send`.
-///
-/// ```
-/// # use std::cell::RefCell as Data;
-/// # fn share<T: Sync>(_: T) {}
-/// share(lockword::ReentrantMutex::new(Data::new(1)));
-/// ```
-/// ```compile_fail,E0277
-/// # use std::rc::Rc as Data;
-/// # fn share<T: Sync>(_: T) {}
-/// share(lockword::ReentrantMutex::new(Data::new(1)));
-/// ```
-mod a_reentrant_guard_is_shared_and_stays {}
+mod a_reentrant_guard_gives_shared_access {}
 
-/// A condition variable waits with the guard of a whole mutex: what it gives up, it must be
-/// able to take back.
+/// A condition variable waits with the guard of a whole mutex, since it unlocks the mutex and
+/// locks it again.
 ///
 /// ```
 /// # use lockword::{Condvar, Mutex, MutexGuard};
@@ -300,7 +176,7 @@ mod a_reentrant_guard_is_shared_and_stays {}
 /// ```
 mod a_condvar_waits_with_a_mutex_guard {}
 
-/// Unlocking by hand is for those who promise that they hold the lock.
+/// Unlocking a raw lock is unsafe: the caller promises to hold it.
 ///
 /// ```
 /// let raw = lockword::RawLock::new();
@@ -319,7 +195,7 @@ mod a_condvar_waits_with_a_mutex_guard {}
 /// raw.unlock_fair();
 /// ```
 ///
-/// A lock is not copied with its state.
+/// A raw lock is not `Copy`.
 ///
 /// ```
 /// let raw = lockword::RawLock::new();
@@ -331,19 +207,46 @@ mod a_condvar_waits_with_a_mutex_guard {}
 /// ```
 mod a_raw_lock_is_unlocked_by_its_holder {}
 
-/// A guard that owns its lock crosses threads only if its data may.
+/// `sync` refuses what std refuses. A mutex is invariant in its data: one of data that borrows
+/// for longer is not one of data that borrows for less, since one could store the latter.
 ///
 /// ```
-/// # use std::sync::Arc;
-/// # use std::sync::Arc as Shared;
-/// # fn send<T: Send>(_: T) {}
-/// send(Arc::new(lockword::Mutex::new(Shared::new(1))).lock_arc());
+/// # use lockword::sync;
+/// fn same<'m, 'a>(m: &'m sync::Mutex<&'a u8>) -> &'m sync::Mutex<&'a u8> { m }
+/// ```
+/// ```compile_fail
+/// # use lockword::sync;
+/// fn less<'a>(m: &'a sync::Mutex<&'static u8>) -> &'a sync::Mutex<&'a u8> { m }
+/// ```
+/// ```compile_fail
+/// # use std::sync;
+/// fn less<'a>(m: &'a sync::Mutex<&'static u8>) -> &'a sync::Mutex<&'a u8> { m }
+/// ```
+/// ```compile_fail
+/// # use lockword::sync;
+/// fn less<'a, 'g>(g: sync::MutexGuard<'g, &'static u8>) -> sync::MutexGuard<'g, &'a u8> { g }
+/// ```
+/// ```compile_fail
+/// # use std::sync;
+/// fn less<'a, 'g>(g: sync::MutexGuard<'g, &'static u8>) -> sync::MutexGuard<'g, &'a u8> { g }
+/// ```
+///
+/// A `sync::Condvar` waits with the guard of a `sync::Mutex`, of data whose size is known.
+///
+/// ```
+/// # use lockword::sync::*;
+/// let m = Mutex::new(1);
+/// drop(Condvar::new().wait_while(m.lock().unwrap(), |_| false));
+/// ```
+/// ```compile_fail,E0308
+/// # use lockword::sync::*;
+/// # use std::sync::Mutex;
+/// let m = Mutex::new(1);
+/// drop(Condvar::new().wait_while(m.lock().unwrap(), |_| false));
 /// ```
 /// ```compile_fail,E0277
-/// # use std::sync::Arc;
-/// # use std::rc::Rc as Shared;
-/// # fn send<T: Send>(_: T) {}
-/// send(Arc::new(lockword::Mutex::new(Shared::new(1))).lock_arc());
+/// # use lockword::sync::*;
+/// let m: &Mutex<[u8]> = &Mutex::new([1]);
+/// drop(Condvar::new().wait_while(m.lock().unwrap(), |_| false));
 /// ```
-#[cfg(feature = "arc_lock")]
-mod an_arc_guard_is_as_thread_safe_as_its_data {}
+mod sync_refuses_what_std_refuses {}

@@ -136,10 +136,10 @@ mod imp {
     extern "C" fn in_parent() {
         // Two threads may fork at once: each counts itself out. (Handlers that are registered
         // in the middle of a fork do not run in it, so nobody counts out who was not counted in.)
-        let less = |state| if (FORK..SETTLING).contains(&state) { state - FORK } else { state };
+        let less = |state| (FORK..SETTLING).contains(&state).then(|| state - FORK);
         // ORDERING: Relaxed: it tells nothing, and what those before it released stays so, since
         // this is a read-modify-write.
-        STATE.update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let _ = STATE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Unless [`settle`] was quicker. By the generation, since a thread that an earlier handler

@@ -204,17 +204,7 @@ pub fn init() {
     lobby::prepare();
 }
 
-/// The bucket of an address in the waiter table, for benches that look for neighbours. Not part of
-/// the API.
+/// The state of the bucket of an address, for tests and benches. Not part of the API.
 #[cfg(not(lockword_loom))]
 #[doc(hidden)]
-pub fn __bucket_of(addr: usize) -> usize {
-    lobby::index(addr)
-}
-
-/// The state of an address's bucket: for the message of a test that hangs. Not part of the API.
-#[cfg(not(lockword_loom))]
-#[doc(hidden)]
-pub fn __describe(addr: usize) -> String {
-    lobby::describe(addr)
-}
+pub use lobby::{BucketState as __BucketState, state as __bucket};

@@ -333,16 +333,31 @@ pub(crate) fn forget() {
     }
 }
 
-/// The state of the bucket of `addr`, for the message of a test that hangs.
+/// The state of a bucket at one moment, for tests.
 #[cfg(not(lockword_loom))]
-pub(crate) fn describe(addr: usize) -> String {
+#[derive(Clone, Debug)]
+pub struct BucketState {
+    /// The number of the bucket.
+    pub index: usize,
+    /// How many threads wait, or are about to.
+    pub waiters: u32,
+    /// How many of them were woken, found the lock taken, and wait again.
+    pub starving: u32,
+    /// The hint, as a text for a message.
+    pub hint: String,
+    /// Who has the duty, as a text for a message.
+    pub duty: String,
+}
+
+/// The state of the bucket of `addr`.
+#[cfg(not(lockword_loom))]
+pub fn state(addr: usize) -> BucketState {
     let bucket = bucket(addr);
-    format!(
-        "bucket {}: {}, {} waiters, {} heirs, {}",
-        index(addr),
-        hint(addr).describe(),
-        bucket.waiters.load(Ordering::Relaxed),
-        bucket.heirs.load(Ordering::Relaxed),
-        bucket.duty.describe(),
-    )
+    BucketState {
+        index: index(addr),
+        waiters: bucket.waiters.load(Ordering::Relaxed),
+        starving: bucket.heirs.load(Ordering::Relaxed),
+        hint: hint(addr).describe(),
+        duty: bucket.duty.describe(),
+    }
 }

@@ -6,13 +6,13 @@ use lock_api::{GuardSend, RawMutex, RawMutexFair, RawMutexTimed};
 use std::time::{Duration, Instant};
 
 // SAFETY: a lock method returns success to one caller at a time, and the next success happens
-// after the unlock of the one before: by the compare-exchange of `LockWord`, or by a hand-over to
+// after the unlock of the one before: by the compare-exchange of `LockWord`, or by a handoff to
 // exactly one waiter (`queue.rs`, `duty.rs`).
 unsafe impl RawMutex for RawLock {
     // A `const` is what `lock_api` asks for: every use of it is a new, free lock.
     #[allow(clippy::declare_interior_mutable_const)]
     const INIT: Self = RawLock::new();
-    // The word knows nothing of threads: any thread may unlock.
+    // The word does not record a thread: any thread may unlock.
     type Guard = GuardSend;
 
     #[inline]
@@ -69,7 +69,7 @@ unsafe impl RawMutexTimed for RawLock {
     }
 }
 
-/// Tells running threads apart, for [`ReentrantMutex`]: the address of a thread-local.
+/// Tells running threads apart, for [`ReentrantMutex`], by the address of a thread-local variable.
 #[derive(Debug)]
 pub struct RawThreadId;
 
@@ -86,18 +86,30 @@ unsafe impl lock_api::GetThreadId for RawThreadId {
     }
 }
 
-/// A mutual exclusion lock around a `T`: one byte, and the data.
+/// A mutual exclusion lock around a `T`. It takes one byte more than the data, and padding.
 ///
-/// The methods are those of [`lock_api::Mutex`]: `lock`, `try_lock`, `try_lock_for`,
-/// `try_lock_until`, `get_mut`, `into_inner`, `is_locked`; the guard unlocks when dropped, or by
-/// [`MutexGuard::unlock_fair`], and [`MutexGuard::bump`] lets waiters in for a moment.
+/// The methods are those of [`lock_api::Mutex`]:
+///
+/// | method | what it does |
+/// |---|---|
+/// | `const fn new(data)` | returns a free mutex |
+/// | `lock()` | blocks until the mutex is free, and returns the guard |
+/// | `try_lock()` | returns `None` if the mutex is locked; never blocks |
+/// | `try_lock_for(timeout)`, `try_lock_until(deadline)` | block no longer than that; `None` if the time has passed |
+/// | `is_locked()` | advice: the answer may be outdated when it is returned |
+/// | `get_mut()`, `into_inner()` | reach the data without locking, by ownership |
+///
+/// The guard unlocks when it is dropped. [`MutexGuard::unlock_fair`] unlocks and passes the lock to a
+/// waiter, if there is one; [`MutexGuard::bump`] does so and locks again.
 ///
 /// - **No poisoning**: a panic while the lock is held unlocks it, and the data stays as it is.
 /// - Waiting is bounded: see the guarantees in the [crate documentation](crate).
 /// - A guard may be sent to another thread and dropped there, if `T: Send`.
-/// - A guard that is `mem::forget`-ten leaves the mutex locked for ever; dropping the mutex is
-///   fine even then.
-/// - Not reentrant: a thread that locks twice waits for ever. See [`ReentrantMutex`].
+/// - A guard that is passed to `mem::forget` leaves the mutex locked for ever. The mutex may still
+///   be dropped.
+/// - Not reentrant: a thread that locks a mutex it holds already blocks for ever. See
+///   [`ReentrantMutex`].
+/// - No method panics, but for the limits of WebAssembly in the platform table of the crate.
 ///
 /// ```
 /// use lockword::Mutex;
@@ -113,7 +125,8 @@ unsafe impl lock_api::GetThreadId for RawThreadId {
 /// ```
 pub type Mutex<T> = lock_api::Mutex<RawLock, T>;
 
-/// Access to the data of a [`Mutex`], which is locked for as long as the guard lives.
+/// Access to the data of a [`Mutex`], which is locked for as long as the guard lives. It is what
+/// `lock` and its kin return.
 pub type MutexGuard<'a, T> = lock_api::MutexGuard<'a, RawLock, T>;
 
 /// A [`MutexGuard`] narrowed to a part of the data by [`MutexGuard::map`].
@@ -123,8 +136,11 @@ pub type MappedMutexGuard<'a, T> = lock_api::MappedMutexGuard<'a, RawLock, T>;
 #[cfg(feature = "arc_lock")]
 pub type ArcMutexGuard<T> = lock_api::ArcMutexGuard<RawLock, T>;
 
-/// A mutex that the thread which holds it may lock again. Its guards give shared access only:
-/// put a `Cell` or a `RefCell` inside to change the data.
+/// A mutex that a thread may lock again while it holds it. The mutex is free again when the thread
+/// has dropped as many guards as it has taken.
+///
+/// The guards give shared access only: put a `Cell` or a `RefCell` inside to change the data. A lock
+/// panics when the number of guards overflows a `usize`.
 ///
 /// ```
 /// use lockword::ReentrantMutex;
@@ -139,7 +155,7 @@ pub type ArcMutexGuard<T> = lock_api::ArcMutexGuard<RawLock, T>;
 /// ```
 pub type ReentrantMutex<T> = lock_api::ReentrantMutex<RawLock, RawThreadId, T>;
 
-/// Shared access to the data of a [`ReentrantMutex`]. It stays on its thread.
+/// Shared access to the data of a [`ReentrantMutex`]. It is not `Send`.
 pub type ReentrantMutexGuard<'a, T> = lock_api::ReentrantMutexGuard<'a, RawLock, RawThreadId, T>;
 
 /// A [`ReentrantMutexGuard`] narrowed to a part of the data.

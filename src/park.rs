@@ -12,22 +12,21 @@
 
 use crate::lobby;
 
-cfg_select! {
-    lockword_loom => {
-        mod model;
-        #[cfg(test)]
-        pub(crate) use model::{begin, expire};
-        pub(crate) use model::{park, unpark};
-    }
-    _ => {
-        mod lot;
-        #[cfg(unix)]
-        mod own;
-        pub(crate) use lot::{park, unpark};
-        #[cfg(unix)]
-        pub(crate) use own::forget;
-    }
-}
+#[cfg(not(lockword_loom))]
+mod lot;
+#[cfg(lockword_loom)]
+mod model;
+#[cfg(all(unix, not(lockword_loom)))]
+mod own;
+
+#[cfg(not(lockword_loom))]
+pub(crate) use lot::{park, unpark};
+#[cfg(all(test, lockword_loom))]
+pub(crate) use model::{begin, expire};
+#[cfg(lockword_loom)]
+pub(crate) use model::{park, unpark};
+#[cfg(all(unix, not(lockword_loom)))]
+pub(crate) use own::forget;
 pub(crate) use parking_lot_core::FilterOp as Pick;
 
 /// The name of a queue.

@@ -90,16 +90,17 @@ pub(crate) fn now_us() -> u32 {
 
 /// A clock for short times, in ticks of no stated length (a processor's cycle, roughly); 10 to
 /// 25 ns. It may jump when the thread moves to another processor.
-#[cfg(not(lockword_loom))]
+#[cfg(all(not(lockword_loom), target_arch = "x86_64", not(target_env = "sgx")))]
 pub(crate) fn ticks() -> u64 {
-    cfg_select! {
-        all(target_arch = "x86_64", not(target_env = "sgx")) => {
-            // SAFETY: every x86-64 processor has a time-stamp counter, and user code may read it.
-            unsafe { core::arch::x86_64::_rdtsc() }
-        }
-        // 2^64 ns are 584 years.
-        _ => since_start().as_nanos() as u64,
-    }
+    // SAFETY: every x86-64 processor has a time-stamp counter, and user code may read it.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// A clock for short times, in nanoseconds.
+#[cfg(all(not(lockword_loom), not(all(target_arch = "x86_64", not(target_env = "sgx")))))]
+pub(crate) fn ticks() -> u64 {
+    // 2^64 ns are 584 years.
+    since_start().as_nanos() as u64
 }
 
 /// As [`now_us`], but never goes round: 2^64 us are 584,000 years.

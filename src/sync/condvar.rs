@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 /// [`std::sync::Condvar`] for this module's [`Mutex`](super::Mutex).
 ///
-/// There are **no spurious wake-ups**: a wait ends with a notification that was meant for this
-/// thread, or with the timeout. (std reserves the right to them, so code that was written for std
-/// checks its condition in a loop anyway; go on doing so, since another thread may change the
-/// condition between the notification and the wait's return.)
+/// There are **no spurious wake-ups**: a wait ends with a notification that was sent to this
+/// thread, or with the timeout. (std reserves the right to them.) Check the condition in a loop all
+/// the same, since another thread may change it between the notification and the wait's return.
 ///
-/// Different threads, and different waits, may use different mutexes, at the same time too. (std
-/// reserves the right to panic then, and does on some platforms.)
+/// Different threads may wait with different mutexes at the same time. (std reserves the right to
+/// panic then, and does on some platforms.) No method of this type panics by itself.
 ///
 /// ```
 /// use lockword::sync::{Condvar, Mutex};
@@ -32,33 +31,35 @@ pub struct Condvar {
     raw: RawCondvar,
 }
 
-// Nothing in it can be left half-changed by a panic.
+// A panic leaves nothing in it half-changed.
 impl UnwindSafe for Condvar {}
 impl RefUnwindSafe for Condvar {}
 
 impl Condvar {
-    /// A Condvar that nobody waits for.
+    /// A Condvar without waiters.
     #[inline]
     #[must_use]
     pub const fn new() -> Self {
         Condvar { raw: RawCondvar::new() }
     }
 
-    /// Unlocks the mutex, waits for a notification, and locks the mutex again. Unlocking and
-    /// beginning to wait are one step for whoever locks the mutex afterwards.
+    /// Unlocks the mutex, waits for a notification, and locks the mutex again.
+    ///
+    /// Unlocking and beginning to wait are one step: a notification from a thread that has locked the
+    /// mutex afterwards is not missed.
     ///
     /// # Errors
-    /// The mutex is poisoned. The error carries the guard.
+    /// [`PoisonError`], which carries the guard, if the mutex is poisoned when the wait ends.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         self.wait_until(&guard, None);
         MutexGuard::mutex(&guard).wrap(guard)
     }
 
-    /// Waits for as long as `condition` is true. It is asked under the lock: before the first
-    /// wait, and after each notification.
+    /// Waits for as long as `condition` returns true. It is called with the mutex locked: before the
+    /// first wait, and after each notification.
     ///
     /// # Errors
-    /// The mutex was poisoned when a wait ended. The error carries the guard.
+    /// [`PoisonError`], which carries the guard, if the mutex is poisoned when a wait ends.
     pub fn wait_while<'a, T, F>(
         &self,
         mut guard: MutexGuard<'a, T>,
@@ -73,10 +74,12 @@ impl Condvar {
         Ok(guard)
     }
 
-    /// As [`wait_timeout`](Self::wait_timeout), in milliseconds. Returns false if the time was up.
+    /// As [`wait_timeout`](Self::wait_timeout), with a timeout in milliseconds. The returned flag is
+    /// false if the timeout has passed.
     ///
     /// # Errors
-    /// The mutex is poisoned. The error carries guard and result.
+    /// [`PoisonError`], which carries the guard and the flag, if the mutex is poisoned when the wait
+    /// ends.
     #[deprecated(since = "0.1.0", note = "replaced by `wait_timeout`, as in std")]
     pub fn wait_timeout_ms<'a, T>(
         &self,
@@ -90,12 +93,13 @@ impl Condvar {
         }
     }
 
-    /// As [`wait`](Self::wait), but not for longer than `timeout`. One that is too long for
-    /// [`Instant`] is none. The mutex is locked again afterwards in any case, which takes as long
-    /// as it takes.
+    /// As [`wait`](Self::wait), but waits for a notification no longer than `timeout`. A timeout that
+    /// an [`Instant`] cannot express never passes. To lock the mutex again takes additional time,
+    /// which `timeout` does not limit.
     ///
     /// # Errors
-    /// The mutex is poisoned. The error carries guard and result.
+    /// [`PoisonError`], which carries the guard and the result, if the mutex is poisoned when the
+    /// wait ends.
     pub fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -105,11 +109,12 @@ impl Condvar {
         MutexGuard::mutex(&guard).wrap((guard, WaitTimeoutResult(!notified)))
     }
 
-    /// As [`wait_while`](Self::wait_while), but not for longer than `timeout` in all. The result
-    /// says whether the time was up with the condition still true.
+    /// As [`wait_while`](Self::wait_while), but waits no longer than `timeout` in all. The result says
+    /// whether the timeout has passed with the condition still true.
     ///
     /// # Errors
-    /// The mutex was poisoned when a wait ended. The error carries guard and result.
+    /// [`PoisonError`], which carries the guard and the result, if the mutex is poisoned when a wait
+    /// ends.
     pub fn wait_timeout_while<'a, T, F>(
         &self,
         mut guard: MutexGuard<'a, T>,
@@ -131,7 +136,7 @@ impl Condvar {
         }
     }
 
-    /// Wakes the thread that has waited longest, if any waits.
+    /// Wakes the thread that has waited longest, if there is one.
     #[inline]
     pub fn notify_one(&self) {
         self.raw.notify(1);
@@ -163,12 +168,12 @@ impl fmt::Debug for Condvar {
     }
 }
 
-/// Whether a wait with a timeout ended because the time was up.
+/// Whether a wait with a timeout ended because the timeout had passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WaitTimeoutResult(bool);
 
 impl WaitTimeoutResult {
-    /// Whether the time was up.
+    /// Whether the timeout had passed.
     #[must_use]
     pub fn timed_out(&self) -> bool {
         self.0

@@ -1,6 +1,6 @@
 //! [`Mutex`] and its guard.
 
-use super::flag::{Entry, Flag};
+use super::{PoisonFlag, WasPanicking};
 use crate::raw::RawLock;
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -9,11 +9,13 @@ use core::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{LockResult, TryLockError, TryLockResult};
 
-/// [`std::sync::Mutex`] with this crate's lock inside: two bytes, and the data.
+/// [`std::sync::Mutex`] with this crate's lock inside. It takes two bytes more than the data, and
+/// padding.
 ///
 /// Poisoning is std's: a panic while the mutex is locked makes every later `lock` return an
-/// error, which carries the guard. What is guaranteed of the lock itself (bounded waiting, no
-/// fairness beyond it, destruction after unlock) is said in the [crate documentation](crate).
+/// error, which carries the guard. The [crate documentation](crate) says what is guaranteed of the
+/// lock itself: bounded waiting, no fairness beyond that, and that the mutex may be freed by the
+/// next holder.
 ///
 /// ```
 /// use lockword::sync::Mutex;
@@ -25,17 +27,17 @@ use std::sync::{LockResult, TryLockError, TryLockResult};
 /// ```
 pub struct Mutex<T: ?Sized> {
     lock: RawLock,
-    poison: Flag,
+    poison: PoisonFlag,
     data: UnsafeCell<T>,
 }
 
-// SAFETY: a mutex that is sent away takes its data along, and nothing else in it minds.
+// SAFETY: to send a mutex is to send its data; the lock and the flag may be sent.
 unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
-// SAFETY: whoever shares a mutex gets at the data from one thread at a time, as if it had been
-// sent there.
+// SAFETY: threads that share a mutex reach the data one at a time, as if it had been sent from one
+// to the next.
 unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
 
-// Data that a panic has left half-changed is behind the poison flag.
+// The poison flag tells of data that a panic has left half-changed.
 impl<T: ?Sized> UnwindSafe for Mutex<T> {}
 impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
 
@@ -43,18 +45,18 @@ impl<T> Mutex<T> {
     /// A free mutex around `value`.
     #[inline]
     pub const fn new(value: T) -> Self {
-        Mutex { lock: RawLock::new(), poison: Flag::new(), data: UnsafeCell::new(value) }
+        Mutex { lock: RawLock::new(), poison: PoisonFlag::new(), data: UnsafeCell::new(value) }
     }
 }
 
 impl<T: ?Sized> Mutex<T> {
-    /// Acquires the mutex, waiting as long as it takes.
+    /// Acquires the mutex. Blocks the thread until the mutex is free, for however long that takes.
     ///
-    /// A thread that locks twice waits for ever.
+    /// A thread that locks a mutex it holds already blocks for ever: it neither panics nor returns.
     ///
     /// # Errors
-    /// A thread has panicked while it held the mutex. The error carries the guard: the mutex is
-    /// locked.
+    /// [`PoisonError`](std::sync::PoisonError) if a thread has panicked while it held the mutex.
+    /// The error carries the guard: the mutex is locked in that case, too.
     #[inline]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         self.lock.lock();
@@ -62,11 +64,12 @@ impl<T: ?Sized> Mutex<T> {
         unsafe { self.guard() }
     }
 
-    /// Acquires the mutex if it is free; never waits.
+    /// Acquires the mutex if it is free. Never blocks.
     ///
     /// # Errors
-    /// [`TryLockError::WouldBlock`] if it is locked; [`TryLockError::Poisoned`], with the guard,
-    /// if a thread has panicked while it held the mutex.
+    /// - [`TryLockError::WouldBlock`] if the mutex is locked.
+    /// - [`TryLockError::Poisoned`], which carries the guard, if a thread has panicked while it held
+    ///   the mutex.
     #[inline]
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
         if self.lock.try_lock() {
@@ -94,27 +97,28 @@ impl<T: ?Sized> Mutex<T> {
     /// The caller holds the lock, and there is no other guard for this acquisition.
     #[inline]
     unsafe fn guard(&self) -> LockResult<MutexGuard<'_, T>> {
-        let entry = Flag::enter();
-        self.wrap(MutexGuard { mutex: self, entry, stays: PhantomData })
+        let before = WasPanicking::now();
+        self.wrap(MutexGuard { mutex: self, before, stays: PhantomData })
     }
 
-    /// Whether a thread has panicked while it held the mutex. Another thread may poison it at any
-    /// time: without the lock the answer is advice.
+    /// Whether a thread has panicked while it held the mutex. Another thread may poison the mutex at
+    /// any time, so the answer is reliable only while the caller holds the lock.
     #[inline]
     pub fn is_poisoned(&self) -> bool {
         self.poison.is_set()
     }
 
-    /// Forgets that a thread has panicked while it held the mutex.
+    /// Clears the poison: later calls of [`lock`](Self::lock) return `Ok` again.
     #[inline]
     pub fn clear_poison(&self) {
         self.poison.clear();
     }
 
-    /// The data.
+    /// Consumes the mutex and returns the data.
     ///
     /// # Errors
-    /// A thread has panicked while it held the mutex. The error carries the data.
+    /// [`PoisonError`](std::sync::PoisonError), which carries the data, if a thread has panicked
+    /// while it held the mutex.
     pub fn into_inner(self) -> LockResult<T>
     where
         T: Sized,
@@ -123,10 +127,11 @@ impl<T: ?Sized> Mutex<T> {
         poison.wrap(data.into_inner())
     }
 
-    /// The data, without locking: nobody else can have the mutex.
+    /// The data, without locking: `&mut self` shows that no other thread uses the mutex.
     ///
     /// # Errors
-    /// A thread has panicked while it held the mutex. The error carries the reference.
+    /// [`PoisonError`](std::sync::PoisonError), which carries the reference, if a thread has
+    /// panicked while it held the mutex.
     pub fn get_mut(&mut self) -> LockResult<&mut T> {
         self.poison.wrap(self.data.get_mut())
     }
@@ -147,7 +152,7 @@ impl<T: Default> Default for Mutex<T> {
 }
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
-    /// The text that std writes. The data is shown if the mutex is free.
+    /// The text that std writes. It shows the data if the mutex is free, and never blocks.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Mutex");
         match self.try_lock() {
@@ -161,12 +166,12 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
 
 /// Access to the data of a [`Mutex`], which is locked for as long as the guard lives.
 ///
-/// It stays on its thread, as std's does.
+/// It is not `Send`, as std's is not. To drop it unlocks the mutex.
 #[must_use = "if unused the Mutex will immediately unlock"]
 #[clippy::has_significant_drop]
 pub struct MutexGuard<'a, T: ?Sized + 'a> {
     mutex: &'a Mutex<T>,
-    entry: Entry,
+    before: WasPanicking,
     /// Not `Send`.
     stays: PhantomData<*const ()>,
 }
@@ -175,7 +180,7 @@ pub struct MutexGuard<'a, T: ?Sized + 'a> {
 unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
-    /// The mutex, which is locked. Not a method, which could hide one of the data's.
+    /// The mutex, which is locked. It is no method, since that could hide a method of the data.
     pub(super) fn mutex(guard: &Self) -> &'a Mutex<T> {
         guard.mutex
     }
@@ -204,7 +209,7 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.mutex.poison.leave(self.entry);
+        self.mutex.poison.set_after_panic(self.before);
         // SAFETY: the guard stands for one acquisition, and this is its end.
         unsafe { self.mutex.lock.unlock() }
     }
@@ -219,5 +224,26 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
 impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&**self, f)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<T: ?Sized + serde::Serialize> serde::Serialize for Mutex<T> {
+    /// Writes the data, as for std's mutex. Blocks until the mutex is free, and holds it while the
+    /// data is written. A poisoned mutex is an error.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.lock() {
+            Ok(guard) => guard.serialize(serializer),
+            // The text that serde has for std's.
+            Err(_) => Err(serde::ser::Error::custom("lock poison error while serializing")),
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de, T: serde::Deserialize<'de>> serde::Deserialize<'de> for Mutex<T> {
+    /// Reads the data, and puts it into a free mutex.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Mutex::new)
     }
 }

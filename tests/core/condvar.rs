@@ -10,14 +10,14 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 /// A waiter counts itself in under the mutex and gives the mutex up only by waiting, so
 /// whoever holds the mutex and reads `waiting` knows that so many threads wait.
 #[derive(Default)]
-struct Room {
+struct Waiters {
     waiting: Mutex<usize>,
     returned: AtomicUsize,
 }
 
-impl Room {
+impl Waiters {
     /// Starts a thread that waits on `condvar` once, whatever wakes it.
-    fn enter<'scope>(
+    fn spawn<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         condvar: &'scope Condvar,
@@ -59,16 +59,16 @@ fn nobody_waits() {
 #[test]
 fn a_notification_is_not_kept_for_later() {
     within_limit(|| {
-        let (room, condvar) = (Room::default(), Condvar::new());
+        let (waiters, condvar) = (Waiters::default(), Condvar::new());
         condvar.notify_one();
         condvar.notify_all();
         thread::scope(|s| {
-            let waiter = room.enter(s, &condvar);
-            drop(room.when_waiting(1));
+            let waiter = waiters.spawn(s, &condvar);
+            drop(waiters.when_waiting(1));
             assert!(!waiter.is_finished());
             assert!(condvar.notify_one(), "somebody waits");
         });
-        assert_eq!(room.returned(), 1);
+        assert_eq!(waiters.returned(), 1);
     });
 }
 
@@ -76,24 +76,24 @@ fn a_notification_is_not_kept_for_later() {
 fn notify_one_wakes_one_and_says_so() {
     const WAITERS: usize = 5;
     within_limit(|| {
-        let (room, condvar) = (Room::default(), Condvar::new());
+        let (waiters, condvar) = (Waiters::default(), Condvar::new());
         thread::scope(|s| {
             for _ in 0..WAITERS {
-                room.enter(s, &condvar);
+                waiters.spawn(s, &condvar);
             }
             for left in (1..=WAITERS).rev() {
-                let waiting = room.when_waiting(left);
-                assert_eq!(room.returned(), WAITERS - left, "one notification woke two");
+                let waiting = waiters.when_waiting(left);
+                assert_eq!(waiters.returned(), WAITERS - left, "one notification woke two");
                 // With the mutex held and without it: both must wake somebody.
                 if left % 2 == 0 {
                     drop(waiting);
                 }
                 assert!(condvar.notify_one(), "{left} threads wait");
             }
-            drop(room.when_waiting(0));
+            drop(waiters.when_waiting(0));
             assert!(!condvar.notify_one(), "nobody waits any more");
         });
-        assert_eq!(room.returned(), WAITERS);
+        assert_eq!(waiters.returned(), WAITERS);
     });
 }
 
@@ -101,12 +101,12 @@ fn notify_one_wakes_one_and_says_so() {
 fn notify_all_wakes_all_and_counts_them() {
     within_limit(|| {
         for (count, held) in [(1, true), (1, false), (6, true), (6, false)] {
-            let (room, condvar) = (Room::default(), Condvar::new());
+            let (waiters, condvar) = (Waiters::default(), Condvar::new());
             thread::scope(|s| {
                 for _ in 0..count {
-                    room.enter(s, &condvar);
+                    waiters.spawn(s, &condvar);
                 }
-                let waiting = room.when_waiting(count);
+                let waiting = waiters.when_waiting(count);
                 let woken = if held {
                     condvar.notify_all()
                 } else {
@@ -115,7 +115,7 @@ fn notify_all_wakes_all_and_counts_them() {
                 };
                 assert_eq!(woken, count);
             });
-            assert_eq!(room.returned(), count);
+            assert_eq!(waiters.returned(), count);
             assert_eq!(condvar.notify_all(), 0, "everybody has left");
         }
     });
@@ -124,11 +124,11 @@ fn notify_all_wakes_all_and_counts_them() {
 #[test]
 fn a_thread_that_is_notified_is_not_counted_again() {
     within_limit(|| {
-        let (room, condvar) = (Room::default(), Condvar::new());
+        let (waiters, condvar) = (Waiters::default(), Condvar::new());
         thread::scope(|s| {
-            room.enter(s, &condvar);
-            room.enter(s, &condvar);
-            let waiting = room.when_waiting(2);
+            waiters.spawn(s, &condvar);
+            waiters.spawn(s, &condvar);
+            let waiting = waiters.when_waiting(2);
             assert!(condvar.notify_one());
             // Nobody can leave while the mutex is held here.
             assert_eq!(condvar.notify_all(), 1);
@@ -136,7 +136,7 @@ fn a_thread_that_is_notified_is_not_counted_again() {
             assert_eq!(condvar.notify_all(), 0);
             drop(waiting);
         });
-        assert_eq!(room.returned(), 2);
+        assert_eq!(waiters.returned(), 2);
     });
 }
 
@@ -220,14 +220,14 @@ fn one_mutex_after_another() {
     within_limit(|| {
         let condvar = Condvar::new();
         for _ in 0..20 {
-            let room = Room::default();
+            let waiters = Waiters::default();
             thread::scope(|s| {
-                room.enter(s, &condvar);
-                room.enter(s, &condvar);
-                drop(room.when_waiting(2));
+                waiters.spawn(s, &condvar);
+                waiters.spawn(s, &condvar);
+                drop(waiters.when_waiting(2));
                 assert_eq!(condvar.notify_all(), 2);
             });
-            assert_eq!(room.returned(), 2);
+            assert_eq!(waiters.returned(), 2);
         }
     });
 }
@@ -236,60 +236,60 @@ fn one_mutex_after_another() {
 fn two_mutexes_at_the_same_time() {
     within_limit(|| {
         let condvar = Condvar::new();
-        let rooms = [Room::default(), Room::default()];
+        let groups = [Waiters::default(), Waiters::default()];
         thread::scope(|s| {
-            for room in &rooms {
-                room.enter(s, &condvar);
-                room.enter(s, &condvar);
+            for waiters in &groups {
+                waiters.spawn(s, &condvar);
+                waiters.spawn(s, &condvar);
             }
-            drop(rooms[0].when_waiting(2));
-            let waiting = rooms[1].when_waiting(2);
+            drop(groups[0].when_waiting(2));
+            let waiting = groups[1].when_waiting(2);
             assert!(condvar.notify_one());
             assert_eq!(condvar.notify_all(), 3);
             drop(waiting);
         });
-        assert_eq!(rooms.each_ref().map(Room::returned), [2, 2]);
+        assert_eq!(groups.each_ref().map(Waiters::returned), [2, 2]);
     });
 }
 
 /// The promise: `wait` returns only because of a notification on its own condition variable.
 #[test]
 fn nothing_but_a_notification_wakes() {
-    static STRANGERS: [Condvar; 4096] = [const { Condvar::new() }; 4096];
+    static OTHERS: [Condvar; 4096] = [const { Condvar::new() }; 4096];
     within_limit(|| {
-        let (room, condvar) = (Room::default(), Condvar::new());
+        let (group, condvar) = (Waiters::default(), Condvar::new());
         thread::scope(|s| {
-            let waiters = [room.enter(s, &condvar), room.enter(s, &condvar)];
-            drop(room.when_waiting(2));
+            let waiters = [group.spawn(s, &condvar), group.spawn(s, &condvar)];
+            drop(group.when_waiting(2));
             // Other condition variables, enough of them to meet the same queue many times.
-            for stranger in &STRANGERS {
-                assert!(!stranger.notify_one());
-                assert_eq!(stranger.notify_all(), 0);
+            for unrelated in &OTHERS {
+                assert!(!unrelated.notify_one());
+                assert_eq!(unrelated.notify_all(), 0);
             }
             // Traffic on the waiters' own mutex, contended and fair.
             for _ in 0..4 {
                 s.spawn(|| {
                     for _ in 0..500 {
-                        drop(room.waiting.lock());
-                        MutexGuard::unlock_fair(room.waiting.lock());
+                        drop(group.waiting.lock());
+                        MutexGuard::unlock_fair(group.waiting.lock());
                     }
                 });
             }
-            // A stranger that is waited on and notified, beside ours.
-            let (beside, other) = (Room::default(), Condvar::new());
+            // Another condition variable that is waited on and notified meanwhile.
+            let (beside, other) = (Waiters::default(), Condvar::new());
             thread::scope(|s| {
                 for _ in 0..50 {
-                    let visitor = beside.enter(s, &other);
+                    let visitor = beside.spawn(s, &other);
                     drop(beside.when_waiting(1));
                     assert_eq!(other.notify_all(), 1);
                     visitor.join().expect("no panic");
                 }
             });
-            assert_eq!(*room.waiting.lock(), 2, "a waiter came back unasked");
+            assert_eq!(*group.waiting.lock(), 2, "a waiter came back unasked");
             assert!(waiters.iter().all(|waiter| !waiter.is_finished()));
             assert_eq!(condvar.notify_all(), 2);
         });
-        assert_eq!(room.returned(), 2);
+        assert_eq!(group.returned(), 2);
     });
 }
 

@@ -122,16 +122,16 @@ fn one_that_times_out_does_not_take_the_notification() {
 }
 
 #[test]
-fn strangers_do_not_cut_a_timed_wait_short() {
+fn others_do_not_cut_a_timed_wait_short() {
     within_limit(|| {
         let (m, condvar) = (Mutex::new(false), Condvar::new());
-        let strangers: Vec<Condvar> = (0..256).map(|_| Condvar::new()).collect();
+        let others: Vec<Condvar> = (0..256).map(|_| Condvar::new()).collect();
         thread::scope(|s| {
             s.spawn(|| {
                 while !*m.lock() {
-                    for stranger in &strangers {
-                        stranger.notify_one();
-                        stranger.notify_all();
+                    for other in &others {
+                        other.notify_one();
+                        other.notify_all();
                     }
                 }
             });

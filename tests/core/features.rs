@@ -118,7 +118,7 @@ mod serde {
     }
 
     #[test]
-    fn the_twin_of_std_is_written_as_std_is() {
+    fn sync_is_serialized_as_std_is() {
         use lockword::sync::Mutex;
         let m = Mutex::new(vec![1, 2]);
         let json = serde_json::to_string(&m).expect("writes");

@@ -109,12 +109,12 @@ fn a_lock_is_dropped_while_it_is_held() {
 #[test]
 fn a_new_lock_in_the_same_place_is_free() {
     within_limit(|| {
-        let mut place = Mutex::new(0);
+        let mut reused = Mutex::new(0);
         for _ in 0..10 {
-            abandon(&place);
-            place = Mutex::new(0);
-            assert!(!place.is_locked());
-            works_under_load(&place);
+            abandon(&reused);
+            reused = Mutex::new(0);
+            assert!(!reused.is_locked());
+            works_under_load(&reused);
         }
     });
 }

@@ -7,7 +7,7 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long a thread may take to fall asleep before the test fails, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// How many looks in a row must find the same sleep. One look could catch a short sleep on the
 /// way to the long one, as in the allocator.
@@ -34,7 +34,7 @@ impl Tid {
     /// Waits until the thread has told its number, is asleep and stays so. Panics when it does
     /// not fall asleep.
     pub fn wait_until_asleep(&self) {
-        assert!(self.asleep_within(PATIENCE), "the thread does not go to sleep");
+        assert!(self.asleep_within(LIMIT), "the thread does not go to sleep");
     }
 
     /// Whether the thread tells its number, is then asleep and stays so, within the given time.

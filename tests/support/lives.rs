@@ -31,7 +31,7 @@ union Memory {
 }
 
 /// The address, and what the lives at it guard.
-pub struct Place {
+pub struct ReusedMemory {
     memory: UnsafeCell<Memory>,
     users: usize,
     lives: usize,
@@ -49,7 +49,7 @@ pub struct Place {
 // SAFETY: `memory` is written by the one user that begins a life, before it publishes the life
 // through `life`, and otherwise used through shared references; `left` is guarded by the lock or
 // the RwLock of the present life.
-unsafe impl Sync for Place {}
+unsafe impl Sync for ReusedMemory {}
 
 /// Fails the whole process: the other threads may wait for this one.
 fn fail(why: &str) -> ! {
@@ -57,10 +57,10 @@ fn fail(why: &str) -> ! {
     std::process::exit(STALLED)
 }
 
-impl Place {
+impl ReusedMemory {
     /// An address at which `users` threads live `lives` lives.
     pub fn new(users: usize, lives: usize) -> Self {
-        Place {
+        ReusedMemory {
             memory: UnsafeCell::new(Memory { lock: Default::default() }),
             users,
             lives,
@@ -75,8 +75,8 @@ impl Place {
     /// What there is to say when a thread is stuck.
     pub fn state(&self) -> String {
         let life = self.life.load(Ordering::Relaxed);
-        let bucket = lockword::__describe(self.memory.get().addr());
-        format!("life {life}: {:?}; {bucket}", CYCLE[life % CYCLE.len()])
+        let bucket = lockword::__bucket(self.memory.get().addr());
+        format!("life {life}: {:?}; {bucket:?}", CYCLE[life % CYCLE.len()])
     }
 
     /// Takes part in every life but the condvars, which are for the one who begins them.

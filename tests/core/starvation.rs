@@ -1,9 +1,9 @@
-//! Bounded waiting: a thread that releases a lock only to take it again at once cannot keep the
-//! others out.
+//! Bounded waiting: a thread that releases a lock and takes it again at once cannot keep the others
+//! out.
 //!
-//! What is counted is not time but how often somebody is passed over: time depends on what else
-//! the machine does, and a bound on it fails where the scheduler is busy. The control, in turns
-//! with lockword, is `parking_lot::FairMutex`, whose every unlock hands the lock over.
+//! The tests count how often a waiter is passed over. They do not measure time, which depends on
+//! what else the machine does. The control, which runs in turns with lockword, is
+//! `parking_lot::FairMutex`, whose every unlock is a handoff.
 #![cfg(not(lockword_loom))]
 
 use lock_api::RawMutex;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const SLICES: usize = 5;
 const SLICE: Duration = Duration::from_millis(200);
 
-/// The tests of this file want the processors for themselves: one at a time.
+/// The tests of this file run one at a time, since each needs all processors.
 static ALONE: StdMutex<()> = StdMutex::new(());
 
 /// Threads that each hold one lock for their time and take it again at once.
@@ -125,7 +125,6 @@ impl Load {
             fair.0.push(self.run::<RawFairMutex>());
         }
         let both = format!("lockword: {lockword:?}\nFairMutex: {fair:?}");
-        eprintln!("{both}");
         let bound = 3.0 * fair.passed_over()[0] + self.holds.len() as f64;
         let passed = lockword.passed_over()[SLICES / 2];
         assert!(passed <= bound, "passed over {passed:.1} times, bound {bound:.1}\n{both}");
@@ -145,18 +144,18 @@ fn a_hog_does_not_starve_waiters() {
 }
 
 /// On two processors, idle or not, 10 to 14 of the 8 threads' sections lay between a thread's own
-/// (FairMutex: 6 to 10); without the hand-over to those that were woken in vain 83 to 103, with
+/// (FairMutex: 6 to 10); without the handoff to starving waiters 83 to 103, with
 /// `std::sync::Mutex` 117 to 540.
 #[test]
 fn eight_hogs_share_the_lock() {
     Load { holds: vec![Duration::from_micros(200); 8], one_hog: false }.judge();
 }
 
-/// `unlock_fair` hands the lock over to a thread that waits, always: the one who releases cannot
-/// have it back before that thread has had it.
+/// `unlock_fair` always hands the lock to a thread that waits: the thread that releases it cannot
+/// take it again before the other has had it.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_fair_unlock_hands_over() {
+fn a_fair_unlock_is_a_handoff() {
     let _alone = ALONE.lock();
     for _ in 0..100 {
         let lock = Mutex::new(());
@@ -170,7 +169,7 @@ fn a_fair_unlock_hands_over() {
                 drop(guard);
             });
             MutexGuard::unlock_fair(guard);
-            assert!(lock.try_lock().is_none(), "the fair unlock did not hand over");
+            assert!(lock.try_lock().is_none(), "the fair unlock handed the lock to nobody");
             assert!(lock.is_locked());
             go.send(()).expect("the waiter lives");
             waiter.join().unwrap();
@@ -180,6 +179,7 @@ fn a_fair_unlock_hands_over() {
 }
 
 #[cfg(target_os = "linux")]
+#[path = "../support"]
 mod support {
     pub mod asleep;
 }

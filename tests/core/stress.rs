@@ -1,6 +1,7 @@
-//! Watchdog stress: more threads than processors, every operation, several locks, for a time.
+//! Stress with a watchdog: more threads than processors, every operation, several locks.
 //!
-//! `LOCKWORD_STRESS_SECS` sets the length, `LOCKWORD_STRESS_SEED` repeats the choices of a run.
+//! `LOCKWORD_STRESS_SECS` sets the length, `LOCKWORD_STRESS_SEED` repeats the random choices of a
+//! run. The report of a failed run names its seed.
 #![cfg(not(lockword_loom))]
 
 use lockword::{Condvar, Mutex, MutexGuard};
@@ -13,6 +14,7 @@ use support::random::Rng;
 use support::setting::env_number;
 use support::watchdog::{Progress, STALLED, Slot};
 
+#[path = "../support"]
 mod support {
     pub mod child;
     pub mod random;
@@ -34,7 +36,7 @@ const OPS: &[&str] = &[
 ];
 const SECTION: usize = OPS.len() - 1;
 
-/// All locks there are: enough that they meet in every bucket of the lobby.
+/// All locks there are: enough that they meet in every bucket of the waiter table.
 const LOCKS: usize = 512;
 /// How many of them are in use at one time.
 const HOT: usize = 3;
@@ -55,7 +57,7 @@ struct Station {
     /// Waited for without a timeout: a lost notification is a stall.
     turn: Condvar,
     /// Waited for with a timeout.
-    bell: Condvar,
+    timed: Condvar,
 }
 
 struct Hall {
@@ -83,9 +85,9 @@ impl Hall {
         let first = self.first.load(Ordering::Relaxed);
         let mut text = format!("held locks: {held:?}; first in use: {first}\n");
         for i in held.into_iter().chain((0..HOT).map(|i| (first + i) % LOCKS)) {
-            let Station { tally, turn, bell } = &self.stations[i];
-            let bucket = lockword::__describe((&raw const *tally).addr());
-            let _ = writeln!(text, "lock {i}: {bucket}; {turn:?}, {bell:?}");
+            let Station { tally, turn, timed } = &self.stations[i];
+            let bucket = lockword::__bucket((&raw const *tally).addr());
+            let _ = writeln!(text, "lock {i}: {bucket:?}; {turn:?}, {timed:?}");
         }
         text
     }
@@ -110,7 +112,7 @@ fn section(guard: &mut MutexGuard<'_, Tally>, slot: &Slot, lock: usize, rng: &mu
 /// One operation; returns how often the critical section was entered.
 fn step(hall: &Hall, slot: &Slot, rng: &mut Rng) -> u64 {
     let lock = (hall.first.load(Ordering::Relaxed) + rng.below(HOT)) % LOCKS;
-    let Station { tally, turn, bell } = &hall.stations[lock];
+    let Station { tally, turn, timed } = &hall.stations[lock];
     let op = match rng.below(100) {
         0..40 => 0,
         40..50 => 1,
@@ -152,7 +154,7 @@ fn step(hall: &Hall, slot: &Slot, rng: &mut Rng) -> u64 {
         }
         6 => {
             let mut guard = tally.lock();
-            bell.wait_for(&mut guard, Duration::from_micros(rng.below(2000) as u64));
+            timed.wait_for(&mut guard, Duration::from_micros(rng.below(2000) as u64));
             section(&mut guard, slot, lock, rng)
         }
         7 => {
@@ -167,9 +169,9 @@ fn step(hall: &Hall, slot: &Slot, rng: &mut Rng) -> u64 {
         8 => {
             let guard = (rng.below(2) == 0).then(|| tally.lock());
             if rng.below(3) == 0 {
-                bell.notify_all()
+                timed.notify_all()
             } else {
-                bell.notify_one() as usize
+                timed.notify_one() as usize
             };
             guard.map_or(0, |mut guard| section(&mut guard, slot, lock, rng))
         }
@@ -207,7 +209,6 @@ fn ticker(hall: &Hall, slot: &Slot, rng: &mut Rng) {
 /// The stress itself; `plant` makes the first thread take lock 0 and keep it for ever.
 fn run(length: Duration, limit: Duration, plant: bool) {
     let seed = env_number("LOCKWORD_STRESS_SEED", RandomState::new().hash_one(1));
-    eprintln!("LOCKWORD_STRESS_SEED={seed}");
     let workers = 3 * thread::available_parallelism().map_or(2, usize::from).max(2);
     let hall = Hall::new();
     let progress = Progress::new(workers + 1, OPS);
@@ -230,7 +231,8 @@ fn run(length: Duration, limit: Duration, plant: bool) {
         };
         let handles: Vec<_> = (0..workers).map(|i| scope.spawn(worker(i))).collect();
         scope.spawn(move || ticker(hall, progress.slot(workers), &mut Rng::new(seed, workers)));
-        scope.spawn(move || progress.watch(limit, || hall.state()));
+        let report = move || format!("LOCKWORD_STRESS_SEED={seed}\n{}", hall.state());
+        scope.spawn(move || progress.watch(limit, report));
         // A failed assertion must end the test, not leave the others waiting.
         let end = Instant::now() + length;
         while Instant::now() < end && !handles.iter().any(|handle| handle.is_finished()) {
@@ -240,14 +242,17 @@ fn run(length: Duration, limit: Duration, plant: bool) {
         let results: Vec<_> = handles.into_iter().map(|handle| handle.join()).collect();
         hall.drained.store(true, Ordering::Release);
         if results.iter().any(|result| result.is_err()) {
-            eprintln!("a thread failed\n{}", hall.state());
+            eprintln!("a thread failed\n{}", report());
             std::process::exit(STALLED);
         }
         results.into_iter().map(|result| result.unwrap()).sum()
     });
     let tallies = hall.stations.iter().map(|station| station.tally.lock().left);
-    assert_eq!(tallies.sum::<u64>(), entered, "an entry into a critical section was lost");
-    eprintln!("{entered} critical sections of {workers} threads in {length:?}");
+    assert_eq!(
+        tallies.sum::<u64>(),
+        entered,
+        "an entry into a critical section was lost, LOCKWORD_STRESS_SEED={seed}"
+    );
 }
 
 #[test]

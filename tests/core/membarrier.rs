@@ -1,6 +1,6 @@
-//! The kernel refuses `membarrier`: before the first contention, after it, in the midst of it.
+//! The kernel refuses `membarrier`: before the first contention, after it, and during it.
 //!
-//! Each case runs in a process of its own, since a filter cannot be taken away again.
+//! Each case runs in a process of its own, since a seccomp filter cannot be removed.
 #![cfg(all(
     not(lockword_loom),
     target_os = "linux",
@@ -15,6 +15,7 @@ use support::asleep::Tid;
 use support::child;
 use support::seccomp::{Refuse, refuse_membarrier};
 
+#[path = "../support"]
 mod support {
     pub mod asleep;
     pub mod child;

@@ -1,7 +1,7 @@
-//! A stranger's parking key: memory that was a lock becomes something else that parks on its
-//! address, at once, while an unlocker of the former life may still be on its slow path.
+//! Memory that was a lock becomes another object that parks threads on its address, while the unlock
+//! of the former lock may still be on its slow path.
 //!
-//! Nobody may be woken who was not meant, and nobody may lose a wake-up.
+//! No thread may be woken by another object's notification, and no wake-up may be lost.
 #![cfg(not(lockword_loom))]
 
 use lockword::Mutex;
@@ -11,11 +11,12 @@ use parking_lot_core::{
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::lives::{OPS, Place};
+use support::lives::{OPS, ReusedMemory};
 use support::random::Rng;
 use support::setting::env_number;
 use support::watchdog::Progress;
 
+#[path = "../support"]
 mod support {
     pub mod lives;
     pub mod random;
@@ -31,20 +32,20 @@ const LIMIT: Duration = Duration::from_secs(10);
 fn one_address_lives_many_lives() {
     const USERS: usize = 4;
     let lives = env_number("LOCKWORD_STRANGER_LIVES", 60_000) as usize;
-    let place = Place::new(USERS, lives);
+    let memory = ReusedMemory::new(USERS, lives);
     let progress = Progress::new(USERS + 1, OPS);
     thread::scope(|scope| {
-        let (place, progress) = (&place, &progress);
+        let (memory, progress) = (&memory, &progress);
         for i in 0..USERS {
             scope.spawn(move || {
-                place.use_lives(progress.slot(i), &mut Rng::new(lives as u64, i));
+                memory.use_lives(progress.slot(i), &mut Rng::new(lives as u64, i));
             });
         }
         scope.spawn(|| {
             let mut rng = Rng::new(lives as u64, USERS);
-            place.notify_waiters(progress.slot(USERS), &mut rng);
+            memory.notify_waiters(progress.slot(USERS), &mut rng);
         });
-        scope.spawn(|| progress.watch(LIMIT, || place.state()));
+        scope.spawn(|| progress.watch(LIMIT, || memory.state()));
     });
 }
 
@@ -81,8 +82,8 @@ fn contend(rounds: usize, lock: &Mutex<u64>, stranger: impl Fn(&AtomicBool) + Sy
             })
             .collect();
         scope.spawn(move || stranger(done));
-        let bucket = || lockword::__describe((&raw const *lock).addr());
-        let state = move || format!("held: {}; {}", lock.is_locked(), bucket());
+        let bucket = || lockword::__bucket((&raw const *lock).addr());
+        let state = move || format!("held: {}; {:?}", lock.is_locked(), bucket());
         scope.spawn(move || progress.watch(LIMIT, state));
         let failed = threads.into_iter().filter_map(|thread| thread.join().err()).count();
         done.store(true, Ordering::Release);
@@ -91,14 +92,14 @@ fn contend(rounds: usize, lock: &Mutex<u64>, stranger: impl Fn(&AtomicBool) + Sy
     assert_eq!(*lock.lock(), (THREADS * rounds) as u64);
 }
 
-/// Whatever address the parking lot might know the lock by: that of any byte of it.
+/// All addresses that could be the lock's key in the parking lot: those of its bytes.
 fn keys<T>(lock: &Mutex<T>) -> std::ops::Range<usize> {
     let start = (&raw const *lock).addr();
     start..start + size_of::<Mutex<T>>()
 }
 
-/// A stranger who unparks whoever waits on the lock's own address: legal, since it owned that
-/// address a moment ago.
+/// Another user of the parking lot unparks all threads that wait on the lock's own address. That is
+/// legal, since that user may have owned the address a moment ago.
 #[test]
 fn a_stranger_unparks_by_the_address_of_a_lock() {
     let lock = Mutex::new(0);
@@ -136,7 +137,8 @@ fn a_stranger_unparks_by_the_address_of_a_lock() {
     });
 }
 
-/// A stranger who waits on the address of a lock is not woken by that lock.
+/// A thread that another user of the parking lot parks on the address of a lock is not woken by that
+/// lock.
 #[test]
 fn a_stranger_parks_on_the_address_of_a_lock() {
     const MINE: UnparkToken = UnparkToken(0x5712);

@@ -1,7 +1,7 @@
-//! Fork, where it is hard to notice: while others fork or park, before the crate's own handler
-//! has run, and in a child that has its parent's number.
+//! Forks that are hard to notice: while other threads fork or park, before the crate's own handler
+//! has run, and in a child that has the process number of its parent.
 //!
-//! Linux only, and under ThreadSanitizer with `TSAN_OPTIONS=die_after_fork=0`: as `fork.rs`.
+//! Linux only, and under ThreadSanitizer with `TSAN_OPTIONS=die_after_fork=0`, as `fork.rs`.
 #![cfg(all(not(lockword_loom), target_os = "linux"))]
 
 use lockword::{Condvar, Mutex, MutexGuard};
@@ -13,12 +13,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use support::forked::Forked;
-use support::heir::{counts, waiters_within, with_heir};
+use support::waiters::{counts, state, waiters_within, with_starving_waiter};
 
+#[path = "../support"]
 mod support {
     pub mod child;
     pub mod forked;
-    pub mod heir;
+    pub mod waiters;
 }
 
 const SOON: Duration = Duration::from_secs(10);
@@ -42,17 +43,15 @@ fn join_soon(thread: JoinHandle<()>) -> Result<(), &'static str> {
 fn take_over(lock: &'static Mutex<u32>) -> Result<MutexGuard<'static, u32>, &'static str> {
     // SAFETY: this thread holds the lock, and the guard of before the fork is never used here.
     unsafe { lock.force_unlock(lock_api::GuardSend::new()) };
-    lock.try_lock().ok_or("handed over to a thread that does not exist")
+    lock.try_lock().ok_or("handed to a thread that does not exist")
 }
 
-/// Held by the forking thread; an heir is parked on it.
+/// Held by the forking thread; a starving waiter is parked on it.
 static HELD: Mutex<u32> = Mutex::new(0);
 /// What the handler in the child has to say, and the thread that it started.
 static CHILD: StdMutex<Option<Result<JoinHandle<()>, &'static str>>> = StdMutex::new(None);
 /// Asks the other thread to fork, and hears that it has.
 static OTHER: StdMutex<Option<(Sender<()>, Receiver<()>)>> = StdMutex::new(None);
-/// How often the other thread forked while this one did.
-static OVERLAPS: AtomicU32 = AtomicU32::new(0);
 
 thread_local!(static FORKS: Cell<bool> = const { Cell::new(false) });
 
@@ -62,10 +61,8 @@ extern "C" fn prepare() {
         let other = OTHER.lock().unwrap();
         let (go, done) = other.as_ref().expect("there is another thread");
         go.send(()).expect("the other thread lives");
-        // Where the C library lets one thread fork at a time, it comes later.
-        if done.recv_timeout(Duration::from_secs(2)).is_ok() {
-            OVERLAPS.fetch_add(1, Ordering::Relaxed);
-        }
+        // Where the C library lets one thread fork at a time, the other forks later.
+        let _ = done.recv_timeout(Duration::from_secs(2));
     }
 }
 
@@ -99,9 +96,7 @@ fn after_the_handlers() -> Result<(), &'static str> {
 
 /// A lock whose waiters are not counted with those of `lock`.
 fn elsewhere(lock: &Mutex<u32>) -> &'static Mutex<u32> {
-    // SAFETY: only its address is used.
-    let bucket =
-        |lock: &Mutex<u32>| lockword::__bucket_of(std::ptr::from_ref(unsafe { lock.raw() }).addr());
+    let bucket = |lock: &Mutex<u32>| state(lock).index;
     let mut locks = std::iter::repeat_with(|| &*Box::leak(Box::<Mutex<u32>>::default()));
     locks.find(|new| bucket(new) != bucket(lock)).expect("there are many")
 }
@@ -139,7 +134,7 @@ fn an_earlier_handler_unlocks_in_the_child() {
     let rounds = 30;
     for _ in 0..rounds {
         let before = *HELD.lock();
-        let (guard, threads) = with_heir(&HELD, || lock_once(&HELD));
+        let (guard, threads) = with_starving_waiter(&HELD, || lock_once(&HELD));
         let number = threads.len() as u32;
         FORKS.set(true);
         let forked = Forked::start(|_| after_the_handlers());
@@ -151,7 +146,6 @@ fn an_earlier_handler_unlocks_in_the_child() {
     }
     *OTHER.lock().unwrap() = None;
     join_soon(other).unwrap();
-    println!("{} of {rounds} forks overlapped another", OVERLAPS.load(Ordering::Relaxed));
 }
 
 /// The step of a child that may not have a namespace of its own.
@@ -173,11 +167,11 @@ fn first_process() -> Result<(), &'static str> {
     if pid == 1 { Ok(()) } else { Err("not the first process of its namespace") }
 }
 
-/// The parent with the number 1: an heir is parked when it forks.
+/// The parent with the number 1: a starving waiter is parked when it forks.
 fn first_parent() -> Result<(), &'static str> {
     first_process()?;
     let lock: &'static Mutex<u32> = Box::leak(Box::default());
-    let (guard, threads) = with_heir(lock, || lock_once(lock));
+    let (guard, threads) = with_starving_waiter(lock, || lock_once(lock));
     if !unshare() {
         return Err("a second namespace is refused");
     }
@@ -216,7 +210,7 @@ fn a_child_with_the_number_of_its_parent() {
     });
     forked.expect_success(SOON * 4);
     if forked.step() == REFUSED {
-        println!("skipped: this process may not unshare its process numbers");
+        eprintln!("skipped: this process may not unshare its process numbers");
     }
 }
 

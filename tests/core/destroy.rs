@@ -1,5 +1,5 @@
-//! Destroy after unlock: the last one who held a lock frees it at once, while the unlock of the
-//! one before may still be under way in another thread.
+//! Destroy after unlock: the last holder of a lock frees it at once, while the unlock of the holder
+//! before may still be running in another thread.
 //!
 //! The classic case is an intrusive count guarded by the lock that lies beside it (glibc bug
 //! 13690). A late touch of the lock is noticed in three ways: freed nodes keep a pattern in
@@ -22,6 +22,7 @@ use support::random::Rng;
 use support::setting::env_number;
 use support::watchdog::{Progress, STALLED};
 
+#[path = "../support"]
 mod support {
     pub mod random;
     pub mod setting;
@@ -251,7 +252,8 @@ fn run<N: Node>(users: usize, rounds: u64, fate: Fate) {
         let state = move || {
             // The lock lies somewhere in the node.
             let node = current.load(Ordering::Relaxed).addr();
-            let buckets = (0..size_of::<N>()).map(|byte| lockword::__describe(node + byte));
+            let buckets =
+                (0..size_of::<N>()).map(|byte| format!("{:?}", lockword::__bucket(node + byte)));
             format!("{fate:?}, by byte of the node:\n{}", buckets.collect::<Vec<_>>().join("\n"))
         };
         scope.spawn(move || progress.watch(Duration::from_secs(10), state));

@@ -1,26 +1,26 @@
-//! Waiters of a lock, as the lobby counts them.
+//! The waiters of a lock, as the waiter table counts them.
 
 use lockword::{Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How many wait near the lock, and how many of them are heirs.
-pub fn counts(lock: &Mutex<u32>) -> (u32, u32) {
+/// The state of the lock's bucket.
+pub fn state(lock: &Mutex<u32>) -> lockword::__BucketState {
     // SAFETY: only its address is used.
-    let text = lockword::__describe(std::ptr::from_ref(unsafe { lock.raw() }).addr());
-    let count = |name| {
-        let number = text.split(", ").find_map(|part| part.strip_suffix(name));
-        number.and_then(|number| number.parse().ok())
-    };
-    let counts = Option::zip(count(" waiters"), count(" heirs"));
-    counts.unwrap_or_else(|| panic!("no count of waiters and heirs in: {text}"))
+    lockword::__bucket(std::ptr::from_ref(unsafe { lock.raw() }).addr())
 }
 
-/// Whether this many threads wait near the lock, soon.
+/// How many threads wait in the lock's bucket, and how many of them are starving.
+pub fn counts(lock: &Mutex<u32>) -> (u32, u32) {
+    let state = state(lock);
+    (state.waiters, state.starving)
+}
+
+/// Whether `number` threads wait in the lock's bucket before `limit` has passed.
 #[allow(dead_code, reason = "not every test binary asks")]
 pub fn waiters_within(lock: &Mutex<u32>, number: usize, limit: Duration) -> bool {
     let end = Instant::now() + limit;
-    while counts(lock).0 != number as u32 {
+    while state(lock).waiters != number as u32 {
         if Instant::now() >= end {
             return false;
         }
@@ -29,11 +29,12 @@ pub fn waiters_within(lock: &Mutex<u32>, number: usize, limit: Duration) -> bool
     true
 }
 
-/// Takes the lock and makes an heir: a thread that was woken, found the lock taken again, and
-/// sleeps. Returns the guard and the threads that were needed, of which some may have had the lock.
+/// Takes the lock while a starving waiter sleeps on it: a thread that was woken and found the lock
+/// taken again. Returns the guard and the threads that were started, of which some may have had the
+/// lock.
 ///
-/// `start` starts a thread that locks once, and adds one then. Nobody else uses the lock.
-pub fn with_heir(
+/// `start` starts a thread that locks once and adds one. Nobody else may use the lock.
+pub fn with_starving_waiter(
     lock: &'static Mutex<u32>,
     mut start: impl FnMut() -> JoinHandle<()>,
 ) -> (MutexGuard<'static, u32>, Vec<JoinHandle<()>>) {
@@ -46,16 +47,16 @@ pub fn with_heir(
             threads.push(start());
             assert!(waiters_within(lock, 1, Duration::from_secs(10)), "the thread does not wait");
         }
-        // Wakes it, and is quicker.
+        // Wakes the thread, and takes the lock before the thread does.
         drop(guard);
         guard = lock.lock();
         let soon = Instant::now() + Duration::from_millis(10);
         while Instant::now() < soon {
-            if counts(lock).1 != 0 {
+            if state(lock).starving != 0 {
                 return (guard, threads);
             }
             thread::yield_now();
         }
-        assert!(Instant::now() < end, "no heir after {} threads", threads.len());
+        assert!(Instant::now() < end, "no starving waiter after {} threads", threads.len());
     }
 }

@@ -1,10 +1,10 @@
 //! Fork: the child has the locks of its parent, but none of the threads that wait for them.
 //!
-//! What a lock can promise after a fork, it must: one that is free at the fork works, and so does
-//! one that the forking thread holds, whoever waited for it in the parent; the new threads of the
-//! child wake each other; the parent notices nothing.
+//! In the child, a lock works that was free at the fork or held by the forking thread, whichever
+//! threads waited for it in the parent; the new threads of the child wake each other. In the parent
+//! nothing changes.
 //!
-//! Linux only: the test must know when a thread sleeps. Under ThreadSanitizer it needs
+//! Linux only, since the test must know when a thread sleeps. Under ThreadSanitizer it needs
 //! `TSAN_OPTIONS=die_after_fork=0`, since the child starts threads.
 #![cfg(all(not(lockword_loom), target_os = "linux"))]
 
@@ -17,14 +17,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use support::asleep::Tid;
 use support::forked::Forked;
-use support::heir::{counts, with_heir};
 use support::setting::env_number;
+use support::waiters::{counts, with_starving_waiter};
 
+#[path = "../support"]
 mod support {
     pub mod asleep;
     pub mod forked;
-    pub mod heir;
     pub mod setting;
+    pub mod waiters;
 }
 
 /// How many threads the child starts.
@@ -37,14 +38,14 @@ struct Locks {
     held: Mutex<u32>,
     /// Held at the fork by the forking thread; another thread is parked on it.
     parked: Mutex<u32>,
-    /// Held at the fork by the forking thread; another is parked on it for the second time, as an
-    /// heir.
+    /// Held at the fork by the forking thread; another is parked on it for the second time, and is
+    /// starving.
     hogged: Mutex<u32>,
     /// Free at the fork; threads have parked on it before.
     veteran: Mutex<u32>,
     /// Just released by the forking thread: a waiter is awake, or on its way.
     waking: Mutex<u32>,
-    /// Nobody has touched it.
+    /// No thread has used it.
     fresh: Mutex<u32>,
     /// A thread waits on it at the fork.
     condvar: Condvar,
@@ -62,8 +63,8 @@ struct Steps<'a> {
 enum Stacks {
     /// On new memory.
     New,
-    /// Where the C library likes to put them: on the stacks of the threads that the child does
-    /// not have. Queues that still hold those threads' entries are destroyed by this.
+    /// On the stacks of the threads that the child does not have, which the C library uses again.
+    /// This overwrites queue entries of those threads.
     OfTheDead,
 }
 
@@ -73,7 +74,7 @@ impl Steps<'_> {
     }
 }
 
-/// The child: returns an error rather than panic, since it is a fork of a test harness.
+/// What the child does. It returns errors and does not panic, since it is a fork of a test harness.
 fn child(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
     steps.begin(1);
     let all = [&locks.held, &locks.parked, &locks.hogged, &locks.veteran, &locks.waking];
@@ -96,7 +97,7 @@ fn child(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
         // The guard of the parent's stack is never dropped here, see `round`.
         // SAFETY: the forking thread, which goes on as this one, holds the lock.
         unsafe { lock.force_unlock(lock_api::GuardSend::new()) };
-        let free = lock.try_lock().ok_or("handed over to a thread that does not exist")?;
+        let free = lock.try_lock().ok_or("handed to a thread that does not exist")?;
         drop(free);
         contend(lock, steps, step + 1)?;
     }
@@ -109,7 +110,7 @@ fn child(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
         return Err("a lock that nobody released was acquired");
     }
 
-    // Its waiter may have had the lock at the fork, or have had it handed over: then it stays
+    // Its waiter may have had the lock at the fork, or have been handed it: then it stays
     // held. If it is free, it works.
     steps.begin(60);
     if let Some(guard) = locks.waking.try_lock() {
@@ -214,8 +215,8 @@ fn round(number: u64, stacks: Stacks) {
 
     // The guards must not be dropped in the child, where `child` unlocks in its own way.
     let start = || lock_once(&locks.hogged, Box::leak(Box::default()), PARENT);
-    let (hogged, heirs) = with_heir(&locks.hogged, start);
-    let (hogged, heirs_count) = (ManuallyDrop::new(hogged), heirs.len() as u32);
+    let (hogged, starving) = with_starving_waiter(&locks.hogged, start);
+    let (hogged, locked) = (ManuallyDrop::new(hogged), starving.len() as u32);
     let parked = ManuallyDrop::new(locks.parked.lock());
     let waking = locks.waking.lock();
     let waiters = [
@@ -242,9 +243,9 @@ fn round(number: u64, stacks: Stacks) {
     *locks.condition.lock() = true;
     locks.condvar.notify_all();
     go.send(()).expect("the holder lives");
-    join_all(waiters.into_iter().chain(heirs).chain([holder]));
+    join_all(waiters.into_iter().chain(starving).chain([holder]));
     let counts = [&locks.hogged, &locks.parked, &locks.waking, &locks.held, &locks.veteran];
-    assert_eq!(counts.map(|lock| *lock.lock()), [heirs_count, 1, 1, 2, 2]);
+    assert_eq!(counts.map(|lock| *lock.lock()), [locked, 1, 1, 2, 2]);
 }
 
 /// Joins the threads, or panics when one of them waits for ever.
