@@ -24,7 +24,7 @@ mod support;
 
 use lockword::cluster::layers::{Counting, Counts, Faulty, Operations, Plan};
 use lockword::cluster::{Key, Memory, Node, Transport, Wake, Write};
-use lockword::contention::{Machine, stats};
+use lockword::contention::{MachineInfo, statistics};
 use nodes::nodes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -285,13 +285,13 @@ fn main() {
     }
 }
 
-fn medians(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> stats::Median {
-    stats::median(&samples.iter().map(of).collect::<Vec<_>>())
+fn medians(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> statistics::Median {
+    statistics::median(&samples.iter().map(of).collect::<Vec<_>>())
 }
 
 fn print(options: &Options, measured: &Measured) {
     println!("\nThe lock across nodes, over memory");
-    println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
+    println!("{}; {} rounds\n", MachineInfo::read(), options.rounds(ROUNDS));
     let heads =
         ["cell", "", "time", "95 % CI", "requests", "writes", "out of turn", "even", "times"];
     let mut rows = Table::new(2, &heads);
@@ -309,7 +309,7 @@ fn print(options: &Options, measured: &Measured) {
                 table::figure(medians(samples, |sample| sample.writes).mid),
                 format!("{:.2} %", 100.0 * medians(samples, |sample| sample.out_of_turn).mid),
                 table::figure(medians(samples, |sample| sample.evenness).mid),
-                table::ratio(&stats::paired_ratio(&own, &first)),
+                table::ratio(&statistics::paired_ratio(&own, &first)),
             ]);
         }
         rows.gap();
@@ -335,7 +335,7 @@ fn print(options: &Options, measured: &Measured) {
     table::verdict(quick, "8 threads of a node: under 0.05 requests", requests, |v| v < 0.05);
     let gain = find(&local).map(|(_, samples)| {
         let ns = |of: &[Sample]| of.iter().map(|sample| sample.ns).collect::<Vec<_>>();
-        stats::paired_ratio(&ns(&samples[1]), &ns(&samples[0])).mid
+        statistics::paired_ratio(&ns(&samples[1]), &ns(&samples[0])).mid
     });
     let target = "8 threads of a node: 100 times the throughput without local hand-over";
     table::verdict(quick, target, gain, |v| v >= 100.0);

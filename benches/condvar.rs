@@ -24,8 +24,8 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
-use lockword::contention::{Lock, Machine};
-use support::condvar::{CondvarFamily, Guard};
+use lockword::contention::{MachineInfo, MeasuredMutex};
+use support::condvar::{CondvarKind, Guard};
 use support::options::Options;
 use support::roster::{self, Cell, CondvarWorkload};
 use support::timing;
@@ -61,12 +61,12 @@ impl CondvarWorkload for HandShake {
         }
     }
 
-    fn run<F: CondvarFamily>(&self) -> f64 {
+    fn run<K: CondvarKind>(&self) -> f64 {
         let seconds = match self.pattern {
-            Pattern::PingPong => ping_pong::<F>(self.repeats),
-            Pattern::NotifyAll { waiters } => notify_all::<F>(waiters, self.repeats),
+            Pattern::PingPong => ping_pong::<K>(self.repeats),
+            Pattern::NotifyAll { waiters } => notify_all::<K>(waiters, self.repeats),
             Pattern::Queue { producers, consumers } => {
-                queue::<F>(producers, consumers, self.repeats)
+                queue::<K>(producers, consumers, self.repeats)
             }
         };
         seconds * 1e9 / self.repeats as f64
@@ -74,31 +74,31 @@ impl CondvarWorkload for HandShake {
 }
 
 /// Waits until the data satisfies a condition.
-fn wait_until<'a, F: CondvarFamily, T: Send>(
-    condvar: &F::Condvar,
-    mut guard: Guard<'a, F, T>,
+fn wait_until<'a, K: CondvarKind, T: Send>(
+    condvar: &K::Condvar,
+    mut guard: Guard<'a, K, T>,
     condition: impl Fn(&T) -> bool,
-) -> Guard<'a, F, T> {
+) -> Guard<'a, K, T> {
     while !condition(&guard) {
-        guard = F::wait::<T>(condvar, guard);
+        guard = K::wait::<T>(condvar, guard);
     }
     guard
 }
 
 /// Two threads take `turns` turns in all. Seconds.
-fn ping_pong<F: CondvarFamily>(turns: usize) -> f64 {
-    let turn = F::Mutex::<usize>::new(0);
-    let (even, odd) = (F::Condvar::default(), F::Condvar::default());
+fn ping_pong<K: CondvarKind>(turns: usize) -> f64 {
+    let turn = K::Mutex::<usize>::new(0);
+    let (even, odd) = (K::Condvar::default(), K::Condvar::default());
     let start = Barrier::new(2);
     // The thread whose turns have this parity sleeps on `own` and wakes the other.
-    let player = |parity: usize, own: &F::Condvar, other: &F::Condvar| {
+    let player = |parity: usize, own: &K::Condvar, other: &K::Condvar| {
         start.wait();
         let started = Instant::now();
         for number in (parity..turns).step_by(2) {
-            let mut now = wait_until::<F, usize>(own, turn.lock(), |now| *now == number);
+            let mut now = wait_until::<K, usize>(own, turn.lock(), |now| *now == number);
             *now += 1;
             drop(now);
-            F::notify_one(other);
+            K::notify_one(other);
         }
         started.elapsed().as_secs_f64()
     };
@@ -116,19 +116,19 @@ struct Broadcast {
 }
 
 /// One thread starts `rounds` rounds and waits for all waiters in each. Seconds.
-fn notify_all<F: CondvarFamily>(waiters: usize, rounds: usize) -> f64 {
-    let state = F::Mutex::<Broadcast>::new(Broadcast { round: 0, through: 0 });
-    let (begun, done) = (F::Condvar::default(), F::Condvar::default());
+fn notify_all<K: CondvarKind>(waiters: usize, rounds: usize) -> f64 {
+    let state = K::Mutex::<Broadcast>::new(Broadcast { round: 0, through: 0 });
+    let (begun, done) = (K::Condvar::default(), K::Condvar::default());
     let started = Instant::now();
     thread::scope(|scope| {
         for _ in 0..waiters {
             scope.spawn(|| {
                 for round in 1..=rounds {
-                    let mut now = wait_until::<F, _>(&begun, state.lock(), |s| s.round == round);
+                    let mut now = wait_until::<K, _>(&begun, state.lock(), |s| s.round == round);
                     now.through += 1;
                     if now.through == waiters {
                         drop(now);
-                        F::notify_one(&done);
+                        K::notify_one(&done);
                     }
                 }
             });
@@ -138,17 +138,17 @@ fn notify_all<F: CondvarFamily>(waiters: usize, rounds: usize) -> f64 {
             now.round = round;
             now.through = 0;
             drop(now);
-            F::notify_all(&begun);
-            drop(wait_until::<F, _>(&done, state.lock(), |s| s.through == waiters));
+            K::notify_all(&begun);
+            drop(wait_until::<K, _>(&done, state.lock(), |s| s.through == waiters));
         }
     });
     started.elapsed().as_secs_f64()
 }
 
 /// The producers put `items` into a bounded queue, the consumers take them out. Seconds.
-fn queue<F: CondvarFamily>(producers: usize, consumers: usize, items: usize) -> f64 {
-    let places = F::Mutex::<VecDeque<usize>>::new(VecDeque::with_capacity(PLACES));
-    let (not_empty, not_full) = (F::Condvar::default(), F::Condvar::default());
+fn queue<K: CondvarKind>(producers: usize, consumers: usize, items: usize) -> f64 {
+    let places = K::Mutex::<VecDeque<usize>>::new(VecDeque::with_capacity(PLACES));
+    let (not_empty, not_full) = (K::Condvar::default(), K::Condvar::default());
     let start = Barrier::new(producers + consumers);
     let share = |number: usize, of: usize| items / of + usize::from(number < items % of);
     let started = Instant::now();
@@ -159,10 +159,10 @@ fn queue<F: CondvarFamily>(producers: usize, consumers: usize, items: usize) -> 
                 start.wait();
                 for item in 0..share(number, producers) {
                     let mut queue =
-                        wait_until::<F, _>(not_full, places.lock(), |q| q.len() < PLACES);
+                        wait_until::<K, _>(not_full, places.lock(), |q| q.len() < PLACES);
                     queue.push_back(item);
                     drop(queue);
-                    F::notify_one(not_empty);
+                    K::notify_one(not_empty);
                 }
             });
         }
@@ -170,10 +170,10 @@ fn queue<F: CondvarFamily>(producers: usize, consumers: usize, items: usize) -> 
             scope.spawn(move || {
                 start.wait();
                 for _ in 0..share(number, consumers) {
-                    let mut queue = wait_until::<F, _>(not_empty, places.lock(), |q| !q.is_empty());
+                    let mut queue = wait_until::<K, _>(not_empty, places.lock(), |q| !q.is_empty());
                     queue.pop_front();
                     drop(queue);
-                    F::notify_one(not_full);
+                    K::notify_one(not_full);
                 }
             });
         }
@@ -202,7 +202,7 @@ fn main() {
     timing::publish(&options, &measured, CondvarWorkload::name);
     if !options.list {
         println!("\nCondition variables, ns per turn, round or item");
-        println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
+        println!("{}; {} rounds\n", MachineInfo::read(), options.rounds(ROUNDS));
         timing::print("pattern", &measured, CondvarWorkload::name);
     }
 }

@@ -32,8 +32,8 @@ mod support;
 
 use std::time::Duration;
 
-use lockword::contention::stats::{self, Median};
-use lockword::contention::{Family, Load, Machine, Sample, Work};
+use lockword::contention::statistics::{self, Median};
+use lockword::contention::{Load, LockKind, MachineInfo, Sample, Work};
 use support::options::Options;
 use support::report::{self, Line};
 use support::roster::{self, Cell, LOCKWORD, PARKING_LOT, STD, Series, Workload};
@@ -63,8 +63,8 @@ impl Workload for Contended {
         format!("{threads}x{}/{}", inside.units_of(), outside.units_of())
     }
 
-    fn run<F: Family>(&self) -> Sample {
-        self.0.throughput::<F>().unwrap_or_else(|error| panic!("{}: {error}", self.name()))
+    fn run<K: LockKind>(&self) -> Sample {
+        self.0.throughput::<K>().unwrap_or_else(|error| panic!("{}: {error}", self.name()))
     }
 }
 
@@ -85,7 +85,7 @@ fn main() {
     }
     let cells = options.choose(cells, Workload::name);
     let contenders = options.enlist(roster::mutexes::<Contended>());
-    let machine = Machine::read();
+    let machine = MachineInfo::read();
     let measured = roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
 
     let mut lines = Vec::new();
@@ -120,8 +120,8 @@ fn print(measured: &[Measured]) {
     let mut table = Table::new(2, &heads);
     for cell in measured {
         for series in &cell.series {
-            let speed = stats::median(&speeds(series));
-            let cpu = stats::median(&series.map(cpu_nanoseconds));
+            let speed = statistics::median(&speeds(series));
+            let cpu = statistics::median(&series.map(cpu_nanoseconds));
             let peer = match series.lock {
                 LOCKWORD => best_parking_peer(cell),
                 _ => Some(series),
@@ -159,12 +159,12 @@ fn targets(options: &Options, measured: &[Measured]) {
         let cells = measured.iter().filter(|cell| cell.load.0.outside.units_of() > 0);
         let leads = cells.filter_map(|cell| lead(cell, peer)).map(|lead| lead.mid);
         let target = format!("throughput over {peer}, mean of cells with work outside, >= 1.15");
-        judge(&target, stats::geometric_mean(leads), &|v| v >= 1.15);
+        judge(&target, statistics::geometric_mean(leads), &|v| v >= 1.15);
     }
     for peer in [STD, PARKING_LOT] {
         let costs = measured.iter().filter_map(|cell| cpu_ratio(cell, peer));
         let target = format!("CPU time per acquisition relative to {peer}, mean, <= 1.00");
-        judge(&target, stats::geometric_mean(costs), &|v| v <= 1.0);
+        judge(&target, statistics::geometric_mean(costs), &|v| v <= 1.0);
     }
 
     // (cell, lead over the best parking peer), where that peer starves no thread.
@@ -185,7 +185,7 @@ fn targets(options: &Options, measured: &[Measured]) {
     judge(&target, worst.map(|(_, lead)| lead.high), &|v| v >= 0.9);
 
     let series = || measured.iter().filter_map(|cell| cell.of(LOCKWORD));
-    let fairness = stats::least(series().map(|s| slice_fairness(s).min(sum_fairness(s))));
+    let fairness = statistics::least(series().map(|s| slice_fairness(s).min(sum_fairness(s))));
     judge("lockword's unluckiest over luckiest thread, worst cell, >= 0.10", fairness, &|v| {
         v >= STARVED
     });
@@ -221,27 +221,27 @@ fn cpu_nanoseconds(sample: &Sample) -> f64 {
 /// The lock other than lockword with the highest throughput whose waiters go to sleep.
 fn best_parking_peer(cell: &Measured) -> Option<&Series<Sample>> {
     let peers = cell.series.iter().filter(|s| s.parks && s.lock != LOCKWORD);
-    let middle = |series: &&Series<Sample>| stats::median(&speeds(series)).mid;
+    let middle = |series: &&Series<Sample>| statistics::median(&speeds(series)).mid;
     peers.max_by(|a, b| middle(a).total_cmp(&middle(b)))
 }
 
 /// lockword's throughput over a peer's.
 fn lead(cell: &Measured, peer: &str) -> Option<Median> {
     let (lockword, peer) = (cell.of(LOCKWORD)?, cell.of(peer)?);
-    Some(stats::paired_ratio(&speeds(lockword), &speeds(peer)))
+    Some(statistics::paired_ratio(&speeds(lockword), &speeds(peer)))
 }
 
 /// lockword's CPU time per acquisition over a peer's, where the system tells.
 fn cpu_ratio(cell: &Measured, peer: &str) -> Option<f64> {
     let (lockword, peer) = (cell.of(LOCKWORD)?, cell.of(peer)?);
     let cpu = |series: &Series<Sample>| series.map(cpu_nanoseconds);
-    let ratio = stats::paired_ratio(&cpu(lockword), &cpu(peer)).mid;
+    let ratio = statistics::paired_ratio(&cpu(lockword), &cpu(peer)).mid;
     ratio.is_finite().then_some(ratio)
 }
 
 /// Unluckiest over luckiest thread within a slice: the median of the slices.
 fn slice_fairness(series: &Series<Sample>) -> f64 {
-    stats::median(&series.map(Sample::unluckiest_over_luckiest)).mid
+    statistics::median(&series.map(Sample::unluckiest_over_luckiest)).mid
 }
 
 /// The same with the rounds added up first, thread by thread.

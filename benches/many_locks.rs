@@ -18,7 +18,7 @@ mod support;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use lockword::contention::{Family, Lock, Machine};
+use lockword::contention::{LockKind, MachineInfo, MeasuredMutex};
 use support::options::Options;
 use support::roster::{self, Cell, PARKING_LOT, STD, Workload};
 use support::{table, timing};
@@ -40,15 +40,15 @@ impl Workload for Many {
         self.locks.to_string()
     }
 
-    fn run<F: Family>(&self) -> f64 {
-        let locks: Vec<F::Mutex<u64>> = (0..self.locks).map(|_| F::Mutex::new(0)).collect();
+    fn run<K: LockKind>(&self) -> f64 {
+        let locks: Vec<K::Mutex<u64>> = (0..self.locks).map(|_| K::Mutex::new(0)).collect();
         let mut state = 0x9E37_79B9_7F4A_7C15;
         // Once over caches and branch predictors.
-        pass::<F>(&locks, &mut state, 10_000);
+        pass::<K>(&locks, &mut state, 10_000);
         let (mut count, start) = (0, Instant::now());
         loop {
             const PASS: u32 = 20_000;
-            pass::<F>(&locks, &mut state, PASS);
+            pass::<K>(&locks, &mut state, PASS);
             count += PASS;
             let elapsed = start.elapsed();
             if elapsed >= self.slice {
@@ -60,7 +60,7 @@ impl Workload for Many {
 
 /// Locks and unlocks `count` random ones; their number is a power of two.
 #[inline(never)]
-fn pass<F: Family>(locks: &[F::Mutex<u64>], state: &mut u64, count: u32) {
+fn pass<K: LockKind>(locks: &[K::Mutex<u64>], state: &mut u64, count: u32) {
     let locks = black_box(locks);
     let mask = locks.len() - 1;
     let mut x = *state;
@@ -90,7 +90,7 @@ fn main() {
 
 fn print(options: &Options, measured: &[Cell<Many, f64>]) {
     println!("\nRandom access to N locks by one thread, ns per lock + unlock");
-    println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
+    println!("{}; {} rounds\n", MachineInfo::read(), options.rounds(ROUNDS));
     timing::print("locks", measured, Workload::name);
 
     println!("Targets (how many times faster than the peer):");

@@ -23,8 +23,8 @@ mod support;
 
 use std::time::Duration;
 
-use lockword::contention::stats::{self, Median};
-use lockword::contention::{Family, Load, Machine, Sample, WaitHistogram, Work};
+use lockword::contention::statistics::{self, Median};
+use lockword::contention::{Load, LockKind, MachineInfo, Sample, WaitHistogram, Work};
 use support::options::Options;
 use support::report::{self, Line};
 use support::roster::{self, Cell, LOCKWORD, PARKING_LOT_FAIR, STD, Series, Workload};
@@ -50,8 +50,8 @@ impl Workload for Hogs {
         format!("{}x{}us", self.0.threads, self.0.inside.nominal_ns() / 1e3)
     }
 
-    fn run<F: Family>(&self) -> Slice {
-        self.0.timed::<F>().unwrap_or_else(|error| panic!("{}: {error}", self.name()))
+    fn run<K: LockKind>(&self) -> Slice {
+        self.0.timed::<K>().unwrap_or_else(|error| panic!("{}: {error}", self.name()))
     }
 }
 
@@ -84,7 +84,7 @@ fn main() {
     }
     println!("\nThreads that hold the lock for long and re-lock at once: their waits");
     let rounds = options.rounds(ROUNDS);
-    println!("{}; {rounds} rounds of {} s\n", Machine::read(), slice.as_secs_f64());
+    println!("{}; {rounds} rounds of {} s\n", MachineInfo::read(), slice.as_secs_f64());
     print(&measured);
     println!("Targets:");
     for cell in &measured {
@@ -118,12 +118,12 @@ fn print(measured: &[Measured]) {
             let middle = |figure: fn(&[u64]) -> Option<&u64>| {
                 let of = |(sample, _): &Slice| figure(&sample.acquisitions).copied();
                 let figures = series.map(|slice| of(slice).unwrap_or(0) as f64);
-                format!("{:.0}", stats::median(&figures).mid)
+                format!("{:.0}", statistics::median(&figures).mid)
             };
-            let speed = stats::median(&speeds(series));
+            let speed = statistics::median(&speeds(series));
             let fairness = fairness(series);
             let peer = match series.lock {
-                LOCKWORD => best_parking_peer(cell, |peer| -stats::median(&speeds(peer)).mid),
+                LOCKWORD => best_parking_peer(cell, |peer| -statistics::median(&speeds(peer)).mid),
                 _ => Some(series),
             };
             let note = match (series.lock, peer) {
@@ -140,8 +140,8 @@ fn print(measured: &[Measured]) {
                 at(0.5),
                 middle(|counts| counts.iter().max()),
                 middle(|counts| counts.iter().min()),
-                format!("{:.3}", stats::median(&fairness).mid),
-                stats::least(fairness).map_or_else(String::new, |worst| format!("{worst:.3}")),
+                format!("{:.3}", statistics::median(&fairness).mid),
+                statistics::least(fairness).map_or_else(String::new, |worst| format!("{worst:.3}")),
                 format!("{:.0}", speed.mid),
                 format!("[{:.0}, {:.0}]", speed.low, speed.high),
                 peer.and_then(|peer| lead(cell, peer.lock))
@@ -179,7 +179,7 @@ fn targets(options: &Options, cell: &Measured) {
 
     judge("longest wait relative to std's, <= 1/20", ratio(STD, 1.0), &|v| v <= 0.05);
     judge("p99.9 relative to FairMutex's, <= 2", ratio(PARKING_LOT_FAIR, 0.999), &|v| v <= 2.0);
-    let fair = lockword.map(|s| stats::median(&fairness(s)).mid);
+    let fair = lockword.map(|s| statistics::median(&fairness(s)).mid);
     judge("unluckiest over luckiest thread, >= 1/2", fair, &|v| v >= 0.5);
     let speed = lead(cell, STD).map(|lead| lead.mid);
     judge("throughput relative to std's, >= 0.95", speed, &|v| v >= 0.95);
@@ -202,7 +202,7 @@ fn fairness(series: &Series<Slice>) -> Vec<f64> {
 
 /// Whether a lock starves a thread: less than a tenth of the luckiest's acquisitions.
 fn starves(series: &Series<Slice>) -> bool {
-    stats::median(&fairness(series)).mid < 0.1
+    statistics::median(&fairness(series)).mid < 0.1
 }
 
 /// The lock other than lockword whose waiters go to sleep and whose figure is least.
@@ -216,5 +216,5 @@ fn best_parking_peer(
 
 /// lockword's throughput over a peer's, paired round by round.
 fn lead(cell: &Measured, peer: &str) -> Option<Median> {
-    Some(stats::paired_ratio(&speeds(cell.of(LOCKWORD)?), &speeds(cell.of(peer)?)))
+    Some(statistics::paired_ratio(&speeds(cell.of(LOCKWORD)?), &speeds(cell.of(peer)?)))
 }

@@ -18,7 +18,7 @@ mod support;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use lockword::contention::{Family, Load, Lock, Machine, Work};
+use lockword::contention::{Load, LockKind, MachineInfo, MeasuredMutex, Work};
 use support::options::Options;
 use support::roster::{self, Cell, STD, Workload};
 use support::{table, timing};
@@ -48,11 +48,11 @@ impl Workload for Section {
         }
     }
 
-    fn run<F: Family>(&self) -> f64 {
+    fn run<K: LockKind>(&self) -> f64 {
         match self {
-            Section::Alone { slice } => alone::<F>(*slice),
+            Section::Alone { slice } => alone::<K>(*slice),
             Section::Contended(load) => {
-                let sample = load.throughput::<F>();
+                let sample = load.throughput::<K>();
                 1e9 / sample.unwrap_or_else(|error| panic!("{}: {error}", self.name())).per_second()
             }
         }
@@ -60,13 +60,13 @@ impl Workload for Section {
 }
 
 /// One thread that locks, adds and unlocks.
-fn alone<F: Family>(slice: Duration) -> f64 {
+fn alone<K: LockKind>(slice: Duration) -> f64 {
     const PASS: u32 = 10_000;
-    let mutex = F::Mutex::<u64>::new(0);
-    pass::<F>(&mutex, PASS);
+    let mutex = K::Mutex::<u64>::new(0);
+    pass::<K>(&mutex, PASS);
     let (mut count, start) = (0, Instant::now());
     loop {
-        pass::<F>(&mutex, PASS);
+        pass::<K>(&mutex, PASS);
         count += PASS;
         let elapsed = start.elapsed();
         if elapsed >= slice {
@@ -76,7 +76,7 @@ fn alone<F: Family>(slice: Duration) -> f64 {
 }
 
 #[inline(never)]
-fn pass<F: Family>(mutex: &F::Mutex<u64>, count: u32) {
+fn pass<K: LockKind>(mutex: &K::Mutex<u64>, count: u32) {
     for _ in 0..count {
         drop(black_box(mutex).lock());
     }
@@ -105,7 +105,7 @@ fn main() {
 
 fn print(options: &Options, measured: &[Cell<Section, f64>]) {
     println!("\nlockword::sync::Mutex (here: lockword) and std's, ns for an acquisition");
-    println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
+    println!("{}; {} rounds\n", MachineInfo::read(), options.rounds(ROUNDS));
     timing::print("threads x in/out", measured, Workload::name);
 
     println!("Targets (how many times faster than std):");

@@ -38,7 +38,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lockword::contention::{Family, Lock, Lockword, Machine, stats, system, work};
+use lockword::contention::{
+    LockKind, Lockword, MachineInfo, MeasuredMutex, statistics, system, work,
+};
 use support::options::Options;
 use support::roster::{self, Cell, PARKING_LOT, SPIN, STD, Workload};
 use support::{table, timing};
@@ -88,12 +90,12 @@ impl Workload for Uncontended {
         name.to_owned()
     }
 
-    fn run<F: Family>(&self) -> Slice {
-        let locks: Vec<F::Mutex<u64>> = (0..CANDIDATES).map(|_| F::Mutex::new(0)).collect();
+    fn run<K: LockKind>(&self) -> Slice {
+        let locks: Vec<K::Mutex<u64>> = (0..CANDIDATES).map(|_| K::Mutex::new(0)).collect();
         let measured = &locks[0];
         let other = match self.situation {
-            Situation::HotNeighbour => self.other::<F>(&locks, 1),
-            _ => self.other::<F>(&locks, 0),
+            Situation::HotNeighbour => self.other::<K>(&locks, 1),
+            _ => self.other::<K>(&locks, 0),
         };
         let cpus = system::processors();
         // One processor for the measured thread, up to two for the others.
@@ -105,11 +107,11 @@ impl Workload for Uncontended {
             let measure = scope.spawn(|| {
                 system::pin(own);
                 match self.situation {
-                    Situation::Alone => Slice { ns: self.measure::<F>(measured), neighbour: 0.0 },
+                    Situation::Alone => Slice { ns: self.measure::<K>(measured), neighbour: 0.0 },
                     Situation::HotNeighbour | Situation::HotSameBucket => {
-                        self.beside_hot::<F>(measured, other, others)
+                        self.beside_hot::<K>(measured, other, others)
                     }
-                    Situation::WaiterSameBucket => self.beside_waiter::<F>(measured, other, others),
+                    Situation::WaiterSameBucket => self.beside_waiter::<K>(measured, other, others),
                 }
             });
             measure.join().unwrap()
@@ -119,23 +121,27 @@ impl Workload for Uncontended {
 
 impl Uncontended {
     /// A lock that hashes to the bucket so many after that of the first, some way off it.
-    fn other<'a, F: Family>(&self, locks: &'a [F::Mutex<u64>], after: usize) -> &'a F::Mutex<u64> {
+    fn other<'a, K: LockKind>(
+        &self,
+        locks: &'a [K::Mutex<u64>],
+        after: usize,
+    ) -> &'a K::Mutex<u64> {
         let mut far = locks[64..].iter();
-        if TypeId::of::<F>() != TypeId::of::<Lockword>() {
+        if TypeId::of::<K>() != TypeId::of::<Lockword>() {
             return far.next().unwrap();
         }
-        let bucket = |lock: &F::Mutex<u64>| lockword::__bucket_of(std::ptr::from_ref(lock).addr());
+        let bucket = |lock: &K::Mutex<u64>| lockword::__bucket_of(std::ptr::from_ref(lock).addr());
         let wanted = (bucket(&locks[0]) + after) % BUCKETS;
         far.find(|lock| bucket(lock) == wanted).expect("a candidate for every bucket")
     }
 
     /// The measurement: nanoseconds per lock + unlock.
-    fn measure<F: Family>(&self, lock: &F::Mutex<u64>) -> f64 {
+    fn measure<K: LockKind>(&self, lock: &K::Mutex<u64>) -> f64 {
         const PASS: u32 = 10_000;
-        pass::<F>(lock, PASS);
+        pass::<K>(lock, PASS);
         let (mut count, start) = (0, Instant::now());
         loop {
-            pass::<F>(lock, PASS);
+            pass::<K>(lock, PASS);
             count += PASS;
             let elapsed = start.elapsed();
             if elapsed >= self.slice {
@@ -145,10 +151,10 @@ impl Uncontended {
     }
 
     /// Measures while two threads contend on `other`.
-    fn beside_hot<F: Family>(
+    fn beside_hot<K: LockKind>(
         &self,
-        measured: &F::Mutex<u64>,
-        other: &F::Mutex<u64>,
+        measured: &K::Mutex<u64>,
+        other: &K::Mutex<u64>,
         cpus: &[usize],
     ) -> Slice {
         let stop = AtomicBool::new(false);
@@ -170,7 +176,7 @@ impl Uncontended {
             let threads = [scope.spawn(contend), scope.spawn(contend)];
             // Let them reach their stride before the first figure counts.
             thread::sleep(Duration::from_millis(2));
-            let ns = self.measure::<F>(measured);
+            let ns = self.measure::<K>(measured);
             stop.store(true, Ordering::Relaxed);
             let seconds = started.elapsed().as_secs_f64();
             let count: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
@@ -179,10 +185,10 @@ impl Uncontended {
     }
 
     /// Measures while a thread waits for `other`, which the measuring thread holds.
-    fn beside_waiter<F: Family>(
+    fn beside_waiter<K: LockKind>(
         &self,
-        measured: &F::Mutex<u64>,
-        other: &F::Mutex<u64>,
+        measured: &K::Mutex<u64>,
+        other: &K::Mutex<u64>,
         cpus: &[usize],
     ) -> Slice {
         let about_to_wait = Barrier::new(2);
@@ -194,13 +200,13 @@ impl Uncontended {
                 *other.lock() += 1;
             });
             about_to_wait.wait();
-            if TypeId::of::<F>() == TypeId::of::<Lockword>() {
+            if TypeId::of::<K>() == TypeId::of::<Lockword>() {
                 until_parked(std::ptr::from_ref(other).addr());
             } else {
                 // Whether a peer's waiter spins or sleeps by now is nothing to the measured lock.
                 thread::yield_now();
             }
-            let ns = self.measure::<F>(measured);
+            let ns = self.measure::<K>(measured);
             drop(held);
             waiter.join().unwrap();
             Slice { ns, neighbour: 0.0 }
@@ -218,7 +224,7 @@ fn until_parked(addr: usize) {
 
 /// Locks and unlocks so many times.
 #[inline(never)]
-fn pass<F: Family>(lock: &F::Mutex<u64>, count: u32) {
+fn pass<K: LockKind>(lock: &K::Mutex<u64>, count: u32) {
     for _ in 0..count {
         drop(black_box(lock).lock());
     }
@@ -243,7 +249,7 @@ fn main() {
     if !options.list {
         for cell in &measured {
             for series in &cell.series {
-                let rate = stats::median(&series.map(|slice| slice.neighbour / 1e3)).mid;
+                let rate = statistics::median(&series.map(|slice| slice.neighbour / 1e3)).mid;
                 neighbours.push((cell.load.name(), series.lock, rate));
             }
         }
@@ -262,7 +268,7 @@ fn print(
     neighbours: &[(String, &'static str, f64)],
 ) {
     println!("\nOne thread, one lock, ns per lock + unlock");
-    println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
+    println!("{}; {} rounds\n", MachineInfo::read(), options.rounds(ROUNDS));
     timing::print("situation", measured, Workload::name);
 
     println!("How hot the neighbour was, thousands of acquisitions a second:");
@@ -292,7 +298,7 @@ fn costs(alone: &Cell<Uncontended, f64>, measured: &[Cell<Uncontended, f64>], lo
     let Some(alone) = alone.of(lock) else { return };
     for cell in measured.iter().filter(|cell| cell.load.situation != Situation::Alone) {
         let Some(disturbed) = cell.of(lock) else { continue };
-        let cost = stats::paired_ratio(&disturbed.samples, &alone.samples);
+        let cost = statistics::paired_ratio(&disturbed.samples, &alone.samples);
         let name = cell.load.name();
         println!("  {name:<18} {lock:<12} takes {} times as long", table::ratio(&cost));
     }

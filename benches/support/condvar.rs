@@ -1,13 +1,13 @@
-//! Adapters over condition variables: a [`Family`] that has one of its own.
+//! Adapters over condition variables: a [`LockKind`] that has one of its own.
 
 use lockword::contention::peers::Usync;
-use lockword::contention::{Family, Lock, LockApi, Std};
+use lockword::contention::{LockApi, LockKind, MeasuredMutex, Std};
 
-/// The guard of family `F`'s mutex around a `T`.
-pub type Guard<'a, F, T> = <<F as Family>::Mutex<T> as Lock<T>>::Guard<'a>;
+/// The guard of kind `K`'s mutex around a `T`.
+pub type Guard<'a, K, T> = <<K as LockKind>::Mutex<T> as MeasuredMutex<T>>::Guard<'a>;
 
 /// A family whose mutex comes with a condition variable.
-pub trait CondvarFamily: Family {
+pub trait CondvarKind: LockKind {
     /// Its condition variable.
     type Condvar: Send + Sync + Default;
 
@@ -35,7 +35,7 @@ impl HasRawCondvar for parking_lot::RawMutex {
     type RawCondvar = parking_lot::RawCondvar;
 }
 
-impl<R: HasRawCondvar> CondvarFamily for LockApi<R> {
+impl<R: HasRawCondvar> CondvarKind for LockApi<R> {
     type Condvar = lock_api::Condvar<R::RawCondvar>;
 
     #[inline]
@@ -58,7 +58,7 @@ impl<R: HasRawCondvar> CondvarFamily for LockApi<R> {
     }
 }
 
-impl CondvarFamily for Std {
+impl CondvarKind for Std {
     type Condvar = std::sync::Condvar;
 
     #[inline]
@@ -77,7 +77,7 @@ impl CondvarFamily for Std {
     }
 }
 
-impl CondvarFamily for Usync {
+impl CondvarKind for Usync {
     type Condvar = usync::Condvar;
 
     #[inline]

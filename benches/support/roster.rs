@@ -1,9 +1,9 @@
 //! Who takes part, and the round-robin that measures them interleaved.
 
-use lockword::contention::peers::{ParkingLot, ParkingLotFair, Spin, Usync};
-use lockword::contention::{Family, Lockword, Std, Twin, rotation};
+use lockword::contention::peers::{ParkingLot, ParkingLotFair, SpinMutex, Usync};
+use lockword::contention::{LockKind, Lockword, Std, StdCompat, rotation};
 
-use super::condvar::CondvarFamily;
+use super::condvar::CondvarKind;
 use super::options::Options;
 
 /// The crate under test, as the tables name it.
@@ -28,7 +28,7 @@ pub trait Workload {
     fn name(&self) -> String;
 
     /// Sets up, warms up and measures one slice.
-    fn run<F: Family>(&self) -> Self::Sample;
+    fn run<K: LockKind>(&self) -> Self::Sample;
 }
 
 /// A [`Workload`] that needs a condition variable too.
@@ -40,7 +40,7 @@ pub trait CondvarWorkload {
     fn name(&self) -> String;
 
     /// Sets up, warms up and measures one slice.
-    fn run<F: CondvarFamily>(&self) -> Self::Sample;
+    fn run<K: CondvarKind>(&self) -> Self::Sample;
 }
 
 /// A lock that takes part: a name, and the monomorphised slice to call. The only indirect call
@@ -60,7 +60,7 @@ pub fn mutexes<W: Workload>() -> Vec<Contender<W, W::Sample>> {
         Contender { name: STD, parks: true, run: W::run::<Std> },
         Contender { name: PARKING_LOT, parks: true, run: W::run::<ParkingLot> },
         Contender { name: USYNC, parks: true, run: W::run::<Usync> },
-        Contender { name: SPIN, parks: false, run: W::run::<Spin> },
+        Contender { name: SPIN, parks: false, run: W::run::<SpinMutex> },
     ]
 }
 
@@ -75,7 +75,7 @@ pub fn mutexes_and_fair<W: Workload>() -> Vec<Contender<W, W::Sample>> {
 /// `lockword::sync::Mutex` under lockword's name, the same without poison, std, parking_lot.
 pub fn twins<W: Workload>() -> Vec<Contender<W, W::Sample>> {
     vec![
-        Contender { name: LOCKWORD, parks: true, run: W::run::<Twin> },
+        Contender { name: LOCKWORD, parks: true, run: W::run::<StdCompat> },
         Contender { name: "no-poison", parks: true, run: W::run::<Lockword> },
         Contender { name: STD, parks: true, run: W::run::<Std> },
         Contender { name: PARKING_LOT, parks: true, run: W::run::<ParkingLot> },

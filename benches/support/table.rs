@@ -1,6 +1,6 @@
 //! Plain text: aligned tables, and the verdict on each target.
 
-use lockword::contention::stats::Median;
+use lockword::contention::statistics::Median;
 
 /// A table: the first columns are text to the left, the others figures to the right.
 pub struct Table {

@@ -1,6 +1,6 @@
 //! Benches whose samples are one time each: nanoseconds per operation, less is better.
 
-use lockword::contention::stats::{self, Median};
+use lockword::contention::statistics::{self, Median};
 
 use super::options::Options;
 use super::report::{self, Line};
@@ -27,9 +27,10 @@ pub fn print<W>(head: &str, measured: &[Cell<W, f64>], name: impl Fn(&W) -> Stri
     let mut table = Table::new(2, &heads);
     for cell in measured {
         for series in &cell.series {
-            let median = stats::median(&series.samples);
-            let sorted = stats::sorted(&series.samples);
-            let (first, third) = (stats::quantile(&sorted, 0.25), stats::quantile(&sorted, 0.75));
+            let median = statistics::median(&series.samples);
+            let sorted = statistics::sorted(&series.samples);
+            let (first, third) =
+                (statistics::quantile(&sorted, 0.25), statistics::quantile(&sorted, 0.75));
             let (lead, note) = if series.lock == LOCKWORD {
                 let best = best_parking_peer(cell);
                 let lead = best.and_then(|peer| lead_over(cell, peer.lock));
@@ -55,12 +56,12 @@ pub fn print<W>(head: &str, measured: &[Cell<W, f64>], name: impl Fn(&W) -> Stri
 /// The fastest lock other than lockword whose waiters go to sleep.
 fn best_parking_peer<W>(cell: &Cell<W, f64>) -> Option<&Series<f64>> {
     let peers = cell.series.iter().filter(|s| s.parks && s.lock != LOCKWORD);
-    let middle = |series: &&Series<f64>| stats::median(&series.samples).mid;
+    let middle = |series: &&Series<f64>| statistics::median(&series.samples).mid;
     peers.min_by(|a, b| middle(a).total_cmp(&middle(b)))
 }
 
 /// How many times faster lockword is than a peer, round by round.
 pub fn lead_over<W>(cell: &Cell<W, f64>, peer: &str) -> Option<Median> {
     let (lockword, peer) = (cell.of(LOCKWORD)?, cell.of(peer)?);
-    Some(stats::paired_ratio(&peer.samples, &lockword.samples))
+    Some(statistics::paired_ratio(&peer.samples, &lockword.samples))
 }

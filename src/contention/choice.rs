@@ -1,42 +1,42 @@
-//! [`Choice`]: which lock comes next.
+//! [`LockChooser`]: which lock comes next.
 //!
 //! The choices of a thread are drawn beforehand, into a table that its loop walks round and round:
 //! to draw from Zipf's law takes a logarithm or a search, which would cost more than the lock.
 //!
 //! Zipf's law by inversion: the shares of the locks are added up, and a number between 0 and 1
 //! falls into one of them. The numbers are spread evenly, one at random in each of as many equal
-//! parts as the table has places (stratified sampling), so that a table of a few thousand has the
-//! shares right to one place. Then the table is shuffled (Fisher and Yates; Knuth, *The Art of
+//! parts as the table has size (stratified sampling), so that a table of a few thousand has the
+//! shares right to one slot. Then the table is shuffled (Fisher and Yates; Knuth, *The Art of
 //! Computer Programming*, volume 2, algorithm P in section 3.4.2).
 
 use super::load::Skew;
 
 /// Which lock comes next.
-pub(super) trait Choice {
+pub(super) trait LockChooser {
     fn next(&mut self) -> usize;
 }
 
 /// The first lock, always.
-pub(super) struct First;
+pub(super) struct FirstLock;
 
 /// From a table.
-pub(super) struct Table {
+pub(super) struct ChoiceTable {
     /// Their number is a power of two.
     indices: Box<[u32]>,
     at: usize,
 }
 
-/// The fewest and the most places of a table: 16 KiB of memory, and 256 KiB.
-const PLACES: (usize, usize) = (1 << 12, 1 << 16);
+/// The fewest and the most size of a table: 16 KiB of memory, and 256 KiB.
+const TABLE_SIZE: (usize, usize) = (1 << 12, 1 << 16);
 
-impl Choice for First {
+impl LockChooser for FirstLock {
     #[inline(always)]
     fn next(&mut self) -> usize {
         0
     }
 }
 
-impl Choice for Table {
+impl LockChooser for ChoiceTable {
     #[inline(always)]
     fn next(&mut self) -> usize {
         let index = self.indices[self.at & (self.indices.len() - 1)];
@@ -46,10 +46,10 @@ impl Choice for Table {
 }
 
 /// The shares of the locks, added up: the last is 1.
-pub(super) struct Shares(Vec<f64>);
+pub(super) struct CumulativeShares(Vec<f64>);
 
-impl Shares {
-    pub(super) fn new(locks: usize, skew: Skew) -> Shares {
+impl CumulativeShares {
+    pub(super) fn new(locks: usize, skew: Skew) -> CumulativeShares {
         let exponent = match skew {
             Skew::Uniform => 0.0,
             Skew::Zipf(exponent) => exponent,
@@ -62,32 +62,32 @@ impl Shares {
             })
             .collect();
         sums.iter_mut().for_each(|s| *s /= sum);
-        Shares(sums)
+        CumulativeShares(sums)
     }
 
     /// The table of thread number `thread`.
-    pub(super) fn table(&self, thread: usize) -> Table {
-        let places = (4 * self.0.len()).next_power_of_two().clamp(PLACES.0, PLACES.1);
+    pub(super) fn table(&self, thread: usize) -> ChoiceTable {
+        let size = (4 * self.0.len()).next_power_of_two().clamp(TABLE_SIZE.0, TABLE_SIZE.1);
         // Any odd number does; thread 0 must not start at 0, which xorshift never leaves.
-        let mut random = Random(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(2 * thread as u64 + 1));
-        let mut indices: Box<[u32]> = (0..places)
-            .map(|place| {
-                let number = (place as f64 + random.fraction()) / places as f64;
+        let mut random = Xorshift(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(2 * thread as u64 + 1));
+        let mut indices: Box<[u32]> = (0..size)
+            .map(|slot| {
+                let number = (slot as f64 + random.fraction()) / size as f64;
                 let index = self.0.partition_point(|sum| *sum <= number);
                 index.min(self.0.len() - 1) as u32
             })
             .collect();
-        for last in (1..places).rev() {
+        for last in (1..size).rev() {
             indices.swap(last, random.below(last + 1));
         }
-        Table { indices, at: 0 }
+        ChoiceTable { indices, at: 0 }
     }
 }
 
 /// Marsaglia's xorshift ("Xorshift RNGs", 2003) and Vigna's multiplication after it.
-struct Random(u64);
+struct Xorshift(u64);
 
-impl Random {
+impl Xorshift {
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -111,7 +111,7 @@ mod tests {
 
     /// How often a thread chooses each lock, once round its table.
     fn counts(locks: usize, skew: Skew, thread: usize) -> Vec<usize> {
-        let mut table = Shares::new(locks, skew).table(thread);
+        let mut table = CumulativeShares::new(locks, skew).table(thread);
         let mut counts = vec![0; locks];
         (0..table.indices.len()).for_each(|_| counts[table.next()] += 1);
         counts
@@ -132,10 +132,10 @@ mod tests {
         for exponent in [0.5, 1.0, 2.0] {
             let locks = 100;
             let counts = counts(locks, Skew::Zipf(exponent), 3);
-            let places: usize = counts.iter().sum();
+            let size: usize = counts.iter().sum();
             let sum: f64 = (1..=locks).map(|k| (k as f64).powf(-exponent)).sum();
             for (k, count) in (1..).zip(&counts) {
-                let expected = places as f64 * f64::from(k).powf(-exponent) / sum;
+                let expected = size as f64 * f64::from(k).powf(-exponent) / sum;
                 assert!((*count as f64 - expected).abs() <= 2.0, "lock {k}: {count}, {expected}");
             }
         }
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn threads_choose_differently_and_each_always_the_same() {
-        let shares = Shares::new(16, Skew::Uniform);
+        let shares = CumulativeShares::new(16, Skew::Uniform);
         let table = |thread| shares.table(thread).indices;
         assert_eq!(table(0), table(0));
         assert_ne!(table(0), table(1));

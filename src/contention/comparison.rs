@@ -1,16 +1,14 @@
 //! [`Comparison`]: some locks under some loads, in turns.
 
-use super::disturbance::Watch;
-use super::error::{ComparisonError, SliceError};
-use super::load::Load;
-use super::lock::Family;
-use super::order::rotation;
-use super::report::{CellReport, FORMAT, LockReport, Machine, Report};
-use super::slice::{self, Slice};
-use super::system::processors;
-use super::waits::WaitHistogram;
+use super::load::{Load, LoadError};
+use super::lock_kind::LockKind;
+use super::report::{CellReport, ComparisonReport, FORMAT, LockReport};
+use super::slice::{self, Slice, SliceError};
+use super::statistics::WaitHistogram;
+use super::system::{DisturbanceMonitor, MachineInfo, processors};
 use super::worker::Pass;
 use crate::primitive::{AtomicBool, Ordering};
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 /// Some locks, put under some loads in turns.
@@ -68,8 +66,8 @@ impl Comparison {
 
     /// Adds a lock.
     #[must_use]
-    pub fn lock<F: Family>(mut self, name: impl Into<String>) -> Self {
-        self.locks.push(Contender { name: name.into(), measure: slice::measure::<F> });
+    pub fn lock<K: LockKind>(mut self, name: impl Into<String>) -> Self {
+        self.locks.push(Contender { name: name.into(), measure: slice::measure::<K> });
         self
     }
 
@@ -152,15 +150,17 @@ impl Comparison {
         &self,
         progress: &mut dyn FnMut(&Progress<'_>),
         cancel: &AtomicBool,
-    ) -> Result<Report, ComparisonError> {
+    ) -> Result<ComparisonReport, ComparisonError> {
         self.validate()?;
         let started = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-        let machine = Machine::read();
-        let watch = Watch::start(&machine);
-        let mut cells: Vec<Cell> = self.loads.iter().map(|load| Cell::new(self, load)).collect();
+        let machine = MachineInfo::read();
+        let monitor = DisturbanceMonitor::start(&machine);
+        let mut cells: Vec<MeasuredCell> =
+            self.loads.iter().map(|load| MeasuredCell::new(self, load)).collect();
 
         let rounds = self.wanted_rounds();
-        let mut run = Run { done: 0, total: self.total_slices(), rounds, progress, cancel };
+        let mut run =
+            ComparisonRun { done: 0, total: self.total_slices(), rounds, progress, cancel };
         let mut cut_short = false;
         'all: for round in 0..rounds {
             for cell in &mut cells {
@@ -179,9 +179,9 @@ impl Comparison {
         }
 
         let mut warnings = self.unpinned();
-        warnings.extend(cells.iter().filter_map(Cell::unpinned));
-        warnings.extend(watch.warnings());
-        Ok(Report {
+        warnings.extend(cells.iter().filter_map(MeasuredCell::unpinned));
+        warnings.extend(monitor.warnings());
+        Ok(ComparisonReport {
             format: FORMAT,
             lockword: env!("CARGO_PKG_VERSION").to_owned(),
             started,
@@ -189,7 +189,7 @@ impl Comparison {
             machine,
             rounds,
             cut_short,
-            cells: cells.into_iter().map(Cell::report).collect(),
+            cells: cells.into_iter().map(MeasuredCell::report).collect(),
             warnings,
         })
     }
@@ -199,7 +199,7 @@ impl Comparison {
     /// # Errors
     ///
     /// As [`Comparison::run`].
-    pub fn run_quietly(&self) -> Result<Report, ComparisonError> {
+    pub fn run_quietly(&self) -> Result<ComparisonReport, ComparisonError> {
         self.run(&mut |_| {}, &AtomicBool::new(false))
     }
 
@@ -250,7 +250,7 @@ fn warm_up_ms(load: &Load) -> u64 {
 }
 
 /// A load, and what was measured under it.
-struct Cell {
+struct MeasuredCell {
     name: String,
     load: Load,
     locks: Vec<(LockReport, Option<WaitHistogram>)>,
@@ -258,19 +258,19 @@ struct Cell {
     unpinned: usize,
 }
 
-impl Cell {
-    fn new(comparison: &Comparison, load: &Load) -> Cell {
+impl MeasuredCell {
+    fn new(comparison: &Comparison, load: &Load) -> MeasuredCell {
         let lock = |lock: &Contender| {
             let report = LockReport { lock: lock.name.clone(), samples: vec![], waits: None };
             (report, None)
         };
         let locks = comparison.locks.iter().map(lock).collect();
-        Cell { name: load.name(), load: load.clone(), locks, unpinned: 0 }
+        MeasuredCell { name: load.name(), load: load.clone(), locks, unpinned: 0 }
     }
 
     /// A warning if the system refused to bind threads.
     fn unpinned(&self) -> Option<String> {
-        let Cell { name, unpinned, .. } = self;
+        let MeasuredCell { name, unpinned, .. } = self;
         (*unpinned > 0).then(|| {
             format!(
                 "not pinned: in a slice of `{name}` the system refused {unpinned} of the threads"
@@ -289,7 +289,7 @@ impl Cell {
 }
 
 /// A comparison that runs.
-struct Run<'a> {
+struct ComparisonRun<'a> {
     done: usize,
     total: usize,
     rounds: usize,
@@ -297,11 +297,11 @@ struct Run<'a> {
     cancel: &'a AtomicBool,
 }
 
-impl Run<'_> {
+impl ComparisonRun<'_> {
     /// Measures a slice, and says whether it came to its end.
     fn slice(
         &mut self,
-        cell: &mut Cell,
+        cell: &mut MeasuredCell,
         lock: &Contender,
         (round, timed, turn): (usize, bool, usize),
     ) -> Result<bool, ComparisonError> {
@@ -334,8 +334,91 @@ impl Run<'_> {
     }
 
     fn report(&mut self, cell: &str, lock: &str, round: usize, timed: bool) {
-        let Run { done, total, rounds, .. } = *self;
+        let ComparisonRun { done, total, rounds, .. } = *self;
         (self.progress)(&Progress { done, total, cell, lock, round, rounds, timed });
+    }
+}
+
+/// The turns of `count` locks in round number `round`, by their positions.
+///
+/// It turns around every other round, and rotates every second one. So in twice as many rounds as
+/// there are locks each is first twice, and each comes after either neighbour equally often.
+///
+/// ```
+/// use lockword::contention::rotation;
+///
+/// let turns = |round| rotation(round, 3).collect::<Vec<_>>();
+/// assert_eq!([turns(0), turns(1), turns(2)], [[0, 1, 2], [2, 1, 0], [1, 2, 0]]);
+/// ```
+pub fn rotation(round: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |step| {
+        let step = if round.is_multiple_of(2) { step } else { count - 1 - step };
+        (round / 2 + step) % count
+    })
+}
+
+/// A [`Comparison`](super::Comparison) that cannot be run, or came to no end.
+///
+/// It carries no figures: what was measured before a slice failed is lost. To keep it, compare
+/// locks that may fail in comparisons of their own.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ComparisonError {
+    /// No lock to measure.
+    NoLock,
+    /// No load to put them under.
+    NoLoad,
+    /// No round.
+    NoRounds,
+    /// Two locks of one name.
+    SameLock(String),
+    /// Two loads of one name.
+    SameLoad(String),
+    /// One of the loads cannot be run.
+    Load {
+        /// The load's name.
+        load: String,
+        /// What is wrong with it.
+        error: LoadError,
+    },
+    /// A slice failed.
+    Slice {
+        /// The lock that was measured.
+        lock: String,
+        /// The load's name.
+        load: String,
+        /// What happened.
+        error: SliceError,
+    },
+}
+
+impl fmt::Display for ComparisonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ComparisonError::NoLock => write!(f, "no lock to measure: give at least one"),
+            ComparisonError::NoLoad => write!(f, "no load to measure under: give at least one"),
+            ComparisonError::NoRounds => write!(f, "zero rounds: a comparison takes at least one"),
+            ComparisonError::SameLock(name) => {
+                write!(f, "two locks are called `{name}`: give each a name of its own")
+            }
+            ComparisonError::SameLoad(name) => {
+                write!(f, "the load `{name}` is given twice: leave one out")
+            }
+            ComparisonError::Load { load, error } => write!(f, "load `{load}`: {error}"),
+            ComparisonError::Slice { lock, load, error } => {
+                write!(f, "lock `{lock}` under load `{load}`: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ComparisonError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ComparisonError::Load { error, .. } => Some(error),
+            ComparisonError::Slice { error, .. } => Some(error),
+            _ => None,
+        }
     }
 }
 
@@ -347,7 +430,7 @@ mod tests {
     #[test]
     fn threads_that_could_not_be_bound_make_a_warning() {
         let load = Load::new(2).slice_ms(1).pin(true);
-        let mut cell = Cell::new(&Comparison::new(), &load);
+        let mut cell = MeasuredCell::new(&Comparison::new(), &load);
         assert_eq!(cell.unpinned(), None);
         // A slice in which three threads were refused, and one with none after it.
         let refused: Measure = |load, pass, cancel| {
@@ -370,5 +453,20 @@ mod tests {
         cell.unpinned = 1;
         let warning = cell.unpinned().expect("there is one");
         assert!(warning.contains("`2 threads, ") && !warning.contains('\n'), "{warning}");
+    }
+
+    #[test]
+    fn every_lock_has_one_turn_a_round_and_each_is_first_equally_often() {
+        for count in 1..7 {
+            let mut firsts = vec![0; count];
+            for round in 0..2 * count {
+                let turns: Vec<usize> = rotation(round, count).collect();
+                firsts[turns[0]] += 1;
+                let mut sorted = turns;
+                sorted.sort_unstable();
+                assert_eq!(sorted, (0..count).collect::<Vec<_>>());
+            }
+            assert_eq!(firsts, vec![2; count]);
+        }
     }
 }

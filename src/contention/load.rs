@@ -1,14 +1,14 @@
 //! [`Load`]: how many threads want which locks, how often, and for how long.
 
-use super::error::{LoadError, SliceError};
-use super::lock::Family;
+use super::lock_kind::LockKind;
 use super::report::Sample;
-use super::slice;
-use super::waits::WaitHistogram;
+use super::slice::{self, SliceError};
+use super::statistics::WaitHistogram;
 use super::work::{Nanoseconds, Work};
 use super::worker::Pass;
 use crate::primitive::AtomicBool;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A load that any lock can be put under.
 ///
@@ -32,8 +32,8 @@ pub struct Load {
     pub locks: usize,
     /// How a thread chooses among them.
     pub skew: Skew,
-    /// Acquisitions come in bursts, if at all. Not in an open loop.
-    pub burst: Option<Burst>,
+    /// Acquisitions come in batches, if at all. Not in an open loop.
+    pub batch: Option<Batch>,
     /// One more thread, which does nothing but hold the first lock for so long, unlock it, and lock
     /// it again at once. It is no part of what is counted, but for [`Sample::hog_acquisitions`].
     ///
@@ -63,7 +63,7 @@ pub enum Skew {
 
 /// Acquisitions in a row, then a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Burst {
+pub struct Batch {
     /// How many in a row, with the work outside between them. At least 1.
     pub acquisitions: u32,
     /// The pause after them, in nanoseconds. One of 100 us or more is spent asleep; a shorter one
@@ -113,7 +113,7 @@ impl Load {
             outside: Work::nanos(100),
             locks: 1,
             skew: Skew::Uniform,
-            burst: None,
+            batch: None,
             hog: None,
             arrivals: Arrivals::Closed,
             pin: false,
@@ -145,10 +145,10 @@ impl Load {
         Load { skew, ..self }
     }
 
-    /// Sets [`Load::burst`].
+    /// Sets [`Load::batch`].
     #[must_use]
-    pub fn burst(self, burst: Burst) -> Load {
-        Load { burst: Some(burst), ..self }
+    pub fn batch(self, batch: Batch) -> Load {
+        Load { batch: Some(batch), ..self }
     }
 
     /// Sets [`Load::hog`].
@@ -206,15 +206,15 @@ impl Load {
                 return Err(LoadError::TooMuchWork(work));
             }
         }
-        if self.burst.is_some_and(|burst| burst.acquisitions == 0) {
-            return Err(LoadError::EmptyBurst);
+        if self.batch.is_some_and(|batch| batch.acquisitions == 0) {
+            return Err(LoadError::EmptyBatch);
         }
         if let Arrivals::Open { per_second } = self.arrivals {
             if !(Load::MIN_RATE..=Load::MAX_RATE).contains(&per_second) {
                 return Err(LoadError::Rate(per_second));
             }
-            if self.burst.is_some() {
-                return Err(LoadError::BurstInOpenLoop);
+            if self.batch.is_some() {
+                return Err(LoadError::BatchesInOpenLoop);
             }
         }
         Ok(())
@@ -226,8 +226,8 @@ impl Load {
     /// # Errors
     ///
     /// If the load cannot be run, or the lock panics, never comes back, or lets two threads in.
-    pub fn throughput<F: Family>(&self) -> Result<Sample, SliceError> {
-        let slice = slice::measure::<F>(self, Pass::Count, &AtomicBool::new(false))?;
+    pub fn throughput<K: LockKind>(&self) -> Result<Sample, SliceError> {
+        let slice = slice::measure::<K>(self, Pass::Count, &AtomicBool::new(false))?;
         Ok(slice.expect("nobody cancels it").sample)
     }
 
@@ -236,8 +236,8 @@ impl Load {
     /// # Errors
     ///
     /// As [`Load::throughput`].
-    pub fn timed<F: Family>(&self) -> Result<(Sample, WaitHistogram), SliceError> {
-        let slice = slice::measure::<F>(self, Pass::Time, &AtomicBool::new(false))?;
+    pub fn timed<K: LockKind>(&self) -> Result<(Sample, WaitHistogram), SliceError> {
+        let slice = slice::measure::<K>(self, Pass::Time, &AtomicBool::new(false))?;
         let slice = slice.expect("nobody cancels it");
         Ok((slice.sample, slice.waits.unwrap_or_default()))
     }
@@ -254,8 +254,8 @@ impl Load {
         if let Skew::Zipf(s) = self.skew {
             name += &format!(", Zipf {s}");
         }
-        if let Some(Burst { acquisitions, pause_ns }) = self.burst {
-            name += &format!(", bursts of {acquisitions} and {}", Nanoseconds(pause_ns));
+        if let Some(Batch { acquisitions, pause_ns }) = self.batch {
+            name += &format!(", batches of {acquisitions} and {}", Nanoseconds(pause_ns));
         }
         if let Some(hold) = self.hog {
             name += &format!(", hog of {hold}");
@@ -269,3 +269,72 @@ impl Load {
         name
     }
 }
+
+/// A [`Load`] that cannot be run.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// No thread.
+    NoThreads,
+    /// More threads than [`Load::MAX_THREADS`].
+    TooManyThreads(usize),
+    /// No lock to choose.
+    NoLocks,
+    /// More locks than [`Load::MAX_LOCKS`].
+    TooManyLocks(usize),
+    /// A slice of no time, or of more than [`Load::MAX_SLICE_MS`]; in milliseconds.
+    Slice(u64),
+    /// A Zipf exponent that is negative, infinite, or not a number.
+    Zipf(f64),
+    /// Work that takes longer than [`Work::MAX_NS`].
+    TooMuchWork(Work),
+    /// A batch of no acquisitions.
+    EmptyBatch,
+    /// A rate below [`Load::MIN_RATE`] (zero and less, too), or above [`Load::MAX_RATE`].
+    Rate(f64),
+    /// Batches and a fixed rate at the same time.
+    BatchesInOpenLoop,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::NoThreads => write!(f, "zero threads: a load takes at least one"),
+            LoadError::TooManyThreads(threads) => {
+                write!(f, "{threads} threads: a load takes at most {}", Load::MAX_THREADS)
+            }
+            LoadError::NoLocks => write!(f, "zero locks: a load takes at least one"),
+            LoadError::TooManyLocks(locks) => {
+                write!(f, "{locks} locks: a load takes at most {}", Load::MAX_LOCKS)
+            }
+            LoadError::Slice(ms) => write!(
+                f,
+                "a slice of {ms} ms: give it 1 ms at least, and {} ms at most",
+                Load::MAX_SLICE_MS
+            ),
+            LoadError::Zipf(s) => {
+                write!(f, "a Zipf exponent of {s}: it must be a finite number, 0 or more")
+            }
+            LoadError::TooMuchWork(work) => {
+                write!(f, "{work} of work: at most {} are accepted", Nanoseconds(Work::MAX_NS))
+            }
+            LoadError::EmptyBatch => {
+                write!(f, "a batch of zero acquisitions: it takes at least one")
+            }
+            LoadError::Rate(rate) => {
+                let (least, most) = (Load::MIN_RATE, Load::MAX_RATE);
+                write!(
+                    f,
+                    "{rate:?} arrivals a second: it must be above 0, at least {least:e} and at \
+                     most {most:e}"
+                )
+            }
+            LoadError::BatchesInOpenLoop => write!(
+                f,
+                "batches and a fixed rate: a fixed rate leaves no room for pauses, give one of them"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}

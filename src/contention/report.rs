@@ -1,18 +1,19 @@
-//! [`Report`]: what a comparison measured, as data. It is what the tables, the pages and the
+//! [`ComparisonReport`]: what a comparison measured, as data. It is what the tables, the pages and the
 //! files are made of, and it is written as JSON with serde.
 //!
 //! Times are in nanoseconds, rates in acquisitions a second. A field that the system does not
 //! tell is `None`.
 
 use super::load::Load;
+use super::system::MachineInfo;
 use serde::{Deserialize, Serialize};
 
-/// The version of the format. A reader refuses any other: see [`Report::format`].
+/// The version of the format. A reader refuses any other: see [`ComparisonReport::format`].
 pub const FORMAT: u32 = 1;
 
 /// A whole comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct ComparisonReport {
     /// [`FORMAT`] when it was written.
     pub format: u32,
     /// The version of this crate that wrote it.
@@ -22,7 +23,7 @@ pub struct Report {
     /// The command line, a word each; empty if it was a program of one's own.
     pub command: Vec<String>,
     /// Where it ran.
-    pub machine: Machine,
+    pub machine: MachineInfo,
     /// Rounds that were asked for. A cell that was cut short has fewer samples.
     pub rounds: usize,
     /// Whether it was ended before all rounds were done.
@@ -31,25 +32,6 @@ pub struct Report {
     pub cells: Vec<CellReport>,
     /// What makes the figures doubtful (a busy machine, a processor that slowed down).
     pub warnings: Vec<String>,
-}
-
-/// The machine that was measured on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
-    /// The processor's name.
-    pub cpu: Option<String>,
-    /// Processors that this process may use.
-    pub processors: usize,
-    /// The operating system, and its kernel's release.
-    pub system: String,
-    /// The processor's architecture.
-    pub architecture: String,
-    /// Linux: the frequency governor of the first processor.
-    pub governor: Option<String>,
-    /// The load average of the last minute when it began.
-    pub load_average: Option<f64>,
-    /// What one unit of work took, in nanoseconds.
-    pub unit_ns: f64,
 }
 
 /// One load, and what each lock did under it.
@@ -144,7 +126,7 @@ impl Sample {
     ///
     /// Dave Dice's measure of long-term fairness: "Malthusian Locks", EuroSys 2017.
     #[must_use]
-    pub fn dice_factor(&self) -> f64 {
+    pub fn fairness_factor(&self) -> f64 {
         let mut sorted = self.acquisitions.clone();
         sorted.sort_unstable_by(|a, b| b.cmp(a));
         let half = sorted.len() / 2;

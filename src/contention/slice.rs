@@ -4,30 +4,27 @@
 //! not scoped, and nobody joins one that has not reported yet: threads that never come back are
 //! left behind, with the locks.
 
-use super::error::SliceError;
-use super::load::Load;
-use super::lock::{Family, Lock};
+use super::load::{Load, LoadError};
+use super::lock_kind::{LockKind, MeasuredMutex};
 use super::report::Sample;
+use super::statistics::WaitHistogram;
 use super::system::processors;
-use super::waits::WaitHistogram;
-use super::worker::{Field, Pass, Role, Tally};
+use super::worker::{Pass, SliceContext, Tally, ThreadRole};
 use crate::primitive::{AtomicBool, Ordering};
 use std::any::Any;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-#[cfg(test)]
-mod tests;
-
 /// How often the cancellation is looked at.
-const GLANCE: Duration = Duration::from_millis(25);
+const CANCEL_POLL: Duration = Duration::from_millis(25);
 /// After the end, when no thread has come back for so long, the others never will.
-const STUCK: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
+const STUCK_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
 /// The same after a panic or a cancellation, which may well leave a lock locked.
-const STUCK_AFTER_FAILURE: Duration = Duration::from_millis(50);
+const STUCK_LIMIT_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
 /// What a slice measured.
 pub(super) struct Slice {
@@ -42,45 +39,47 @@ pub(super) struct Slice {
 }
 
 /// Measures one slice of one lock. `None` if it was cancelled.
-pub(super) fn measure<F: Family>(
+pub(super) fn measure<K: LockKind>(
     load: &Load,
     pass: Pass,
     cancel: &AtomicBool,
 ) -> Result<Option<Slice>, SliceError> {
     load.validate()?;
-    let field = Arc::new(Field::<F>::new(load, if load.pin { processors() } else { vec![] }));
-    let mut crew = Crew::start(&field, load, pass)?;
+    let context =
+        Arc::new(SliceContext::<K>::new(load, if load.pin { processors() } else { vec![] }));
+    let mut threads = SliceThreads::start(&context, load, pass)?;
 
     // The signal to start wakes the threads one by one; the first notes when it started.
-    crew.gate.open(true);
+    threads.gate.open(true);
     let mut cancelled = false;
-    while !crew.failed() && !cancelled {
+    while !threads.failed() && !cancelled {
         let now = Instant::now();
         // On a busy machine the first may start late.
-        let end = crew.gate.first_start().unwrap_or(now) + Duration::from_millis(load.slice_ms);
+        let end = threads.gate.first_start().unwrap_or(now) + Duration::from_millis(load.slice_ms);
         let left = end.saturating_duration_since(now);
         if left.is_zero() {
             break;
         }
-        crew.hear(left.min(GLANCE));
+        threads.receive(left.min(CANCEL_POLL));
         cancelled = cancel.load(Ordering::Relaxed);
     }
-    field.stop.store(true, Ordering::Relaxed);
+    context.stop.store(true, Ordering::Relaxed);
     // After the signal: what counts has ended by now.
     let stopped = Instant::now();
 
-    let mut heard = stopped;
-    while crew.missing() > 0 {
+    let mut last_report = stopped;
+    while threads.missing() > 0 {
         cancelled |= cancel.load(Ordering::Relaxed);
-        let patience = if cancelled || crew.failed() { STUCK_AFTER_FAILURE } else { STUCK };
-        if crew.hear(GLANCE.min(patience)) {
-            heard = Instant::now();
-        } else if heard.elapsed() >= patience {
+        let limit =
+            if cancelled || threads.failed() { STUCK_LIMIT_AFTER_FAILURE } else { STUCK_LIMIT };
+        if threads.receive(CANCEL_POLL.min(limit)) {
+            last_report = Instant::now();
+        } else if last_report.elapsed() >= limit {
             break;
         }
     }
-    let missing = crew.missing();
-    if let Some(text) = crew.panic.take() {
+    let missing = threads.missing();
+    if let Some(text) = threads.panic.take() {
         return Err(SliceError::Panicked(text));
     }
     if cancelled {
@@ -90,10 +89,10 @@ pub(super) fn measure<F: Family>(
         return Err(SliceError::Stuck { threads: missing });
     }
     // The main thread may come out of the gate late, when the others have long started.
-    let started = crew.gate.first_start().unwrap_or(stopped);
+    let started = threads.gate.first_start().unwrap_or(stopped);
     let elapsed = stopped.saturating_duration_since(started);
-    let (tallies, hog) = crew.finish();
-    let each_lock = counts(&field)?;
+    let (tallies, hog) = threads.finish();
+    let each_lock = counts(&context)?;
     evaluate(tallies, hog, each_lock, elapsed).map(Some)
 }
 
@@ -132,17 +131,17 @@ fn evaluate(
 }
 
 /// What was counted under each lock. On a thread: the last holder may have left it locked.
-fn counts<F: Family>(field: &Arc<Field<F>>) -> Result<Vec<u64>, SliceError> {
+fn counts<K: LockKind>(context: &Arc<SliceContext<K>>) -> Result<Vec<u64>, SliceError> {
     let (sender, receiver) = channel();
-    let field = Arc::clone(field);
+    let context = Arc::clone(context);
     let read = move || {
-        let counts = || field.locks.iter().map(|lock| lock.lock().count).collect();
+        let counts = || context.locks.iter().map(|lock| lock.lock().count).collect();
         // Nobody listens any more if it took too long.
         let _ = sender.send(catch_unwind(AssertUnwindSafe(counts)));
     };
     let thread = spawn("lockword-load-count".to_owned(), read)
         .map_err(|reason| SliceError::Spawn { started: 0, reason })?;
-    match receiver.recv_timeout(STUCK) {
+    match receiver.recv_timeout(STUCK_LIMIT) {
         Ok(counts) => {
             let _ = thread.join();
             counts.map_err(|payload| SliceError::Panicked(text(&*payload)))
@@ -156,59 +155,60 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle
 }
 
 /// The threads of a slice.
-struct Crew {
-    gate: Arc<Gate>,
+struct SliceThreads {
+    gate: Arc<StartGate>,
     handles: Vec<JoinHandle<()>>,
-    reports: Receiver<Report>,
+    reports: Receiver<ThreadReport>,
     /// In the order of the threads: workers, then the hog.
     tallies: Vec<Option<Tally>>,
     hog: bool,
-    heard: usize,
+    received: usize,
     panic: Option<String>,
 }
 
 /// A thread's number, and what it brings home or what its panic said.
-type Report = (usize, Result<Option<Tally>, String>);
+type ThreadReport = (usize, Result<Option<Tally>, String>);
 
-impl Crew {
+impl SliceThreads {
     /// Starts the threads, up to the gate.
-    fn start<F: Family>(
-        field: &Arc<Field<F>>,
+    fn start<K: LockKind>(
+        context: &Arc<SliceContext<K>>,
         load: &Load,
         pass: Pass,
-    ) -> Result<Crew, SliceError> {
+    ) -> Result<SliceThreads, SliceError> {
         let (sender, reports) = channel();
-        let hog = load.hog.map(Role::Hog);
-        let roles: Vec<Role> = (0..load.threads).map(Role::Worker).chain(hog).collect();
-        let mut crew = Crew {
-            gate: Arc::new(Gate::default()),
+        let hog = load.hog.map(ThreadRole::Hog);
+        let roles: Vec<ThreadRole> = (0..load.threads).map(ThreadRole::Worker).chain(hog).collect();
+        let mut threads = SliceThreads {
+            gate: Arc::new(StartGate::default()),
             handles: Vec::with_capacity(roles.len()),
             reports,
             tallies: roles.iter().map(|_| None).collect(),
             hog: hog.is_some(),
-            heard: 0,
+            received: 0,
             panic: None,
         };
         for (number, role) in roles.iter().copied().enumerate() {
-            let (gate, sender, field) = (Arc::clone(&crew.gate), sender.clone(), Arc::clone(field));
-            let run = move || report(&field, (number, role), pass, &gate, &sender);
+            let (gate, sender, context) =
+                (Arc::clone(&threads.gate), sender.clone(), Arc::clone(context));
+            let run = move || run_thread(&context, (number, role), pass, &gate, &sender);
             match spawn(format!("lockword-load-{number}"), run) {
-                Ok(handle) => crew.handles.push(handle),
+                Ok(handle) => threads.handles.push(handle),
                 Err(reason) => {
-                    crew.gate.open(false);
-                    let started = crew.handles.len();
+                    threads.gate.open(false);
+                    let started = threads.handles.len();
                     // They do nothing but leave.
-                    crew.handles.into_iter().for_each(|handle| drop(handle.join()));
+                    threads.handles.into_iter().for_each(|handle| drop(handle.join()));
                     return Err(SliceError::Spawn { started, reason });
                 }
             }
         }
-        crew.gate.await_arrivals(roles.len());
-        Ok(crew)
+        threads.gate.await_arrivals(roles.len());
+        Ok(threads)
     }
 
     /// Waits for a thread's report, and says whether one came.
-    fn hear(&mut self, limit: Duration) -> bool {
+    fn receive(&mut self, limit: Duration) -> bool {
         match self.reports.recv_timeout(limit) {
             Ok((number, Ok(tally))) => self.tallies[number] = tally,
             Ok((_, Err(text))) => self.panic = self.panic.take().or(Some(text)),
@@ -219,12 +219,12 @@ impl Crew {
                 return false;
             }
         }
-        self.heard += 1;
+        self.received += 1;
         true
     }
 
     fn missing(&self) -> usize {
-        self.tallies.len() - self.heard
+        self.tallies.len() - self.received
     }
 
     fn failed(&self) -> bool {
@@ -241,14 +241,14 @@ impl Crew {
 }
 
 /// The whole life of a thread.
-fn report<F: Family>(
-    field: &Field<F>,
-    (number, role): (usize, Role),
+fn run_thread<K: LockKind>(
+    context: &SliceContext<K>,
+    (number, role): (usize, ThreadRole),
     pass: Pass,
-    gate: &Gate,
-    reports: &Sender<Report>,
+    gate: &StartGate,
+    reports: &Sender<ThreadReport>,
 ) {
-    let run = || field.work(role, pass, || gate.pass());
+    let run = || context.work(role, pass, || gate.pass());
     let result = catch_unwind(AssertUnwindSafe(run)).map_err(|payload| text(&*payload));
     // Nobody listens any more if it took too long.
     let _ = reports.send((number, result));
@@ -263,13 +263,13 @@ fn text(payload: &(dyn Any + Send)) -> String {
 
 /// Threads wait here until all have come, and it is opened.
 #[derive(Default)]
-struct Gate {
-    state: Mutex<GateState>,
+struct StartGate {
+    state: Mutex<StartGateState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct GateState {
+struct StartGateState {
     arrived: usize,
     /// Whether there is anything to do behind it.
     open: Option<bool>,
@@ -277,7 +277,7 @@ struct GateState {
     first_start: Option<Instant>,
 }
 
-impl Gate {
+impl StartGate {
     /// Arrives, waits, and says when the first went through; `None` if there is nothing to do.
     fn pass(&self) -> Option<Instant> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -304,5 +304,381 @@ impl Gate {
     fn open(&self, go: bool) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).open = Some(go);
         self.changed.notify_all();
+    }
+}
+
+/// A slice that could not be measured to its end.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum SliceError {
+    /// The load cannot be run.
+    Load(LoadError),
+    /// The system refused a thread.
+    Spawn {
+        /// How many threads there were already.
+        started: usize,
+        /// What the system said.
+        reason: String,
+    },
+    /// The lock under test panicked on a thread. What it said is the text.
+    Panicked(String),
+    /// After the end of the slice nothing moved for ten seconds.
+    Stuck {
+        /// How many threads had not come back. They, and the locks, are left behind.
+        threads: usize,
+    },
+    /// Two threads were inside at the same time, and an increment under the lock was lost.
+    ///
+    /// Each slice is checked for it. Two threads inside need not lose one: see
+    /// [`SliceError::Intrusion`].
+    NoMutualExclusion {
+        /// What was counted under the locks.
+        counted: u64,
+        /// What the threads counted for themselves, after the end of the slice too.
+        acquisitions: u64,
+    },
+    /// Two threads were inside at the same time: one found another's mark under the lock at the end
+    /// of its section, where it had left its own at the beginning.
+    ///
+    /// The slices that time waits and the warm-up of a [`Comparison`](super::Comparison) are checked
+    /// for it; the slices that only count acquisitions are not.
+    Intrusion {
+        /// How many acquisitions found another's mark.
+        intrusions: u64,
+        /// All acquisitions, after the end of the slice too.
+        acquisitions: u64,
+    },
+}
+
+impl fmt::Display for SliceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SliceError::Load(error) => error.fmt(f),
+            SliceError::Spawn { started, reason } => write!(
+                f,
+                "the system refused a thread after {started} of them ({reason}): \
+                 use fewer, or raise its limit"
+            ),
+            SliceError::Panicked(text) => write!(f, "the lock panicked: {text}"),
+            SliceError::Stuck { threads } => write!(
+                f,
+                "{threads} threads still wait for a lock that nobody uses any more: \
+                 the lock has lost a wake-up, or was never released"
+            ),
+            SliceError::NoMutualExclusion { counted, acquisitions } => write!(
+                f,
+                "no mutual exclusion: {acquisitions} acquisitions, but only {counted} \
+                 were counted under the lock"
+            ),
+            SliceError::Intrusion { intrusions, acquisitions } => write!(
+                f,
+                "no mutual exclusion: another thread came in during {intrusions} \
+                 of {acquisitions} acquisitions"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SliceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SliceError::Load(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<LoadError> for SliceError {
+    fn from(error: LoadError) -> Self {
+        SliceError::Load(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contention::{Arrivals, Batch, Lockword, Skew, Std, Work};
+    use std::ops::{Deref, DerefMut};
+
+    fn slice<K: LockKind>(load: &Load, pass: Pass) -> Slice {
+        let slice = measure::<K>(load, pass, &AtomicBool::new(false));
+        slice.expect("it runs").expect("nobody cancels it")
+    }
+
+    fn load(threads: usize) -> Load {
+        Load::new(threads).inside(Work::units(10)).outside(Work::units(10)).slice_ms(20)
+    }
+
+    /// Each lock's share of all acquisitions, in percent.
+    fn shares(load: &Load) -> Vec<f64> {
+        let counts = slice::<Lockword>(load, Pass::Count).each_lock;
+        let sum: u64 = counts.iter().sum();
+        counts.iter().map(|count| 100.0 * *count as f64 / sum as f64).collect()
+    }
+
+    #[test]
+    fn the_skew_of_the_choice_is_that_of_the_locks() {
+        // A whole number of rounds through the tables, but for their last.
+        let load = load(2).locks(4).slice_ms(100);
+        let even = shares(&load);
+        assert!(even.iter().all(|share| (20.0..30.0).contains(share)), "{even:?}");
+        // 1, 1/4, 1/9, 1/16: 70, 18, 8, 4 of a hundred.
+        let skewed = shares(&load.skew(Skew::Zipf(2.0)));
+        for (share, expected) in skewed.iter().zip([70.2, 17.6, 7.8, 4.4]) {
+            assert!((share - expected).abs() < 3.0, "{skewed:?}");
+        }
+    }
+
+    #[test]
+    fn the_hog_holds_the_first_lock_and_is_counted_apart() {
+        // The other leaves it room.
+        let load = load(1).outside(Work::clock(1_000_000)).locks(3).slice_ms(200);
+        let load = load.hog(Work::clock(1_000_000));
+        let slice = slice::<Lockword>(&load, Pass::Count);
+        let hog = slice.sample.hog_acquisitions.expect("there is one");
+        assert!(hog > 0 && hog as f64 <= slice.sample.elapsed_ns / 1e6, "{hog}");
+        assert!(slice.each_lock[0] >= hog);
+        let late = slice.each_lock.iter().sum::<u64>() - slice.sample.total() - hog;
+        assert!(late <= 2, "{late} after the end");
+    }
+
+    #[test]
+    fn every_kind_of_loop_counts_under_the_lock_what_it_counts_outside() {
+        let batch = Batch { acquisitions: 3, pause_ns: 1_000 };
+        let open = Arrivals::Open { per_second: 50_000.0 };
+        for pass in [Pass::WarmUp, Pass::Count, Pass::Time] {
+            for locks in [1, 5] {
+                for work in [Work::units(5), Work::nanos(200_000), Work::clock(1_000)] {
+                    let closed = load(3).locks(locks).inside(work).slice_ms(5);
+                    let (batches, open) =
+                        (closed.clone().batch(batch), closed.clone().arrivals(open));
+                    for load in [closed, batches, open] {
+                        let slice = slice::<Std>(&load, pass);
+                        assert_eq!(slice.sample.acquisitions.len(), 3, "{}", load.name());
+                        assert_eq!(slice.each_lock.len(), locks);
+                        let entries: u64 = slice.each_lock.iter().sum();
+                        let late = entries - slice.sample.total();
+                        assert!(late <= 3, "{late} after the end");
+                        assert_eq!(slice.waits.is_some(), pass == Pass::Time);
+                        let waits = slice.waits.map_or(entries, |waits| waits.count());
+                        assert!(waits >= entries, "{waits} waits");
+                    }
+                }
+            }
+        }
+    }
+
+    fn tally() -> Tally {
+        Tally { acquisitions: 5, late: 1, intrusions: 0, unpinned: false, cpu: None, waits: None }
+    }
+
+    #[test]
+    fn a_count_that_is_short_is_no_mutual_exclusion() {
+        let now = Duration::from_millis(1);
+        let judge = |counted| evaluate(vec![tally(), tally()], Some(tally()), counted, now);
+        // All entries are checked; those before the end count.
+        let slice = judge(vec![10, 8]).expect("as many under the lock");
+        assert_eq!((slice.sample.total(), slice.sample.hog_acquisitions), (10, Some(5)));
+        let error = SliceError::NoMutualExclusion { counted: 17, acquisitions: 18 };
+        assert_eq!(judge(vec![10, 7]).err(), Some(error));
+    }
+
+    /// It lets another thread in at each access to the data, of which none is torn: so no increment is
+    /// ever lost.
+    struct NonExclusiveMutex<T>(Mutex<T>);
+
+    struct NonExclusiveGuard<'a, T>(&'a NonExclusiveMutex<T>, Option<std::sync::MutexGuard<'a, T>>);
+
+    impl<T> Deref for NonExclusiveGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.1.as_ref().expect("inside")
+        }
+    }
+
+    impl<T> DerefMut for NonExclusiveGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.1 = None;
+            thread::sleep(Duration::from_micros(50));
+            self.1.insert(self.0.0.lock().expect("no panic"))
+        }
+    }
+
+    impl<T: Send> MeasuredMutex<T> for NonExclusiveMutex<T> {
+        type Guard<'a>
+            = NonExclusiveGuard<'a, T>
+        where
+            T: 'a;
+
+        fn new(value: T) -> Self {
+            NonExclusiveMutex(Mutex::new(value))
+        }
+
+        fn lock(&self) -> Self::Guard<'_> {
+            NonExclusiveGuard(self, Some(self.0.lock().expect("no panic")))
+        }
+    }
+
+    struct NonExclusive;
+
+    impl LockKind for NonExclusive {
+        type Mutex<T: Send> = NonExclusiveMutex<T>;
+    }
+
+    #[test]
+    fn a_thread_that_comes_in_is_noticed_though_no_increment_is_lost() {
+        let load = load(3).slice_ms(200);
+        for pass in [Pass::WarmUp, Pass::Time] {
+            match measure::<NonExclusive>(&load, pass, &AtomicBool::new(false)).err() {
+                Some(SliceError::Intrusion { intrusions, acquisitions }) => {
+                    assert!(0 < intrusions && intrusions <= acquisitions);
+                }
+                other => panic!("{pass:?}: {other:?}"),
+            }
+        }
+        // The pass that only counts does not check for it.
+        let slice = slice::<NonExclusive>(&load, Pass::Count);
+        assert!(slice.each_lock[0] > 0);
+        // One thread alone is not disturbed.
+        let alone = Load { threads: 1, ..load };
+        assert!(measure::<NonExclusive>(&alone, Pass::Time, &AtomicBool::new(false)).is_ok());
+    }
+
+    #[test]
+    fn a_processor_that_the_system_refuses_is_noticed() {
+        // No machine has so many.
+        let context = SliceContext::<Std>::new(&load(1), vec![1_000_000]);
+        context.stop.store(true, Ordering::Relaxed);
+        let work = |context: &SliceContext<Std>| {
+            let tally = context.work(ThreadRole::Worker(0), Pass::Count, || Some(Instant::now()));
+            tally.expect("it ran").unpinned
+        };
+        assert!(work(&context));
+        let context = SliceContext::<Std>::new(&load(1), vec![]);
+        context.stop.store(true, Ordering::Relaxed);
+        assert!(!work(&context), "nobody requested for one");
+        let refused = evaluate(
+            vec![tally(), Tally { unpinned: true, ..tally() }],
+            Some(Tally { unpinned: true, ..tally() }),
+            vec![18],
+            Duration::from_millis(1),
+        );
+        assert_eq!(refused.expect("nothing is wrong").unpinned, 2);
+    }
+
+    #[test]
+    fn all_threads_start_at_the_same_time() {
+        let gate = StartGate::default();
+        gate.open(true);
+        let first = gate.pass().expect("there is something to do");
+        thread::sleep(Duration::from_millis(1));
+        assert_eq!((gate.pass(), gate.first_start()), (Some(first), Some(first)));
+        let shut = StartGate::default();
+        shut.open(false);
+        assert_eq!((shut.pass(), shut.first_start()), (None, None));
+    }
+
+    /// A lock that is never released, whatever its guard does.
+    struct NeverReleasedMutex<T>(Mutex<T>, Mutex<bool>, Condvar);
+
+    impl<T: Send> MeasuredMutex<T> for NeverReleasedMutex<T> {
+        type Guard<'a>
+            = std::sync::MutexGuard<'a, T>
+        where
+            T: 'a;
+
+        fn new(value: T) -> Self {
+            NeverReleasedMutex(Mutex::new(value), Mutex::new(false), Condvar::new())
+        }
+
+        fn lock(&self) -> Self::Guard<'_> {
+            let taken = self.1.lock().expect("no panic");
+            *self.2.wait_while(taken, |taken| *taken).expect("no panic") = true;
+            self.0.lock().expect("no panic")
+        }
+    }
+
+    struct NeverReleased;
+
+    impl LockKind for NeverReleased {
+        type Mutex<T: Send> = NeverReleasedMutex<T>;
+    }
+
+    #[test]
+    fn a_lock_that_is_never_released_is_an_error() {
+        let error = measure::<NeverReleased>(&load(3), Pass::Count, &AtomicBool::new(false)).err();
+        assert_eq!(error, Some(SliceError::Stuck { threads: 3 }));
+    }
+
+    #[test]
+    fn a_lock_that_is_never_released_holds_up_no_cancellation() {
+        let cancelled = AtomicBool::new(true);
+        let slice = measure::<NeverReleased>(&load(3).slice_ms(3_600_000), Pass::Time, &cancelled);
+        assert!(slice.expect("no error").is_none());
+    }
+
+    /// A lock that panics for whoever comes after the first hundred, and stays locked.
+    struct PanickingMutex<T>(NeverReleasedMutex<T>, Mutex<u32>);
+
+    struct PanickingGuard<'a, T>(std::sync::MutexGuard<'a, T>, &'a NeverReleasedMutex<T>);
+
+    impl<T> Deref for PanickingGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.0
+        }
+    }
+
+    impl<T> DerefMut for PanickingGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.0
+        }
+    }
+
+    impl<T> Drop for PanickingGuard<'_, T> {
+        fn drop(&mut self) {
+            *self.1.1.lock().expect("no panic") = false;
+            self.1.2.notify_one();
+        }
+    }
+
+    impl<T: Send> MeasuredMutex<T> for PanickingMutex<T> {
+        type Guard<'a>
+            = PanickingGuard<'a, T>
+        where
+            T: 'a;
+
+        fn new(value: T) -> Self {
+            PanickingMutex(NeverReleasedMutex::new(value), Mutex::new(0))
+        }
+
+        fn lock(&self) -> Self::Guard<'_> {
+            let guard = self.0.lock();
+            let count = {
+                let mut count = self.1.lock().expect("no panic");
+                *count += 1;
+                *count
+            };
+            if count > 100 {
+                drop(guard);
+                panic!("this lock is worn out");
+            }
+            PanickingGuard(guard, &self.0)
+        }
+    }
+
+    struct Panicking;
+
+    impl LockKind for Panicking {
+        type Mutex<T: Send> = PanickingMutex<T>;
+    }
+
+    #[test]
+    fn a_panic_of_the_lock_is_an_error_though_the_others_never_come_back() {
+        let load = load(4).slice_ms(3_600_000);
+        let error = measure::<Panicking>(&load, Pass::Count, &AtomicBool::new(false)).err();
+        assert_eq!(error, Some(SliceError::Panicked("this lock is worn out".to_owned())));
     }
 }

@@ -1,5 +1,9 @@
 //! The few things that only the operating system knows.
 
+use super::work::{calibrate, unit_ns};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::fs;
 use std::time::Duration;
 
 /// CPU time the calling thread has used, where the system tells.
@@ -74,4 +78,259 @@ pub fn pin(cpus: &[usize]) -> bool {
 #[cfg(not(target_os = "linux"))]
 pub fn pin(_cpus: &[usize]) -> bool {
     false
+}
+
+/// The machine that was measured on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineInfo {
+    /// The processor's name.
+    pub cpu: Option<String>,
+    /// Processors that this process may use.
+    pub processors: usize,
+    /// The operating system, and its kernel's release.
+    pub system: String,
+    /// The processor's architecture.
+    pub architecture: String,
+    /// Linux: the frequency governor of the first processor.
+    pub governor: Option<String>,
+    /// The load average of the last minute when it began.
+    pub load_average: Option<f64>,
+    /// What one unit of work took, in nanoseconds.
+    pub unit_ns: f64,
+}
+
+impl MachineInfo {
+    /// This machine, now. The first call in a process calibrates [`unit_ns`], too.
+    #[must_use]
+    pub fn read() -> MachineInfo {
+        let text = |path: &str| fs::read_to_string(path).ok();
+        let first = |text: String| Some(text.split_whitespace().next()?.to_owned());
+        MachineInfo {
+            cpu: text("/proc/cpuinfo").and_then(|text| processor_name(&text)),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            system: system_name(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            governor: text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").and_then(first),
+            load_average: text("/proc/loadavg").and_then(first).and_then(|load| load.parse().ok()),
+            unit_ns: unit_ns(),
+        }
+    }
+}
+
+/// In a few words, for the head of a table.
+impl fmt::Display for MachineInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MachineInfo { processors, architecture, system, .. } = self;
+        let plural = if *processors == 1 { "" } else { "s" };
+        let cpu = self.cpu.as_deref().unwrap_or("unknown");
+        write!(f, "{processors} processor{plural} ({cpu}), {architecture}, {system}")
+    }
+}
+
+/// The name of the first processor in the text of `/proc/cpuinfo`.
+fn processor_name(text: &str) -> Option<String> {
+    let value = |key: &str| {
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    value("model name").or_else(|| value("Model")).or_else(|| value("Hardware"))
+}
+
+/// The operating system, and its kernel's release where it tells.
+fn system_name() -> String {
+    let name = std::env::consts::OS;
+    match fs::read_to_string("/proc/sys/kernel/osrelease") {
+        Ok(release) => format!("{name} {}", release.trim()),
+        Err(_) => name.to_owned(),
+    }
+}
+
+/// Others may use so much of our processors' time before it is worth a word.
+const MAX_OTHERS_SHARE: f64 = 0.05;
+/// So much may be stolen by the host of a virtual machine.
+const MAX_STOLEN_SHARE: f64 = 0.02;
+/// A unit of work may change by so much.
+const MAX_DRIFT: f64 = 0.05;
+
+/// What the machine had done when we began.
+pub(super) struct DisturbanceMonitor {
+    unit_ns: f64,
+    load_average: Option<f64>,
+    processors: usize,
+    before: Option<ProcessorUsage>,
+}
+
+/// What the processors that we may use have been used for since the machine started, in seconds.
+#[derive(Clone, Copy)]
+struct ProcessorUsage {
+    /// By whomever, what the host has stolen not counted.
+    busy: f64,
+    stolen: f64,
+    /// All of it, idle time too.
+    all: f64,
+    /// By this process.
+    own: f64,
+}
+
+impl DisturbanceMonitor {
+    pub(super) fn start(machine: &MachineInfo) -> DisturbanceMonitor {
+        DisturbanceMonitor {
+            unit_ns: machine.unit_ns,
+            load_average: machine.load_average,
+            processors: machine.processors,
+            before: ProcessorUsage::read(),
+        }
+    }
+
+    /// What makes the figures doubtful, a sentence each.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut found = match (self.before, ProcessorUsage::read()) {
+            (Some(before), Some(after)) => busy(before, after),
+            _ => busy_at_start(self.load_average, self.processors),
+        };
+        found.extend(drift(self.unit_ns, calibrate()));
+        found
+    }
+}
+
+impl ProcessorUsage {
+    fn read() -> Option<ProcessorUsage> {
+        let own = process_cpu_time()?;
+        ProcessorUsage::parse(&fs::read_to_string("/proc/stat").ok()?, &processors(), own)
+    }
+
+    /// Of these processors, from the text of `/proc/stat`: see proc_stat(5). Its unit is a hundredth
+    /// of a second, whatever the kernel's own.
+    fn parse(text: &str, processors: &[usize], own: Duration) -> Option<ProcessorUsage> {
+        let names: Vec<String> = processors.iter().map(|number| format!("cpu{number}")).collect();
+        let mut sum = ProcessorUsage { busy: 0.0, stolen: 0.0, all: 0.0, own: own.as_secs_f64() };
+        let mut found = 0;
+        for line in text.lines() {
+            let mut fields = line.split_whitespace();
+            if !fields.next().is_some_and(|name| names.iter().any(|known| known == name)) {
+                continue;
+            }
+            let fields: Vec<f64> = fields.map_while(|field| field.parse().ok()).collect();
+            // A guest's time is in user, too.
+            let [user, nice, system, idle, iowait, irq, softirq, stolen] = *fields.first_chunk()?;
+            let busy = user + nice + system + irq + softirq;
+            sum.busy += busy / 100.0;
+            sum.stolen += stolen / 100.0;
+            sum.all += (busy + stolen + idle + iowait) / 100.0;
+            found += 1;
+        }
+        (found > 0).then_some(sum)
+    }
+}
+
+fn busy(before: ProcessorUsage, after: ProcessorUsage) -> Vec<String> {
+    let mut found = vec![];
+    let all = after.all - before.all;
+    // The kernel counts in hundredths of a second: less than half a second tells nothing.
+    if all < 0.5 {
+        return found;
+    }
+    let others = (after.busy - before.busy - (after.own - before.own)) / all;
+    if others > MAX_OTHERS_SHARE {
+        found.push(format!(
+            "busy machine: other processes used {:.0} % of its processors meanwhile; \
+             stop them and measure again",
+            100.0 * others
+        ));
+    }
+    let stolen = (after.stolen - before.stolen) / all;
+    if stolen > MAX_STOLEN_SHARE {
+        found.push(format!(
+            "busy host: it took {:.0} % of this virtual machine's processors meanwhile; \
+             measure again, or elsewhere",
+            100.0 * stolen
+        ));
+    }
+    found
+}
+
+/// Where the system does not tell who used the processors: what it says about the last minute.
+fn busy_at_start(load_average: Option<f64>, processors: usize) -> Vec<String> {
+    let load = load_average.unwrap_or(0.0);
+    if load <= 0.5 * processors as f64 {
+        return vec![];
+    }
+    vec![format!(
+        "busy machine: a load average of {load:.1} on {processors} processors at the start; \
+         stop other processes and measure again"
+    )]
+}
+
+/// Whether a unit of work takes another time than at first.
+fn drift(first_ns: f64, last_ns: f64) -> Option<String> {
+    let change = last_ns / first_ns - 1.0;
+    let percent = 100.0 * change.abs();
+    if change > MAX_DRIFT {
+        Some(format!(
+            "slower processor: the same work took {percent:.0} % longer at the end (heat, saving \
+             power, or other work beside it); let it cool down and measure again"
+        ))
+    } else if change < -MAX_DRIFT {
+        Some(format!(
+            "faster processor: the same work took {percent:.0} % less at the end, so all work was \
+             shorter than stated; measure again"
+        ))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    fn used(busy: f64, stolen: f64, all: f64, own: f64) -> ProcessorUsage {
+        ProcessorUsage { busy, stolen, all, own }
+    }
+
+    #[test]
+    fn the_kernel_s_lines_of_our_processors_are_understood() {
+        let text = "cpu  9 9 9 9 9 9 9 9\ncpu0 100 25 25 4000 50 25 25 75 9 0\n\
+                    cpu1 0 0 0 0 0 0 0 0\ncpu2 100 0 0 0 0 0 0 25\ncpu10 9 9 9 9 9 9 9 9\nintr 1";
+        let read =
+            |processors: &[usize]| ProcessorUsage::parse(text, processors, Duration::from_secs(1));
+        let first = read(&[0]).expect("it is there");
+        assert_eq!([first.busy, first.stolen, first.all, first.own], [2.0, 0.75, 43.25, 1.0]);
+        let both = read(&[0, 2]).expect("they are there");
+        assert_eq!([both.busy, both.stolen, both.all], [3.0, 1.0, 44.5]);
+        assert!(read(&[]).is_none() && read(&[7]).is_none());
+        assert!(ProcessorUsage::parse("cpu0 1 2 3", &[0], Duration::ZERO).is_none(), "too short");
+    }
+
+    #[test]
+    fn only_others_make_a_machine_busy() {
+        let start = used(10.0, 0.0, 100.0, 5.0);
+        assert!(busy(start, used(18.0, 0.0, 110.0, 13.0)).is_empty(), "it was us");
+        let found = busy(start, used(18.0, 0.0, 110.0, 10.0));
+        assert!(found.len() == 1 && found[0].contains("30 %"), "{found:?}");
+        let found = busy(start, used(15.0, 1.0, 110.0, 10.0));
+        assert!(found.len() == 1 && found[0].contains("10 %"), "{found:?}");
+        assert!(busy(start, used(10.4, 0.0, 100.4, 5.0)).is_empty(), "too short to tell");
+    }
+
+    #[test]
+    fn where_nothing_else_is_known_the_load_average_counts() {
+        assert!(busy_at_start(None, 2).is_empty());
+        assert!(busy_at_start(Some(0.9), 2).is_empty());
+        assert_eq!(busy_at_start(Some(1.1), 2).len(), 1);
+    }
+
+    #[test]
+    fn a_processor_that_changes_is_noticed() {
+        assert_eq!(drift(1.0, 1.04), None);
+        assert!(drift(1.0, 1.10).is_some_and(|text| text.contains("10 % longer")));
+        assert!(drift(1.0, 0.90).is_some_and(|text| text.contains("10 % less")));
+    }
+
+    #[test]
+    fn the_processor_has_a_name() {
+        let text = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n\nmodel name\t: Other";
+        assert_eq!(processor_name(text).as_deref(), Some("Some CPU @ 2 GHz"));
+        assert_eq!(processor_name("Hardware\t: A board").as_deref(), Some("A board"));
+        assert_eq!(processor_name(""), None);
+    }
 }

@@ -7,14 +7,14 @@
 //! An acquisition counts if its section ended before the signal to stop. Threads that are in the
 //! queue by then get the lock once more each, which is no part of the slice.
 
-use super::choice::{Choice, First, Shares};
+use super::arrivals::{ArrivalProcess, Batches, ClosedLoop, OpenLoop};
+use super::choice::{CumulativeShares, FirstLock, LockChooser};
 use super::load::{Arrivals, Load};
-use super::lock::{Family, Lock};
-use super::pace::{Bursts, Closed, Open, Pace};
-use super::section::{Long, Section, Short};
+use super::lock_kind::{LockKind, MeasuredMutex};
+use super::statistics::WaitHistogram;
 use super::system::{pin, thread_cpu_time};
-use super::waits::WaitHistogram;
 use super::work::Work;
+use super::work::{LongSection, Section, ShortSection};
 use crate::primitive::{AtomicBool, Ordering};
 use crossbeam_utils::CachePadded;
 use std::hint::black_box;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 /// The data under a lock.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct GuardedData {
     /// Counts all acquisitions.
     pub(super) count: u64,
     /// Is worked on.
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     owner: u64,
 }
 
-impl Shared {
+impl GuardedData {
     /// On entry: leaves a mark.
     fn enter(&mut self, mark: u64) {
         self.owner = mark;
@@ -47,11 +47,11 @@ impl Shared {
 }
 
 /// What all threads of a slice share; each lock, and the signal, on cache lines of their own.
-pub(super) struct Field<F: Family> {
-    pub(super) locks: Box<[CachePadded<F::Mutex<Shared>>]>,
+pub(super) struct SliceContext<K: LockKind> {
+    pub(super) locks: Box<[CachePadded<K::Mutex<GuardedData>>]>,
     pub(super) stop: CachePadded<AtomicBool>,
     load: Load,
-    shares: Shares,
+    shares: CumulativeShares,
     /// The processors to bind threads to; none if they are not to be bound.
     processors: Vec<usize>,
 }
@@ -84,22 +84,22 @@ pub(super) enum Pass {
 
 /// Who a thread is.
 #[derive(Clone, Copy)]
-pub(super) enum Role {
+pub(super) enum ThreadRole {
     /// One of the load's threads, by number.
     Worker(usize),
     /// The one that holds the first lock for so long at a time.
     Hog(Work),
 }
 
-impl<F: Family> Field<F> {
+impl<K: LockKind> SliceContext<K> {
     pub(super) fn new(load: &Load, processors: Vec<usize>) -> Self {
-        Field {
+        SliceContext {
             locks: (0..load.locks)
-                .map(|_| CachePadded::new(F::Mutex::new(Shared::default())))
+                .map(|_| CachePadded::new(K::Mutex::new(GuardedData::default())))
                 .collect(),
             stop: CachePadded::new(AtomicBool::new(false)),
             load: load.clone(),
-            shares: Shares::new(load.locks, load.skew),
+            shares: CumulativeShares::new(load.locks, load.skew),
             processors,
         }
     }
@@ -108,85 +108,95 @@ impl<F: Family> Field<F> {
     /// slice began, or that there is nothing to do.
     pub(super) fn work(
         &self,
-        role: Role,
+        role: ThreadRole,
         pass: Pass,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
         let number = match role {
-            Role::Worker(number) => number,
-            Role::Hog(_) => self.load.threads,
+            ThreadRole::Worker(number) => number,
+            ThreadRole::Hog(_) => self.load.threads,
         };
         let unpinned =
             !self.processors.is_empty() && !pin(&[self.processors[number % self.processors.len()]]);
         let tally = match (role, pass) {
-            (Role::Worker(_), Pass::Count) => self.choose(number, Bare, gate),
-            (Role::Worker(_), _) => {
-                self.choose(number, Checked::new(number, pass == Pass::Time), gate)
+            (ThreadRole::Worker(_), Pass::Count) => {
+                self.with_chooser(number, NoInstrumentation, gate)
             }
-            (Role::Hog(hold), Pass::Count) => self.hog(hold, Bare, gate),
-            (Role::Hog(hold), _) => self.hog(hold, Checked::new(number, false), gate),
+            (ThreadRole::Worker(_), _) => {
+                self.with_chooser(number, Checks::new(number, pass == Pass::Time), gate)
+            }
+            (ThreadRole::Hog(hold), Pass::Count) => self.hog(hold, NoInstrumentation, gate),
+            (ThreadRole::Hog(hold), _) => self.hog(hold, Checks::new(number, false), gate),
         };
         tally.map(|tally| Tally { unpinned, ..tally })
     }
 
-    fn hog<T: Probe>(
+    fn hog<T: Instrumentation>(
         &self,
         hold: Work,
-        probe: T,
+        instrumentation: T,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
-        self.run(First, Closed, probe, (Long::from(hold), Long::from(Work::NONE)), gate)
+        self.run(
+            FirstLock,
+            ClosedLoop,
+            instrumentation,
+            (LongSection::from(hold), LongSection::from(Work::NONE)),
+            gate,
+        )
     }
 
-    fn choose<T: Probe>(
+    fn with_chooser<T: Instrumentation>(
         &self,
         number: usize,
-        probe: T,
+        instrumentation: T,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
         if self.locks.len() == 1 {
-            self.pace(number, First, probe, gate)
+            self.with_arrivals(number, FirstLock, instrumentation, gate)
         } else {
-            self.pace(number, self.shares.table(number), probe, gate)
+            self.with_arrivals(number, self.shares.table(number), instrumentation, gate)
         }
     }
 
-    fn pace<C: Choice, T: Probe>(
+    fn with_arrivals<C: LockChooser, T: Instrumentation>(
         &self,
         number: usize,
-        choice: C,
-        probe: T,
+        chooser: C,
+        instrumentation: T,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
-        match (self.load.arrivals, self.load.burst) {
+        match (self.load.arrivals, self.load.batch) {
             (Arrivals::Open { per_second }, _) => {
-                let open = Open::new(per_second, number, self.load.threads);
-                self.section(choice, open, probe, gate)
+                let open = OpenLoop::new(per_second, number, self.load.threads);
+                self.with_sections(chooser, open, instrumentation, gate)
             }
-            (Arrivals::Closed, Some(burst)) => {
-                self.section(choice, Bursts::new(burst), probe, gate)
+            (Arrivals::Closed, Some(batch)) => {
+                self.with_sections(chooser, Batches::new(batch), instrumentation, gate)
             }
-            (Arrivals::Closed, None) => self.section(choice, Closed, probe, gate),
+            (Arrivals::Closed, None) => {
+                self.with_sections(chooser, ClosedLoop, instrumentation, gate)
+            }
         }
     }
 
-    fn section<C: Choice, P: Pace, T: Probe>(
+    fn with_sections<C: LockChooser, P: ArrivalProcess, T: Instrumentation>(
         &self,
-        choice: C,
-        pace: P,
-        probe: T,
+        chooser: C,
+        arrivals: P,
+        instrumentation: T,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
         let Load { inside, outside, .. } = self.load;
-        let Some(short) = Short::<true>::new(inside).zip(Short::new(outside)) else {
-            let long = (Long::from(inside), Long::from(outside));
-            return self.run(choice, pace, probe, long, gate);
+        let Some(short) = ShortSection::<true>::new(inside).zip(ShortSection::new(outside)) else {
+            let long = (LongSection::from(inside), LongSection::from(outside));
+            return self.run(chooser, arrivals, instrumentation, long, gate);
         };
-        match Short::<false>::new(inside).zip(Short::new(outside)) {
+        match ShortSection::<false>::new(inside).zip(ShortSection::new(outside)) {
             Some(loose) if inside.is_counted() && outside.is_counted() => {
-                self.run(choice, pace, probe, loose, gate)
+                self.run(chooser, arrivals, instrumentation, loose, gate)
             }
-            _ => self.run(choice, pace, probe, short, gate),
+            _ => self.run(chooser, arrivals, instrumentation, short, gate),
         }
     }
 
@@ -195,11 +205,11 @@ impl<F: Family> Field<F> {
     /// around the lock's slow path that it need not save here, which costs a tenth at the most
     /// contended loads.
     #[inline(never)]
-    fn run<C: Choice, P: Pace, T: Probe, S: Section>(
+    fn run<C: LockChooser, P: ArrivalProcess, T: Instrumentation, S: Section>(
         &self,
-        choice: C,
-        mut pace: P,
-        mut probe: T,
+        chooser: C,
+        mut arrivals: P,
+        mut instrumentation: T,
         sections: (S, S),
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
@@ -207,14 +217,14 @@ impl<F: Family> Field<F> {
         let sections = black_box(sections);
         let started = gate()?;
         let cpu_before = thread_cpu_time();
-        pace.start(started);
+        arrivals.start(started);
         let (acquisitions, late) =
-            acquire::<F, C, P, T, S>(self, choice, &mut pace, &mut probe, sections);
+            acquire::<K, C, P, T, S>(self, chooser, &mut arrivals, &mut instrumentation, sections);
         let cpu = thread_cpu_time().zip(cpu_before).map(|(after, before)| after - before);
-        let (mut waits, intrusions) = probe.finish();
+        let (mut waits, intrusions) = instrumentation.finish();
         if let Some(waits) = &mut waits {
             let end = started + Duration::from_millis(self.load.slice_ms);
-            pace.note_unserved(end.min(Instant::now()), waits);
+            arrivals.note_unserved(end.min(Instant::now()), waits);
         }
         Some(Tally { acquisitions, late, intrusions, unpinned: false, cpu, waits })
     }
@@ -223,27 +233,27 @@ impl<F: Family> Field<F> {
 /// The loop. It sees the signal to stop between a section and the work after it, and counts the
 /// section only if there was none; the second figure is that of sections which did not count.
 #[inline(always)]
-fn acquire<F: Family, C: Choice, P: Pace, T: Probe, S: Section>(
-    field: &Field<F>,
-    mut choice: C,
-    pace: &mut P,
-    probe: &mut T,
+fn acquire<K: LockKind, C: LockChooser, P: ArrivalProcess, T: Instrumentation, S: Section>(
+    context: &SliceContext<K>,
+    mut chooser: C,
+    arrivals: &mut P,
+    instrumentation: &mut T,
     (inside, outside): (S, S),
 ) -> (u64, u64) {
-    let (locks, stop) = (&field.locks[..], &*field.stop);
+    let (locks, stop) = (&context.locks[..], &*context.stop);
     let mut private = 1;
     let mut acquisitions = 0;
     let mut late = 0;
-    while probe.go_on(stop) && pace.next(stop) {
-        let lock = &locks[choice.next()];
-        let asked = probe.ask(pace);
+    while instrumentation.go_on(stop) && arrivals.next(stop) {
+        let lock = &locks[chooser.next()];
+        let requested = instrumentation.ask(arrivals);
         let mut shared = lock.lock();
-        probe.enter(asked, &mut shared);
+        instrumentation.enter(requested, &mut shared);
         shared.count += 1;
         let before = if S::CHAINED { shared.word ^ private } else { shared.word };
         let word = inside.spend(before, stop);
         shared.word = word;
-        probe.leave(&mut shared);
+        instrumentation.leave(&mut shared);
         drop(shared);
         if stop.load(Ordering::Relaxed) {
             late = 1;
@@ -258,44 +268,48 @@ fn acquire<F: Family, C: Choice, P: Pace, T: Probe, S: Section>(
 }
 
 /// What else is looked at in an acquisition.
-trait Probe {
-    type Asked;
+trait Instrumentation {
+    type RequestTime;
 
     /// Whether to ask for the lock again.
     fn go_on(&self, stop: &AtomicBool) -> bool;
-    fn ask<P: Pace>(&self, pace: &P) -> Self::Asked;
-    fn enter<G: DerefMut<Target = Shared>>(&mut self, asked: Self::Asked, shared: &mut G);
-    fn leave<G: DerefMut<Target = Shared>>(&mut self, shared: &mut G);
+    fn ask<P: ArrivalProcess>(&self, arrivals: &P) -> Self::RequestTime;
+    fn enter<G: DerefMut<Target = GuardedData>>(
+        &mut self,
+        requested: Self::RequestTime,
+        shared: &mut G,
+    );
+    fn leave<G: DerefMut<Target = GuardedData>>(&mut self, shared: &mut G);
     /// The waits, and how often another thread came in.
     fn finish(self) -> (Option<WaitHistogram>, u64);
 }
 
 /// Nothing.
-struct Bare;
+struct NoInstrumentation;
 
 /// Whether the thread is alone inside, and how long it waited, unless nobody wants to know.
 ///
 /// Each wait is noted while the lock is held, so that between an unlock and the next attempt
 /// nothing stands but the reading of the clock.
-struct Checked {
+struct Checks {
     mark: u64,
     intrusions: u64,
     waits: Option<WaitHistogram>,
 }
 
-impl Checked {
-    fn new(number: usize, timed: bool) -> Checked {
+impl Checks {
+    fn new(number: usize, timed: bool) -> Checks {
         let waits = timed.then(|| {
             let mut waits = WaitHistogram::new();
             waits.touch();
             waits
         });
-        Checked { mark: number as u64 + 1, intrusions: 0, waits }
+        Checks { mark: number as u64 + 1, intrusions: 0, waits }
     }
 }
 
-impl Probe for Bare {
-    type Asked = ();
+impl Instrumentation for NoInstrumentation {
+    type RequestTime = ();
 
     #[inline(always)]
     fn go_on(&self, _stop: &AtomicBool) -> bool {
@@ -303,21 +317,21 @@ impl Probe for Bare {
     }
 
     #[inline(always)]
-    fn ask<P: Pace>(&self, _pace: &P) {}
+    fn ask<P: ArrivalProcess>(&self, _pace: &P) {}
 
     #[inline(always)]
-    fn enter<G: DerefMut<Target = Shared>>(&mut self, (): (), _shared: &mut G) {}
+    fn enter<G: DerefMut<Target = GuardedData>>(&mut self, (): (), _shared: &mut G) {}
 
     #[inline(always)]
-    fn leave<G: DerefMut<Target = Shared>>(&mut self, _shared: &mut G) {}
+    fn leave<G: DerefMut<Target = GuardedData>>(&mut self, _shared: &mut G) {}
 
     fn finish(self) -> (Option<WaitHistogram>, u64) {
         (None, 0)
     }
 }
 
-impl Probe for Checked {
-    type Asked = Instant;
+impl Instrumentation for Checks {
+    type RequestTime = Instant;
 
     /// Not after the signal to stop: the wait would be noted.
     #[inline]
@@ -326,20 +340,20 @@ impl Probe for Checked {
     }
 
     #[inline]
-    fn ask<P: Pace>(&self, pace: &P) -> Instant {
-        pace.due().unwrap_or_else(Instant::now)
+    fn ask<P: ArrivalProcess>(&self, arrivals: &P) -> Instant {
+        arrivals.due().unwrap_or_else(Instant::now)
     }
 
     #[inline]
-    fn enter<G: DerefMut<Target = Shared>>(&mut self, asked: Instant, shared: &mut G) {
+    fn enter<G: DerefMut<Target = GuardedData>>(&mut self, requested: Instant, shared: &mut G) {
         if let Some(waits) = &mut self.waits {
-            waits.note(asked.elapsed(), 1);
+            waits.note(requested.elapsed(), 1);
         }
         shared.enter(self.mark);
     }
 
     #[inline]
-    fn leave<G: DerefMut<Target = Shared>>(&mut self, shared: &mut G) {
+    fn leave<G: DerefMut<Target = GuardedData>>(&mut self, shared: &mut G) {
         self.intrusions += u64::from(!shared.is_mine(self.mark));
     }
 

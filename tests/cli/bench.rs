@@ -26,7 +26,7 @@ fn every_lock_and_every_option_of_a_load_works() {
     let path = folder.path("report.json");
     let mut command = lockword(&["bench", "--preset", "starvation", "--locks", locks]);
     command.args(["--threads", "1,2", "--inside", "10", "--outside", "20,30"]);
-    command.args(["--n-locks", "4", "--zipf", "1.1", "--burst", "5:1000", "--hog", "500"]);
+    command.args(["--n-locks", "4", "--zipf", "1.1", "--batch", "5:1000", "--hog", "500"]);
     command.args(["--pin", "--slice", "2", "--rounds", "1", "--json", &path]);
     let output = run(command);
     assert_eq!(status(&output), 0, "{}", stderr(&output));
@@ -37,7 +37,7 @@ fn every_lock_and_every_option_of_a_load_works() {
         let load = &cell["load"];
         assert_eq!(load["locks"], 4);
         assert_eq!(load["pin"], true);
-        assert_eq!(load["burst"]["acquisitions"], 5);
+        assert_eq!(load["batch"]["acquisitions"], 5);
         assert_eq!(cell["locks"].as_array().unwrap().len(), 6);
     }
     let words: Vec<&str> =

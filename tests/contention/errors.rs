@@ -1,8 +1,8 @@
 //! What cannot be run is refused, with a word on what to do.
 
 use lockword::contention::{
-    Arrivals, Burst, Comparison, ComparisonError, Family, Load, LoadError, Lock, Skew, SliceError,
-    Std, Work,
+    Arrivals, Batch, Comparison, ComparisonError, Load, LoadError, LockKind, MeasuredMutex, Skew,
+    SliceError, Std, Work,
 };
 use std::error::Error;
 use std::sync::Mutex;
@@ -22,7 +22,7 @@ fn refused(load: Load) -> LoadError {
 fn loads_that_cannot_be_run() {
     let load = || Load::new(2);
     let rate = |per_second| load().arrivals(Arrivals::Open { per_second });
-    let burst = |acquisitions| Burst { acquisitions, pause_ns: 10 };
+    let batch = |acquisitions| Batch { acquisitions, pause_ns: 10 };
     let cases = [
         (Load::new(0), LoadError::NoThreads, "zero threads"),
         (Load::new(5_000), LoadError::TooManyThreads(5_000), "at most 4096"),
@@ -42,7 +42,7 @@ fn loads_that_cannot_be_run() {
             LoadError::TooMuchWork(Work::clock(u64::MAX)),
             "at most 1000 ms",
         ),
-        (load().burst(burst(0)), LoadError::EmptyBurst, "at least one"),
+        (load().batch(batch(0)), LoadError::EmptyBatch, "at least one"),
         (rate(0.0), LoadError::Rate(0.0), "above 0"),
         (rate(-1.0), LoadError::Rate(-1.0), "above 0"),
         (rate(1e10), LoadError::Rate(1e10), "at most 1e9"),
@@ -53,7 +53,7 @@ fn loads_that_cannot_be_run() {
         ),
         (rate(f64::MIN_POSITIVE), LoadError::Rate(f64::MIN_POSITIVE), "at least 1e-9"),
         (rate(f64::INFINITY), LoadError::Rate(f64::INFINITY), "at most"),
-        (rate(10.0).burst(burst(1)), LoadError::BurstInOpenLoop, "give one of them"),
+        (rate(10.0).batch(batch(1)), LoadError::BatchesInOpenLoop, "give one of them"),
     ];
     for (load, expected, says) in cases {
         let error = refused(load);
@@ -114,7 +114,7 @@ fn comparisons_that_cannot_be_run() {
 /// It panics when it is locked for the thousandth time, while nobody holds it.
 struct Panicking<T>(Mutex<T>, Mutex<u32>);
 
-impl<T: Send> Lock<T> for Panicking<T> {
+impl<T: Send> MeasuredMutex<T> for Panicking<T> {
     type Guard<'a>
         = std::sync::MutexGuard<'a, T>
     where
@@ -134,16 +134,16 @@ impl<T: Send> Lock<T> for Panicking<T> {
     }
 }
 
-struct PanickingFamily;
+struct PanickingKind;
 
-impl Family for PanickingFamily {
+impl LockKind for PanickingKind {
     type Mutex<T: Send> = Panicking<T>;
 }
 
 #[test]
 fn a_panic_of_the_lock_names_it() {
     let load = Load::new(3).slice_ms(3_600_000);
-    let comparison = Comparison::new().lock::<PanickingFamily>("mine").load(load.clone());
+    let comparison = Comparison::new().lock::<PanickingKind>("mine").load(load.clone());
     let error = comparison.run_quietly().expect_err("it panics");
     let reason = SliceError::Panicked("this lock is worn out".to_owned());
     let named =

@@ -1,10 +1,10 @@
-//! Threads, work, bursts, the number of locks, pinning.
+//! Threads, work, batches, the number of locks, pinning.
 //!
 //! What takes its time by a clock or asleep takes at least that long on any machine: so there is an
 //! upper bound on what a slice can have counted.
 
 use lockword::contention::{
-    Arrivals, Burst, Family, Load, Lock, Sample, Std, Work, system, unit_ns,
+    Arrivals, Batch, Load, LockKind, MeasuredMutex, Sample, Std, Work, system, unit_ns,
 };
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -55,7 +55,7 @@ fn what_ends_after_the_slice_does_not_count() {
     // 64 threads queue for sections of 10 ms. At the end, each gets the lock once more.
     let load = idle(64).inside(Work::clock(10 * MS));
     let open = load.clone().arrivals(Arrivals::Open { per_second: 1e6 });
-    for load in [load.clone(), open, load.burst(Burst { acquisitions: 2, pause_ns: 10 })] {
+    for load in [load.clone(), open, load.batch(Batch { acquisitions: 2, pause_ns: 10 })] {
         let (timed, waits) = load.timed::<Std>().expect("it runs");
         for sample in [run(&load), timed] {
             let inside = 10.0 * sample.total() as f64;
@@ -89,7 +89,7 @@ fn nanoseconds_of_work_take_as_long_on_this_machine() {
 #[test]
 fn a_burst_ends_with_a_pause() {
     // Four at once, then 5 ms asleep.
-    let sample = run(&idle(1).burst(Burst { acquisitions: 4, pause_ns: 5 * MS }));
+    let sample = run(&idle(1).batch(Batch { acquisitions: 4, pause_ns: 5 * MS }));
     assert!(sample.total() as f64 <= 4.0 * (ms(&sample) / 5.0 + 1.0), "{sample:?}");
     assert!(sample.total() > 4);
 }
@@ -108,7 +108,7 @@ fn a_hog_holds_for_long() {
 struct Counted<T>(Mutex<T>);
 static MADE: AtomicUsize = AtomicUsize::new(0);
 
-impl<T: Send> Lock<T> for Counted<T> {
+impl<T: Send> MeasuredMutex<T> for Counted<T> {
     type Guard<'a>
         = std::sync::MutexGuard<'a, T>
     where
@@ -124,15 +124,15 @@ impl<T: Send> Lock<T> for Counted<T> {
     }
 }
 
-struct CountedFamily;
+struct CountedKind;
 
-impl Family for CountedFamily {
+impl LockKind for CountedKind {
     type Mutex<T: Send> = Counted<T>;
 }
 
 #[test]
 fn there_are_as_many_locks_as_asked_for() {
-    idle(2).locks(7).slice_ms(1).throughput::<CountedFamily>().expect("it runs");
+    idle(2).locks(7).slice_ms(1).throughput::<CountedKind>().expect("it runs");
     assert_eq!(MADE.load(Ordering::Relaxed), 7);
 }
 
@@ -140,7 +140,7 @@ fn there_are_as_many_locks_as_asked_for() {
 struct Watchful<T>(Mutex<T>);
 static SEEN: Mutex<BTreeSet<(String, Vec<usize>)>> = Mutex::new(BTreeSet::new());
 
-impl<T: Send> Lock<T> for Watchful<T> {
+impl<T: Send> MeasuredMutex<T> for Watchful<T> {
     type Guard<'a>
         = std::sync::MutexGuard<'a, T>
     where
@@ -157,9 +157,9 @@ impl<T: Send> Lock<T> for Watchful<T> {
     }
 }
 
-struct WatchfulFamily;
+struct WatchfulKind;
 
-impl Family for WatchfulFamily {
+impl LockKind for WatchfulKind {
     type Mutex<T: Send> = Watchful<T>;
 }
 
@@ -169,7 +169,7 @@ fn pinned_threads_have_one_processor_each() {
     if processors.is_empty() {
         return;
     }
-    idle(3).pin(true).throughput::<WatchfulFamily>().expect("it runs");
+    idle(3).pin(true).throughput::<WatchfulKind>().expect("it runs");
     let seen = std::mem::take(&mut *SEEN.lock().expect("no panic"));
     for (thread, allowed) in seen {
         // What counts the acquisitions at the end is no thread of the load.

@@ -1,6 +1,6 @@
 //! Comparisons: order, progress, cancellation.
 
-use lockword::contention::{Comparison, Load, Lockword, Report, Std, Work};
+use lockword::contention::{Comparison, ComparisonReport, Load, Lockword, Std, Work};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ fn load(threads: usize) -> Load {
     Load::new(threads).inside(Work::units(5)).outside(Work::units(5)).slice_ms(2)
 }
 
-fn samples(report: &Report) -> Vec<Vec<usize>> {
+fn samples(report: &ComparisonReport) -> Vec<Vec<usize>> {
     let of = |cell: &lockword::contention::CellReport| {
         cell.locks.iter().map(|lock| lock.samples.len()).collect()
     };

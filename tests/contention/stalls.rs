@@ -1,6 +1,6 @@
 //! A lock that stalls once, for long: a closed loop hides it, an open one does not.
 
-use lockword::contention::{Arrivals, Family, Load, Lock, Work};
+use lockword::contention::{Arrivals, Load, LockKind, MeasuredMutex, Work};
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const LONG_NS: u64 = 50_000_000;
 /// The tenth acquisition of it takes [`STALL`].
 struct Stalling<T>(Mutex<T>, Mutex<u32>);
 
-impl<T: Send> Lock<T> for Stalling<T> {
+impl<T: Send> MeasuredMutex<T> for Stalling<T> {
     type Guard<'a>
         = std::sync::MutexGuard<'a, T>
     where
@@ -35,9 +35,9 @@ impl<T: Send> Lock<T> for Stalling<T> {
     }
 }
 
-struct StallingFamily;
+struct StallingKind;
 
-impl Family for StallingFamily {
+impl LockKind for StallingKind {
     type Mutex<T: Send> = Stalling<T>;
 }
 
@@ -47,7 +47,7 @@ fn load() -> Load {
 
 #[test]
 fn a_closed_loop_hides_a_stall() {
-    let (_, waits) = load().timed::<StallingFamily>().expect("it runs");
+    let (_, waits) = load().timed::<StallingKind>().expect("it runs");
     assert!(u128::from(waits.max_ns()) >= STALL.as_nanos(), "it is one long wait");
     // One thread cannot wait for 50 ms more often than ten times in half a second.
     assert!(waits.quantile_ns(0.5) < LONG_NS, "among many short ones");
@@ -56,7 +56,7 @@ fn a_closed_loop_hides_a_stall() {
 #[test]
 fn an_open_loop_shows_it() {
     let arrivals = Arrivals::Open { per_second: 1_000.0 };
-    let (_, waits) = load().arrivals(arrivals).timed::<StallingFamily>().expect("it runs");
+    let (_, waits) = load().arrivals(arrivals).timed::<StallingKind>().expect("it runs");
     // Of the 500 that are due, 350 wait for 50 ms and longer while the lock stalls.
     assert!(u128::from(waits.max_ns()) >= STALL.as_nanos());
     assert!(waits.quantile_ns(0.6) >= LONG_NS, "{:?}", waits.summary());

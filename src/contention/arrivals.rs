@@ -1,7 +1,7 @@
-//! [`Pace`]: when the next acquisition is due.
+//! [`ArrivalProcess`]: when the next acquisition is due.
 
-use super::load::Burst;
-use super::waits::WaitHistogram;
+use super::load::Batch;
+use super::statistics::WaitHistogram;
 use super::work::{Work, work};
 use crate::primitive::{AtomicBool, Ordering, spin_loop};
 use std::hint::black_box;
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// When the next acquisition is due.
-pub(super) trait Pace {
+pub(super) trait ArrivalProcess {
     /// When the schedule begins, if there is one: the same time for all threads.
     fn start(&mut self, _at: Instant) {}
 
@@ -17,7 +17,7 @@ pub(super) trait Pace {
     /// that does not wait need not look at the signal: the loop does so after each section.
     fn next(&mut self, stop: &AtomicBool) -> bool;
 
-    /// When the acquisition that [`Pace::next`] has let go was due, if there is a schedule.
+    /// When the acquisition that [`ArrivalProcess::next`] has let go was due, if there is a schedule.
     fn due(&self) -> Option<Instant> {
         None
     }
@@ -27,9 +27,9 @@ pub(super) trait Pace {
 }
 
 /// At once.
-pub(super) struct Closed;
+pub(super) struct ClosedLoop;
 
-impl Pace for Closed {
+impl ArrivalProcess for ClosedLoop {
     #[inline(always)]
     fn next(&mut self, _stop: &AtomicBool) -> bool {
         true
@@ -37,51 +37,51 @@ impl Pace for Closed {
 }
 
 /// Some at once, then a pause.
-pub(super) struct Bursts {
+pub(super) struct Batches {
     size: u32,
     left: u32,
-    pause: Pause,
+    pause: BatchPause,
 }
 
-/// A pause of a burst.
-enum Pause {
+/// A pause of a batch.
+enum BatchPause {
     Work(u32),
     Sleep(Duration),
 }
 
-/// A shorter pause is worked through: the system's sleep takes some 50 us longer than asked.
+/// A shorter pause is worked through: the system's sleep takes some 50 us longer than requested.
 const SHORTEST_SLEEP_NS: u64 = 100_000;
 
 /// A thread sleeps for at most so long before it looks at the signal to stop.
-const NAP: Duration = Duration::from_millis(5);
+const MAX_SLEEP: Duration = Duration::from_millis(5);
 
-impl Bursts {
-    pub(super) fn new(burst: Burst) -> Bursts {
-        let pause = match burst.pause_ns {
-            ns if ns < SHORTEST_SLEEP_NS => Pause::Work(Work::nanos(ns).units_of()),
-            ns => Pause::Sleep(Duration::from_nanos(ns)),
+impl Batches {
+    pub(super) fn new(batch: Batch) -> Batches {
+        let pause = match batch.pause_ns {
+            ns if ns < SHORTEST_SLEEP_NS => BatchPause::Work(Work::nanos(ns).units_of()),
+            ns => BatchPause::Sleep(Duration::from_nanos(ns)),
         };
-        Bursts { size: burst.acquisitions, left: burst.acquisitions, pause }
+        Batches { size: batch.acquisitions, left: batch.acquisitions, pause }
     }
 }
 
-impl Pause {
+impl BatchPause {
     #[cold]
     fn spend(&self, stop: &AtomicBool) {
         match *self {
-            Pause::Work(units) => drop(black_box(work(black_box(1), units))),
-            Pause::Sleep(mut left) => {
+            BatchPause::Work(units) => drop(black_box(work(black_box(1), units))),
+            BatchPause::Sleep(mut left) => {
                 while !left.is_zero() && !stop.load(Ordering::Relaxed) {
-                    let nap = left.min(NAP);
-                    thread::sleep(nap);
-                    left -= nap;
+                    let step = left.min(MAX_SLEEP);
+                    thread::sleep(step);
+                    left -= step;
                 }
             }
         }
     }
 }
 
-impl Pace for Bursts {
+impl ArrivalProcess for Batches {
     #[inline(always)]
     fn next(&mut self, stop: &AtomicBool) -> bool {
         if self.left == 0 {
@@ -97,7 +97,7 @@ impl Pace for Bursts {
 }
 
 /// On a schedule of its own: every `step_ns`, beginning `offset_ns` after the start of the slice.
-pub(super) struct Open {
+pub(super) struct OpenLoop {
     step_ns: f64,
     offset_ns: f64,
     start: Instant,
@@ -106,12 +106,12 @@ pub(super) struct Open {
     due: Instant,
 }
 
-impl Open {
+impl OpenLoop {
     /// The part of thread number `thread` of `threads`, which take turns.
-    pub(super) fn new(per_second: f64, thread: usize, threads: usize) -> Open {
+    pub(super) fn new(per_second: f64, thread: usize, threads: usize) -> OpenLoop {
         let turn_ns = 1e9 / per_second;
         let now = Instant::now();
-        Open {
+        OpenLoop {
             step_ns: turn_ns * threads as f64,
             offset_ns: turn_ns * thread as f64,
             start: now,
@@ -129,7 +129,7 @@ impl Open {
     }
 }
 
-impl Pace for Open {
+impl ArrivalProcess for OpenLoop {
     fn start(&mut self, at: Instant) {
         self.start = at;
     }
@@ -181,7 +181,7 @@ fn wait_some(left: Duration) {
     const LATE: Duration = Duration::from_micros(100);
     const SOON: Duration = Duration::from_micros(20);
     if left > 2 * LATE {
-        thread::sleep((left - LATE).min(NAP));
+        thread::sleep((left - LATE).min(MAX_SLEEP));
     } else if left > SOON {
         thread::yield_now();
     } else {
@@ -196,31 +196,31 @@ mod tests {
     #[test]
     fn a_burst_is_as_long_as_it_should_be() {
         let stop = AtomicBool::new(false);
-        let mut bursts = Bursts::new(Burst { acquisitions: 3, pause_ns: 1_000_000 });
-        let pauses = |bursts: &mut Bursts, count: u32| {
+        let mut batches = Batches::new(Batch { acquisitions: 3, pause_ns: 1_000_000 });
+        let pauses = |batches: &mut Batches, count: u32| {
             let start = Instant::now();
-            assert!((0..count).all(|_| bursts.next(&stop)));
+            assert!((0..count).all(|_| batches.next(&stop)));
             start.elapsed().as_micros() / 1_000
         };
         // Three at once, then a millisecond asleep before each three more.
-        assert!(pauses(&mut bursts, 7) >= 2);
+        assert!(pauses(&mut batches, 7) >= 2);
         stop.store(true, Ordering::Relaxed);
-        assert_eq!([bursts.next(&stop), bursts.next(&stop)], [true, true], "the rest of a burst");
-        assert!(!bursts.next(&stop), "and no other");
+        assert_eq!([batches.next(&stop), batches.next(&stop)], [true, true], "the rest of a batch");
+        assert!(!batches.next(&stop), "and no other");
     }
 
     #[test]
     fn a_stop_ends_a_long_pause() {
-        let mut bursts = Bursts::new(Burst { acquisitions: 1, pause_ns: 3_600_000_000_000 });
-        assert!(bursts.next(&AtomicBool::new(false)));
-        assert!(!bursts.next(&AtomicBool::new(true)));
+        let mut batches = Batches::new(Batch { acquisitions: 1, pause_ns: 3_600_000_000_000 });
+        assert!(batches.next(&AtomicBool::new(false)));
+        assert!(!batches.next(&AtomicBool::new(true)));
     }
 
     #[test]
     fn threads_take_turns_on_one_schedule() {
         let now = Instant::now();
         let after = |thread, count| {
-            let mut open = Open::new(1e6, thread, 4);
+            let mut open = OpenLoop::new(1e6, thread, 4);
             open.start(now);
             (open.due_at(count) - now).as_nanos()
         };
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn none_is_let_go_before_it_is_due() {
         let go = AtomicBool::new(false);
-        let mut open = Open::new(1_000.0, 0, 1);
+        let mut open = OpenLoop::new(1_000.0, 0, 1);
         open.start(Instant::now());
         for _ in 0..5 {
             assert!(open.next(&go));
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn what_was_not_served_has_waited_too() {
         // One each millisecond from the start on, and none was let go in a hundred of them.
-        let mut open = Open::new(1_000.0, 0, 1);
+        let mut open = OpenLoop::new(1_000.0, 0, 1);
         open.start(Instant::now());
         let end = open.start + Duration::from_millis(100);
         let mut waits = WaitHistogram::new();
@@ -253,7 +253,7 @@ mod tests {
         assert!(waits.max_ns().abs_diff(100_000_000) < 200_000, "{}", waits.max_ns());
         assert!(waits.quantile_ns(0.5).abs_diff(50_000_000) < 1_100_000);
         // A rate that cannot be listed one by one takes no longer.
-        let mut open = Open::new(1e9, 0, 1);
+        let mut open = OpenLoop::new(1e9, 0, 1);
         open.start(Instant::now());
         let mut waits = WaitHistogram::new();
         open.note_unserved(open.start + Duration::from_secs(3600), &mut waits);
