@@ -1,4 +1,6 @@
-//! [`ArrivalProcess`]: when the next acquisition is due.
+//! [`ArrivalProcess`]: when a thread requests its next acquisition. In a closed loop it does so as
+//! soon as it is done with the previous one, perhaps with a pause between batches; in an open loop
+//! on a schedule.
 
 use super::load::Batch;
 use super::statistics::WaitHistogram;
@@ -8,25 +10,29 @@ use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// When the next acquisition is due.
+/// When a thread requests its next acquisition.
 pub(super) trait ArrivalProcess {
-    /// When the schedule begins, if there is one: the same time for all threads.
+    /// Sets the time at which the schedule begins, the same for all threads. Without a schedule it
+    /// does nothing.
     fn start(&mut self, _at: Instant) {}
 
-    /// Waits until the next acquisition is due; `false` if the signal to stop came meanwhile. One
-    /// that does not wait need not look at the signal: the loop does so after each section.
+    /// Waits until the next acquisition is due; `false` if the stop flag was set meanwhile. An
+    /// implementation that does not wait need not check the flag: the loop does so after each
+    /// critical section.
     fn next(&mut self, stop: &AtomicBool) -> bool;
 
-    /// When the acquisition that [`ArrivalProcess::next`] has let go was due, if there is a schedule.
+    /// The scheduled time of the acquisition for which [`ArrivalProcess::next`] returned; `None`
+    /// without a schedule.
     fn due(&self) -> Option<Instant> {
         None
     }
 
-    /// After the signal to stop: notes the waits of all that was due by `end` and was not let go.
-    fn note_unserved(&self, _end: Instant, _waits: &mut WaitHistogram) {}
+    /// After the stop: records the waits of all acquisitions that were due by `end` and were not
+    /// requested.
+    fn record_unserved(&self, _end: Instant, _waits: &mut WaitHistogram) {}
 }
 
-/// At once.
+/// Always at once.
 pub(super) struct ClosedLoop;
 
 impl ArrivalProcess for ClosedLoop {
@@ -36,23 +42,23 @@ impl ArrivalProcess for ClosedLoop {
     }
 }
 
-/// Some at once, then a pause.
+/// A number of acquisitions at once, then a pause.
 pub(super) struct Batches {
     size: u32,
     left: u32,
     pause: BatchPause,
 }
 
-/// A pause of a batch.
+/// The pause after a batch.
 enum BatchPause {
     Work(u32),
     Sleep(Duration),
 }
 
-/// A shorter pause is worked through: the system's sleep takes some 50 us longer than requested.
+/// A shorter pause is spent working, since a sleep takes some 50 us longer than requested.
 const SHORTEST_SLEEP_NS: u64 = 100_000;
 
-/// A thread sleeps for at most so long before it looks at the signal to stop.
+/// The longest sleep between two checks of the stop flag.
 const MAX_SLEEP: Duration = Duration::from_millis(5);
 
 impl Batches {
@@ -96,18 +102,19 @@ impl ArrivalProcess for Batches {
     }
 }
 
-/// On a schedule of its own: every `step_ns`, beginning `offset_ns` after the start of the slice.
+/// On a schedule: every `step_ns`, beginning `offset_ns` after the start of the slice.
 pub(super) struct OpenLoop {
     step_ns: f64,
     offset_ns: f64,
     start: Instant,
-    /// How many have been let go.
+    /// How many acquisitions have been requested.
     count: u64,
     due: Instant,
 }
 
 impl OpenLoop {
-    /// The part of thread number `thread` of `threads`, which take turns.
+    /// The schedule of thread number `thread` of `threads`. The threads take turns on a common
+    /// schedule of `per_second` arrivals.
     pub(super) fn new(per_second: f64, thread: usize, threads: usize) -> OpenLoop {
         let turn_ns = 1e9 / per_second;
         let now = Instant::now();
@@ -120,10 +127,12 @@ impl OpenLoop {
         }
     }
 
-    /// When number `count` is due. Reckoned from the start each time, so that no error adds up.
+    /// When acquisition number `count` is due. It is computed from the start each time, so that
+    /// rounding errors do not add up.
     fn due_at(&self, count: u64) -> Instant {
         let ns = self.offset_ns + self.step_ns * count as f64;
-        // A time beyond the clock's end never comes. The steps are finite: the load was validated.
+        // A time that the clock cannot represent is replaced by one that never comes. The steps are
+        // finite, since the load was validated.
         let never = self.start + Duration::from_secs(1 << 30);
         self.start.checked_add(Duration::from_nanos(ns as u64)).unwrap_or(never)
     }
@@ -157,32 +166,34 @@ impl ArrivalProcess for OpenLoop {
         Some(self.due)
     }
 
-    fn note_unserved(&self, end: Instant, waits: &mut WaitHistogram) {
-        /// So many different waits are enough to tell how they are spread.
-        const GROUPS: u64 = 1_000;
+    fn record_unserved(&self, end: Instant, waits: &mut WaitHistogram) {
+        /// The most different waits that are recorded: enough to show their distribution.
+        const MAX_GROUPS: u64 = 1_000;
         let Some(first) = end.checked_duration_since(self.due_at(self.count)) else { return };
-        // One due at the very end has not waited.
+        // An acquisition that is due exactly at the end has not waited.
         let unserved = (first.as_nanos() as f64 / self.step_ns).ceil() as u64;
-        let groups = unserved.min(GROUPS);
+        let groups = unserved.min(MAX_GROUPS);
         for group in 0..groups {
             let (from, to) = (unserved * group / groups, unserved * (group + 1) / groups);
-            // The one in the middle stands for all of its group.
+            // The middle one represents its group.
             let after_first =
                 Duration::from_nanos((self.step_ns * ((from + to) / 2) as f64) as u64);
-            waits.note(first.saturating_sub(after_first), to - from);
+            waits.record(first.saturating_sub(after_first), to - from);
         }
     }
 }
 
-/// Waits for a part of `left`, never for longer: asleep if there is time, else awake.
+/// Waits for a part of `left`, never for longer: sleeps if there is time for it, else yields or
+/// spins.
 #[cold]
 fn wait_some(left: Duration) {
-    /// How much longer a sleep may take than it should.
-    const LATE: Duration = Duration::from_micros(100);
-    const SOON: Duration = Duration::from_micros(20);
-    if left > 2 * LATE {
-        thread::sleep((left - LATE).min(MAX_SLEEP));
-    } else if left > SOON {
+    /// How much longer than requested a sleep may take.
+    const OVERSLEEP: Duration = Duration::from_micros(100);
+    /// Below this, yielding the processor could take too long.
+    const SPIN_BELOW: Duration = Duration::from_micros(20);
+    if left > 2 * OVERSLEEP {
+        thread::sleep((left - OVERSLEEP).min(MAX_SLEEP));
+    } else if left > SPIN_BELOW {
         thread::yield_now();
     } else {
         spin_loop();
@@ -194,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_as_long_as_it_should_be() {
+    fn a_batch_has_its_number_of_acquisitions_and_then_pauses() {
         let stop = AtomicBool::new(false);
         let mut batches = Batches::new(Batch { acquisitions: 3, pause_ns: 1_000_000 });
         let pauses = |batches: &mut Batches, count: u32| {
@@ -202,7 +213,7 @@ mod tests {
             assert!((0..count).all(|_| batches.next(&stop)));
             start.elapsed().as_micros() / 1_000
         };
-        // Three at once, then a millisecond asleep before each three more.
+        // Three at once, then a sleep of a millisecond before every three more.
         assert!(pauses(&mut batches, 7) >= 2);
         stop.store(true, Ordering::Relaxed);
         assert_eq!([batches.next(&stop), batches.next(&stop)], [true, true], "the rest of a batch");
@@ -229,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn none_is_let_go_before_it_is_due() {
+    fn no_acquisition_is_requested_before_it_is_due() {
         let go = AtomicBool::new(false);
         let mut open = OpenLoop::new(1_000.0, 0, 1);
         open.start(Instant::now());
@@ -242,25 +253,25 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_served_has_waited_too() {
-        // One each millisecond from the start on, and none was let go in a hundred of them.
+    fn unserved_acquisitions_are_recorded_with_their_waits() {
+        // One is due each millisecond, and none is requested for a hundred milliseconds.
         let mut open = OpenLoop::new(1_000.0, 0, 1);
         open.start(Instant::now());
         let end = open.start + Duration::from_millis(100);
         let mut waits = WaitHistogram::new();
-        open.note_unserved(end, &mut waits);
+        open.record_unserved(end, &mut waits);
         assert_eq!(waits.count(), 100);
         assert!(waits.max_ns().abs_diff(100_000_000) < 200_000, "{}", waits.max_ns());
         assert!(waits.quantile_ns(0.5).abs_diff(50_000_000) < 1_100_000);
-        // A rate that cannot be listed one by one takes no longer.
+        // A rate too high to record each wait takes no longer.
         let mut open = OpenLoop::new(1e9, 0, 1);
         open.start(Instant::now());
         let mut waits = WaitHistogram::new();
-        open.note_unserved(open.start + Duration::from_secs(3600), &mut waits);
+        open.record_unserved(open.start + Duration::from_secs(3600), &mut waits);
         assert_eq!(waits.count(), 3_600_000_000_000);
-        // And nothing is, if nothing was due.
+        // Nothing is recorded if nothing was due.
         let mut waits = WaitHistogram::new();
-        open.note_unserved(open.start, &mut waits);
+        open.record_unserved(open.start, &mut waits);
         assert_eq!(waits.count(), 0);
     }
 }

@@ -1,43 +1,47 @@
-//! [`MeasuredMutex`] and [`LockKind`]: one small interface over every mutex that is measured.
+//! [`LockKind`] and [`MeasuredMutex`]: the interface of every mutex that can be measured.
 
 use std::marker::PhantomData;
 use std::ops::DerefMut;
 
-/// A mutex around a `T`, locked through a guard.
+/// A mutex that protects a `T` and is locked through a guard.
 ///
-/// lock_api's mutexes and std's have it already. For any other, implement it and [`LockKind`].
+/// It is implemented for lock_api's mutexes and std's. To measure any other mutex, implement it and
+/// [`LockKind`].
 pub trait MeasuredMutex<T>: Send + Sync {
-    /// The guard: it gives access to the data, and unlocks when it is dropped.
+    /// The guard. It gives access to the data, and unlocks the mutex when it is dropped.
     type Guard<'a>: DerefMut<Target = T>
     where
         Self: 'a;
 
-    /// A free lock.
+    /// Creates an unlocked mutex.
     fn new(value: T) -> Self;
 
-    /// Waits for the lock. It should be `#[inline]`: it is part of the loop that is measured.
+    /// Blocks until the mutex is acquired.
+    ///
+    /// It should be `#[inline]`, since it is part of the loop that is measured. A panic ends the
+    /// measurement with [`SliceError::Panicked`](super::SliceError::Panicked).
     fn lock(&self) -> Self::Guard<'_>;
 }
 
-/// One implementation of a mutex, whatever it protects: a marker type.
+/// An implementation of a mutex, as a marker type that does not depend on the protected data.
 ///
-/// What measures is generic over the family. So each lock gets its own copy of the loop, in which
-/// it is inlined, with no indirect call.
+/// The measuring code is generic over the lock kind, so each lock gets its own copy of the loop, in
+/// which its operations are inlined, without an indirect call.
 pub trait LockKind: 'static {
-    /// Its mutex around a `T`.
+    /// The mutex that protects a `T`.
     type Mutex<T: Send>: MeasuredMutex<T>;
 }
 
-/// The family of a lock with lock_api's raw interface.
+/// The kind of a lock that implements lock_api's `RawMutex`.
 pub struct LockApi<R>(PhantomData<R>);
 
-/// The family of [`std::sync::Mutex`].
+/// The kind of [`std::sync::Mutex`].
 pub struct Std;
 
-/// The family of [`crate::Mutex`].
+/// The kind of [`crate::Mutex`].
 pub type Lockword = LockApi<crate::RawLock>;
 
-/// The family of [`crate::sync::Mutex`].
+/// The kind of [`crate::sync::Mutex`], which has the interface of std's.
 pub struct StdCompat;
 
 impl<R: lock_api::RawMutex + Send + Sync + 'static> LockKind for LockApi<R> {
@@ -101,26 +105,27 @@ impl<T: Send> MeasuredMutex<T> for std::sync::Mutex<T> {
 
     #[inline]
     fn lock(&self) -> Self::Guard<'_> {
-        // What std's users write: the check for poison is part of the price.
+        // As users of std write it: the check for poison is part of the cost.
         std::sync::Mutex::lock(self).unwrap()
     }
 }
 
-/// Families of other crates' mutexes, to compare with (feature `peers`).
+/// Kinds of other crates' mutexes, for comparison (feature `peers`).
 #[cfg(feature = "peers")]
 pub mod peers {
     use super::{LockApi, LockKind, MeasuredMutex};
 
-    /// The family of `parking_lot::Mutex`.
+    /// The kind of `parking_lot::Mutex`.
     pub type ParkingLot = LockApi<parking_lot::RawMutex>;
 
-    /// The family of `parking_lot::FairMutex`: every unlock hands the lock to the next in the queue.
+    /// The kind of `parking_lot::FairMutex`: every unlock is a direct handoff to the next waiter.
     pub type ParkingLotFair = LockApi<parking_lot::RawFairMutex>;
 
-    /// The family of `spin::Mutex`: its waiters never sleep.
+    /// The kind of `spin::Mutex`: its waiters never sleep.
     pub struct SpinMutex;
 
-    /// The family of `usync::Mutex`, which is built on an older lock_api than [`LockApi`] is.
+    /// The kind of `usync::Mutex`, which implements an older version of lock_api than [`LockApi`]
+    /// accepts.
     pub struct Usync;
 
     impl LockKind for SpinMutex {

@@ -1,8 +1,8 @@
-//! One slice: starts the threads, lets them run, stops them, and checks what they did.
+//! A slice: starts the threads, lets them run, stops them, and checks their results.
 //!
-//! The lock under test may be anybody's, so nothing that it does may hang the program. Threads are
-//! not scoped, and nobody joins one that has not reported yet: threads that never come back are
-//! left behind, with the locks.
+//! The lock under test may be incorrect, and must not be able to hang the program. Threads are
+//! therefore not scoped, and a thread is only joined after it has reported its result: a thread that
+//! never reports is leaked, and the locks with it.
 
 use super::load::{Load, LoadError};
 use super::lock_kind::{LockKind, MeasuredMutex};
@@ -19,21 +19,21 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often the cancellation is looked at.
+/// How often the cancellation flag is checked.
 const CANCEL_POLL: Duration = Duration::from_millis(25);
-/// After the end, when no thread has come back for so long, the others never will.
+/// After the end of the slice: when no thread has reported for this long, the others never will.
 const STUCK_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
-/// The same after a panic or a cancellation, which may well leave a lock locked.
+/// The same limit after a panic, which may leave a lock locked, or a cancellation.
 const STUCK_LIMIT_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// What a slice measured.
+/// The result of a slice.
 pub(super) struct Slice {
     pub(super) sample: Sample,
-    /// `None` in a pass that does not time them.
+    /// `None` in a pass that does not time waits.
     pub(super) waits: Option<WaitHistogram>,
-    /// Threads that the system refused to bind to their processors.
+    /// The number of threads that the system refused to bind to their processors.
     pub(super) unpinned: usize,
-    /// All acquisitions of each lock, the hog's and those after the signal to stop too.
+    /// All acquisitions of each lock, including the hog's and those after the stop.
     #[cfg_attr(not(test), expect(dead_code, reason = "only the tests look at single locks"))]
     pub(super) each_lock: Vec<u64>,
 }
@@ -49,12 +49,12 @@ pub(super) fn measure<K: LockKind>(
         Arc::new(SliceContext::<K>::new(load, if load.pin { processors() } else { vec![] }));
     let mut threads = SliceThreads::start(&context, load, pass)?;
 
-    // The signal to start wakes the threads one by one; the first notes when it started.
+    // The threads wake up one by one. The first records the time at which it started.
     threads.gate.open(true);
     let mut cancelled = false;
     while !threads.failed() && !cancelled {
         let now = Instant::now();
-        // On a busy machine the first may start late.
+        // On a busy machine the first thread may start late.
         let end = threads.gate.first_start().unwrap_or(now) + Duration::from_millis(load.slice_ms);
         let left = end.saturating_duration_since(now);
         if left.is_zero() {
@@ -64,7 +64,7 @@ pub(super) fn measure<K: LockKind>(
         cancelled = cancel.load(Ordering::Relaxed);
     }
     context.stop.store(true, Ordering::Relaxed);
-    // After the signal: what counts has ended by now.
+    // Taken after the flag is set: every section that counts has ended by now.
     let stopped = Instant::now();
 
     let mut last_report = stopped;
@@ -88,7 +88,7 @@ pub(super) fn measure<K: LockKind>(
     if missing > 0 {
         return Err(SliceError::Stuck { threads: missing });
     }
-    // The main thread may come out of the gate late, when the others have long started.
+    // The slice began when the first thread started, not when this thread opened the gate.
     let started = threads.gate.first_start().unwrap_or(stopped);
     let elapsed = stopped.saturating_duration_since(started);
     let (tallies, hog) = threads.finish();
@@ -96,7 +96,7 @@ pub(super) fn measure<K: LockKind>(
     evaluate(tallies, hog, each_lock, elapsed).map(Some)
 }
 
-/// Puts the threads' figures together.
+/// Checks the threads' results and combines them.
 fn evaluate(
     tallies: Vec<Tally>,
     hog: Option<Tally>,
@@ -105,17 +105,17 @@ fn evaluate(
 ) -> Result<Slice, SliceError> {
     let acquisitions: Vec<u64> = tallies.iter().map(|tally| tally.acquisitions).collect();
     let hog_acquisitions = hog.as_ref().map(|tally| tally.acquisitions);
-    let everybody = || tallies.iter().chain(&hog);
+    let all_tallies = || tallies.iter().chain(&hog);
     let counted = each_lock.iter().sum();
-    let all = everybody().map(|tally| tally.acquisitions + tally.late).sum();
+    let all = all_tallies().map(|tally| tally.acquisitions + tally.late).sum();
     if counted != all {
         return Err(SliceError::NoMutualExclusion { counted, acquisitions: all });
     }
-    let intrusions = everybody().map(|tally| tally.intrusions).sum();
+    let intrusions = all_tallies().map(|tally| tally.intrusions).sum();
     if intrusions > 0 {
         return Err(SliceError::Intrusion { intrusions, acquisitions: all });
     }
-    let unpinned = everybody().filter(|tally| tally.unpinned).count();
+    let unpinned = all_tallies().filter(|tally| tally.unpinned).count();
     let cpu: Option<Duration> = tallies.iter().map(|tally| tally.cpu).sum();
     let waits = tallies.into_iter().filter_map(|tally| tally.waits).reduce(|mut all, waits| {
         all.add(&waits);
@@ -130,13 +130,14 @@ fn evaluate(
     Ok(Slice { sample, waits, unpinned, each_lock })
 }
 
-/// What was counted under each lock. On a thread: the last holder may have left it locked.
+/// Reads the counter under each lock. It does so on a separate thread, since the last holder may have
+/// left a lock locked.
 fn counts<K: LockKind>(context: &Arc<SliceContext<K>>) -> Result<Vec<u64>, SliceError> {
     let (sender, receiver) = channel();
     let context = Arc::clone(context);
     let read = move || {
         let counts = || context.locks.iter().map(|lock| lock.lock().count).collect();
-        // Nobody listens any more if it took too long.
+        // The receiver is gone if this took too long.
         let _ = sender.send(catch_unwind(AssertUnwindSafe(counts)));
     };
     let thread = spawn("lockword-load-count".to_owned(), read)
@@ -144,7 +145,7 @@ fn counts<K: LockKind>(context: &Arc<SliceContext<K>>) -> Result<Vec<u64>, Slice
     match receiver.recv_timeout(STUCK_LIMIT) {
         Ok(counts) => {
             let _ = thread.join();
-            counts.map_err(|payload| SliceError::Panicked(text(&*payload)))
+            counts.map_err(|payload| SliceError::Panicked(panic_message(&*payload)))
         }
         Err(_) => Err(SliceError::Stuck { threads: 1 }),
     }
@@ -166,11 +167,11 @@ struct SliceThreads {
     panic: Option<String>,
 }
 
-/// A thread's number, and what it brings home or what its panic said.
+/// A thread's number, and its result or the message of its panic.
 type ThreadReport = (usize, Result<Option<Tally>, String>);
 
 impl SliceThreads {
-    /// Starts the threads, up to the gate.
+    /// Starts the threads, and returns when all of them wait at the gate.
     fn start<K: LockKind>(
         context: &Arc<SliceContext<K>>,
         load: &Load,
@@ -197,7 +198,7 @@ impl SliceThreads {
                 Err(reason) => {
                     threads.gate.open(false);
                     let started = threads.handles.len();
-                    // They do nothing but leave.
+                    // They return at once, since the gate was opened without work.
                     threads.handles.into_iter().for_each(|handle| drop(handle.join()));
                     return Err(SliceError::Spawn { started, reason });
                 }
@@ -207,13 +208,13 @@ impl SliceThreads {
         Ok(threads)
     }
 
-    /// Waits for a thread's report, and says whether one came.
+    /// Waits for a thread's report, and returns whether one came.
     fn receive(&mut self, limit: Duration) -> bool {
         match self.reports.recv_timeout(limit) {
             Ok((number, Ok(tally))) => self.tallies[number] = tally,
             Ok((_, Err(text))) => self.panic = self.panic.take().or(Some(text)),
             Err(RecvTimeoutError::Timeout) => return false,
-            // All have reported: there is nothing to wait for.
+            // All threads have reported.
             Err(RecvTimeoutError::Disconnected) => {
                 thread::sleep(limit);
                 return false;
@@ -223,24 +224,26 @@ impl SliceThreads {
         true
     }
 
+    /// The number of threads that have not reported.
     fn missing(&self) -> usize {
         self.tallies.len() - self.received
     }
 
+    /// Whether a thread panicked.
     fn failed(&self) -> bool {
         self.panic.is_some()
     }
 
-    /// After all have reported: the workers' tallies and the hog's.
+    /// After all threads have reported: the results of the workers and of the hog.
     fn finish(mut self) -> (Vec<Tally>, Option<Tally>) {
-        // They have reported, and so are about to end: none lives on in the next slice.
+        // They have reported and are about to end. After this, none runs into the next slice.
         self.handles.into_iter().for_each(|handle| drop(handle.join()));
         let hog = if self.hog { self.tallies.pop().flatten() } else { None };
         (self.tallies.into_iter().flatten().collect(), hog)
     }
 }
 
-/// The whole life of a thread.
+/// The main function of a thread.
 fn run_thread<K: LockKind>(
     context: &SliceContext<K>,
     (number, role): (usize, ThreadRole),
@@ -249,19 +252,19 @@ fn run_thread<K: LockKind>(
     reports: &Sender<ThreadReport>,
 ) {
     let run = || context.work(role, pass, || gate.pass());
-    let result = catch_unwind(AssertUnwindSafe(run)).map_err(|payload| text(&*payload));
-    // Nobody listens any more if it took too long.
+    let result = catch_unwind(AssertUnwindSafe(run)).map_err(|payload| panic_message(&*payload));
+    // The receiver is gone if this took too long.
     let _ = reports.send((number, result));
 }
 
-/// What a panic said.
-fn text(payload: &(dyn Any + Send)) -> String {
+/// The message of a panic.
+fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
     text.unwrap_or("(no text)").to_owned()
 }
 
-/// Threads wait here until all have come, and it is opened.
+/// A gate at which the threads wait until all have arrived and it is opened.
 #[derive(Default)]
 struct StartGate {
     state: Mutex<StartGateState>,
@@ -271,14 +274,15 @@ struct StartGate {
 #[derive(Default)]
 struct StartGateState {
     arrived: usize,
-    /// Whether there is anything to do behind it.
+    /// Whether the gate is open, and if so, whether the threads are to run.
     open: Option<bool>,
-    /// When the first went through.
+    /// When the first thread passed.
     first_start: Option<Instant>,
 }
 
 impl StartGate {
-    /// Arrives, waits, and says when the first went through; `None` if there is nothing to do.
+    /// Waits until the gate is open. Returns when the first thread passed, the same time for all
+    /// threads; `None` if they are not to run.
     fn pass(&self) -> Option<Instant> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.arrived += 1;
@@ -291,61 +295,64 @@ impl StartGate {
         }
     }
 
+    /// Waits until this many threads are at the gate.
     fn await_arrivals(&self, count: usize) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = self.changed.wait_while(state, |state| state.arrived < count);
         drop(waiting.unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// When the first thread passed, if one did.
     fn first_start(&self) -> Option<Instant> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).first_start
     }
 
+    /// Opens the gate; `go` tells the threads whether to run.
     fn open(&self, go: bool) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).open = Some(go);
         self.changed.notify_all();
     }
 }
 
-/// A slice that could not be measured to its end.
+/// Why a slice failed.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum SliceError {
-    /// The load cannot be run.
+    /// The load is not valid.
     Load(LoadError),
-    /// The system refused a thread.
+    /// The system refused to start a thread.
     Spawn {
-        /// How many threads there were already.
+        /// The number of threads that had been started.
         started: usize,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
-    /// The lock under test panicked on a thread. What it said is the text.
+    /// The lock under test panicked on a thread, with this message.
     Panicked(String),
-    /// After the end of the slice nothing moved for ten seconds.
+    /// After the end of the slice no thread finished for ten seconds.
     Stuck {
-        /// How many threads had not come back. They, and the locks, are left behind.
+        /// The number of threads that had not finished. They and the locks are leaked.
         threads: usize,
     },
-    /// Two threads were inside at the same time, and an increment under the lock was lost.
+    /// Two threads held a lock at the same time, and an increment under the lock was lost.
     ///
-    /// Each slice is checked for it. Two threads inside need not lose one: see
+    /// Each slice is checked for it. Two threads at the same time need not lose an increment: see
     /// [`SliceError::Intrusion`].
     NoMutualExclusion {
-        /// What was counted under the locks.
+        /// The sum of the counters under the locks.
         counted: u64,
-        /// What the threads counted for themselves, after the end of the slice too.
+        /// The sum of the threads' own counts, including those after the end of the slice.
         acquisitions: u64,
     },
-    /// Two threads were inside at the same time: one found another's mark under the lock at the end
-    /// of its section, where it had left its own at the beginning.
+    /// Two threads held a lock at the same time: a thread wrote its mark under the lock at the start
+    /// of its critical section, and found another's mark at the end.
     ///
     /// The slices that time waits and the warm-up of a [`Comparison`](super::Comparison) are checked
     /// for it; the slices that only count acquisitions are not.
     Intrusion {
-        /// How many acquisitions found another's mark.
+        /// The number of acquisitions that found another thread's mark.
         intrusions: u64,
-        /// All acquisitions, after the end of the slice too.
+        /// The number of all acquisitions, including those after the end of the slice.
         acquisitions: u64,
     },
 }
@@ -362,7 +369,7 @@ impl fmt::Display for SliceError {
             SliceError::Panicked(text) => write!(f, "the lock panicked: {text}"),
             SliceError::Stuck { threads } => write!(
                 f,
-                "{threads} threads still wait for a lock that nobody uses any more: \
+                "{threads} threads still wait for a lock that no thread uses any more: \
                  the lock has lost a wake-up, or was never released"
             ),
             SliceError::NoMutualExclusion { counted, acquisitions } => write!(
@@ -402,7 +409,7 @@ mod tests {
 
     fn slice<K: LockKind>(load: &Load, pass: Pass) -> Slice {
         let slice = measure::<K>(load, pass, &AtomicBool::new(false));
-        slice.expect("it runs").expect("nobody cancels it")
+        slice.expect("it runs").expect("it is not cancelled")
     }
 
     fn load(threads: usize) -> Load {
@@ -417,8 +424,8 @@ mod tests {
     }
 
     #[test]
-    fn the_skew_of_the_choice_is_that_of_the_locks() {
-        // A whole number of rounds through the tables, but for their last.
+    fn locks_are_acquired_in_the_proportions_of_the_skew() {
+        // Long enough for many passes through the tables of choices.
         let load = load(2).locks(4).slice_ms(100);
         let even = shares(&load);
         assert!(even.iter().all(|share| (20.0..30.0).contains(share)), "{even:?}");
@@ -431,7 +438,7 @@ mod tests {
 
     #[test]
     fn the_hog_holds_the_first_lock_and_is_counted_apart() {
-        // The other leaves it room.
+        // The other thread leaves time for it.
         let load = load(1).outside(Work::clock(1_000_000)).locks(3).slice_ms(200);
         let load = load.hog(Work::clock(1_000_000));
         let slice = slice::<Lockword>(&load, Pass::Count);
@@ -443,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_loop_counts_under_the_lock_what_it_counts_outside() {
+    fn every_kind_of_loop_counts_the_same_under_the_lock_and_outside() {
         let batch = Batch { acquisitions: 3, pause_ns: 1_000 };
         let open = Arrivals::Open { per_second: 50_000.0 };
         for pass in [Pass::WarmUp, Pass::Count, Pass::Time] {
@@ -473,18 +480,18 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_is_short_is_no_mutual_exclusion() {
+    fn a_lost_increment_is_an_error() {
         let now = Duration::from_millis(1);
         let judge = |counted| evaluate(vec![tally(), tally()], Some(tally()), counted, now);
-        // All entries are checked; those before the end count.
+        // All acquisitions are checked; those before the end count.
         let slice = judge(vec![10, 8]).expect("as many under the lock");
         assert_eq!((slice.sample.total(), slice.sample.hog_acquisitions), (10, Some(5)));
         let error = SliceError::NoMutualExclusion { counted: 17, acquisitions: 18 };
         assert_eq!(judge(vec![10, 7]).err(), Some(error));
     }
 
-    /// It lets another thread in at each access to the data, of which none is torn: so no increment is
-    /// ever lost.
+    /// A mutex that lets another thread in at each access to the data. No access is torn, so no
+    /// increment is lost.
     struct NonExclusiveMutex<T>(Mutex<T>);
 
     struct NonExclusiveGuard<'a, T>(&'a NonExclusiveMutex<T>, Option<std::sync::MutexGuard<'a, T>>);
@@ -527,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_comes_in_is_noticed_though_no_increment_is_lost() {
+    fn a_second_holder_is_an_error_even_if_no_increment_is_lost() {
         let load = load(3).slice_ms(200);
         for pass in [Pass::WarmUp, Pass::Time] {
             match measure::<NonExclusive>(&load, pass, &AtomicBool::new(false)).err() {
@@ -537,17 +544,17 @@ mod tests {
                 other => panic!("{pass:?}: {other:?}"),
             }
         }
-        // The pass that only counts does not check for it.
+        // The pass that only counts does not check marks.
         let slice = slice::<NonExclusive>(&load, Pass::Count);
         assert!(slice.each_lock[0] > 0);
-        // One thread alone is not disturbed.
+        // With a single thread there is no second holder.
         let alone = Load { threads: 1, ..load };
         assert!(measure::<NonExclusive>(&alone, Pass::Time, &AtomicBool::new(false)).is_ok());
     }
 
     #[test]
-    fn a_processor_that_the_system_refuses_is_noticed() {
-        // No machine has so many.
+    fn threads_that_the_system_refuses_to_bind_are_counted() {
+        // No machine has this processor.
         let context = SliceContext::<Std>::new(&load(1), vec![1_000_000]);
         context.stop.store(true, Ordering::Relaxed);
         let work = |context: &SliceContext<Std>| {
@@ -557,7 +564,7 @@ mod tests {
         assert!(work(&context));
         let context = SliceContext::<Std>::new(&load(1), vec![]);
         context.stop.store(true, Ordering::Relaxed);
-        assert!(!work(&context), "nobody requested for one");
+        assert!(!work(&context), "no processor was requested");
         let refused = evaluate(
             vec![tally(), Tally { unpinned: true, ..tally() }],
             Some(Tally { unpinned: true, ..tally() }),
@@ -568,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn all_threads_start_at_the_same_time() {
+    fn all_threads_get_the_start_time_of_the_first() {
         let gate = StartGate::default();
         gate.open(true);
         let first = gate.pass().expect("there is something to do");
@@ -579,7 +586,7 @@ mod tests {
         assert_eq!((shut.pass(), shut.first_start()), (None, None));
     }
 
-    /// A lock that is never released, whatever its guard does.
+    /// A mutex that stays locked when its guard is dropped.
     struct NeverReleasedMutex<T>(Mutex<T>, Mutex<bool>, Condvar);
 
     impl<T: Send> MeasuredMutex<T> for NeverReleasedMutex<T> {
@@ -612,13 +619,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_never_released_holds_up_no_cancellation() {
+    fn a_lock_that_is_never_released_does_not_delay_a_cancellation() {
         let cancelled = AtomicBool::new(true);
         let slice = measure::<NeverReleased>(&load(3).slice_ms(3_600_000), Pass::Time, &cancelled);
         assert!(slice.expect("no error").is_none());
     }
 
-    /// A lock that panics for whoever comes after the first hundred, and stays locked.
+    /// A mutex that panics at every acquisition after the first hundred, and stays locked.
     struct PanickingMutex<T>(NeverReleasedMutex<T>, Mutex<u32>);
 
     struct PanickingGuard<'a, T>(std::sync::MutexGuard<'a, T>, &'a NeverReleasedMutex<T>);
@@ -676,7 +683,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_lock_is_an_error_though_the_others_never_come_back() {
+    fn a_panic_of_the_lock_is_an_error_even_if_other_threads_never_return() {
         let load = load(4).slice_ms(3_600_000);
         let error = measure::<Panicking>(&load, Pass::Count, &AtomicBool::new(false)).err();
         assert_eq!(error, Some(SliceError::Panicked("this lock is worn out".to_owned())));

@@ -1,27 +1,28 @@
-//! Medians, their confidence intervals, ratios.
+//! Medians, their confidence intervals, ratios; and [`WaitHistogram`], the distribution of waits.
 //!
-//! Slices of a lock bench are not normally distributed (a lock flips between modes, a host
-//! steals time), so everything here is by order statistics: no mean, no standard deviation.
+//! The samples of a lock benchmark are not normally distributed: a lock switches between modes, and
+//! a host steals time. So everything here is based on order statistics, without a mean or a standard
+//! deviation.
 
 use super::report::Waits;
 use hdrhistogram::Histogram;
 use std::time::Duration;
 
-/// The middle of some samples and how sure it is.
+/// The median of samples and its confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Median {
     /// The median.
     pub mid: f64,
-    /// Lower end of the 95 % confidence interval of the median.
+    /// The lower end of the 95 % confidence interval of the median.
     pub low: f64,
-    /// Its upper end.
+    /// The upper end of that interval.
     pub high: f64,
 }
 
-/// The median with a distribution-free 95 % confidence interval: the narrowest pair of order
-/// statistics, equally far from both ends, that holds the true median with at least that
-/// probability (by the binomial distribution). Fewer than six samples cannot give 95 %; then
-/// the interval is all of their range.
+/// The median of samples in any order, with a distribution-free 95 % confidence interval: the
+/// narrowest pair of order statistics, equally far from both ends, that contains the true median
+/// with at least that probability (by the binomial distribution). Fewer than six samples cannot give
+/// 95 %; then the interval is their whole range.
 ///
 /// # Panics
 ///
@@ -34,9 +35,9 @@ pub fn median(samples: &[f64]) -> Median {
     Median { mid: quantile(&sorted, 0.5), low: sorted[skip], high: sorted[sorted.len() - 1 - skip] }
 }
 
-/// How many samples to leave out at either end: the largest `skip` for which the interval
-/// misses the median with probability `2 P(Binomial(n, 1/2) <= skip)` of at most 5 %. Beyond a
-/// thousand samples by the normal distribution, which the binomial one has come close to by then.
+/// How many of `n` samples to leave out at either end: the largest `skip` for which the interval
+/// misses the median with a probability `2 P(Binomial(n, 1/2) <= skip)` of at most 5 %. Above a
+/// thousand samples the normal distribution approximates the binomial one.
 fn interval_skip(n: usize) -> usize {
     if n > 1_000 {
         let n = n as f64;
@@ -55,7 +56,7 @@ fn interval_skip(n: usize) -> usize {
     }
 }
 
-/// A copy in ascending order.
+/// A copy of samples in ascending order.
 #[must_use]
 pub fn sorted(samples: &[f64]) -> Vec<f64> {
     let mut sorted = samples.to_vec();
@@ -76,9 +77,8 @@ pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[below] + (sorted[above] - sorted[below]) * (position - below as f64)
 }
 
-/// The ratio of `over[i]` to `under[i]`, round by round, then its [`median`]: what drifts from
-/// round to round cancels out, which it does not in a ratio of two medians. Samples
-/// without a partner are left out.
+/// The [`median`] of the ratios `over[i] / under[i]`. A drift from round to round cancels out in
+/// these, which it does not in a ratio of two medians. Samples without a partner are left out.
 ///
 /// # Panics
 ///
@@ -89,7 +89,7 @@ pub fn paired_ratio(over: &[f64], under: &[f64]) -> Median {
     median(&ratios)
 }
 
-/// The geometric mean, or `None` of nothing.
+/// The geometric mean of positive values, or `None` if there is no value.
 #[must_use]
 pub fn geometric_mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0);
@@ -100,65 +100,66 @@ pub fn geometric_mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     (count > 0).then(|| (sum / f64::from(count)).exp())
 }
 
-/// The least of some values, or `None` of nothing.
+/// The smallest value, or `None` if there is no value.
 #[must_use]
 pub fn least(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     values.into_iter().min_by(f64::total_cmp)
 }
 
-/// The waits of some acquisitions, each to within 0.1 %, up to an hour (longer ones count as one).
+/// The distribution of waits, each recorded to within 0.1 %, in an amount of memory that does not
+/// depend on their number. Waits of more than an hour are recorded as one hour.
 ///
-/// A high dynamic range histogram: Gil Tene, <https://hdrhistogram.github.io/HdrHistogram/>.
+/// It is a high dynamic range histogram: Gil Tene, <https://hdrhistogram.github.io/HdrHistogram/>.
 #[derive(Clone, Debug)]
 pub struct WaitHistogram(Histogram<u64>);
 
-/// The longest wait that is told from longer ones, in nanoseconds.
-const LONGEST_NS: u64 = 3_600_000_000_000;
+/// The largest value of a histogram, in nanoseconds: an hour.
+const MAX_WAIT_NS: u64 = 3_600_000_000_000;
 
 impl WaitHistogram {
-    /// No wait so far.
+    /// An empty histogram.
     #[must_use]
     pub fn new() -> WaitHistogram {
-        let empty = Histogram::new_with_bounds(1, LONGEST_NS, 3);
+        let empty = Histogram::new_with_bounds(1, MAX_WAIT_NS, 3);
         WaitHistogram(empty.expect("the bounds are in order, and there are 0 to 5 digits"))
     }
 
-    /// Writes to all of its memory, so that the first waits of a thread fault in no page.
+    /// Writes to all of its memory, so that recording the first waits causes no page fault.
     pub(super) fn touch(&mut self) {
         self.0.clear();
     }
 
-    /// Notes `count` waits of `wait`.
+    /// Records `count` waits of length `wait`.
     #[inline]
-    pub fn note(&mut self, wait: Duration, count: u64) {
+    pub fn record(&mut self, wait: Duration, count: u64) {
         let ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
         self.0.saturating_record_n(ns, count);
     }
 
-    /// Adds all waits of another one.
+    /// Adds all waits of another histogram.
     pub fn add(&mut self, other: &WaitHistogram) {
         self.0.add(&other.0).expect("both have the same bounds");
     }
 
-    /// How many waits there are.
+    /// The number of waits.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The longest, in nanoseconds; 0 if there is none.
+    /// The longest wait in nanoseconds; 0 if there is none.
     #[must_use]
     pub fn max_ns(&self) -> u64 {
         self.0.max()
     }
 
-    /// The quantile `q` (0 to 1), in nanoseconds; 0 if there is no wait.
+    /// The quantile `q` (0 to 1) of the waits in nanoseconds; 0 if there is none.
     #[must_use]
     pub fn quantile_ns(&self, q: f64) -> u64 {
         self.0.value_at_quantile(q).min(self.0.max())
     }
 
-    /// The figures of a report.
+    /// The figures for a report.
     #[must_use]
     pub fn summary(&self) -> Waits {
         let at = |q| self.quantile_ns(q);
@@ -172,8 +173,8 @@ impl WaitHistogram {
         }
     }
 
-    /// Quantiles that get closer and closer to 1: five for each halving of what remains above
-    /// them, until less than one wait does; then the longest.
+    /// Quantiles that approach 1: five for each halving of the share above them, until that share is
+    /// less than one wait; then the longest wait.
     fn curve(&self) -> Vec<(f64, u64)> {
         let count = self.count();
         if count == 0 {
@@ -204,12 +205,12 @@ mod tests {
     use super::*;
     #[test]
     fn the_interval_is_the_binomial_one() {
-        // The ranks of the table of every textbook: n = 5: all; 6: all; 10: 2nd to 9th; 20: 6th to
-        // 15th; 40: 14th to 27th.
+        // The ranks as in textbooks: n = 5: all; 6: all; 10: 2nd to 9th; 20: 6th to 15th; 40: 14th to
+        // 27th.
         for (n, skip) in [(1, 0), (5, 0), (6, 0), (9, 1), (10, 1), (20, 5), (40, 13)] {
             assert_eq!(interval_skip(n), skip, "{n} samples");
         }
-        // Both ways of reckoning agree where one takes over from the other.
+        // Both methods agree at the number from which on the second is used.
         assert!(interval_skip(1_000).abs_diff(interval_skip(1_001)) <= 1);
         assert!(interval_skip(100_000) < 50_000);
     }
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_cancel_what_drifts() {
+    fn a_drift_cancels_out_in_paired_ratios() {
         // Each round is twice as slow as the one before, for both; the ratio is always 2.
         let under: Vec<f64> = (0..9).map(|round| 0.5_f64.powi(round)).collect();
         let over: Vec<f64> = under.iter().map(|speed| 2.0 * speed).collect();
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn means_and_quantiles() {
+    fn the_geometric_mean_the_least_and_quantiles() {
         assert_eq!(geometric_mean([]), None);
         assert!((geometric_mean([0.5, 2.0, 8.0]).unwrap() - 2.0).abs() < 1e-12);
         assert_eq!(least([3.0, -1.0, 2.0]), Some(-1.0));
@@ -242,7 +243,7 @@ mod tests {
 
     fn of(waits: impl IntoIterator<Item = u64>) -> WaitHistogram {
         let mut histogram = WaitHistogram::new();
-        waits.into_iter().for_each(|ns| histogram.note(Duration::from_nanos(ns), 1));
+        waits.into_iter().for_each(|ns| histogram.record(Duration::from_nanos(ns), 1));
         histogram
     }
 
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_within_a_thousandth() {
+    fn quantiles_are_exact_to_a_thousandth() {
         let waits = of((1..=10_000).map(|n| 100 * n)).summary();
         assert_eq!(waits.count, 10_000);
         assert!(about(waits.p50, 500_000) && about(waits.p99, 990_000), "{waits:?}");
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_rises_to_the_longest() {
+    fn the_curve_ascends_to_the_longest_wait() {
         let curve = of((1..=1_000).map(|n| n * n)).summary().curve;
         assert!(curve.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{curve:?}");
         assert_eq!(curve.first().map(|point| point.0), Some(0.0));
@@ -268,18 +269,18 @@ mod tests {
     }
 
     #[test]
-    fn none_and_too_long_are_fine() {
+    fn an_empty_histogram_is_zero_and_too_long_a_wait_counts_as_an_hour() {
         let none = WaitHistogram::new().summary();
         assert_eq!((none.count, none.p50, none.max, none.curve.len()), (0, 0, 0, 0));
         let long = of([u64::MAX]);
-        assert!(long.count() == 1 && about(long.max_ns(), LONGEST_NS));
+        assert!(long.count() == 1 && about(long.max_ns(), MAX_WAIT_NS));
     }
 
     #[test]
     fn histograms_add_up() {
         let mut both = of([10, 20]);
         both.add(&of([30]));
-        both.note(Duration::from_nanos(40), 2);
+        both.record(Duration::from_nanos(40), 2);
         assert_eq!((both.count(), both.max_ns(), both.quantile_ns(0.5)), (5, 40, 30));
     }
 }

@@ -1,4 +1,5 @@
-//! The few things that only the operating system knows.
+//! What the operating system tells: CPU time, processors, the machine ([`MachineInfo`]), and whether
+//! something else disturbed a measurement.
 
 use super::work::{calibrate, unit_ns};
 use serde::{Deserialize, Serialize};
@@ -6,7 +7,7 @@ use std::fmt;
 use std::fs;
 use std::time::Duration;
 
-/// CPU time the calling thread has used, where the system tells.
+/// The CPU time that the calling thread has used; `None` where the system does not tell.
 #[must_use]
 pub fn thread_cpu_time() -> Option<Duration> {
     #[cfg(unix)]
@@ -15,7 +16,7 @@ pub fn thread_cpu_time() -> Option<Duration> {
     None
 }
 
-/// CPU time that all threads of this process have used, where the system tells.
+/// The CPU time that all threads of this process have used; `None` where the system does not tell.
 #[must_use]
 pub fn process_cpu_time() -> Option<Duration> {
     #[cfg(unix)]
@@ -24,18 +25,19 @@ pub fn process_cpu_time() -> Option<Duration> {
     None
 }
 
-/// What a clock of the system shows.
+/// Reads a clock of the system; `None` if that fails.
 #[cfg(unix)]
 fn cpu_time(clock: libc::clockid_t) -> Option<Duration> {
     let mut time = std::mem::MaybeUninit::<libc::timespec>::zeroed();
-    // SAFETY: the memory is ours to write for the whole call.
+    // SAFETY: the pointer is valid for writes of a `timespec` during the call.
     let result = unsafe { libc::clock_gettime(clock, time.as_mut_ptr()) };
-    // SAFETY: all zeros are a time, too.
+    // SAFETY: it was initialised to zeros, which are a valid `timespec`, and perhaps written since.
     let time = unsafe { time.assume_init() };
     (result == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-/// The processors that the calling thread may run on, by number.
+/// The numbers of the processors on which the calling thread may run. It is empty if the system
+/// does not tell.
 #[cfg(target_os = "linux")]
 #[must_use]
 pub fn processors() -> Vec<usize> {
@@ -51,15 +53,17 @@ pub fn processors() -> Vec<usize> {
     all.filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
 }
 
-/// The processors that the calling thread may run on: unknown here.
+/// The numbers of the processors on which the calling thread may run. It is empty here, since the
+/// system does not tell.
 #[cfg(not(target_os = "linux"))]
 #[must_use]
 pub fn processors() -> Vec<usize> {
     Vec::new()
 }
 
-/// Binds the calling thread to these processors (see [`processors`]), and says whether that worked:
-/// it does not where the system cannot, or if there is none.
+/// Binds the calling thread to these processors (see [`processors`]), and returns whether that
+/// succeeded. It fails if the list has no processor that the thread may use, or if the system does
+/// not support it.
 #[cfg(target_os = "linux")]
 pub fn pin(cpus: &[usize]) -> bool {
     // SAFETY: an all-zero cpu_set_t is a valid, empty set.
@@ -74,33 +78,35 @@ pub fn pin(cpus: &[usize]) -> bool {
     result == 0
 }
 
-/// Binds the calling thread to these processors: not here.
+/// Binds the calling thread to these processors, and returns whether that succeeded. It always fails
+/// here, since the system does not support it.
 #[cfg(not(target_os = "linux"))]
 pub fn pin(_cpus: &[usize]) -> bool {
     false
 }
 
-/// The machine that was measured on.
+/// A description of the machine on which a measurement ran.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MachineInfo {
-    /// The processor's name.
+    /// The name of the processor.
     pub cpu: Option<String>,
-    /// Processors that this process may use.
+    /// The number of processors that this process may use.
     pub processors: usize,
-    /// The operating system, and its kernel's release.
+    /// The operating system and the release of its kernel.
     pub system: String,
-    /// The processor's architecture.
+    /// The architecture of the processor.
     pub architecture: String,
-    /// Linux: the frequency governor of the first processor.
+    /// The frequency governor of the first processor (Linux).
     pub governor: Option<String>,
-    /// The load average of the last minute when it began.
+    /// The load average of the last minute at the start (Linux).
     pub load_average: Option<f64>,
-    /// What one unit of work took, in nanoseconds.
+    /// How long one unit of work takes, in nanoseconds (see [`unit_ns`]).
     pub unit_ns: f64,
 }
 
 impl MachineInfo {
-    /// This machine, now. The first call in a process calibrates [`unit_ns`], too.
+    /// Describes this machine. The first call in a process also calibrates [`unit_ns`], which takes
+    /// some 30 ms.
     #[must_use]
     pub fn read() -> MachineInfo {
         let text = |path: &str| fs::read_to_string(path).ok();
@@ -117,7 +123,7 @@ impl MachineInfo {
     }
 }
 
-/// In a few words, for the head of a table.
+/// A short description for the head of a table.
 impl fmt::Display for MachineInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MachineInfo { processors, architecture, system, .. } = self;
@@ -136,7 +142,7 @@ fn processor_name(text: &str) -> Option<String> {
     value("model name").or_else(|| value("Model")).or_else(|| value("Hardware"))
 }
 
-/// The operating system, and its kernel's release where it tells.
+/// The operating system, and the release of its kernel if the system tells.
 fn system_name() -> String {
     let name = std::env::consts::OS;
     match fs::read_to_string("/proc/sys/kernel/osrelease") {
@@ -145,14 +151,14 @@ fn system_name() -> String {
     }
 }
 
-/// Others may use so much of our processors' time before it is worth a word.
+/// The share of the processors' time that other processes may use without a warning.
 const MAX_OTHERS_SHARE: f64 = 0.05;
-/// So much may be stolen by the host of a virtual machine.
+/// The share that the host of a virtual machine may steal without a warning.
 const MAX_STOLEN_SHARE: f64 = 0.02;
-/// A unit of work may change by so much.
+/// The share by which a unit of work may change without a warning.
 const MAX_DRIFT: f64 = 0.05;
 
-/// What the machine had done when we began.
+/// Detects whether something else used the machine, or its speed changed, during a measurement.
 pub(super) struct DisturbanceMonitor {
     unit_ns: f64,
     load_average: Option<f64>,
@@ -160,13 +166,14 @@ pub(super) struct DisturbanceMonitor {
     before: Option<ProcessorUsage>,
 }
 
-/// What the processors that we may use have been used for since the machine started, in seconds.
+/// How the processors that this process may use were used since the machine started, in seconds.
 #[derive(Clone, Copy)]
 struct ProcessorUsage {
-    /// By whomever, what the host has stolen not counted.
+    /// By all processes, without stolen time.
     busy: f64,
+    /// Stolen by the host of a virtual machine.
     stolen: f64,
-    /// All of it, idle time too.
+    /// In total, including idle and stolen time.
     all: f64,
     /// By this process.
     own: f64,
@@ -182,7 +189,7 @@ impl DisturbanceMonitor {
         }
     }
 
-    /// What makes the figures doubtful, a sentence each.
+    /// What may have distorted the figures since the start, one sentence each.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut found = match (self.before, ProcessorUsage::read()) {
             (Some(before), Some(after)) => busy(before, after),
@@ -199,8 +206,8 @@ impl ProcessorUsage {
         ProcessorUsage::parse(&fs::read_to_string("/proc/stat").ok()?, &processors(), own)
     }
 
-    /// Of these processors, from the text of `/proc/stat`: see proc_stat(5). Its unit is a hundredth
-    /// of a second, whatever the kernel's own.
+    /// Parses the text of `/proc/stat` for these processors: see proc_stat(5). Its unit is a hundredth
+    /// of a second, which does not depend on the kernel's timer.
     fn parse(text: &str, processors: &[usize], own: Duration) -> Option<ProcessorUsage> {
         let names: Vec<String> = processors.iter().map(|number| format!("cpu{number}")).collect();
         let mut sum = ProcessorUsage { busy: 0.0, stolen: 0.0, all: 0.0, own: own.as_secs_f64() };
@@ -211,7 +218,7 @@ impl ProcessorUsage {
                 continue;
             }
             let fields: Vec<f64> = fields.map_while(|field| field.parse().ok()).collect();
-            // A guest's time is in user, too.
+            // The time of guests, the next field, is included in `user`.
             let [user, nice, system, idle, iowait, irq, softirq, stolen] = *fields.first_chunk()?;
             let busy = user + nice + system + irq + softirq;
             sum.busy += busy / 100.0;
@@ -223,10 +230,11 @@ impl ProcessorUsage {
     }
 }
 
+/// Warnings of other processes' use and of stolen time between two readings.
 fn busy(before: ProcessorUsage, after: ProcessorUsage) -> Vec<String> {
     let mut found = vec![];
     let all = after.all - before.all;
-    // The kernel counts in hundredths of a second: less than half a second tells nothing.
+    // The kernel counts in hundredths of a second, so less than half a second is too imprecise.
     if all < 0.5 {
         return found;
     }
@@ -249,7 +257,7 @@ fn busy(before: ProcessorUsage, after: ProcessorUsage) -> Vec<String> {
     found
 }
 
-/// Where the system does not tell who used the processors: what it says about the last minute.
+/// A warning of a high load average, for systems that do not tell how the processors were used.
 fn busy_at_start(load_average: Option<f64>, processors: usize) -> Vec<String> {
     let load = load_average.unwrap_or(0.0);
     if load <= 0.5 * processors as f64 {
@@ -261,7 +269,7 @@ fn busy_at_start(load_average: Option<f64>, processors: usize) -> Vec<String> {
     )]
 }
 
-/// Whether a unit of work takes another time than at first.
+/// A warning if a unit of work takes longer or less time than at the start.
 fn drift(first_ns: f64, last_ns: f64) -> Option<String> {
     let change = last_ns / first_ns - 1.0;
     let percent = 100.0 * change.abs();
@@ -288,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_s_lines_of_our_processors_are_understood() {
+    fn proc_stat_is_parsed_for_the_given_processors() {
         let text = "cpu  9 9 9 9 9 9 9 9\ncpu0 100 25 25 4000 50 25 25 75 9 0\n\
                     cpu1 0 0 0 0 0 0 0 0\ncpu2 100 0 0 0 0 0 0 25\ncpu10 9 9 9 9 9 9 9 9\nintr 1";
         let read =
@@ -313,21 +321,21 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_else_is_known_the_load_average_counts() {
+    fn without_proc_stat_the_load_average_counts() {
         assert!(busy_at_start(None, 2).is_empty());
         assert!(busy_at_start(Some(0.9), 2).is_empty());
         assert_eq!(busy_at_start(Some(1.1), 2).len(), 1);
     }
 
     #[test]
-    fn a_processor_that_changes_is_noticed() {
+    fn a_change_of_speed_is_noticed() {
         assert_eq!(drift(1.0, 1.04), None);
         assert!(drift(1.0, 1.10).is_some_and(|text| text.contains("10 % longer")));
         assert!(drift(1.0, 0.90).is_some_and(|text| text.contains("10 % less")));
     }
 
     #[test]
-    fn the_processor_has_a_name() {
+    fn the_name_of_the_processor_is_found() {
         let text = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n\nmodel name\t: Other";
         assert_eq!(processor_name(text).as_deref(), Some("Some CPU @ 2 GHz"));
         assert_eq!(processor_name("Hardware\t: A board").as_deref(), Some("A board"));

@@ -1,11 +1,11 @@
-//! What one thread does in a slice: the loop that is measured.
+//! The loop that one thread executes in a slice, and that is measured.
 //!
-//! The loop is generic over everything that a load can ask for, so that each load gets a loop with
-//! nothing else in it. With one lock, a closed loop and no clock it is: lock, count, work, unlock,
-//! look at the signal to stop, work.
+//! The loop is generic over everything that a load can ask for, so that each kind of load gets a
+//! loop without anything else in it. With one lock, a closed loop and no clock it is: lock, count,
+//! work, unlock, check the stop flag, work.
 //!
-//! An acquisition counts if its section ended before the signal to stop. Threads that are in the
-//! queue by then get the lock once more each, which is no part of the slice.
+//! An acquisition counts if its critical section ended before the stop flag was set. A thread that
+//! is queued at that time still gets the lock once, which is not counted as part of the slice.
 
 use super::arrivals::{ArrivalProcess, Batches, ClosedLoop, OpenLoop};
 use super::choice::{CumulativeShares, FirstLock, LockChooser};
@@ -13,81 +13,82 @@ use super::load::{Arrivals, Load};
 use super::lock_kind::{LockKind, MeasuredMutex};
 use super::statistics::WaitHistogram;
 use super::system::{pin, thread_cpu_time};
-use super::work::Work;
-use super::work::{LongSection, Section, ShortSection};
+use super::work::{LongSection, Section, ShortSection, Work};
 use crate::primitive::{AtomicBool, Ordering};
 use crossbeam_utils::CachePadded;
 use std::hint::black_box;
 use std::ops::DerefMut;
 use std::time::{Duration, Instant};
 
-/// The data under a lock.
+/// The data that a lock protects.
 #[derive(Default)]
 pub(super) struct GuardedData {
-    /// Counts all acquisitions.
+    /// The number of all acquisitions.
     pub(super) count: u64,
-    /// Is worked on.
+    /// The state of the work inside.
     word: u64,
-    /// The mark of the thread that came in last, in the passes that check ([`Pass`]).
+    /// The mark of the last thread that entered, in the passes that check it ([`Pass`]).
     owner: u64,
 }
 
 impl GuardedData {
-    /// On entry: leaves a mark.
+    /// At the start of a critical section: writes the thread's mark.
     fn enter(&mut self, mark: u64) {
         self.owner = mark;
-        // It must be in memory, where another thread would overwrite it.
+        // The mark must be in memory, where another thread would overwrite it.
         black_box(self);
     }
 
-    /// Before the unlock: whether the mark is still there.
+    /// Before the unlock: whether the mark is still the thread's own.
     fn is_mine(&mut self, mark: u64) -> bool {
         black_box(&mut *self).owner == mark
     }
 }
 
-/// What all threads of a slice share; each lock, and the signal, on cache lines of their own.
+/// What all threads of a slice share. Each lock and the stop flag have their own cache lines.
 pub(super) struct SliceContext<K: LockKind> {
     pub(super) locks: Box<[CachePadded<K::Mutex<GuardedData>>]>,
+    /// Set at the end of the slice.
     pub(super) stop: CachePadded<AtomicBool>,
     load: Load,
     shares: CumulativeShares,
-    /// The processors to bind threads to; none if they are not to be bound.
+    /// The processors to bind threads to; empty if they are not to be bound.
     processors: Vec<usize>,
 }
 
-/// What one thread brings home.
+/// The result of one thread.
 pub(super) struct Tally {
-    /// Acquisitions whose section ended before the signal to stop.
+    /// Acquisitions whose critical section ended before the stop.
     pub(super) acquisitions: u64,
-    /// Acquisitions after that: none or one.
+    /// Acquisitions after that: 0 or 1.
     pub(super) late: u64,
-    /// Acquisitions in which another thread came in meanwhile, in the passes that check.
+    /// Acquisitions during which another thread entered, in the passes that check.
     pub(super) intrusions: u64,
     /// Whether the system refused to bind the thread to its processor.
     pub(super) unpinned: bool,
+    /// The CPU time of the loop, where the system tells.
     pub(super) cpu: Option<Duration>,
-    /// Of the pass that times them.
+    /// The waits, in the pass that times them.
     pub(super) waits: Option<WaitHistogram>,
 }
 
-/// What a slice is for.
+/// What a slice measures and checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pass {
-    /// Measures nothing. Each acquisition is checked: its mark must last to its end.
+    /// Nothing is measured. In each acquisition the mark of the thread is checked.
     WarmUp,
-    /// Counts acquisitions, with nothing else in the loop.
+    /// Acquisitions are counted, with nothing else in the loop.
     Count,
-    /// Times waits, and checks as the warm-up does.
+    /// Waits are timed, and marks are checked as in the warm-up.
     Time,
 }
 
-/// Who a thread is.
+/// The role of a thread.
 #[derive(Clone, Copy)]
 pub(super) enum ThreadRole {
     /// One of the load's threads, by number.
     Worker(usize),
-    /// The one that holds the first lock for so long at a time.
+    /// The hog, which holds the first lock with this work inside.
     Hog(Work),
 }
 
@@ -104,8 +105,8 @@ impl<K: LockKind> SliceContext<K> {
         }
     }
 
-    /// Gets ready, waits at the gate, runs the loop until the signal to stop. `gate` says when the
-    /// slice began, or that there is nothing to do.
+    /// Executes a thread: prepares, waits at the gate, and runs the loop until the stop. `gate`
+    /// blocks, and returns when the slice began, or `None` if the thread is not to run.
     pub(super) fn work(
         &self,
         role: ThreadRole,
@@ -131,6 +132,7 @@ impl<K: LockKind> SliceContext<K> {
         tally.map(|tally| Tally { unpinned, ..tally })
     }
 
+    /// Runs the loop of the hog.
     fn hog<T: Instrumentation>(
         &self,
         hold: Work,
@@ -146,6 +148,7 @@ impl<K: LockKind> SliceContext<K> {
         )
     }
 
+    /// Selects how locks are chosen, then runs the loop.
     fn with_chooser<T: Instrumentation>(
         &self,
         number: usize,
@@ -159,6 +162,7 @@ impl<K: LockKind> SliceContext<K> {
         }
     }
 
+    /// Selects the arrival process, then runs the loop.
     fn with_arrivals<C: LockChooser, T: Instrumentation>(
         &self,
         number: usize,
@@ -180,6 +184,7 @@ impl<K: LockKind> SliceContext<K> {
         }
     }
 
+    /// Selects the form of the work, then runs the loop.
     fn with_sections<C: LockChooser, P: ArrivalProcess, T: Instrumentation>(
         &self,
         chooser: C,
@@ -200,10 +205,11 @@ impl<K: LockKind> SliceContext<K> {
         }
     }
 
-    /// One function, with the loop in it. That the clocks are read and the work is fetched in the
-    /// same function is no accident: with a loop alone in a function, the compiler saves registers
-    /// around the lock's slow path that it need not save here, which costs a tenth at the most
-    /// contended loads.
+    /// Runs the loop, and reads the clocks before and after it.
+    ///
+    /// Both must be in one function: if the loop is alone in a function, the compiler saves
+    /// registers around the lock's slow path that it need not save here, which costs a tenth of the
+    /// throughput under the most contended loads.
     #[inline(never)]
     fn run<C: LockChooser, P: ArrivalProcess, T: Instrumentation, S: Section>(
         &self,
@@ -213,7 +219,7 @@ impl<K: LockKind> SliceContext<K> {
         sections: (S, S),
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
-        // Nobody knows how long they are.
+        // The compiler must not know how long they are.
         let sections = black_box(sections);
         let started = gate()?;
         let cpu_before = thread_cpu_time();
@@ -224,14 +230,15 @@ impl<K: LockKind> SliceContext<K> {
         let (mut waits, intrusions) = instrumentation.finish();
         if let Some(waits) = &mut waits {
             let end = started + Duration::from_millis(self.load.slice_ms);
-            arrivals.note_unserved(end.min(Instant::now()), waits);
+            arrivals.record_unserved(end.min(Instant::now()), waits);
         }
         Some(Tally { acquisitions, late, intrusions, unpinned: false, cpu, waits })
     }
 }
 
-/// The loop. It sees the signal to stop between a section and the work after it, and counts the
-/// section only if there was none; the second figure is that of sections which did not count.
+/// The measured loop. It checks the stop flag between the critical section and the work outside, and
+/// counts the section only if the flag was not set. Returns the number of sections that count, and of
+/// those that do not.
 #[inline(always)]
 fn acquire<K: LockKind, C: LockChooser, P: ArrivalProcess, T: Instrumentation, S: Section>(
     context: &SliceContext<K>,
@@ -246,7 +253,7 @@ fn acquire<K: LockKind, C: LockChooser, P: ArrivalProcess, T: Instrumentation, S
     let mut late = 0;
     while instrumentation.go_on(stop) && arrivals.next(stop) {
         let lock = &locks[chooser.next()];
-        let requested = instrumentation.ask(arrivals);
+        let requested = instrumentation.request(arrivals);
         let mut shared = lock.lock();
         instrumentation.enter(requested, &mut shared);
         shared.count += 1;
@@ -267,30 +274,33 @@ fn acquire<K: LockKind, C: LockChooser, P: ArrivalProcess, T: Instrumentation, S
     (acquisitions, late)
 }
 
-/// What else is looked at in an acquisition.
+/// What the loop does in an acquisition beside the work: checks and the timing of waits.
 trait Instrumentation {
     type RequestTime;
 
-    /// Whether to ask for the lock again.
+    /// Whether to request the lock again.
     fn go_on(&self, stop: &AtomicBool) -> bool;
-    fn ask<P: ArrivalProcess>(&self, arrivals: &P) -> Self::RequestTime;
+    /// Before the lock is requested.
+    fn request<P: ArrivalProcess>(&self, arrivals: &P) -> Self::RequestTime;
+    /// After the lock was acquired.
     fn enter<G: DerefMut<Target = GuardedData>>(
         &mut self,
         requested: Self::RequestTime,
         shared: &mut G,
     );
+    /// Before the lock is released.
     fn leave<G: DerefMut<Target = GuardedData>>(&mut self, shared: &mut G);
-    /// The waits, and how often another thread came in.
+    /// The waits, and the number of acquisitions during which another thread entered.
     fn finish(self) -> (Option<WaitHistogram>, u64);
 }
 
-/// Nothing.
+/// Nothing, in the pass that counts.
 struct NoInstrumentation;
 
-/// Whether the thread is alone inside, and how long it waited, unless nobody wants to know.
+/// Checks that no other thread enters, and times waits if requested.
 ///
-/// Each wait is noted while the lock is held, so that between an unlock and the next attempt
-/// nothing stands but the reading of the clock.
+/// Each wait is recorded while the lock is held, so that between an unlock and the next request there
+/// is only the reading of the clock.
 struct Checks {
     mark: u64,
     intrusions: u64,
@@ -317,7 +327,7 @@ impl Instrumentation for NoInstrumentation {
     }
 
     #[inline(always)]
-    fn ask<P: ArrivalProcess>(&self, _pace: &P) {}
+    fn request<P: ArrivalProcess>(&self, _arrivals: &P) {}
 
     #[inline(always)]
     fn enter<G: DerefMut<Target = GuardedData>>(&mut self, (): (), _shared: &mut G) {}
@@ -333,21 +343,21 @@ impl Instrumentation for NoInstrumentation {
 impl Instrumentation for Checks {
     type RequestTime = Instant;
 
-    /// Not after the signal to stop: the wait would be noted.
+    /// False after the stop, because the wait would be recorded.
     #[inline]
     fn go_on(&self, stop: &AtomicBool) -> bool {
         !stop.load(Ordering::Relaxed)
     }
 
     #[inline]
-    fn ask<P: ArrivalProcess>(&self, arrivals: &P) -> Instant {
+    fn request<P: ArrivalProcess>(&self, arrivals: &P) -> Instant {
         arrivals.due().unwrap_or_else(Instant::now)
     }
 
     #[inline]
     fn enter<G: DerefMut<Target = GuardedData>>(&mut self, requested: Instant, shared: &mut G) {
         if let Some(waits) = &mut self.waits {
-            waits.note(requested.elapsed(), 1);
+            waits.record(requested.elapsed(), 1);
         }
         shared.enter(self.mark);
     }
