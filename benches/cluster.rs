@@ -30,9 +30,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::options::Options;
-use support::report::{self, Line};
-use support::table::{self, Table};
+use support::options::BenchOptions;
+use support::report::{self, BenchmarkSamples};
+use support::table::{self, TextTable};
 use tokio::runtime::Runtime;
 
 /// Rounds in full mode.
@@ -254,10 +254,10 @@ fn cells() -> Vec<Cell> {
 type Measured = Vec<(Cell, Vec<Vec<Sample>>)>;
 
 fn main() {
-    let options = Options::read("cluster");
+    let options = BenchOptions::read("cluster");
     let rounds = options.rounds(ROUNDS);
     let mut measured: Measured = options
-        .choose(cells(), |cell| cell.name.clone())
+        .select_cells(cells(), |cell| cell.name.clone())
         .into_iter()
         .map(|cell| {
             let none = cell.contenders.iter().map(|_| Vec::new()).collect();
@@ -276,7 +276,11 @@ fn main() {
     for (cell, samples) in &measured {
         for (contender, samples) in cell.contenders.iter().zip(samples) {
             let ns = samples.iter().map(|sample| sample.ns).collect();
-            lines.push(Line { cell: cell.name.clone(), lock: contender.name.into(), ns });
+            lines.push(BenchmarkSamples {
+                cell: cell.name.clone(),
+                lock: contender.name.into(),
+                ns,
+            });
         }
     }
     report::publish(&options, &lines);
@@ -289,12 +293,12 @@ fn medians(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> statistics::Media
     statistics::median(&samples.iter().map(of).collect::<Vec<_>>())
 }
 
-fn print(options: &Options, measured: &Measured) {
+fn print(options: &BenchOptions, measured: &Measured) {
     println!("\nThe lock across nodes, over memory");
     println!("{}; {} rounds\n", MachineInfo::read(), options.rounds(ROUNDS));
     let heads =
         ["cell", "", "time", "95 % CI", "requests", "writes", "out of turn", "even", "times"];
-    let mut rows = Table::new(2, &heads);
+    let mut rows = TextTable::new(2, &heads);
     for (cell, samples) in measured {
         let first: Vec<f64> = samples[0].iter().map(|sample| sample.ns).collect();
         for (contender, samples) in cell.contenders.iter().zip(samples) {

@@ -1,4 +1,4 @@
-//! Condition variables: what a hand-shake between threads costs.
+//! Condition variables: how long a handshake between threads takes.
 //!
 //! ```text
 //! cargo bench --features peers --bench condvar               # all five cells, under a minute
@@ -6,10 +6,10 @@
 //! ```
 //!
 //! - `ping-pong`: two threads take turns, each waking the other; time of a turn
-//! - `notify-all-4`, `notify-all-16`: one thread wakes so many at once and waits until the last
-//!   of them has been through the lock; time of a round
-//! - `queue-1x1`, `queue-4x4`: producers and consumers with a bounded queue of 16 places and a
-//!   condition variable at either end; time of an item
+//! - `notify-all-4`, `notify-all-16`: one thread wakes 4 or 16 at once and waits until each of them
+//!   has acquired the lock; time of a round
+//! - `queue-1x1`, `queue-4x4`: producers and consumers with a bounded queue of 16 items and a
+//!   condition variable for either end; time of an item
 //!
 //! lockword, std, parking_lot and usync take part: spin has no condition variable. Threads are
 //! not pinned, so a slice is fast or slow by where the scheduler puts them, which is what makes
@@ -25,16 +25,16 @@ use std::thread;
 use std::time::Instant;
 
 use lockword::contention::{MachineInfo, MeasuredMutex};
-use support::condvar::{CondvarKind, Guard};
-use support::options::Options;
-use support::roster::{self, Cell, CondvarWorkload};
-use support::timing;
+use support::contenders::{self, Cell, CondvarWorkload};
+use support::contenders::{CondvarKind, Guard};
+use support::options::BenchOptions;
+use support::report;
 
 /// Rounds in full mode.
 const ROUNDS: usize = 30;
 
-/// Places in the bounded queue.
-const PLACES: usize = 16;
+/// The capacity of the bounded queue.
+const CAPACITY: usize = 16;
 
 #[derive(Clone, Copy)]
 enum Pattern {
@@ -43,13 +43,13 @@ enum Pattern {
     Queue { producers: usize, consumers: usize },
 }
 
-/// A pattern, repeated so many times in a slice.
-struct HandShake {
+/// A pattern, and how often it is repeated in a slice.
+struct Handshake {
     pattern: Pattern,
     repeats: usize,
 }
 
-impl CondvarWorkload for HandShake {
+impl CondvarWorkload for Handshake {
     /// Nanoseconds per turn, round or item.
     type Sample = f64;
 
@@ -85,7 +85,7 @@ fn wait_until<'a, K: CondvarKind, T: Send>(
     guard
 }
 
-/// Two threads take `turns` turns in all. Seconds.
+/// Two threads take `turns` turns in all. Returns the seconds that they take.
 fn ping_pong<K: CondvarKind>(turns: usize) -> f64 {
     let turn = K::Mutex::<usize>::new(0);
     let (even, odd) = (K::Condvar::default(), K::Condvar::default());
@@ -115,7 +115,8 @@ struct Broadcast {
     through: usize,
 }
 
-/// One thread starts `rounds` rounds and waits for all waiters in each. Seconds.
+/// One thread starts `rounds` rounds and waits for all waiters in each. Returns the seconds that they
+/// take.
 fn notify_all<K: CondvarKind>(waiters: usize, rounds: usize) -> f64 {
     let state = K::Mutex::<Broadcast>::new(Broadcast { round: 0, through: 0 });
     let (begun, done) = (K::Condvar::default(), K::Condvar::default());
@@ -145,21 +146,22 @@ fn notify_all<K: CondvarKind>(waiters: usize, rounds: usize) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-/// The producers put `items` into a bounded queue, the consumers take them out. Seconds.
+/// The producers put `items` into a bounded queue, the consumers take them out. Returns the seconds
+/// that this takes.
 fn queue<K: CondvarKind>(producers: usize, consumers: usize, items: usize) -> f64 {
-    let places = K::Mutex::<VecDeque<usize>>::new(VecDeque::with_capacity(PLACES));
+    let buffer = K::Mutex::<VecDeque<usize>>::new(VecDeque::with_capacity(CAPACITY));
     let (not_empty, not_full) = (K::Condvar::default(), K::Condvar::default());
     let start = Barrier::new(producers + consumers);
     let share = |number: usize, of: usize| items / of + usize::from(number < items % of);
     let started = Instant::now();
     thread::scope(|scope| {
-        let (places, not_empty, not_full, start) = (&places, &not_empty, &not_full, &start);
+        let (buffer, not_empty, not_full, start) = (&buffer, &not_empty, &not_full, &start);
         for number in 0..producers {
             scope.spawn(move || {
                 start.wait();
                 for item in 0..share(number, producers) {
                     let mut queue =
-                        wait_until::<K, _>(not_full, places.lock(), |q| q.len() < PLACES);
+                        wait_until::<K, _>(not_full, buffer.lock(), |q| q.len() < CAPACITY);
                     queue.push_back(item);
                     drop(queue);
                     K::notify_one(not_empty);
@@ -170,7 +172,7 @@ fn queue<K: CondvarKind>(producers: usize, consumers: usize, items: usize) -> f6
             scope.spawn(move || {
                 start.wait();
                 for _ in 0..share(number, consumers) {
-                    let mut queue = wait_until::<K, _>(not_empty, places.lock(), |q| !q.is_empty());
+                    let mut queue = wait_until::<K, _>(not_empty, buffer.lock(), |q| !q.is_empty());
                     queue.pop_front();
                     drop(queue);
                     K::notify_one(not_full);
@@ -182,10 +184,10 @@ fn queue<K: CondvarKind>(producers: usize, consumers: usize, items: usize) -> f6
 }
 
 fn main() {
-    let options = Options::read("condvar");
+    let options = BenchOptions::read("condvar");
     let cell = |pattern, repeats| {
         let repeats = if options.quick { repeats / 20 } else { repeats };
-        HandShake { pattern, repeats }
+        Handshake { pattern, repeats }
     };
     let cells = vec![
         cell(Pattern::PingPong, 8_000),
@@ -194,15 +196,15 @@ fn main() {
         cell(Pattern::Queue { producers: 1, consumers: 1 }, 30_000),
         cell(Pattern::Queue { producers: 4, consumers: 4 }, 40_000),
     ];
-    let cells = options.choose(cells, CondvarWorkload::name);
-    let contenders = options.enlist(roster::condvars::<HandShake>());
-    let measured: Vec<Cell<HandShake, f64>> =
-        roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
+    let cells = options.select_cells(cells, CondvarWorkload::name);
+    let contenders = options.select_contenders(contenders::condvars::<Handshake>());
+    let measured: Vec<Cell<Handshake, f64>> =
+        contenders::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
 
-    timing::publish(&options, &measured, CondvarWorkload::name);
+    report::publish_times(&options, &measured, CondvarWorkload::name);
     if !options.list {
         println!("\nCondition variables, ns per turn, round or item");
         println!("{}; {} rounds\n", MachineInfo::read(), options.rounds(ROUNDS));
-        timing::print("pattern", &measured, CondvarWorkload::name);
+        report::print_times("pattern", &measured, CondvarWorkload::name);
     }
 }

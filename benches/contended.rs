@@ -8,9 +8,9 @@
 //! ```
 //!
 //! The load generator is `lockword::contention`. The unit of work is a step of dependent arithmetic
-//! (`lockword::contention::work`); what it takes on the
-//! machine is measured first and printed. Each slice starts its threads behind a barrier, runs
-//! them for a fixed time and counts acquisitions, a thread each. The slices are taken
+//! (`lockword::contention::work`), whose duration on the machine is measured first and printed. Each
+//! slice starts its threads behind a barrier, runs them for a fixed time and counts the acquisitions
+//! of each. The slices are taken
 //! round-robin over the locks, and over all cells before the next round begins; the table and
 //! the criterion report both show these samples (see `support/report.rs` for how).
 //!
@@ -20,13 +20,13 @@
 //!   confidence interval of the median.
 //! - *fair*: acquisitions of the unluckiest thread over those of the luckiest. `slice` is the
 //!   median of this ratio within one slice; `sum` adds up the rounds first, thread by thread,
-//!   which is kinder to a lock that lets another thread win each time. Where they differ, each
-//!   target is judged by the one that is less kind to lockword.
+//!   which favours a lock that lets a different thread win each time. Where they differ, each target
+//!   is judged by the figure that is worse for lockword.
 //! - *CPU ns*: CPU time of all threads per acquisition, from each thread's own CPU clock.
 //! - *lockword's lead*: lockword's throughput over the line's, paired round by round; on
 //!   lockword's own line, over the best peer that parks. That peer is in brackets if its
 //!   unluckiest thread got less than a tenth of the luckiest's: a lock that lets one thread run
-//!   alone has the throughput of no contention at all, so the cell counts for the mean only.
+//!   alone has the throughput of an uncontended lock, so the cell counts for the mean only.
 
 mod support;
 
@@ -34,10 +34,10 @@ use std::time::Duration;
 
 use lockword::contention::statistics::{self, Median};
 use lockword::contention::{Load, LockKind, MachineInfo, Sample, Work};
-use support::options::Options;
-use support::report::{self, Line};
-use support::roster::{self, Cell, LOCKWORD, PARKING_LOT, STD, Series, Workload};
-use support::table::{self, Table};
+use support::contenders::{self, Cell, LOCKWORD, PARKING_LOT, STD, Series, Workload};
+use support::options::BenchOptions;
+use support::report::{self, BenchmarkSamples};
+use support::table::{self, TextTable};
 
 type Measured = Cell<Contended, Sample>;
 
@@ -69,12 +69,12 @@ impl Workload for Contended {
 }
 
 fn main() {
-    let options = Options::read("contended");
+    let options = BenchOptions::read("contended");
     let mut cells = Vec::new();
     for threads in THREADS {
         for (inside, outside) in MIXES {
-            // Some rounds of the scheduler's own turns (4 ms a thread) even with 64 threads on two
-            // processors: with fewer, the fairness within a slice would be the scheduler's.
+            // Long enough for each of 64 threads on two processors to get several time slices of 4 ms
+            // from the scheduler. Otherwise the fairness within a slice would be the scheduler's.
             let slice = options.slice(Duration::from_millis(80 + 10 * threads as u64));
             let load = Load::new(threads)
                 .inside(Work::units(inside))
@@ -83,16 +83,16 @@ fn main() {
             cells.push(Contended(load));
         }
     }
-    let cells = options.choose(cells, Workload::name);
-    let contenders = options.enlist(roster::mutexes::<Contended>());
+    let cells = options.select_cells(cells, Workload::name);
+    let contenders = options.select_contenders(contenders::mutexes::<Contended>());
     let machine = MachineInfo::read();
-    let measured = roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
+    let measured = contenders::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
 
     let mut lines = Vec::new();
     for cell in &measured {
         for series in &cell.series {
             let (cell, lock) = (cell.load.name(), series.lock.to_owned());
-            lines.push(Line { cell, lock, ns: series.map(nanoseconds) });
+            lines.push(BenchmarkSamples { cell, lock, ns: series.map(nanoseconds) });
         }
     }
     report::publish(&options, &lines);
@@ -117,7 +117,7 @@ fn print(measured: &[Measured]) {
         "lockword's lead [95 % CI]",
         "",
     ];
-    let mut table = Table::new(2, &heads);
+    let mut table = TextTable::new(2, &heads);
     for cell in measured {
         for series in &cell.series {
             let speed = statistics::median(&speeds(series));
@@ -149,7 +149,7 @@ fn print(measured: &[Measured]) {
     table.print();
 }
 
-fn targets(options: &Options, measured: &[Measured]) {
+fn targets(options: &BenchOptions, measured: &[Measured]) {
     let judge = |target: &str, value: Option<f64>, met: &dyn Fn(f64) -> bool| {
         table::verdict(options.quick, target, value, met);
     };
@@ -208,12 +208,12 @@ fn speeds(series: &Series<Sample>) -> Vec<f64> {
     series.map(|sample| sample.per_second() / 1e6)
 }
 
-/// Wall-clock nanoseconds an acquisition.
+/// Wall-clock nanoseconds for an acquisition.
 fn nanoseconds(sample: &Sample) -> f64 {
     1e9 / sample.per_second()
 }
 
-/// CPU nanoseconds an acquisition; not a number where the system does not tell.
+/// CPU nanoseconds for an acquisition; NaN where the system does not tell.
 fn cpu_nanoseconds(sample: &Sample) -> f64 {
     sample.cpu_ns_each().unwrap_or(f64::NAN)
 }

@@ -1,4 +1,4 @@
-//! One thread, one lock that nobody else wants: what a lock + unlock costs.
+//! One thread, one lock that no other thread wants: how long a lock + unlock takes.
 //!
 //! ```text
 //! cargo bench --features peers --bench uncontended                   # all four situations, a minute
@@ -12,17 +12,17 @@
 //! - `hot-neighbour`: other threads contend all the time on another lock, which hashes to the
 //!   *next* bucket of that table
 //! - `hot-same-bucket`: the same, and that lock hashes to the *same* bucket
-//! - `waiter-same-bucket`: a thread sleeps for a long time on another lock in the same bucket,
+//! - `waiter-same-bucket`: a thread sleeps all the time on another lock in the same bucket, which is
 //!   the known worst case
 //!
-//! The peers have no such table: for them the other lock is just another lock, some way off, and
-//! their figures show what the disturbance as such costs.
+//! The peers have no such table: for them the other lock is just another lock, some distance away in
+//! memory, and their figures show the cost of the disturbance itself.
 //!
-//! The measuring thread has a processor of its own, or a neighbour would take its time and not
-//! only its cache lines. The hot neighbour is two threads on the other processors (up to two of
-//! them). Where there is only one other, as on the two-core reference machine, the two share it,
-//! and each gives the processor up while it holds the lock: so the other always finds it held,
-//! spins, and goes to sleep, and every unlock has someone to wake. With fewer than two processors,
+//! The measuring thread has its own processor; otherwise a neighbour would take processor time from
+//! it, and not only cache lines. The hot neighbour is two threads on up to two other processors. If
+//! there is only one other, as on the two-core reference machine, the two threads share it, and each
+//! yields the processor while it holds the lock: so the other thread always finds the lock held,
+//! spins, and goes to sleep, and every unlock has a thread to wake. With fewer than two processors,
 //! or where threads cannot be pinned, the `hot` figures also contain lost processor time.
 //!
 //! The loop takes the guard and drops it; the data is not touched. The slices are taken
@@ -41,9 +41,9 @@ use std::time::{Duration, Instant};
 use lockword::contention::{
     LockKind, Lockword, MachineInfo, MeasuredMutex, statistics, system, work,
 };
-use support::options::Options;
-use support::roster::{self, Cell, PARKING_LOT, SPIN, STD, Workload};
-use support::{table, timing};
+use support::contenders::{self, Cell, PARKING_LOT, SPIN, STD, Workload};
+use support::options::BenchOptions;
+use support::{report, table};
 
 /// Rounds in full mode.
 const ROUNDS: usize = 40;
@@ -51,10 +51,10 @@ const ROUNDS: usize = 40;
 /// Buckets of lockword's table.
 const BUCKETS: usize = 256;
 
-/// So many locks to choose from: some for every bucket, far enough from each other.
+/// The number of locks to choose from: some for every bucket, far enough from each other.
 const CANDIDATES: usize = 20_000;
 
-/// What goes on around the measured lock.
+/// What happens around the measured lock.
 #[derive(Clone, Copy, PartialEq)]
 enum Situation {
     Alone,
@@ -63,22 +63,22 @@ enum Situation {
     WaiterSameBucket,
 }
 
-/// A slice of lock + unlock in a situation.
+/// Lock + unlock in a situation.
 struct Uncontended {
     situation: Situation,
     slice: Duration,
 }
 
-/// What a slice saw.
-struct Slice {
+/// The result of a slice.
+struct UncontendedSample {
     /// Nanoseconds per lock + unlock.
     ns: f64,
-    /// How often a second the hot neighbour was locked meanwhile: the proof that it was hot.
+    /// How often a second the hot neighbour was locked, which shows that it was hot.
     neighbour: f64,
 }
 
 impl Workload for Uncontended {
-    type Sample = Slice;
+    type Sample = UncontendedSample;
 
     fn name(&self) -> String {
         let name = match self.situation {
@@ -90,7 +90,7 @@ impl Workload for Uncontended {
         name.to_owned()
     }
 
-    fn run<K: LockKind>(&self) -> Slice {
+    fn run<K: LockKind>(&self) -> UncontendedSample {
         let locks: Vec<K::Mutex<u64>> = (0..CANDIDATES).map(|_| K::Mutex::new(0)).collect();
         let measured = &locks[0];
         let other = match self.situation {
@@ -103,11 +103,13 @@ impl Workload for Uncontended {
         let others = &others[..others.len().min(2)];
 
         thread::scope(|scope| {
-            // A thread of its own, so that the pinning ends with it.
+            // A separate thread, so that its pinning ends with it.
             let measure = scope.spawn(|| {
                 system::pin(own);
                 match self.situation {
-                    Situation::Alone => Slice { ns: self.measure::<K>(measured), neighbour: 0.0 },
+                    Situation::Alone => {
+                        UncontendedSample { ns: self.measure::<K>(measured), neighbour: 0.0 }
+                    }
                     Situation::HotNeighbour | Situation::HotSameBucket => {
                         self.beside_hot::<K>(measured, other, others)
                     }
@@ -120,7 +122,7 @@ impl Workload for Uncontended {
 }
 
 impl Uncontended {
-    /// A lock that hashes to the bucket so many after that of the first, some way off it.
+    /// A lock whose bucket is the `after`th after that of the first lock, some distance away from it.
     fn other<'a, K: LockKind>(
         &self,
         locks: &'a [K::Mutex<u64>],
@@ -156,7 +158,7 @@ impl Uncontended {
         measured: &K::Mutex<u64>,
         other: &K::Mutex<u64>,
         cpus: &[usize],
-    ) -> Slice {
+    ) -> UncontendedSample {
         let stop = AtomicBool::new(false);
         let contend = || {
             system::pin(cpus);
@@ -174,13 +176,13 @@ impl Uncontended {
         thread::scope(|scope| {
             let started = Instant::now();
             let threads = [scope.spawn(contend), scope.spawn(contend)];
-            // Let them reach their stride before the first figure counts.
+            // The threads are contending by then.
             thread::sleep(Duration::from_millis(2));
             let ns = self.measure::<K>(measured);
             stop.store(true, Ordering::Relaxed);
             let seconds = started.elapsed().as_secs_f64();
             let count: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
-            Slice { ns, neighbour: count as f64 / seconds }
+            UncontendedSample { ns, neighbour: count as f64 / seconds }
         })
     }
 
@@ -190,7 +192,7 @@ impl Uncontended {
         measured: &K::Mutex<u64>,
         other: &K::Mutex<u64>,
         cpus: &[usize],
-    ) -> Slice {
+    ) -> UncontendedSample {
         let about_to_wait = Barrier::new(2);
         thread::scope(|scope| {
             let held = other.lock();
@@ -203,26 +205,26 @@ impl Uncontended {
             if TypeId::of::<K>() == TypeId::of::<Lockword>() {
                 until_parked(std::ptr::from_ref(other).addr());
             } else {
-                // Whether a peer's waiter spins or sleeps by now is nothing to the measured lock.
+                // It makes no difference to the measured lock whether a peer's waiter sleeps yet.
                 thread::yield_now();
             }
             let ns = self.measure::<K>(measured);
             drop(held);
             waiter.join().unwrap();
-            Slice { ns, neighbour: 0.0 }
+            UncontendedSample { ns, neighbour: 0.0 }
         })
     }
 }
 
-/// Returns once lockword counts a waiter in the bucket of `addr`: it is parked, or will be
-/// before the measurement's warm-up is over.
+/// Returns when lockword counts a waiter in the bucket of `addr`: it is parked, or will be before the
+/// end of the measurement's warm-up.
 fn until_parked(addr: usize) {
     while lockword::__describe(addr).contains(" 0 waiters") {
         thread::yield_now();
     }
 }
 
-/// Locks and unlocks so many times.
+/// Locks and unlocks `count` times.
 #[inline(never)]
 fn pass<K: LockKind>(lock: &K::Mutex<u64>, count: u32) {
     for _ in 0..count {
@@ -231,7 +233,7 @@ fn pass<K: LockKind>(lock: &K::Mutex<u64>, count: u32) {
 }
 
 fn main() {
-    let options = Options::read("uncontended");
+    let options = BenchOptions::read("uncontended");
     let slice = options.slice(Duration::from_millis(25));
     let situations = [
         Situation::Alone,
@@ -240,9 +242,9 @@ fn main() {
         Situation::WaiterSameBucket,
     ];
     let cells = situations.map(|situation| Uncontended { situation, slice });
-    let cells = options.choose(cells.into(), Workload::name);
-    let contenders = options.enlist(roster::mutexes::<Uncontended>());
-    let measured = roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
+    let cells = options.select_cells(cells.into(), Workload::name);
+    let contenders = options.select_contenders(contenders::mutexes::<Uncontended>());
+    let measured = contenders::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
 
     // (situation, lock, thousands of acquisitions of the neighbour a second).
     let mut neighbours = Vec::new();
@@ -256,20 +258,20 @@ fn main() {
     }
     let measured: Vec<_> =
         measured.into_iter().map(|cell| cell.into_figures(|slice| slice.ns)).collect();
-    timing::publish(&options, &measured, Workload::name);
+    report::publish_times(&options, &measured, Workload::name);
     if !options.list {
         print(&options, &measured, &neighbours);
     }
 }
 
 fn print(
-    options: &Options,
+    options: &BenchOptions,
     measured: &[Cell<Uncontended, f64>],
     neighbours: &[(String, &'static str, f64)],
 ) {
     println!("\nOne thread, one lock, ns per lock + unlock");
     println!("{}; {} rounds\n", MachineInfo::read(), options.rounds(ROUNDS));
-    timing::print("situation", measured, Workload::name);
+    report::print_times("situation", measured, Workload::name);
 
     println!("How hot the neighbour was, thousands of acquisitions a second:");
     for (situation, lock, rate) in neighbours.iter().filter(|(_, _, rate)| *rate > 0.0) {
@@ -284,7 +286,7 @@ fn print(
     }
 
     println!("\nTargets (alone):");
-    let lead = |peer| timing::lead_over(alone, peer).map(|lead| lead.mid);
+    let lead = |peer| report::lead_over(alone, peer).map(|lead| lead.mid);
     for peer in [STD, PARKING_LOT] {
         let target = format!("how many times faster than {peer}, at least 1.65");
         table::verdict(options.quick, &target, lead(peer), |v| v >= 1.65);
@@ -293,7 +295,7 @@ fn print(
     table::verdict(options.quick, "time relative to spin, at most 1.10", slower, |v| v <= 1.10);
 }
 
-/// Prints what each situation costs a lock beside being alone.
+/// Prints the cost of each situation for a lock, relative to being alone.
 fn costs(alone: &Cell<Uncontended, f64>, measured: &[Cell<Uncontended, f64>], lock: &str) {
     let Some(alone) = alone.of(lock) else { return };
     for cell in measured.iter().filter(|cell| cell.load.situation != Situation::Alone) {

@@ -1,7 +1,7 @@
 //! What a slice shows, and the tables and the verdicts of it.
 
-use crate::support::options::Options;
-use crate::support::table::{self, Table};
+use crate::support::options::BenchOptions;
+use crate::support::table::{self, TextTable};
 use lockword::contention::{MachineInfo, statistics};
 
 /// How long they waited, in nanoseconds.
@@ -64,14 +64,14 @@ fn ns(samples: &[Sample]) -> Vec<f64> {
     samples.iter().map(|sample| sample.ns).collect()
 }
 
-pub fn print(options: &Options, rounds: usize, measured: &Measured) {
+pub fn print(options: &BenchOptions, rounds: usize, measured: &Measured) {
     println!("\nThe lock across nodes, on engines");
     println!("{}; {rounds} rounds\n", MachineInfo::read());
     let heads = [
         "cell", "", "time", "95 % CI", "a second", "requests", "wait p50", "p99", "max", "even",
         "times",
     ];
-    let mut rows = Table::new(2, &heads);
+    let mut rows = TextTable::new(2, &heads);
     for (cell, samples) in measured {
         let first = ns(&samples[0]);
         for (contender, samples) in cell.contenders.iter().zip(samples) {

@@ -1,10 +1,10 @@
-//! Who takes part, and the round-robin that measures them interleaved.
+//! The locks that take part, the interface of condition variables, and the round-robin that measures
+//! the locks interleaved.
 
 use lockword::contention::peers::{ParkingLot, ParkingLotFair, SpinMutex, Usync};
-use lockword::contention::{LockKind, Lockword, Std, StdCompat, rotation};
+use lockword::contention::{LockApi, LockKind, Lockword, MeasuredMutex, Std, StdCompat, rotation};
 
-use super::condvar::CondvarKind;
-use super::options::Options;
+use super::options::BenchOptions;
 
 /// The crate under test, as the tables name it.
 pub const LOCKWORD: &str = "lockword";
@@ -19,7 +19,105 @@ pub const SPIN: &str = "spin";
 /// `usync::Mutex`, as the tables name it.
 pub const USYNC: &str = "usync";
 
-/// One cell of a bench: a load that any lock can be put under, for one short slice of time.
+/// The guard of kind `K`'s mutex around a `T`.
+pub type Guard<'a, K, T> = <<K as LockKind>::Mutex<T> as MeasuredMutex<T>>::Guard<'a>;
+
+/// A lock kind that has a condition variable.
+pub trait CondvarKind: LockKind {
+    /// The condition variable.
+    type Condvar: Send + Sync + Default;
+
+    /// Releases the mutex, waits for a notification, and acquires the mutex again. It may also return
+    /// without a notification, so callers must loop.
+    fn wait<'a, T: Send>(condvar: &Self::Condvar, guard: Guard<'a, Self, T>) -> Guard<'a, Self, T>;
+
+    /// Wakes one waiter, if there is one.
+    fn notify_one(condvar: &Self::Condvar);
+
+    /// Wakes all waiters.
+    fn notify_all(condvar: &Self::Condvar);
+}
+
+/// A raw lock_api mutex whose crate has a raw condition variable for it.
+pub trait HasRawCondvar: lock_api::RawMutex + Send + Sync + 'static {
+    /// The raw condition variable.
+    type RawCondvar: lock_api::RawCondvar<RawMutex = Self> + Send + Sync;
+}
+
+impl HasRawCondvar for lockword::RawLock {
+    type RawCondvar = lockword::RawCondvar;
+}
+
+impl HasRawCondvar for parking_lot::RawMutex {
+    type RawCondvar = parking_lot::RawCondvar;
+}
+
+impl<R: HasRawCondvar> CondvarKind for LockApi<R> {
+    type Condvar = lock_api::Condvar<R::RawCondvar>;
+
+    #[inline]
+    fn wait<'a, T: Send>(
+        condvar: &Self::Condvar,
+        mut guard: Guard<'a, Self, T>,
+    ) -> Guard<'a, Self, T> {
+        condvar.wait(&mut guard);
+        guard
+    }
+
+    #[inline]
+    fn notify_one(condvar: &Self::Condvar) {
+        condvar.notify_one();
+    }
+
+    #[inline]
+    fn notify_all(condvar: &Self::Condvar) {
+        condvar.notify_all();
+    }
+}
+
+impl CondvarKind for Std {
+    type Condvar = std::sync::Condvar;
+
+    #[inline]
+    fn wait<'a, T: Send>(condvar: &Self::Condvar, guard: Guard<'a, Self, T>) -> Guard<'a, Self, T> {
+        condvar.wait(guard).unwrap()
+    }
+
+    #[inline]
+    fn notify_one(condvar: &Self::Condvar) {
+        condvar.notify_one();
+    }
+
+    #[inline]
+    fn notify_all(condvar: &Self::Condvar) {
+        condvar.notify_all();
+    }
+}
+
+impl CondvarKind for Usync {
+    type Condvar = usync::Condvar;
+
+    #[inline]
+    fn wait<'a, T: Send>(
+        condvar: &Self::Condvar,
+        mut guard: Guard<'a, Self, T>,
+    ) -> Guard<'a, Self, T> {
+        condvar.wait(&mut guard);
+        guard
+    }
+
+    #[inline]
+    fn notify_one(condvar: &Self::Condvar) {
+        condvar.notify_one();
+    }
+
+    #[inline]
+    fn notify_all(condvar: &Self::Condvar) {
+        condvar.notify_all();
+    }
+}
+
+/// A cell of a bench: a load that can be measured with any lock, in short slices.
 pub trait Workload {
     /// What one slice measures.
     type Sample;
@@ -31,7 +129,7 @@ pub trait Workload {
     fn run<K: LockKind>(&self) -> Self::Sample;
 }
 
-/// A [`Workload`] that needs a condition variable too.
+/// The same for a load that needs a condition variable.
 pub trait CondvarWorkload {
     /// What one slice measures.
     type Sample;
@@ -43,12 +141,12 @@ pub trait CondvarWorkload {
     fn run<K: CondvarKind>(&self) -> Self::Sample;
 }
 
-/// A lock that takes part: a name, and the monomorphised slice to call. The only indirect call
-/// is the one that starts a slice.
+/// A lock that takes part, and the function that measures a slice of it. Starting a slice is the only
+/// indirect call.
 pub struct Contender<W, S> {
-    /// As the tables name it.
+    /// The name in the tables.
     pub name: &'static str,
-    /// Whether its waiters go to sleep: the targets speak of "the best peer that parks".
+    /// Whether waiters go to sleep. Some targets compare with the best peer that parks.
     pub parks: bool,
     run: fn(&W) -> S,
 }
@@ -72,8 +170,8 @@ pub fn mutexes_and_fair<W: Workload>() -> Vec<Contender<W, W::Sample>> {
     all
 }
 
-/// `lockword::sync::Mutex` under lockword's name, the same without poison, std, parking_lot.
-pub fn twins<W: Workload>() -> Vec<Contender<W, W::Sample>> {
+/// `lockword::sync::Mutex` under lockword's name, lockword without poison, std, parking_lot.
+pub fn std_compat_mutexes<W: Workload>() -> Vec<Contender<W, W::Sample>> {
     vec![
         Contender { name: LOCKWORD, parks: true, run: W::run::<StdCompat> },
         Contender { name: "no-poison", parks: true, run: W::run::<Lockword> },
@@ -92,32 +190,32 @@ pub fn condvars<W: CondvarWorkload>() -> Vec<Contender<W, W::Sample>> {
     ]
 }
 
-/// The samples of one lock in one cell; index `i` is round `i` for every lock, so that two
-/// locks' samples pair up.
+/// The samples of one lock in one cell. Index `i` is round `i` for every lock, so that the samples
+/// of two locks can be compared round by round.
 pub struct Series<S> {
     /// The lock.
     pub lock: &'static str,
-    /// Whether its waiters go to sleep.
+    /// Whether waiters go to sleep.
     pub parks: bool,
     /// One sample a round.
     pub samples: Vec<S>,
 }
 
-/// A cell and what each lock did in it.
+/// A cell, and the samples of each lock.
 pub struct Cell<W, S> {
     /// The load.
     pub load: W,
-    /// One series a lock, in the roster's order.
+    /// One series for each lock.
     pub series: Vec<Series<S>>,
 }
 
-/// Measures every lock in every cell, once a round, `rounds` times over.
+/// Measures every lock in every cell once a round.
 ///
-/// Rounds are the outermost loop and locks the innermost: a disturbance of some seconds hits
-/// all locks of a cell alike, and no cell in more than a few rounds. The order of the locks changes
-/// from round to round ([`rotation`]).
+/// Rounds are the outermost loop and locks the innermost: a disturbance of some seconds affects all
+/// locks of a cell alike, and each cell in a few rounds only. The order of the locks changes from
+/// round to round ([`rotation`]).
 pub fn interleave<W, S>(
-    options: &Options,
+    options: &BenchOptions,
     cells: Vec<W>,
     contenders: &[Contender<W, S>],
     rounds: usize,
@@ -149,12 +247,12 @@ pub fn interleave<W, S>(
 }
 
 impl<W, S> Cell<W, S> {
-    /// The series of the lock of that name, if it took part.
+    /// The series of the lock with this name, if it took part.
     pub fn of(&self, lock: &str) -> Option<&Series<S>> {
         self.series.iter().find(|s| s.lock == lock)
     }
 
-    /// The same cell with one figure out of every sample.
+    /// The same cell with one figure of each sample.
     pub fn into_figures(self, figure: impl Fn(&S) -> f64) -> Cell<W, f64> {
         let map = |series: &Series<S>| Series {
             lock: series.lock,
@@ -166,7 +264,7 @@ impl<W, S> Cell<W, S> {
 }
 
 impl<S> Series<S> {
-    /// One figure out of every sample.
+    /// One figure of each sample.
     pub fn map(&self, figure: impl Fn(&S) -> f64) -> Vec<f64> {
         self.samples.iter().map(figure).collect()
     }
