@@ -213,7 +213,7 @@ fn nanoseconds(sample: &Sample) -> f64 {
     1e9 / sample.per_second()
 }
 
-/// CPU nanoseconds for an acquisition; NaN where the system does not tell.
+/// CPU nanoseconds for an acquisition; NaN where the system does not report it.
 fn cpu_nanoseconds(sample: &Sample) -> f64 {
     sample.cpu_ns_each().unwrap_or(f64::NAN)
 }
@@ -231,7 +231,7 @@ fn lead(cell: &Measured, peer: &str) -> Option<Median> {
     Some(statistics::paired_ratio(&speeds(lockword), &speeds(peer)))
 }
 
-/// lockword's CPU time per acquisition over a peer's, where the system tells.
+/// lockword's CPU time per acquisition over a peer's, where the system reports it.
 fn cpu_ratio(cell: &Measured, peer: &str) -> Option<f64> {
     let (lockword, peer) = (cell.of(LOCKWORD)?, cell.of(peer)?);
     let cpu = |series: &Series<Sample>| series.map(cpu_nanoseconds);

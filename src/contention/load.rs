@@ -10,7 +10,7 @@ use crate::primitive::AtomicBool;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A load: what the threads of a measurement do, whatever the lock.
+/// A load: what the threads of a measurement do, independently of the lock.
 ///
 /// Each thread repeats these steps until the end of the slice: choose a lock, lock it, work inside,
 /// unlock it, work outside.

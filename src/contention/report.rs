@@ -113,7 +113,7 @@ impl Sample {
         if self.elapsed_ns > 0.0 { self.total() as f64 / self.elapsed_ns * 1e9 } else { 0.0 }
     }
 
-    /// The CPU time for an acquisition, in nanoseconds; `None` where the system does not tell.
+    /// The CPU time for an acquisition, in nanoseconds; `None` where the system does not provide it.
     #[must_use]
     pub fn cpu_ns_each(&self) -> Option<f64> {
         self.cpu_ns.map(|ns| ns / self.total().max(1) as f64)

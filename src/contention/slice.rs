@@ -34,7 +34,10 @@ pub(super) struct Slice {
     /// The number of threads that the system refused to bind to their processors.
     pub(super) unpinned: usize,
     /// All acquisitions of each lock, including the hog's and those after the stop.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the tests look at single locks"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "only the tests read the counts of single locks")
+    )]
     pub(super) each_lock: Vec<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What the operating system tells: CPU time, processors, the machine ([`MachineInfo`]), and whether
+//! What the operating system reports: CPU time, processors, the machine ([`MachineInfo`]), and whether
 //! something else disturbed a measurement.
 
 use super::work::{calibrate, unit_ns};
@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs;
 use std::time::Duration;
 
-/// The CPU time that the calling thread has used; `None` where the system does not tell.
+/// The CPU time that the calling thread has used; `None` where the system does not provide it.
 #[must_use]
 pub fn thread_cpu_time() -> Option<Duration> {
     #[cfg(unix)]
@@ -16,7 +16,7 @@ pub fn thread_cpu_time() -> Option<Duration> {
     None
 }
 
-/// The CPU time that all threads of this process have used; `None` where the system does not tell.
+/// The CPU time that all threads of this process have used; `None` where the system does not provide it.
 #[must_use]
 pub fn process_cpu_time() -> Option<Duration> {
     #[cfg(unix)]
@@ -37,7 +37,7 @@ fn cpu_time(clock: libc::clockid_t) -> Option<Duration> {
 }
 
 /// The numbers of the processors on which the calling thread may run. It is empty if the system
-/// does not tell.
+/// does not report them.
 #[cfg(target_os = "linux")]
 #[must_use]
 pub fn processors() -> Vec<usize> {
@@ -54,7 +54,7 @@ pub fn processors() -> Vec<usize> {
 }
 
 /// The numbers of the processors on which the calling thread may run. It is empty here, since the
-/// system does not tell.
+/// system does not report them.
 #[cfg(not(target_os = "linux"))]
 #[must_use]
 pub fn processors() -> Vec<usize> {
@@ -142,7 +142,7 @@ fn processor_name(text: &str) -> Option<String> {
     value("model name").or_else(|| value("Model")).or_else(|| value("Hardware"))
 }
 
-/// The operating system, and the release of its kernel if the system tells.
+/// The operating system, and the release of its kernel if the system provides it.
 fn system_name() -> String {
     let name = std::env::consts::OS;
     match fs::read_to_string("/proc/sys/kernel/osrelease") {
@@ -257,7 +257,7 @@ fn busy(before: ProcessorUsage, after: ProcessorUsage) -> Vec<String> {
     found
 }
 
-/// A warning of a high load average, for systems that do not tell how the processors were used.
+/// A warning of a high load average, for systems that do not report how the processors were used.
 fn busy_at_start(load_average: Option<f64>, processors: usize) -> Vec<String> {
     let load = load_average.unwrap_or(0.0);
     if load <= 0.5 * processors as f64 {
@@ -317,7 +317,7 @@ mod tests {
         assert!(found.len() == 1 && found[0].contains("30 %"), "{found:?}");
         let found = busy(start, used(15.0, 1.0, 110.0, 10.0));
         assert!(found.len() == 1 && found[0].contains("10 %"), "{found:?}");
-        assert!(busy(start, used(10.4, 0.0, 100.4, 5.0)).is_empty(), "too short to tell");
+        assert!(busy(start, used(10.4, 0.0, 100.4, 5.0)).is_empty(), "the time is too short");
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub(super) struct Tally {
     pub(super) intrusions: u64,
     /// Whether the system refused to bind the thread to its processor.
     pub(super) unpinned: bool,
-    /// The CPU time of the loop, where the system tells.
+    /// The CPU time of the loop, where the system provides it.
     pub(super) cpu: Option<Duration>,
     /// The waits, in the pass that times them.
     pub(super) waits: Option<WaitHistogram>,

@@ -5,7 +5,7 @@
 //! - [`table`]: a report as a table for the terminal
 //! - [`page`]: a report as an HTML page, with the charts of [`chart`]
 //! - [`baseline`]: a report compared with an earlier one
-//! - [`file`]: output files and the reading of reports
+//! - [`mod@file`]: output files and the reading of reports
 
 pub mod baseline;
 mod chart;
@@ -26,7 +26,7 @@ use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `lockword bench`: measures, prints the table, writes the files and compares with the baseline.
-/// Whatever can be refused is refused before the measurement begins.
+/// All checks that need no measurement come first.
 pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
     let outputs = Outputs::check(args)?;
     let baseline = args.baseline.as_deref().map(file::read_report).transpose()?;
@@ -150,7 +150,7 @@ impl Outputs {
         Ok(Outputs { json, html })
     }
 
-    /// Writes both files or, as far as can be told beforehand, none.
+    /// Writes both files or, if an error is foreseeable, none.
     fn write(&self, report: &ComparisonReport) -> Result<(), CliError> {
         let mut staged = vec![];
         if let Some(json) = &self.json {

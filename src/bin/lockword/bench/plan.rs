@@ -101,7 +101,7 @@ impl PresetMix {
 }
 
 impl BenchPlan {
-    /// The preset of the command line, with what was given explicitly in place of its values.
+    /// The preset of the command line, whose values are replaced by explicit options.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl BenchPlan {
         if args.hog.is_some() {
             mix.hogs = vec![args.hog];
         }
-        let named = |name: &&str| args.locks.iter().any(|asked| asked == name);
+        let named = |name: &&str| args.locks.iter().any(|wanted| wanted == name);
         let locks: Vec<String> = if args.locks.is_empty() {
             mix.locks.iter().map(|name| (*name).to_owned()).collect()
         } else {

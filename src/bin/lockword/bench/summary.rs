@@ -366,13 +366,13 @@ mod tests {
 
     #[test]
     fn a_slice_without_a_length_gives_finite_figures() {
-        for broken in [&[0][..], &[1], &[0, 1]] {
+        for empty in [&[0][..], &[1], &[0, 1]] {
             for samples in [1, 9] {
                 let mut locks = vec![lock("lockword", 200.0, 0.0), lock("std", 100.0, 0.0)];
                 for lock in &mut locks {
                     lock.samples.truncate(samples);
                 }
-                for lock in broken {
+                for lock in empty {
                     locks[*lock].samples.iter_mut().for_each(|sample| sample.elapsed_ns = 0.0);
                 }
                 let report = report(vec![cell(8, locks)]);
