@@ -24,15 +24,15 @@ mod support;
 
 use lockword::cluster::layers::{Counting, Counts, Faulty, Operations, Plan};
 use lockword::cluster::{Key, Memory, Node, Transport, Wake, Write};
-use lockword::contention::{Machine, stats};
+use lockword::contention::{MachineInfo, statistics};
 use nodes::nodes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::options::Options;
-use support::report::{self, Line};
-use support::table::{self, Table};
+use support::options::BenchOptions;
+use support::report::{self, BenchmarkSamples};
+use support::table::{self, TextTable};
 use tokio::runtime::Runtime;
 
 /// Rounds in full mode.
@@ -254,10 +254,10 @@ fn cells() -> Vec<Cell> {
 type Measured = Vec<(Cell, Vec<Vec<Sample>>)>;
 
 fn main() {
-    let options = Options::read("cluster");
+    let options = BenchOptions::read("cluster");
     let rounds = options.rounds(ROUNDS);
     let mut measured: Measured = options
-        .choose(cells(), |cell| cell.name.clone())
+        .select_cells(cells(), |cell| cell.name.clone())
         .into_iter()
         .map(|cell| {
             let none = cell.contenders.iter().map(|_| Vec::new()).collect();
@@ -276,7 +276,11 @@ fn main() {
     for (cell, samples) in &measured {
         for (contender, samples) in cell.contenders.iter().zip(samples) {
             let ns = samples.iter().map(|sample| sample.ns).collect();
-            lines.push(Line { cell: cell.name.clone(), lock: contender.name.into(), ns });
+            lines.push(BenchmarkSamples {
+                cell: cell.name.clone(),
+                lock: contender.name.into(),
+                ns,
+            });
         }
     }
     report::publish(&options, &lines);
@@ -285,16 +289,16 @@ fn main() {
     }
 }
 
-fn medians(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> stats::Median {
-    stats::median(&samples.iter().map(of).collect::<Vec<_>>())
+fn medians(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> statistics::Median {
+    statistics::median(&samples.iter().map(of).collect::<Vec<_>>())
 }
 
-fn print(options: &Options, measured: &Measured) {
+fn print(options: &BenchOptions, measured: &Measured) {
     println!("\nThe lock across nodes, over memory");
-    println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
+    println!("{}; {} rounds\n", MachineInfo::read(), options.rounds(ROUNDS));
     let heads =
         ["cell", "", "time", "95 % CI", "requests", "writes", "out of turn", "even", "times"];
-    let mut rows = Table::new(2, &heads);
+    let mut rows = TextTable::new(2, &heads);
     for (cell, samples) in measured {
         let first: Vec<f64> = samples[0].iter().map(|sample| sample.ns).collect();
         for (contender, samples) in cell.contenders.iter().zip(samples) {
@@ -309,7 +313,7 @@ fn print(options: &Options, measured: &Measured) {
                 table::figure(medians(samples, |sample| sample.writes).mid),
                 format!("{:.2} %", 100.0 * medians(samples, |sample| sample.out_of_turn).mid),
                 table::figure(medians(samples, |sample| sample.evenness).mid),
-                table::ratio(&stats::paired_ratio(&own, &first)),
+                table::ratio(&statistics::paired_ratio(&own, &first)),
             ]);
         }
         rows.gap();
@@ -335,7 +339,7 @@ fn print(options: &Options, measured: &Measured) {
     table::verdict(quick, "8 threads of a node: under 0.05 requests", requests, |v| v < 0.05);
     let gain = find(&local).map(|(_, samples)| {
         let ns = |of: &[Sample]| of.iter().map(|sample| sample.ns).collect::<Vec<_>>();
-        stats::paired_ratio(&ns(&samples[1]), &ns(&samples[0])).mid
+        statistics::paired_ratio(&ns(&samples[1]), &ns(&samples[0])).mid
     });
     let target = "8 threads of a node: 100 times the throughput without local hand-over";
     table::verdict(quick, target, gain, |v| v >= 100.0);

@@ -1,4 +1,4 @@
-//! Condition variables: what a hand-shake between threads costs.
+//! Condition variables: how long a handshake between threads takes.
 //!
 //! ```text
 //! cargo bench --features peers --bench condvar               # all five cells, under a minute
@@ -6,10 +6,10 @@
 //! ```
 //!
 //! - `ping-pong`: two threads take turns, each waking the other; time of a turn
-//! - `notify-all-4`, `notify-all-16`: one thread wakes so many at once and waits until the last
-//!   of them has been through the lock; time of a round
-//! - `queue-1x1`, `queue-4x4`: producers and consumers with a bounded queue of 16 places and a
-//!   condition variable at either end; time of an item
+//! - `notify-all-4`, `notify-all-16`: one thread wakes 4 or 16 at once and waits until each of them
+//!   has acquired the lock; time of a round
+//! - `queue-1x1`, `queue-4x4`: producers and consumers with a bounded queue of 16 items and a
+//!   condition variable for either end; time of an item
 //!
 //! lockword, std, parking_lot and usync take part: spin has no condition variable. Threads are
 //! not pinned, so a slice is fast or slow by where the scheduler puts them, which is what makes
@@ -24,17 +24,17 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
-use lockword::contention::{Lock, Machine};
-use support::condvar::{CondvarFamily, Guard};
-use support::options::Options;
-use support::roster::{self, Cell, CondvarWorkload};
-use support::timing;
+use lockword::contention::{MachineInfo, MeasuredMutex};
+use support::contenders::{self, Cell, CondvarWorkload};
+use support::contenders::{CondvarKind, Guard};
+use support::options::BenchOptions;
+use support::report;
 
 /// Rounds in full mode.
 const ROUNDS: usize = 30;
 
-/// Places in the bounded queue.
-const PLACES: usize = 16;
+/// The capacity of the bounded queue.
+const CAPACITY: usize = 16;
 
 #[derive(Clone, Copy)]
 enum Pattern {
@@ -43,13 +43,13 @@ enum Pattern {
     Queue { producers: usize, consumers: usize },
 }
 
-/// A pattern, repeated so many times in a slice.
-struct HandShake {
+/// A pattern, and how often it is repeated in a slice.
+struct Handshake {
     pattern: Pattern,
     repeats: usize,
 }
 
-impl CondvarWorkload for HandShake {
+impl CondvarWorkload for Handshake {
     /// Nanoseconds per turn, round or item.
     type Sample = f64;
 
@@ -61,12 +61,12 @@ impl CondvarWorkload for HandShake {
         }
     }
 
-    fn run<F: CondvarFamily>(&self) -> f64 {
+    fn run<K: CondvarKind>(&self) -> f64 {
         let seconds = match self.pattern {
-            Pattern::PingPong => ping_pong::<F>(self.repeats),
-            Pattern::NotifyAll { waiters } => notify_all::<F>(waiters, self.repeats),
+            Pattern::PingPong => ping_pong::<K>(self.repeats),
+            Pattern::NotifyAll { waiters } => notify_all::<K>(waiters, self.repeats),
             Pattern::Queue { producers, consumers } => {
-                queue::<F>(producers, consumers, self.repeats)
+                queue::<K>(producers, consumers, self.repeats)
             }
         };
         seconds * 1e9 / self.repeats as f64
@@ -74,31 +74,31 @@ impl CondvarWorkload for HandShake {
 }
 
 /// Waits until the data satisfies a condition.
-fn wait_until<'a, F: CondvarFamily, T: Send>(
-    condvar: &F::Condvar,
-    mut guard: Guard<'a, F, T>,
+fn wait_until<'a, K: CondvarKind, T: Send>(
+    condvar: &K::Condvar,
+    mut guard: Guard<'a, K, T>,
     condition: impl Fn(&T) -> bool,
-) -> Guard<'a, F, T> {
+) -> Guard<'a, K, T> {
     while !condition(&guard) {
-        guard = F::wait::<T>(condvar, guard);
+        guard = K::wait::<T>(condvar, guard);
     }
     guard
 }
 
-/// Two threads take `turns` turns in all. Seconds.
-fn ping_pong<F: CondvarFamily>(turns: usize) -> f64 {
-    let turn = F::Mutex::<usize>::new(0);
-    let (even, odd) = (F::Condvar::default(), F::Condvar::default());
+/// Two threads take `turns` turns in all. Returns the seconds that they take.
+fn ping_pong<K: CondvarKind>(turns: usize) -> f64 {
+    let turn = K::Mutex::<usize>::new(0);
+    let (even, odd) = (K::Condvar::default(), K::Condvar::default());
     let start = Barrier::new(2);
     // The thread whose turns have this parity sleeps on `own` and wakes the other.
-    let player = |parity: usize, own: &F::Condvar, other: &F::Condvar| {
+    let player = |parity: usize, own: &K::Condvar, other: &K::Condvar| {
         start.wait();
         let started = Instant::now();
         for number in (parity..turns).step_by(2) {
-            let mut now = wait_until::<F, usize>(own, turn.lock(), |now| *now == number);
+            let mut now = wait_until::<K, usize>(own, turn.lock(), |now| *now == number);
             *now += 1;
             drop(now);
-            F::notify_one(other);
+            K::notify_one(other);
         }
         started.elapsed().as_secs_f64()
     };
@@ -115,20 +115,21 @@ struct Broadcast {
     through: usize,
 }
 
-/// One thread starts `rounds` rounds and waits for all waiters in each. Seconds.
-fn notify_all<F: CondvarFamily>(waiters: usize, rounds: usize) -> f64 {
-    let state = F::Mutex::<Broadcast>::new(Broadcast { round: 0, through: 0 });
-    let (begun, done) = (F::Condvar::default(), F::Condvar::default());
+/// One thread starts `rounds` rounds and waits for all waiters in each. Returns the seconds that they
+/// take.
+fn notify_all<K: CondvarKind>(waiters: usize, rounds: usize) -> f64 {
+    let state = K::Mutex::<Broadcast>::new(Broadcast { round: 0, through: 0 });
+    let (begun, done) = (K::Condvar::default(), K::Condvar::default());
     let started = Instant::now();
     thread::scope(|scope| {
         for _ in 0..waiters {
             scope.spawn(|| {
                 for round in 1..=rounds {
-                    let mut now = wait_until::<F, _>(&begun, state.lock(), |s| s.round == round);
+                    let mut now = wait_until::<K, _>(&begun, state.lock(), |s| s.round == round);
                     now.through += 1;
                     if now.through == waiters {
                         drop(now);
-                        F::notify_one(&done);
+                        K::notify_one(&done);
                     }
                 }
             });
@@ -138,31 +139,32 @@ fn notify_all<F: CondvarFamily>(waiters: usize, rounds: usize) -> f64 {
             now.round = round;
             now.through = 0;
             drop(now);
-            F::notify_all(&begun);
-            drop(wait_until::<F, _>(&done, state.lock(), |s| s.through == waiters));
+            K::notify_all(&begun);
+            drop(wait_until::<K, _>(&done, state.lock(), |s| s.through == waiters));
         }
     });
     started.elapsed().as_secs_f64()
 }
 
-/// The producers put `items` into a bounded queue, the consumers take them out. Seconds.
-fn queue<F: CondvarFamily>(producers: usize, consumers: usize, items: usize) -> f64 {
-    let places = F::Mutex::<VecDeque<usize>>::new(VecDeque::with_capacity(PLACES));
-    let (not_empty, not_full) = (F::Condvar::default(), F::Condvar::default());
+/// The producers put `items` into a bounded queue, the consumers take them out. Returns the seconds
+/// that this takes.
+fn queue<K: CondvarKind>(producers: usize, consumers: usize, items: usize) -> f64 {
+    let buffer = K::Mutex::<VecDeque<usize>>::new(VecDeque::with_capacity(CAPACITY));
+    let (not_empty, not_full) = (K::Condvar::default(), K::Condvar::default());
     let start = Barrier::new(producers + consumers);
     let share = |number: usize, of: usize| items / of + usize::from(number < items % of);
     let started = Instant::now();
     thread::scope(|scope| {
-        let (places, not_empty, not_full, start) = (&places, &not_empty, &not_full, &start);
+        let (buffer, not_empty, not_full, start) = (&buffer, &not_empty, &not_full, &start);
         for number in 0..producers {
             scope.spawn(move || {
                 start.wait();
                 for item in 0..share(number, producers) {
                     let mut queue =
-                        wait_until::<F, _>(not_full, places.lock(), |q| q.len() < PLACES);
+                        wait_until::<K, _>(not_full, buffer.lock(), |q| q.len() < CAPACITY);
                     queue.push_back(item);
                     drop(queue);
-                    F::notify_one(not_empty);
+                    K::notify_one(not_empty);
                 }
             });
         }
@@ -170,10 +172,10 @@ fn queue<F: CondvarFamily>(producers: usize, consumers: usize, items: usize) -> 
             scope.spawn(move || {
                 start.wait();
                 for _ in 0..share(number, consumers) {
-                    let mut queue = wait_until::<F, _>(not_empty, places.lock(), |q| !q.is_empty());
+                    let mut queue = wait_until::<K, _>(not_empty, buffer.lock(), |q| !q.is_empty());
                     queue.pop_front();
                     drop(queue);
-                    F::notify_one(not_full);
+                    K::notify_one(not_full);
                 }
             });
         }
@@ -182,10 +184,10 @@ fn queue<F: CondvarFamily>(producers: usize, consumers: usize, items: usize) -> 
 }
 
 fn main() {
-    let options = Options::read("condvar");
+    let options = BenchOptions::read("condvar");
     let cell = |pattern, repeats| {
         let repeats = if options.quick { repeats / 20 } else { repeats };
-        HandShake { pattern, repeats }
+        Handshake { pattern, repeats }
     };
     let cells = vec![
         cell(Pattern::PingPong, 8_000),
@@ -194,15 +196,15 @@ fn main() {
         cell(Pattern::Queue { producers: 1, consumers: 1 }, 30_000),
         cell(Pattern::Queue { producers: 4, consumers: 4 }, 40_000),
     ];
-    let cells = options.choose(cells, CondvarWorkload::name);
-    let contenders = options.enlist(roster::condvars::<HandShake>());
-    let measured: Vec<Cell<HandShake, f64>> =
-        roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
+    let cells = options.select_cells(cells, CondvarWorkload::name);
+    let contenders = options.select_contenders(contenders::condvars::<Handshake>());
+    let measured: Vec<Cell<Handshake, f64>> =
+        contenders::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
 
-    timing::publish(&options, &measured, CondvarWorkload::name);
+    report::publish_times(&options, &measured, CondvarWorkload::name);
     if !options.list {
         println!("\nCondition variables, ns per turn, round or item");
-        println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
-        timing::print("pattern", &measured, CondvarWorkload::name);
+        println!("{}; {} rounds\n", MachineInfo::read(), options.rounds(ROUNDS));
+        report::print_times("pattern", &measured, CondvarWorkload::name);
     }
 }

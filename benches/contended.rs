@@ -8,9 +8,9 @@
 //! ```
 //!
 //! The load generator is `lockword::contention`. The unit of work is a step of dependent arithmetic
-//! (`lockword::contention::work`); what it takes on the
-//! machine is measured first and printed. Each slice starts its threads behind a barrier, runs
-//! them for a fixed time and counts acquisitions, a thread each. The slices are taken
+//! (`lockword::contention::work`), whose duration on the machine is measured first and printed. Each
+//! slice starts its threads behind a barrier, runs them for a fixed time and counts the acquisitions
+//! of each. The slices are taken
 //! round-robin over the locks, and over all cells before the next round begins; the table and
 //! the criterion report both show these samples (see `support/report.rs` for how).
 //!
@@ -20,24 +20,24 @@
 //!   confidence interval of the median.
 //! - *fair*: acquisitions of the unluckiest thread over those of the luckiest. `slice` is the
 //!   median of this ratio within one slice; `sum` adds up the rounds first, thread by thread,
-//!   which is kinder to a lock that lets another thread win each time. Where they differ, each
-//!   target is judged by the one that is less kind to lockword.
+//!   which favours a lock that lets a different thread win each time. Where they differ, each target
+//!   is judged by the figure that is worse for lockword.
 //! - *CPU ns*: CPU time of all threads per acquisition, from each thread's own CPU clock.
 //! - *lockword's lead*: lockword's throughput over the line's, paired round by round; on
 //!   lockword's own line, over the best peer that parks. That peer is in brackets if its
 //!   unluckiest thread got less than a tenth of the luckiest's: a lock that lets one thread run
-//!   alone has the throughput of no contention at all, so the cell counts for the mean only.
+//!   alone has the throughput of an uncontended lock, so the cell counts for the mean only.
 
 mod support;
 
 use std::time::Duration;
 
-use lockword::contention::stats::{self, Median};
-use lockword::contention::{Family, Load, Machine, Sample, Work};
-use support::options::Options;
-use support::report::{self, Line};
-use support::roster::{self, Cell, LOCKWORD, PARKING_LOT, STD, Series, Workload};
-use support::table::{self, Table};
+use lockword::contention::statistics::{self, Median};
+use lockword::contention::{Load, LockKind, MachineInfo, Sample, Work};
+use support::contenders::{self, Cell, LOCKWORD, PARKING_LOT, STD, Series, Workload};
+use support::options::BenchOptions;
+use support::report::{self, BenchmarkSamples};
+use support::table::{self, TextTable};
 
 type Measured = Cell<Contended, Sample>;
 
@@ -63,18 +63,18 @@ impl Workload for Contended {
         format!("{threads}x{}/{}", inside.units_of(), outside.units_of())
     }
 
-    fn run<F: Family>(&self) -> Sample {
-        self.0.throughput::<F>().unwrap_or_else(|error| panic!("{}: {error}", self.name()))
+    fn run<K: LockKind>(&self) -> Sample {
+        self.0.throughput::<K>().unwrap_or_else(|error| panic!("{}: {error}", self.name()))
     }
 }
 
 fn main() {
-    let options = Options::read("contended");
+    let options = BenchOptions::read("contended");
     let mut cells = Vec::new();
     for threads in THREADS {
         for (inside, outside) in MIXES {
-            // Some rounds of the scheduler's own turns (4 ms a thread) even with 64 threads on two
-            // processors: with fewer, the fairness within a slice would be the scheduler's.
+            // Long enough for each of 64 threads on two processors to get several time slices of 4 ms
+            // from the scheduler. Otherwise the fairness within a slice would be the scheduler's.
             let slice = options.slice(Duration::from_millis(80 + 10 * threads as u64));
             let load = Load::new(threads)
                 .inside(Work::units(inside))
@@ -83,16 +83,16 @@ fn main() {
             cells.push(Contended(load));
         }
     }
-    let cells = options.choose(cells, Workload::name);
-    let contenders = options.enlist(roster::mutexes::<Contended>());
-    let machine = Machine::read();
-    let measured = roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
+    let cells = options.select_cells(cells, Workload::name);
+    let contenders = options.select_contenders(contenders::mutexes::<Contended>());
+    let machine = MachineInfo::read();
+    let measured = contenders::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
 
     let mut lines = Vec::new();
     for cell in &measured {
         for series in &cell.series {
             let (cell, lock) = (cell.load.name(), series.lock.to_owned());
-            lines.push(Line { cell, lock, ns: series.map(nanoseconds) });
+            lines.push(BenchmarkSamples { cell, lock, ns: series.map(nanoseconds) });
         }
     }
     report::publish(&options, &lines);
@@ -117,11 +117,11 @@ fn print(measured: &[Measured]) {
         "lockword's lead [95 % CI]",
         "",
     ];
-    let mut table = Table::new(2, &heads);
+    let mut table = TextTable::new(2, &heads);
     for cell in measured {
         for series in &cell.series {
-            let speed = stats::median(&speeds(series));
-            let cpu = stats::median(&series.map(cpu_nanoseconds));
+            let speed = statistics::median(&speeds(series));
+            let cpu = statistics::median(&series.map(cpu_nanoseconds));
             let peer = match series.lock {
                 LOCKWORD => best_parking_peer(cell),
                 _ => Some(series),
@@ -149,7 +149,7 @@ fn print(measured: &[Measured]) {
     table.print();
 }
 
-fn targets(options: &Options, measured: &[Measured]) {
+fn targets(options: &BenchOptions, measured: &[Measured]) {
     let judge = |target: &str, value: Option<f64>, met: &dyn Fn(f64) -> bool| {
         table::verdict(options.quick, target, value, met);
     };
@@ -159,12 +159,12 @@ fn targets(options: &Options, measured: &[Measured]) {
         let cells = measured.iter().filter(|cell| cell.load.0.outside.units_of() > 0);
         let leads = cells.filter_map(|cell| lead(cell, peer)).map(|lead| lead.mid);
         let target = format!("throughput over {peer}, mean of cells with work outside, >= 1.15");
-        judge(&target, stats::geometric_mean(leads), &|v| v >= 1.15);
+        judge(&target, statistics::geometric_mean(leads), &|v| v >= 1.15);
     }
     for peer in [STD, PARKING_LOT] {
         let costs = measured.iter().filter_map(|cell| cpu_ratio(cell, peer));
         let target = format!("CPU time per acquisition relative to {peer}, mean, <= 1.00");
-        judge(&target, stats::geometric_mean(costs), &|v| v <= 1.0);
+        judge(&target, statistics::geometric_mean(costs), &|v| v <= 1.0);
     }
 
     // (cell, lead over the best parking peer), where that peer starves no thread.
@@ -185,7 +185,7 @@ fn targets(options: &Options, measured: &[Measured]) {
     judge(&target, worst.map(|(_, lead)| lead.high), &|v| v >= 0.9);
 
     let series = || measured.iter().filter_map(|cell| cell.of(LOCKWORD));
-    let fairness = stats::least(series().map(|s| slice_fairness(s).min(sum_fairness(s))));
+    let fairness = statistics::least(series().map(|s| slice_fairness(s).min(sum_fairness(s))));
     judge("lockword's unluckiest over luckiest thread, worst cell, >= 0.10", fairness, &|v| {
         v >= STARVED
     });
@@ -208,12 +208,12 @@ fn speeds(series: &Series<Sample>) -> Vec<f64> {
     series.map(|sample| sample.per_second() / 1e6)
 }
 
-/// Wall-clock nanoseconds an acquisition.
+/// Wall-clock nanoseconds for an acquisition.
 fn nanoseconds(sample: &Sample) -> f64 {
     1e9 / sample.per_second()
 }
 
-/// CPU nanoseconds an acquisition; not a number where the system does not tell.
+/// CPU nanoseconds for an acquisition; NaN where the system does not report it.
 fn cpu_nanoseconds(sample: &Sample) -> f64 {
     sample.cpu_ns_each().unwrap_or(f64::NAN)
 }
@@ -221,27 +221,27 @@ fn cpu_nanoseconds(sample: &Sample) -> f64 {
 /// The lock other than lockword with the highest throughput whose waiters go to sleep.
 fn best_parking_peer(cell: &Measured) -> Option<&Series<Sample>> {
     let peers = cell.series.iter().filter(|s| s.parks && s.lock != LOCKWORD);
-    let middle = |series: &&Series<Sample>| stats::median(&speeds(series)).mid;
+    let middle = |series: &&Series<Sample>| statistics::median(&speeds(series)).mid;
     peers.max_by(|a, b| middle(a).total_cmp(&middle(b)))
 }
 
 /// lockword's throughput over a peer's.
 fn lead(cell: &Measured, peer: &str) -> Option<Median> {
     let (lockword, peer) = (cell.of(LOCKWORD)?, cell.of(peer)?);
-    Some(stats::paired_ratio(&speeds(lockword), &speeds(peer)))
+    Some(statistics::paired_ratio(&speeds(lockword), &speeds(peer)))
 }
 
-/// lockword's CPU time per acquisition over a peer's, where the system tells.
+/// lockword's CPU time per acquisition over a peer's, where the system reports it.
 fn cpu_ratio(cell: &Measured, peer: &str) -> Option<f64> {
     let (lockword, peer) = (cell.of(LOCKWORD)?, cell.of(peer)?);
     let cpu = |series: &Series<Sample>| series.map(cpu_nanoseconds);
-    let ratio = stats::paired_ratio(&cpu(lockword), &cpu(peer)).mid;
+    let ratio = statistics::paired_ratio(&cpu(lockword), &cpu(peer)).mid;
     ratio.is_finite().then_some(ratio)
 }
 
 /// Unluckiest over luckiest thread within a slice: the median of the slices.
 fn slice_fairness(series: &Series<Sample>) -> f64 {
-    stats::median(&series.map(Sample::unluckiest_over_luckiest)).mid
+    statistics::median(&series.map(Sample::unluckiest_over_luckiest)).mid
 }
 
 /// The same with the rounds added up first, thread by thread.

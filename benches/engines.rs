@@ -50,8 +50,8 @@ mod support;
 use engine::{At, Engine, Running, What};
 use sample::{Cell, Contender, Measured, Sample};
 use std::time::Duration;
-use support::options::Options;
-use support::report::{self, Line};
+use support::options::BenchOptions;
+use support::report::{self, BenchmarkSamples};
 
 /// Rounds in full mode.
 const ROUNDS: usize = 10;
@@ -63,7 +63,7 @@ fn contender(name: &'static str, run: impl Fn() -> Sample + 'static) -> Contende
 }
 
 /// The cells of an engine, whose server need not run yet.
-fn cells(options: &Options, engine: &'static dyn Engine, address: &str) -> Vec<Cell> {
+fn cells(options: &BenchOptions, engine: &'static dyn Engine, address: &str) -> Vec<Cell> {
     let at = At { engine, address: address.to_owned() };
     let slice = |ms: u32, quick: u32| if options.quick { quick * MS } else { ms * MS };
     let cell = |name: &str, contenders| Cell {
@@ -115,12 +115,12 @@ fn main() {
     if processes::is_child() {
         return;
     }
-    let options = Options::read("engines");
+    let options = BenchOptions::read("engines");
     let rounds = options.rounds(ROUNDS);
     let (mut running, mut chosen): (Vec<Running>, Vec<Cell>) = (vec![], vec![]);
     for engine in engine::all() {
         let wanted = |address: &str| {
-            options.choose(cells(&options, engine, address), |cell| cell.name.clone())
+            options.select_cells(cells(&options, engine, address), |cell| cell.name.clone())
         };
         // Where only the names are asked for, there is no need of a server.
         if rounds == 0 || wanted("").is_empty() {
@@ -155,7 +155,11 @@ fn main() {
     for (cell, samples) in &measured {
         for (contender, samples) in cell.contenders.iter().zip(samples) {
             let ns = samples.iter().map(|sample| sample.ns).collect();
-            lines.push(Line { cell: cell.name.clone(), lock: contender.name.into(), ns });
+            lines.push(BenchmarkSamples {
+                cell: cell.name.clone(),
+                lock: contender.name.into(),
+                ns,
+            });
         }
     }
     report::publish(&options, &lines);

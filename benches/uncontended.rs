@@ -1,4 +1,4 @@
-//! One thread, one lock that nobody else wants: what a lock + unlock costs.
+//! One thread, one lock that no other thread wants: how long a lock + unlock takes.
 //!
 //! ```text
 //! cargo bench --features peers --bench uncontended                   # all four situations, a minute
@@ -12,17 +12,17 @@
 //! - `hot-neighbour`: other threads contend all the time on another lock, which hashes to the
 //!   *next* bucket of that table
 //! - `hot-same-bucket`: the same, and that lock hashes to the *same* bucket
-//! - `waiter-same-bucket`: a thread sleeps for a long time on another lock in the same bucket,
+//! - `waiter-same-bucket`: a thread sleeps all the time on another lock in the same bucket, which is
 //!   the known worst case
 //!
-//! The peers have no such table: for them the other lock is just another lock, some way off, and
-//! their figures show what the disturbance as such costs.
+//! The peers have no such table: for them the other lock is just another lock, some distance away in
+//! memory, and their figures show the cost of the disturbance itself.
 //!
-//! The measuring thread has a processor of its own, or a neighbour would take its time and not
-//! only its cache lines. The hot neighbour is two threads on the other processors (up to two of
-//! them). Where there is only one other, as on the two-core reference machine, the two share it,
-//! and each gives the processor up while it holds the lock: so the other always finds it held,
-//! spins, and goes to sleep, and every unlock has someone to wake. With fewer than two processors,
+//! The measuring thread has its own processor; otherwise a neighbour would take processor time from
+//! it, and not only cache lines. The hot neighbour is two threads on up to two other processors. If
+//! there is only one other, as on the two-core reference machine, the two threads share it, and each
+//! yields the processor while it holds the lock: so the other thread always finds the lock held,
+//! spins, and goes to sleep, and every unlock has a thread to wake. With fewer than two processors,
 //! or where threads cannot be pinned, the `hot` figures also contain lost processor time.
 //!
 //! The loop takes the guard and drops it; the data is not touched. The slices are taken
@@ -38,10 +38,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lockword::contention::{Family, Lock, Lockword, Machine, stats, system, work};
-use support::options::Options;
-use support::roster::{self, Cell, PARKING_LOT, SPIN, STD, Workload};
-use support::{table, timing};
+use lockword::contention::{
+    LockKind, Lockword, MachineInfo, MeasuredMutex, statistics, system, work,
+};
+use support::contenders::{self, Cell, PARKING_LOT, SPIN, STD, Workload};
+use support::options::BenchOptions;
+use support::{report, table};
 
 /// Rounds in full mode.
 const ROUNDS: usize = 40;
@@ -49,10 +51,10 @@ const ROUNDS: usize = 40;
 /// Buckets of lockword's table.
 const BUCKETS: usize = 256;
 
-/// So many locks to choose from: some for every bucket, far enough from each other.
+/// The number of locks to choose from: some for every bucket, far enough from each other.
 const CANDIDATES: usize = 20_000;
 
-/// What goes on around the measured lock.
+/// What happens around the measured lock.
 #[derive(Clone, Copy, PartialEq)]
 enum Situation {
     Alone,
@@ -61,22 +63,22 @@ enum Situation {
     WaiterSameBucket,
 }
 
-/// A slice of lock + unlock in a situation.
+/// Lock + unlock in a situation.
 struct Uncontended {
     situation: Situation,
     slice: Duration,
 }
 
-/// What a slice saw.
-struct Slice {
+/// The result of a slice.
+struct UncontendedSample {
     /// Nanoseconds per lock + unlock.
     ns: f64,
-    /// How often a second the hot neighbour was locked meanwhile: the proof that it was hot.
+    /// How often a second the hot neighbour was locked, which shows that it was hot.
     neighbour: f64,
 }
 
 impl Workload for Uncontended {
-    type Sample = Slice;
+    type Sample = UncontendedSample;
 
     fn name(&self) -> String {
         let name = match self.situation {
@@ -88,12 +90,12 @@ impl Workload for Uncontended {
         name.to_owned()
     }
 
-    fn run<F: Family>(&self) -> Slice {
-        let locks: Vec<F::Mutex<u64>> = (0..CANDIDATES).map(|_| F::Mutex::new(0)).collect();
+    fn run<K: LockKind>(&self) -> UncontendedSample {
+        let locks: Vec<K::Mutex<u64>> = (0..CANDIDATES).map(|_| K::Mutex::new(0)).collect();
         let measured = &locks[0];
         let other = match self.situation {
-            Situation::HotNeighbour => self.other::<F>(&locks, 1),
-            _ => self.other::<F>(&locks, 0),
+            Situation::HotNeighbour => self.other::<K>(&locks, 1),
+            _ => self.other::<K>(&locks, 0),
         };
         let cpus = system::processors();
         // One processor for the measured thread, up to two for the others.
@@ -101,15 +103,17 @@ impl Workload for Uncontended {
         let others = &others[..others.len().min(2)];
 
         thread::scope(|scope| {
-            // A thread of its own, so that the pinning ends with it.
+            // A separate thread, so that its pinning ends with it.
             let measure = scope.spawn(|| {
                 system::pin(own);
                 match self.situation {
-                    Situation::Alone => Slice { ns: self.measure::<F>(measured), neighbour: 0.0 },
-                    Situation::HotNeighbour | Situation::HotSameBucket => {
-                        self.beside_hot::<F>(measured, other, others)
+                    Situation::Alone => {
+                        UncontendedSample { ns: self.measure::<K>(measured), neighbour: 0.0 }
                     }
-                    Situation::WaiterSameBucket => self.beside_waiter::<F>(measured, other, others),
+                    Situation::HotNeighbour | Situation::HotSameBucket => {
+                        self.beside_hot::<K>(measured, other, others)
+                    }
+                    Situation::WaiterSameBucket => self.beside_waiter::<K>(measured, other, others),
                 }
             });
             measure.join().unwrap()
@@ -118,25 +122,29 @@ impl Workload for Uncontended {
 }
 
 impl Uncontended {
-    /// A lock that hashes to the bucket so many after that of the first, some way off it.
-    fn other<'a, F: Family>(&self, locks: &'a [F::Mutex<u64>], after: usize) -> &'a F::Mutex<u64> {
+    /// A lock whose bucket is the `after`th after that of the first lock, some distance away from it.
+    fn other<'a, K: LockKind>(
+        &self,
+        locks: &'a [K::Mutex<u64>],
+        after: usize,
+    ) -> &'a K::Mutex<u64> {
         let mut far = locks[64..].iter();
-        if TypeId::of::<F>() != TypeId::of::<Lockword>() {
+        if TypeId::of::<K>() != TypeId::of::<Lockword>() {
             return far.next().unwrap();
         }
         let bucket =
-            |lock: &F::Mutex<u64>| lockword::__bucket(std::ptr::from_ref(lock).addr()).index;
+            |lock: &K::Mutex<u64>| lockword::__bucket(std::ptr::from_ref(lock).addr()).index;
         let wanted = (bucket(&locks[0]) + after) % BUCKETS;
         far.find(|lock| bucket(lock) == wanted).expect("a candidate for every bucket")
     }
 
     /// The measurement: nanoseconds per lock + unlock.
-    fn measure<F: Family>(&self, lock: &F::Mutex<u64>) -> f64 {
+    fn measure<K: LockKind>(&self, lock: &K::Mutex<u64>) -> f64 {
         const PASS: u32 = 10_000;
-        pass::<F>(lock, PASS);
+        pass::<K>(lock, PASS);
         let (mut count, start) = (0, Instant::now());
         loop {
-            pass::<F>(lock, PASS);
+            pass::<K>(lock, PASS);
             count += PASS;
             let elapsed = start.elapsed();
             if elapsed >= self.slice {
@@ -146,12 +154,12 @@ impl Uncontended {
     }
 
     /// Measures while two threads contend on `other`.
-    fn beside_hot<F: Family>(
+    fn beside_hot<K: LockKind>(
         &self,
-        measured: &F::Mutex<u64>,
-        other: &F::Mutex<u64>,
+        measured: &K::Mutex<u64>,
+        other: &K::Mutex<u64>,
         cpus: &[usize],
-    ) -> Slice {
+    ) -> UncontendedSample {
         let stop = AtomicBool::new(false);
         let contend = || {
             system::pin(cpus);
@@ -169,23 +177,23 @@ impl Uncontended {
         thread::scope(|scope| {
             let started = Instant::now();
             let threads = [scope.spawn(contend), scope.spawn(contend)];
-            // Let them reach their stride before the first figure counts.
+            // The threads are contending by then.
             thread::sleep(Duration::from_millis(2));
-            let ns = self.measure::<F>(measured);
+            let ns = self.measure::<K>(measured);
             stop.store(true, Ordering::Relaxed);
             let seconds = started.elapsed().as_secs_f64();
             let count: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
-            Slice { ns, neighbour: count as f64 / seconds }
+            UncontendedSample { ns, neighbour: count as f64 / seconds }
         })
     }
 
     /// Measures while a thread waits for `other`, which the measuring thread holds.
-    fn beside_waiter<F: Family>(
+    fn beside_waiter<K: LockKind>(
         &self,
-        measured: &F::Mutex<u64>,
-        other: &F::Mutex<u64>,
+        measured: &K::Mutex<u64>,
+        other: &K::Mutex<u64>,
         cpus: &[usize],
-    ) -> Slice {
+    ) -> UncontendedSample {
         let about_to_wait = Barrier::new(2);
         thread::scope(|scope| {
             let held = other.lock();
@@ -195,38 +203,38 @@ impl Uncontended {
                 *other.lock() += 1;
             });
             about_to_wait.wait();
-            if TypeId::of::<F>() == TypeId::of::<Lockword>() {
+            if TypeId::of::<K>() == TypeId::of::<Lockword>() {
                 until_parked(std::ptr::from_ref(other).addr());
             } else {
-                // Whether a peer's waiter spins or sleeps by now is nothing to the measured lock.
+                // It makes no difference to the measured lock whether a peer's waiter sleeps yet.
                 thread::yield_now();
             }
-            let ns = self.measure::<F>(measured);
+            let ns = self.measure::<K>(measured);
             drop(held);
             waiter.join().unwrap();
-            Slice { ns, neighbour: 0.0 }
+            UncontendedSample { ns, neighbour: 0.0 }
         })
     }
 }
 
-/// Returns once lockword counts a waiter in the bucket of `addr`: it is parked, or will be
-/// before the measurement's warm-up is over.
+/// Returns when lockword counts a waiter in the bucket of `addr`: it is parked, or will be before the
+/// end of the measurement's warm-up.
 fn until_parked(addr: usize) {
     while lockword::__bucket(addr).waiters == 0 {
         thread::yield_now();
     }
 }
 
-/// Locks and unlocks so many times.
+/// Locks and unlocks `count` times.
 #[inline(never)]
-fn pass<F: Family>(lock: &F::Mutex<u64>, count: u32) {
+fn pass<K: LockKind>(lock: &K::Mutex<u64>, count: u32) {
     for _ in 0..count {
         drop(black_box(lock).lock());
     }
 }
 
 fn main() {
-    let options = Options::read("uncontended");
+    let options = BenchOptions::read("uncontended");
     let slice = options.slice(Duration::from_millis(25));
     let situations = [
         Situation::Alone,
@@ -235,36 +243,36 @@ fn main() {
         Situation::WaiterSameBucket,
     ];
     let cells = situations.map(|situation| Uncontended { situation, slice });
-    let cells = options.choose(cells.into(), Workload::name);
-    let contenders = options.enlist(roster::mutexes::<Uncontended>());
-    let measured = roster::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
+    let cells = options.select_cells(cells.into(), Workload::name);
+    let contenders = options.select_contenders(contenders::mutexes::<Uncontended>());
+    let measured = contenders::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
 
     // (situation, lock, thousands of acquisitions of the neighbour a second).
     let mut neighbours = Vec::new();
     if !options.list {
         for cell in &measured {
             for series in &cell.series {
-                let rate = stats::median(&series.map(|slice| slice.neighbour / 1e3)).mid;
+                let rate = statistics::median(&series.map(|slice| slice.neighbour / 1e3)).mid;
                 neighbours.push((cell.load.name(), series.lock, rate));
             }
         }
     }
     let measured: Vec<_> =
         measured.into_iter().map(|cell| cell.into_figures(|slice| slice.ns)).collect();
-    timing::publish(&options, &measured, Workload::name);
+    report::publish_times(&options, &measured, Workload::name);
     if !options.list {
         print(&options, &measured, &neighbours);
     }
 }
 
 fn print(
-    options: &Options,
+    options: &BenchOptions,
     measured: &[Cell<Uncontended, f64>],
     neighbours: &[(String, &'static str, f64)],
 ) {
     println!("\nOne thread, one lock, ns per lock + unlock");
-    println!("{}; {} rounds\n", Machine::read(), options.rounds(ROUNDS));
-    timing::print("situation", measured, Workload::name);
+    println!("{}; {} rounds\n", MachineInfo::read(), options.rounds(ROUNDS));
+    report::print_times("situation", measured, Workload::name);
 
     println!("How hot the neighbour was, thousands of acquisitions a second:");
     for (situation, lock, rate) in neighbours.iter().filter(|(_, _, rate)| *rate > 0.0) {
@@ -279,7 +287,7 @@ fn print(
     }
 
     println!("\nTargets (alone):");
-    let lead = |peer| timing::lead_over(alone, peer).map(|lead| lead.mid);
+    let lead = |peer| report::lead_over(alone, peer).map(|lead| lead.mid);
     for peer in [STD, PARKING_LOT] {
         let target = format!("how many times faster than {peer}, at least 1.65");
         table::verdict(options.quick, &target, lead(peer), |v| v >= 1.65);
@@ -288,12 +296,12 @@ fn print(
     table::verdict(options.quick, "time relative to spin, at most 1.10", slower, |v| v <= 1.10);
 }
 
-/// Prints what each situation costs a lock beside being alone.
+/// Prints the cost of each situation for a lock, relative to being alone.
 fn costs(alone: &Cell<Uncontended, f64>, measured: &[Cell<Uncontended, f64>], lock: &str) {
     let Some(alone) = alone.of(lock) else { return };
     for cell in measured.iter().filter(|cell| cell.load.situation != Situation::Alone) {
         let Some(disturbed) = cell.of(lock) else { continue };
-        let cost = stats::paired_ratio(&disturbed.samples, &alone.samples);
+        let cost = statistics::paired_ratio(&disturbed.samples, &alone.samples);
         let name = cell.load.name();
         println!("  {name:<18} {lock:<12} takes {} times as long", table::ratio(&cost));
     }

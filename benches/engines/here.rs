@@ -5,7 +5,7 @@ use crate::processes::REST;
 use crate::sample::Sample;
 use lockword::cluster::Node;
 use lockword::cluster::layers::Counts;
-use lockword::contention::stats;
+use lockword::contention::statistics;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -123,7 +123,7 @@ async fn rested(slice: Duration, mut act: impl AsyncFnMut() -> Duration) -> Samp
         tokio::time::sleep(REST).await;
         took.push(act().await.as_nanos() as f64);
     }
-    Sample::new(stats::median(&took).mid)
+    Sample::new(statistics::median(&took).mid)
 }
 
 /// A bare notification.

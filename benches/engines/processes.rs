@@ -7,7 +7,7 @@ use crate::engine::{self, At, What};
 use crate::here::runtime;
 use crate::sample::{Sample, Waits};
 use lockword::cluster::Node;
-use lockword::contention::stats;
+use lockword::contention::statistics;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -178,11 +178,11 @@ pub fn contend(at: &At, what: What, slice: Duration) -> Sample {
         told.turns.iter().map(|turns| turns.iter().filter(within).count() as u64).collect();
     let done: u64 = grants.iter().sum();
     let waits = told.turns.iter().flatten().map(|turn| turn.granted.saturating_sub(turn.asked));
-    let waits = stats::sorted(&waits.map(|ns| ns as f64).collect::<Vec<_>>());
+    let waits = statistics::sorted(&waits.map(|ns| ns as f64).collect::<Vec<_>>());
     let mut sample = Sample::new(slice.as_nanos() as f64 / done.max(1) as f64).with_grants(&grants);
     sample.waits = Some(Waits {
-        half: stats::quantile(&waits, 0.5),
-        most: stats::quantile(&waits, 0.99),
+        half: statistics::quantile(&waits, 0.5),
+        most: statistics::quantile(&waits, 0.99),
         all: waits[waits.len() - 1],
     });
     if what == What::Lockword {
@@ -210,5 +210,5 @@ pub fn elsewhere(at: &At, what: What, slice: Duration) -> Sample {
     let gaps: Vec<f64> = all.windows(2).filter_map(gap).collect();
     assert!(!gaps.is_empty(), "nobody waited: {} turns", all.len());
     let count = all.len() as u64;
-    Sample::new(stats::median(&gaps).mid).with_requests(told.requests, count)
+    Sample::new(statistics::median(&gaps).mid).with_requests(told.requests, count)
 }

@@ -1,8 +1,8 @@
 //! What a slice shows, and the tables and the verdicts of it.
 
-use crate::support::options::Options;
-use crate::support::table::{self, Table};
-use lockword::contention::{Machine, stats};
+use crate::support::options::BenchOptions;
+use crate::support::table::{self, TextTable};
+use lockword::contention::{MachineInfo, statistics};
 
 /// How long they waited, in nanoseconds.
 pub struct Waits {
@@ -57,26 +57,26 @@ pub type Measured = Vec<(Cell, Vec<Vec<Sample>>)>;
 
 fn middle(samples: &[Sample], of: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
     let figures: Vec<f64> = samples.iter().filter_map(of).collect();
-    (!figures.is_empty()).then(|| stats::median(&figures).mid)
+    (!figures.is_empty()).then(|| statistics::median(&figures).mid)
 }
 
 fn ns(samples: &[Sample]) -> Vec<f64> {
     samples.iter().map(|sample| sample.ns).collect()
 }
 
-pub fn print(options: &Options, rounds: usize, measured: &Measured) {
+pub fn print(options: &BenchOptions, rounds: usize, measured: &Measured) {
     println!("\nThe lock across nodes, on engines");
-    println!("{}; {rounds} rounds\n", Machine::read());
+    println!("{}; {rounds} rounds\n", MachineInfo::read());
     let heads = [
         "cell", "", "time", "95 % CI", "a second", "requests", "wait p50", "p99", "max", "even",
         "times",
     ];
-    let mut rows = Table::new(2, &heads);
+    let mut rows = TextTable::new(2, &heads);
     for (cell, samples) in measured {
         let first = ns(&samples[0]);
         for (contender, samples) in cell.contenders.iter().zip(samples) {
             let own = ns(samples);
-            let time = stats::median(&own);
+            let time = statistics::median(&own);
             let shown = |of: fn(&Sample) -> Option<f64>, show: fn(f64) -> String| {
                 middle(samples, of).map_or_else(String::new, show)
             };
@@ -91,7 +91,7 @@ pub fn print(options: &Options, rounds: usize, measured: &Measured) {
                 shown(|sample| Some(sample.waits.as_ref()?.most), table::time),
                 shown(|sample| Some(sample.waits.as_ref()?.all), table::time),
                 shown(|sample| sample.evenness, table::figure),
-                table::ratio(&stats::paired_ratio(&own, &first)),
+                table::ratio(&statistics::paired_ratio(&own, &first)),
             ]);
         }
         rows.gap();
@@ -122,7 +122,7 @@ fn verdicts(quick: bool, engine: &str, measured: &Measured) {
     // The time of one over that of the other, round by round.
     let ratio = |cell: &str, over: usize, under: usize| {
         let samples = find(cell)?;
-        let ratio = stats::paired_ratio(&ns(samples.get(over)?), &ns(samples.get(under)?));
+        let ratio = statistics::paired_ratio(&ns(samples.get(over)?), &ns(samples.get(under)?));
         Some(ratio.mid)
     };
     let target = format!("{engine}: uncontended, at most 1.25 times two bare round trips");
@@ -132,7 +132,7 @@ fn verdicts(quick: bool, engine: &str, measured: &Measured) {
     let elsewhere = find("elsewhere").map(|samples| {
         let (notice, trips) = (ns(&samples[1]), ns(&samples[2]));
         let bound: Vec<f64> = notice.iter().zip(&trips).map(|(notice, two)| notice + two).collect();
-        stats::paired_ratio(&ns(&samples[0]), &bound).mid
+        statistics::paired_ratio(&ns(&samples[0]), &bound).mid
     });
     let target = format!("{engine}: elsewhere, at most 1.25 times a notice and two round trips");
     table::verdict(quick, &target, elsewhere, |v| v <= 1.25);

@@ -1,25 +1,25 @@
-//! What the command line and the environment ask for.
+//! The options of a bench, from the command line and the environment.
 //!
-//! The command line is criterion's (it reads the same one): the first free argument chooses the
-//! cells, `--test` and the absence of `--bench` (which is how `cargo test --benches` calls a
-//! bench) mean quick mode. The environment adds:
+//! The command line is criterion's, which reads it too: the first free argument selects the cells;
+//! `--test`, or the absence of `--bench` (as `cargo test --benches` calls a bench), means quick mode.
+//! The environment variables are:
 //!
 //! - `LOCKWORD_BENCH=quick`: quick mode, everything once, in a few seconds
 //! - `LOCKWORD_BENCH_LOCKS=lockword,std`: only these locks
-//! - `LOCKWORD_BENCH_ROUNDS=3`: so many rounds instead of the bench's own number
+//! - `LOCKWORD_BENCH_ROUNDS=3`: this number of rounds instead of the bench's default
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use super::roster::Contender;
+use super::contenders::Contender;
 
 /// The options of one run of one bench.
-pub struct Options {
+pub struct BenchOptions {
     /// The bench's name.
     pub bench: &'static str,
-    /// Run everything once and briefly: the figures mean nothing.
+    /// Whether to run everything once and briefly, for figures that mean nothing.
     pub quick: bool,
-    /// Criterion only wants the names of the benchmarks.
+    /// Whether criterion only wants the names of the benchmarks.
     pub list: bool,
     filter: Option<String>,
     locks: Option<Vec<String>>,
@@ -27,8 +27,8 @@ pub struct Options {
     start: Instant,
 }
 
-impl Options {
-    /// Reads them.
+impl BenchOptions {
+    /// Reads the command line and the environment.
     pub fn read(bench: &'static str) -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let has = |flag: &str| arguments.iter().any(|a| a == flag);
@@ -39,7 +39,7 @@ impl Options {
         let rounds = std::env::var("LOCKWORD_BENCH_ROUNDS")
             .ok()
             .map(|v| v.parse().expect("LOCKWORD_BENCH_ROUNDS is a number"));
-        Options {
+        BenchOptions {
             bench,
             quick: asked_quick || has("--test") || !has("--bench"),
             list: has("--list"),
@@ -50,7 +50,8 @@ impl Options {
         }
     }
 
-    /// How many rounds: one in quick mode, none if only names are wanted.
+    /// The number of rounds: one in quick mode, none if only names are wanted, else `full` or what
+    /// the environment says.
     pub fn rounds(&self, full: usize) -> usize {
         if self.list {
             0
@@ -61,14 +62,14 @@ impl Options {
         }
     }
 
-    /// A slice's length: `full`, or a few milliseconds in quick mode.
+    /// The length of a slice: `full`, or a few milliseconds in quick mode.
     pub fn slice(&self, full: Duration) -> Duration {
         if self.quick { full.min(Duration::from_millis(4)) } else { full }
     }
 
-    /// The cells whose name the filter accepts: the one it names in full if there is such a
-    /// one, else all that contain it. A leading `bench/` is ignored.
-    pub fn choose<W>(&self, mut cells: Vec<W>, name: impl Fn(&W) -> String) -> Vec<W> {
+    /// The cells that the filter selects: the one whose name it is, if there is one, else all whose
+    /// name contains it. A leading `bench/` of the filter is ignored.
+    pub fn select_cells<W>(&self, mut cells: Vec<W>, name: impl Fn(&W) -> String) -> Vec<W> {
         if let Some(filter) = &self.filter {
             let prefix = format!("{}/", self.bench);
             let filter = filter.strip_prefix(&prefix).unwrap_or(filter);
@@ -78,9 +79,15 @@ impl Options {
         cells
     }
 
-    /// The contenders that the environment asks for. An unknown name is an error, so that a
-    /// misspelt one does not pass for a lock that was measured.
-    pub fn enlist<W, S>(&self, mut contenders: Vec<Contender<W, S>>) -> Vec<Contender<W, S>> {
+    /// The contenders that the environment selects.
+    ///
+    /// # Panics
+    ///
+    /// If a name is unknown, so that a misspelt lock is noticed.
+    pub fn select_contenders<W, S>(
+        &self,
+        mut contenders: Vec<Contender<W, S>>,
+    ) -> Vec<Contender<W, S>> {
         if let Some(wanted) = &self.locks {
             for name in wanted {
                 let known: Vec<_> = contenders.iter().map(|c| c.name).collect();
@@ -94,7 +101,7 @@ impl Options {
         contenders
     }
 
-    /// Says on one line of stderr which round it is.
+    /// Prints the round to one line of standard error.
     pub fn progress(&self, round: usize, rounds: usize) {
         let seconds = self.start.elapsed().as_secs();
         eprint!("\r{}: round {} of {rounds}, {seconds} s", self.bench, round + 1);

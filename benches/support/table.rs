@@ -1,17 +1,17 @@
-//! Plain text: aligned tables, and the verdict on each target.
+//! Text output: aligned tables, figures, and the verdict on each target.
 
-use lockword::contention::stats::Median;
+use lockword::contention::statistics::Median;
 
-/// A table: the first columns are text to the left, the others figures to the right.
-pub struct Table {
+/// An aligned table: the first columns are text, flush left; the others are figures, flush right.
+pub struct TextTable {
     text_columns: usize,
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     /// A table with these column heads, of which the first `text_columns` hold text.
     pub fn new(text_columns: usize, heads: &[&str]) -> Self {
-        Table { text_columns, rows: vec![heads.iter().map(|h| (*h).to_owned()).collect()] }
+        TextTable { text_columns, rows: vec![heads.iter().map(|h| (*h).to_owned()).collect()] }
     }
 
     /// Adds a row.
@@ -25,7 +25,7 @@ impl Table {
         self.rows.push(Vec::new());
     }
 
-    /// Prints it.
+    /// Prints the table.
     pub fn print(&self) {
         let columns = self.rows[0].len();
         let width = |column: usize| {
@@ -54,7 +54,7 @@ impl Table {
     }
 }
 
-/// A figure with about three digits that matter.
+/// A figure with about three significant digits.
 pub fn figure(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),
@@ -64,17 +64,17 @@ pub fn figure(value: f64) -> String {
     }
 }
 
-/// `[low, high]` of a median's confidence interval.
+/// The confidence interval of a median: `[low, high]`.
 pub fn interval(median: &Median) -> String {
     format!("[{}, {}]", figure(median.low), figure(median.high))
 }
 
-/// A ratio with its interval.
+/// A ratio with its confidence interval.
 pub fn ratio(median: &Median) -> String {
     format!("{:.2} [{:.2}, {:.2}]", median.mid, median.low, median.high)
 }
 
-/// Nanoseconds in a unit that fits.
+/// A duration in nanoseconds, in a fitting unit.
 pub fn time(ns: f64) -> String {
     match ns {
         v if v >= 1e6 => format!("{} ms", figure(v / 1e6)),
@@ -83,7 +83,7 @@ pub fn time(ns: f64) -> String {
     }
 }
 
-/// Prints whether a target is met: `value` is `None` where a lock it needs did not take part.
+/// Prints whether a target is met. `value` is `None` if a lock that it needs did not take part.
 pub fn verdict(quick: bool, target: &str, value: Option<f64>, met: impl Fn(f64) -> bool) {
     let word = match value {
         None => "not measured",

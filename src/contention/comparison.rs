@@ -1,26 +1,25 @@
-//! [`Comparison`]: some locks under some loads, in turns.
+//! [`Comparison`]: measures several locks under several loads, in turns.
 
-use super::disturbance::Watch;
-use super::error::{ComparisonError, SliceError};
-use super::load::Load;
-use super::lock::Family;
-use super::order::rotation;
-use super::report::{CellReport, FORMAT, LockReport, Machine, Report};
-use super::slice::{self, Slice};
-use super::system::processors;
-use super::waits::WaitHistogram;
+use super::load::{Load, LoadError};
+use super::lock_kind::LockKind;
+use super::report::{CellReport, ComparisonReport, FORMAT, LockReport};
+use super::slice::{self, Slice, SliceError};
+use super::statistics::WaitHistogram;
+use super::system::{DisturbanceMonitor, MachineInfo, processors};
 use super::worker::Pass;
 use crate::primitive::{AtomicBool, Ordering};
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// Some locks, put under some loads in turns.
+/// A comparison of several locks under several loads.
 ///
-/// Rounds are the outermost loop and locks the innermost: a disturbance of some seconds hits all
-/// locks of a load alike, and no load in more than a few rounds. The order of the locks changes
-/// from round to round ([`rotation`]). In the first round each lock warms up for a tenth of a
-/// slice, which is not counted.
+/// Rounds are the outermost loop and locks the innermost: a disturbance of some seconds affects all
+/// locks of a load alike, and each load in a few rounds only. The order of the locks changes from
+/// round to round ([`rotation`]). In the first round each lock warms up for a tenth of a slice,
+/// which is not counted.
 ///
-/// There are two passes: one reads no clock and counts acquisitions, the other times each wait.
+/// There are up to two passes: one reads no clock and counts acquisitions, the other times every
+/// wait (see [`Comparison::waits`]).
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
     locks: Vec<Contender>,
@@ -30,7 +29,7 @@ pub struct Comparison {
     command: Vec<String>,
 }
 
-/// A lock that takes part: the only indirect call is the one that starts a slice.
+/// A lock that takes part. Starting a slice is the only indirect call.
 #[derive(Clone, Debug)]
 struct Contender {
     name: String,
@@ -39,59 +38,57 @@ struct Contender {
 
 type Measure = fn(&Load, Pass, &AtomicBool) -> Result<Option<Slice>, SliceError>;
 
-/// How far a comparison is.
+/// How far a running comparison is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress<'a> {
-    /// Slices that are done.
+    /// The number of slices that are done.
     pub done: usize,
-    /// All slices.
+    /// The number of all slices.
     pub total: usize,
-    /// The load of the slice that comes next; of the last one at the end.
+    /// The name of the load of the next slice; at the end, of the last one.
     pub cell: &'a str,
-    /// Its lock.
+    /// The name of the lock of that slice.
     pub lock: &'a str,
-    /// Its round, from 0.
+    /// The round of that slice, from 0.
     pub round: usize,
-    /// All rounds.
+    /// The number of all rounds.
     pub rounds: usize,
-    /// Whether it times waits.
+    /// Whether that slice times waits.
     pub timed: bool,
 }
 
 impl Comparison {
-    /// Without locks and loads. Five rounds, unless [`Comparison::rounds`] says otherwise, and
-    /// waits are not timed.
+    /// A comparison without locks and loads, of five rounds, which does not time waits.
     #[must_use]
     pub fn new() -> Self {
         Comparison::default()
     }
 
-    /// Adds a lock.
+    /// Adds a lock under a name, which must be unique.
     #[must_use]
-    pub fn lock<F: Family>(mut self, name: impl Into<String>) -> Self {
-        self.locks.push(Contender { name: name.into(), measure: slice::measure::<F> });
+    pub fn lock<K: LockKind>(mut self, name: impl Into<String>) -> Self {
+        self.locks.push(Contender { name: name.into(), measure: slice::measure::<K> });
         self
     }
 
-    /// Adds a load.
+    /// Adds a load. Its [`Load::name`] must be unique.
     #[must_use]
     pub fn load(mut self, load: Load) -> Self {
         self.loads.push(load);
         self
     }
 
-    /// So many rounds: samples of each lock under each load.
+    /// Sets the number of rounds, which is the number of samples of each lock under each load.
     #[must_use]
     pub fn rounds(mut self, rounds: usize) -> Self {
         self.rounds = Some(rounds);
         self
     }
 
-    /// Whether to time waits, in slices of their own: it takes twice the time.
+    /// Sets whether to time waits, in additional slices, which doubles the duration.
     ///
-    /// A wait includes the reading of the clock, 20 to 30 ns on most machines. No wait is much
-    /// longer than a slice, however long the lock would have kept the thread waiting: [`Waits`]
-    /// says why. Slices must be longer than the waits to be measured.
+    /// A wait includes one reading of the clock, 20 to 30 ns on most machines. No wait is much longer
+    /// than a slice (see [`Waits`]), so slices must be longer than the waits to be measured.
     ///
     /// [`Waits`]: super::Waits
     #[must_use]
@@ -100,36 +97,38 @@ impl Comparison {
         self
     }
 
-    /// The command line that asked for it, a word each: the report repeats it.
+    /// Sets the command line that started the comparison, one word each, for the report. It is empty
+    /// by default.
     #[must_use]
     pub fn command(mut self, words: Vec<String>) -> Self {
         self.command = words;
         self
     }
 
-    fn wanted_rounds(&self) -> usize {
+    fn round_count(&self) -> usize {
         self.rounds.unwrap_or(5)
     }
 
+    /// Whether each pass times waits.
     fn passes(&self) -> &'static [bool] {
         if self.waits { &[false, true] } else { &[false] }
     }
 
-    /// How many slices there will be.
+    /// The number of slices of the comparison.
     #[must_use]
     pub fn total_slices(&self) -> usize {
-        self.wanted_rounds() * self.loads.len() * self.locks.len() * self.passes().len()
+        self.round_count() * self.loads.len() * self.locks.len() * self.passes().len()
     }
 
-    /// About how long it will take. Threads take some time to start and stop, too.
+    /// An estimate of the duration, including the start and end of threads.
     #[must_use]
     pub fn expected(&self) -> Duration {
-        // Of a slice, and for each thread in it.
+        // For each slice, and for each thread in it.
         const OVERHEAD: (Duration, Duration) =
             (Duration::from_micros(500), Duration::from_micros(50));
-        // Two calibrations.
+        // There is one at the start and one at the end.
         const CALIBRATION: Duration = Duration::from_millis(60);
-        let slices = (self.wanted_rounds() * self.passes().len()) as f64;
+        let slices = (self.round_count() * self.passes().len()) as f64;
         let of_load = |load: &Load| {
             let warm_up = warm_up_ms(load);
             let overhead = OVERHEAD.0 + OVERHEAD.1 * u32::try_from(load.threads).unwrap_or(0);
@@ -140,27 +139,31 @@ impl Comparison {
         CALIBRATION + Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX / 2)
     }
 
-    /// Runs it. `progress` is called before each slice and at the end. `cancel` ends it early, when
-    /// it is set to true from elsewhere: within some 50 ms, the slice that was cut is dropped, and
-    /// the report has all that was measured before (perhaps no sample at all of some locks).
+    /// Runs the comparison. It blocks for about [`Comparison::expected`].
+    ///
+    /// `progress` is called before each slice and at the end. When `cancel` is set to true, the
+    /// comparison ends within some 50 ms: the current slice is dropped, and the report has what was
+    /// measured before, perhaps without any sample of some locks.
     ///
     /// # Errors
     ///
-    /// If it cannot be run as it stands, or a lock panics, never comes back, or lets two threads
-    /// in. Nothing is measured, or what was is lost.
+    /// If the comparison is not valid, the system refuses a thread, a lock panics or is never
+    /// released, or mutual exclusion is violated. What was measured before is lost.
     pub fn run(
         &self,
         progress: &mut dyn FnMut(&Progress<'_>),
         cancel: &AtomicBool,
-    ) -> Result<Report, ComparisonError> {
+    ) -> Result<ComparisonReport, ComparisonError> {
         self.validate()?;
         let started = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-        let machine = Machine::read();
-        let watch = Watch::start(&machine);
-        let mut cells: Vec<Cell> = self.loads.iter().map(|load| Cell::new(self, load)).collect();
+        let machine = MachineInfo::read();
+        let monitor = DisturbanceMonitor::start(&machine);
+        let mut cells: Vec<MeasuredCell> =
+            self.loads.iter().map(|load| MeasuredCell::new(self, load)).collect();
 
-        let rounds = self.wanted_rounds();
-        let mut run = Run { done: 0, total: self.total_slices(), rounds, progress, cancel };
+        let rounds = self.round_count();
+        let mut run =
+            ComparisonRun { done: 0, total: self.total_slices(), rounds, progress, cancel };
         let mut cut_short = false;
         'all: for round in 0..rounds {
             for cell in &mut cells {
@@ -179,9 +182,9 @@ impl Comparison {
         }
 
         let mut warnings = self.unpinned();
-        warnings.extend(cells.iter().filter_map(Cell::unpinned));
-        warnings.extend(watch.warnings());
-        Ok(Report {
+        warnings.extend(cells.iter().filter_map(MeasuredCell::unpinned));
+        warnings.extend(monitor.warnings());
+        Ok(ComparisonReport {
             format: FORMAT,
             lockword: env!("CARGO_PKG_VERSION").to_owned(),
             started,
@@ -189,25 +192,26 @@ impl Comparison {
             machine,
             rounds,
             cut_short,
-            cells: cells.into_iter().map(Cell::report).collect(),
+            cells: cells.into_iter().map(MeasuredCell::report).collect(),
             warnings,
         })
     }
 
-    /// Runs it to its end, and tells nobody how far it is.
+    /// Runs the comparison to its end, without reporting progress.
     ///
     /// # Errors
     ///
     /// As [`Comparison::run`].
-    pub fn run_quietly(&self) -> Result<Report, ComparisonError> {
+    pub fn run_quietly(&self) -> Result<ComparisonReport, ComparisonError> {
         self.run(&mut |_| {}, &AtomicBool::new(false))
     }
 
-    /// Whether it can be run as it stands.
+    /// Checks whether the comparison can be run.
     ///
     /// # Errors
     ///
-    /// If there is no lock, no load or no round, two of them have one name, or a load is not valid.
+    /// If there is no lock, no load or no round, two locks or two loads have the same name, or a load
+    /// is not valid.
     pub fn validate(&self) -> Result<(), ComparisonError> {
         if self.locks.is_empty() {
             return Err(ComparisonError::NoLock);
@@ -215,7 +219,7 @@ impl Comparison {
         if self.loads.is_empty() {
             return Err(ComparisonError::NoLoad);
         }
-        if self.wanted_rounds() == 0 {
+        if self.round_count() == 0 {
             return Err(ComparisonError::NoRounds);
         }
         for load in &self.loads {
@@ -223,14 +227,14 @@ impl Comparison {
             load.validate().map_err(named)?;
         }
         let locks: Vec<String> = self.locks.iter().map(|lock| lock.name.clone()).collect();
-        if let Some(name) = twice(&locks) {
+        if let Some(name) = first_duplicate(&locks) {
             return Err(ComparisonError::SameLock(name.clone()));
         }
         let loads: Vec<String> = self.loads.iter().map(Load::name).collect();
-        twice(&loads).map_or(Ok(()), |name| Err(ComparisonError::SameLoad(name.clone())))
+        first_duplicate(&loads).map_or(Ok(()), |name| Err(ComparisonError::SameLoad(name.clone())))
     }
 
-    /// A warning if threads should be bound to processors and cannot be.
+    /// A warning if threads are to be bound to processors and the system does not support it.
     fn unpinned(&self) -> Vec<String> {
         if self.loads.iter().any(|load| load.pin) && processors().is_empty() {
             vec!["not pinned: this system does not let threads choose their processors".to_owned()]
@@ -240,37 +244,38 @@ impl Comparison {
     }
 }
 
-/// The first of some names that is there before.
-fn twice(names: &[String]) -> Option<&String> {
+/// The first name that occurs a second time.
+fn first_duplicate(names: &[String]) -> Option<&String> {
     names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name))
 }
 
+/// The length of the warm-up, in milliseconds.
 fn warm_up_ms(load: &Load) -> u64 {
     (load.slice_ms / 10).clamp(1, 100)
 }
 
-/// A load, and what was measured under it.
-struct Cell {
+/// A load, and what was measured under it so far.
+struct MeasuredCell {
     name: String,
     load: Load,
     locks: Vec<(LockReport, Option<WaitHistogram>)>,
-    /// The most threads in a slice that the system refused to bind to their processors.
+    /// The largest number of threads of a slice that the system refused to bind to their processors.
     unpinned: usize,
 }
 
-impl Cell {
-    fn new(comparison: &Comparison, load: &Load) -> Cell {
+impl MeasuredCell {
+    fn new(comparison: &Comparison, load: &Load) -> MeasuredCell {
         let lock = |lock: &Contender| {
             let report = LockReport { lock: lock.name.clone(), samples: vec![], waits: None };
             (report, None)
         };
         let locks = comparison.locks.iter().map(lock).collect();
-        Cell { name: load.name(), load: load.clone(), locks, unpinned: 0 }
+        MeasuredCell { name: load.name(), load: load.clone(), locks, unpinned: 0 }
     }
 
     /// A warning if the system refused to bind threads.
     fn unpinned(&self) -> Option<String> {
-        let Cell { name, unpinned, .. } = self;
+        let MeasuredCell { name, unpinned, .. } = self;
         (*unpinned > 0).then(|| {
             format!(
                 "not pinned: in a slice of `{name}` the system refused {unpinned} of the threads"
@@ -288,8 +293,8 @@ impl Cell {
     }
 }
 
-/// A comparison that runs.
-struct Run<'a> {
+/// The state of a running comparison.
+struct ComparisonRun<'a> {
     done: usize,
     total: usize,
     rounds: usize,
@@ -297,11 +302,11 @@ struct Run<'a> {
     cancel: &'a AtomicBool,
 }
 
-impl Run<'_> {
-    /// Measures a slice, and says whether it came to its end.
+impl ComparisonRun<'_> {
+    /// Measures a slice. Returns false if it was cancelled.
     fn slice(
         &mut self,
-        cell: &mut Cell,
+        cell: &mut MeasuredCell,
         lock: &Contender,
         (round, timed, turn): (usize, bool, usize),
     ) -> Result<bool, ComparisonError> {
@@ -334,8 +339,91 @@ impl Run<'_> {
     }
 
     fn report(&mut self, cell: &str, lock: &str, round: usize, timed: bool) {
-        let Run { done, total, rounds, .. } = *self;
+        let ComparisonRun { done, total, rounds, .. } = *self;
         (self.progress)(&Progress { done, total, cell, lock, round, rounds, timed });
+    }
+}
+
+/// The order in which `count` locks take their turns in round number `round`, as indices.
+///
+/// The order is reversed in every odd round, and rotated by one after every second round. So in
+/// `2 * count` rounds each lock is first twice, and follows each of its neighbours equally often.
+///
+/// ```
+/// use lockword::contention::rotation;
+///
+/// let turns = |round| rotation(round, 3).collect::<Vec<_>>();
+/// assert_eq!([turns(0), turns(1), turns(2)], [[0, 1, 2], [2, 1, 0], [1, 2, 0]]);
+/// ```
+pub fn rotation(round: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |step| {
+        let step = if round.is_multiple_of(2) { step } else { count - 1 - step };
+        (round / 2 + step) % count
+    })
+}
+
+/// Why a [`Comparison`] cannot be run, or failed.
+///
+/// It has no figures: what was measured before a slice failed is lost. Measure locks that may fail
+/// in separate comparisons.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ComparisonError {
+    /// There is no lock.
+    NoLock,
+    /// There is no load.
+    NoLoad,
+    /// The number of rounds is zero.
+    NoRounds,
+    /// Two locks have this name.
+    SameLock(String),
+    /// Two loads have this name.
+    SameLoad(String),
+    /// A load is not valid.
+    Load {
+        /// The load's name.
+        load: String,
+        /// Why it is not valid.
+        error: LoadError,
+    },
+    /// A slice failed.
+    Slice {
+        /// The lock's name.
+        lock: String,
+        /// The load's name.
+        load: String,
+        /// Why the slice failed.
+        error: SliceError,
+    },
+}
+
+impl fmt::Display for ComparisonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ComparisonError::NoLock => write!(f, "no lock to measure: give at least one"),
+            ComparisonError::NoLoad => write!(f, "no load to measure under: give at least one"),
+            ComparisonError::NoRounds => write!(f, "zero rounds: a comparison takes at least one"),
+            ComparisonError::SameLock(name) => {
+                write!(f, "two locks are called `{name}`: give each a name of its own")
+            }
+            ComparisonError::SameLoad(name) => {
+                write!(f, "the load `{name}` is given twice: leave one out")
+            }
+            ComparisonError::Load { load, error } => write!(f, "load `{load}`: {error}"),
+            ComparisonError::Slice { lock, load, error } => {
+                write!(f, "lock `{lock}` under load `{load}`: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ComparisonError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ComparisonError::Load { error, .. } => Some(error),
+            ComparisonError::Slice { error, .. } => Some(error),
+            _ => None,
+        }
     }
 }
 
@@ -347,7 +435,7 @@ mod tests {
     #[test]
     fn threads_that_could_not_be_bound_make_a_warning() {
         let load = Load::new(2).slice_ms(1).pin(true);
-        let mut cell = Cell::new(&Comparison::new(), &load);
+        let mut cell = MeasuredCell::new(&Comparison::new(), &load);
         assert_eq!(cell.unpinned(), None);
         // A slice in which three threads were refused, and one with none after it.
         let refused: Measure = |load, pass, cancel| {
@@ -370,5 +458,20 @@ mod tests {
         cell.unpinned = 1;
         let warning = cell.unpinned().expect("there is one");
         assert!(warning.contains("`2 threads, ") && !warning.contains('\n'), "{warning}");
+    }
+
+    #[test]
+    fn every_lock_has_one_turn_a_round_and_each_is_first_equally_often() {
+        for count in 1..7 {
+            let mut firsts = vec![0; count];
+            for round in 0..2 * count {
+                let turns: Vec<usize> = rotation(round, count).collect();
+                firsts[turns[0]] += 1;
+                let mut sorted = turns;
+                sorted.sort_unstable();
+                assert_eq!(sorted, (0..count).collect::<Vec<_>>());
+            }
+            assert_eq!(firsts, vec![2; count]);
+        }
     }
 }

@@ -1,18 +1,19 @@
-//! [`Load`]: how many threads want which locks, how often, and for how long.
+//! [`Load`]: how many threads want which locks, how often, and how long they hold them.
 
-use super::error::{LoadError, SliceError};
-use super::lock::Family;
+use super::lock_kind::LockKind;
 use super::report::Sample;
-use super::slice;
-use super::waits::WaitHistogram;
+use super::slice::{self, SliceError};
+use super::statistics::WaitHistogram;
 use super::work::{Nanoseconds, Work};
 use super::worker::Pass;
 use crate::primitive::AtomicBool;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
-/// A load that any lock can be put under.
+/// A load: what the threads of a measurement do, independently of the lock.
 ///
-/// Each thread repeats: choose a lock, lock it, work inside, unlock it, work outside.
+/// Each thread repeats these steps until the end of the slice: choose a lock, lock it, work inside,
+/// unlock it, work outside.
 ///
 /// ```
 /// use lockword::contention::{Load, Work};
@@ -22,89 +23,92 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Load {
-    /// Threads, the hog not counted. 1 to [`Load::MAX_THREADS`].
+    /// The number of threads, without the hog. 1 to [`Load::MAX_THREADS`].
     pub threads: usize,
-    /// Work while holding the lock.
+    /// The work while the lock is held.
     pub inside: Work,
-    /// Work between two acquisitions.
+    /// The work between two acquisitions of a thread.
     pub outside: Work,
-    /// How many locks there are, each on cache lines of its own. 1 to [`Load::MAX_LOCKS`].
+    /// The number of locks, each on its own cache lines. 1 to [`Load::MAX_LOCKS`].
     pub locks: usize,
     /// How a thread chooses among them.
     pub skew: Skew,
-    /// Acquisitions come in bursts, if at all. Not in an open loop.
-    pub burst: Option<Burst>,
-    /// One more thread, which does nothing but hold the first lock for so long, unlock it, and lock
-    /// it again at once. It is no part of what is counted, but for [`Sample::hog_acquisitions`].
+    /// Batches of acquisitions with pauses between them; `None` for no pauses. Not in an open loop.
+    pub batch: Option<Batch>,
+    /// The work inside of one more thread, the hog, which holds the first lock for this long,
+    /// unlocks it and locks it again at once. Its acquisitions are only counted in
+    /// [`Sample::hog_acquisitions`].
     ///
     /// [`Sample::hog_acquisitions`]: super::Sample::hog_acquisitions
     pub hog: Option<Work>,
-    /// When the next acquisition is due.
+    /// When a thread requests its next acquisition.
     pub arrivals: Arrivals,
-    /// Binds thread `i` to processor `i`, modulo their number, where the system can.
+    /// Whether to bind thread `i` to processor `i` modulo the number of processors, if the system
+    /// supports it.
     pub pin: bool,
-    /// How long a slice lasts, in milliseconds: from 1 to an hour. One lock is measured for that
-    /// long before it is another's turn.
+    /// The length of a slice in milliseconds, 1 to [`Load::MAX_SLICE_MS`]. One lock is measured for
+    /// this long before the turn of the next.
     pub slice_ms: u64,
 }
 
 /// How a thread chooses its next lock.
 ///
-/// The choices are made beforehand, the same for every lock implementation that is compared.
+/// The choices are made beforehand. They are the same for every lock kind that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Skew {
-    /// All locks alike.
+    /// All locks with the same probability.
     Uniform,
-    /// Zipf's law: lock number k (from 1) is chosen in proportion to `1 / k^s`. `s` is 0 or more; 0
-    /// is uniform, and about 1 is what popularity looks like.
+    /// Zipf's law: lock number k (from 1) is chosen in proportion to `1 / k^s`. The exponent `s` is
+    /// 0 (uniform) or more; about 1 is common in practice.
     Zipf(f64),
 }
 
-/// Acquisitions in a row, then a pause.
+/// A number of acquisitions, then a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Burst {
-    /// How many in a row, with the work outside between them. At least 1.
+pub struct Batch {
+    /// The number of acquisitions, with the work outside between them. At least 1.
     pub acquisitions: u32,
-    /// The pause after them, in nanoseconds. One of 100 us or more is spent asleep; a shorter one
-    /// is worked through, since a sleep would take longer.
+    /// The pause after them, in nanoseconds. A pause of 100 us or more is spent asleep; a shorter
+    /// one is spent working, since a sleep would take longer.
     pub pause_ns: u64,
 }
 
-/// When the next acquisition of a thread is due.
+/// When a thread requests its next acquisition.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arrivals {
-    /// As soon as the thread is done with the one before. While a lock stalls, nothing asks for
-    /// it, so a stall is one long wait among many short ones, however long it was.
+    /// A closed loop: as soon as the thread is done with the previous acquisition and the work
+    /// outside. While a lock stalls nothing more is requested, so a stall of any length is one long
+    /// wait for each thread among many short ones.
     Closed,
-    /// On a fixed schedule, whether or not the lock keeps up. It begins for all threads when the
-    /// first of them starts. Waits are counted from the scheduled time, and late arrivals are
-    /// served back to back. What was due and had not asked when the slice ended counts with the
-    /// wait it had by then. So a stall shows in full.
+    /// An open loop: on a fixed schedule, whether or not the lock keeps up. The schedule of all
+    /// threads begins when the first of them starts. Waits are counted from the scheduled time, and
+    /// late arrivals are served back to back. An acquisition that was due and not requested when
+    /// the slice ended counts with the wait up to that moment. So all of a stall is visible.
     ///
-    /// To keep the schedule takes a clock, in both passes.
+    /// Keeping the schedule takes a clock, in both passes.
     Open {
-        /// Arrivals a second, of all threads together: they take turns. [`Load::MIN_RATE`] to
+        /// Arrivals a second of all threads together, which take turns. [`Load::MIN_RATE`] to
         /// [`Load::MAX_RATE`].
         per_second: f64,
     },
 }
 
 impl Load {
-    /// The most threads that are accepted.
+    /// The largest number of threads.
     pub const MAX_THREADS: usize = 4096;
-    /// The most locks that are accepted.
+    /// The largest number of locks.
     pub const MAX_LOCKS: usize = 1 << 16;
-    /// The lowest rate of an open loop, in arrivals a second: one in thirty years.
+    /// The lowest rate of an open loop, in arrivals a second: one in about thirty years.
     pub const MIN_RATE: f64 = 1e-9;
     /// The highest rate of an open loop, in arrivals a second.
     pub const MAX_RATE: f64 = 1e9;
-    /// The longest slice, in milliseconds.
+    /// The longest slice, in milliseconds: one hour.
     pub const MAX_SLICE_MS: u64 = 3_600_000;
 
-    /// So many threads on one lock, 100 ns inside and 100 ns outside, in a closed loop; slices of
-    /// 100 ms.
+    /// A load of this number of threads on one lock, with 100 ns of work inside and 100 ns outside,
+    /// in a closed loop, with slices of 100 ms.
     #[must_use]
     pub fn new(threads: usize) -> Load {
         Load {
@@ -113,7 +117,7 @@ impl Load {
             outside: Work::nanos(100),
             locks: 1,
             skew: Skew::Uniform,
-            burst: None,
+            batch: None,
             hog: None,
             arrivals: Arrivals::Closed,
             pin: false,
@@ -145,10 +149,10 @@ impl Load {
         Load { skew, ..self }
     }
 
-    /// Sets [`Load::burst`].
+    /// Sets [`Load::batch`].
     #[must_use]
-    pub fn burst(self, burst: Burst) -> Load {
-        Load { burst: Some(burst), ..self }
+    pub fn batch(self, batch: Batch) -> Load {
+        Load { batch: Some(batch), ..self }
     }
 
     /// Sets [`Load::hog`].
@@ -175,11 +179,11 @@ impl Load {
         Load { slice_ms, ..self }
     }
 
-    /// Whether it can be run at all.
+    /// Checks whether the load can be run.
     ///
     /// # Errors
     ///
-    /// The first field that cannot be, and what it may be.
+    /// The first field whose value is not accepted.
     pub fn validate(&self) -> Result<(), LoadError> {
         if self.threads == 0 {
             return Err(LoadError::NoThreads);
@@ -206,43 +210,47 @@ impl Load {
                 return Err(LoadError::TooMuchWork(work));
             }
         }
-        if self.burst.is_some_and(|burst| burst.acquisitions == 0) {
-            return Err(LoadError::EmptyBurst);
+        if self.batch.is_some_and(|batch| batch.acquisitions == 0) {
+            return Err(LoadError::EmptyBatch);
         }
         if let Arrivals::Open { per_second } = self.arrivals {
             if !(Load::MIN_RATE..=Load::MAX_RATE).contains(&per_second) {
                 return Err(LoadError::Rate(per_second));
             }
-            if self.burst.is_some() {
-                return Err(LoadError::BurstInOpenLoop);
+            if self.batch.is_some() {
+                return Err(LoadError::BatchesInOpenLoop);
             }
         }
         Ok(())
     }
 
-    /// Measures one slice of one lock, from a loop that reads no clock. A
-    /// [`Comparison`](super::Comparison) is made of these.
+    /// Measures one slice of one lock in a loop that reads no clock. A
+    /// [`Comparison`](super::Comparison) consists of these.
+    ///
+    /// Blocks for about the length of the slice.
     ///
     /// # Errors
     ///
-    /// If the load cannot be run, or the lock panics, never comes back, or lets two threads in.
-    pub fn throughput<F: Family>(&self) -> Result<Sample, SliceError> {
-        let slice = slice::measure::<F>(self, Pass::Count, &AtomicBool::new(false))?;
-        Ok(slice.expect("nobody cancels it").sample)
+    /// If the load is not valid, the system refuses a thread, the lock panics or is never released,
+    /// or mutual exclusion is violated.
+    pub fn throughput<K: LockKind>(&self) -> Result<Sample, SliceError> {
+        let slice = slice::measure::<K>(self, Pass::Count, &AtomicBool::new(false))?;
+        Ok(slice.expect("it is not cancelled").sample)
     }
 
-    /// Measures one slice of one lock, in which each wait is timed.
+    /// Measures one slice of one lock, in which every wait is timed.
     ///
     /// # Errors
     ///
     /// As [`Load::throughput`].
-    pub fn timed<F: Family>(&self) -> Result<(Sample, WaitHistogram), SliceError> {
-        let slice = slice::measure::<F>(self, Pass::Time, &AtomicBool::new(false))?;
-        let slice = slice.expect("nobody cancels it");
+    pub fn timed<K: LockKind>(&self) -> Result<(Sample, WaitHistogram), SliceError> {
+        let slice = slice::measure::<K>(self, Pass::Time, &AtomicBool::new(false))?;
+        let slice = slice.expect("it is not cancelled");
         Ok((slice.sample, slice.waits.unwrap_or_default()))
     }
 
-    /// It in a few words, with all that is not as [`Load::new`] makes it; the slice is left out.
+    /// A short description of everything that differs from [`Load::new`], but for the length of the
+    /// slice: `8 threads, 100/500 ns, 16 locks`. Two loads with one name differ in that at most.
     #[must_use]
     pub fn name(&self) -> String {
         let plural = if self.threads == 1 { "" } else { "s" };
@@ -254,8 +262,8 @@ impl Load {
         if let Skew::Zipf(s) = self.skew {
             name += &format!(", Zipf {s}");
         }
-        if let Some(Burst { acquisitions, pause_ns }) = self.burst {
-            name += &format!(", bursts of {acquisitions} and {}", Nanoseconds(pause_ns));
+        if let Some(Batch { acquisitions, pause_ns }) = self.batch {
+            name += &format!(", batches of {acquisitions} and {}", Nanoseconds(pause_ns));
         }
         if let Some(hold) = self.hog {
             name += &format!(", hog of {hold}");
@@ -269,3 +277,72 @@ impl Load {
         name
     }
 }
+
+/// Why a [`Load`] cannot be run.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The number of threads is zero.
+    NoThreads,
+    /// There are more threads than [`Load::MAX_THREADS`].
+    TooManyThreads(usize),
+    /// The number of locks is zero.
+    NoLocks,
+    /// There are more locks than [`Load::MAX_LOCKS`].
+    TooManyLocks(usize),
+    /// The length of the slice, in milliseconds, is zero or above [`Load::MAX_SLICE_MS`].
+    Slice(u64),
+    /// The Zipf exponent is negative, infinite, or not a number.
+    Zipf(f64),
+    /// The work takes longer than [`Work::MAX_NS`].
+    TooMuchWork(Work),
+    /// A batch has no acquisitions.
+    EmptyBatch,
+    /// The rate is below [`Load::MIN_RATE`], above [`Load::MAX_RATE`], or not a number.
+    Rate(f64),
+    /// The load has both batches and an open loop.
+    BatchesInOpenLoop,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::NoThreads => write!(f, "zero threads: a load takes at least one"),
+            LoadError::TooManyThreads(threads) => {
+                write!(f, "{threads} threads: a load takes at most {}", Load::MAX_THREADS)
+            }
+            LoadError::NoLocks => write!(f, "zero locks: a load takes at least one"),
+            LoadError::TooManyLocks(locks) => {
+                write!(f, "{locks} locks: a load takes at most {}", Load::MAX_LOCKS)
+            }
+            LoadError::Slice(ms) => write!(
+                f,
+                "a slice of {ms} ms: give it 1 ms at least, and {} ms at most",
+                Load::MAX_SLICE_MS
+            ),
+            LoadError::Zipf(s) => {
+                write!(f, "a Zipf exponent of {s}: it must be a finite number, 0 or more")
+            }
+            LoadError::TooMuchWork(work) => {
+                write!(f, "{work} of work: at most {} are accepted", Nanoseconds(Work::MAX_NS))
+            }
+            LoadError::EmptyBatch => {
+                write!(f, "a batch of zero acquisitions: it takes at least one")
+            }
+            LoadError::Rate(rate) => {
+                let (least, most) = (Load::MIN_RATE, Load::MAX_RATE);
+                write!(
+                    f,
+                    "{rate:?} arrivals a second: it must be above 0, at least {least:e} and at \
+                     most {most:e}"
+                )
+            }
+            LoadError::BatchesInOpenLoop => write!(
+                f,
+                "batches and a fixed rate: a fixed rate leaves no room for pauses, give one of them"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}

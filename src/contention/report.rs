@@ -1,150 +1,139 @@
-//! [`Report`]: what a comparison measured, as data. It is what the tables, the pages and the
-//! files are made of, and it is written as JSON with serde.
+//! [`ComparisonReport`]: the result of a comparison as data, for tables and files. It implements
+//! serde's `Serialize` and `Deserialize`; the program writes it as JSON.
 //!
-//! Times are in nanoseconds, rates in acquisitions a second. A field that the system does not
-//! tell is `None`.
+//! Times are in nanoseconds, rates in acquisitions a second. A figure that the system does not
+//! provide is `None`.
 
 use super::load::Load;
+use super::system::MachineInfo;
 use serde::{Deserialize, Serialize};
 
-/// The version of the format. A reader refuses any other: see [`Report::format`].
+/// The version of the serialized format. A reader should refuse a report with any other
+/// [`ComparisonReport::format`].
 pub const FORMAT: u32 = 1;
 
-/// A whole comparison.
+/// The result of a [`Comparison`](super::Comparison).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// [`FORMAT`] when it was written.
+pub struct ComparisonReport {
+    /// The value of [`FORMAT`] of the writer.
     pub format: u32,
-    /// The version of this crate that wrote it.
+    /// The version of this crate that measured.
     pub lockword: String,
-    /// When it began: seconds since 1970, UTC.
+    /// When the comparison began: seconds since 1970, UTC.
     pub started: u64,
-    /// The command line, a word each; empty if it was a program of one's own.
+    /// The command line, one word each; see [`Comparison::command`](super::Comparison::command).
     pub command: Vec<String>,
-    /// Where it ran.
-    pub machine: Machine,
-    /// Rounds that were asked for. A cell that was cut short has fewer samples.
+    /// The machine.
+    pub machine: MachineInfo,
+    /// The number of rounds that were requested. If the comparison was cut short, there are fewer
+    /// samples.
     pub rounds: usize,
-    /// Whether it was ended before all rounds were done.
+    /// Whether it was cancelled before all rounds were done.
     pub cut_short: bool,
-    /// One for each load.
+    /// One cell for each load.
     pub cells: Vec<CellReport>,
-    /// What makes the figures doubtful (a busy machine, a processor that slowed down).
+    /// What may have distorted the figures (a busy machine, a processor that slowed down), one
+    /// sentence each.
     pub warnings: Vec<String>,
 }
 
-/// The machine that was measured on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
-    /// The processor's name.
-    pub cpu: Option<String>,
-    /// Processors that this process may use.
-    pub processors: usize,
-    /// The operating system, and its kernel's release.
-    pub system: String,
-    /// The processor's architecture.
-    pub architecture: String,
-    /// Linux: the frequency governor of the first processor.
-    pub governor: Option<String>,
-    /// The load average of the last minute when it began.
-    pub load_average: Option<f64>,
-    /// What one unit of work took, in nanoseconds.
-    pub unit_ns: f64,
-}
-
-/// One load, and what each lock did under it.
+/// A load, and the results of each lock under it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellReport {
-    /// Short and unique in the report: `8 threads, 100/100 ns`, say.
+    /// The load's name (see [`Load::name`]), which is unique in the report.
     pub name: String,
     /// The load.
     pub load: Load,
-    /// One for each lock, in the order in which they were given.
+    /// The results of each lock, in the order in which the locks were added.
     pub locks: Vec<LockReport>,
 }
 
-/// One lock under one load.
+/// The results of one lock under one load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LockReport {
-    /// The lock.
+    /// The lock's name.
     pub lock: String,
-    /// One for each round; sample `i` of every lock of a cell is round `i`: they pair up.
+    /// One sample for each round: sample `i` is of round `i` for every lock of the cell.
     pub samples: Vec<Sample>,
-    /// The waits, of all rounds together; `None` where they were not asked for.
+    /// The waits of all rounds together; `None` if they were not requested.
     pub waits: Option<Waits>,
 }
 
-/// One slice of one lock under one load: from the pass that reads no clock.
+/// The result of one slice of one lock under one load, from the pass that reads no clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// How long it took, in nanoseconds.
+    /// The length of the slice as it was measured, in nanoseconds.
     pub elapsed_ns: f64,
-    /// Acquisitions, a thread each.
+    /// The acquisitions of each thread.
     pub acquisitions: Vec<u64>,
-    /// Acquisitions of the hog, if there was one. It is no part of any other figure here.
+    /// The acquisitions of the hog, if there was one. No other figure here includes the hog.
     #[serde(default)]
     pub hog_acquisitions: Option<u64>,
-    /// CPU time of all threads, in nanoseconds.
+    /// The CPU time of all threads together, in nanoseconds.
     pub cpu_ns: Option<f64>,
 }
 
-/// How long acquisitions waited, in nanoseconds: from the pass that times each.
+/// How long acquisitions waited, in nanoseconds, from the pass that times every wait.
 ///
-/// Each wait includes the reading of the clock, 20 to 30 ns on most machines.
+/// Each wait includes one reading of the clock, 20 to 30 ns on most machines.
 ///
-/// No wait is longer than the slice and the time that the queue takes to empty after it: at the
-/// end nobody joins the queue any more, and sections longer than some 100 us are cut short. Who
-/// still waits then gets the lock soon, and its wait, up to that moment, is noted. So a thread that
-/// starved for the whole slice counts as one wait of about the slice's length. In an open loop,
-/// what was due and had not asked for the lock has waited until the end of the slice.
+/// No wait is longer than the slice plus the time that the queue needs to empty after it: at the end
+/// of the slice no thread requests the lock any more, and critical sections longer than some 100 us
+/// are cut short. A thread that still waits then gets the lock soon, and its wait up to that moment
+/// is recorded. So a thread that starved for the whole slice counts as one wait of about the
+/// slice's length. In an open loop, an acquisition that was due and not requested is recorded with
+/// its wait until the end of the slice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Waits {
-    /// How many were timed.
+    /// The number of waits.
     pub count: u64,
     /// The median.
     pub p50: u64,
-    /// 99 of 100 waited for no longer.
+    /// The 99th percentile.
     pub p99: u64,
-    /// 999 of 1000 waited for no longer.
+    /// The 99.9th percentile.
     pub p999: u64,
     /// The longest wait.
     pub max: u64,
-    /// (share of all waits, nanoseconds that they did not exceed), rising, for a chart.
+    /// Points of the cumulative distribution, ascending: a share of the waits from 0 to 1, and the
+    /// nanoseconds that they did not exceed.
     pub curve: Vec<(f64, u64)>,
 }
 
 impl Sample {
-    /// Acquisitions of all threads.
+    /// The acquisitions of all threads, without the hog.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.acquisitions.iter().sum()
     }
 
-    /// Acquisitions a second; 0 of a sample that took no time.
+    /// Acquisitions a second of all threads; 0 if the slice had no length.
     #[must_use]
     pub fn per_second(&self) -> f64 {
         if self.elapsed_ns > 0.0 { self.total() as f64 / self.elapsed_ns * 1e9 } else { 0.0 }
     }
 
-    /// CPU time for an acquisition, in nanoseconds.
+    /// The CPU time for an acquisition, in nanoseconds; `None` where the system does not provide it.
     #[must_use]
     pub fn cpu_ns_each(&self) -> Option<f64> {
         self.cpu_ns.map(|ns| ns / self.total().max(1) as f64)
     }
 
-    /// The unluckiest thread's acquisitions over the luckiest's: 1 is fair, 0 starves one.
+    /// The fewest acquisitions of a thread over the most: 1 is fair; at 0 one thread starved.
     #[must_use]
     pub fn unluckiest_over_luckiest(&self) -> f64 {
         let (least, most) = (self.acquisitions.iter().min(), self.acquisitions.iter().max());
         least.copied().unwrap_or(0) as f64 / most.copied().unwrap_or(0).max(1) as f64
     }
 
-    /// Dice's factor: the luckier half of the threads' share of all acquisitions; 0.5 is fair, 1
-    /// is as unfair as can be. (With an odd number of threads the middle one counts half.)
+    /// The fairness factor: the share of all acquisitions that the luckier half of the threads got,
+    /// from 0.5 (fair) to 1 (the other half got none); 0 if there was no acquisition. With an odd
+    /// number of threads, the middle one counts half.
     ///
-    /// Dave Dice's measure of long-term fairness: "Malthusian Locks", EuroSys 2017.
+    /// The measure of long-term fairness of Dice and Kogan, "Compact NUMA-aware Locks" (EuroSys
+    /// 2019).
     #[must_use]
-    pub fn dice_factor(&self) -> f64 {
+    pub fn fairness_factor(&self) -> f64 {
         let mut sorted = self.acquisitions.clone();
         sorted.sort_unstable_by(|a, b| b.cmp(a));
         let half = sorted.len() / 2;

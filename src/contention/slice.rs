@@ -1,86 +1,88 @@
-//! One slice: starts the threads, lets them run, stops them, and checks what they did.
+//! A slice: starts the threads, lets them run, stops them, and checks their results.
 //!
-//! The lock under test may be anybody's, so nothing that it does may hang the program. Threads are
-//! not scoped, and nobody joins one that has not reported yet: threads that never come back are
-//! left behind, with the locks.
+//! The lock under test may be incorrect, and must not be able to hang the program. Threads are
+//! therefore not scoped, and a thread is only joined after it has reported its result: a thread that
+//! never reports is leaked, and the locks with it.
 
-use super::error::SliceError;
-use super::load::Load;
-use super::lock::{Family, Lock};
+use super::load::{Load, LoadError};
+use super::lock_kind::{LockKind, MeasuredMutex};
 use super::report::Sample;
+use super::statistics::WaitHistogram;
 use super::system::processors;
-use super::waits::WaitHistogram;
-use super::worker::{Field, Pass, Role, Tally};
+use super::worker::{Pass, SliceContext, Tally, ThreadRole};
 use crate::primitive::{AtomicBool, Ordering};
 use std::any::Any;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-#[cfg(test)]
-mod tests;
+/// How often the cancellation flag is checked.
+const CANCEL_POLL: Duration = Duration::from_millis(25);
+/// After the end of the slice: when no thread has reported for this long, the others never will.
+const STUCK_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
+/// The same limit after a panic, which may leave a lock locked, or a cancellation.
+const STUCK_LIMIT_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// How often the cancellation is looked at.
-const GLANCE: Duration = Duration::from_millis(25);
-/// After the end, when no thread has come back for so long, the others never will.
-const STUCK: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
-/// The same after a panic or a cancellation, which may well leave a lock locked.
-const STUCK_AFTER_FAILURE: Duration = Duration::from_millis(50);
-
-/// What a slice measured.
+/// The result of a slice.
 pub(super) struct Slice {
     pub(super) sample: Sample,
-    /// `None` in a pass that does not time them.
+    /// `None` in a pass that does not time waits.
     pub(super) waits: Option<WaitHistogram>,
-    /// Threads that the system refused to bind to their processors.
+    /// The number of threads that the system refused to bind to their processors.
     pub(super) unpinned: usize,
-    /// All acquisitions of each lock, the hog's and those after the signal to stop too.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the tests look at single locks"))]
+    /// All acquisitions of each lock, including the hog's and those after the stop.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "only the tests read the counts of single locks")
+    )]
     pub(super) each_lock: Vec<u64>,
 }
 
 /// Measures one slice of one lock. `None` if it was cancelled.
-pub(super) fn measure<F: Family>(
+pub(super) fn measure<K: LockKind>(
     load: &Load,
     pass: Pass,
     cancel: &AtomicBool,
 ) -> Result<Option<Slice>, SliceError> {
     load.validate()?;
-    let field = Arc::new(Field::<F>::new(load, if load.pin { processors() } else { vec![] }));
-    let mut crew = Crew::start(&field, load, pass)?;
+    let context =
+        Arc::new(SliceContext::<K>::new(load, if load.pin { processors() } else { vec![] }));
+    let mut threads = SliceThreads::start(&context, load, pass)?;
 
-    // The signal to start wakes the threads one by one; the first notes when it started.
-    crew.gate.open(true);
+    // The threads wake up one by one. The first records the time at which it started.
+    threads.gate.open(true);
     let mut cancelled = false;
-    while !crew.failed() && !cancelled {
+    while !threads.failed() && !cancelled {
         let now = Instant::now();
-        // On a busy machine the first may start late.
-        let end = crew.gate.first_start().unwrap_or(now) + Duration::from_millis(load.slice_ms);
+        // On a busy machine the first thread may start late.
+        let end = threads.gate.first_start().unwrap_or(now) + Duration::from_millis(load.slice_ms);
         let left = end.saturating_duration_since(now);
         if left.is_zero() {
             break;
         }
-        crew.hear(left.min(GLANCE));
+        threads.receive(left.min(CANCEL_POLL));
         cancelled = cancel.load(Ordering::Relaxed);
     }
-    field.stop.store(true, Ordering::Relaxed);
-    // After the signal: what counts has ended by now.
+    context.stop.store(true, Ordering::Relaxed);
+    // Taken after the flag is set: every section that counts has ended by now.
     let stopped = Instant::now();
 
-    let mut heard = stopped;
-    while crew.missing() > 0 {
+    let mut last_report = stopped;
+    while threads.missing() > 0 {
         cancelled |= cancel.load(Ordering::Relaxed);
-        let patience = if cancelled || crew.failed() { STUCK_AFTER_FAILURE } else { STUCK };
-        if crew.hear(GLANCE.min(patience)) {
-            heard = Instant::now();
-        } else if heard.elapsed() >= patience {
+        let limit =
+            if cancelled || threads.failed() { STUCK_LIMIT_AFTER_FAILURE } else { STUCK_LIMIT };
+        if threads.receive(CANCEL_POLL.min(limit)) {
+            last_report = Instant::now();
+        } else if last_report.elapsed() >= limit {
             break;
         }
     }
-    let missing = crew.missing();
-    if let Some(text) = crew.panic.take() {
+    let missing = threads.missing();
+    if let Some(text) = threads.panic.take() {
         return Err(SliceError::Panicked(text));
     }
     if cancelled {
@@ -89,15 +91,15 @@ pub(super) fn measure<F: Family>(
     if missing > 0 {
         return Err(SliceError::Stuck { threads: missing });
     }
-    // The main thread may come out of the gate late, when the others have long started.
-    let started = crew.gate.first_start().unwrap_or(stopped);
+    // The slice began when the first thread started, not when this thread opened the gate.
+    let started = threads.gate.first_start().unwrap_or(stopped);
     let elapsed = stopped.saturating_duration_since(started);
-    let (tallies, hog) = crew.finish();
-    let each_lock = counts(&field)?;
+    let (tallies, hog) = threads.finish();
+    let each_lock = counts(&context)?;
     evaluate(tallies, hog, each_lock, elapsed).map(Some)
 }
 
-/// Puts the threads' figures together.
+/// Checks the threads' results and combines them.
 fn evaluate(
     tallies: Vec<Tally>,
     hog: Option<Tally>,
@@ -106,17 +108,17 @@ fn evaluate(
 ) -> Result<Slice, SliceError> {
     let acquisitions: Vec<u64> = tallies.iter().map(|tally| tally.acquisitions).collect();
     let hog_acquisitions = hog.as_ref().map(|tally| tally.acquisitions);
-    let everybody = || tallies.iter().chain(&hog);
+    let all_tallies = || tallies.iter().chain(&hog);
     let counted = each_lock.iter().sum();
-    let all = everybody().map(|tally| tally.acquisitions + tally.late).sum();
+    let all = all_tallies().map(|tally| tally.acquisitions + tally.late).sum();
     if counted != all {
         return Err(SliceError::NoMutualExclusion { counted, acquisitions: all });
     }
-    let intrusions = everybody().map(|tally| tally.intrusions).sum();
+    let intrusions = all_tallies().map(|tally| tally.intrusions).sum();
     if intrusions > 0 {
         return Err(SliceError::Intrusion { intrusions, acquisitions: all });
     }
-    let unpinned = everybody().filter(|tally| tally.unpinned).count();
+    let unpinned = all_tallies().filter(|tally| tally.unpinned).count();
     let cpu: Option<Duration> = tallies.iter().map(|tally| tally.cpu).sum();
     let waits = tallies.into_iter().filter_map(|tally| tally.waits).reduce(|mut all, waits| {
         all.add(&waits);
@@ -131,21 +133,22 @@ fn evaluate(
     Ok(Slice { sample, waits, unpinned, each_lock })
 }
 
-/// What was counted under each lock. On a thread: the last holder may have left it locked.
-fn counts<F: Family>(field: &Arc<Field<F>>) -> Result<Vec<u64>, SliceError> {
+/// Reads the counter under each lock. It does so on a separate thread, since the last holder may have
+/// left a lock locked.
+fn counts<K: LockKind>(context: &Arc<SliceContext<K>>) -> Result<Vec<u64>, SliceError> {
     let (sender, receiver) = channel();
-    let field = Arc::clone(field);
+    let context = Arc::clone(context);
     let read = move || {
-        let counts = || field.locks.iter().map(|lock| lock.lock().count).collect();
-        // Nobody listens any more if it took too long.
+        let counts = || context.locks.iter().map(|lock| lock.lock().count).collect();
+        // The receiver is gone if this took too long.
         let _ = sender.send(catch_unwind(AssertUnwindSafe(counts)));
     };
     let thread = spawn("lockword-load-count".to_owned(), read)
         .map_err(|reason| SliceError::Spawn { started: 0, reason })?;
-    match receiver.recv_timeout(STUCK) {
+    match receiver.recv_timeout(STUCK_LIMIT) {
         Ok(counts) => {
             let _ = thread.join();
-            counts.map_err(|payload| SliceError::Panicked(text(&*payload)))
+            counts.map_err(|payload| SliceError::Panicked(panic_message(&*payload)))
         }
         Err(_) => Err(SliceError::Stuck { threads: 1 }),
     }
@@ -156,129 +159,133 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle
 }
 
 /// The threads of a slice.
-struct Crew {
-    gate: Arc<Gate>,
+struct SliceThreads {
+    gate: Arc<StartGate>,
     handles: Vec<JoinHandle<()>>,
-    reports: Receiver<Report>,
+    reports: Receiver<ThreadReport>,
     /// In the order of the threads: workers, then the hog.
     tallies: Vec<Option<Tally>>,
     hog: bool,
-    heard: usize,
+    received: usize,
     panic: Option<String>,
 }
 
-/// A thread's number, and what it brings home or what its panic said.
-type Report = (usize, Result<Option<Tally>, String>);
+/// A thread's number, and its result or the message of its panic.
+type ThreadReport = (usize, Result<Option<Tally>, String>);
 
-impl Crew {
-    /// Starts the threads, up to the gate.
-    fn start<F: Family>(
-        field: &Arc<Field<F>>,
+impl SliceThreads {
+    /// Starts the threads, and returns when all of them wait at the gate.
+    fn start<K: LockKind>(
+        context: &Arc<SliceContext<K>>,
         load: &Load,
         pass: Pass,
-    ) -> Result<Crew, SliceError> {
+    ) -> Result<SliceThreads, SliceError> {
         let (sender, reports) = channel();
-        let hog = load.hog.map(Role::Hog);
-        let roles: Vec<Role> = (0..load.threads).map(Role::Worker).chain(hog).collect();
-        let mut crew = Crew {
-            gate: Arc::new(Gate::default()),
+        let hog = load.hog.map(ThreadRole::Hog);
+        let roles: Vec<ThreadRole> = (0..load.threads).map(ThreadRole::Worker).chain(hog).collect();
+        let mut threads = SliceThreads {
+            gate: Arc::new(StartGate::default()),
             handles: Vec::with_capacity(roles.len()),
             reports,
             tallies: roles.iter().map(|_| None).collect(),
             hog: hog.is_some(),
-            heard: 0,
+            received: 0,
             panic: None,
         };
         for (number, role) in roles.iter().copied().enumerate() {
-            let (gate, sender, field) = (Arc::clone(&crew.gate), sender.clone(), Arc::clone(field));
-            let run = move || report(&field, (number, role), pass, &gate, &sender);
+            let (gate, sender, context) =
+                (Arc::clone(&threads.gate), sender.clone(), Arc::clone(context));
+            let run = move || run_thread(&context, (number, role), pass, &gate, &sender);
             match spawn(format!("lockword-load-{number}"), run) {
-                Ok(handle) => crew.handles.push(handle),
+                Ok(handle) => threads.handles.push(handle),
                 Err(reason) => {
-                    crew.gate.open(false);
-                    let started = crew.handles.len();
-                    // They do nothing but leave.
-                    crew.handles.into_iter().for_each(|handle| drop(handle.join()));
+                    threads.gate.open(false);
+                    let started = threads.handles.len();
+                    // They return at once, since the gate was opened without work.
+                    threads.handles.into_iter().for_each(|handle| drop(handle.join()));
                     return Err(SliceError::Spawn { started, reason });
                 }
             }
         }
-        crew.gate.await_arrivals(roles.len());
-        Ok(crew)
+        threads.gate.await_arrivals(roles.len());
+        Ok(threads)
     }
 
-    /// Waits for a thread's report, and says whether one came.
-    fn hear(&mut self, limit: Duration) -> bool {
+    /// Waits for a thread's report, and returns whether one came.
+    fn receive(&mut self, limit: Duration) -> bool {
         match self.reports.recv_timeout(limit) {
             Ok((number, Ok(tally))) => self.tallies[number] = tally,
             Ok((_, Err(text))) => self.panic = self.panic.take().or(Some(text)),
             Err(RecvTimeoutError::Timeout) => return false,
-            // All have reported: there is nothing to wait for.
+            // All threads have reported.
             Err(RecvTimeoutError::Disconnected) => {
                 thread::sleep(limit);
                 return false;
             }
         }
-        self.heard += 1;
+        self.received += 1;
         true
     }
 
+    /// The number of threads that have not reported.
     fn missing(&self) -> usize {
-        self.tallies.len() - self.heard
+        self.tallies.len() - self.received
     }
 
+    /// Whether a thread panicked.
     fn failed(&self) -> bool {
         self.panic.is_some()
     }
 
-    /// After all have reported: the workers' tallies and the hog's.
+    /// After all threads have reported: the results of the workers and of the hog.
     fn finish(mut self) -> (Vec<Tally>, Option<Tally>) {
-        // They have reported, and so are about to end: none lives on in the next slice.
+        // They have reported and are about to end. After this, none runs into the next slice.
         self.handles.into_iter().for_each(|handle| drop(handle.join()));
         let hog = if self.hog { self.tallies.pop().flatten() } else { None };
         (self.tallies.into_iter().flatten().collect(), hog)
     }
 }
 
-/// The whole life of a thread.
-fn report<F: Family>(
-    field: &Field<F>,
-    (number, role): (usize, Role),
+/// The main function of a thread.
+fn run_thread<K: LockKind>(
+    context: &SliceContext<K>,
+    (number, role): (usize, ThreadRole),
     pass: Pass,
-    gate: &Gate,
-    reports: &Sender<Report>,
+    gate: &StartGate,
+    reports: &Sender<ThreadReport>,
 ) {
-    let run = || field.work(role, pass, || gate.pass());
-    let result = catch_unwind(AssertUnwindSafe(run)).map_err(|payload| text(&*payload));
-    // Nobody listens any more if it took too long.
+    let run = || context.work(role, pass, || gate.pass());
+    let result = catch_unwind(AssertUnwindSafe(run)).map_err(|payload| panic_message(&*payload));
+    // The receiver is gone if this took too long.
     let _ = reports.send((number, result));
 }
 
-/// What a panic said.
-fn text(payload: &(dyn Any + Send)) -> String {
+/// The message of a panic.
+fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
     text.unwrap_or("(no text)").to_owned()
 }
 
-/// Threads wait here until all have come, and it is opened.
+/// A gate at which the threads wait until all have arrived and it is opened.
 #[derive(Default)]
-struct Gate {
-    state: Mutex<GateState>,
+struct StartGate {
+    state: Mutex<StartGateState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct GateState {
+struct StartGateState {
     arrived: usize,
-    /// Whether there is anything to do behind it.
+    /// Whether the gate is open, and if so, whether the threads are to run.
     open: Option<bool>,
-    /// When the first went through.
+    /// When the first thread passed.
     first_start: Option<Instant>,
 }
 
-impl Gate {
-    /// Arrives, waits, and says when the first went through; `None` if there is nothing to do.
+impl StartGate {
+    /// Waits until the gate is open. Returns when the first thread passed, the same time for all
+    /// threads; `None` if they are not to run.
     fn pass(&self) -> Option<Instant> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.arrived += 1;
@@ -291,18 +298,397 @@ impl Gate {
         }
     }
 
+    /// Waits until this many threads are at the gate.
     fn await_arrivals(&self, count: usize) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = self.changed.wait_while(state, |state| state.arrived < count);
         drop(waiting.unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// When the first thread passed, if one did.
     fn first_start(&self) -> Option<Instant> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).first_start
     }
 
+    /// Opens the gate; `go` tells the threads whether to run.
     fn open(&self, go: bool) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).open = Some(go);
         self.changed.notify_all();
+    }
+}
+
+/// Why a slice failed.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum SliceError {
+    /// The load is not valid.
+    Load(LoadError),
+    /// The system refused to start a thread.
+    Spawn {
+        /// The number of threads that had been started.
+        started: usize,
+        /// The error of the system.
+        reason: String,
+    },
+    /// The lock under test panicked on a thread, with this message.
+    Panicked(String),
+    /// After the end of the slice no thread finished for ten seconds.
+    Stuck {
+        /// The number of threads that had not finished. They and the locks are leaked.
+        threads: usize,
+    },
+    /// Two threads held a lock at the same time, and an increment under the lock was lost.
+    ///
+    /// Each slice is checked for it. Two threads at the same time need not lose an increment: see
+    /// [`SliceError::Intrusion`].
+    NoMutualExclusion {
+        /// The sum of the counters under the locks.
+        counted: u64,
+        /// The sum of the threads' own counts, including those after the end of the slice.
+        acquisitions: u64,
+    },
+    /// Two threads held a lock at the same time: a thread wrote its mark under the lock at the start
+    /// of its critical section, and found another's mark at the end.
+    ///
+    /// The slices that time waits and the warm-up of a [`Comparison`](super::Comparison) are checked
+    /// for it; the slices that only count acquisitions are not.
+    Intrusion {
+        /// The number of acquisitions that found another thread's mark.
+        intrusions: u64,
+        /// The number of all acquisitions, including those after the end of the slice.
+        acquisitions: u64,
+    },
+}
+
+impl fmt::Display for SliceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SliceError::Load(error) => error.fmt(f),
+            SliceError::Spawn { started, reason } => write!(
+                f,
+                "the system refused a thread after {started} of them ({reason}): \
+                 use fewer, or raise its limit"
+            ),
+            SliceError::Panicked(text) => write!(f, "the lock panicked: {text}"),
+            SliceError::Stuck { threads } => write!(
+                f,
+                "{threads} threads still wait for a lock that no thread uses any more: \
+                 the lock has lost a wake-up, or was never released"
+            ),
+            SliceError::NoMutualExclusion { counted, acquisitions } => write!(
+                f,
+                "no mutual exclusion: {acquisitions} acquisitions, but only {counted} \
+                 were counted under the lock"
+            ),
+            SliceError::Intrusion { intrusions, acquisitions } => write!(
+                f,
+                "no mutual exclusion: another thread came in during {intrusions} \
+                 of {acquisitions} acquisitions"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SliceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SliceError::Load(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<LoadError> for SliceError {
+    fn from(error: LoadError) -> Self {
+        SliceError::Load(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contention::{Arrivals, Batch, Lockword, Skew, Std, Work};
+    use std::ops::{Deref, DerefMut};
+
+    fn slice<K: LockKind>(load: &Load, pass: Pass) -> Slice {
+        let slice = measure::<K>(load, pass, &AtomicBool::new(false));
+        slice.expect("it runs").expect("it is not cancelled")
+    }
+
+    fn load(threads: usize) -> Load {
+        Load::new(threads).inside(Work::units(10)).outside(Work::units(10)).slice_ms(20)
+    }
+
+    /// Each lock's share of all acquisitions, in percent.
+    fn shares(load: &Load) -> Vec<f64> {
+        let counts = slice::<Lockword>(load, Pass::Count).each_lock;
+        let sum: u64 = counts.iter().sum();
+        counts.iter().map(|count| 100.0 * *count as f64 / sum as f64).collect()
+    }
+
+    #[test]
+    fn locks_are_acquired_in_the_proportions_of_the_skew() {
+        // Long enough for many passes through the tables of choices.
+        let load = load(2).locks(4).slice_ms(100);
+        let even = shares(&load);
+        assert!(even.iter().all(|share| (20.0..30.0).contains(share)), "{even:?}");
+        // 1, 1/4, 1/9, 1/16: 70, 18, 8, 4 of a hundred.
+        let skewed = shares(&load.skew(Skew::Zipf(2.0)));
+        for (share, expected) in skewed.iter().zip([70.2, 17.6, 7.8, 4.4]) {
+            assert!((share - expected).abs() < 3.0, "{skewed:?}");
+        }
+    }
+
+    #[test]
+    fn the_hog_holds_the_first_lock_and_is_counted_apart() {
+        // The other thread leaves time for it.
+        let load = load(1).outside(Work::clock(1_000_000)).locks(3).slice_ms(200);
+        let load = load.hog(Work::clock(1_000_000));
+        let slice = slice::<Lockword>(&load, Pass::Count);
+        let hog = slice.sample.hog_acquisitions.expect("there is one");
+        assert!(hog > 0 && hog as f64 <= slice.sample.elapsed_ns / 1e6, "{hog}");
+        assert!(slice.each_lock[0] >= hog);
+        let late = slice.each_lock.iter().sum::<u64>() - slice.sample.total() - hog;
+        assert!(late <= 2, "{late} after the end");
+    }
+
+    #[test]
+    fn every_kind_of_loop_counts_the_same_under_the_lock_and_outside() {
+        let batch = Batch { acquisitions: 3, pause_ns: 1_000 };
+        let open = Arrivals::Open { per_second: 50_000.0 };
+        for pass in [Pass::WarmUp, Pass::Count, Pass::Time] {
+            for locks in [1, 5] {
+                for work in [Work::units(5), Work::nanos(200_000), Work::clock(1_000)] {
+                    let closed = load(3).locks(locks).inside(work).slice_ms(5);
+                    let (batches, open) =
+                        (closed.clone().batch(batch), closed.clone().arrivals(open));
+                    for load in [closed, batches, open] {
+                        let slice = slice::<Std>(&load, pass);
+                        assert_eq!(slice.sample.acquisitions.len(), 3, "{}", load.name());
+                        assert_eq!(slice.each_lock.len(), locks);
+                        let entries: u64 = slice.each_lock.iter().sum();
+                        let late = entries - slice.sample.total();
+                        assert!(late <= 3, "{late} after the end");
+                        assert_eq!(slice.waits.is_some(), pass == Pass::Time);
+                        let waits = slice.waits.map_or(entries, |waits| waits.count());
+                        assert!(waits >= entries, "{waits} waits");
+                    }
+                }
+            }
+        }
+    }
+
+    fn tally() -> Tally {
+        Tally { acquisitions: 5, late: 1, intrusions: 0, unpinned: false, cpu: None, waits: None }
+    }
+
+    #[test]
+    fn a_lost_increment_is_an_error() {
+        let now = Duration::from_millis(1);
+        let judge = |counted| evaluate(vec![tally(), tally()], Some(tally()), counted, now);
+        // All acquisitions are checked; those before the end count.
+        let slice = judge(vec![10, 8]).expect("as many under the lock");
+        assert_eq!((slice.sample.total(), slice.sample.hog_acquisitions), (10, Some(5)));
+        let error = SliceError::NoMutualExclusion { counted: 17, acquisitions: 18 };
+        assert_eq!(judge(vec![10, 7]).err(), Some(error));
+    }
+
+    /// A mutex that lets another thread in at each access to the data. No access is torn, so no
+    /// increment is lost.
+    struct NonExclusiveMutex<T>(Mutex<T>);
+
+    struct NonExclusiveGuard<'a, T>(&'a NonExclusiveMutex<T>, Option<std::sync::MutexGuard<'a, T>>);
+
+    impl<T> Deref for NonExclusiveGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.1.as_ref().expect("inside")
+        }
+    }
+
+    impl<T> DerefMut for NonExclusiveGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.1 = None;
+            thread::sleep(Duration::from_micros(50));
+            self.1.insert(self.0.0.lock().expect("no panic"))
+        }
+    }
+
+    impl<T: Send> MeasuredMutex<T> for NonExclusiveMutex<T> {
+        type Guard<'a>
+            = NonExclusiveGuard<'a, T>
+        where
+            T: 'a;
+
+        fn new(value: T) -> Self {
+            NonExclusiveMutex(Mutex::new(value))
+        }
+
+        fn lock(&self) -> Self::Guard<'_> {
+            NonExclusiveGuard(self, Some(self.0.lock().expect("no panic")))
+        }
+    }
+
+    struct NonExclusive;
+
+    impl LockKind for NonExclusive {
+        type Mutex<T: Send> = NonExclusiveMutex<T>;
+    }
+
+    #[test]
+    fn a_second_holder_is_an_error_even_if_no_increment_is_lost() {
+        let load = load(3).slice_ms(200);
+        for pass in [Pass::WarmUp, Pass::Time] {
+            match measure::<NonExclusive>(&load, pass, &AtomicBool::new(false)).err() {
+                Some(SliceError::Intrusion { intrusions, acquisitions }) => {
+                    assert!(0 < intrusions && intrusions <= acquisitions);
+                }
+                other => panic!("{pass:?}: {other:?}"),
+            }
+        }
+        // The pass that only counts does not check marks.
+        let slice = slice::<NonExclusive>(&load, Pass::Count);
+        assert!(slice.each_lock[0] > 0);
+        // With a single thread there is no second holder.
+        let alone = Load { threads: 1, ..load };
+        assert!(measure::<NonExclusive>(&alone, Pass::Time, &AtomicBool::new(false)).is_ok());
+    }
+
+    #[test]
+    fn threads_that_the_system_refuses_to_bind_are_counted() {
+        // No machine has this processor.
+        let context = SliceContext::<Std>::new(&load(1), vec![1_000_000]);
+        context.stop.store(true, Ordering::Relaxed);
+        let work = |context: &SliceContext<Std>| {
+            let tally = context.work(ThreadRole::Worker(0), Pass::Count, || Some(Instant::now()));
+            tally.expect("it ran").unpinned
+        };
+        assert!(work(&context));
+        let context = SliceContext::<Std>::new(&load(1), vec![]);
+        context.stop.store(true, Ordering::Relaxed);
+        assert!(!work(&context), "no processor was requested");
+        let refused = evaluate(
+            vec![tally(), Tally { unpinned: true, ..tally() }],
+            Some(Tally { unpinned: true, ..tally() }),
+            vec![18],
+            Duration::from_millis(1),
+        );
+        assert_eq!(refused.expect("nothing is wrong").unpinned, 2);
+    }
+
+    #[test]
+    fn all_threads_get_the_start_time_of_the_first() {
+        let gate = StartGate::default();
+        gate.open(true);
+        let first = gate.pass().expect("there is something to do");
+        thread::sleep(Duration::from_millis(1));
+        assert_eq!((gate.pass(), gate.first_start()), (Some(first), Some(first)));
+        let shut = StartGate::default();
+        shut.open(false);
+        assert_eq!((shut.pass(), shut.first_start()), (None, None));
+    }
+
+    /// A mutex that stays locked when its guard is dropped.
+    struct NeverReleasedMutex<T>(Mutex<T>, Mutex<bool>, Condvar);
+
+    impl<T: Send> MeasuredMutex<T> for NeverReleasedMutex<T> {
+        type Guard<'a>
+            = std::sync::MutexGuard<'a, T>
+        where
+            T: 'a;
+
+        fn new(value: T) -> Self {
+            NeverReleasedMutex(Mutex::new(value), Mutex::new(false), Condvar::new())
+        }
+
+        fn lock(&self) -> Self::Guard<'_> {
+            let taken = self.1.lock().expect("no panic");
+            *self.2.wait_while(taken, |taken| *taken).expect("no panic") = true;
+            self.0.lock().expect("no panic")
+        }
+    }
+
+    struct NeverReleased;
+
+    impl LockKind for NeverReleased {
+        type Mutex<T: Send> = NeverReleasedMutex<T>;
+    }
+
+    #[test]
+    fn a_lock_that_is_never_released_is_an_error() {
+        let error = measure::<NeverReleased>(&load(3), Pass::Count, &AtomicBool::new(false)).err();
+        assert_eq!(error, Some(SliceError::Stuck { threads: 3 }));
+    }
+
+    #[test]
+    fn a_lock_that_is_never_released_does_not_delay_a_cancellation() {
+        let cancelled = AtomicBool::new(true);
+        let slice = measure::<NeverReleased>(&load(3).slice_ms(3_600_000), Pass::Time, &cancelled);
+        assert!(slice.expect("no error").is_none());
+    }
+
+    /// A mutex that panics at every acquisition after the first hundred, and stays locked.
+    struct PanickingMutex<T>(NeverReleasedMutex<T>, Mutex<u32>);
+
+    struct PanickingGuard<'a, T>(std::sync::MutexGuard<'a, T>, &'a NeverReleasedMutex<T>);
+
+    impl<T> Deref for PanickingGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.0
+        }
+    }
+
+    impl<T> DerefMut for PanickingGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.0
+        }
+    }
+
+    impl<T> Drop for PanickingGuard<'_, T> {
+        fn drop(&mut self) {
+            *self.1.1.lock().expect("no panic") = false;
+            self.1.2.notify_one();
+        }
+    }
+
+    impl<T: Send> MeasuredMutex<T> for PanickingMutex<T> {
+        type Guard<'a>
+            = PanickingGuard<'a, T>
+        where
+            T: 'a;
+
+        fn new(value: T) -> Self {
+            PanickingMutex(NeverReleasedMutex::new(value), Mutex::new(0))
+        }
+
+        fn lock(&self) -> Self::Guard<'_> {
+            let guard = self.0.lock();
+            let count = {
+                let mut count = self.1.lock().expect("no panic");
+                *count += 1;
+                *count
+            };
+            if count > 100 {
+                drop(guard);
+                panic!("this lock is worn out");
+            }
+            PanickingGuard(guard, &self.0)
+        }
+    }
+
+    struct Panicking;
+
+    impl LockKind for Panicking {
+        type Mutex<T: Send> = PanickingMutex<T>;
+    }
+
+    #[test]
+    fn a_panic_of_the_lock_is_an_error_even_if_other_threads_never_return() {
+        let load = load(4).slice_ms(3_600_000);
+        let error = measure::<Panicking>(&load, Pass::Count, &AtomicBool::new(false)).err();
+        assert_eq!(error, Some(SliceError::Panicked("this lock is worn out".to_owned())));
     }
 }

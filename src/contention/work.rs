@@ -1,18 +1,21 @@
-//! [`Work`]: what a thread does inside a lock or outside, for a stated time, without a clock.
+//! [`Work`]: what a thread does inside or outside the critical section, for a stated time; and
+//! [`Section`], the form in which the measured loop executes it.
 //!
-//! A clock costs more than a short section. So work is arithmetic whose unit is timed once (the
-//! calibration), and after that it is only counted.
+//! Reading a clock takes longer than a short critical section. Work is therefore arithmetic whose
+//! unit is timed once (the calibration) and then only counted.
 
+use crate::primitive::{AtomicBool, Ordering, spin_loop};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::hint::black_box;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// `units` steps of arithmetic, each of which needs the result of the one before.
+/// Executes `units` steps of arithmetic, each of which depends on the result of the one before, and
+/// returns the last result.
 ///
-/// A step is a rotate, an exclusive-or and an addition: three cycles of latency, with no closed
-/// form that a compiler would find. The result must be used, or the loop goes.
+/// A step is a rotation, an exclusive-or and an addition: three cycles of latency, without a closed
+/// form that a compiler finds. The result must be used, or the compiler removes the loop.
 #[inline]
 #[must_use]
 pub fn work(mut state: u64, units: u32) -> u64 {
@@ -22,16 +25,17 @@ pub fn work(mut state: u64, units: u32) -> u64 {
     state
 }
 
-/// What one unit of [`work`] takes on this machine, in nanoseconds.
+/// How long one unit of [`work`] takes on this machine, in nanoseconds.
 ///
-/// It is measured by the first call, which takes some 30 ms; later calls return the same figure.
+/// The first call in a process measures it, which takes some 30 ms. Later calls return the same
+/// figure.
 #[must_use]
 pub fn unit_ns() -> f64 {
     static UNIT: OnceLock<f64> = OnceLock::new();
     *UNIT.get_or_init(calibrate)
 }
 
-/// Measures a unit afresh: the fastest of some tries, since whatever disturbs only slows down.
+/// Measures a unit again: the fastest of some tries, because any disturbance makes it slower.
 pub(super) fn calibrate() -> f64 {
     const UNITS: u32 = 1_000_000;
     const TRIES: usize = 20;
@@ -44,7 +48,7 @@ pub(super) fn calibrate() -> f64 {
     best
 }
 
-/// An amount of work.
+/// An amount of work of a thread, in nanoseconds, in units, or by the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Work(Amount);
@@ -61,35 +65,37 @@ impl Work {
     /// No work at all.
     pub const NONE: Work = Work::nanos(0);
 
-    /// The most that a [`Load`](super::Load) accepts, in nanoseconds: a second.
+    /// The largest amount that a [`Load`](super::Load) accepts, in nanoseconds: one second.
     pub const MAX_NS: u64 = 1_000_000_000;
 
-    /// As much work as takes so many nanoseconds on this machine when nothing disturbs it.
+    /// As many units of [`work`] as take `ns` nanoseconds on this machine without a disturbance.
     #[must_use]
     pub const fn nanos(ns: u64) -> Work {
         Work(Amount::Nanos(ns))
     }
 
-    /// So many units of [`work`], the same on every machine.
+    /// A number of units of [`work`], the same on every machine.
     ///
-    /// A processor does some of the work inside and of the work outside at the same time if both
-    /// are given in units, as it does in programs where neither needs the other's result. So short
-    /// sections take less time than their units add up to. Work in nanoseconds is one chain.
+    /// If both the work inside and the work outside are given in units, neither depends on the
+    /// other's result, and the processor executes some of both at the same time. Short sections
+    /// then take less time than the sum of their units. Work in nanoseconds is one chain of
+    /// dependent steps, inside and outside together.
     #[must_use]
     pub const fn units(units: u32) -> Work {
         Work(Amount::Units(units))
     }
 
-    /// Looks at the monotonic clock until so many nanoseconds have passed.
+    /// Reads the monotonic clock until `ns` nanoseconds have passed.
     ///
-    /// A thread that is preempted meanwhile does not work on afterwards. For long times only: to
-    /// look at a clock takes some 20 ns, and it puts a clock into a loop that has none otherwise.
+    /// The time in which the thread is preempted counts as work. Use it for long work only: each
+    /// reading of a clock takes some 20 ns, and the loop has no clock otherwise.
     #[must_use]
     pub const fn clock(ns: u64) -> Work {
         Work(Amount::Clock(ns))
     }
 
-    /// How long it takes when nothing disturbs, in nanoseconds.
+    /// How long the work takes without a disturbance, in nanoseconds. For units it needs the
+    /// calibration (see [`unit_ns`]).
     #[must_use]
     pub fn nominal_ns(self) -> f64 {
         match self.0 {
@@ -98,23 +104,23 @@ impl Work {
         }
     }
 
-    /// How many units of [`work`] it is on this machine; 0 if it is done by the clock.
+    /// The number of units of [`work`] on this machine, at most `u32::MAX`; 0 for work by the clock.
     #[must_use]
     pub fn units_of(self) -> u32 {
         match self.0 {
             Amount::Nanos(0) | Amount::Clock(_) => 0,
-            // Too many for a `u32` become the most there are.
+            // The cast saturates.
             Amount::Nanos(ns) => (ns as f64 / unit_ns()).round() as u32,
             Amount::Units(units) => units,
         }
     }
 
-    /// Whether it is given in units.
+    /// Whether the amount is given in units.
     pub(super) fn is_counted(self) -> bool {
         matches!(self.0, Amount::Units(_))
     }
 
-    /// The time to spend by the clock, in nanoseconds, if that is how it is done.
+    /// The duration of work by the clock, in nanoseconds; `None` for other work.
     pub(super) fn clock_ns(self) -> Option<u64> {
         match self.0 {
             Amount::Clock(ns) => Some(ns),
@@ -122,7 +128,7 @@ impl Work {
         }
     }
 
-    /// Two amounts with a stroke between, and one unit if they have the same.
+    /// Both amounts with a slash between them, and the unit only once if it is the same.
     pub(super) fn pair(self, other: Work) -> String {
         match (self.0, other.0) {
             (Amount::Nanos(a), Amount::Nanos(b)) => format!("{a}/{b} ns"),
@@ -132,7 +138,7 @@ impl Work {
     }
 }
 
-/// `100 ns`, `10 units`, `200 us by the clock`.
+/// As `100 ns`, `10 units` or `200 us by the clock`.
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -143,7 +149,7 @@ impl fmt::Display for Work {
     }
 }
 
-/// Nanoseconds in the largest unit in which they are a whole number.
+/// Displays nanoseconds in the largest unit, up to milliseconds, in which they are a whole number.
 pub(super) struct Nanoseconds(pub(super) u64);
 
 impl fmt::Display for Nanoseconds {
@@ -153,5 +159,120 @@ impl fmt::Display for Nanoseconds {
             ns if ns > 0 && ns % 1_000 == 0 => write!(f, "{} us", ns / 1_000),
             ns => write!(f, "{ns} ns"),
         }
+    }
+}
+
+/// Work inside or outside the critical section, as the measured loop executes it.
+pub(super) trait Section: Copy {
+    /// Whether the work inside depends on the result of the work outside, and vice versa. If not,
+    /// the processor executes about 100 ns of both at the same time.
+    const CHAINED: bool;
+
+    /// Executes the work. The result depends on `state`, so that the compiler cannot remove the
+    /// work.
+    fn spend(self, state: u64, stop: &AtomicBool) -> u64;
+}
+
+/// The most units of a [`ShortSection`]: some 100 us.
+const MAX_SHORT_UNITS: u32 = 100_000;
+
+/// Units between two checks of the stop flag: some 30 us.
+const CHUNK: u32 = 32_768;
+
+/// A number of units, without a check of the stop flag in the loop.
+#[derive(Clone, Copy)]
+pub(super) struct ShortSection<const CHAINED: bool>(u32);
+
+/// Long work, and work by the clock. It ends early when the stop flag is set, so that a slice with
+/// 64 queued threads does not go on for 64 sections after its end.
+#[derive(Clone, Copy)]
+pub(super) enum LongSection {
+    Units(u32),
+    Clock(Duration),
+}
+
+impl<const CHAINED: bool> ShortSection<CHAINED> {
+    /// `None` if the work is too long, or by the clock.
+    pub(super) fn new(work: Work) -> Option<Self> {
+        let units = work.units_of();
+        (work.clock_ns().is_none() && units <= MAX_SHORT_UNITS).then_some(ShortSection(units))
+    }
+}
+
+impl From<Work> for LongSection {
+    fn from(work: Work) -> LongSection {
+        match work.clock_ns() {
+            Some(ns) => LongSection::Clock(Duration::from_nanos(ns)),
+            None => LongSection::Units(work.units_of()),
+        }
+    }
+}
+
+impl<const CHAINED: bool> Section for ShortSection<CHAINED> {
+    const CHAINED: bool = CHAINED;
+
+    #[inline(always)]
+    fn spend(self, state: u64, _stop: &AtomicBool) -> u64 {
+        work(state, self.0)
+    }
+}
+
+impl Section for LongSection {
+    const CHAINED: bool = true;
+
+    #[inline]
+    fn spend(self, mut state: u64, stop: &AtomicBool) -> u64 {
+        match self {
+            LongSection::Units(mut left) => {
+                while left > CHUNK {
+                    if stop.load(Ordering::Relaxed) {
+                        return state;
+                    }
+                    state = work(state, CHUNK);
+                    left -= CHUNK;
+                }
+                work(state, left)
+            }
+            LongSection::Clock(time) => {
+                let start = Instant::now();
+                while start.elapsed() < time && !stop.load(Ordering::Relaxed) {
+                    spin_loop();
+                }
+                state
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn a_long_section_executes_the_same_work() {
+        let go = AtomicBool::new(false);
+        for units in [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
+            let long = LongSection::from(Work::units(units)).spend(7, &go);
+            assert_eq!(long, work(7, units), "{units} units");
+        }
+        let short = ShortSection::<true>::new;
+        assert!(
+            short(Work::units(MAX_SHORT_UNITS + 1)).is_none() && short(Work::clock(10)).is_none()
+        );
+        let short = short(Work::units(10)).expect("short enough");
+        assert_eq!(short.spend(7, &go), work(7, 10));
+    }
+
+    #[test]
+    fn work_by_the_clock_lasts_long_enough_and_a_stop_ends_it() {
+        let hold = LongSection::from(Work::clock(2_000_000));
+        let start = Instant::now();
+        hold.spend(0, &AtomicBool::new(false));
+        assert!(start.elapsed() >= Duration::from_millis(2));
+        // It would take an hour.
+        LongSection::Clock(Duration::from_secs(3600)).spend(0, &AtomicBool::new(true));
+        // It would take some four seconds.
+        let start = Instant::now();
+        LongSection::Units(u32::MAX).spend(0, &AtomicBool::new(true));
+        assert!(start.elapsed() < Duration::from_secs(2));
     }
 }

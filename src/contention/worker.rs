@@ -1,249 +1,266 @@
-//! What one thread does in a slice: the loop that is measured.
+//! The loop that one thread executes in a slice, and that is measured.
 //!
-//! The loop is generic over everything that a load can ask for, so that each load gets a loop with
-//! nothing else in it. With one lock, a closed loop and no clock it is: lock, count, work, unlock,
-//! look at the signal to stop, work.
+//! The loop is generic over everything that a load can ask for, so that each kind of load gets a
+//! loop without anything else in it. With one lock, a closed loop and no clock it is: lock, count,
+//! work, unlock, check the stop flag, work.
 //!
-//! An acquisition counts if its section ended before the signal to stop. Threads that are in the
-//! queue by then get the lock once more each, which is no part of the slice.
+//! An acquisition counts if its critical section ended before the stop flag was set. A thread that
+//! is queued at that time still gets the lock once, which is not counted as part of the slice.
 
-use super::choice::{Choice, First, Shares};
+use super::arrivals::{ArrivalProcess, Batches, ClosedLoop, OpenLoop};
+use super::choice::{CumulativeShares, FirstLock, LockChooser};
 use super::load::{Arrivals, Load};
-use super::lock::{Family, Lock};
-use super::pace::{Bursts, Closed, Open, Pace};
-use super::section::{Long, Section, Short};
+use super::lock_kind::{LockKind, MeasuredMutex};
+use super::statistics::WaitHistogram;
 use super::system::{pin, thread_cpu_time};
-use super::waits::WaitHistogram;
-use super::work::Work;
+use super::work::{LongSection, Section, ShortSection, Work};
 use crate::primitive::{AtomicBool, Ordering};
 use crossbeam_utils::CachePadded;
 use std::hint::black_box;
 use std::ops::DerefMut;
 use std::time::{Duration, Instant};
 
-/// The data under a lock.
+/// The data that a lock protects.
 #[derive(Default)]
-pub(super) struct Shared {
-    /// Counts all acquisitions.
+pub(super) struct GuardedData {
+    /// The number of all acquisitions.
     pub(super) count: u64,
-    /// Is worked on.
+    /// The state of the work inside.
     word: u64,
-    /// The mark of the thread that came in last, in the passes that check ([`Pass`]).
+    /// The mark of the last thread that entered, in the passes that check it ([`Pass`]).
     owner: u64,
 }
 
-impl Shared {
-    /// On entry: leaves a mark.
+impl GuardedData {
+    /// At the start of a critical section: writes the thread's mark.
     fn enter(&mut self, mark: u64) {
         self.owner = mark;
-        // It must be in memory, where another thread would overwrite it.
+        // The mark must be in memory, where another thread would overwrite it.
         black_box(self);
     }
 
-    /// Before the unlock: whether the mark is still there.
+    /// Before the unlock: whether the mark is still the thread's own.
     fn is_mine(&mut self, mark: u64) -> bool {
         black_box(&mut *self).owner == mark
     }
 }
 
-/// What all threads of a slice share; each lock, and the signal, on cache lines of their own.
-pub(super) struct Field<F: Family> {
-    pub(super) locks: Box<[CachePadded<F::Mutex<Shared>>]>,
+/// What all threads of a slice share. Each lock and the stop flag have their own cache lines.
+pub(super) struct SliceContext<K: LockKind> {
+    pub(super) locks: Box<[CachePadded<K::Mutex<GuardedData>>]>,
+    /// Set at the end of the slice.
     pub(super) stop: CachePadded<AtomicBool>,
     load: Load,
-    shares: Shares,
-    /// The processors to bind threads to; none if they are not to be bound.
+    shares: CumulativeShares,
+    /// The processors to bind threads to; empty if they are not to be bound.
     processors: Vec<usize>,
 }
 
-/// What one thread brings home.
+/// The result of one thread.
 pub(super) struct Tally {
-    /// Acquisitions whose section ended before the signal to stop.
+    /// Acquisitions whose critical section ended before the stop.
     pub(super) acquisitions: u64,
-    /// Acquisitions after that: none or one.
+    /// Acquisitions after that: 0 or 1.
     pub(super) late: u64,
-    /// Acquisitions in which another thread came in meanwhile, in the passes that check.
+    /// Acquisitions during which another thread entered, in the passes that check.
     pub(super) intrusions: u64,
     /// Whether the system refused to bind the thread to its processor.
     pub(super) unpinned: bool,
+    /// The CPU time of the loop, where the system provides it.
     pub(super) cpu: Option<Duration>,
-    /// Of the pass that times them.
+    /// The waits, in the pass that times them.
     pub(super) waits: Option<WaitHistogram>,
 }
 
-/// What a slice is for.
+/// What a slice measures and checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pass {
-    /// Measures nothing. Each acquisition is checked: its mark must last to its end.
+    /// Nothing is measured. In each acquisition the mark of the thread is checked.
     WarmUp,
-    /// Counts acquisitions, with nothing else in the loop.
+    /// Acquisitions are counted, with nothing else in the loop.
     Count,
-    /// Times waits, and checks as the warm-up does.
+    /// Waits are timed, and marks are checked as in the warm-up.
     Time,
 }
 
-/// Who a thread is.
+/// The role of a thread.
 #[derive(Clone, Copy)]
-pub(super) enum Role {
+pub(super) enum ThreadRole {
     /// One of the load's threads, by number.
     Worker(usize),
-    /// The one that holds the first lock for so long at a time.
+    /// The hog, which holds the first lock with this work inside.
     Hog(Work),
 }
 
-impl<F: Family> Field<F> {
+impl<K: LockKind> SliceContext<K> {
     pub(super) fn new(load: &Load, processors: Vec<usize>) -> Self {
-        Field {
+        SliceContext {
             locks: (0..load.locks)
-                .map(|_| CachePadded::new(F::Mutex::new(Shared::default())))
+                .map(|_| CachePadded::new(K::Mutex::new(GuardedData::default())))
                 .collect(),
             stop: CachePadded::new(AtomicBool::new(false)),
             load: load.clone(),
-            shares: Shares::new(load.locks, load.skew),
+            shares: CumulativeShares::new(load.locks, load.skew),
             processors,
         }
     }
 
-    /// Gets ready, waits at the gate, runs the loop until the signal to stop. `gate` says when the
-    /// slice began, or that there is nothing to do.
+    /// Executes a thread: prepares, waits at the gate, and runs the loop until the stop. `gate`
+    /// blocks, and returns when the slice began, or `None` if the thread is not to run.
     pub(super) fn work(
         &self,
-        role: Role,
+        role: ThreadRole,
         pass: Pass,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
         let number = match role {
-            Role::Worker(number) => number,
-            Role::Hog(_) => self.load.threads,
+            ThreadRole::Worker(number) => number,
+            ThreadRole::Hog(_) => self.load.threads,
         };
         let unpinned =
             !self.processors.is_empty() && !pin(&[self.processors[number % self.processors.len()]]);
         let tally = match (role, pass) {
-            (Role::Worker(_), Pass::Count) => self.choose(number, Bare, gate),
-            (Role::Worker(_), _) => {
-                self.choose(number, Checked::new(number, pass == Pass::Time), gate)
+            (ThreadRole::Worker(_), Pass::Count) => {
+                self.with_chooser(number, NoInstrumentation, gate)
             }
-            (Role::Hog(hold), Pass::Count) => self.hog(hold, Bare, gate),
-            (Role::Hog(hold), _) => self.hog(hold, Checked::new(number, false), gate),
+            (ThreadRole::Worker(_), _) => {
+                self.with_chooser(number, Checks::new(number, pass == Pass::Time), gate)
+            }
+            (ThreadRole::Hog(hold), Pass::Count) => self.hog(hold, NoInstrumentation, gate),
+            (ThreadRole::Hog(hold), _) => self.hog(hold, Checks::new(number, false), gate),
         };
         tally.map(|tally| Tally { unpinned, ..tally })
     }
 
-    fn hog<T: Probe>(
+    /// Runs the loop of the hog.
+    fn hog<T: Instrumentation>(
         &self,
         hold: Work,
-        probe: T,
+        instrumentation: T,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
-        self.run(First, Closed, probe, (Long::from(hold), Long::from(Work::NONE)), gate)
+        self.run(
+            FirstLock,
+            ClosedLoop,
+            instrumentation,
+            (LongSection::from(hold), LongSection::from(Work::NONE)),
+            gate,
+        )
     }
 
-    fn choose<T: Probe>(
+    /// Selects how locks are chosen, then runs the loop.
+    fn with_chooser<T: Instrumentation>(
         &self,
         number: usize,
-        probe: T,
+        instrumentation: T,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
         if self.locks.len() == 1 {
-            self.pace(number, First, probe, gate)
+            self.with_arrivals(number, FirstLock, instrumentation, gate)
         } else {
-            self.pace(number, self.shares.table(number), probe, gate)
+            self.with_arrivals(number, self.shares.table(number), instrumentation, gate)
         }
     }
 
-    fn pace<C: Choice, T: Probe>(
+    /// Selects the arrival process, then runs the loop.
+    fn with_arrivals<C: LockChooser, T: Instrumentation>(
         &self,
         number: usize,
-        choice: C,
-        probe: T,
+        chooser: C,
+        instrumentation: T,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
-        match (self.load.arrivals, self.load.burst) {
+        match (self.load.arrivals, self.load.batch) {
             (Arrivals::Open { per_second }, _) => {
-                let open = Open::new(per_second, number, self.load.threads);
-                self.section(choice, open, probe, gate)
+                let open = OpenLoop::new(per_second, number, self.load.threads);
+                self.with_sections(chooser, open, instrumentation, gate)
             }
-            (Arrivals::Closed, Some(burst)) => {
-                self.section(choice, Bursts::new(burst), probe, gate)
+            (Arrivals::Closed, Some(batch)) => {
+                self.with_sections(chooser, Batches::new(batch), instrumentation, gate)
             }
-            (Arrivals::Closed, None) => self.section(choice, Closed, probe, gate),
+            (Arrivals::Closed, None) => {
+                self.with_sections(chooser, ClosedLoop, instrumentation, gate)
+            }
         }
     }
 
-    fn section<C: Choice, P: Pace, T: Probe>(
+    /// Selects the form of the work, then runs the loop.
+    fn with_sections<C: LockChooser, P: ArrivalProcess, T: Instrumentation>(
         &self,
-        choice: C,
-        pace: P,
-        probe: T,
+        chooser: C,
+        arrivals: P,
+        instrumentation: T,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
         let Load { inside, outside, .. } = self.load;
-        let Some(short) = Short::<true>::new(inside).zip(Short::new(outside)) else {
-            let long = (Long::from(inside), Long::from(outside));
-            return self.run(choice, pace, probe, long, gate);
+        let Some(short) = ShortSection::<true>::new(inside).zip(ShortSection::new(outside)) else {
+            let long = (LongSection::from(inside), LongSection::from(outside));
+            return self.run(chooser, arrivals, instrumentation, long, gate);
         };
-        match Short::<false>::new(inside).zip(Short::new(outside)) {
+        match ShortSection::<false>::new(inside).zip(ShortSection::new(outside)) {
             Some(loose) if inside.is_counted() && outside.is_counted() => {
-                self.run(choice, pace, probe, loose, gate)
+                self.run(chooser, arrivals, instrumentation, loose, gate)
             }
-            _ => self.run(choice, pace, probe, short, gate),
+            _ => self.run(chooser, arrivals, instrumentation, short, gate),
         }
     }
 
-    /// One function, with the loop in it. That the clocks are read and the work is fetched in the
-    /// same function is no accident: with a loop alone in a function, the compiler saves registers
-    /// around the lock's slow path that it need not save here, which costs a tenth at the most
-    /// contended loads.
+    /// Runs the loop, and reads the clocks before and after it.
+    ///
+    /// Both must be in one function: if the loop is alone in a function, the compiler saves
+    /// registers around the lock's slow path that it need not save here, which costs a tenth of the
+    /// throughput under the most contended loads.
     #[inline(never)]
-    fn run<C: Choice, P: Pace, T: Probe, S: Section>(
+    fn run<C: LockChooser, P: ArrivalProcess, T: Instrumentation, S: Section>(
         &self,
-        choice: C,
-        mut pace: P,
-        mut probe: T,
+        chooser: C,
+        mut arrivals: P,
+        mut instrumentation: T,
         sections: (S, S),
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
-        // Nobody knows how long they are.
+        // The compiler must not know how long they are.
         let sections = black_box(sections);
         let started = gate()?;
         let cpu_before = thread_cpu_time();
-        pace.start(started);
+        arrivals.start(started);
         let (acquisitions, late) =
-            acquire::<F, C, P, T, S>(self, choice, &mut pace, &mut probe, sections);
+            acquire::<K, C, P, T, S>(self, chooser, &mut arrivals, &mut instrumentation, sections);
         let cpu = thread_cpu_time().zip(cpu_before).map(|(after, before)| after - before);
-        let (mut waits, intrusions) = probe.finish();
+        let (mut waits, intrusions) = instrumentation.finish();
         if let Some(waits) = &mut waits {
             let end = started + Duration::from_millis(self.load.slice_ms);
-            pace.note_unserved(end.min(Instant::now()), waits);
+            arrivals.record_unserved(end.min(Instant::now()), waits);
         }
         Some(Tally { acquisitions, late, intrusions, unpinned: false, cpu, waits })
     }
 }
 
-/// The loop. It sees the signal to stop between a section and the work after it, and counts the
-/// section only if there was none; the second figure is that of sections which did not count.
+/// The measured loop. It checks the stop flag between the critical section and the work outside, and
+/// counts the section only if the flag was not set. Returns the number of sections that count, and of
+/// those that do not.
 #[inline(always)]
-fn acquire<F: Family, C: Choice, P: Pace, T: Probe, S: Section>(
-    field: &Field<F>,
-    mut choice: C,
-    pace: &mut P,
-    probe: &mut T,
+fn acquire<K: LockKind, C: LockChooser, P: ArrivalProcess, T: Instrumentation, S: Section>(
+    context: &SliceContext<K>,
+    mut chooser: C,
+    arrivals: &mut P,
+    instrumentation: &mut T,
     (inside, outside): (S, S),
 ) -> (u64, u64) {
-    let (locks, stop) = (&field.locks[..], &*field.stop);
+    let (locks, stop) = (&context.locks[..], &*context.stop);
     let mut private = 1;
     let mut acquisitions = 0;
     let mut late = 0;
-    while probe.go_on(stop) && pace.next(stop) {
-        let lock = &locks[choice.next()];
-        let asked = probe.ask(pace);
+    while instrumentation.go_on(stop) && arrivals.next(stop) {
+        let lock = &locks[chooser.next()];
+        let requested = instrumentation.request(arrivals);
         let mut shared = lock.lock();
-        probe.enter(asked, &mut shared);
+        instrumentation.enter(requested, &mut shared);
         shared.count += 1;
         let before = if S::CHAINED { shared.word ^ private } else { shared.word };
         let word = inside.spend(before, stop);
         shared.word = word;
-        probe.leave(&mut shared);
+        instrumentation.leave(&mut shared);
         drop(shared);
         if stop.load(Ordering::Relaxed) {
             late = 1;
@@ -257,45 +274,52 @@ fn acquire<F: Family, C: Choice, P: Pace, T: Probe, S: Section>(
     (acquisitions, late)
 }
 
-/// What else is looked at in an acquisition.
-trait Probe {
-    type Asked;
+/// What the loop does in an acquisition beside the work: checks and the timing of waits.
+trait Instrumentation {
+    type RequestTime;
 
-    /// Whether to ask for the lock again.
+    /// Whether to request the lock again.
     fn go_on(&self, stop: &AtomicBool) -> bool;
-    fn ask<P: Pace>(&self, pace: &P) -> Self::Asked;
-    fn enter<G: DerefMut<Target = Shared>>(&mut self, asked: Self::Asked, shared: &mut G);
-    fn leave<G: DerefMut<Target = Shared>>(&mut self, shared: &mut G);
-    /// The waits, and how often another thread came in.
+    /// Before the lock is requested.
+    fn request<P: ArrivalProcess>(&self, arrivals: &P) -> Self::RequestTime;
+    /// After the lock was acquired.
+    fn enter<G: DerefMut<Target = GuardedData>>(
+        &mut self,
+        requested: Self::RequestTime,
+        shared: &mut G,
+    );
+    /// Before the lock is released.
+    fn leave<G: DerefMut<Target = GuardedData>>(&mut self, shared: &mut G);
+    /// The waits, and the number of acquisitions during which another thread entered.
     fn finish(self) -> (Option<WaitHistogram>, u64);
 }
 
-/// Nothing.
-struct Bare;
+/// Nothing, in the pass that counts.
+struct NoInstrumentation;
 
-/// Whether the thread is alone inside, and how long it waited, unless nobody wants to know.
+/// Checks that no other thread enters, and times waits if requested.
 ///
-/// Each wait is noted while the lock is held, so that between an unlock and the next attempt
-/// nothing stands but the reading of the clock.
-struct Checked {
+/// Each wait is recorded while the lock is held, so that between an unlock and the next request there
+/// is only the reading of the clock.
+struct Checks {
     mark: u64,
     intrusions: u64,
     waits: Option<WaitHistogram>,
 }
 
-impl Checked {
-    fn new(number: usize, timed: bool) -> Checked {
+impl Checks {
+    fn new(number: usize, timed: bool) -> Checks {
         let waits = timed.then(|| {
             let mut waits = WaitHistogram::new();
             waits.touch();
             waits
         });
-        Checked { mark: number as u64 + 1, intrusions: 0, waits }
+        Checks { mark: number as u64 + 1, intrusions: 0, waits }
     }
 }
 
-impl Probe for Bare {
-    type Asked = ();
+impl Instrumentation for NoInstrumentation {
+    type RequestTime = ();
 
     #[inline(always)]
     fn go_on(&self, _stop: &AtomicBool) -> bool {
@@ -303,43 +327,43 @@ impl Probe for Bare {
     }
 
     #[inline(always)]
-    fn ask<P: Pace>(&self, _pace: &P) {}
+    fn request<P: ArrivalProcess>(&self, _arrivals: &P) {}
 
     #[inline(always)]
-    fn enter<G: DerefMut<Target = Shared>>(&mut self, (): (), _shared: &mut G) {}
+    fn enter<G: DerefMut<Target = GuardedData>>(&mut self, (): (), _shared: &mut G) {}
 
     #[inline(always)]
-    fn leave<G: DerefMut<Target = Shared>>(&mut self, _shared: &mut G) {}
+    fn leave<G: DerefMut<Target = GuardedData>>(&mut self, _shared: &mut G) {}
 
     fn finish(self) -> (Option<WaitHistogram>, u64) {
         (None, 0)
     }
 }
 
-impl Probe for Checked {
-    type Asked = Instant;
+impl Instrumentation for Checks {
+    type RequestTime = Instant;
 
-    /// Not after the signal to stop: the wait would be noted.
+    /// False after the stop, because the wait would be recorded.
     #[inline]
     fn go_on(&self, stop: &AtomicBool) -> bool {
         !stop.load(Ordering::Relaxed)
     }
 
     #[inline]
-    fn ask<P: Pace>(&self, pace: &P) -> Instant {
-        pace.due().unwrap_or_else(Instant::now)
+    fn request<P: ArrivalProcess>(&self, arrivals: &P) -> Instant {
+        arrivals.due().unwrap_or_else(Instant::now)
     }
 
     #[inline]
-    fn enter<G: DerefMut<Target = Shared>>(&mut self, asked: Instant, shared: &mut G) {
+    fn enter<G: DerefMut<Target = GuardedData>>(&mut self, requested: Instant, shared: &mut G) {
         if let Some(waits) = &mut self.waits {
-            waits.note(asked.elapsed(), 1);
+            waits.record(requested.elapsed(), 1);
         }
         shared.enter(self.mark);
     }
 
     #[inline]
-    fn leave<G: DerefMut<Target = Shared>>(&mut self, shared: &mut G) {
+    fn leave<G: DerefMut<Target = GuardedData>>(&mut self, shared: &mut G) {
         self.intrusions += u64::from(!shared.is_mine(self.mark));
     }
 

@@ -1,8 +1,8 @@
-//! Comparing with an earlier report.
+//! Comparing a report with an earlier one.
 
 use crate::support::{Folder, bench, lockword, run, status, stderr, stdout};
 
-/// As many rounds as a judgement takes.
+/// The smallest number of rounds that can be judged.
 const ROUNDS: [&str; 2] = ["--rounds", "6"];
 
 #[test]
@@ -18,10 +18,10 @@ fn a_report_is_level_with_itself() {
 }
 
 #[test]
-fn a_doctored_baseline_is_not_reached() {
-    let folder = Folder::new("doctored");
+fn a_lock_below_a_faster_baseline_is_slower() {
+    let folder = Folder::new("faster_baseline");
     folder.measure("report.json", &ROUNDS);
-    // On a busy machine the rounds spread: let all of them be alike.
+    // On a busy machine the rounds differ much, so all of them are set to the same figures.
     let mut report = folder.json("report.json");
     for lock in report["cells"][0]["locks"].as_array_mut().unwrap() {
         for sample in lock["samples"].as_array_mut().unwrap() {
@@ -30,38 +30,42 @@ fn a_doctored_baseline_is_not_reached() {
         }
     }
     let path = folder.write("report.json", &report.to_string());
-    let better = folder.doctor("report.json", "better.json", 1.3);
+    let better = folder.scale("report.json", "better.json", 1.3);
     let output = run(lockword(&["compare", &better, &path]));
     assert_eq!(status(&output), 1, "{}", stderr(&output));
     assert!(stdout(&output).contains("SLOWER"), "{}", stdout(&output));
-    // The other way round all is well, and a wider threshold forgives.
+    // A lock that has become faster is no failure, nor is one within the threshold.
     assert_eq!(status(&run(lockword(&["compare", &path, &better]))), 0);
-    let forgiven = run(lockword(&["compare", &better, &path, "--threshold", "40"]));
-    assert_eq!(status(&forgiven), 0, "{}", stdout(&forgiven));
-    // All locks alike: that is the machine.
+    let within = run(lockword(&["compare", &better, &path, "--threshold", "40"]));
+    assert_eq!(status(&within), 0, "{}", stdout(&within));
+    // If all locks are slower alike, the machine is.
     let relative = run(lockword(&["compare", &better, &path, "--relative"]));
     assert_eq!(status(&relative), 0, "{}", stdout(&relative));
 }
 
 #[test]
-fn a_bench_compares_with_its_baseline() {
+fn a_bench_with_a_baseline_fails_if_a_lock_is_slower() {
     let folder = Folder::new("bench");
     folder.measure("report.json", &ROUNDS);
-    // So far off that no busy machine makes a difference.
-    let better = folder.doctor("report.json", "better.json", 1e4);
-    let worse = folder.doctor("report.json", "worse.json", 1e-4);
+    // The factors are large enough for any disturbance of a busy machine.
+    let better = folder.scale("report.json", "better.json", 1e4);
+    let worse = folder.scale("report.json", "worse.json", 1e-4);
     let renewed = folder.write("renewed.json", "old");
     let with = |more: &[&str]| run(bench(&[&ROUNDS, more].concat()));
     let slower = with(&["--baseline", &better, "--json", &renewed]);
     assert_eq!(status(&slower), 1, "{}", stderr(&slower));
     assert!(stdout(&slower).contains("SLOWER"), "{}", stdout(&slower));
-    assert_eq!(folder.json("renewed.json")["format"], 1, "slower is a result too");
+    assert_eq!(
+        folder.json("renewed.json")["format"],
+        1,
+        "the report is written even if a lock is slower"
+    );
     let level = with(&["--baseline", &worse]);
     assert_eq!(status(&level), 0, "{}", stderr(&level));
 }
 
 #[test]
-fn what_is_only_in_one_of_them_is_told() {
+fn a_load_of_only_one_report_is_listed() {
     let folder = Folder::new("one_of_them");
     let both = folder.measure("both.json", &ROUNDS);
     let wide = folder.measure("wide.json", &["--inside", "10,20", "--rounds", "6"]);
@@ -74,7 +78,7 @@ fn what_is_only_in_one_of_them_is_told() {
 fn fewer_than_six_rounds_decide_nothing() {
     let folder = Folder::new("few_rounds");
     folder.measure("report.json", &ROUNDS);
-    let better = folder.doctor("report.json", "better.json", 1e4);
+    let better = folder.scale("report.json", "better.json", 1e4);
     // One lock of the later report has too few rounds.
     let mut report = folder.json("report.json");
     report["cells"][0]["locks"][0]["samples"].as_array_mut().unwrap().truncate(5);

@@ -4,7 +4,7 @@ use crate::support::{Folder, bench, lockword, run, status, stderr, stdout};
 use std::fs;
 
 #[test]
-fn a_table_is_printed() {
+fn the_table_has_a_line_of_figures_for_each_lock() {
     let output = run(bench(&[]));
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     let table = stdout(&output);
@@ -15,18 +15,18 @@ fn a_table_is_printed() {
         // Throughput, fairness, and four waits at least.
         assert!(line.matches(|c: char| c.is_ascii_digit()).count() > 10, "{line}");
     }
-    assert!(table.contains("too few rounds"), "one round tells nothing: {table}");
+    assert!(table.contains("too few rounds"), "one round gives no verdict: {table}");
     assert!(table.contains("one reading of the clock"), "{table}");
 }
 
 #[test]
-fn every_lock_and_every_option_of_a_load_works() {
+fn every_lock_and_every_option_of_a_load_is_accepted() {
     let folder = Folder::new("every_option");
     let locks = "lockword,std,parking_lot,parking_lot_fair,usync,spin";
     let path = folder.path("report.json");
     let mut command = lockword(&["bench", "--preset", "starvation", "--locks", locks]);
     command.args(["--threads", "1,2", "--inside", "10", "--outside", "20,30"]);
-    command.args(["--n-locks", "4", "--zipf", "1.1", "--burst", "5:1000", "--hog", "500"]);
+    command.args(["--n-locks", "4", "--zipf", "1.1", "--batch", "5:1000", "--hog", "500"]);
     command.args(["--pin", "--slice", "2", "--rounds", "1", "--json", &path]);
     let output = run(command);
     assert_eq!(status(&output), 0, "{}", stderr(&output));
@@ -37,7 +37,7 @@ fn every_lock_and_every_option_of_a_load_works() {
         let load = &cell["load"];
         assert_eq!(load["locks"], 4);
         assert_eq!(load["pin"], true);
-        assert_eq!(load["burst"]["acquisitions"], 5);
+        assert_eq!(load["batch"]["acquisitions"], 5);
         assert_eq!(cell["locks"].as_array().unwrap().len(), 6);
     }
     let words: Vec<&str> =
@@ -46,7 +46,7 @@ fn every_lock_and_every_option_of_a_load_works() {
 }
 
 #[test]
-fn an_open_loop_works() {
+fn a_rate_makes_an_open_loop() {
     let folder = Folder::new("open_loop");
     folder.measure("report.json", &["--rate", "10000"]);
     let report = folder.json("report.json");
@@ -54,14 +54,14 @@ fn an_open_loop_works() {
 }
 
 #[test]
-fn waits_can_be_left_out() {
+fn waits_are_not_timed_on_request() {
     let folder = Folder::new("no_waits");
     folder.measure("report.json", &["--no-waits"]);
     assert!(folder.json("report.json")["cells"][0]["locks"][0]["waits"].is_null());
 }
 
 #[test]
-fn files_replace_what_was_there() {
+fn output_files_replace_existing_ones() {
     let folder = Folder::new("files");
     let json = folder.write("report.json", "old");
     let html = folder.path("page.html");
@@ -76,7 +76,7 @@ fn files_replace_what_was_there() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_stays_a_link_and_rights_stay_as_they_are() {
+fn symbolic_links_and_permissions_are_preserved() {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     let folder = Folder::new("link");
     let file = folder.write("report.json", "old");
@@ -91,7 +91,7 @@ fn a_link_stays_a_link_and_rights_stay_as_they_are() {
 }
 
 #[test]
-fn a_report_can_be_shown_again() {
+fn show_prints_the_table_and_the_page_of_bench() {
     let folder = Folder::new("show");
     let (json, html) = (folder.path("report.json"), folder.path("page.html"));
     let measured = run(bench(&["--json", &json, "--html", &html]));

@@ -1,4 +1,4 @@
-//! Ctrl-C: the first ends the measurement, the second the program.
+//! Ctrl-C: the first one ends the measurement, the second one the program.
 
 use crate::support::{Folder, lockword};
 use std::ffi::CString;
@@ -10,8 +10,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Both ends of a terminal: the one that is kept, and the one that a program gets.
-pub fn terminal() -> (File, OwnedFd) {
+/// A pseudoterminal: the end of the test, and the end of the program.
+pub fn pseudoterminal() -> (File, OwnedFd) {
     let (mut kept, mut given) = (-1, -1);
     let size = libc::winsize { ws_row: 40, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: both descriptors are written to, the size is read, and the others may be null.
@@ -24,45 +24,45 @@ pub fn terminal() -> (File, OwnedFd) {
             (&raw const size).cast_mut(),
         )
     };
-    assert_eq!(result, 0, "there is a terminal to be had");
-    // SAFETY: both are open, and nobody else owns them.
+    assert_eq!(result, 0, "a pseudoterminal is available");
+    // SAFETY: both descriptors are open, and no other object owns them.
     unsafe { (File::from_raw_fd(kept), OwnedFd::from_raw_fd(given)) }
 }
 
 /// A run that would take hours, with a terminal for its standard error.
-struct Run {
+struct LongRun {
     child: Child,
-    /// What it prints to standard error, as it comes.
+    /// What the program prints to standard error, as it arrives.
     errors: mpsc::Receiver<Vec<u8>>,
 }
 
-impl Run {
-    fn start(arguments: &[&str]) -> Run {
+impl LongRun {
+    fn start(arguments: &[&str]) -> LongRun {
         let mut command: Command = lockword(&["bench", "--locks", "lockword,std"]);
         command.args(["--threads", "1,2,3,4", "--slice", "10", "--rounds", "10000"]);
-        let (mut kept, given) = terminal();
+        let (mut kept, given) = pseudoterminal();
         command.env("TERM", "xterm").args(arguments).stdout(Stdio::piped()).stderr(given);
         let child = command.spawn().expect("the program starts");
-        // The command holds the other end: nobody would ever see the end of it.
+        // The command holds the other end open, and reading would never end.
         drop(command);
         let (sender, errors) = mpsc::channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // A terminal that was closed reads as an error.
+            // Reading a closed terminal is an error.
             while let Ok(count @ 1..) = kept.read(&mut buffer) {
                 if sender.send(buffer[..count].to_vec()).is_err() {
                     return;
                 }
             }
         });
-        Run { child, errors }
+        LongRun { child, errors }
     }
 
     /// Waits until the progress bar shows this.
     fn wait_for(&mut self, text: &str) {
         let mut seen = String::new();
         while !seen.contains(text) {
-            let more = self.errors.recv_timeout(PATIENCE);
+            let more = self.errors.recv_timeout(TIMEOUT);
             seen += &String::from_utf8_lossy(&more.unwrap_or_else(|_| panic!("no {text}: {seen}")));
         }
     }
@@ -72,35 +72,35 @@ impl Run {
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGINT) };
     }
 
-    /// Waits for its end; one that does not come is a failure, not a test that hangs.
+    /// Waits for the end of the program, and fails if it takes longer than [`TIMEOUT`].
     fn end(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
                 return status;
             }
-            assert!(start.elapsed() < PATIENCE, "it does not end");
+            assert!(start.elapsed() < TIMEOUT, "the program does not end");
             thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-impl Drop for Run {
+impl Drop for LongRun {
     fn drop(&mut self) {
-        // It may have ended.
+        // The program may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Far longer than anything takes here.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Far longer than any step of these tests takes.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[test]
-fn the_first_ends_the_measurement() {
+fn the_first_ctrl_c_ends_the_measurement_and_keeps_its_results() {
     let folder = Folder::new("first");
     let (json, html) = (folder.path("report.json"), folder.path("page.html"));
-    let mut run = Run::start(&["--json", &json, "--html", &html]);
+    let mut run = LongRun::start(&["--json", &json, "--html", &html]);
     run.wait_for("round 2");
     run.interrupt();
     let mut table = String::new();
@@ -117,15 +117,15 @@ fn the_first_ends_the_measurement() {
 }
 
 #[test]
-fn the_second_ends_the_program() {
+fn the_second_ctrl_c_ends_the_program() {
     let folder = Folder::new("second");
     let pipe = folder.path("pipe");
     let name = CString::new(pipe.as_str()).unwrap();
     // SAFETY: the name is a C string.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-    // Somebody holds the pipe open and never reads: to write a page to it takes for ever.
+    // The pipe is open and never read, so writing a page to it blocks.
     let reader = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
-    let mut run = Run::start(&["--html", &pipe]);
+    let mut run = LongRun::start(&["--html", &pipe]);
     run.wait_for("round 2");
     run.interrupt();
     let mut out = run.child.stdout.take().unwrap();

@@ -1,11 +1,11 @@
-//! The program `lockword`, as its users start it.
+//! The contract of the program `lockword`: its output, files and exit status.
 //!
-//! - `support.rs` starts it, with a folder of its own, and a terminal where one is needed;
-//! - `bench.rs` measures and writes files, `baseline.rs` compares;
-//! - `refused.rs` is what must not be accepted, and what must survive it;
-//! - `interrupt.rs` is Ctrl-C, `terminal.rs` is colours, help and readers that go away.
+//! - `support.rs` starts the program, and has a folder for each test;
+//! - `bench.rs` measures and writes files, `baseline.rs` compares reports;
+//! - `refused.rs` has bad input, which must leave all files unchanged;
+//! - `interrupt.rs` has Ctrl-C; `terminal.rs` has colours, the help and closed pipes.
 //!
-//! Loads are tiny: no figure is looked at, only whether there is one.
+//! Loads are tiny, and no test depends on the value of a measured figure.
 #![cfg(not(lockword_loom))]
 
 mod baseline;

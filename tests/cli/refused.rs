@@ -4,7 +4,7 @@ use crate::support::{Folder, bench, lockword, run, status, stderr, stdout};
 use serde_json::Value;
 use std::process::Command;
 
-/// The one line of a run that is refused.
+/// Runs a command that must be refused, and returns its only line of output.
 fn refused(command: Command) -> String {
     let output = run(command);
     let line = stderr(&output);
@@ -16,7 +16,7 @@ fn refused(command: Command) -> String {
 }
 
 #[test]
-fn bad_arguments() {
+fn invalid_arguments_are_refused_by_name() {
     for (arguments, says) in [
         (&["--threads", "0"][..], "--threads"),
         (&["--threads", "2,0"], "--threads"),
@@ -28,14 +28,14 @@ fn bad_arguments() {
         (&["--rounds", "0"], "--rounds"),
         (&["--n-locks", "0"], "--n-locks"),
         (&["--zipf", "NaN"], "--zipf"),
-        (&["--burst", "3"], "--burst"),
+        (&["--batch", "3"], "--batch"),
         (&["--rate", "0"], "--rate"),
-        (&["--rate", "100", "--burst", "3:100"], "bursts and a fixed rate"),
+        (&["--rate", "100", "--batch", "3:100"], "batches and a fixed rate"),
         (&["--threshold", "0"], "--threshold"),
         (&["--preset", "quik"], "quick"),
         (&["--loks", "std"], "--locks"),
     ] {
-        // Not beside the arguments of the tiny bench: an option that is given twice is refused.
+        // Without the arguments of the tiny bench, since an option given twice is refused too.
         let line = refused(lockword(&[&["bench"], arguments].concat()));
         assert!(line.contains(says), "{arguments:?}: {line}");
     }
@@ -44,7 +44,7 @@ fn bad_arguments() {
 }
 
 #[test]
-fn an_unknown_lock_is_told_which_there_are() {
+fn an_unknown_lock_is_refused_with_a_list_of_locks() {
     let line = refused(lockword(&["bench", "--locks", "std,parking-lot"]));
     for lock in ["lockword", "std", "parking_lot_fair", "usync", "spin", "similar"] {
         assert!(line.contains(lock), "{lock}: {line}");
@@ -52,7 +52,7 @@ fn an_unknown_lock_is_told_which_there_are() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written() {
+fn a_file_that_cannot_be_written_is_refused() {
     let folder = Folder::new("unwritable");
     folder.write("file", "old");
     for name in ["missing/report.json", ".", "file/report.json"] {
@@ -70,7 +70,7 @@ fn a_file_that_cannot_be_written() {
 }
 
 #[test]
-fn a_file_is_left_as_it_was() {
+fn a_refused_run_leaves_files_unchanged() {
     let folder = Folder::new("left");
     let old = folder.write("report.json", "old");
     let missing = folder.path("missing.json");
@@ -107,7 +107,7 @@ fn a_baseline_that_cannot_be_judged_is_refused_before_the_run() {
 }
 
 #[test]
-fn a_file_that_is_no_report() {
+fn a_file_that_is_no_report_is_refused() {
     let folder = Folder::new("no_report");
     let good = folder.measure("good.json", &[]);
     let text = folder.read("good.json");
@@ -154,7 +154,7 @@ fn a_file_that_is_no_report() {
 }
 
 #[test]
-fn a_baseline_of_something_else() {
+fn a_baseline_without_anything_in_common_is_refused() {
     let folder = Folder::new("something_else");
     let report = folder.measure("report.json", &["--rounds", "6"]);
     let line = refused(lockword(&["bench", "--threads", "3", "--baseline", &report]));

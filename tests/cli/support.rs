@@ -1,11 +1,11 @@
-//! Starts the program.
+//! Starts the program, and has a folder for each test.
 
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The program with these arguments, and with none of the caller's wishes about colours.
+/// The program with these arguments, without the caller's variables that affect colours.
 pub fn lockword(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lockword"));
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM", "CI"] {
@@ -15,8 +15,8 @@ pub fn lockword(arguments: &[&str]) -> Command {
     command
 }
 
-/// `lockword bench` with a load that takes some milliseconds, and these arguments: one round if
-/// they do not say how many.
+/// `lockword bench` with a load that takes some milliseconds, and these arguments. Without `--rounds`
+/// among them it is one round, without `--locks` it is lockword and std.
 pub fn bench(arguments: &[&str]) -> Command {
     let mut command =
         lockword(&["bench", "--threads", "2", "--inside", "10", "--outside", "10", "--slice", "2"]);
@@ -30,22 +30,22 @@ pub fn bench(arguments: &[&str]) -> Command {
     command
 }
 
-/// What came of it.
+/// Runs the command to its end.
 pub fn run(mut command: Command) -> Output {
     command.output().expect("the program starts")
 }
 
 /// The exit status.
 pub fn status(output: &Output) -> i32 {
-    output.status.code().expect("it ended by itself")
+    output.status.code().expect("no signal ended it")
 }
 
-/// What it printed to standard output.
+/// The text on standard output.
 pub fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("it prints UTF-8")
 }
 
-/// What it printed to standard error.
+/// The text on standard error.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("it prints UTF-8")
 }
@@ -54,7 +54,7 @@ pub fn stderr(output: &Output) -> String {
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// An empty one of this name.
+    /// Creates an empty folder of this name.
     pub fn new(name: &str) -> Folder {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli").join(name);
         let _ = fs::remove_dir_all(&path);
@@ -94,7 +94,7 @@ impl Folder {
         names
     }
 
-    /// A report of a tiny bench, in this file.
+    /// Runs a tiny bench, and returns the path of its report.
     pub fn measure(&self, name: &str, arguments: &[&str]) -> String {
         let path = self.path(name);
         let output = run(bench(&[&["--json", &path], arguments].concat()));
@@ -102,8 +102,9 @@ impl Folder {
         path
     }
 
-    /// A copy of a report in which each lock did so many times the work.
-    pub fn doctor(&self, from: &str, to: &str, factor: f64) -> String {
+    /// Writes a copy of a report in which all acquisitions are multiplied by `factor`, and returns its
+    /// path.
+    pub fn scale(&self, from: &str, to: &str, factor: f64) -> String {
         let mut report = self.json(from);
         for cell in report["cells"].as_array_mut().expect("cells") {
             for lock in cell["locks"].as_array_mut().expect("locks") {

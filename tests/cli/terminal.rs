@@ -1,4 +1,4 @@
-//! Colours, help, and a reader that goes away.
+//! Colours, the help, closed pipes and full devices.
 
 use crate::support::{Folder, bench, lockword, run, status, stderr, stdout};
 use std::process::Stdio;
@@ -11,19 +11,19 @@ fn a_pipe_gets_no_colours() {
 
 #[cfg(unix)]
 #[test]
-fn a_terminal_gets_colours_if_it_wants_them() {
-    use crate::interrupt::terminal;
+fn a_terminal_gets_colours_unless_they_are_disabled() {
+    use crate::interrupt::pseudoterminal;
     use std::io::Read as _;
     let folder = Folder::new("colours");
     let report = folder.measure("report.json", &[]);
     let printed = |environment: &[(&str, &str)]| {
-        let (mut kept, given) = terminal();
+        let (mut kept, given) = pseudoterminal();
         let mut command = lockword(&["show", &report]);
         command.envs(environment.iter().copied()).stdout(given);
         let mut child = command.spawn().expect("the program starts");
         drop(command);
         let (mut text, mut buffer) = (vec![], [0; 4096]);
-        // A terminal that was closed reads as an error.
+        // Reading a closed terminal is an error.
         while let Ok(count @ 1..) = kept.read(&mut buffer) {
             text.extend(&buffer[..count]);
         }
@@ -32,7 +32,7 @@ fn a_terminal_gets_colours_if_it_wants_them() {
     };
     let colours = printed(&[("TERM", "xterm")]);
     assert!(colours.contains("\x1b[1m2 threads"), "{colours}");
-    // Its 80 columns are not exceeded, except by the processor's name and by warnings.
+    // The table has at most 80 columns. The name of the processor and warnings may be longer.
     let table = colours.lines().skip_while(|line| !line.contains("2 threads"));
     for line in table.map(|line| anstream::adapter::strip_str(line).to_string()) {
         assert!(line.trim_end().chars().count() <= 80, "{line}");
@@ -43,7 +43,7 @@ fn a_terminal_gets_colours_if_it_wants_them() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_pipe_is_no_error() {
     let folder = Folder::new("reader");
     let report = folder.measure("report.json", &["--rounds", "6"]);
     for mut command in [
@@ -94,7 +94,7 @@ fn a_page_that_cannot_be_written_leaves_the_report_as_it_was() {
 }
 
 #[test]
-fn a_report_gives_the_terminal_no_orders() {
+fn control_characters_of_a_report_are_not_printed() {
     let folder = Folder::new("orders");
     folder.measure("report.json", &["--rounds", "6"]);
     let mut report = folder.json("report.json");
@@ -106,7 +106,7 @@ fn a_report_gives_the_terminal_no_orders() {
     let path = folder.write("evil.json", &report.to_string());
     for arguments in [&["show", &path][..], &["compare", &path, &path]] {
         let mut command = lockword(arguments);
-        // Or all that begins with an escape would be taken out as a colour.
+        // Otherwise anstream would remove everything that begins with an escape character.
         command.env("CLICOLOR_FORCE", "1");
         let output = run(command);
         let text = stdout(&output);
@@ -119,7 +119,7 @@ fn a_report_gives_the_terminal_no_orders() {
 }
 
 #[test]
-fn the_help_tells_what_there_is() {
+fn the_help_names_presets_locks_and_units() {
     let output = run(lockword(&["bench", "--help"]));
     assert_eq!(status(&output), 0);
     let help = stdout(&output);

@@ -1,13 +1,13 @@
-//! What cannot be run is refused, with a word on what to do.
+//! Loads and comparisons that cannot be run are refused with an error that says what is accepted.
 
 use lockword::contention::{
-    Arrivals, Burst, Comparison, ComparisonError, Family, Load, LoadError, Lock, Skew, SliceError,
-    Std, Work,
+    Arrivals, Batch, Comparison, ComparisonError, Load, LoadError, LockKind, MeasuredMutex, Skew,
+    SliceError, Std, Work,
 };
 use std::error::Error;
 use std::sync::Mutex;
 
-/// The error of a load, which is the same from wherever it is asked for.
+/// The error of a load, which is the same from every function that takes the load.
 fn refused(load: Load) -> LoadError {
     let error = load.validate().expect_err("it cannot be run");
     assert_eq!(load.throughput::<Std>(), Err(SliceError::Load(error.clone())));
@@ -19,10 +19,10 @@ fn refused(load: Load) -> LoadError {
 }
 
 #[test]
-fn loads_that_cannot_be_run() {
+fn invalid_loads_are_refused_with_the_accepted_values() {
     let load = || Load::new(2);
     let rate = |per_second| load().arrivals(Arrivals::Open { per_second });
-    let burst = |acquisitions| Burst { acquisitions, pause_ns: 10 };
+    let batch = |acquisitions| Batch { acquisitions, pause_ns: 10 };
     let cases = [
         (Load::new(0), LoadError::NoThreads, "zero threads"),
         (Load::new(5_000), LoadError::TooManyThreads(5_000), "at most 4096"),
@@ -42,7 +42,7 @@ fn loads_that_cannot_be_run() {
             LoadError::TooMuchWork(Work::clock(u64::MAX)),
             "at most 1000 ms",
         ),
-        (load().burst(burst(0)), LoadError::EmptyBurst, "at least one"),
+        (load().batch(batch(0)), LoadError::EmptyBatch, "at least one"),
         (rate(0.0), LoadError::Rate(0.0), "above 0"),
         (rate(-1.0), LoadError::Rate(-1.0), "above 0"),
         (rate(1e10), LoadError::Rate(1e10), "at most 1e9"),
@@ -53,7 +53,7 @@ fn loads_that_cannot_be_run() {
         ),
         (rate(f64::MIN_POSITIVE), LoadError::Rate(f64::MIN_POSITIVE), "at least 1e-9"),
         (rate(f64::INFINITY), LoadError::Rate(f64::INFINITY), "at most"),
-        (rate(10.0).burst(burst(1)), LoadError::BurstInOpenLoop, "give one of them"),
+        (rate(10.0).batch(batch(1)), LoadError::BatchesInOpenLoop, "give one of them"),
     ];
     for (load, expected, says) in cases {
         let error = refused(load);
@@ -61,7 +61,7 @@ fn loads_that_cannot_be_run() {
         let text = error.to_string();
         assert!(text.contains(says) && !text.contains('\n'), "{text}");
     }
-    // Not a number is equal to nothing.
+    // NaN is not equal to itself, so the error cannot be compared.
     for load in [load().skew(Skew::Zipf(f64::NAN)), rate(f64::NAN)] {
         let error = load.validate().expect_err("it cannot be run");
         assert!(error.to_string().contains("NaN"), "{error}");
@@ -69,7 +69,7 @@ fn loads_that_cannot_be_run() {
 }
 
 #[test]
-fn the_least_and_the_most_are_accepted() {
+fn the_limits_of_every_setting_are_accepted() {
     let most = Work::nanos(Work::MAX_NS);
     let rare = Arrivals::Open { per_second: Load::MIN_RATE };
     let least = Load::new(1).inside(Work::NONE).outside(Work::NONE).slice_ms(1);
@@ -84,12 +84,12 @@ fn the_least_and_the_most_are_accepted() {
         .slice_ms(Load::MAX_SLICE_MS);
     assert_eq!((least.validate(), most.validate()), (Ok(()), Ok(())));
     least.throughput::<Std>().expect("it runs");
-    // The first arrival is due at the start, and no other in this slice.
+    // Only the first arrival, at the start, is due in this slice.
     assert!(rare.throughput::<Std>().expect("it runs").total() <= 1);
 }
 
 #[test]
-fn comparisons_that_cannot_be_run() {
+fn invalid_comparisons_are_refused() {
     let load = || Load::new(1).slice_ms(1);
     let cases = [
         (Comparison::new().load(load()), ComparisonError::NoLock),
@@ -111,10 +111,10 @@ fn comparisons_that_cannot_be_run() {
     }
 }
 
-/// It panics when it is locked for the thousandth time, while nobody holds it.
+/// A mutex that panics at the thousandth acquisition, while it is unlocked.
 struct Panicking<T>(Mutex<T>, Mutex<u32>);
 
-impl<T: Send> Lock<T> for Panicking<T> {
+impl<T: Send> MeasuredMutex<T> for Panicking<T> {
     type Guard<'a>
         = std::sync::MutexGuard<'a, T>
     where
@@ -134,16 +134,16 @@ impl<T: Send> Lock<T> for Panicking<T> {
     }
 }
 
-struct PanickingFamily;
+struct PanickingKind;
 
-impl Family for PanickingFamily {
+impl LockKind for PanickingKind {
     type Mutex<T: Send> = Panicking<T>;
 }
 
 #[test]
-fn a_panic_of_the_lock_names_it() {
+fn the_error_of_a_panic_names_the_lock() {
     let load = Load::new(3).slice_ms(3_600_000);
-    let comparison = Comparison::new().lock::<PanickingFamily>("mine").load(load.clone());
+    let comparison = Comparison::new().lock::<PanickingKind>("mine").load(load.clone());
     let error = comparison.run_quietly().expect_err("it panics");
     let reason = SliceError::Panicked("this lock is worn out".to_owned());
     let named =

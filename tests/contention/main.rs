@@ -1,9 +1,9 @@
-//! The load generator, from outside: each test shows that a knob does what it says, with bounds
-//! that a busy machine cannot break.
+//! The contract of `lockword::contention`: every setting of a load has its documented effect, within
+//! bounds that hold on a busy machine too.
 #![cfg(not(lockword_loom))]
 
+mod comparison;
 mod errors;
-mod knobs;
+mod load;
 mod report;
-mod runs;
 mod stalls;

@@ -1,7 +1,8 @@
-//! The report: its figures, and that it survives being written and read.
+//! The report: its figures, its serialization, and the names of loads.
 
 use lockword::contention::{
-    Arrivals, Burst, Comparison, FORMAT, Load, Lockword, Machine, Report, Sample, Skew, Work,
+    Arrivals, Batch, Comparison, ComparisonReport, FORMAT, Load, Lockword, MachineInfo, Sample,
+    Skew, Work,
 };
 
 fn sample(acquisitions: &[u64]) -> Sample {
@@ -14,21 +15,21 @@ fn sample(acquisitions: &[u64]) -> Sample {
 }
 
 #[test]
-fn dice_s_factor_is_the_share_of_the_luckier_half() {
-    let factor = |acquisitions: &[u64]| sample(acquisitions).dice_factor();
+fn the_fairness_factor_is_the_share_of_the_luckier_half() {
+    let factor = |acquisitions: &[u64]| sample(acquisitions).fairness_factor();
     assert_eq!(factor(&[5, 5]), 0.5);
     assert_eq!(factor(&[1, 3]), 0.75);
     assert_eq!(factor(&[0, 8, 0, 0]), 1.0);
     assert_eq!(factor(&[1, 4, 2, 3]), 0.7);
-    // The middle one of three counts half, and one alone is fair.
+    // The middle one of three threads counts half, and a single thread is fair.
     assert_eq!(factor(&[2, 2, 2]), 0.5);
     assert_eq!(factor(&[6, 2, 0]), 0.875);
     assert_eq!(factor(&[7]), 0.5);
-    assert_eq!(factor(&[0, 0]), 0.0, "nothing was shared out");
+    assert_eq!(factor(&[0, 0]), 0.0, "no acquisition");
 }
 
 #[test]
-fn the_other_figures_of_a_sample() {
+fn rates_and_cpu_time_of_a_sample() {
     let uneven = sample(&[100, 25, 75]);
     assert_eq!(uneven.total(), 200);
     assert_eq!(uneven.per_second(), 100.0);
@@ -40,11 +41,11 @@ fn the_other_figures_of_a_sample() {
 }
 
 #[test]
-fn a_report_is_the_same_when_read_back() {
+fn a_report_is_equal_after_serialization() {
     let load = Load::new(2).inside(Work::units(3)).outside(Work::nanos(50)).slice_ms(2);
     let report = Comparison::new()
         .lock::<Lockword>("lockword")
-        .load(load.clone().burst(Burst { acquisitions: 3, pause_ns: 100 }))
+        .load(load.clone().batch(Batch { acquisitions: 3, pause_ns: 100 }))
         .load(load.clone().locks(3).skew(Skew::Zipf(0.99)).pin(true))
         .load(load.hog(Work::clock(1_000)).arrivals(Arrivals::Open { per_second: 1e4 }))
         .rounds(2)
@@ -53,14 +54,14 @@ fn a_report_is_the_same_when_read_back() {
         .expect("it runs");
     assert_eq!(report.format, FORMAT);
     let text = serde_json::to_string(&report).expect("writes");
-    let back: Report = serde_json::from_str(&text).expect("reads");
-    // The last digit of a fraction may differ.
+    let back: ComparisonReport = serde_json::from_str(&text).expect("reads");
+    // The last digit of a fraction may differ in JSON.
     let (mut once, mut twice) = (report, back);
     for report in [&mut once, &mut twice] {
         report.machine.unit_ns = 0.0;
         report.machine.load_average = None;
         for lock in report.cells.iter_mut().flat_map(|cell| &mut cell.locks) {
-            let waits = lock.waits.as_mut().expect("they were asked for");
+            let waits = lock.waits.as_mut().expect("waits are timed");
             waits.curve.iter_mut().for_each(|(share, _)| *share = (*share * 1e9).round());
         }
     }
@@ -68,7 +69,7 @@ fn a_report_is_the_same_when_read_back() {
 }
 
 #[test]
-fn loads_are_named_by_all_that_matters() {
+fn the_name_of_a_load_has_every_setting_but_the_slice() {
     let load = Load::new(8).inside(Work::nanos(100)).outside(Work::nanos(100));
     assert_eq!(load.name(), "8 threads, 100/100 ns");
     assert_eq!(
@@ -81,19 +82,19 @@ fn loads_are_named_by_all_that_matters() {
         .locks(64)
         .skew(Skew::Zipf(0.9))
         .hog(Work::clock(1_000_000))
-        .burst(Burst { acquisitions: 4, pause_ns: 2_500 })
+        .batch(Batch { acquisitions: 4, pause_ns: 2_500 })
         .arrivals(Arrivals::Open { per_second: 1e6 })
         .pin(true);
     assert_eq!(
         all.name(),
-        "8 threads, 100/100 ns, 64 locks, Zipf 0.9, bursts of 4 and 2500 ns, \
+        "8 threads, 100/100 ns, 64 locks, Zipf 0.9, batches of 4 and 2500 ns, \
          hog of 1 ms by the clock, 1000000 a second, pinned"
     );
 }
 
 #[test]
-fn the_machine_is_known() {
-    let machine = Machine::read();
+fn the_machine_is_described() {
+    let machine = MachineInfo::read();
     assert!(machine.processors > 0 && machine.unit_ns > 0.0);
     assert_eq!(machine.architecture, std::env::consts::ARCH);
     let text = machine.to_string();

@@ -1,19 +1,19 @@
-//! A lock that stalls once, for long: a closed loop hides it, an open one does not.
+//! A lock with one long stall: a closed loop hides the stall, an open loop shows it.
 
-use lockword::contention::{Arrivals, Family, Load, Lock, Work};
+use lockword::contention::{Arrivals, Load, LockKind, MeasuredMutex, Work};
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-/// How long it stalls. The slice is only a little longer.
+/// The length of the stall. The slice is only a little longer.
 const STALL: Duration = Duration::from_millis(400);
 const SLICE_MS: u64 = 500;
 const LONG_NS: u64 = 50_000_000;
 
-/// The tenth acquisition of it takes [`STALL`].
+/// A mutex whose tenth acquisition takes [`STALL`].
 struct Stalling<T>(Mutex<T>, Mutex<u32>);
 
-impl<T: Send> Lock<T> for Stalling<T> {
+impl<T: Send> MeasuredMutex<T> for Stalling<T> {
     type Guard<'a>
         = std::sync::MutexGuard<'a, T>
     where
@@ -35,9 +35,9 @@ impl<T: Send> Lock<T> for Stalling<T> {
     }
 }
 
-struct StallingFamily;
+struct StallingKind;
 
-impl Family for StallingFamily {
+impl LockKind for StallingKind {
     type Mutex<T: Send> = Stalling<T>;
 }
 
@@ -47,24 +47,25 @@ fn load() -> Load {
 
 #[test]
 fn a_closed_loop_hides_a_stall() {
-    let (_, waits) = load().timed::<StallingFamily>().expect("it runs");
+    let (_, waits) = load().timed::<StallingKind>().expect("it runs");
     assert!(u128::from(waits.max_ns()) >= STALL.as_nanos(), "it is one long wait");
-    // One thread cannot wait for 50 ms more often than ten times in half a second.
+    // In half a second, one thread can wait for 50 ms at most ten times.
     assert!(waits.quantile_ns(0.5) < LONG_NS, "among many short ones");
 }
 
 #[test]
-fn an_open_loop_shows_it() {
+fn an_open_loop_shows_a_stall() {
     let arrivals = Arrivals::Open { per_second: 1_000.0 };
-    let (_, waits) = load().arrivals(arrivals).timed::<StallingFamily>().expect("it runs");
-    // Of the 500 that are due, 350 wait for 50 ms and longer while the lock stalls.
+    let (_, waits) = load().arrivals(arrivals).timed::<StallingKind>().expect("it runs");
+    // Of the 500 acquisitions that are due, 350 wait for 50 ms and longer during the stall.
     assert!(u128::from(waits.max_ns()) >= STALL.as_nanos());
     assert!(waits.quantile_ns(0.6) >= LONG_NS, "{:?}", waits.summary());
 }
 
 #[test]
-fn what_an_open_loop_could_not_serve_counts_too() {
-    // Each takes a hundred times as long as the rate allows: nearly all are still due at the end.
+fn unserved_arrivals_of_an_open_loop_are_recorded() {
+    // Each section takes a hundred times as long as the rate allows, so nearly all arrivals are
+    // still unserved at the end.
     let arrivals = Arrivals::Open { per_second: 10_000.0 };
     let load = load().slice_ms(200).inside(Work::clock(10_000_000)).arrivals(arrivals);
     let (sample, waits) = load.timed::<lockword::contention::Std>().expect("it runs");
@@ -72,7 +73,7 @@ fn what_an_open_loop_could_not_serve_counts_too() {
 }
 
 #[test]
-fn an_open_loop_keeps_its_rate_and_no_more() {
+fn an_open_loop_keeps_its_rate() {
     let rate = 2_000.0;
     let load = load().arrivals(Arrivals::Open { per_second: rate });
     for threads in [1, 3] {
@@ -81,8 +82,8 @@ fn an_open_loop_keeps_its_rate_and_no_more() {
         let due = rate * sample.elapsed_ns / 1e9;
         let served = sample.total() as f64;
         assert!(served <= due + threads as f64 + 1.0, "{served} of {due}");
-        // Late ones are served back to back: only what is due at the very end may be missing, or a
-        // thread that the system let start late.
+        // Late arrivals are served back to back. Only those that are due at the very end may be
+        // missing, or those of a thread that the system started late.
         assert!(served >= 0.5 * due, "{served} of {due}");
     }
 }

@@ -1,8 +1,8 @@
 //! The command line.
 
-use crate::baseline::Rule;
-use crate::failure::Failure;
-use crate::{locks, terminal};
+use crate::bench::baseline::Rule;
+use crate::bench::plan::{KNOWN_LOCKS, KnownLock};
+use crate::{CliError, output};
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
@@ -36,7 +36,7 @@ pub enum Command {
     Show(ShowArgs),
 }
 
-/// What to measure, and what to do with it.
+/// What `bench` measures, and what it does with the report.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES, allow_negative_numbers = true)]
 pub struct BenchArgs {
@@ -63,7 +63,7 @@ pub struct BenchArgs {
     pub zipf: Option<f64>,
     /// Pause for PAUSE nanoseconds after every N acquisitions of a thread
     #[arg(long, value_name = "N:PAUSE")]
-    pub burst: Option<BurstArg>,
+    pub batch: Option<BatchArg>,
     /// Add a thread that does nothing but hold the first lock, for so many nanoseconds each time
     #[arg(long, value_name = "NS", value_parser = whole::<0, SECOND>)]
     pub hog: Option<u64>,
@@ -167,27 +167,27 @@ pub enum Preset {
     Oversubscribed,
 }
 
-/// `N:PAUSE`.
+/// A value `N:PAUSE` of `--batch`: a number of acquisitions and a pause in nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub struct BurstArg {
+pub struct BatchArg {
     pub acquisitions: u32,
     pub pause_ns: u64,
 }
 
-impl FromStr for BurstArg {
+impl FromStr for BatchArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (count, pause) = text.split_once(':').ok_or("it is two numbers with a colon")?;
         let acquisitions = whole::<1, 1_000_000_000>(count)? as u32;
-        Ok(BurstArg { acquisitions, pause_ns: whole::<0, SECOND>(pause)? })
+        Ok(BatchArg { acquisitions, pause_ns: whole::<0, SECOND>(pause)? })
     }
 }
 
-/// The longest work or pause, in nanoseconds.
+/// The longest work or pause that is accepted, in nanoseconds.
 const SECOND: u64 = 1_000_000_000;
 
-/// A whole number of this range.
+/// Parses a whole number from `LEAST` to `MOST`.
 fn whole<const LEAST: u64, const MOST: u64>(text: &str) -> Result<u64, String> {
     let number = text.trim().parse::<u64>().ok();
     number
@@ -195,7 +195,7 @@ fn whole<const LEAST: u64, const MOST: u64>(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("it is a whole number from {LEAST} to {MOST}"))
 }
 
-/// A number above the first and up to the second.
+/// Parses a number above `ABOVE` and up to `MOST`.
 fn between<const ABOVE: u32, const MOST: u32>(text: &str) -> Result<f64, String> {
     let number = text.trim().parse::<f64>().ok();
     number
@@ -203,38 +203,39 @@ fn between<const ABOVE: u32, const MOST: u32>(text: &str) -> Result<f64, String>
         .ok_or_else(|| format!("it is a number above {ABOVE}, at most {MOST}"))
 }
 
+/// The names that `--locks` accepts, with their descriptions for the help.
 fn lock_names() -> PossibleValuesParser {
-    let value = |choice: &locks::Choice| PossibleValue::new(choice.name).help(choice.about);
-    locks::ALL.iter().map(value).collect::<Vec<_>>().into()
+    let value = |lock: &KnownLock| PossibleValue::new(lock.name).help(lock.about);
+    KNOWN_LOCKS.iter().map(value).collect::<Vec<_>>().into()
 }
 
 impl Cli {
-    /// Reads the command line. `None` if it asked for help or the version: that is printed.
-    pub fn read() -> Result<Option<Cli>, Failure> {
+    /// Reads the command line. `None` if it asks for help or the version, which is printed.
+    pub fn read() -> Result<Option<Cli>, CliError> {
         let error = match Cli::try_parse() {
             Ok(cli) => return Ok(Some(cli)),
             Err(error) => error,
         };
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                terminal::print(&error.render().ansi().to_string())?;
+                output::print(&error.render().ansi().to_string())?;
                 Ok(None)
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                Err(Failure::new("what shall be done? Try: lockword bench, or lockword --help"))
+                Err(CliError::new("what shall be done? Try: lockword bench, or lockword --help"))
             }
             _ => Err(one_line(&error.render().to_string())),
         }
     }
 }
 
-/// clap's complaint without the usage, which would hide it.
-fn one_line(complaint: &str) -> Failure {
-    let until_usage = complaint
+/// clap's error message without the usage text after it.
+fn one_line(message: &str) -> CliError {
+    let until_usage = message
         .lines()
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let line = until_usage.collect::<Vec<_>>().join("\n");
-    Failure::new(line.strip_prefix("error: ").unwrap_or(&line))
+    CliError::new(line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 #[cfg(test)]
@@ -243,12 +244,12 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn numbers_have_their_limits() {
+    fn numbers_outside_their_range_are_refused() {
         assert_eq!(whole::<1, 8>("8"), Ok(8));
         for bad in ["0", "9", "-1", "", "x", "1.5", "99999999999999999999"] {
             assert!(whole::<1, 8>(bad).is_err(), "{bad}");
@@ -257,9 +258,9 @@ mod tests {
         for bad in ["0", "-1", "10.1", "NaN", "inf", ""] {
             assert!(between::<0, 10>(bad).is_err(), "{bad}");
         }
-        assert!("3:100".parse::<BurstArg>().is_ok());
+        assert!("3:100".parse::<BatchArg>().is_ok());
         for bad in ["3", "3:", ":3", "0:3", "3:3:3"] {
-            assert!(bad.parse::<BurstArg>().is_err(), "{bad}");
+            assert!(bad.parse::<BatchArg>().is_err(), "{bad}");
         }
     }
 }

@@ -1,60 +1,77 @@
 //! The program `lockword`: measures locks under contention.
 //!
-//! - `args.rs` is the command line; `preset.rs` makes loads of it; `locks.rs` lists the locks;
-//! - `bench.rs` measures, `interrupt.rs` ends that early;
-//! - `summary.rs` draws from a report what is said of it, `units.rs` puts figures into words;
-//! - `table.rs` prints it, `page` is the HTML page, `baseline.rs` compares two reports;
-//! - `file.rs` reads and writes files, `failure.rs` is how a run ends.
+//! [`args`] is the command line, [`bench`] what measures and shows reports, [`output`] what prints.
 
 mod args;
-mod baseline;
 mod bench;
-mod failure;
-mod file;
-mod interrupt;
-mod locks;
-mod page;
-mod preset;
-#[cfg(test)]
-mod sample;
-mod summary;
-mod table;
-mod terminal;
-mod units;
+mod output;
 
 use args::{Cli, Command};
-use failure::{FAILED, Failure, Outcome};
+use output::printable;
+use std::fmt;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match run() {
         Ok(outcome) => outcome.into(),
-        Err(failure) => {
-            terminal::complain(&failure);
-            ExitCode::from(FAILED)
+        Err(error) => {
+            output::print_error(&format!("lockword: {error}"));
+            ExitCode::from(EXIT_FAILED)
         }
     }
 }
 
-fn run() -> Result<Outcome, Failure> {
-    let Some(cli) = Cli::read()? else { return Ok(Outcome::Done) };
+fn run() -> Result<ExitOutcome, CliError> {
+    let Some(cli) = Cli::read()? else { return Ok(ExitOutcome::Done) };
     match cli.command {
         Command::Bench(args) => bench::bench(&args),
-        Command::Compare(args) => {
-            let (old, new) = (file::read_report(&args.old)?, file::read_report(&args.new)?);
-            let rule = args.rule.rule();
-            let difference = baseline::Difference::between(&old, &new, &rule)?;
-            terminal::print(&difference.render(&units::printable(&args.old.to_string_lossy())))?;
-            Ok(difference.outcome())
-        }
-        Command::Show(args) => {
-            let page = args.html.as_deref().map(file::Target::check).transpose()?;
-            let report = file::read_report(&args.file)?;
-            let printed = terminal::print(&table::render(&report, terminal::width()));
-            if let Some(page) = page {
-                page.write(page::render(&report))?;
-            }
-            printed.map(|()| Outcome::Done)
-        }
+        Command::Compare(args) => bench::compare(&args),
+        Command::Show(args) => bench::show(&args),
+    }
+}
+
+/// How a run without a [`CliError`] ended. It determines the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitOutcome {
+    /// Successfully: exit status 0.
+    Done,
+    /// A lock has become slower than in the baseline: exit status 1.
+    Regressed,
+    /// Ctrl-C ended it early: exit status [`EXIT_INTERRUPTED`].
+    Interrupted,
+}
+
+impl From<ExitOutcome> for ExitCode {
+    fn from(outcome: ExitOutcome) -> ExitCode {
+        ExitCode::from(match outcome {
+            ExitOutcome::Done => 0,
+            ExitOutcome::Regressed => 1,
+            ExitOutcome::Interrupted => EXIT_INTERRUPTED,
+        })
+    }
+}
+
+/// The exit status after Ctrl-C, by the convention of shells: 128 plus the number of SIGINT.
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// The exit status after a [`CliError`].
+pub const EXIT_FAILED: u8 = 2;
+
+/// Why the run failed, as one line for the user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CliError(String);
+
+impl CliError {
+    /// An error with this text. Line breaks become spaces, and other control characters are
+    /// replaced (see [`printable`]).
+    pub fn new(line: impl AsRef<str>) -> Self {
+        let words = line.as_ref().lines().map(str::trim).filter(|line| !line.is_empty());
+        CliError(printable(&words.collect::<Vec<_>>().join(" ")))
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }

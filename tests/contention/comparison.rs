@@ -1,6 +1,6 @@
-//! Comparisons: order, progress, cancellation.
+//! Comparisons: the order of slices, progress, cancellation.
 
-use lockword::contention::{Comparison, Load, Lockword, Report, Std, Work};
+use lockword::contention::{Comparison, ComparisonReport, Load, Lockword, Std, Work};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ fn load(threads: usize) -> Load {
     Load::new(threads).inside(Work::units(5)).outside(Work::units(5)).slice_ms(2)
 }
 
-fn samples(report: &Report) -> Vec<Vec<usize>> {
+fn samples(report: &ComparisonReport) -> Vec<Vec<usize>> {
     let of = |cell: &lockword::contention::CellReport| {
         cell.locks.iter().map(|lock| lock.samples.len()).collect()
     };
@@ -17,7 +17,7 @@ fn samples(report: &Report) -> Vec<Vec<usize>> {
 }
 
 #[test]
-fn locks_take_turns_and_each_has_a_sample_a_round() {
+fn locks_take_turns_and_have_one_sample_a_round() {
     let comparison = Comparison::new()
         .lock::<Lockword>("lockword")
         .lock::<Std>("std")
@@ -49,7 +49,7 @@ fn locks_take_turns_and_each_has_a_sample_a_round() {
     assert!(seen.is_sorted_by_key(|(round, cell, timed, _)| (*round, cell.clone(), *timed)));
     let firsts: Vec<&str> = seen.chunks(2).map(|pair| pair[0].3.as_str()).collect();
     assert_eq!(firsts[..4], ["lockword"; 4], "in the first round");
-    assert_eq!(firsts[4..8], ["std"; 4], "the other way round in the second");
+    assert_eq!(firsts[4..8], ["std"; 4], "reversed in the second round");
 
     assert_eq!(samples(&report), [[3, 3], [3, 3]]);
     assert!(!report.cut_short && report.rounds == 3);
@@ -57,7 +57,7 @@ fn locks_take_turns_and_each_has_a_sample_a_round() {
     for cell in &report.cells {
         assert_eq!(cell.name, cell.load.name());
         for lock in &cell.locks {
-            let waits = lock.waits.as_ref().expect("they were asked for");
+            let waits = lock.waits.as_ref().expect("waits are timed");
             assert!(waits.count > 0 && waits.p50 <= waits.p99 && waits.p999 <= waits.max);
             assert!(lock.samples.iter().any(|sample| sample.total() > 0));
         }
@@ -65,15 +65,15 @@ fn locks_take_turns_and_each_has_a_sample_a_round() {
 }
 
 #[test]
-fn waits_are_timed_only_if_asked_for() {
+fn waits_are_timed_only_on_request() {
     let report = Comparison::new().lock::<Std>("std").load(load(1)).run_quietly();
     let report = report.expect("it runs");
-    assert_eq!(samples(&report), [[5]], "five rounds, if nothing else is said");
+    assert_eq!(samples(&report), [[5]], "five rounds by default");
     assert!(report.cells[0].locks[0].waits.is_none());
 }
 
 #[test]
-fn the_expected_time_is_about_that_of_the_slices() {
+fn the_expected_duration_is_about_the_sum_of_the_slices() {
     let load = load(2).slice_ms(1_000);
     let comparison = Comparison::new().lock::<Std>("std").lock::<Lockword>("lockword");
     let comparison = comparison.load(load).rounds(4);
@@ -84,7 +84,7 @@ fn the_expected_time_is_about_that_of_the_slices() {
 }
 
 #[test]
-fn a_cancellation_keeps_what_was_measured() {
+fn a_cancelled_comparison_reports_what_was_measured_before() {
     let hour = load(2).slice_ms(Load::MAX_SLICE_MS);
     let comparison = Comparison::new().lock::<Std>("std").load(load(1)).load(hour).rounds(2);
     let cancel = AtomicBool::new(false);
@@ -93,7 +93,7 @@ fn a_cancellation_keeps_what_was_measured() {
         let mut progress = |progress: &lockword::contention::Progress<'_>| {
             last = progress.cell.to_owned();
             if progress.done == 1 {
-                // In the middle of the hour.
+                // During the slice of an hour.
                 scope.spawn(|| {
                     thread::sleep(Duration::from_millis(200));
                     cancel.store(true, Ordering::Relaxed);
@@ -108,8 +108,8 @@ fn a_cancellation_keeps_what_was_measured() {
 }
 
 #[test]
-fn a_cancellation_takes_effect_at_once() {
-    // Work of a second inside, 16 threads in a queue for it.
+fn a_cancellation_ends_a_queue_of_long_sections() {
+    // 16 threads wait for a lock that is held for a second at a time.
     let load = Load::new(16).inside(Work::nanos(Work::MAX_NS)).slice_ms(Load::MAX_SLICE_MS);
     let comparison = Comparison::new().lock::<Std>("std").load(load);
     let cancel = AtomicBool::new(false);
@@ -124,12 +124,12 @@ fn a_cancellation_takes_effect_at_once() {
         let at = canceller.join().expect("no panic");
         at.elapsed()
     });
-    // Some 100 ms on an idle machine; 16 s if the queue had to be worked off.
+    // Some 100 ms on an idle machine; 16 s if every waiter executed its section.
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]
-fn nothing_is_measured_if_it_is_cancelled_from_the_start() {
+fn a_comparison_that_is_cancelled_before_the_start_measures_nothing() {
     let comparison = Comparison::new().lock::<Std>("std").load(load(1));
     let mut calls = 0;
     let report = comparison.run(&mut |_| calls += 1, &AtomicBool::new(true)).expect("it runs");

@@ -1,105 +1,120 @@
-//! [`Plan`]: what a preset and the command line ask for together.
+//! [`BenchPlan`]: the loads, locks and rounds that a preset and the command line ask for; and the
+//! locks that the program can measure.
 
+use super::summary::ROUNDS;
+use crate::CliError;
 use crate::args::{BenchArgs, Preset};
-use crate::failure::Failure;
-use crate::summary::ROUNDS;
-use crate::{locks, units};
-use lockword::contention::{Arrivals, Burst, Load, Skew, Work};
+use crate::output;
+use lockword::contention::peers::{ParkingLot, ParkingLotFair, SpinMutex, Usync};
+use lockword::contention::{
+    Arrivals, Batch, Comparison, Load, Lockword, Skew, Std, StdCompat, Work,
+};
 
-/// What is measured, and for how long.
-pub struct Plan {
+/// What a run of `bench` measures.
+pub struct BenchPlan {
     /// The loads.
     pub loads: Vec<Load>,
-    /// The names of the locks.
+    /// The names of the locks, in the order of [`KNOWN_LOCKS`].
     pub locks: Vec<String>,
-    /// How often.
+    /// Samples of each lock under each load.
     pub rounds: usize,
 }
 
-/// What the quick preset may take, in milliseconds. Starting threads comes on top.
-const QUICK: u64 = 42_000;
+/// The sum of all slices of the quick preset, in milliseconds. Starting the threads takes time on
+/// top of that.
+const QUICK_MS: u64 = 42_000;
 
-/// A preset, for a machine of so many processors.
-struct Mix {
+/// The values of a preset on a machine with a given number of processors.
+struct PresetMix {
     threads: Vec<u64>,
-    /// Nanoseconds inside, and outside.
+    /// Work inside and outside, in nanoseconds.
     sections: Vec<(u64, u64)>,
-    /// The hog's nanoseconds, if there is one.
+    /// How long the hog holds the lock, in nanoseconds; `None` for a load without a hog.
     hogs: Vec<Option<u64>>,
     locks: &'static [&'static str],
-    slice_ms: Slice,
+    slice_ms: SliceLength,
     rounds: usize,
 }
 
-enum Slice {
+/// The length of a slice.
+enum SliceLength {
+    /// In milliseconds.
     Millis(u64),
-    /// As long as possible, so that all of it takes so many milliseconds.
-    Of(u64),
+    /// As long as possible while all slices together take this many milliseconds.
+    Total(u64),
 }
 
-/// Those that a program would choose among: not a fair lock, not one that never sleeps.
-const USUAL: &[&str] = &["lockword", "std", "parking_lot", "usync"];
-/// Those that are fair, or are asked how unfair they are.
-const PATIENT: &[&str] = &["lockword", "std", "parking_lot", "parking_lot_fair"];
-const ALL: &[&str] = &["lockword", "std", "parking_lot", "parking_lot_fair", "usync", "spin"];
+/// The locks that a program would choose among: neither a fair lock nor one that never sleeps.
+const COMMON_LOCKS: &[&str] = &["lockword", "std", "parking_lot", "usync"];
+/// The locks whose fairness is worth comparing.
+const FAIRNESS_LOCKS: &[&str] = &["lockword", "std", "parking_lot", "parking_lot_fair"];
+/// All locks but `lockword_sync`.
+const FULL_LOCKS: &[&str] =
+    &["lockword", "std", "parking_lot", "parking_lot_fair", "usync", "spin"];
 
-impl Mix {
-    fn new(preset: Preset, processors: u64) -> Mix {
+impl PresetMix {
+    fn new(preset: Preset, processors: u64) -> PresetMix {
         let p = processors;
         match preset {
-            Preset::Quick => Mix {
-                // The last: four a processor, but no more than 64 or one a processor.
+            Preset::Quick => PresetMix {
+                // The last is four for each processor, but at most 64, or one for each processor
+                // if there are more.
                 threads: vec![1, 2, p, p.max(64).min(4 * p)],
-                // Nothing but the lock, whose price shows; short sections; and longer ones, with more
-                // time between them than inside.
+                // The lock alone; short critical sections; and longer ones with even more work
+                // outside.
                 sections: vec![(0, 0), (100, 100), (200, 1000)],
                 hogs: vec![None],
-                locks: USUAL,
-                slice_ms: Slice::Of(QUICK),
-                // The fewest with which one outlier at either end does not widen the interval.
+                locks: COMMON_LOCKS,
+                slice_ms: SliceLength::Total(QUICK_MS),
+                // The smallest number with which one outlier at either end does not widen the
+                // interval.
                 rounds: 9,
             },
-            Preset::Full => Mix {
+            Preset::Full => PresetMix {
                 threads: (0..).map(|n| 1 << n).take_while(|n| *n <= 4 * p).collect(),
                 sections: vec![(0, 0), (100, 100), (100, 1000), (1000, 1000)],
                 hogs: vec![None],
-                locks: ALL,
-                slice_ms: Slice::Millis(200),
+                locks: FULL_LOCKS,
+                slice_ms: SliceLength::Millis(200),
                 rounds: 15,
             },
-            Preset::Starvation => Mix {
+            Preset::Starvation => PresetMix {
                 threads: vec![2, p, 4 * p],
                 sections: vec![(200_000, 0)],
                 hogs: vec![None, Some(100_000)],
-                locks: PATIENT,
-                // A wait is no longer than its slice: some locks keep a thread waiting for half a
-                // second.
-                slice_ms: Slice::Millis(2_000),
+                locks: FAIRNESS_LOCKS,
+                // A wait is not longer than its slice, and some locks keep a thread waiting for
+                // half a second.
+                slice_ms: SliceLength::Millis(2_000),
                 rounds: ROUNDS,
             },
-            Preset::Oversubscribed => Mix {
+            Preset::Oversubscribed => PresetMix {
                 threads: vec![4 * p, 16 * p, 64 * p],
                 sections: vec![(100, 100), (1000, 1000)],
                 hogs: vec![None],
-                locks: USUAL,
-                slice_ms: Slice::Millis(250),
+                locks: COMMON_LOCKS,
+                slice_ms: SliceLength::Millis(250),
                 rounds: 9,
             },
         }
     }
 }
 
-impl Plan {
-    /// The preset, and over it what was given explicitly.
-    pub fn new(args: &BenchArgs) -> Result<Plan, Failure> {
+impl BenchPlan {
+    /// The preset of the command line, whose values are replaced by explicit options.
+    ///
+    /// # Errors
+    ///
+    /// If one of the loads is not valid.
+    pub fn new(args: &BenchArgs) -> Result<BenchPlan, CliError> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Plan::on(args, processors as u64)
+        BenchPlan::on(args, processors as u64)
     }
 
-    /// The plan for a machine of so many processors.
-    fn on(args: &BenchArgs, processors: u64) -> Result<Plan, Failure> {
+    /// The plan for a machine with this number of processors.
+    fn on(args: &BenchArgs, processors: u64) -> Result<BenchPlan, CliError> {
         let most = Load::MAX_THREADS as u64;
-        let mut mix = Mix::new(args.preset, processors);
+        let mut mix = PresetMix::new(args.preset, processors);
         mix.threads.iter_mut().for_each(|threads| *threads = most.min(*threads));
         if !args.threads.is_empty() {
             mix.threads.clone_from(&args.threads);
@@ -114,11 +129,11 @@ impl Plan {
         if args.hog.is_some() {
             mix.hogs = vec![args.hog];
         }
-        let named = |name: &&str| args.locks.iter().any(|asked| asked == name);
+        let named = |name: &&str| args.locks.iter().any(|wanted| wanted == name);
         let locks: Vec<String> = if args.locks.is_empty() {
             mix.locks.iter().map(|name| (*name).to_owned()).collect()
         } else {
-            locks::ALL.iter().map(|lock| lock.name).filter(named).map(str::to_owned).collect()
+            KNOWN_LOCKS.iter().map(|lock| lock.name).filter(named).map(str::to_owned).collect()
         };
         let rounds = args.rounds.map_or(mix.rounds, |rounds| rounds as usize);
 
@@ -126,19 +141,19 @@ impl Plan {
         let passes = if args.no_waits { 1 } else { 2 };
         let slices = loads.len() * locks.len() * rounds * passes;
         let slice_ms = args.slice.unwrap_or(match mix.slice_ms {
-            Slice::Millis(length) => length,
-            Slice::Of(all) => (all / slices as u64).clamp(10, 200),
+            SliceLength::Millis(length) => length,
+            SliceLength::Total(all) => (all / slices as u64).clamp(10, 200),
         });
         for load in &mut loads {
             load.slice_ms = slice_ms;
-            load.validate().map_err(|why| Failure::new(format!("{}: {why}", load.name())))?;
+            load.validate().map_err(|why| CliError::new(format!("{}: {why}", load.name())))?;
         }
-        Ok(Plan { loads, locks, rounds })
+        Ok(BenchPlan { loads, locks, rounds })
     }
 }
 
-/// All combinations, none twice.
-fn loads(mix: &Mix, args: &BenchArgs) -> Vec<Load> {
+/// All combinations of threads, work and hog, without duplicates.
+fn loads(mix: &PresetMix, args: &BenchArgs) -> Vec<Load> {
     let mut loads: Vec<Load> = vec![];
     for hog in &mix.hogs {
         for (inside, outside) in &mix.sections {
@@ -149,9 +164,9 @@ fn loads(mix: &Mix, args: &BenchArgs) -> Vec<Load> {
                 load.hog = hog.map(Work::clock);
                 load.locks = args.n_locks.map_or(1, |n| n as usize);
                 load.skew = args.zipf.map_or(Skew::Uniform, Skew::Zipf);
-                load.burst = args.burst.map(|burst| Burst {
-                    acquisitions: burst.acquisitions,
-                    pause_ns: burst.pause_ns,
+                load.batch = args.batch.map(|batch| Batch {
+                    acquisitions: batch.acquisitions,
+                    pause_ns: batch.pause_ns,
                 });
                 load.arrivals =
                     args.rate.map_or(Arrivals::Closed, |per_second| Arrivals::Open { per_second });
@@ -165,7 +180,7 @@ fn loads(mix: &Mix, args: &BenchArgs) -> Vec<Load> {
     loads
 }
 
-/// A load in words, but for its threads: `100 ns inside, 1 us outside, 16 locks`.
+/// A load in words, without its number of threads: `100 ns inside, 1 us outside, 16 locks`.
 pub fn describe(load: &Load) -> String {
     let mut text = format!("{} inside, {} outside", load.inside, load.outside);
     let mut add = |more: String| text.push_str(&format!(", {more}"));
@@ -175,15 +190,15 @@ pub fn describe(load: &Load) -> String {
     if let Skew::Zipf(exponent) = load.skew {
         add(format!("chosen by Zipf's law with {exponent}"));
     }
-    if let Some(burst) = &load.burst {
-        let pause = units::time(burst.pause_ns as f64);
-        add(format!("a pause of {pause} after every {}", burst.acquisitions));
+    if let Some(batch) = &load.batch {
+        let pause = output::time(batch.pause_ns as f64);
+        add(format!("a pause of {pause} after every {}", batch.acquisitions));
     }
     if let Some(hog) = &load.hog {
         add(format!("a hog that holds it for {hog}"));
     }
     if let Arrivals::Open { per_second } = load.arrivals {
-        add(format!("{} arrivals a second", units::rate(per_second)));
+        add(format!("{} arrivals a second", output::rate(per_second)));
     }
     if load.pin {
         add("pinned".to_owned());
@@ -191,9 +206,66 @@ pub fn describe(load: &Load) -> String {
     text
 }
 
-/// `1 thread`, `8 threads`.
-pub fn threads(load: &Load) -> String {
-    units::count(load.threads, "thread")
+/// The number of threads of a load: `1 thread`, `8 threads`.
+pub fn describe_threads(load: &Load) -> String {
+    output::count(load.threads, "thread")
+}
+
+/// A lock that the program can measure.
+pub struct KnownLock {
+    /// The name on the command line and in the report.
+    pub name: &'static str,
+    /// A description for the help.
+    pub about: &'static str,
+    /// Adds the lock to a comparison under a name.
+    pub add: fn(Comparison, &str) -> Comparison,
+}
+
+/// All locks, in the order in which they are measured and shown.
+pub const KNOWN_LOCKS: [KnownLock; 7] = [
+    KnownLock {
+        name: "lockword",
+        about: "This crate's lock: waiters spin, then sleep; none starves",
+        add: |comparison, name| comparison.lock::<Lockword>(name),
+    },
+    KnownLock {
+        name: "lockword_sync",
+        about: "lockword::sync::Mutex: the same, with std's methods and poisoning",
+        add: |comparison, name| comparison.lock::<StdCompat>(name),
+    },
+    KnownLock {
+        name: "std",
+        about: "std::sync::Mutex",
+        add: |comparison, name| comparison.lock::<Std>(name),
+    },
+    KnownLock {
+        name: "parking_lot",
+        about: "parking_lot::Mutex: a direct handoff every half millisecond or so",
+        add: |comparison, name| comparison.lock::<ParkingLot>(name),
+    },
+    KnownLock {
+        name: "parking_lot_fair",
+        about: "parking_lot::FairMutex: a direct handoff at every unlock",
+        add: |comparison, name| comparison.lock::<ParkingLotFair>(name),
+    },
+    KnownLock {
+        name: "usync",
+        about: "usync::Mutex: a word-sized queue lock",
+        add: |comparison, name| comparison.lock::<Usync>(name),
+    },
+    KnownLock {
+        name: "spin",
+        about: "spin::Mutex: waiters never sleep",
+        add: |comparison, name| comparison.lock::<SpinMutex>(name),
+    },
+];
+
+/// Adds the locks of these names, in the order of [`FULL_LOCKS`].
+pub fn add_locks(mut comparison: Comparison, names: &[String]) -> Comparison {
+    for lock in KNOWN_LOCKS.iter().filter(|lock| names.iter().any(|name| name == lock.name)) {
+        comparison = (lock.add)(comparison, lock.name);
+    }
+    comparison
 }
 
 #[cfg(test)]
@@ -203,10 +275,10 @@ mod tests {
     use crate::bench::comparison;
     use clap::Parser as _;
 
-    fn plan(words: &[&str], processors: u64) -> Plan {
+    fn plan(words: &[&str], processors: u64) -> BenchPlan {
         let cli = Cli::try_parse_from([&["lockword", "bench"], words].concat()).unwrap();
         let Command::Bench(args) = cli.command else { panic!("it is a bench") };
-        Plan::on(&args, processors).unwrap()
+        BenchPlan::on(&args, processors).unwrap()
     }
 
     #[test]
@@ -243,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn every_preset_is_sound() {
+    fn every_preset_is_valid() {
         for preset in ["quick", "full", "starvation", "oversubscribed"] {
             for processors in [1, 2, 512] {
                 let plan = plan(&["--preset", preset], processors);
@@ -253,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_overrides_the_preset() {
+    fn explicit_options_override_the_preset() {
         let words = ["--threads", "3,3", "--inside", "7,8", "--outside", "9", "--slice", "5"];
         let words = [&words[..], &["--rounds", "2", "--locks", "usync,std,std"]].concat();
         let plan = plan(&words, 2);
@@ -266,11 +338,11 @@ mod tests {
     #[test]
     fn every_option_of_a_load_is_used() {
         let words =
-            ["--n-locks", "4", "--zipf", "1.5", "--burst", "3:500", "--hog", "900", "--pin"];
-        let burst = plan(&words, 2);
-        let load = &burst.loads[0];
+            ["--n-locks", "4", "--zipf", "1.5", "--batch", "3:500", "--hog", "900", "--pin"];
+        let batch = plan(&words, 2);
+        let load = &batch.loads[0];
         assert_eq!((load.locks, load.skew, load.pin), (4, Skew::Zipf(1.5), true));
-        assert_eq!(load.burst, Some(Burst { acquisitions: 3, pause_ns: 500 }));
+        assert_eq!(load.batch, Some(Batch { acquisitions: 3, pause_ns: 500 }));
         assert_eq!(load.hog, Some(Work::clock(900)));
         let open = plan(&["--rate", "1000"], 2);
         assert_eq!(open.loads[0].arrivals, Arrivals::Open { per_second: 1000.0 });

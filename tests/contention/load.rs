@@ -1,10 +1,10 @@
-//! Threads, work, bursts, the number of locks, pinning.
+//! The settings of a load: threads, work, batches, the hog, the number of locks, pinning.
 //!
-//! What takes its time by a clock or asleep takes at least that long on any machine: so there is an
-//! upper bound on what a slice can have counted.
+//! Work by the clock and sleeps take at least their time on any machine, which gives an upper bound
+//! for the acquisitions of a slice.
 
 use lockword::contention::{
-    Arrivals, Burst, Family, Load, Lock, Sample, Std, Work, system, unit_ns,
+    Arrivals, Batch, Load, LockKind, MeasuredMutex, Sample, Std, Work, system, unit_ns,
 };
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -21,13 +21,13 @@ fn run(load: &Load) -> Sample {
     load.throughput::<Std>().expect("it runs")
 }
 
-/// How many milliseconds a slice has had.
+/// The length of a slice in milliseconds.
 fn ms(sample: &Sample) -> f64 {
     sample.elapsed_ns / 1e6
 }
 
 #[test]
-fn each_thread_counts_for_itself() {
+fn the_acquisitions_of_each_thread_are_counted() {
     for threads in [1, 2, 5] {
         let sample = run(&idle(threads));
         assert_eq!(sample.acquisitions.len(), threads);
@@ -39,11 +39,11 @@ fn each_thread_counts_for_itself() {
 }
 
 #[test]
-fn work_inside_excludes_the_others_and_work_outside_does_not() {
-    // 1 ms inside: one at a time, whatever the threads.
+fn work_inside_is_exclusive_and_work_outside_is_not() {
+    // 1 ms inside: one acquisition a millisecond, for any number of threads.
     let inside = run(&idle(4).inside(Work::clock(MS)));
     assert!(inside.total() as f64 <= ms(&inside), "{inside:?}");
-    // 1 ms outside: each thread so often, and once before.
+    // 1 ms outside: one acquisition a millisecond for each thread, and one before.
     let outside = run(&idle(4).outside(Work::clock(MS)));
     for count in &outside.acquisitions {
         assert!(*count as f64 <= ms(&outside) + 1.0, "{outside:?}");
@@ -51,28 +51,28 @@ fn work_inside_excludes_the_others_and_work_outside_does_not() {
 }
 
 #[test]
-fn what_ends_after_the_slice_does_not_count() {
-    // 64 threads queue for sections of 10 ms. At the end, each gets the lock once more.
+fn a_section_that_ends_after_the_slice_does_not_count() {
+    // 64 threads wait for sections of 10 ms. After the end of the slice, each still gets the lock.
     let load = idle(64).inside(Work::clock(10 * MS));
     let open = load.clone().arrivals(Arrivals::Open { per_second: 1e6 });
-    for load in [load.clone(), open, load.burst(Burst { acquisitions: 2, pause_ns: 10 })] {
+    for load in [load.clone(), open, load.batch(Batch { acquisitions: 2, pause_ns: 10 })] {
         let (timed, waits) = load.timed::<Std>().expect("it runs");
         for sample in [run(&load), timed] {
             let inside = 10.0 * sample.total() as f64;
             assert!(inside <= ms(&sample) + 10.0, "{}: {sample:?}", load.name());
         }
-        assert!(waits.count() >= 1, "who waited at the end has waited, though it does not count");
+        assert!(waits.count() >= 1, "the waits at the end are recorded");
     }
-    // Nor does the hog's section that the end cuts short.
+    // The section of the hog that the end cuts short does not count either.
     let sample = run(&idle(1).hog(Work::clock(500 * MS)));
     let hog = sample.hog_acquisitions.expect("there is one");
     assert!(500.0 * hog as f64 <= ms(&sample), "{sample:?}");
 }
 
 #[test]
-fn nanoseconds_of_work_take_as_long_on_this_machine() {
-    // Calibrated by the fastest of some tries: it cannot go much faster.
-    // Nor do the two overlap, however short they are.
+fn work_in_nanoseconds_takes_that_long() {
+    // The calibration takes the fastest of some tries, so work cannot be much faster. Work inside
+    // and outside does not overlap, even if it is short.
     for (inside, outside) in [(2_000, 3_000), (20, 20)] {
         let load = idle(1).inside(Work::nanos(inside)).outside(Work::nanos(outside));
         let sample = run(&load);
@@ -87,28 +87,28 @@ fn nanoseconds_of_work_take_as_long_on_this_machine() {
 }
 
 #[test]
-fn a_burst_ends_with_a_pause() {
-    // Four at once, then 5 ms asleep.
-    let sample = run(&idle(1).burst(Burst { acquisitions: 4, pause_ns: 5 * MS }));
+fn a_batch_ends_with_a_pause() {
+    // Four acquisitions, then a sleep of 5 ms.
+    let sample = run(&idle(1).batch(Batch { acquisitions: 4, pause_ns: 5 * MS }));
     assert!(sample.total() as f64 <= 4.0 * (ms(&sample) / 5.0 + 1.0), "{sample:?}");
     assert!(sample.total() > 4);
 }
 
 #[test]
-fn a_hog_holds_for_long() {
-    // The others leave it room.
+fn a_hog_holds_the_lock_for_its_time_and_is_counted_apart() {
+    // The other threads leave time for it.
     let load = idle(2).outside(Work::clock(MS)).slice_ms(200);
     let sample = run(&load.hog(Work::clock(2 * MS)));
     let hog = sample.hog_acquisitions.expect("there is one");
     assert!(hog > 0 && hog as f64 <= ms(&sample) / 2.0, "{sample:?}");
-    assert_eq!(sample.acquisitions.len(), 2, "it is not one of the threads");
+    assert_eq!(sample.acquisitions.len(), 2, "the hog is not one of the threads");
 }
 
-/// Counts how many there are.
+/// A mutex that counts how many are created.
 struct Counted<T>(Mutex<T>);
 static MADE: AtomicUsize = AtomicUsize::new(0);
 
-impl<T: Send> Lock<T> for Counted<T> {
+impl<T: Send> MeasuredMutex<T> for Counted<T> {
     type Guard<'a>
         = std::sync::MutexGuard<'a, T>
     where
@@ -124,23 +124,23 @@ impl<T: Send> Lock<T> for Counted<T> {
     }
 }
 
-struct CountedFamily;
+struct CountedKind;
 
-impl Family for CountedFamily {
+impl LockKind for CountedKind {
     type Mutex<T: Send> = Counted<T>;
 }
 
 #[test]
-fn there_are_as_many_locks_as_asked_for() {
-    idle(2).locks(7).slice_ms(1).throughput::<CountedFamily>().expect("it runs");
+fn as_many_locks_are_created_as_the_load_has() {
+    idle(2).locks(7).slice_ms(1).throughput::<CountedKind>().expect("it runs");
     assert_eq!(MADE.load(Ordering::Relaxed), 7);
 }
 
-/// Remembers on which processors its users may run.
+/// A mutex that records on which processors each thread that locks it may run.
 struct Watchful<T>(Mutex<T>);
 static SEEN: Mutex<BTreeSet<(String, Vec<usize>)>> = Mutex::new(BTreeSet::new());
 
-impl<T: Send> Lock<T> for Watchful<T> {
+impl<T: Send> MeasuredMutex<T> for Watchful<T> {
     type Guard<'a>
         = std::sync::MutexGuard<'a, T>
     where
@@ -157,22 +157,22 @@ impl<T: Send> Lock<T> for Watchful<T> {
     }
 }
 
-struct WatchfulFamily;
+struct WatchfulKind;
 
-impl Family for WatchfulFamily {
+impl LockKind for WatchfulKind {
     type Mutex<T: Send> = Watchful<T>;
 }
 
 #[test]
-fn pinned_threads_have_one_processor_each() {
+fn each_pinned_thread_may_run_on_one_processor() {
     let processors = system::processors();
     if processors.is_empty() {
         return;
     }
-    idle(3).pin(true).throughput::<WatchfulFamily>().expect("it runs");
+    idle(3).pin(true).throughput::<WatchfulKind>().expect("it runs");
     let seen = std::mem::take(&mut *SEEN.lock().expect("no panic"));
     for (thread, allowed) in seen {
-        // What counts the acquisitions at the end is no thread of the load.
+        // The thread that reads the counters at the end is not part of the load.
         let Some(number) = thread.strip_prefix("lockword-load-").and_then(|n| n.parse().ok())
         else {
             continue;
@@ -180,5 +180,5 @@ fn pinned_threads_have_one_processor_each() {
         let number: usize = number;
         assert_eq!(allowed, [processors[number % processors.len()]], "{thread}");
     }
-    assert_eq!(system::processors(), processors, "this thread may run where it could");
+    assert_eq!(system::processors(), processors, "the affinity of this thread is unchanged");
 }

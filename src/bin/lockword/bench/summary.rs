@@ -1,100 +1,103 @@
-//! What a report says of each lock under each load, and what it does not: the figures that the
-//! table, the page and the comparison show.
+//! [`LoadSummary`]: the figures and the verdict that the table, the page and the comparison with a
+//! baseline show for a load.
 
-use crate::units;
-use lockword::contention::stats::{Median, median};
-use lockword::contention::{Arrivals, CellReport, Load, LockReport, Report, Sample, Waits};
+use crate::output;
+use lockword::contention::statistics::{Median, median};
+use lockword::contention::{
+    Arrivals, CellReport, ComparisonReport, Load, LockReport, Sample, Waits,
+};
 
-/// The lock that the others are compared with, where it takes part.
+/// The lock that the others are compared with, if it takes part.
 const REFERENCE: &str = "lockword";
 
-/// The fewest rounds that give a 95 % interval of a median.
+/// The smallest number of rounds that gives a 95 % interval of a median.
 pub const ROUNDS: usize = 6;
 
-/// One lock under one load.
+/// The figures of one lock under one load.
 #[derive(Debug)]
-pub struct Line<'a> {
+pub struct LockSummary<'a> {
     /// The lock.
     pub lock: &'a str,
     /// Acquisitions a second; `None` if no slice was finished.
     pub rate: Option<Median>,
     /// The reference's acquisitions a second over this lock's, round by round.
     pub ratio: Option<Median>,
-    /// Dice's factor, the median; `None` for a lone thread.
-    pub dice: Option<f64>,
-    /// CPU nanoseconds an acquisition, the median.
+    /// The median of [`Sample::fairness_factor`]; `None` for a single thread.
+    pub fairness: Option<f64>,
+    /// CPU time for an acquisition in nanoseconds, the median.
     pub cpu: Option<f64>,
-    /// The waits.
+    /// The waits, if any were timed.
     pub waits: Option<&'a Waits>,
 }
 
-/// All locks under one load.
+/// The figures of all locks under one load, and the verdict.
 #[derive(Debug)]
-pub struct Block<'a> {
+pub struct LoadSummary<'a> {
     /// The load.
     pub cell: &'a CellReport,
-    /// The lock that the ratios are of.
+    /// The lock in the numerator of the ratios.
     pub reference: Option<&'a str>,
-    /// One a lock.
-    pub lines: Vec<Line<'a>>,
-    /// What the figures say and what they do not, in words.
+    /// One for each lock.
+    pub locks: Vec<LockSummary<'a>>,
+    /// What can be concluded from the figures and what cannot, one sentence each.
     pub verdict: Vec<String>,
-    /// The locks that the verdict says are the fastest: none of them can be said to be slower than
-    /// another of them.
+    /// The fastest locks by the verdict: none of them is slower than the best by more than the
+    /// spread.
     pub fastest: Vec<&'a str>,
 }
 
-/// A block for each cell.
-pub fn blocks(report: &Report) -> Vec<Block<'_>> {
-    report.cells.iter().map(Block::new).collect()
+/// A summary for each cell.
+pub fn summaries(report: &ComparisonReport) -> Vec<LoadSummary<'_>> {
+    report.cells.iter().map(LoadSummary::new).collect()
 }
 
-/// Acquisitions a second of each round: none of a slice that was over before it began, as a very
-/// short one may be on a busy machine.
+/// Acquisitions a second of each round; 0 for a slice without a length, which a very short one can
+/// be on a busy machine.
 pub fn rates(lock: &LockReport) -> Vec<f64> {
     let rate = |s: &Sample| if s.elapsed_ns > 0.0 { s.per_second() } else { 0.0 };
     lock.samples.iter().map(rate).collect()
 }
 
-/// The median, if there is anything.
+/// The median, or `None` without samples.
 pub fn median_of(samples: &[f64]) -> Option<Median> {
     (!samples.is_empty()).then(|| median(samples))
 }
 
-/// The ratios of the rounds that both have, without those to nothing.
+/// The ratios of the rounds that both have, without those that are not finite.
 fn ratios(over: &LockReport, under: &LockReport) -> Vec<f64> {
     let ratios = rates(over).into_iter().zip(rates(under)).map(|(over, under)| over / under);
     ratios.filter(|ratio| ratio.is_finite()).collect()
 }
 
-/// The median of these ratios, if there are any.
+/// The median of [`ratios`], or `None` if there is none.
 fn ratio_of(over: &LockReport, under: &LockReport) -> Option<Median> {
     median_of(&ratios(over, under))
 }
 
-/// A wait of about a slice's length: the end of the slice may have cut it off.
+/// Whether a wait in nanoseconds is about as long as the slice, so that the end of the slice may
+/// have cut it off.
 pub fn clipped(load: &Load, ns: u64) -> bool {
     ns as f64 >= 0.9 * load.slice_ms as f64 * 1e6
 }
 
-impl<'a> Block<'a> {
+impl<'a> LoadSummary<'a> {
     fn new(cell: &'a CellReport) -> Self {
         let reference =
             cell.locks.iter().find(|lock| lock.lock == REFERENCE).or(cell.locks.first());
-        let line = |lock: &'a LockReport| {
+        let summary_of = |lock: &'a LockReport| {
             let middle = |figures: Vec<f64>| median_of(&figures).map(|median| median.mid);
-            Line {
+            LockSummary {
                 lock: &lock.lock,
                 rate: median_of(&rates(lock)),
                 ratio: reference.and_then(|reference| ratio_of(reference, lock)),
-                dice: (cell.load.threads > 1)
-                    .then(|| middle(lock.samples.iter().map(Sample::dice_factor).collect()))
+                fairness: (cell.load.threads > 1)
+                    .then(|| middle(lock.samples.iter().map(Sample::fairness_factor).collect()))
                     .flatten(),
                 cpu: middle(lock.samples.iter().filter_map(Sample::cpu_ns_each).collect()),
                 waits: lock.waits.as_ref().filter(|waits| waits.count > 0),
             }
         };
-        let lines: Vec<Line<'a>> = cell.locks.iter().map(line).collect();
+        let locks: Vec<LockSummary<'a>> = cell.locks.iter().map(summary_of).collect();
         let mut late = vec![];
         let (fastest, mut verdict) = match cell.load.arrivals {
             Arrivals::Open { per_second } => {
@@ -103,20 +106,26 @@ impl<'a> Block<'a> {
             }
             Arrivals::Closed => verdict(cell, reference),
         };
-        let cut = |line: &Line<'_>| {
-            let late = late.iter().any(|late| late.lock == line.lock);
-            !late && line.waits.is_some_and(|waits| clipped(&cell.load, waits.max))
+        let cut = |lock: &LockSummary<'_>| {
+            let late = late.iter().any(|late| late.lock == lock.lock);
+            !late && lock.waits.is_some_and(|waits| clipped(&cell.load, waits.max))
         };
-        if lines.iter().any(cut) {
+        if locks.iter().any(cut) {
             verdict.push("waits of a slice's length: use a longer --slice".to_owned());
         }
-        Block { cell, reference: reference.map(|lock| lock.lock.as_str()), lines, verdict, fastest }
+        LoadSummary {
+            cell,
+            reference: reference.map(|lock| lock.lock.as_str()),
+            locks,
+            verdict,
+            fastest,
+        }
     }
 }
 
-/// Whether a lock serves about all that arrives.
+/// Whether a lock serves about as many acquisitions a second as arrive.
 fn keeps_up(lock: &LockReport, per_second: f64) -> bool {
-    // What is due when a slice ends may be left over, one a thread.
+    // At the end of a slice, one acquisition of each thread may be due and not served.
     let due = |sample: &Sample| {
         let most = (sample.total() + sample.acquisitions.len() as u64) as f64;
         if sample.elapsed_ns > 0.0 { most / sample.elapsed_ns * 1e9 } else { per_second }
@@ -125,8 +134,7 @@ fn keeps_up(lock: &LockReport, per_second: f64) -> bool {
     median_of(&due).is_none_or(|due| due.high >= 0.95 * per_second)
 }
 
-/// What can be said of an open loop: its rate is that of the schedule, unless a lock is too slow
-/// for it.
+/// The verdict on an open loop. Its rate is that of the schedule, unless a lock is too slow.
 fn open_loop(late: &[&LockReport], per_second: f64) -> Vec<String> {
     let mut lines =
         vec!["open loop: compare the waits; acq/s, fair and CPU follow the schedule".to_owned()];
@@ -135,8 +143,8 @@ fn open_loop(late: &[&LockReport], per_second: f64) -> Vec<String> {
             lines.push(format!(
                 "{} did not keep up: it served {} of {} a second",
                 lock.lock,
-                units::rate(served.mid),
-                units::rate(per_second)
+                output::rate(served.mid),
+                output::rate(per_second)
             ));
         }
     }
@@ -146,12 +154,12 @@ fn open_loop(late: &[&LockReport], per_second: f64) -> Vec<String> {
     lines
 }
 
-/// Whether the interval leaves open which of two is ahead.
-fn open(ratio: &Median) -> bool {
+/// Whether the interval of a ratio contains 1, so that neither lock is known to be faster.
+fn is_undecided(ratio: &Median) -> bool {
     ratio.low <= 1.0 && ratio.high >= 1.0
 }
 
-/// The fastest locks, and what can be said of all of them.
+/// The fastest locks of a closed loop, and the verdict.
 fn verdict<'a>(
     cell: &'a CellReport,
     reference: Option<&'a LockReport>,
@@ -173,32 +181,33 @@ fn verdict<'a>(
         let line = "no verdict: a lock was acquired in too few of the rounds".to_owned();
         return (vec![], vec![line]);
     }
-    let slower = |lock: &LockReport| ratio_of(best, lock).filter(|ratio| !open(ratio));
+    let slower = |lock: &LockReport| ratio_of(best, lock).filter(|ratio| !is_undecided(ratio));
     let level = measured.iter().filter(|(lock, _)| slower(lock).is_none());
     let fastest: Vec<&str> = level.map(|(lock, _)| lock.lock.as_str()).collect();
 
     let mut lines = vec![];
     if fastest.len() == 1 {
-        // The one that comes next is the one it is the least ahead of.
+        // The second is the one that it leads by least.
         let (next, _) = measured[1];
         if let Some(ratio) = slower(next) {
             lines.push(format!(
                 "{} is the fastest here: {} times {} {}",
                 best.lock,
-                units::figure(ratio.mid),
+                output::figure(ratio.mid),
                 next.lock,
-                units::interval(&ratio)
+                output::interval(&ratio)
             ));
         }
     } else {
         let locks: Vec<_> =
             cell.locks.iter().filter(|l| fastest.contains(&l.lock.as_str())).collect();
         let pairs = locks.iter().flat_map(|a| locks.iter().map(move |b| (*a, *b)));
-        let all = pairs.into_iter().all(|(a, b)| ratio_of(a, b).is_none_or(|ratio| open(&ratio)));
+        let all =
+            pairs.into_iter().all(|(a, b)| ratio_of(a, b).is_none_or(|ratio| is_undecided(&ratio)));
         lines.push(if all {
-            format!("{} cannot be told apart here", units::list(&fastest))
+            format!("{} cannot be told apart here", output::list(&fastest))
         } else {
-            let others = units::list(&fastest[1..]);
+            let others = output::list(&fastest[1..]);
             format!("{} leads, but {others} cannot be told apart from it here", best.lock)
         });
     }
@@ -209,7 +218,7 @@ fn verdict<'a>(
         let level = measured.iter().filter(|(lock, _)| {
             lock.lock != reference.lock
                 && !both_fastest(lock)
-                && ratio_of(reference, lock).is_some_and(|ratio| open(&ratio))
+                && ratio_of(reference, lock).is_some_and(|ratio| is_undecided(&ratio))
         });
         for (lock, _) in level {
             lines.push(format!("{} and {} cannot be told apart here", reference.lock, lock.lock));
@@ -218,8 +227,8 @@ fn verdict<'a>(
     (fastest, lines)
 }
 
-/// What the reader must know before any figure.
-pub fn cautions(report: &Report) -> Vec<String> {
+/// Warnings that concern all figures of a report.
+pub fn cautions(report: &ComparisonReport) -> Vec<String> {
     let mut cautions = report.warnings.clone();
     if report.cut_short {
         let done = report.cells.iter().flat_map(|cell| &cell.locks).map(|lock| lock.samples.len());
@@ -231,17 +240,17 @@ pub fn cautions(report: &Report) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::sample::{cell, lock, report};
     use super::*;
-    use crate::sample::{cell, lock, report};
 
     #[test]
-    fn a_clear_lead_is_told() {
+    fn a_clear_lead_is_reported() {
         let cells = vec![cell(8, vec![lock("lockword", 200.0, 0.02), lock("std", 100.0, 0.02)])];
         let report = report(cells);
-        let block = &blocks(&report)[0];
-        assert_eq!(block.fastest, ["lockword"]);
-        assert!(block.verdict[0].starts_with("lockword is the fastest here: 2.0"), "{block:?}");
-        assert_eq!(block.verdict.len(), 1);
+        let summary = &summaries(&report)[0];
+        assert_eq!(summary.fastest, ["lockword"]);
+        assert!(summary.verdict[0].starts_with("lockword is the fastest here: 2.0"), "{summary:?}");
+        assert_eq!(summary.verdict.len(), 1);
     }
 
     #[test]
@@ -249,9 +258,9 @@ mod tests {
         // std is ahead by 1 %, and the samples spread by 10 %.
         let locks = vec![lock("lockword", 100.0, 0.1), lock("std", 101.0, -0.1)];
         let report = report(vec![cell(8, locks)]);
-        let block = &blocks(&report)[0];
-        assert_eq!(block.fastest, ["std", "lockword"]);
-        assert_eq!(block.verdict, ["std and lockword cannot be told apart here"]);
+        let summary = &summaries(&report)[0];
+        assert_eq!(summary.fastest, ["std", "lockword"]);
+        assert_eq!(summary.verdict, ["std and lockword cannot be told apart here"]);
     }
 
     #[test]
@@ -262,7 +271,7 @@ mod tests {
             lock("usync", 300.0, 0.02),
         ];
         let report = report(vec![cell(8, locks)]);
-        let verdict = &blocks(&report)[0].verdict;
+        let verdict = &summaries(&report)[0].verdict;
         assert!(verdict[0].starts_with("usync is the fastest here"), "{verdict:?}");
         assert_eq!(verdict[1], "lockword and std cannot be told apart here");
     }
@@ -274,27 +283,27 @@ mod tests {
             lock.samples.truncate(ROUNDS - 1);
         }
         let report = report(vec![cell(8, locks)]);
-        let block = &blocks(&report)[0];
-        assert!(block.fastest.is_empty());
-        assert!(block.verdict[0].starts_with("too few rounds"), "{block:?}");
+        let summary = &summaries(&report)[0];
+        assert!(summary.fastest.is_empty());
+        assert!(summary.verdict[0].starts_with("too few rounds"), "{summary:?}");
     }
 
     #[test]
-    fn what_was_not_measured_is_not_made_up() {
+    fn missing_samples_give_no_figures() {
         let mut locks = vec![lock("lockword", 200.0, 0.0), lock("std", 100.0, 0.0)];
         locks[1].samples.clear();
         let one = report(vec![cell(8, locks.clone())]);
-        assert!(blocks(&one)[0].lines[1].rate.is_none());
+        assert!(summaries(&one)[0].locks[1].rate.is_none());
         locks[0].samples.clear();
         let none = report(vec![cell(8, locks)]);
-        assert_eq!(blocks(&none)[0].verdict, ["nothing was measured"]);
+        assert_eq!(summaries(&none)[0].verdict, ["nothing was measured"]);
     }
 
     #[test]
     fn a_lone_lock_is_not_the_fastest() {
         let report = report(vec![cell(8, vec![lock("lockword", 200.0, 0.0)])]);
-        let block = &blocks(&report)[0];
-        assert!(block.fastest.is_empty() && block.verdict.is_empty(), "{block:?}");
+        let summary = &summaries(&report)[0];
+        assert!(summary.fastest.is_empty() && summary.verdict.is_empty(), "{summary:?}");
     }
 
     #[test]
@@ -311,14 +320,14 @@ mod tests {
             report(vec![cell])
         };
         let few = with(1);
-        let block = &blocks(&few)[0];
-        assert!(block.lines[1].ratio.unwrap().mid.is_finite());
-        assert!(block.verdict[0].starts_with("lockword is the fastest here: 2.0"), "{block:?}");
+        let summary = &summaries(&few)[0];
+        assert!(summary.locks[1].ratio.unwrap().mid.is_finite());
+        assert!(summary.verdict[0].starts_with("lockword is the fastest here: 2.0"), "{summary:?}");
         for empty in [4, 9] {
             let report = with(empty);
-            let block = &blocks(&report)[0];
-            assert!(block.fastest.is_empty(), "{block:?}");
-            assert!(block.verdict[0].starts_with("no verdict"), "{block:?}");
+            let summary = &summaries(&report)[0];
+            assert!(summary.fastest.is_empty(), "{summary:?}");
+            assert!(summary.verdict[0].starts_with("no verdict"), "{summary:?}");
         }
     }
 
@@ -327,12 +336,12 @@ mod tests {
         let locks = vec![lock("lockword", 1e4, 0.01), lock("std", 5e3, 0.01)];
         let mut report = report(vec![cell(8, locks)]);
         report.cells[0].load.arrivals = Arrivals::Open { per_second: 1e4 };
-        let block = &blocks(&report)[0];
-        assert!(block.fastest.is_empty());
-        assert!(block.verdict[0].contains("compare the waits"), "{block:?}");
-        assert_eq!(block.verdict[1], "std did not keep up: it served 4.95 k of 10.0 k a second");
-        assert!(block.verdict[2].contains("grow with the slice"), "{block:?}");
-        assert_eq!(block.verdict.len(), 3);
+        let summary = &summaries(&report)[0];
+        assert!(summary.fastest.is_empty());
+        assert!(summary.verdict[0].contains("compare the waits"), "{summary:?}");
+        assert_eq!(summary.verdict[1], "std did not keep up: it served 4.95 k of 10.0 k a second");
+        assert!(summary.verdict[2].contains("grow with the slice"), "{summary:?}");
+        assert_eq!(summary.verdict.len(), 3);
     }
 
     #[test]
@@ -340,36 +349,115 @@ mod tests {
         let mut report = report(vec![cell(8, vec![lock("lockword", 1.0, 0.0)])]);
         // Sixteen arrivals in a slice of ten seconds, of which ten were served.
         report.cells[0].load.arrivals = Arrivals::Open { per_second: 1.6 };
-        assert_eq!(blocks(&report)[0].verdict.len(), 1);
+        assert_eq!(summaries(&report)[0].verdict.len(), 1);
     }
 
     #[test]
-    fn a_wait_of_a_slices_length_is_told() {
+    fn a_wait_of_a_slices_length_is_reported() {
         let mut report = report(vec![cell(8, vec![lock("lockword", 200.0, 0.0)])]);
-        let longest = |report: &mut Report, ns| {
+        let longest = |report: &mut ComparisonReport, ns| {
             report.cells[0].locks[0].waits.as_mut().unwrap().max = ns;
         };
         longest(&mut report, 89_000_000);
-        assert!(blocks(&report)[0].verdict.is_empty());
+        assert!(summaries(&report)[0].verdict.is_empty());
         longest(&mut report, 90_000_000);
-        assert!(blocks(&report)[0].verdict[0].contains("use a longer --slice"));
+        assert!(summaries(&report)[0].verdict[0].contains("use a longer --slice"));
     }
 
     #[test]
-    fn a_slice_of_no_length_does_no_harm() {
-        for broken in [&[0][..], &[1], &[0, 1]] {
+    fn a_slice_without_a_length_gives_finite_figures() {
+        for empty in [&[0][..], &[1], &[0, 1]] {
             for samples in [1, 9] {
                 let mut locks = vec![lock("lockword", 200.0, 0.0), lock("std", 100.0, 0.0)];
                 for lock in &mut locks {
                     lock.samples.truncate(samples);
                 }
-                for lock in broken {
+                for lock in empty {
                     locks[*lock].samples.iter_mut().for_each(|sample| sample.elapsed_ns = 0.0);
                 }
                 let report = report(vec![cell(8, locks)]);
-                let text = format!("{:?}", blocks(&report)[0].verdict);
+                let text = format!("{:?}", summaries(&report)[0].verdict);
                 assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
             }
+        }
+    }
+}
+
+/// Reports with invented figures, for the tests.
+#[cfg(test)]
+pub mod sample {
+    use lockword::contention::{
+        CellReport, ComparisonReport, FORMAT, Load, LockReport, MachineInfo, Sample, Waits, Work,
+    };
+
+    /// A report with these cells.
+    pub fn report(cells: Vec<CellReport>) -> ComparisonReport {
+        ComparisonReport {
+            format: FORMAT,
+            lockword: env!("CARGO_PKG_VERSION").to_owned(),
+            started: 1_764_090_000,
+            command: ["lockword", "bench"].map(str::to_owned).to_vec(),
+            machine: MachineInfo {
+                cpu: Some("Made-up Processor".to_owned()),
+                processors: 2,
+                system: "Linux 6.1".to_owned(),
+                architecture: "x86_64".to_owned(),
+                governor: None,
+                load_average: Some(0.1),
+                unit_ns: 1.0,
+            },
+            rounds: 9,
+            cut_short: false,
+            cells,
+            warnings: vec![],
+        }
+    }
+
+    /// A cell of a load with this number of threads. The acquisitions of each sample are divided
+    /// among the threads.
+    pub fn cell(threads: usize, mut locks: Vec<LockReport>) -> CellReport {
+        let load = Load::new(threads).inside(Work::nanos(100)).outside(Work::nanos(100));
+        for sample in locks.iter_mut().flat_map(|lock| &mut lock.samples) {
+            let all = sample.total();
+            let each = all / threads as u64;
+            sample.acquisitions = vec![each; threads];
+            sample.acquisitions[0] += all - each * threads as u64;
+        }
+        CellReport { name: load.name(), load, locks }
+    }
+
+    /// A lock with nine samples of about `per_second` acquisitions a second: odd rounds are larger
+    /// by the share `spread`, even ones smaller.
+    pub fn lock(name: &str, per_second: f64, spread: f64) -> LockReport {
+        let sample = |round: usize| {
+            let factor = if round % 2 == 1 { 1.0 + spread } else { 1.0 - spread };
+            let count = per_second * factor * 10.0;
+            Sample {
+                elapsed_ns: 1e10,
+                acquisitions: vec![count as u64],
+                cpu_ns: Some(2e10),
+                hog_acquisitions: None,
+            }
+        };
+        let curve = vec![
+            (0.0, 50),
+            (0.5, 120),
+            (0.9, 900),
+            (0.99, 4_000),
+            (0.999, 35_000),
+            (1.0, 1_200_000),
+        ];
+        LockReport {
+            lock: name.to_owned(),
+            samples: (0..9).map(sample).collect(),
+            waits: Some(Waits {
+                count: 1_000_000,
+                p50: 120,
+                p99: 4_000,
+                p999: 35_000,
+                max: 1_200_000,
+                curve,
+            }),
         }
     }
 }

@@ -1,14 +1,16 @@
-//! The table for the terminal: a block a load, a line a lock.
+//! The table for the terminal: one block for each load, one line for each lock.
 //!
-//! It has two widths. The wide one shows intervals; the narrow one, for 80 columns, shows how far
-//! they reach in percent. What the verdict calls the fastest is bold, and a ratio that is clearly
-//! above or below one has a colour. Whoever sees neither still has the verdict in words under each
-//! block. Fairness, CPU time and waits have no interval, so none of them is bold.
+//! It has two layouts. The wide one shows intervals; the narrow one, for 80 columns, shows the
+//! half-width of the interval in percent. The rate of a lock that the verdict calls the fastest is
+//! bold, and a ratio whose interval excludes 1 has a colour. The verdict under each block says the
+//! same in words, for output without styles. Fairness, CPU time and waits have no interval, so none
+//! of them is bold.
 
-use crate::summary::{Block, Line, blocks, cautions, clipped};
-use crate::{preset, units};
+use super::plan;
+use super::summary::{LoadSummary, LockSummary, cautions, clipped, summaries};
+use crate::output;
 use anstyle::{AnsiColor, Style};
-use lockword::contention::{Report, Waits};
+use lockword::contention::{ComparisonReport, Waits};
 use std::fmt::Write as _;
 
 const BOLD: Style = Style::new().bold();
@@ -17,19 +19,19 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 
-/// From so many columns on the table is wide.
+/// The number of columns from which on the wide layout is used.
 const WIDE: usize = 116;
 
-/// A field of the table.
+/// A cell of the table: text and its style.
 #[derive(Clone, Default)]
-struct Field {
+struct TableCell {
     text: String,
     style: Style,
 }
 
-impl Field {
+impl TableCell {
     fn new(text: impl Into<String>) -> Self {
-        Field { text: text.into(), style: Style::new() }
+        TableCell { text: text.into(), style: Style::new() }
     }
 
     fn bold_if(mut self, best: bool) -> Self {
@@ -40,26 +42,26 @@ impl Field {
     }
 }
 
-/// The whole report for a terminal of so many columns.
-pub fn render(report: &Report, width: usize) -> String {
+/// The report as text for a terminal with `width` columns.
+pub fn render(report: &ComparisonReport, width: usize) -> String {
     let wide = width >= WIDE;
     let mut out = String::new();
     head(&mut out, report);
-    let blocks = blocks(report);
-    for block in &blocks {
-        let load = &block.cell.load;
-        let title = format!("{}, {}", preset::threads(load), preset::describe(load));
+    let summaries = summaries(report);
+    for summary in &summaries {
+        let load = &summary.cell.load;
+        let title = format!("{}, {}", plan::describe_threads(load), plan::describe(load));
         let _ = writeln!(out, "\n{BOLD}{title}{BOLD:#}");
-        grid(&mut out, &fields(block, wide));
-        for line in &block.verdict {
+        grid(&mut out, &rows(summary, wide));
+        for line in &summary.verdict {
             let _ = writeln!(out, "  {line}.");
         }
     }
-    legend(&mut out, &blocks, wide);
+    legend(&mut out, &summaries, wide);
     out
 }
 
-fn head(out: &mut String, report: &Report) {
+fn head(out: &mut String, report: &ComparisonReport) {
     let machine = &report.machine;
     let governor = machine.governor.as_ref().map(|governor| format!(", governor {governor}"));
     let _ = writeln!(out, "{machine}{}", governor.unwrap_or_default());
@@ -68,7 +70,7 @@ fn head(out: &mut String, report: &Report) {
     }
 }
 
-/// The page has these too.
+/// The column heads of the wide layout. The page has these columns too.
 pub const WIDE_HEADS: [&str; 11] = [
     "lock",
     "acq/s",
@@ -82,79 +84,80 @@ pub const WIDE_HEADS: [&str; 11] = [
     "p99.9",
     "longest",
 ];
+/// The column heads of the narrow layout.
 const NARROW_HEADS: [&str; 9] =
     ["lock", "acq/s", "ratio", "fair", "CPU", "p50", "p99", "p99.9", "max"];
 
-/// The rows, the heads first.
-fn fields(block: &Block<'_>, wide: bool) -> Vec<Vec<Field>> {
+/// The rows of a block; the first has the column heads.
+fn rows(summary: &LoadSummary<'_>, wide: bool) -> Vec<Vec<TableCell>> {
     let heads: &[&str] = if wide { &WIDE_HEADS } else { &NARROW_HEADS };
-    let head = |text: &&str| Field { text: (*text).to_owned(), style: DIM };
+    let head = |text: &&str| TableCell { text: (*text).to_owned(), style: DIM };
     let mut rows = vec![heads.iter().map(head).collect()];
-    rows.extend(block.lines.iter().map(|line| row(block, line, wide)));
+    rows.extend(summary.locks.iter().map(|lock| row(summary, lock, wide)));
     rows
 }
 
-fn row(block: &Block<'_>, line: &Line<'_>, wide: bool) -> Vec<Field> {
-    let time = if wide { units::time } else { units::short_time };
-    let field = |text: Option<String>| Field::new(text.unwrap_or_else(|| "-".to_owned()));
+fn row(summary: &LoadSummary<'_>, lock: &LockSummary<'_>, wide: bool) -> Vec<TableCell> {
+    let time = if wide { output::time } else { output::short_time };
+    let field = |text: Option<String>| TableCell::new(text.unwrap_or_else(|| "-".to_owned()));
     let wait = |of: fn(&Waits) -> u64| {
         let text = |ns: u64| {
-            let least = if clipped(&block.cell.load, ns) { ">=" } else { "" };
+            let least = if clipped(&summary.cell.load, ns) { ">=" } else { "" };
             format!("{least}{}", time(ns as f64))
         };
-        field(line.waits.map(of).map(text))
+        field(lock.waits.map(of).map(text))
     };
 
-    let mut row = vec![Field::new(line.lock)];
-    let fastest = block.fastest.contains(&line.lock);
-    match &line.rate {
+    let mut row = vec![TableCell::new(lock.lock)];
+    let fastest = summary.fastest.contains(&lock.lock);
+    match &lock.rate {
         Some(rate) if wide => {
-            let (mid, interval) = units::rate_with_interval(rate);
-            row.push(Field::new(mid).bold_if(fastest));
-            row.push(Field::new(interval));
+            let (mid, interval) = output::rate_with_interval(rate);
+            row.push(TableCell::new(mid).bold_if(fastest));
+            row.push(TableCell::new(interval));
         }
         Some(rate) => {
-            let text = format!("{} {}", units::rate(rate.mid), units::plus_minus(rate));
-            row.push(Field::new(text).bold_if(fastest));
+            let text = format!("{} {}", output::rate(rate.mid), output::plus_minus(rate));
+            row.push(TableCell::new(text).bold_if(fastest));
         }
-        None => row.extend(vec![Field::new("-"); if wide { 2 } else { 1 }]),
+        None => row.extend(vec![TableCell::new("-"); if wide { 2 } else { 1 }]),
     }
-    let itself = block.reference == Some(line.lock);
-    match line.ratio.as_ref().filter(|_| !itself) {
+    let itself = summary.reference == Some(lock.lock);
+    match lock.ratio.as_ref().filter(|_| !itself) {
         Some(ratio) => {
             let style = match ratio {
-                _ if block.fastest.is_empty() => Style::new(),
+                _ if summary.fastest.is_empty() => Style::new(),
                 ratio if ratio.low > 1.0 => GOOD,
                 ratio if ratio.high < 1.0 => BAD,
                 _ => Style::new(),
             };
-            let mid = units::figure(ratio.mid);
+            let mid = output::figure(ratio.mid);
             if wide {
-                row.push(Field { text: mid, style });
-                row.push(Field::new(units::interval(ratio)));
+                row.push(TableCell { text: mid, style });
+                row.push(TableCell::new(output::interval(ratio)));
             } else {
-                row.push(Field { text: format!("{mid} {}", units::plus_minus(ratio)), style });
+                row.push(TableCell { text: format!("{mid} {}", output::plus_minus(ratio)), style });
             }
         }
         None => {
-            row.push(Field::new(if itself { "1" } else { "-" }));
-            row.extend(wide.then(Field::default));
+            row.push(TableCell::new(if itself { "1" } else { "-" }));
+            row.extend(wide.then(TableCell::default));
         }
     }
-    row.push(field(line.dice.map(|dice| format!("{dice:.2}"))));
-    row.push(field(line.cpu.map(time)));
+    row.push(field(lock.fairness.map(|fairness| format!("{fairness:.2}"))));
+    row.push(field(lock.cpu.map(time)));
     row.extend([wait(|w| w.p50), wait(|w| w.p99), wait(|w| w.p999), wait(|w| w.max)]);
     row
 }
 
-/// Writes rows of fields under each other: the first column to the left, the others to the right.
-fn grid(out: &mut String, rows: &[Vec<Field>]) {
+/// Writes the rows as an aligned table: the first column is flush left, the others flush right.
+fn grid(out: &mut String, rows: &[Vec<TableCell>]) {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].text.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     for row in rows {
         let mut line = String::new();
-        for (column, Field { text, style }) in row.iter().enumerate() {
+        for (column, TableCell { text, style }) in row.iter().enumerate() {
             let gap = " ".repeat(widths[column] - text.chars().count());
             let text = format!("{style}{text}{style:#}");
             let _ = match column {
@@ -166,8 +169,8 @@ fn grid(out: &mut String, rows: &[Vec<Field>]) {
     }
 }
 
-fn legend(out: &mut String, blocks: &[Block<'_>], wide: bool) {
-    let reference = blocks.iter().find_map(|block| block.reference).unwrap_or("lockword");
+fn legend(out: &mut String, summaries: &[LoadSummary<'_>], wide: bool) {
+    let reference = summaries.iter().find_map(|summary| summary.reference).unwrap_or("lockword");
     let interval = if wide {
         "the median, and the 95 % interval of it"
     } else {
@@ -181,7 +184,7 @@ fn legend(out: &mut String, blocks: &[Block<'_>], wide: bool) {
         "fair          the share of the luckier half of the threads: 0.50 is fair".into(),
         "CPU           processor time for an acquisition, all threads together".into(),
     ];
-    if blocks.iter().flat_map(|block| &block.lines).any(|line| line.waits.is_some()) {
+    if summaries.iter().flat_map(|summary| &summary.locks).any(|lock| lock.waits.is_some()) {
         let waits = if wide { "p50..longest" } else { "p50..max" };
         lines.push(format!(
             "{waits:<12}  how long acquisitions waited, in a pass of its own; every"
@@ -196,15 +199,15 @@ fn legend(out: &mut String, blocks: &[Block<'_>], wide: bool) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::summary::sample::{cell, lock, report};
     use super::*;
-    use crate::sample::{cell, lock, report};
     use lockword::contention::Arrivals;
 
-    fn plain(report: &Report, width: usize) -> String {
+    fn plain(report: &ComparisonReport, width: usize) -> String {
         anstream::adapter::strip_str(&render(report, width)).to_string()
     }
 
-    fn three() -> Report {
+    fn three() -> ComparisonReport {
         let locks = vec![
             lock("lockword", 4.2e6, 0.01),
             lock("std", 2.1e6, 0.01),
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fits_into_its_columns() {
+    fn no_line_is_wider_than_the_terminal() {
         for width in [80, 100, 116, 120] {
             let table = plain(&three(), width);
             for line in table.lines().filter(|line| !line.contains("processor")) {
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_the_figures_of_the_lock() {
+    fn the_line_of_a_lock_has_its_figures() {
         let table = plain(&three(), 120);
         let line = table.lines().find(|line| line.trim_start().starts_with("std")).unwrap();
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -235,16 +238,16 @@ mod tests {
     }
 
     #[test]
-    fn only_the_best_is_bold() {
+    fn only_the_fastest_is_bold() {
         let table = render(&three(), 120);
         let bold = |text: &str| table.contains(&format!("{BOLD}{text}"));
         assert!(bold("4.16 M") && !bold("2.08 M") && !bold("2.94 M"), "{table}");
-        // A lone lock is better than no other.
+        // A single lock has nothing to be faster than.
         assert!(!bold("89.1 M"), "{table}");
     }
 
     #[test]
-    fn what_has_no_interval_is_not_bold() {
+    fn figures_without_an_interval_are_not_bold() {
         let mut report = three();
         let lock = &mut report.cells[0].locks[1];
         *lock.waits.as_mut().unwrap() =
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_the_slice_cut_off_is_at_least_that_long() {
+    fn a_wait_that_the_slice_cut_off_is_marked() {
         let mut report = three();
         for lock in &mut report.cells[0].locks {
             lock.waits.as_mut().unwrap().max = 99_000_000;
@@ -287,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_are_there() {
+    fn warnings_are_printed() {
         let mut report = three();
         report.warnings.push("the machine is busy".to_owned());
         report.cut_short = true;
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_a_dash() {
+    fn a_missing_figure_is_a_dash() {
         let mut report = three();
         let lock = &mut report.cells[0].locks[1];
         lock.samples.clear();

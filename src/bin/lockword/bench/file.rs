@@ -1,8 +1,9 @@
-//! Files: written whole or not at all, and read with suspicion.
+//! Files: an output file is replaced as a whole or not at all, and a report that is read is
+//! validated.
 
-use crate::failure::Failure;
-use crate::units::printable;
-use lockword::contention::{FORMAT, Report};
+use crate::CliError;
+use crate::output::printable;
+use lockword::contention::{ComparisonReport, FORMAT};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -10,32 +11,36 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// A file that will be written at the end of a run.
+/// A file that is written at the end of a run.
 #[derive(Debug)]
-pub struct Target {
-    /// As the user named it.
+pub struct OutputFile {
+    /// The name on the command line.
     name: PathBuf,
-    /// Where it is, through symbolic links.
+    /// Its path with all symbolic links resolved.
     path: PathBuf,
-    /// Something that cannot be replaced: a pipe, a terminal, `/dev/null`.
+    /// Whether it cannot be replaced, only written to: a pipe, a terminal, `/dev/null`.
     special: bool,
 }
 
-impl Target {
-    /// Makes sure that the file can be written, and changes nothing: a run may take minutes, and
-    /// must not fail at its end for what can be told at its start.
-    pub fn check(name: &Path) -> Result<Target, Failure> {
+impl OutputFile {
+    /// Checks that the file can be written, and leaves it unchanged. A run may take minutes and
+    /// must not fail at its end for a reason that was known at its start.
+    ///
+    /// # Errors
+    ///
+    /// If the file, or a temporary file beside it, cannot be opened for writing.
+    pub fn check(name: &Path) -> Result<OutputFile, CliError> {
         let cannot = |error: io::Error| cannot("write", name, &error);
         let target = match fs::metadata(name) {
             Ok(found) => {
-                // Opened to see whether this user may; neither created nor cut.
+                // Only checks the permission: the file is neither created nor truncated.
                 fs::OpenOptions::new().append(true).open(name).map_err(cannot)?;
                 let path = fs::canonicalize(name).map_err(cannot)?;
-                Target { name: name.to_owned(), path, special: !found.is_file() }
+                OutputFile { name: name.to_owned(), path, special: !found.is_file() }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let path = place(name).map_err(cannot)?;
-                Target { name: name.to_owned(), path, special: false }
+                let path = resolve(name).map_err(cannot)?;
+                OutputFile { name: name.to_owned(), path, special: false }
             }
             Err(error) => return Err(cannot(error)),
         };
@@ -48,31 +53,33 @@ impl Target {
     }
 
     /// Whether both are the same file.
-    pub fn is(&self, other: &Target) -> bool {
+    pub fn is(&self, other: &OutputFile) -> bool {
         self.path == other.path && !self.special
     }
 
-    /// Whether this is the file of that name, which is there.
+    /// Whether `name` is an existing file and the same as this one.
     pub fn is_at(&self, name: &Path) -> bool {
         !self.special && fs::canonicalize(name).is_ok_and(|path| path == self.path)
     }
 
-    /// Writes the file. If that fails, what was there before is still there, whole.
-    pub fn write(&self, content: String) -> Result<(), Failure> {
+    /// Writes the file. If that fails, the previous content is unchanged, unless the file is
+    /// special.
+    pub fn write(&self, content: String) -> Result<(), CliError> {
         self.stage(content)?.commit()
     }
 
-    /// Writes the content beside the file, for [`Staged::commit`] to put in its place.
-    pub fn stage(&self, content: String) -> Result<Staged<'_>, Failure> {
+    /// Writes the content to a temporary file, with which [`StagedFile::commit`] replaces this one.
+    pub fn stage(&self, content: String) -> Result<StagedFile<'_>, CliError> {
         if self.special {
-            return Ok(Staged { target: self, temporary: None, content });
+            return Ok(StagedFile { target: self, temporary: None, content });
         }
         let cannot = |error: io::Error| cannot("write", &self.name, &error);
         let temporary = self.temporary();
-        // New, so that it is nobody else's: not even through a link that waits there.
+        // It must not exist yet, not even as a symbolic link to another file.
         let mut file = fs::File::create_new(&temporary).map_err(cannot)?;
-        // From here on it is removed if anything fails.
-        let staged = Staged { target: self, temporary: Some(temporary), content: String::new() };
+        // From here on an early return removes it.
+        let staged =
+            StagedFile { target: self, temporary: Some(temporary), content: String::new() };
         file.write_all(content.as_bytes()).map_err(cannot)?;
         if let Ok(old) = fs::metadata(&self.path) {
             file.set_permissions(old.permissions()).map_err(cannot)?;
@@ -81,7 +88,7 @@ impl Target {
         Ok(staged)
     }
 
-    /// Beside the file: only within a folder is a rename sure to work.
+    /// The path of the temporary file, in the same folder: across folders a rename may fail.
     fn temporary(&self) -> PathBuf {
         let mut name = OsString::from(".");
         name.push(self.path.file_name().unwrap_or_default());
@@ -90,25 +97,25 @@ impl Target {
     }
 }
 
-/// Content that waits beside its file. Dropped, it leaves nothing.
+/// Content that was written to a temporary file. Dropping it removes that file.
 #[must_use]
-pub struct Staged<'a> {
-    target: &'a Target,
-    /// Where it is; `None` if nothing can stand beside the file.
+pub struct StagedFile<'a> {
+    target: &'a OutputFile,
+    /// The temporary file; `None` for a special file.
     temporary: Option<PathBuf>,
-    /// It, if it is nowhere else.
+    /// The content for a special file, else empty.
     content: String,
 }
 
-impl Staged<'_> {
+impl StagedFile<'_> {
     /// Whether the file cannot be replaced, only written to.
-    pub fn special(&self) -> bool {
+    pub fn is_special(&self) -> bool {
         self.temporary.is_none()
     }
 
-    /// Replaces the file.
-    pub fn commit(mut self) -> Result<(), Failure> {
-        let Target { name, path, .. } = self.target;
+    /// Replaces the file, or writes to it if it is special.
+    pub fn commit(mut self) -> Result<(), CliError> {
+        let OutputFile { name, path, .. } = self.target;
         let done = match &self.temporary {
             Some(temporary) => fs::rename(temporary, path),
             None => fs::write(path, &self.content),
@@ -119,38 +126,43 @@ impl Staged<'_> {
     }
 }
 
-impl Drop for Staged<'_> {
+impl Drop for StagedFile<'_> {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
-            // The failure that counts is the first.
+            // An error here would hide the one that led here.
             let _ = fs::remove_file(temporary);
         }
     }
 }
 
-/// Where a file that is not there will be: in which folder, through symbolic links, even if the
-/// last of them points to nothing.
-fn place(name: &Path) -> io::Result<PathBuf> {
+/// The path of a file that does not exist yet, with symbolic links resolved, even if the last of
+/// them points to nothing.
+fn resolve(name: &Path) -> io::Result<PathBuf> {
     let mut path = name.to_owned();
     // As many links as Linux follows.
     for _ in 0..40 {
         let last = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let place = fs::canonicalize(folder.unwrap_or(Path::new(".")))?.join(last);
-        match fs::read_link(&place) {
-            Ok(target) => path = place.with_file_name(target),
-            Err(_) => return Ok(place),
+        let resolved = fs::canonicalize(folder.unwrap_or(Path::new(".")))?.join(last);
+        match fs::read_link(&resolved) {
+            Ok(target) => path = resolved.with_file_name(target),
+            Err(_) => return Ok(resolved),
         }
     }
     Err(io::Error::other("too many symbolic links"))
 }
 
-fn cannot(what: &str, name: &Path, why: &dyn std::fmt::Display) -> Failure {
-    Failure::new(format!("cannot {what} {}: {why}", name.display()))
+/// The error for an operation on a file that failed.
+fn cannot(what: &str, name: &Path, why: &dyn std::fmt::Display) -> CliError {
+    CliError::new(format!("cannot {what} {}: {why}", name.display()))
 }
 
 /// Reads a report that `--json` wrote.
-pub fn read_report(name: &Path) -> Result<Report, Failure> {
+///
+/// # Errors
+///
+/// If the file cannot be read, is no report of this format, or has impossible figures.
+pub fn read_report(name: &Path) -> Result<ComparisonReport, CliError> {
     let cannot = |why: &dyn std::fmt::Display| cannot("read", name, why);
     let text = fs::read_to_string(name).map_err(|error| cannot(&error))?;
     let mut value: Value = serde_json::from_str(&text).map_err(|error| {
@@ -170,13 +182,13 @@ pub fn read_report(name: &Path) -> Result<Report, Failure> {
         }
         None => return Err(cannot(&"it is no report of lockword bench")),
     }
-    let report: Report = serde_json::from_value(value)
+    let report: ComparisonReport = serde_json::from_value(value)
         .map_err(|error| cannot(&format!("it is no whole report: {error}")))?;
-    sound(&report).map_err(|why| cannot(&why))?;
+    validate(&report).map_err(|why| cannot(&why))?;
     Ok(report)
 }
 
-/// Makes all text printable: names and warnings go to a terminal.
+/// Makes all text printable (see [`printable`]): names and warnings are printed to a terminal.
 fn clean(value: &mut Value) {
     match value {
         Value::String(text) => *text = printable(text),
@@ -186,14 +198,15 @@ fn clean(value: &mut Value) {
     }
 }
 
-/// The shortest slice in which anything can be told, in nanoseconds.
-const SHORTEST: f64 = 1e3;
+/// The shortest slice that is accepted, in nanoseconds.
+const SHORTEST_NS: f64 = 1e3;
 
-/// More than any slice of any number of threads can take: a hundred days.
-const LONGEST: f64 = 8.64e15;
+/// The longest slice, and the most CPU time of one, that are accepted, in nanoseconds: a hundred
+/// days.
+const LONGEST_NS: f64 = 8.64e15;
 
-/// Whether the figures are such that one can reckon with them.
-fn sound(report: &Report) -> Result<(), String> {
+/// Checks that names are unique and figures are possible.
+fn validate(report: &ComparisonReport) -> Result<(), String> {
     let mut cells = HashSet::new();
     for cell in &report.cells {
         let name = &cell.name;
@@ -209,14 +222,14 @@ fn sound(report: &Report) -> Result<(), String> {
             for sample in &lock.samples {
                 let sum =
                     sample.acquisitions.iter().try_fold(0u64, |sum, more| sum.checked_add(*more));
-                // A slice that was over before it began has no length, and no figures.
+                // A slice that was over before its first thread started has no length.
                 let elapsed = sample.elapsed_ns;
-                let slice = elapsed == 0.0 || (SHORTEST..=LONGEST).contains(&elapsed);
+                let slice = elapsed == 0.0 || (SHORTEST_NS..=LONGEST_NS).contains(&elapsed);
                 if sum.is_none() || !slice {
                     return Err(format!("{at}: a slice that cannot be ({elapsed} ns)"));
                 }
                 if let Some(cpu) = sample.cpu_ns
-                    && !(0.0..=LONGEST).contains(&cpu)
+                    && !(0.0..=LONGEST_NS).contains(&cpu)
                 {
                     return Err(format!("{at}: a CPU time that cannot be ({cpu} ns)"));
                 }
@@ -236,20 +249,20 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn two_names_of_a_file_that_is_not_there_are_one_file() {
+    fn two_names_of_a_missing_file_are_the_same_file() {
         use std::os::unix::fs::symlink;
         let folder = std::env::temp_dir().join(format!("lockword-names-{}", std::process::id()));
         fs::create_dir_all(folder.join("inner")).unwrap();
         symlink("inner/report", folder.join("link")).unwrap();
         symlink("link", folder.join("second")).unwrap();
         symlink("round", folder.join("round")).unwrap();
-        let check = |name: &str| Target::check(&folder.join(name)).unwrap();
+        let check = |name: &str| OutputFile::check(&folder.join(name)).unwrap();
         let report = check("inner/report");
         for name in ["./inner/report", "inner/../inner/report", "link", "second"] {
             assert!(report.is(&check(name)), "{name}");
         }
         assert!(!report.is(&check("report")));
-        assert!(Target::check(&folder.join("round")).is_err());
+        assert!(OutputFile::check(&folder.join("round")).is_err());
         check("second").write("new".to_owned()).unwrap();
         assert_eq!(fs::read_to_string(folder.join("inner/report")).unwrap(), "new");
         assert!(fs::symlink_metadata(folder.join("link")).unwrap().is_symlink());
@@ -258,21 +271,21 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_leaves_what_was_there() {
+    fn a_failed_write_leaves_the_previous_content() {
         let folder = std::env::temp_dir().join(format!("lockword-file-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("report.json");
         fs::write(&path, "old").unwrap();
-        let target = Target::check(&path).unwrap();
+        let target = OutputFile::check(&path).unwrap();
 
-        // Somebody else's file is in the way.
-        fs::write(target.temporary(), "theirs").unwrap();
+        // The temporary file exists already.
+        fs::write(target.temporary(), "other").unwrap();
         assert!(target.write("new".to_owned()).unwrap_err().to_string().contains("report.json"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-        assert_eq!(fs::read_to_string(target.temporary()).unwrap(), "theirs");
+        assert_eq!(fs::read_to_string(target.temporary()).unwrap(), "other");
         fs::remove_file(target.temporary()).unwrap();
 
-        // What was a file is a folder now.
+        // The file has become a folder.
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         assert!(target.write("new".to_owned()).is_err());

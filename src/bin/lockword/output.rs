@@ -1,8 +1,40 @@
-//! Figures as people read them: three digits that matter, and a unit that fits.
+//! What the program prints: text on the terminal, and figures with three significant digits and a
+//! fitting unit.
+//!
+//! Colours only reach a terminal that wants them: anstream removes them from what goes to a file or
+//! a pipe, and where `NO_COLOR` or `TERM=dumb` is set. A reader that has closed its end of a pipe
+//! (`| head`) is no error, since the run has done its work; a full device is one.
 
-use lockword::contention::stats::Median;
+use crate::CliError;
+use lockword::contention::statistics::Median;
+use std::io::{ErrorKind, Write as _};
 
-/// A figure with three digits that matter.
+/// Prints to standard output. A closed pipe is no error.
+pub fn print(text: &str) -> Result<(), CliError> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(CliError::new(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a line to standard error. Errors are ignored.
+pub fn print_error(line: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
+/// The number of columns of the terminal on standard output; [`DEFAULT_WIDTH`] if it is none.
+pub fn terminal_width() -> usize {
+    terminal_size::terminal_size_of(std::io::stdout())
+        .map_or(DEFAULT_WIDTH, |(width, _)| usize::from(width.0))
+}
+
+/// Columns of output that does not go to a terminal.
+const DEFAULT_WIDTH: usize = 120;
+
+/// A figure with three significant digits, and at most two decimals.
 pub fn figure(value: f64) -> String {
     match value.abs() {
         v if v >= 99.95 || v == 0.0 => format!("{value:.0}"),
@@ -17,14 +49,15 @@ pub fn rate(per_second: f64) -> String {
     format!("{}{prefix}", figure(per_second / scale))
 }
 
-/// A round rate, as on an axis: `4 M`.
+/// A rate as an axis label, without trailing zeros: `4 M`.
 pub fn round_rate(per_second: f64) -> String {
     let (scale, prefix) = scale_of_rate(per_second);
-    // To a thousandth: what is left of a binary fraction goes.
+    // Rounded to a thousandth, which removes the error of the binary fraction.
     format!("{}{prefix}", (per_second / scale * 1e3).round() / 1e3)
 }
 
-/// A rate and the 95 % interval of its median, all in one unit: `4.21 M [4.10, 4.33]`.
+/// A median rate and its 95 % interval, both with the prefix of the median: `4.21 M`,
+/// `[4.10, 4.33]`.
 pub fn rate_with_interval(rate: &Median) -> (String, String) {
     let (scale, prefix) = scale_of_rate(rate.mid);
     let mid = format!("{}{prefix}", figure(rate.mid / scale));
@@ -45,14 +78,14 @@ pub fn interval(median: &Median) -> String {
     format!("[{}, {}]", figure(median.low), figure(median.high))
 }
 
-/// How far the interval reaches from the middle on its longer side: `±3%`.
+/// The larger distance of the interval's ends from the median, in percent of the median: `±3%`.
 pub fn plus_minus(median: &Median) -> String {
-    let reach = (median.high - median.mid).max(median.mid - median.low);
-    let percent = reach / median.mid * 100.0;
+    let deviation = (median.high - median.mid).max(median.mid - median.low);
+    let percent = deviation / median.mid * 100.0;
     if percent.is_finite() { format!("±{percent:.0}%") } else { String::new() }
 }
 
-/// Nanoseconds in a unit that fits: `35.1 us`.
+/// A duration in nanoseconds, in a fitting unit with three significant digits: `35.1 us`.
 pub fn time(ns: f64) -> String {
     match scale_of_time(ns) {
         (_, unit) if ns < 999.5 && ns.fract() == 0.0 => format!("{ns} {unit}"),
@@ -69,20 +102,20 @@ fn scale_of_time(ns: f64) -> (f64, &'static str) {
     }
 }
 
-/// A round time, as on an axis: `200 us`.
+/// A duration in nanoseconds as an axis label, without trailing zeros: `200 us`.
 pub fn round_time(ns: f64) -> String {
     let (scale, unit) = scale_of_time(ns);
     format!("{} {unit}", (ns / scale * 1e3).round() / 1e3)
 }
 
-/// Nanoseconds in two digits, for where there is little room: `35us`.
+/// A duration in nanoseconds with two significant digits, for narrow tables: `35us`.
 pub fn short_time(ns: f64) -> String {
     let (scale, unit) = scale_of_time(ns);
     let digits = usize::from(ns / scale < 9.95 && scale > 1.0);
     format!("{:.digits$}{unit}", ns / scale)
 }
 
-/// Seconds for the sentence "this takes about ..".
+/// A duration in seconds, rounded up to seconds or minutes: `42 s`, `3 min`.
 pub fn duration(seconds: f64) -> String {
     match seconds.ceil() as u64 {
         s if s < 120 => format!("{s} s"),
@@ -95,7 +128,7 @@ pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A moment, from the seconds since 1970: `2026-11-25 17:13 UTC`.
+/// A date and time, from the seconds since 1970: `2026-11-25 17:13 UTC`.
 pub fn date(seconds: u64) -> String {
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     // The calendar repeats every 400 years, which are 146,097 days. Years begin in March here,
@@ -121,14 +154,14 @@ pub fn list(names: &[&str]) -> String {
     }
 }
 
-/// Text that a terminal shows and does not obey: what is no character to be seen, or turns the
-/// direction of the text, is replaced.
+/// Text that is safe to print to a terminal: control characters and characters that change the
+/// direction of text are replaced by U+FFFD.
 pub fn printable(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.replace(|c: char| c.is_control() || turns(c), "\u{fffd}")
+    let bidi = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.replace(|c: char| c.is_control() || bidi(c), "\u{fffd}")
 }
 
-/// A word of a command as one would type it to a shell.
+/// A word of a command line, quoted for a POSIX shell where necessary.
 pub fn shell(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+%@".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -141,9 +174,8 @@ pub fn shell(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
     #[test]
-    fn three_digits_matter() {
+    fn figures_have_three_significant_digits() {
         for (value, text) in
             [(0.0, "0"), (0.456, "0.46"), (4.209, "4.21"), (9.996, "10.0"), (99.96, "100")]
         {
@@ -155,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_has_a_unit_that_fits() {
+    fn a_time_has_a_fitting_unit() {
         for (ns, text) in
             [(0.0, "0 ns"), (87.0, "87 ns"), (999.7, "1.00 us"), (35_100.0, "35.1 us")]
         {
@@ -168,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_that_of_the_calendar() {
+    fn dates_follow_the_gregorian_calendar() {
         for (seconds, text) in [
             (0, "1970-01-01 00:00 UTC"),
             (951_782_399, "2000-02-28 23:59 UTC"),
@@ -181,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_given_no_orders() {
+    fn control_and_bidi_characters_are_replaced() {
         assert_eq!(
             printable("std\x1b[31m\n\u{9b}\u{202e}é"),
             "std\u{fffd}[31m\u{fffd}\u{fffd}\u{fffd}é"
@@ -189,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_quoted_where_a_shell_would_break_it() {
+    fn words_are_quoted_only_where_a_shell_needs_it() {
         for (word, typed) in [
             ("bench", "bench"),
             ("--threads=1,2", "--threads=1,2"),

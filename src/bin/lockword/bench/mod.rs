@@ -1,0 +1,183 @@
+//! `lockword bench`, `compare` and `show`: measure locks, compare two reports, show a report.
+//!
+//! - [`plan`]: the loads and locks of a run, from the preset and the command line
+//! - [`summary`]: the figures and the verdict for each load of a report
+//! - [`table`]: a report as a table for the terminal
+//! - [`page`]: a report as an HTML page, with the charts of [`chart`]
+//! - [`baseline`]: a report compared with an earlier one
+//! - [`mod@file`]: output files and the reading of reports
+
+pub mod baseline;
+mod chart;
+mod file;
+mod page;
+pub mod plan;
+mod summary;
+mod table;
+
+use crate::args::{BenchArgs, CompareArgs, ShowArgs};
+use crate::{CliError, EXIT_INTERRUPTED, ExitOutcome, output};
+use baseline::{Difference, Rounds};
+use file::{OutputFile, StagedFile};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lockword::contention::{Comparison, ComparisonReport, MachineInfo, Progress};
+use plan::BenchPlan;
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// `lockword bench`: measures, prints the table, writes the files and compares with the baseline.
+/// All checks that need no measurement come first.
+pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
+    let outputs = Outputs::check(args)?;
+    let baseline = args.baseline.as_deref().map(file::read_report).transpose()?;
+    let plan = BenchPlan::new(args)?;
+    let rule = args.rule.rule();
+    if let Some(old) = &baseline {
+        let names: Vec<String> = plan.loads.iter().map(|load| load.name()).collect();
+        let locks: Vec<_> = plan.locks.iter().map(|lock| (lock.as_str(), plan.rounds)).collect();
+        let rounds = |cell| Rounds { cell, locks: locks.clone() };
+        let planned: Vec<Rounds<'_>> = names.iter().map(String::as_str).map(rounds).collect();
+        baseline::check(old, &MachineInfo::read(), &planned, &rule)?;
+    }
+    let comparison = comparison(&plan, !args.no_waits);
+    let cancel = handle_ctrl_c()?;
+    output::print_error(&format!(
+        "Measuring {} under {}, {}: about {}. Ctrl-C ends it early.",
+        output::count(plan.locks.len(), "lock"),
+        output::count(plan.loads.len(), "load"),
+        output::count(plan.rounds, "round"),
+        output::duration(comparison.expected().as_secs_f64())
+    ));
+    let bar = progress_bar(comparison.total_slices());
+    let measured = comparison.run(&mut |progress| advance(&bar, progress), cancel);
+    bar.finish_and_clear();
+    let report = measured.map_err(|error| CliError::new(error.to_string()))?;
+
+    let mut text = table::render(&report, output::terminal_width());
+    let compared = match (&baseline, &args.baseline) {
+        (Some(old), Some(name)) if !report.cut_short => {
+            let difference = Difference::between(old, &report, &rule);
+            if let Ok(difference) = &difference {
+                let name = output::printable(&name.to_string_lossy());
+                text += &format!("\n{}", difference.render(&name));
+            }
+            Some(difference)
+        }
+        _ => None,
+    };
+    let printed = output::print(&text);
+    // The table shows what was measured. The files are only replaced if the comparison succeeded.
+    let compared = compared.transpose()?;
+    outputs.write(&report)?;
+    // The files have the measurement even if it could not be printed.
+    printed?;
+    Ok(match compared {
+        _ if report.cut_short => ExitOutcome::Interrupted,
+        Some(difference) => difference.outcome(),
+        None => ExitOutcome::Done,
+    })
+}
+
+/// `lockword compare`: prints how the later report differs from the earlier one.
+pub fn compare(args: &CompareArgs) -> Result<ExitOutcome, CliError> {
+    let (old, new) = (file::read_report(&args.old)?, file::read_report(&args.new)?);
+    let difference = Difference::between(&old, &new, &args.rule.rule())?;
+    output::print(&difference.render(&output::printable(&args.old.to_string_lossy())))?;
+    Ok(difference.outcome())
+}
+
+/// `lockword show`: prints the table of a report, and writes its page if asked to.
+pub fn show(args: &ShowArgs) -> Result<ExitOutcome, CliError> {
+    let page = args.html.as_deref().map(OutputFile::check).transpose()?;
+    let report = file::read_report(&args.file)?;
+    let printed = output::print(&table::render(&report, output::terminal_width()));
+    if let Some(page) = page {
+        page.write(page::render(&report))?;
+    }
+    printed.map(|()| ExitOutcome::Done)
+}
+
+/// The comparison that a plan describes.
+pub fn comparison(plan: &BenchPlan, waits: bool) -> Comparison {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let command = std::iter::once("lockword".to_owned()).chain(words).collect();
+    let comparison = Comparison::new().rounds(plan.rounds).waits(waits).command(command);
+    let comparison = plan::add_locks(comparison, &plan.locks);
+    plan.loads.iter().cloned().fold(comparison, Comparison::load)
+}
+
+/// A progress bar on standard error. It draws nothing if that is no terminal or `TERM` is dumb.
+fn progress_bar(slices: usize) -> ProgressBar {
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let target = if dumb { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(slices as u64), target);
+    let style = ProgressStyle::with_template("{bar:24} {percent:>3} %, {eta} left  {wide_msg}");
+    bar.set_style(style.expect("the template is valid"));
+    bar
+}
+
+/// Updates the bar. The comparison calls it between two slices, so that drawing disturbs none.
+fn advance(bar: &ProgressBar, progress: &Progress<'_>) {
+    let Progress { cell, lock, round, .. } = progress;
+    bar.set_message(format!("round {}: {lock}, {cell}", round + 1));
+    bar.set_position(progress.done as u64);
+}
+
+/// The output files that the command line asks for.
+struct Outputs {
+    json: Option<OutputFile>,
+    html: Option<OutputFile>,
+}
+
+impl Outputs {
+    /// Refuses files that cannot be written, and the same file for two purposes.
+    fn check(args: &BenchArgs) -> Result<Outputs, CliError> {
+        let json = args.json.as_deref().map(OutputFile::check).transpose()?;
+        let html = args.html.as_deref().map(OutputFile::check).transpose()?;
+        if let (Some(json), Some(html)) = (&json, &html)
+            && json.is(html)
+        {
+            return Err(CliError::new("--json and --html are the same file"));
+        }
+        // Otherwise a slower result would replace the baseline of the next run.
+        for (option, output) in [("--json", &json), ("--html", &html)] {
+            if let (Some(output), Some(baseline)) = (output, &args.baseline)
+                && output.is_at(baseline)
+            {
+                return Err(CliError::new(format!("{option} and --baseline are the same file")));
+            }
+        }
+        Ok(Outputs { json, html })
+    }
+
+    /// Writes both files or, if an error is foreseeable, none.
+    fn write(&self, report: &ComparisonReport) -> Result<(), CliError> {
+        let mut staged = vec![];
+        if let Some(json) = &self.json {
+            let text = serde_json::to_string_pretty(report)
+                .map_err(|error| CliError::new(format!("cannot write the report: {error}")))?;
+            staged.push(json.stage(text + "\n")?);
+        }
+        if let Some(html) = &self.html {
+            staged.push(html.stage(page::render(report))?);
+        }
+        // Special files come first: writing to them can still fail, unlike a rename.
+        staged.sort_by_key(|staged| !staged.is_special());
+        staged.into_iter().try_for_each(StagedFile::commit)
+    }
+}
+
+/// Whether Ctrl-C was pressed.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Installs the handler of Ctrl-C and returns the flag that the first Ctrl-C sets, which ends the
+/// measurement. The second one ends the program.
+fn handle_ctrl_c() -> Result<&'static AtomicBool, CliError> {
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            process::exit(EXIT_INTERRUPTED.into());
+        }
+    })
+    .map_err(|error| CliError::new(format!("cannot watch for Ctrl-C: {error}")))?;
+    Ok(&INTERRUPTED)
+}

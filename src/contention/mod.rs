@@ -1,0 +1,102 @@
+//! A load generator for locks: throughput, waits, fairness and CPU time under a load that you
+//! describe (feature `contention`).
+//!
+//! A [`Load`] describes how many threads want which locks, how often, and what they do while they
+//! hold a lock and between two acquisitions. A [`Comparison`] measures several locks under several
+//! loads, in turns, and returns a [`ComparisonReport`]. A lock takes part through a [`LockKind`]:
+//! [`LockApi`] makes one of every lock that implements lock_api's `RawMutex`; [`Std`],
+//! [`Lockword`] and [`StdCompat`] are ready to use, and the module `peers` (feature `peers`) has
+//! those of other crates. The program's command `lockword bench` is built on this module.
+//!
+//! # Your own lock
+//!
+//! A spin lock against std's mutex, 4 threads, 100 ns inside and 400 ns outside:
+//!
+//! ```
+//! use lockword::contention::{Comparison, Load, LockApi, Std, Work, statistics};
+//! # use lockword::lock_api::{GuardSend, RawMutex};
+//! # use std::sync::atomic::{AtomicBool, Ordering};
+//! # struct SpinLock(AtomicBool);
+//! # // SAFETY: the flag is true from a successful `swap` to the `store` of the same holder.
+//! # unsafe impl RawMutex for SpinLock {
+//! #     const INIT: Self = SpinLock(AtomicBool::new(false));
+//! #     type Guard = GuardSend;
+//! #     fn lock(&self) -> GuardSend {
+//! #         loop {
+//! #             match self.try_lock() {
+//! #                 Some(guard) => return guard,
+//! #                 None => std::thread::yield_now(),
+//! #             }
+//! #         }
+//! #     }
+//! #     fn try_lock(&self) -> Option<GuardSend> {
+//! #         (!self.0.swap(true, Ordering::Acquire)).then(GuardSend::new)
+//! #     }
+//! #     unsafe fn unlock(&self, _: GuardSend) {
+//! #         self.0.store(false, Ordering::Release);
+//! #     }
+//! #     fn is_locked(&self) -> bool {
+//! #         self.0.load(Ordering::Relaxed)
+//! #     }
+//! # }
+//!
+//! let load = Load::new(4).inside(Work::nanos(100)).outside(Work::nanos(400));
+//! let report = Comparison::new()
+//!     .lock::<LockApi<SpinLock>>("mine") // `SpinLock` implements `lock_api::RawMutex`
+//!     .lock::<Std>("std")
+//!     .load(load.slice_ms(10))
+//!     .rounds(6)
+//!     .run_quietly()?;
+//! for lock in &report.cells[0].locks {
+//!     let speeds: Vec<f64> = lock.samples.iter().map(|sample| sample.per_second()).collect();
+//!     println!("{}: {:.0} a second", lock.lock, statistics::median(&speeds).mid);
+//! }
+//! # assert!(report.cells[0].locks.iter().all(|lock| lock.samples.len() == 6));
+//! # Ok::<(), lockword::contention::ComparisonError>(())
+//! ```
+//!
+//! # How it measures
+//!
+//! - The locks take turns within each round, so that a disturbance of the machine affects all of
+//!   them alike. Compare two locks round by round ([`statistics::paired_ratio`]).
+//! - Work is arithmetic, counted in units whose duration was measured beforehand ([`Work`]): the
+//!   loop reads no clock. Reading a clock takes longer than a short critical section, so waits are
+//!   timed in a pass of its own ([`Comparison::waits`]).
+//! - In a closed loop a thread does not ask again while it waits, so a lock that stalls gets fewer
+//!   requests meanwhile, which hides the stall ("coordinated omission", Gil Tene). An open loop
+//!   ([`Arrivals::Open`]) does not hide it.
+//! - Read the throughput together with the fairness ([`Sample::fairness_factor`]) and the longest
+//!   wait: a lock that lets one thread run alone has the throughput of an uncontended lock.
+//! - An acquisition counts if its critical section ended before the slice did.
+//!
+//! # What is checked
+//!
+//! Each slice verifies mutual exclusion as far as a run can show it: the counters under the locks
+//! must add up to the threads' own counts, so a lost increment is an error. In the warm-up of a
+//! comparison and in the pass that times waits, each thread also writes its own mark under the lock
+//! at the start of its critical section and reads it at the end, so a second thread inside is
+//! noticed even if no increment is lost. The pass that counts acquisitions writes no marks, because
+//! they would be part of the measurement.
+
+mod arrivals;
+mod choice;
+mod comparison;
+mod load;
+mod lock_kind;
+mod report;
+mod slice;
+pub mod statistics;
+pub mod system;
+mod work;
+mod worker;
+
+pub use comparison::{Comparison, ComparisonError, Progress, rotation};
+pub use load::{Arrivals, Batch, Load, LoadError, Skew};
+#[cfg(feature = "peers")]
+pub use lock_kind::peers;
+pub use lock_kind::{LockApi, LockKind, Lockword, MeasuredMutex, Std, StdCompat};
+pub use report::{CellReport, ComparisonReport, FORMAT, LockReport, Sample, Waits};
+pub use slice::SliceError;
+pub use statistics::WaitHistogram;
+pub use system::MachineInfo;
+pub use work::{Work, unit_ns, work};
