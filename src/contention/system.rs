@@ -1,5 +1,5 @@
-//! What the operating system reports: CPU time, processors, the machine ([`MachineInfo`]), and whether
-//! something else disturbed a measurement.
+//! What the operating system reports: CPU time, processors, the machine ([`MachineInfo`]), and
+//! whether something else disturbed a measurement.
 
 use super::work::{calibrate, unit_ns};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,8 @@ pub fn thread_cpu_time() -> Option<Duration> {
     None
 }
 
-/// The CPU time that all threads of this process have used; `None` where the system does not provide it.
+/// The CPU time that all threads of this process have used; `None` where the system does not provide
+/// it.
 #[must_use]
 pub fn process_cpu_time() -> Option<Duration> {
     #[cfg(unix)]
