@@ -115,8 +115,8 @@ struct Broadcast {
     through: usize,
 }
 
-/// One thread starts `rounds` rounds and waits for all waiters in each. Returns the seconds that they
-/// take.
+/// One thread starts `rounds` rounds and waits for all waiters in each. Returns the seconds that
+/// they take.
 fn notify_all<K: CondvarKind>(waiters: usize, rounds: usize) -> f64 {
     let state = K::Mutex::<Broadcast>::new(Broadcast { round: 0, through: 0 });
     let (begun, done) = (K::Condvar::default(), K::Condvar::default());

@@ -8,11 +8,11 @@
 //! ```
 //!
 //! The load generator is `lockword::contention`. The unit of work is a step of dependent arithmetic
-//! (`lockword::contention::work`), whose duration on the machine is measured first and printed. Each
-//! slice starts its threads behind a barrier, runs them for a fixed time and counts the acquisitions
-//! of each. The slices are taken
-//! round-robin over the locks, and over all cells before the next round begins; the table and
-//! the criterion report both show these samples (see `support/report.rs` for how).
+//! (`lockword::contention::work`), whose duration on the machine is measured first and printed.
+//! Each slice starts its threads behind a barrier, runs them for a fixed time and counts the
+//! acquisitions of each. The slices are taken round-robin over the locks, and over all cells before
+//! the next round begins; the table and the criterion report both show these samples (see
+//! `support/report.rs` for how).
 //!
 //! How to read the table:
 //!
@@ -20,8 +20,8 @@
 //!   confidence interval of the median.
 //! - *fair*: acquisitions of the unluckiest thread over those of the luckiest. `slice` is the
 //!   median of this ratio within one slice; `sum` adds up the rounds first, thread by thread,
-//!   which favours a lock that lets a different thread win each time. Where they differ, each target
-//!   is judged by the figure that is worse for lockword.
+//!   which favours a lock that lets a different thread win each time. Where they differ, each
+//!   target is judged by the figure that is worse for lockword.
 //! - *CPU ns*: CPU time of all threads per acquisition, from each thread's own CPU clock.
 //! - *lockword's lead*: lockword's throughput over the line's, paired round by round; on
 //!   lockword's own line, over the best peer that parks. That peer is in brackets if its
@@ -73,8 +73,9 @@ fn main() {
     let mut cells = Vec::new();
     for threads in THREADS {
         for (inside, outside) in MIXES {
-            // Long enough for each of 64 threads on two processors to get several time slices of 4 ms
-            // from the scheduler. Otherwise the fairness within a slice would be the scheduler's.
+            // Long enough for each of 64 threads on two processors to get several time slices of 4
+            // ms from the scheduler. Otherwise the fairness within a slice would be the
+            // scheduler's.
             let slice = options.slice(Duration::from_millis(80 + 10 * threads as u64));
             let load = Load::new(threads)
                 .inside(Work::units(inside))

@@ -1,14 +1,14 @@
-//! One thread, many locks: how long an uncontended lock + unlock takes when the next lock is a random
-//! one of 1, 64, 4096 or a million.
+//! One thread, many locks: how long an uncontended lock + unlock takes when the next lock is a
+//! random one of 1, 64, 4096 or a million.
 //!
 //! ```text
 //! cargo bench --features peers --bench many_locks          # all four sizes, under a minute
 //! cargo bench --features peers --bench many_locks -- 4096  # one of them
 //! ```
 //!
-//! Every lock protects a `u64` that is incremented under it, so that a lock and its data take 16 bytes
-//! with each of the locks that take part, and none has an advantage by its size. The index comes from
-//! a xorshift generator, whose cost (about a nanosecond) is included in every figure.
+//! Every lock protects a `u64` that is incremented under it, so that a lock and its data take 16
+//! bytes with each of the locks that take part, and none has an advantage by its size. The index
+//! comes from a xorshift generator, whose cost (about a nanosecond) is included in every figure.
 //!
 //! The slices are taken round-robin over the locks; the table and the criterion report both
 //! show these samples (see `support/report.rs` for how).

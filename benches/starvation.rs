@@ -7,8 +7,8 @@
 //!
 //! `8x200us` is eight threads that each hold the lock for 200 us, release it and lock it again at
 //! once. A holder spins on the monotonic clock, so a holder that is preempted holds for longer,
-//! with any lock. Every wait is recorded; one that lasts beyond the end of the slice is recorded when
-//! it ends.
+//! with any lock. Every wait is recorded; one that lasts beyond the end of the slice is recorded
+//! when it ends.
 //!
 //! The slices (two seconds each) are taken round-robin over the locks. The table pools the waits
 //! of all rounds; the longest wait is the longest of any round, and fairness is given both as
@@ -16,8 +16,8 @@
 //! line's, paired round by round; on lockword's own line, over the best peer that parks, whose
 //! name is in brackets if it starves a thread. Below the table, lockword's waits are set beside
 //! those of the parking peer that waits least. The criterion report shows the distribution of the
-//! same waits: its samples are a hundred quantiles of the pool, from 0.5 % to 99.5 %, passed through
-//! `iter_custom`.
+//! same waits: its samples are a hundred quantiles of the pool, from 0.5 % to 99.5 %, passed
+//! through `iter_custom`.
 
 mod support;
 

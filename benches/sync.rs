@@ -6,8 +6,8 @@
 //! ```
 //!
 //! In this bench *lockword* is `lockword::sync::Mutex`, with its poison flag; *no-poison* is
-//! `lockword::Mutex`, which shows the cost of the flag. The loops call `.lock().unwrap()` where users
-//! of std do.
+//! `lockword::Mutex`, which shows the cost of the flag. The loops call `.lock().unwrap()` where
+//! users of std do.
 //!
 //! `alone` is one thread that locks and unlocks. The others are threads x units of work inside /
 //! outside, as in the bench `contended`, in nanoseconds of wall-clock time for an acquisition. The

@@ -12,18 +12,19 @@
 //! - `hot-neighbour`: other threads contend all the time on another lock, which hashes to the
 //!   *next* bucket of that table
 //! - `hot-same-bucket`: the same, and that lock hashes to the *same* bucket
-//! - `waiter-same-bucket`: a thread sleeps all the time on another lock in the same bucket, which is
-//!   the known worst case
+//! - `waiter-same-bucket`: a thread sleeps all the time on another lock in the same bucket, which
+//!   is the known worst case
 //!
-//! The peers have no such table: for them the other lock is just another lock, some distance away in
-//! memory, and their figures show the cost of the disturbance itself.
+//! The peers have no such table: for them the other lock is just another lock, some distance away
+//! in memory, and their figures show the cost of the disturbance itself.
 //!
 //! The measuring thread has its own processor; otherwise a neighbour would take processor time from
 //! it, and not only cache lines. The hot neighbour is two threads on up to two other processors. If
-//! there is only one other, as on the two-core reference machine, the two threads share it, and each
-//! yields the processor while it holds the lock: so the other thread always finds the lock held,
-//! spins, and goes to sleep, and every unlock has a thread to wake. With fewer than two processors,
-//! or where threads cannot be pinned, the `hot` figures also contain lost processor time.
+//! there is only one other, as on the two-core reference machine, the two threads share it, and
+//! each yields the processor while it holds the lock: so the other thread always finds the lock
+//! held, spins, and goes to sleep, and every unlock has a thread to wake. With fewer than two
+//! processors, or where threads cannot be pinned, the `hot` figures also contain lost processor
+//! time.
 //!
 //! The loop takes the guard and drops it; the data is not touched. The slices are taken
 //! round-robin over the locks; the table and the criterion report both show these samples (see
@@ -122,7 +123,8 @@ impl Workload for Uncontended {
 }
 
 impl Uncontended {
-    /// A lock whose bucket is the `after`th after that of the first lock, some distance away from it.
+    /// A lock whose bucket is the `after`th after that of the first lock, some distance away from
+    /// it.
     fn other<'a, K: LockKind>(
         &self,
         locks: &'a [K::Mutex<u64>],
@@ -217,8 +219,8 @@ impl Uncontended {
     }
 }
 
-/// Returns when lockword counts a waiter in the bucket of `addr`: it is parked, or will be before the
-/// end of the measurement's warm-up.
+/// Returns when lockword counts a waiter in the bucket of `addr`: it is parked, or will be before
+/// the end of the measurement's warm-up.
 fn until_parked(addr: usize) {
     while lockword::__bucket(addr).waiters == 0 {
         thread::yield_now();

@@ -1,5 +1,5 @@
-//! The locks that take part, the interface of condition variables, and the round-robin that measures
-//! the locks interleaved.
+//! The locks that take part, the interface of condition variables, and the round-robin that
+//! measures the locks interleaved.
 
 use lockword::contention::peers::{ParkingLot, ParkingLotFair, SpinMutex, Usync};
 use lockword::contention::{LockApi, LockKind, Lockword, MeasuredMutex, Std, StdCompat, rotation};
@@ -27,8 +27,8 @@ pub trait CondvarKind: LockKind {
     /// The condition variable.
     type Condvar: Send + Sync + Default;
 
-    /// Releases the mutex, waits for a notification, and acquires the mutex again. It may also return
-    /// without a notification, so callers must loop.
+    /// Releases the mutex, waits for a notification, and acquires the mutex again. It may also
+    /// return without a notification, so callers must loop.
     fn wait<'a, T: Send>(condvar: &Self::Condvar, guard: Guard<'a, Self, T>) -> Guard<'a, Self, T>;
 
     /// Wakes one waiter, if there is one.
@@ -141,8 +141,8 @@ pub trait CondvarWorkload {
     fn run<K: CondvarKind>(&self) -> Self::Sample;
 }
 
-/// A lock that takes part, and the function that measures a slice of it. Starting a slice is the only
-/// indirect call.
+/// A lock that takes part, and the function that measures a slice of it. Starting a slice is the
+/// only indirect call.
 pub struct Contender<W, S> {
     /// The name in the tables.
     pub name: &'static str,

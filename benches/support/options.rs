@@ -1,8 +1,8 @@
 //! The options of a bench, from the command line and the environment.
 //!
 //! The command line is criterion's, which reads it too: the first free argument selects the cells;
-//! `--test`, or the absence of `--bench` (as `cargo test --benches` calls a bench), means quick mode.
-//! The environment variables are:
+//! `--test`, or the absence of `--bench` (as `cargo test --benches` calls a bench), means quick
+//! mode. The environment variables are:
 //!
 //! - `LOCKWORD_BENCH=quick`: quick mode, everything once, in a few seconds
 //! - `LOCKWORD_BENCH_LOCKS=lockword,std`: only these locks

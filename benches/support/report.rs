@@ -88,9 +88,9 @@ pub fn publish_times<W>(
     publish(options, &lines);
 }
 
-/// Prints the table of a bench whose samples are nanoseconds per operation: one line for each lock in
-/// each cell. The lead is how many times faster lockword is than the line's lock; on lockword's own
-/// line, than the best peer that parks.
+/// Prints the table of a bench whose samples are nanoseconds per operation: one line for each lock
+/// in each cell. The lead is how many times faster lockword is than the line's lock; on lockword's
+/// own line, than the best peer that parks.
 pub fn print_times<W>(head: &str, measured: &[Cell<W, f64>], name: impl Fn(&W) -> String) {
     let heads =
         [head, "lock", "median ns", "95 % CI", "quartiles", "lockword's lead [95 % CI]", ""];

@@ -70,7 +70,8 @@ impl CumulativeShares {
     /// The table of thread number `thread`; always the same for the same thread.
     pub(super) fn table(&self, thread: usize) -> ChoiceTable {
         let entries = (4 * self.0.len()).next_power_of_two().clamp(MIN_ENTRIES, MAX_ENTRIES);
-        // The seed must not be 0, which xorshift never leaves: it is the product of two odd numbers.
+        // The seed must not be 0, which xorshift never leaves: it is the product of two odd
+        // numbers.
         let mut random = Xorshift(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(2 * thread as u64 + 1));
         let mut indices: Box<[u32]> = (0..entries)
             .map(|entry| {
@@ -86,7 +87,8 @@ impl CumulativeShares {
     }
 }
 
-/// Marsaglia's generator xorshift ("Xorshift RNGs", 2003) with Vigna's multiplication of the output.
+/// Marsaglia's generator xorshift ("Xorshift RNGs", 2003) with Vigna's multiplication of the
+/// output.
 struct Xorshift(u64);
 
 impl Xorshift {

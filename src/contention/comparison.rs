@@ -87,8 +87,8 @@ impl Comparison {
 
     /// Sets whether to time waits, in additional slices, which doubles the duration.
     ///
-    /// A wait includes one reading of the clock, 20 to 30 ns on most machines. No wait is much longer
-    /// than a slice (see [`Waits`]), so slices must be longer than the waits to be measured.
+    /// A wait includes one reading of the clock, 20 to 30 ns on most machines. No wait is much
+    /// longer than a slice (see [`Waits`]), so slices must be longer than the waits to be measured.
     ///
     /// [`Waits`]: super::Waits
     #[must_use]
@@ -97,8 +97,8 @@ impl Comparison {
         self
     }
 
-    /// Sets the command line that started the comparison, one word each, for the report. It is empty
-    /// by default.
+    /// Sets the command line that started the comparison, one word each, for the report. It is
+    /// empty by default.
     #[must_use]
     pub fn command(mut self, words: Vec<String>) -> Self {
         self.command = words;
@@ -210,8 +210,8 @@ impl Comparison {
     ///
     /// # Errors
     ///
-    /// If there is no lock, no load or no round, two locks or two loads have the same name, or a load
-    /// is not valid.
+    /// If there is no lock, no load or no round, two locks or two loads have the same name, or a
+    /// load is not valid.
     pub fn validate(&self) -> Result<(), ComparisonError> {
         if self.locks.is_empty() {
             return Err(ComparisonError::NoLock);
@@ -259,7 +259,8 @@ struct MeasuredCell {
     name: String,
     load: Load,
     locks: Vec<(LockReport, Option<WaitHistogram>)>,
-    /// The largest number of threads of a slice that the system refused to bind to their processors.
+    /// The largest number of threads of a slice that the system refused to bind to their
+    /// processors.
     unpinned: usize,
 }
 

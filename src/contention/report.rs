@@ -77,10 +77,10 @@ pub struct Sample {
 ///
 /// Each wait includes one reading of the clock, 20 to 30 ns on most machines.
 ///
-/// No wait is longer than the slice plus the time that the queue needs to empty after it: at the end
-/// of the slice no thread requests the lock any more, and critical sections longer than some 100 us
-/// are cut short. A thread that still waits then gets the lock soon, and its wait up to that moment
-/// is recorded. So a thread that starved for the whole slice counts as one wait of about the
+/// No wait is longer than the slice plus the time that the queue needs to empty after it: at the
+/// end of the slice no thread requests the lock any more, and critical sections longer than some
+/// 100 us are cut short. A thread that still waits then gets the lock soon, and its wait up to that
+/// moment is recorded. So a thread that starved for the whole slice counts as one wait of about the
 /// slice's length. In an open loop, an acquisition that was due and not requested is recorded with
 /// its wait until the end of the slice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,7 +113,8 @@ impl Sample {
         if self.elapsed_ns > 0.0 { self.total() as f64 / self.elapsed_ns * 1e9 } else { 0.0 }
     }
 
-    /// The CPU time for an acquisition, in nanoseconds; `None` where the system does not provide it.
+    /// The CPU time for an acquisition, in nanoseconds; `None` where the system does not provide
+    /// it.
     #[must_use]
     pub fn cpu_ns_each(&self) -> Option<f64> {
         self.cpu_ns.map(|ns| ns / self.total().max(1) as f64)

@@ -1,8 +1,8 @@
 //! A slice: starts the threads, lets them run, stops them, and checks their results.
 //!
 //! The lock under test may be incorrect, and must not be able to hang the program. Threads are
-//! therefore not scoped, and a thread is only joined after it has reported its result: a thread that
-//! never reports is leaked, and the locks with it.
+//! therefore not scoped, and a thread is only joined after it has reported its result: a thread
+//! that never reports is leaked, and the locks with it.
 
 use super::load::{Load, LoadError};
 use super::lock_kind::{LockKind, MeasuredMutex};
@@ -133,8 +133,8 @@ fn evaluate(
     Ok(Slice { sample, waits, unpinned, each_lock })
 }
 
-/// Reads the counter under each lock. It does so on a separate thread, since the last holder may have
-/// left a lock locked.
+/// Reads the counter under each lock. It does so on a separate thread, since the last holder may
+/// have left a lock locked.
 fn counts<K: LockKind>(context: &Arc<SliceContext<K>>) -> Result<Vec<u64>, SliceError> {
     let (sender, receiver) = channel();
     let context = Arc::clone(context);
@@ -347,11 +347,11 @@ pub enum SliceError {
         /// The sum of the threads' own counts, including those after the end of the slice.
         acquisitions: u64,
     },
-    /// Two threads held a lock at the same time: a thread wrote its mark under the lock at the start
-    /// of its critical section, and found another's mark at the end.
+    /// Two threads held a lock at the same time: a thread wrote its mark under the lock at the
+    /// start of its critical section, and found another's mark at the end.
     ///
-    /// The slices that time waits and the warm-up of a [`Comparison`](super::Comparison) are checked
-    /// for it; the slices that only count acquisitions are not.
+    /// The slices that time waits and the warm-up of a [`Comparison`](super::Comparison) are
+    /// checked for it; the slices that only count acquisitions are not.
     Intrusion {
         /// The number of acquisitions that found another thread's mark.
         intrusions: u64,

@@ -1,8 +1,8 @@
 //! Medians, their confidence intervals, ratios; and [`WaitHistogram`], the distribution of waits.
 //!
 //! The samples of a lock benchmark are not normally distributed: a lock switches between modes, and
-//! a host steals time. So everything here is based on order statistics, without a mean or a standard
-//! deviation.
+//! a host steals time. So everything here is based on order statistics, without a mean or a
+//! standard deviation.
 
 use super::report::Waits;
 use hdrhistogram::Histogram;
@@ -21,8 +21,8 @@ pub struct Median {
 
 /// The median of samples in any order, with a distribution-free 95 % confidence interval: the
 /// narrowest pair of order statistics, equally far from both ends, that contains the true median
-/// with at least that probability (by the binomial distribution). Fewer than six samples cannot give
-/// 95 %; then the interval is their whole range.
+/// with at least that probability (by the binomial distribution). Fewer than six samples cannot
+/// give 95 %; then the interval is their whole range.
 ///
 /// # Panics
 ///
@@ -173,8 +173,8 @@ impl WaitHistogram {
         }
     }
 
-    /// Quantiles that approach 1: five for each halving of the share above them, until that share is
-    /// less than one wait; then the longest wait.
+    /// Quantiles that approach 1: five for each halving of the share above them, until that share
+    /// is less than one wait; then the longest wait.
     fn curve(&self) -> Vec<(f64, u64)> {
         let count = self.count();
         if count == 0 {
@@ -205,8 +205,8 @@ mod tests {
     use super::*;
     #[test]
     fn the_interval_is_the_binomial_one() {
-        // The ranks as in textbooks: n = 5: all; 6: all; 10: 2nd to 9th; 20: 6th to 15th; 40: 14th to
-        // 27th.
+        // The ranks as in textbooks: n = 5: all; 6: all; 10: 2nd to 9th; 20: 6th to 15th; 40: 14th
+        // to 27th.
         for (n, skip) in [(1, 0), (5, 0), (6, 0), (9, 1), (10, 1), (20, 5), (40, 13)] {
             assert_eq!(interval_skip(n), skip, "{n} samples");
         }

@@ -1,5 +1,5 @@
-//! What the operating system reports: CPU time, processors, the machine ([`MachineInfo`]), and whether
-//! something else disturbed a measurement.
+//! What the operating system reports: CPU time, processors, the machine ([`MachineInfo`]), and
+//! whether something else disturbed a measurement.
 
 use super::work::{calibrate, unit_ns};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,8 @@ pub fn thread_cpu_time() -> Option<Duration> {
     None
 }
 
-/// The CPU time that all threads of this process have used; `None` where the system does not provide it.
+/// The CPU time that all threads of this process have used; `None` where the system does not
+/// provide it.
 #[must_use]
 pub fn process_cpu_time() -> Option<Duration> {
     #[cfg(unix)]
@@ -78,8 +79,8 @@ pub fn pin(cpus: &[usize]) -> bool {
     result == 0
 }
 
-/// Binds the calling thread to these processors, and returns whether that succeeded. It always fails
-/// here, since the system does not support it.
+/// Binds the calling thread to these processors, and returns whether that succeeded. It always
+/// fails here, since the system does not support it.
 #[cfg(not(target_os = "linux"))]
 pub fn pin(_cpus: &[usize]) -> bool {
     false
@@ -206,8 +207,8 @@ impl ProcessorUsage {
         ProcessorUsage::parse(&fs::read_to_string("/proc/stat").ok()?, &processors(), own)
     }
 
-    /// Parses the text of `/proc/stat` for these processors: see proc_stat(5). Its unit is a hundredth
-    /// of a second, which does not depend on the kernel's timer.
+    /// Parses the text of `/proc/stat` for these processors: see proc_stat(5). Its unit is a
+    /// hundredth of a second, which does not depend on the kernel's timer.
     fn parse(text: &str, processors: &[usize], own: Duration) -> Option<ProcessorUsage> {
         let names: Vec<String> = processors.iter().map(|number| format!("cpu{number}")).collect();
         let mut sum = ProcessorUsage { busy: 0.0, stolen: 0.0, all: 0.0, own: own.as_secs_f64() };

@@ -104,7 +104,8 @@ impl Work {
         }
     }
 
-    /// The number of units of [`work`] on this machine, at most `u32::MAX`; 0 for work by the clock.
+    /// The number of units of [`work`] on this machine, at most `u32::MAX`; 0 for work by the
+    /// clock.
     #[must_use]
     pub fn units_of(self) -> u32 {
         match self.0 {

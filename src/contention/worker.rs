@@ -236,9 +236,9 @@ impl<K: LockKind> SliceContext<K> {
     }
 }
 
-/// The measured loop. It checks the stop flag between the critical section and the work outside, and
-/// counts the section only if the flag was not set. Returns the number of sections that count, and of
-/// those that do not.
+/// The measured loop. It checks the stop flag between the critical section and the work outside,
+/// and counts the section only if the flag was not set. Returns the number of sections that count,
+/// and of those that do not.
 #[inline(always)]
 fn acquire<K: LockKind, C: LockChooser, P: ArrivalProcess, T: Instrumentation, S: Section>(
     context: &SliceContext<K>,
@@ -299,8 +299,8 @@ struct NoInstrumentation;
 
 /// Checks that no other thread enters, and times waits if requested.
 ///
-/// Each wait is recorded while the lock is held, so that between an unlock and the next request there
-/// is only the reading of the clock.
+/// Each wait is recorded while the lock is held, so that between an unlock and the next request
+/// there is only the reading of the clock.
 struct Checks {
     mark: u64,
     intrusions: u64,

@@ -15,8 +15,8 @@ pub fn lockword(arguments: &[&str]) -> Command {
     command
 }
 
-/// `lockword bench` with a load that takes some milliseconds, and these arguments. Without `--rounds`
-/// among them it is one round, without `--locks` it is lockword and std.
+/// `lockword bench` with a load that takes some milliseconds, and these arguments. Without
+/// `--rounds` among them it is one round, without `--locks` it is lockword and std.
 pub fn bench(arguments: &[&str]) -> Command {
     let mut command =
         lockword(&["bench", "--threads", "2", "--inside", "10", "--outside", "10", "--slice", "2"]);
@@ -102,8 +102,8 @@ impl Folder {
         path
     }
 
-    /// Writes a copy of a report in which all acquisitions are multiplied by `factor`, and returns its
-    /// path.
+    /// Writes a copy of a report in which all acquisitions are multiplied by `factor`, and returns
+    /// its path.
     pub fn scale(&self, from: &str, to: &str, factor: f64) -> String {
         let mut report = self.json(from);
         for cell in report["cells"].as_array_mut().expect("cells") {

@@ -1,6 +1,7 @@
 //! The program `lockword`: measures locks under contention.
 //!
-//! [`args`] is the command line, [`bench`] what measures and shows reports, [`output`] what prints.
+//! [`args`] is the command line, [`mod@bench`] what measures and shows reports, [`output`] what
+//! prints.
 
 mod args;
 mod bench;

@@ -422,8 +422,8 @@ const CROSS: &[(i32, i32)] = &[
 const BAR: &[(i32, i32)] = &[(-2, -6), (2, -6), (2, 6), (-2, 6)];
 const BEAM: &[(i32, i32)] = &[(-6, -2), (6, -2), (6, 2), (-6, 2)];
 
-/// The stroke width of a curve. Nothing else in a chart has it, so the style sheet can select curves
-/// by it.
+/// The stroke width of a curve. Nothing else in a chart has it, so the style sheet can select
+/// curves by it.
 pub const STROKE: u32 = 2;
 
 /// The locks of a report; the position determines the style.
