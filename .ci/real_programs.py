@@ -3,8 +3,8 @@
 `lockword::sync` in a copy, and runs their own tests, before and after. Both must give the same
 result, test by test.
 
-    python3 tests/real_programs.py             # all
-    python3 tests/real_programs.py parking     # one of them
+    python3 .ci/real_programs.py             # all
+    python3 .ci/real_programs.py parking     # one of them
 
 The copies, and what is built of them, are in target/real_programs. Nothing of theirs is kept in
 this repository. (So their dev-dependencies are the newest that fit, unless they ship a lock file.)

@@ -1,0 +1,304 @@
+#!/usr/bin/env python3
+"""Breaks the crate on purpose, and checks that a loom model or a test notices.
+
+    python3 .ci/mutants/run.py core [--search] [NAME...]
+    python3 .ci/mutants/run.py cluster [NAME...]
+    python3 .ci/mutants/run.py ci             # of both lists, what CI applies to this commit
+    python3 .ci/mutants/run.py models [--quick]
+
+A mutant is one change of one file: core.toml and cluster.toml list them. It is applied to a copy of
+the crate under `target/mutants`, which is built, and the tests that must notice it are run until
+one fails. `core` runs loom models; `--search` tries all of them on a mutant that those named let
+live. `cluster` runs 2,000 seeds and the scenarios of the simulation, or the tests of `local`; the
+known killer is tried first. `ci` takes the mutants with `always`, and a third of the others, which
+the hash of the commit chooses. `models` runs all models on the crate as it is, each for at most
+60 s; `--quick` leaves out those that core.toml lists as slow.
+Exit status 1 if a mutant survives, 2 if a text is not found exactly once (so the lists cannot rot).
+"""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+WORKERS = os.cpu_count() or 1
+# In seconds. A model that runs longer has not killed the mutant; a simulation is stuck.
+MODEL_LIMIT, SUITE_LIMIT = 60, 150
+
+
+class Copy:
+    """A copy of the crate, in which one worker builds one list's tests."""
+
+    def __init__(self, tests, number=0):
+        self.tests = tests
+        self.root = TARGET / "mutants" / f"{tests.name}-{number}"
+        # The first worker uses what the steps of CI have built of the dependencies.
+        self.target = self.root / "target" if number else TARGET / tests.folder
+        shutil.rmtree(self.root / "src", ignore_errors=True)
+        shutil.copytree(ROOT / "src", self.root / "src")
+        # Mutants leave things unused. `lockword` itself need not be fast, its dependencies are as
+        # in other builds, so that they can be shared.
+        manifest = (ROOT / "Cargo.toml").read_text()
+        manifest = re.sub(r"(?ms)^\[lints\b.*?(?=^\[|\Z)", "", manifest) + tests.profile
+        (self.root / "Cargo.toml").write_text(manifest)
+        for name in ("Cargo.lock", "README.md", "benches", "tests"):
+            link = self.root / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(ROOT / name)
+
+    def build(self):
+        """Builds the tests of the library. Returns the path of the program, or None."""
+        environment = os.environ | self.tests.environment | {
+            "CARGO_TARGET_DIR": str(self.target), "CARGO_INCREMENTAL": "1",
+        }
+        command = ["cargo", "test", "--lib", "--no-run", "--offline", "--quiet",
+                   "--message-format=json", *self.tests.arguments]
+        built = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
+        for line in built.stdout.splitlines():
+            message = json.loads(line)
+            if message.get("executable") and message["reason"] == "compiler-artifact":
+                return message["executable"]
+            if message["reason"] == "compiler-message" and message["message"]["level"] == "error":
+                print(message["message"]["rendered"])
+        print(built.stderr)
+        return None
+
+
+def run(program, arguments, limit, **variables):
+    """Runs tests. Returns whether they passed (None: no end), and what they printed."""
+    try:
+        done = subprocess.run([program, *arguments], env=os.environ | variables, timeout=limit,
+                              capture_output=True, text=True)
+    except subprocess.TimeoutExpired:
+        return None, ""
+    if "running 0 tests" in done.stdout:
+        sys.exit(f"no such test: {' '.join(arguments)}")
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+class Core:
+    """The core's mutants are killed by loom models."""
+
+    name, folder, arguments = "core", "loom", ["--release"]
+    environment = {"RUSTFLAGS": "--cfg lockword_loom"}
+    profile = '\n[profile.release.package.lockword]\nopt-level = 1\n'
+
+    def __init__(self, search=False, trusts_models=False):
+        self.data = tomllib.loads((ROOT / ".ci/mutants/core.toml").read_text())
+        self.search, self.trusts_models = search, trusts_models
+
+    def models(self, program):
+        """All models there are."""
+        return re.findall(r"(?m)^(\S+): test$", run(program, ["--list"], MODEL_LIMIT)[1])
+
+    def unharmed(self, program, mutants):
+        """What fails on the crate as it is."""
+        if self.trusts_models:
+            return []
+        used = sorted({model for mutant in mutants for model in mutant["killers"]})
+        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+            passed = pool.map(lambda model: run(program, ["--exact", model], MODEL_LIMIT)[0], used)
+            return [model for model, ok in zip(used, passed) if not ok]
+
+    def killer(self, program, mutant):
+        """The model that fails, or None."""
+        models = mutant["killers"]
+        if self.search:
+            models = models + [model for model in self.models(program) if model not in models]
+        return next((model for model in models
+                     if run(program, ["--exact", model], MODEL_LIMIT)[0] is False), None)
+
+
+class Cluster:
+    """The cluster's mutants are killed by the simulation, or by the tests of who is next locally."""
+
+    name, folder, arguments = "cluster", ".", ["--features", "cluster,conformance"]
+    environment = {}
+    profile = '\n[profile.dev.package.lockword]\nopt-level = 1\n'
+
+    def __init__(self):
+        self.data = tomllib.loads((ROOT / ".ci/mutants/cluster.toml").read_text())
+        self.suites = self.data["suites"]
+
+    def unharmed(self, program, mutants):
+        """What fails on the crate as it is."""
+        known = sorted({mutant["killer"] for mutant in mutants if "killer" in mutant})
+        suites = sorted({mutant["suite"] for mutant in mutants if "killer" not in mutant})
+        return [killer for killer in known if self.known(program, killer)] + [
+            found for suite in suites if (found := self.fails(program, self.suites[suite]))]
+
+    def killer(self, program, mutant):
+        """What fails first, as `killer` in the list has it; None if nothing does."""
+        if known := mutant.get("killer"):
+            if self.known(program, known):
+                return known
+            print(f"{mutant['name']}: '{known}' does not kill it any more", flush=True)
+        return self.fails(program, self.suites[mutant["suite"]])
+
+    def known(self, program, killer):
+        """Whether this killer strikes."""
+        if "::" in killer:
+            if f"{killer}: test" not in run(program, ["--list"], SUITE_LIMIT)[1]:
+                return False
+            return not run(program, ["--exact", killer], SUITE_LIMIT)[0]
+        profile, seed = killer.split()
+        replay = self.suites["sim"][0].replace("many_seeds", "replay")
+        return not run(program, ["--exact", replay], SUITE_LIMIT, LOCKWORD_PROFILE=profile,
+                       LOCKWORD_SEED=seed)[0]
+
+    def fails(self, program, suites):
+        """The first seed or test of these that fails."""
+        for tests in suites:
+            passed, text = run(program, [tests], SUITE_LIMIT, LOCKWORD_SEEDS="2000")
+            if passed:
+                continue
+            if seed := re.search(r"(?m)^profile (\w+), seed (\d+): ", text):
+                return f"{seed[1]} {seed[2]}"
+            test = re.search(r"(?m)^test (\S+) \.\.\. FAILED", text)
+            return test[1] if test else f"{tests} has no end" if passed is None else f"{tests} aborts"
+        return None
+
+
+def mutated(mutant):
+    """The text of the mutant's file with the change."""
+    text = (ROOT / mutant["file"]).read_text()
+    if text.count(mutant["old"]) != 1:
+        print(f"{mutant['name']}: its text occurs {text.count(mutant['old'])} times in"
+              f" {mutant['file']}, not once")
+        sys.exit(2)
+    return text.replace(mutant["old"], mutant["new"])
+
+
+def apply(mutants, tests, workers):
+    """Applies the mutants. Returns how many survive, or are not to be judged."""
+    copies = queue.Queue()
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        everyone = [Copy(tests, number) for number in range(workers)]
+        programs = list(pool.map(Copy.build, everyone))
+        if None in programs:
+            return len(mutants)
+        if failed := tests.unharmed(programs[0], mutants):
+            print(f"on the crate as it is: {', '.join(failed)}")
+            return len(mutants)
+        for copy in everyone:
+            copies.put(copy)
+
+        def check(mutant):
+            copy, began = copies.get(), time.monotonic()
+            path = copy.root / mutant["file"]
+            path.write_text(mutated(mutant))
+            program = copy.build()
+            built = time.monotonic()
+            killer = tests.killer(program, mutant) if program else None
+            path.write_text((ROOT / mutant["file"]).read_text())
+            copies.put(copy)
+            said = killer or ("SURVIVES" if program else "DOES NOT COMPILE")
+            print(f"{mutant['name']:30} {said:60} {built - began:5.1f} + {time.monotonic() - built:4.1f} s",
+                  flush=True)
+            return killer is None
+
+        return sum(pool.map(check, mutants))
+
+
+def third(mutants):
+    """What CI applies to this commit, and what it leaves out."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, text=True,
+                            capture_output=True).stdout
+    others = [mutant for mutant in mutants if not mutant.get("always")]
+    left = [mutant for number, mutant in enumerate(others) if (number + int(commit, 16)) % 3]
+    return [mutant for mutant in mutants if mutant not in left], left
+
+
+def note(text):
+    """Says it, and lets the summary of CI say it again."""
+    print(text)
+    if "NOTES" in os.environ:
+        with open(os.environ["NOTES"], "a") as notes:
+            print(text, file=notes)
+
+
+def ci():
+    """Both lists at once, a worker each. Returns how many survive."""
+    work = []
+    # CI has run the models on the crate as it is in a step of their own.
+    for tests in (Core(trusts_models=True), Cluster()):
+        mutants, left = third(tests.data["mutant"])
+        work.append((mutants, tests, 1))
+        note(f"mutants: {len(mutants)} of {len(mutants) + len(left)} in {tests.name}.toml;"
+             f" another commit's turn: {' '.join(mutant['name'] for mutant in left)}")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(lambda arguments: apply(*arguments), work))
+
+
+def models(quick):
+    """Runs the models on the crate as it is. Returns how many fail."""
+    core = Core()
+    program = Copy(core).build()
+    if program is None:
+        return 1
+    slow = core.data["slow"]
+    names = core.models(program)
+    if unknown := set(slow) - set(names):
+        sys.exit(f"no such model: {', '.join(sorted(unknown))}")
+    # The slowest first, so that none of them runs alone at the end.
+    names = ([] if quick else slow) + [name for name in names if name not in slow]
+
+    def check(model):
+        began = time.monotonic()
+        passed, text = run(program, ["--exact", model], MODEL_LIMIT)
+        said = "ok" if passed else f"no end after {MODEL_LIMIT} s" if passed is None else f"FAILED\n{text}"
+        print(f"{model:60} {time.monotonic() - began:5.1f} s  {said}", flush=True)
+        return not passed
+
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        failed = sum(pool.map(check, names))
+    print(f"{len(names) - failed} of {len(names)} models pass")
+    return failed or not names
+
+
+def by_hand(tests, names):
+    """One list, or those of it with these names. Returns how many survive."""
+    mutants = tests.data["mutant"]
+    if unknown := set(names) - {mutant["name"] for mutant in mutants}:
+        sys.exit(f"no such mutant: {', '.join(sorted(unknown))}")
+    chosen = [mutant for mutant in mutants if not names or mutant["name"] in names]
+    began = time.monotonic()
+    alive = apply(chosen, tests, min(WORKERS, len(chosen)))
+    for equivalent in tests.data.get("equivalent", []):
+        print(f"Not a mutant: {equivalent['change']}. {equivalent['why']}")
+    print(f"{len(chosen) - alive} of {len(chosen)} killed, {time.monotonic() - began:.0f} s")
+    return alive
+
+
+def main():
+    command, *names = sys.argv[1:] or [""]
+    options = {name for name in names if name.startswith("-")}
+    names = [name for name in names if name not in options]
+    for tests in (Core(), Cluster()):
+        for mutant in tests.data["mutant"]:
+            mutated(mutant)
+    match command:
+        case "core":
+            failed = by_hand(Core("--search" in options), names)
+        case "cluster":
+            failed = by_hand(Cluster(), names)
+        case "ci":
+            failed = ci()
+        case "models":
+            failed = models("--quick" in options)
+        case _:
+            sys.exit(__doc__)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
