@@ -16,29 +16,10 @@
 //!
 //! What is checked is in [`checks`]; what a run goes through, in [`profile`].
 
-// What is checked at every event.
 mod checks;
-// True time and the nodes' clocks.
-mod clock;
-// The driver around a machine.
-mod driver;
-// Faults of whole nodes.
-mod faults;
-// What happened.
-mod history;
-// The threads of a node.
-mod local;
-// Messages and their faults.
 mod network;
-// A node's state.
 mod node;
-// Kinds of runs.
 mod profile;
-// Runs of many seeds.
 mod runs;
-// Stories with an outcome that is known.
 mod scenarios;
-// The engine.
-mod store;
-// The event queue.
 mod world;

@@ -1,6 +1,6 @@
 //! What a run is like: how many nodes, what goes wrong, and how often.
 
-use super::clock::{MS, Moment};
+use super::world::{MS, Moment};
 use crate::cluster::transport::Wakeups;
 
 /// One thousandth.
@@ -27,20 +27,20 @@ pub(super) struct Profile {
     pub(super) clock_error: i64,
 
     /// How late a timer may be.
-    pub(super) timer_late: Moment,
+    pub(super) max_timer_delay: Moment,
     /// One way.
     pub(super) latency: [Moment; 2],
     /// A request takes up to `late` longer to arrive.
     pub(super) delayed: PerMille,
-    pub(super) late: Moment,
+    pub(super) max_delay: Moment,
     /// A request does not arrive.
-    pub(super) lost_before: PerMille,
+    pub(super) request_lost: PerMille,
     /// Its answer does not.
-    pub(super) lost_after: PerMille,
+    pub(super) response_lost: PerMille,
     /// The engine refuses it.
     pub(super) refused: PerMille,
     /// It is answered with indeterminacy at once, whatever becomes of it.
-    pub(super) doubted: PerMille,
+    pub(super) indeterminate: PerMille,
     /// A notice is lost, comes twice, has no value, or is the last of its watch.
     pub(super) notice_lost: PerMille,
     pub(super) notice_twice: PerMille,
@@ -54,15 +54,15 @@ pub(super) struct Profile {
     pub(super) freeze: Option<Moment>,
     pub(super) pause: Option<Moment>,
     pub(super) kill: Option<Moment>,
-    pub(super) part: Option<Moment>,
+    pub(super) partition: Option<Moment>,
     /// A node falls asleep between the decision to send a request and the sending.
     pub(super) freeze_at_send: PerMille,
     /// How often an operator breaks the lock.
-    pub(super) break_lock: Option<Moment>,
+    pub(super) force_release: Option<Moment>,
 
     /// How long a node does without the lock, and how long it keeps it.
-    pub(super) rest: [Moment; 2],
-    pub(super) hold: [Moment; 2],
+    pub(super) idle_time: [Moment; 2],
+    pub(super) hold_time: [Moment; 2],
     /// It keeps it for up to two leases.
     pub(super) long_holds: PerMille,
     /// It renews early.
@@ -90,14 +90,14 @@ impl Profile {
             unavailable_timeout: 20 * S,
             queue_limit: 64,
             clock_error: 10_000,
-            timer_late: 30 * MS,
+            max_timer_delay: 30 * MS,
             latency: [MS / 10, 3 * MS],
             delayed: 0,
-            late: 0,
-            lost_before: 0,
-            lost_after: 0,
+            max_delay: 0,
+            request_lost: 0,
+            response_lost: 0,
             refused: 0,
-            doubted: 0,
+            indeterminate: 0,
             notice_lost: 0,
             notice_twice: 0,
             notice_empty: 0,
@@ -106,11 +106,11 @@ impl Profile {
             freeze: None,
             pause: None,
             kill: None,
-            part: None,
+            partition: None,
             freeze_at_send: 0,
-            break_lock: None,
-            rest: [0, 800 * MS],
-            hold: [0, 500 * MS],
+            force_release: None,
+            idle_time: [0, 800 * MS],
+            hold_time: [0, 500 * MS],
             long_holds: 100,
             refreshes: 200,
             tries: 150,
@@ -124,14 +124,14 @@ impl Profile {
             name: "storm",
             nodes: [2, 5],
             calm_at: 20 * S,
-            hold: [0, 3 * S],
+            hold_time: [0, 3 * S],
             latency: [MS / 10, 30 * MS],
             delayed: 60,
-            late: 8 * S,
-            lost_before: 60,
-            lost_after: 60,
+            max_delay: 8 * S,
+            request_lost: 60,
+            response_lost: 60,
             refused: 30,
-            doubted: 50,
+            indeterminate: 50,
             notice_lost: 100,
             notice_twice: 100,
             notice_empty: 100,
@@ -145,11 +145,11 @@ impl Profile {
         Self {
             name: "frozen",
             nodes: [2, 5],
-            hold: [0, 2 * S],
+            hold_time: [0, 2 * S],
             freeze: Some(8 * S),
             freeze_at_send: 10,
             delayed: 30,
-            late: 4 * S,
+            max_delay: 4 * S,
             calm_at: 20 * S,
             ..Self::calm()
         }
@@ -161,7 +161,7 @@ impl Profile {
             nodes: [3, 6],
             kill: Some(10 * S),
             delayed: 20,
-            late: 4 * S,
+            max_delay: 4 * S,
             calm_at: 20 * S,
             ..Self::calm()
         }
@@ -171,8 +171,8 @@ impl Profile {
         Self {
             name: "parted",
             nodes: [2, 5],
-            hold: [0, 2 * S],
-            part: Some(6 * S),
+            hold_time: [0, 2 * S],
+            partition: Some(6 * S),
             watch_ends: 20,
             unavailable_timeout: 4 * S,
             calm_at: 20 * S,
@@ -185,7 +185,7 @@ impl Profile {
         Self {
             name: "paused",
             nodes: [2, 4],
-            hold: [0, 2 * S],
+            hold_time: [0, 2 * S],
             pause: Some(6 * S),
             calm_at: 20 * S,
             ..Self::calm()
@@ -196,9 +196,9 @@ impl Profile {
         Self {
             name: "broken",
             nodes: [2, 5],
-            break_lock: Some(S),
-            lost_after: 30,
-            hold: [100 * MS, 2 * S],
+            force_release: Some(S),
+            response_lost: 30,
+            hold_time: [100 * MS, 2 * S],
             ..Self::calm()
         }
     }
@@ -208,13 +208,13 @@ impl Profile {
         Self {
             name: "dropped",
             nodes: [2, 3],
-            hold: [0, S],
+            hold_time: [0, S],
             retention: Some(2500 * MS),
             delayed: 80,
-            late: 2 * S,
-            lost_before: 40,
-            lost_after: 40,
-            rest: [0, 6 * S],
+            max_delay: 2 * S,
+            request_lost: 40,
+            response_lost: 40,
+            idle_time: [0, 6 * S],
             calm_at: 30 * S,
             ..Self::calm()
         }
@@ -227,15 +227,21 @@ impl Profile {
             nodes: [5, 9],
             queue_limit: 2,
             kill: Some(25 * S),
-            lost_after: 20,
-            hold: [0, 200 * MS],
+            response_lost: 20,
+            hold_time: [0, 200 * MS],
             ..Self::calm()
         }
     }
 
     /// A short queue, and nothing goes wrong.
     fn narrow() -> Self {
-        Self { name: "narrow", nodes: [4, 6], queue_limit: 2, hold: [0, 200 * MS], ..Self::calm() }
+        Self {
+            name: "narrow",
+            nodes: [4, 6],
+            queue_limit: 2,
+            hold_time: [0, 200 * MS],
+            ..Self::calm()
+        }
     }
 
     /// A network that is slow now and then, and holders that fall silent.
@@ -245,13 +251,13 @@ impl Profile {
             nodes: [2, 4],
             latency: [MS, 20 * MS],
             delayed: 300,
-            late: 650 * MS,
+            max_delay: 650 * MS,
             claim_window: 1500 * MS,
             freeze: Some(6 * S),
-            part: Some(6 * S),
+            partition: Some(6 * S),
             freeze_at_send: 10,
-            rest: [0, S],
-            hold: [S, 8 * S],
+            idle_time: [0, S],
+            hold_time: [S, 8 * S],
             cancels: 50,
             tries: 50,
             calm_at: 40 * S,
@@ -267,7 +273,7 @@ impl Profile {
             keys: 2,
             freeze: Some(12 * S),
             kill: Some(20 * S),
-            part: Some(12 * S),
+            partition: Some(12 * S),
             freeze_at_send: 5,
             retention: Some(9 * S),
             queue_limit: 3,
@@ -296,17 +302,17 @@ impl Profile {
     pub(super) fn is_calm(&self) -> bool {
         let faults = [
             self.delayed,
-            self.lost_before,
-            self.lost_after,
+            self.request_lost,
+            self.response_lost,
             self.refused,
-            self.doubted,
+            self.indeterminate,
             self.notice_lost,
             self.notice_twice,
             self.notice_empty,
             self.watch_ends,
             self.freeze_at_send,
         ];
-        let greater = [self.freeze, self.pause, self.kill, self.part, self.break_lock];
+        let greater = [self.freeze, self.pause, self.kill, self.partition, self.force_release];
         faults.iter().all(|fault| *fault == 0) && greater.iter().all(Option::is_none)
     }
 
@@ -314,10 +320,10 @@ impl Profile {
     pub(super) fn without_faults(&self) -> Self {
         Self {
             delayed: 0,
-            lost_before: 0,
-            lost_after: 0,
+            request_lost: 0,
+            response_lost: 0,
             refused: 0,
-            doubted: 0,
+            indeterminate: 0,
             notice_lost: 0,
             notice_twice: 0,
             notice_empty: 0,
@@ -325,9 +331,9 @@ impl Profile {
             freeze: None,
             pause: None,
             kill: None,
-            part: None,
+            partition: None,
             freeze_at_send: 0,
-            break_lock: None,
+            force_release: None,
             ..self.clone()
         }
     }

@@ -1,16 +1,16 @@
 //! Runs of many seeds, and what they print when a rule is broken.
 
-use super::clock::{MS, Moment};
-use super::node::Life;
+use super::node::ProcessState;
 use super::profile::Profile;
-use super::world::{Counts, World};
+use super::world::{MS, Moment};
+use super::world::{RunCounts, World};
 use crate::cluster::protocol::Intent;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a run came to.
 #[derive(Debug)]
-pub(super) struct Report {
-    pub(super) counts: Counts,
+pub(super) struct RunReport {
+    pub(super) counts: RunCounts,
     pub(super) hash: u64,
     pub(super) lines: Vec<String>,
     pub(super) violation: Option<String>,
@@ -19,13 +19,13 @@ pub(super) struct Report {
 impl World {
     /// Whether nobody wants anything any more, and all machines rest.
     pub(super) fn is_at_rest(&self) -> bool {
-        let rests = |node: &super::node::Node| {
-            node.life != Life::Runs
-                || node.seats.iter().all(|seat| {
-                    seat.local.intent.is_none()
-                        && seat.local.held_lease.is_none()
-                        && seat.local.releasing.is_none()
-                        && seat.machine.is_idle()
+        let rests = |node: &super::node::SimNode| {
+            node.life != ProcessState::Running
+                || node.drivers.iter().all(|driver| {
+                    driver.local.intent.is_none()
+                        && driver.local.held_lease.is_none()
+                        && driver.local.releasing.is_none()
+                        && driver.machine.is_idle()
                 })
         };
         self.nodes.iter().all(rests)
@@ -34,13 +34,13 @@ impl World {
     /// How long those who wait may have to: a bound, not an estimate.
     fn time_limit(&self) -> Moment {
         let profile = &self.profile;
-        let turn = profile.hold[1] + profile.claim_window + profile.request_timeout;
-        profile.late + 4 * profile.lease + 2 * turn * self.nodes.len() as u64 + 5000 * MS
+        let turn = profile.hold_time[1] + profile.claim_window + profile.request_timeout;
+        profile.max_delay + 4 * profile.lease + 2 * turn * self.nodes.len() as u64 + 5000 * MS
     }
 
     /// The faults are over: everybody gets what they wait for, and then all rest. A new node gets the
     /// lock past the dead, and leaves nothing behind.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn run_to_rest(&mut self) {
         let calm_at = self.profile.calm_at;
         self.run(calm_at, |_| false);
         self.run(self.now + self.time_limit(), |world| world.is_calm() && world.is_at_rest());
@@ -48,13 +48,13 @@ impl World {
             return;
         }
         if !self.is_at_rest() {
-            let stuck = self.stuck();
-            return self.violate(format!("not at rest, though all is calm: {stuck}"));
+            let unfinished = self.unfinished();
+            return self.violate(format!("not at rest, though all is calm: {unfinished}"));
         }
         let probe = self.add_node();
         for key in 0..self.profile.keys {
             let grants = self.counts.grants;
-            self.intent(probe, key, Intent::Wait);
+            self.set_intent(probe, key, Intent::Wait);
             let until = self.now + self.time_limit();
             if !self.run(until, |world| world.counts.grants > grants) {
                 return self.violate(format!("a new node does not get key {key}"));
@@ -66,8 +66,8 @@ impl World {
             return;
         }
         if !self.is_at_rest() {
-            let stuck = self.stuck();
-            return self.violate(format!("not at rest at the end: {stuck}"));
+            let unfinished = self.unfinished();
+            return self.violate(format!("not at rest at the end: {unfinished}"));
         }
         for key in 0..self.profile.keys {
             let register = self.stores[key].register();
@@ -77,25 +77,28 @@ impl World {
         }
     }
 
-    fn stuck(&self) -> String {
-        let mut stuck = String::new();
-        for (number, node) in self.nodes.iter().enumerate().filter(|(_, n)| n.life == Life::Runs) {
-            for (key, seat) in node.seats.iter().enumerate() {
-                let local = &seat.local;
-                if !seat.machine.is_idle() || local.intent.is_some() || local.held_lease.is_some() {
-                    stuck +=
-                        &format!("{number}/{key} wants {:?}: {:?}; ", local.intent, seat.machine);
+    fn unfinished(&self) -> String {
+        let mut unfinished = String::new();
+        for (number, node) in
+            self.nodes.iter().enumerate().filter(|(_, n)| n.life == ProcessState::Running)
+        {
+            for (key, driver) in node.drivers.iter().enumerate() {
+                let local = &driver.local;
+                if !driver.machine.is_idle() || local.intent.is_some() || local.held_lease.is_some()
+                {
+                    unfinished +=
+                        &format!("{number}/{key} wants {:?}: {:?}; ", local.intent, driver.machine);
                 }
             }
         }
-        stuck
+        unfinished
     }
 }
 
 /// Runs one seed.
-pub(super) fn run(profile: Profile, seed: u64, keeps_lines: bool) -> Report {
+pub(super) fn run(profile: Profile, seed: u64, keeps_lines: bool) -> RunReport {
     let mut world = World::new(profile, seed, keeps_lines);
-    let panicked = catch_unwind(AssertUnwindSafe(|| world.settle())).err();
+    let panicked = catch_unwind(AssertUnwindSafe(|| world.run_to_rest())).err();
     if let Some(panic) = panicked {
         let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
         world.violation.get_or_insert(format!("panicked {text}"));
@@ -103,10 +106,10 @@ pub(super) fn run(profile: Profile, seed: u64, keeps_lines: bool) -> Report {
     if world.is_faultless && world.violation.is_none() && world.counts.inversions > 0 {
         world.violation = Some("not in the order of coming, though nothing went wrong".to_owned());
     }
-    Report {
+    RunReport {
         counts: world.counts,
-        hash: world.history.hash(),
-        lines: world.history.lines().to_vec(),
+        hash: world.event_log.hash(),
+        lines: world.event_log.lines().to_vec(),
         violation: world.violation,
     }
 }
@@ -148,7 +151,7 @@ fn many_seeds() {
     let next = crate::Mutex::new(0_u64..);
     // The smallest that fails: those before it were all begun, and come to their end.
     let failed = crate::Mutex::new(None::<u64>);
-    let totals = crate::Mutex::new(vec![(Counts::default(), 0_u64); profiles.len()]);
+    let totals = crate::Mutex::new(vec![(RunCounts::default(), 0_u64); profiles.len()]);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let work = || {
         loop {
