@@ -1,23 +1,23 @@
-//! The rules. They are checked at every event, with what only the simulation knows: true time, and
-//! all that the engine ever did.
+//! The rules that every run must keep, and the log of its events.
+//!
+//! The rules are checked at every event, against what only the simulation knows: true time, and all
+//! writes that took effect at the engine.
 
 use super::network::Author;
 use super::node::{ProcessState, SimLease};
-use super::world::World;
-use super::world::{MS, Moment};
+use super::world::{MS, Moment, World};
 use crate::cluster::protocol::register::ClaimId;
 use crate::cluster::protocol::{Failure, Grant, Intent, Loss, Outcome};
 use crate::cluster::time::Time;
 use crate::cluster::token::FencingToken;
 use crate::cluster::transport::Version;
-use std::fmt;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 impl World {
-    /// A machine says that it holds the lock.
+    /// A machine reports a grant.
     pub(super) fn granted(&mut self, node: usize, key: usize, grant: Grant) {
         let Some(written) = self.stores[key].written(grant.version) else {
-            return self.violate(format!("{node} is granted a version that nobody wrote"));
+            return self.violate(format!("{node} is granted a version that no node wrote"));
         };
         let (by, holder) = (written.by, written.holder());
         let Some(claim) = holder.filter(|holder| holder.node == self.nodes[node].id) else {
@@ -55,7 +55,7 @@ impl World {
             .any(|[before, after]| after.by == Author::Operator && before.holder() == Some(claim))
     }
 
-    /// A holder on this node is given this token: larger than all before, and no one else's.
+    /// A thread on this node gets this token: it must be larger than all before.
     pub(super) fn check_token(&mut self, node: usize, key: usize, token: FencingToken) {
         let is_excused = self.nodes[node].drivers[key]
             .local
@@ -69,11 +69,11 @@ impl World {
         }
     }
 
-    /// Who says it is valid is the only one, and the register names it.
+    /// At most one guard is valid, and the register names its node as the holder.
     pub(super) fn check_exclusion(&mut self, node: usize, key: usize) {
         let valid = |of: &usize| {
             let held_lease = self.nodes[*of].drivers[key].local.held_lease;
-            self.nodes[*of].life != ProcessState::Dead
+            self.nodes[*of].state != ProcessState::Dead
                 && held_lease.is_some_and(|held_lease| !held_lease.is_excused)
                 && self.is_valid(*of, key)
         };
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// Whether a write of one of those ended the held lease.
+    /// Whether a write of an author that `by` accepts ended the held lease.
     fn was_removed(&self, key: usize, held_lease: &SimLease, by: impl Fn(Author) -> bool) -> bool {
         self.stores[key].after(held_lease.granted).any(|[before, after]| {
             let holder = Some(held_lease.claim);
@@ -157,11 +157,11 @@ impl World {
             _ => false,
         };
         if !is_right {
-            self.violate(format!("{node} wished {intent:?}, which failed: {failure:?}"));
+            self.violate(format!("the intent {intent:?} of {node} failed: {failure:?}"));
         }
     }
 
-    /// After every event of a machine.
+    /// Checks a machine after each of its events.
     pub(super) fn check_driver(&mut self, node: usize, key: usize) {
         let now = self.clock(node);
         let driver = &self.nodes[node].drivers[key];
@@ -178,13 +178,13 @@ impl World {
             && driver.local.releasing.is_none();
         if driver.machine.is_idle() {
             if !is_done {
-                return self.violate(format!("{node} rests, and something is wanted of it"));
+                return self.violate(format!("{node} rests, and an intent or a lease is left"));
             }
             self.check_rest(node, key);
         }
     }
 
-    /// A machine that rests has left nothing behind, and nothing of it may still arrive.
+    /// A machine that rests has no entry in the register and no write that can still take effect.
     pub(super) fn check_rest(&mut self, node: usize, key: usize) {
         let id = self.nodes[node].id;
         let register = self.stores[key].register();
@@ -201,7 +201,7 @@ impl World {
         }
     }
 
-    /// What was written last makes sense.
+    /// Checks the last write.
     pub(super) fn check_write(&mut self, key: usize) {
         let Some(last) = self.stores[key].log.last() else { return };
         let (register, by) = (&last.register, last.by);
@@ -217,7 +217,7 @@ impl World {
                 && before.register.heartbeat != register.heartbeat
         });
         if moves && !last.holder().is_some_and(is_holder) {
-            return self.violate(format!("{by:?} moves the beat, which is not for it to move"));
+            return self.violate(format!("{by:?} moves the heartbeat and is not the holder"));
         }
         let mut all: Vec<_> = register.queue.iter().map(|waiter| waiter.claim).collect();
         if all.len() > self.profile.queue_limit {
@@ -229,19 +229,19 @@ impl World {
         all.sort_by_key(|claim| (claim.node, claim.nonce));
         all.dedup();
         if all.len() < count {
-            self.violate(format!("{by:?} writes an attempt in two places"));
+            self.violate(format!("{by:?} writes a claim twice"));
         }
     }
 
-    /// A machine asks for a request: not at once after one has failed.
+    /// A machine returns a request: not immediately after one has failed.
     pub(super) fn check_request(&mut self, node: usize, key: usize) {
         let failed_at = self.nodes[node].drivers[key].failed_at;
         if failed_at.is_some_and(|at| self.now < at + 4 * MS) {
-            self.violate(format!("{node} asks again at once after a failure"));
+            self.violate(format!("{node} retries immediately after a failure"));
         }
     }
 
-    /// A request with a token has arrived at the resource.
+    /// A use of the resource arrives there with its token.
     pub(super) fn access(&mut self, node: usize, key: usize, token: FencingToken, must_pass: bool) {
         let name = self.keys[key].clone();
         match self.gate.pass(&name, token) {
@@ -260,7 +260,7 @@ impl World {
         }
     }
 
-    /// A write of this node made it the holder: how many who live have come before, and wait.
+    /// If the last write made this node the holder: counts the live waiters that joined before it.
     pub(super) fn count_inversions(&mut self, node: usize, key: usize) {
         let log = &self.stores[key].log;
         let Some(last) = log.last() else { return };
@@ -276,7 +276,7 @@ impl World {
         let own = new.filter(|new| waited.contains(new)).and_then(since);
         let lives = |claim: &ClaimId| {
             let of = self.nodes.iter().find(|node| node.id == claim.node);
-            of.is_some_and(|of| of.life != ProcessState::Dead) && Some(*claim) != new
+            of.is_some_and(|of| of.state != ProcessState::Dead) && Some(*claim) != new
         };
         let is_earlier = |claim: &&ClaimId| {
             lives(claim) && own.is_none_or(|own| since(**claim).is_some_and(|at| at < own))
@@ -284,11 +284,11 @@ impl World {
         let passed_over = waited.iter().filter(is_earlier).count();
         self.counts.inversions += passed_over as u64;
         if passed_over > 0 {
-            self.record(format_args!("{node} passes over {passed_over} who live"));
+            self.record(format_args!("{node} passes over {passed_over} live waiters"));
         }
     }
 
-    /// Remembers who waits, in the order of joining, whatever the order in the register.
+    /// Records the order of joining, independently of the order in the register.
     pub(super) fn note_joins(&mut self, key: usize) {
         let Some(last) = self.stores[key].log.last() else { return };
         self.joined[key].retain(|claim| last.register.position(*claim).is_some());
@@ -300,12 +300,11 @@ impl World {
     }
 }
 
-// What happened, in the order in which it happened: as a hash, and as lines when a run is replayed.
-/// The history of one run.
+/// The log of one run: a hash of all lines, and the lines themselves if the run is replayed.
 #[derive(Debug)]
 pub(super) struct EventLog {
     hash: u64,
-    /// Kept only when a run is replayed: it is slow to write.
+    /// `None` unless the run is replayed, since formatting is slow.
     lines: Option<Vec<String>>,
     pub(super) events: u64,
 }
@@ -332,7 +331,7 @@ impl EventLog {
         let Some(lines) = &mut self.lines else { return };
         let line = format!("{:>10}.{:06} ms  {what}", at / MS, at % MS);
         let mut hasher = Hasher(self.hash);
-        hasher.write_str(&line).expect("a hasher takes everything");
+        hasher.write_str(&line).expect("hashing cannot fail");
         self.hash = hasher.0;
         lines.push(line);
     }
@@ -341,7 +340,7 @@ impl EventLog {
         self.lines.is_some()
     }
 
-    /// The number of this history: two runs are the same if it is.
+    /// The hash of the lines: two replayed runs are the same if it is.
     pub(super) fn hash(&self) -> u64 {
         self.hash
     }

@@ -1,8 +1,7 @@
-//! Between a node and the engine: what is late, lost, refused, doubled.
+//! The engine, the messages between it and the nodes, and all faults.
 
 use super::node::{EngineRequest, Input, ProcessState, RequestBody};
-use super::world::{MS, Moment};
-use super::world::{Scheduled, Watcher, World};
+use super::world::{MS, Moment, Scheduled, Watcher, World};
 use crate::cluster::protocol::register::{ClaimId, Register};
 use crate::cluster::protocol::{Event, force_release};
 use crate::cluster::transport::{
@@ -10,8 +9,114 @@ use crate::cluster::transport::{
 };
 use std::time::Duration;
 
+/// The author of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Author {
+    /// A node, by its index in the run.
+    Node(usize),
+    /// An operator who releases the lock by force.
+    Operator,
+}
+
+/// A write that took effect.
+#[derive(Debug)]
+pub(super) struct AppliedWrite {
+    pub(super) version: Version,
+    pub(super) by: Author,
+    /// There was no register before, so the heartbeat starts anew.
+    pub(super) is_first: bool,
+    /// The register that was written.
+    pub(super) register: Register,
+}
+
+impl AppliedWrite {
+    /// The claim that holds the lock since this write.
+    pub(super) fn holder(&self) -> Option<ClaimId> {
+        self.register.holder.as_ref().map(|holder| holder.claim)
+    }
+}
+
+/// The engine's register of one key, and all writes of it.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    current: Option<Versioned>,
+    idle: bool,
+    /// The newest version ever. It stays when the register is dropped.
+    floor: u64,
+    pub(super) log: Vec<AppliedWrite>,
+}
+
+impl Store {
+    pub(super) fn load(&self) -> Option<Versioned> {
+        self.current.clone()
+    }
+
+    pub(super) fn version(&self) -> Option<Version> {
+        self.current.as_ref().map(|current| current.version)
+    }
+
+    /// The register; an empty one if there is none.
+    pub(super) fn register(&self) -> Register {
+        match (&self.current, self.log.last()) {
+            (Some(_), Some(last)) => last.register.clone(),
+            _ => Register::empty(),
+        }
+    }
+
+    /// Compares and exchanges. `step` is the difference to the next version.
+    ///
+    /// # Errors
+    ///
+    /// If the write breaks the contract of the transport.
+    pub(super) fn exchange(
+        &mut self,
+        expected: Option<Version>,
+        write: &Write,
+        by: Author,
+        step: u64,
+    ) -> Result<Exchange, String> {
+        if expected != self.version() {
+            return Ok(Exchange::Mismatch(self.current.clone()));
+        }
+        let register = Register::decode(&write.value)
+            .map_err(|why| format!("what {by:?} wrote cannot be read: {why}"))?;
+        if write.idle != register.is_idle() {
+            return Err(format!("{by:?} says idle: {} of {register:?}", write.idle));
+        }
+        self.floor += step;
+        let version = Version::new(self.floor).map_err(|error| error.to_string())?;
+        self.current = Some(Versioned { version, value: write.value.clone() });
+        self.idle = write.idle;
+        self.log.push(AppliedWrite { version, by, is_first: expected.is_none(), register });
+        Ok(Exchange::Swapped(version))
+    }
+
+    /// Drops the register if it is idle and still has this version. Returns whether it did.
+    pub(super) fn drop_if_idle(&mut self, version: Version) -> bool {
+        let drops = self.idle && self.version() == Some(version);
+        if drops {
+            self.current = None;
+        }
+        drops
+    }
+
+    /// The write that got this version.
+    pub(super) fn written(&self, version: Version) -> Option<&AppliedWrite> {
+        let at = self.log.binary_search_by_key(&version, |written| written.version).ok()?;
+        Some(&self.log[at])
+    }
+
+    /// The writes after this version, each with its predecessor.
+    pub(super) fn after(&self, version: Version) -> impl Iterator<Item = [&AppliedWrite; 2]> {
+        let from = self.log.partition_point(|written| written.version <= version).max(1);
+        (from..self.log.len()).map(|at| [&self.log[at - 1], &self.log[at]])
+    }
+}
+
+// ---- Messages ----
+
 impl World {
-    /// A request leaves its node.
+    /// Sends a request from its node to the engine.
     pub(super) fn send(&mut self, request: EngineRequest) {
         self.counts.requests += 1;
         let profile = &self.profile;
@@ -23,7 +128,7 @@ impl World {
             let most = if self.chance(500) { late.min(profile_timeout) } else { late };
             after += self.random.u64(..=most);
         }
-        let is_write = matches!(request.what, RequestBody::Exchange(..));
+        let is_write = matches!(request.body, RequestBody::Exchange(..));
         if self.chance(refused) {
             self.record(format_args!(
                 "the engine refuses {}'s request {}",
@@ -41,7 +146,7 @@ impl World {
             self.record(format_args!("{}'s request {} is lost", request.node, request.request));
             return;
         }
-        if let RequestBody::Exchange(expected, _) = &request.what {
+        if let RequestBody::Exchange(expected, _) = &request.body {
             self.in_flight.push((request.node, request.key, *expected, request.number));
         }
         self.schedule_after(after, Scheduled::Arrive(request));
@@ -53,22 +158,22 @@ impl World {
         after: Moment,
         error: TransportError,
     ) {
-        let &EngineRequest { node, key, request, number, ref what } = request;
-        let event = match what {
+        let &EngineRequest { node, key, request, number, ref body } = request;
+        let event = match body {
             RequestBody::Load => Event::Loaded { request, result: Err(error) },
             RequestBody::Exchange(..) => Event::Exchanged { request, result: Err(error) },
         };
         self.schedule_after(after, Scheduled::AtNode(node, Input::Response { key, number, event }));
     }
 
-    /// A request arrives at the engine, and takes effect.
+    /// Processes a request that arrives at the engine.
     pub(super) fn arrive(&mut self, request: EngineRequest) {
-        let EngineRequest { node, key, request, number, what } = request;
+        let EngineRequest { node, key, request, number, body } = request;
         self.in_flight.retain(|&(.., other)| other != number);
         if self.nodes[node].is_partitioned {
             return self.record(format_args!("{node}'s request {request} is cut off"));
         }
-        let event = match what {
+        let event = match body {
             RequestBody::Load => {
                 let seen = self.stores[key].load();
                 self.record(format_args!(
@@ -99,12 +204,12 @@ impl World {
                 self.random.u64(..=self.profile.max_delay.min(2 * self.profile.request_timeout));
         }
         if self.chance(self.profile.response_lost) {
-            return self.record(format_args!("the answer to {node}'s request {request} is lost"));
+            return self.record(format_args!("the response to {node}'s request {request} is lost"));
         }
         self.schedule_after(after, Scheduled::AtNode(node, Input::Response { key, number, event }));
     }
 
-    /// A write at the engine. `None` if it broke the contract.
+    /// Performs a write at the engine. `None` if it breaks the contract.
     pub(super) fn exchange(
         &mut self,
         key: usize,
@@ -136,7 +241,7 @@ impl World {
         }
     }
 
-    /// Tells those who watch.
+    /// Sends a notice to the watches of a key.
     fn notice(&mut self, key: usize, wake: Wake) {
         let watchers = self.watchers[key].clone();
         for Watcher { node, watch } in watchers {
@@ -168,7 +273,7 @@ impl World {
         }
     }
 
-    /// A watch ends at the engine, and its node learns of it.
+    /// Ends a watch at the engine, and informs its node.
     pub(super) fn end_watch(&mut self, key: usize, watch: u64) {
         if let Some(at) = self.watchers[key].iter().position(|watcher| watcher.watch == watch) {
             let Watcher { node, .. } = self.watchers[key].remove(at);
@@ -177,8 +282,8 @@ impl World {
         }
     }
 
-    /// A node asks for a watch.
-    pub(super) fn ask_for_watch(&mut self, node: usize, key: usize) {
+    /// Sends a subscription from a node to the engine.
+    pub(super) fn send_subscription(&mut self, node: usize, key: usize) {
         let watch = self.fresh_id();
         self.nodes[node].drivers[key].watch = Some((watch, false));
         let mut after = self.latency(node);
@@ -189,15 +294,16 @@ impl World {
         if !fails {
             self.schedule_after(after, Scheduled::Subscribe { node, key, watch });
         }
-        // If nothing else is heard of it in time, the driver gives it up.
+        // The driver gives up if no response arrives in time.
         let timeout = self.profile.request_timeout;
         let at = self.when_clock_shows(node, Duration::from_nanos(timeout));
-        let result = Err(TransportError::unavailable("no answer to the subscription"));
+        let result = Err(TransportError::unavailable("no response to the subscription"));
         self.schedule(at, Scheduled::AtNode(node, Input::Watching { key, watch, result }));
     }
 
+    /// Processes a subscription that arrives at the engine.
     pub(super) fn subscribe(&mut self, node: usize, key: usize, watch: u64) {
-        if self.nodes[node].is_partitioned || self.nodes[node].life == ProcessState::Dead {
+        if self.nodes[node].is_partitioned || self.nodes[node].state == ProcessState::Dead {
             return;
         }
         self.record(format_args!("engine: {node} watches key {key}"));
@@ -215,11 +321,11 @@ impl World {
         }
     }
 
-    /// A thread uses the resource behind the lock.
+    /// Sends a use of the resource behind the lock, with the token of the thread that holds it.
     pub(super) fn send_access(&mut self, node: usize, key: usize) {
         let Some(held_lease) = self.nodes[node].drivers[key].local.held_lease else { return };
         let token = held_lease.token;
-        // Most take time, so that they come late; the others are checked strictly.
+        // Most uses take time and may arrive late. A use that takes no time must be accepted.
         let after = match self.random.u8(..4) {
             0 => 0,
             1 => self.random.u64(..2 * self.profile.lease),
@@ -240,14 +346,16 @@ fn show(seen: Option<&Versioned>) -> String {
     })
 }
 
-// What happens to whole nodes, and to the lock by an operator's hand.
+// ---- Faults of nodes ----
+
 impl World {
-    /// For how long a fault lasts: mostly less than a lease, up to three.
+    /// The length of a fault: half of them at most half a lease, the others at most three leases.
     fn fault_length(&mut self) -> Moment {
         let most = if self.chance(500) { self.lease() / 2 } else { 3 * self.lease() };
         self.random.u64(1..most)
     }
 
+    /// Processes a fault.
     pub(super) fn fault(&mut self, fault: Scheduled) {
         if self.is_calm() && !matches!(fault, Scheduled::Thaw(_) | Scheduled::Heal(_)) {
             return;
@@ -296,21 +404,21 @@ impl World {
     }
 
     pub(super) fn freeze(&mut self, node: usize) {
-        if self.nodes[node].life == ProcessState::Running {
-            self.nodes[node].life = ProcessState::Asleep;
+        if self.nodes[node].state == ProcessState::Running {
+            self.nodes[node].state = ProcessState::Asleep;
             self.record(format_args!("{node} falls asleep"));
         }
     }
 
     pub(super) fn thaw(&mut self, node: usize) {
-        if self.nodes[node].life != ProcessState::Asleep {
+        if self.nodes[node].state != ProcessState::Asleep {
             return;
         }
         let now = self.now;
-        self.nodes[node].life = ProcessState::Running;
+        self.nodes[node].state = ProcessState::Running;
         self.nodes[node].clock.resume(now);
         self.record(format_args!("{node} goes on"));
-        // Its threads first: the guard must know without the machine's help.
+        // The threads run first: a guard must know its deadline without the machine.
         for key in 0..self.profile.keys {
             if self.is_valid(node, key) {
                 self.send_access(node, key);
@@ -323,7 +431,7 @@ impl World {
             _ => {}
         }
         for input in inbox {
-            match self.nodes[node].life {
+            match self.nodes[node].state {
                 ProcessState::Running => self.deliver(node, input),
                 ProcessState::Asleep => self.nodes[node].inbox.push(input),
                 ProcessState::Dead => {}
@@ -331,11 +439,12 @@ impl World {
         }
     }
 
+    /// Kills a node. Returns whether it was alive.
     pub(super) fn kill(&mut self, node: usize) -> bool {
-        if self.nodes[node].life == ProcessState::Dead {
+        if self.nodes[node].state == ProcessState::Dead {
             return false;
         }
-        self.nodes[node].life = ProcessState::Dead;
+        self.nodes[node].state = ProcessState::Dead;
         self.record(format_args!("{node} is killed"));
         for key in 0..self.profile.keys {
             self.unwatch(node, key);
@@ -355,7 +464,7 @@ impl World {
         }
         self.nodes[node].is_partitioned = false;
         self.record(format_args!("{node} is connected again"));
-        // What its watches missed is lost, and so are they.
+        // Its watches end, since they have missed notices.
         for key in 0..self.profile.keys {
             if let Some((watch, _)) = self.nodes[node].drivers[key].watch {
                 self.end_watch(key, watch);
@@ -368,7 +477,7 @@ impl World {
         let holder = register.holder.as_ref().map(|holder| holder.claim);
         let (Some(holder), Some(write)) = (holder, force_release(&register)) else { return };
         let version = self.stores[key].version();
-        self.record(format_args!("the operator breaks the lock of key {key}"));
+        self.record(format_args!("the operator releases the lock of key {key} by force"));
         self.exchange(key, version, &write, Author::Operator);
         for node in &mut self.nodes {
             if let Some(held_lease) = &mut node.drivers[key].local.held_lease
@@ -379,7 +488,7 @@ impl World {
         }
     }
 
-    /// From now on nothing goes wrong any more.
+    /// Ends all faults.
     pub(super) fn end_faults(&mut self) {
         self.record(format_args!("all is calm"));
         self.profile = self.profile.without_faults();
@@ -387,108 +496,5 @@ impl World {
             self.heal(node);
             self.thaw(node);
         }
-    }
-}
-
-// The engine: one atomic versioned register, and the list of all that was written to it.
-/// Who wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Author {
-    /// A node, by its number in the simulation.
-    Node(usize),
-    /// A person who breaks the lock.
-    Operator,
-}
-
-/// A write that was applied.
-#[derive(Debug)]
-pub(super) struct AppliedWrite {
-    pub(super) version: Version,
-    pub(super) by: Author,
-    /// There was no register: its heartbeat begins anew.
-    pub(super) is_first: bool,
-    /// What it wrote.
-    pub(super) register: Register,
-}
-
-impl AppliedWrite {
-    /// The attempt that holds since this write.
-    pub(super) fn holder(&self) -> Option<ClaimId> {
-        self.register.holder.as_ref().map(|holder| holder.claim)
-    }
-}
-
-/// The register of one key.
-#[derive(Debug, Default)]
-pub(super) struct Store {
-    current: Option<Versioned>,
-    idle: bool,
-    /// The newest version ever, also when the register was dropped.
-    floor: u64,
-    pub(super) log: Vec<AppliedWrite>,
-}
-
-impl Store {
-    pub(super) fn load(&self) -> Option<Versioned> {
-        self.current.clone()
-    }
-
-    pub(super) fn version(&self) -> Option<Version> {
-        self.current.as_ref().map(|current| current.version)
-    }
-
-    /// What it holds; the register of nobody if there is none.
-    pub(super) fn register(&self) -> Register {
-        match (&self.current, self.log.last()) {
-            (Some(_), Some(last)) => last.register.clone(),
-            _ => Register::empty(),
-        }
-    }
-
-    /// Compares and exchanges. `step` is by how much the version grows.
-    ///
-    /// An error is a write that breaks the contract with the engine.
-    pub(super) fn exchange(
-        &mut self,
-        expected: Option<Version>,
-        write: &Write,
-        by: Author,
-        step: u64,
-    ) -> Result<Exchange, String> {
-        if expected != self.version() {
-            return Ok(Exchange::Mismatch(self.current.clone()));
-        }
-        let register = Register::decode(&write.value)
-            .map_err(|why| format!("what {by:?} wrote cannot be read: {why}"))?;
-        if write.idle != register.is_idle() {
-            return Err(format!("{by:?} says idle: {} of {register:?}", write.idle));
-        }
-        self.floor += step;
-        let version = Version::new(self.floor).map_err(|error| error.to_string())?;
-        self.current = Some(Versioned { version, value: write.value.clone() });
-        self.idle = write.idle;
-        self.log.push(AppliedWrite { version, by, is_first: expected.is_none(), register });
-        Ok(Exchange::Swapped(version))
-    }
-
-    /// Drops the register if it is idle, and still has this version.
-    pub(super) fn drop_if_idle(&mut self, version: Version) -> bool {
-        let drops = self.idle && self.version() == Some(version);
-        if drops {
-            self.current = None;
-        }
-        drops
-    }
-
-    /// The write that got this version.
-    pub(super) fn written(&self, version: Version) -> Option<&AppliedWrite> {
-        let at = self.log.binary_search_by_key(&version, |written| written.version).ok()?;
-        Some(&self.log[at])
-    }
-
-    /// The writes after this version, each with the one before it.
-    pub(super) fn after(&self, version: Version) -> impl Iterator<Item = [&AppliedWrite; 2]> {
-        let from = self.log.partition_point(|written| written.version <= version).max(1);
-        (from..self.log.len()).map(|at| [&self.log[at - 1], &self.log[at]])
     }
 }

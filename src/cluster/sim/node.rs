@@ -1,7 +1,11 @@
-//! A node: its clock, its machines, and what its threads do with the lock.
+//! A node: its clock, and for each key a state machine, a model of the driver, and a model of the
+//! threads.
+//!
+//! The driver passes events to the machine, performs its actions, times requests out, and keeps one
+//! timer. The threads acquire the lock, use the resource behind it, hand it to each other, renew,
+//! cancel and release.
 
-use super::world::{MS, Moment, SimClock};
-use super::world::{Scheduled, World};
+use super::world::{MS, Moment, Scheduled, SimClock, World};
 use crate::cluster::protocol::register::ClaimId;
 use crate::cluster::protocol::{Action, Event, Grant, Intent, Machine};
 use crate::cluster::time::Time;
@@ -9,79 +13,80 @@ use crate::cluster::token::FencingToken;
 use crate::cluster::transport::{NodeId, TransportError, Version, Versioned, Write};
 use std::time::Duration;
 
-/// What becomes of a process.
+/// The state of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProcessState {
     Running,
-    /// It handles nothing. With its virtual machine, its clock stands still too.
+    /// The process is suspended. If its virtual machine is, its clock is stopped too.
     Asleep,
-    /// It was killed. Whoever comes after it is another node.
+    /// The process was killed. Its replacement is another node.
     Dead,
 }
 
-/// A process.
+/// A node.
 #[derive(Debug)]
 pub(super) struct SimNode {
     pub(super) id: NodeId,
     pub(super) clock: SimClock,
-    pub(super) life: ProcessState,
-    /// How far away the engine is, one way, if not as far as for all.
+    pub(super) state: ProcessState,
+    /// The latency to the engine, one way. `None`: that of the profile.
     pub(super) latency: Option<Moment>,
-    /// Cut off from the engine.
+    /// The node is cut off from the engine.
     pub(super) is_partitioned: bool,
-    /// What came while it slept.
+    /// The inputs that arrived while it was asleep.
     pub(super) inbox: Vec<Input>,
-    /// One for each key.
+    /// The drivers of the keys.
     pub(super) drivers: Vec<KeyDriver>,
 }
 
-/// What a node has to do with one key.
+/// The driver of one key at a node.
 #[derive(Debug)]
 pub(super) struct KeyDriver {
     pub(super) machine: Machine,
-    /// What the machine was told so far, counted.
+    /// The number of events that the machine has processed.
     pub(super) handled: u64,
-    /// Requests whose answer the driver still waits for.
+    /// The requests whose response is awaited.
     pub(super) awaited: Vec<u64>,
-    /// When the last one was decided on, in true time.
+    /// When the machine returned the last request, in true time.
     pub(super) requested_at: Moment,
-    /// When the last request failed, if it did, in true time.
+    /// When the last request failed, in true time; `None` if it succeeded.
     pub(super) failed_at: Option<Moment>,
-    /// The watch that was asked for last, and whether that was answered.
+    /// The last subscription, and whether it has succeeded.
     pub(super) watch: Option<(u64, bool)>,
-    /// Until when the timer sleeps, on the node's clock, and the number of that sleep.
+    /// The time of the timer on the node's clock, and its number.
     pub(super) timer: Option<(Time, u64)>,
-    /// The time of the last timer, and how often it came at that time.
+    /// The time of the last timer event, and how many there were at that time.
     pub(super) timer_repeats: (Time, u32),
     pub(super) local: LocalThreads,
 }
 
-/// What the node's threads want of one key and do with it, and what they were told.
+/// The state of the threads of a node that use one key.
 #[derive(Debug, Default)]
 pub(super) struct LocalThreads {
-    /// The intent that the machine was told last, while it is not granted, failed or cancelled.
+    /// The intent of the machine and when it began, until it is granted, failed or cancelled.
     pub(super) intent: Option<(Intent, Moment)>,
-    /// Counts wishes and held leases, so that a late step meets the one that it was meant for.
+    /// The number of intents and leases so far. A step carries the number that it is meant for.
     pub(super) serial: u64,
     pub(super) held_lease: Option<SimLease>,
-    /// What was released, until that is answered: and whether the answer may be anything.
+    /// The lease that is being released, until the outcome is reported.
     pub(super) releasing: Option<SimLease>,
     pub(super) grants: u64,
 }
 
-/// The lock is held here, as far as the node knows.
+/// A lease, as far as the node knows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SimLease {
     pub(super) serial: u64,
     pub(super) claim: ClaimId,
     pub(super) granted: Version,
     pub(super) deadline: Time,
-    /// What the next token is made of.
+    /// The version and the number that the next token is made of.
     pub(super) base: Version,
     pub(super) next: u32,
-    /// The token of the one who holds the lock on this node now.
+    /// The token of the thread that holds the lock.
     pub(super) token: FencingToken,
-    /// The clock stood still, or an operator broke the lock: no exclusion was promised.
+    /// The node's clock was stopped, or an operator released the lock by force, so exclusion is not
+    /// guaranteed.
     pub(super) is_excused: bool,
 }
 
@@ -100,24 +105,26 @@ impl SimLease {
     }
 }
 
-/// A request on its way.
+/// A request to the engine.
 #[derive(Clone, Debug)]
 pub(super) struct EngineRequest {
     pub(super) node: usize,
     pub(super) key: usize,
-    /// The number that the machine gave it, and one that no other request has.
+    /// The number by which the machine knows it.
     pub(super) request: u64,
+    /// A number that no other request has.
     pub(super) number: u64,
-    pub(super) what: RequestBody,
+    pub(super) body: RequestBody,
 }
 
+/// The operation of a request.
 #[derive(Clone, Debug)]
 pub(super) enum RequestBody {
     Load,
     Exchange(Option<Version>, Write),
 }
 
-/// What a thread does.
+/// A step of a thread. All but `Want` carry the number of the intent or the lease.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ThreadStep {
     Want,
@@ -128,21 +135,21 @@ pub(super) enum ThreadStep {
     Finish(u64),
 }
 
-/// What comes to a node.
+/// An input of a node.
 #[derive(Clone, Debug)]
 pub(super) enum Input {
     Timer {
         key: usize,
         number: u64,
     },
-    /// A request that is decided on leaves.
+    /// A request that the machine has returned is sent.
     Send(EngineRequest),
     Response {
         key: usize,
         number: u64,
         event: Event,
     },
-    /// No answer came in time.
+    /// The time for a response is over.
     TimedOut {
         key: usize,
         number: u64,
@@ -170,23 +177,23 @@ pub(super) enum Input {
 }
 
 impl Input {
-    /// Timers may be looked at before or after everything else.
+    /// Whether it is due to time. A node that wakes up may process these before or after the others.
     pub(super) fn is_timer(&self) -> bool {
         matches!(self, Self::Timer { .. } | Self::TimedOut { .. } | Self::Thread { .. })
     }
 }
 
-// What the real driver does around a machine: it tells it what comes, does what it asks for, gives
-// up what is not answered in time, and keeps one timer.
+// ---- The driver ----
+
 impl World {
-    /// Something comes to a node that runs.
+    /// Processes an input of a node that is running.
     pub(super) fn deliver(&mut self, node: usize, input: Input) {
         let is_partitioned = self.nodes[node].is_partitioned;
         match input {
             Input::Timer { key, number } => self.timer(node, key, number),
             Input::Send(request) => {
                 if !self.is_awaited(node, request.key, request.number) {
-                    // It was given up before it left.
+                    // The request timed out before it was sent.
                 } else if self.chance(self.profile.freeze_at_send) && !self.is_calm() {
                     self.fault(Scheduled::Freeze { node, again: false });
                     self.nodes[node].inbox.push(Input::Send(request));
@@ -205,10 +212,10 @@ impl World {
                         node,
                         key,
                         if is_load {
-                            let result = Err(TransportError::unavailable("no answer"));
+                            let result = Err(TransportError::unavailable("no response"));
                             Event::Loaded { request, result }
                         } else {
-                            let result = Err(TransportError::indeterminate("no answer"));
+                            let result = Err(TransportError::indeterminate("no response"));
                             Event::Exchanged { request, result }
                         },
                     );
@@ -228,7 +235,7 @@ impl World {
                 Some((present, true)) if present == watch && !is_partitioned => {
                     self.handle(node, key, Event::Noticed(seen));
                 }
-                // It waits behind the answer to the subscription.
+                // The response to the subscription comes first.
                 Some((present, false)) if present == watch && !is_partitioned => {
                     self.schedule_after(
                         MS,
@@ -250,7 +257,7 @@ impl World {
                 }
                 _ => {}
             },
-            Input::Thread { key, step } => self.act(node, key, step),
+            Input::Thread { key, step } => self.take_step(node, key, step),
         }
     }
 
@@ -258,7 +265,7 @@ impl World {
         self.nodes[node].drivers[key].awaited.contains(&number)
     }
 
-    /// The answer is here, or given up: whether it was still waited for.
+    /// Ends a request: its response has arrived or it has timed out. Returns whether it was awaited.
     fn end_request(&mut self, node: usize, key: usize, number: u64) -> bool {
         let awaited = &mut self.nodes[node].drivers[key].awaited;
         let before = awaited.len();
@@ -282,7 +289,7 @@ impl World {
                 }
                 self.handle(node, key, Event::Timer);
             }
-            // Its clock stood still.
+            // The clock was stopped meanwhile.
             Some((at, present)) if present == number => {
                 let at = self.nodes[node].clock.when(at);
                 self.schedule(at, Scheduled::AtNode(node, Input::Timer { key, number }));
@@ -291,14 +298,14 @@ impl World {
         }
     }
 
-    /// Tells the machine, and does what it asks for.
+    /// Passes an event to a machine and performs its actions; then interrupts it, if that is due.
     pub(super) fn handle(&mut self, node: usize, key: usize, event: Event) {
         self.pass_to_machine(node, key, event);
         let handled = self.nodes[node].drivers[key].handled;
         if let Some((of, after, _)) = &self.interruption
             && (*of, *after) == (node, handled)
         {
-            let (_, _, events) = self.interruption.take().expect("it was looked at");
+            let (_, _, events) = self.interruption.take().expect("it was matched above");
             for event in events {
                 if self.interrupt(node, key, &event) {
                     self.pass_to_machine(node, key, event);
@@ -321,7 +328,7 @@ impl World {
                 Some(self.now)
             }
             Event::Loaded { .. } | Event::Exchanged { .. } => None,
-            // Who tries asks once, and at once.
+            // `Try` may send its request shortly after a failure.
             Event::Intent(Intent::Try) => None,
             _ => driver.failed_at,
         };
@@ -331,7 +338,7 @@ impl World {
         while let Some(action) = self.nodes[node].drivers[key].machine.next_action() {
             count += 1;
             if count > 16 {
-                return self.violate(format!("{node} asks for ever more"));
+                return self.violate(format!("{node} has no end of actions"));
             }
             if self.event_log.keeps_lines() {
                 self.record(format_args!("{node}/{key}   {}", shorten(&action)));
@@ -348,7 +355,7 @@ impl World {
             Action::CompareExchange { request, expected, write } => {
                 self.request(node, key, request, RequestBody::Exchange(expected, write));
             }
-            Action::Watch => self.ask_for_watch(node, key),
+            Action::Watch => self.send_subscription(node, key),
             Action::Unwatch => self.unwatch(node, key),
             Action::Granted(grant) => self.granted(node, key, grant),
             Action::Renewed { version, deadline } => self.renewed(node, key, version, deadline),
@@ -358,22 +365,22 @@ impl World {
         }
     }
 
-    fn request(&mut self, node: usize, key: usize, request: u64, what: RequestBody) {
+    fn request(&mut self, node: usize, key: usize, request: u64, body: RequestBody) {
         let number = self.fresh_id();
-        let is_load = matches!(what, RequestBody::Load);
+        let is_load = matches!(body, RequestBody::Load);
         self.check_request(node, key);
         let driver = &mut self.nodes[node].drivers[key];
         driver.awaited.push(number);
         driver.requested_at = self.now;
         if driver.awaited.len() > 1 {
-            return self.violate(format!("{node} has two requests under way"));
+            return self.violate(format!("{node} has two requests in flight"));
         }
         let after = self.random.u64(1..MS / 20);
         self.schedule_after(
             after,
             Scheduled::AtNode(
                 node,
-                Input::Send(EngineRequest { node, key, request, number, what }),
+                Input::Send(EngineRequest { node, key, request, number, body }),
             ),
         );
         let timeout = Duration::from_nanos(self.profile.request_timeout);
@@ -403,13 +410,13 @@ impl World {
         self.schedule(moment, Scheduled::AtNode(node, Input::Timer { key, number }));
     }
 
-    /// What a thread does, later.
+    /// Schedules a step of a thread.
     pub(super) fn schedule_step(&mut self, node: usize, key: usize, after: u64, step: ThreadStep) {
         self.schedule_after(after, Scheduled::AtNode(node, Input::Thread { key, step }));
     }
 }
 
-/// Its text, with the bytes of a value as text.
+/// The debug text, without the bytes of values.
 fn shorten(what: &impl std::fmt::Debug) -> String {
     let text = format!("{what:?}");
     let mut short = String::new();
@@ -422,11 +429,11 @@ fn shorten(what: &impl std::fmt::Debug) -> String {
     short + rest
 }
 
-// What the threads of a node do with a lock: they want it, wait or do not, use the resource behind
-// it, hand it to each other, and give it back.
+// ---- The threads ----
+
 impl World {
-    /// A thread takes its step, unless what it was meant for is over.
-    pub(super) fn act(&mut self, node: usize, key: usize, step: ThreadStep) {
+    /// Takes a step of a thread, unless its intent or its lease is over.
+    pub(super) fn take_step(&mut self, node: usize, key: usize, step: ThreadStep) {
         let held_lease = self.nodes[node].drivers[key].local.held_lease;
         let holds = |serial: u64| held_lease.is_some_and(|held_lease| held_lease.serial == serial);
         match step {
@@ -438,7 +445,7 @@ impl World {
                 }
             }
             ThreadStep::Use(serial) if holds(serial) => {
-                // A guard asks the clock, nothing else.
+                // A guard compares its deadline with the clock and checks nothing else.
                 if self.is_valid(node, key) {
                     self.send_access(node, key);
                 }
@@ -456,7 +463,7 @@ impl World {
         }
     }
 
-    /// Whether a guard on this node says that it is valid.
+    /// Whether a guard on this node considers itself valid.
     pub(super) fn is_valid(&self, node: usize, key: usize) -> bool {
         let held_lease = &self.nodes[node].drivers[key].local.held_lease;
         held_lease.is_some_and(|held_lease| self.clock(node) < held_lease.deadline)
@@ -479,7 +486,7 @@ impl World {
         self.schedule_step(node, key, after, ThreadStep::Want);
     }
 
-    /// A driver may drop a machine that is idle, and make a new one when it is needed.
+    /// Replaces an idle machine at random, as a driver does that drops it and makes another later.
     fn maybe_replace_machine(&mut self, node: usize, key: usize) {
         let driver = &self.nodes[node].drivers[key];
         if driver.machine.is_idle() && driver.local.releasing.is_none() && self.chance(300) {
@@ -495,7 +502,6 @@ impl World {
     fn hand_off(&mut self, node: usize, key: usize) {
         let skip = if self.chance(100) { self.random.u32(..1024) } else { 0 };
         let Some(held_lease) = &mut self.nodes[node].drivers[key].local.held_lease else { return };
-        // A guard is not handed off when it is not valid.
         let next = held_lease.next + skip;
         let Some(token) = FencingToken::of(held_lease.base, next) else {
             return self.handle(node, key, Event::Refresh);
@@ -520,16 +526,16 @@ impl World {
         self.release(node, key);
     }
 
-    /// The guard is gone.
+    /// Drops the guard.
     pub(super) fn release(&mut self, node: usize, key: usize) {
         let local = &mut self.nodes[node].drivers[key].local;
-        // The intent may have found that the lease is over.
+        // The intent that was set before may have shown that the lease is over.
         let Some(held_lease) = local.held_lease.take() else { return };
         local.releasing = Some(held_lease);
         self.handle(node, key, Event::Release);
     }
 
-    /// What an interruption means for the threads. Whether there is anything to interrupt.
+    /// Applies an interruption to the threads. Returns whether its event is due.
     pub(super) fn interrupt(&mut self, node: usize, key: usize, event: &Event) -> bool {
         let now = self.now;
         let local = &mut self.nodes[node].drivers[key].local;
@@ -547,7 +553,7 @@ impl World {
         true
     }
 
-    /// What the threads do with a lock that has just come.
+    /// Schedules what the threads do with a lock that was just granted.
     pub(super) fn begin_holding(&mut self, node: usize, key: usize, held_lease: SimLease) {
         let serial = held_lease.serial;
         self.nodes[node].drivers[key].local.held_lease = Some(held_lease);

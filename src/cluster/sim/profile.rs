@@ -1,4 +1,4 @@
-//! What a run is like: how many nodes, what goes wrong, and how often.
+//! The kinds of runs: how many nodes there are, which faults occur, and how often.
 
 use super::world::{MS, Moment};
 use crate::cluster::transport::Wakeups;
@@ -6,15 +6,15 @@ use crate::cluster::transport::Wakeups;
 /// One thousandth.
 pub(super) type PerMille = u32;
 
-/// What a run is like. Times are true times; `None` of a fault: it never happens.
+/// The parameters of a run. Times are spans of true time. A fault with `None` never occurs.
 #[derive(Clone, Debug)]
 pub(super) struct Profile {
     pub(super) name: &'static str,
     pub(super) nodes: [usize; 2],
     pub(super) keys: usize,
-    /// `None`: by the seed.
+    /// `None`: the seed decides.
     pub(super) wakeups: Option<Wakeups>,
-    /// Faults and wishes end then.
+    /// When the faults and new intents end.
     pub(super) calm_at: Moment,
 
     pub(super) lease: Moment,
@@ -23,51 +23,51 @@ pub(super) struct Profile {
     pub(super) request_timeout: Moment,
     pub(super) unavailable_timeout: Moment,
     pub(super) queue_limit: usize,
-    /// By how many millionths a clock may be wrong.
+    /// The largest error of a clock's rate, in millionths.
     pub(super) clock_error: i64,
 
-    /// How late a timer may be.
+    /// The largest delay of a timer.
     pub(super) max_timer_delay: Moment,
-    /// One way.
+    /// The latency of a message, one way.
     pub(super) latency: [Moment; 2],
-    /// A request takes up to `late` longer to arrive.
+    /// A message takes up to `max_delay` longer.
     pub(super) delayed: PerMille,
     pub(super) max_delay: Moment,
-    /// A request does not arrive.
+    /// A request is lost.
     pub(super) request_lost: PerMille,
-    /// Its answer does not.
+    /// A response is lost.
     pub(super) response_lost: PerMille,
-    /// The engine refuses it.
+    /// The engine refuses a request.
     pub(super) refused: PerMille,
-    /// It is answered with indeterminacy at once, whatever becomes of it.
+    /// A write gets the response that its outcome is unknown, whether it takes effect or not.
     pub(super) indeterminate: PerMille,
     /// A notice is lost, comes twice, has no value, or is the last of its watch.
     pub(super) notice_lost: PerMille,
     pub(super) notice_twice: PerMille,
     pub(super) notice_empty: PerMille,
     pub(super) watch_ends: PerMille,
-    /// How long after the write that made it idle a register is dropped.
+    /// How long an idle register is kept.
     pub(super) retention: Option<Moment>,
 
-    /// How often, on the average, a node falls asleep, its virtual machine is paused, it is killed
-    /// and started anew, or is cut off: each node once in so long.
+    /// The mean time between two such faults of a node: its process is suspended, its virtual machine
+    /// is suspended, its process is killed and replaced, or it is cut off from the engine.
     pub(super) freeze: Option<Moment>,
     pub(super) pause: Option<Moment>,
     pub(super) kill: Option<Moment>,
     pub(super) partition: Option<Moment>,
-    /// A node falls asleep between the decision to send a request and the sending.
+    /// The process is suspended after the machine has returned a request and before it is sent.
     pub(super) freeze_at_send: PerMille,
-    /// How often an operator breaks the lock.
+    /// The mean time between two releases by force of a key's lock.
     pub(super) force_release: Option<Moment>,
 
-    /// How long a node does without the lock, and how long it keeps it.
+    /// For how long a node does not want the lock, and for how long it holds it.
     pub(super) idle_time: [Moment; 2],
     pub(super) hold_time: [Moment; 2],
-    /// It keeps it for up to two leases.
+    /// A node holds the lock for up to two leases.
     pub(super) long_holds: PerMille,
-    /// It renews early.
+    /// A node renews early.
     pub(super) refreshes: PerMille,
-    /// A intent is to try; or is given up after a while.
+    /// An intent is to try, or is cancelled.
     pub(super) tries: PerMille,
     pub(super) cancels: PerMille,
 }
@@ -75,7 +75,7 @@ pub(super) struct Profile {
 const S: Moment = 1000 * MS;
 
 impl Profile {
-    /// Nothing goes wrong, except that clocks differ.
+    /// No faults, except that clocks differ.
     pub(super) fn calm() -> Self {
         Self {
             name: "calm",
@@ -118,7 +118,7 @@ impl Profile {
         }
     }
 
-    /// Requests, answers and notices are lost, late, doubled, refused.
+    /// Requests, responses and notices are lost, late, duplicated or refused.
     fn storm() -> Self {
         Self {
             name: "storm",
@@ -140,7 +140,7 @@ impl Profile {
         }
     }
 
-    /// Nodes fall asleep, for up to three leases.
+    /// Processes are suspended, for up to three leases.
     fn frozen() -> Self {
         Self {
             name: "frozen",
@@ -155,6 +155,7 @@ impl Profile {
         }
     }
 
+    /// Processes are killed and replaced.
     fn killed() -> Self {
         Self {
             name: "killed",
@@ -167,9 +168,10 @@ impl Profile {
         }
     }
 
-    fn parted() -> Self {
+    /// Nodes are cut off from the engine.
+    fn partitioned() -> Self {
         Self {
-            name: "parted",
+            name: "partitioned",
             nodes: [2, 5],
             hold_time: [0, 2 * S],
             partition: Some(6 * S),
@@ -180,7 +182,7 @@ impl Profile {
         }
     }
 
-    /// Virtual machines stand still, and their clocks with them: only the tokens hold.
+    /// Virtual machines are suspended and their clocks stop, so only the tokens protect the resource.
     fn paused() -> Self {
         Self {
             name: "paused",
@@ -192,9 +194,10 @@ impl Profile {
         }
     }
 
-    fn broken() -> Self {
+    /// An operator releases the lock by force.
+    fn force_released() -> Self {
         Self {
-            name: "broken",
+            name: "forced",
             nodes: [2, 5],
             force_release: Some(S),
             response_lost: 30,
@@ -220,7 +223,7 @@ impl Profile {
         }
     }
 
-    /// More nodes than the queue takes.
+    /// More nodes than the queue has space for.
     fn crowd() -> Self {
         Self {
             name: "crowd",
@@ -233,7 +236,7 @@ impl Profile {
         }
     }
 
-    /// A short queue, and nothing goes wrong.
+    /// A short queue, and no faults.
     fn narrow() -> Self {
         Self {
             name: "narrow",
@@ -244,7 +247,7 @@ impl Profile {
         }
     }
 
-    /// A network that is slow now and then, and holders that fall silent.
+    /// A network that is slow now and then, and holders that are suspended or cut off.
     fn slow() -> Self {
         Self {
             name: "slow",
@@ -265,7 +268,7 @@ impl Profile {
         }
     }
 
-    /// Everything at once, except what takes exclusion away by design.
+    /// All faults together, except those that end exclusion by design.
     fn everything() -> Self {
         Self {
             name: "everything",
@@ -287,9 +290,9 @@ impl Profile {
             Self::storm(),
             Self::frozen(),
             Self::killed(),
-            Self::parted(),
+            Self::partitioned(),
             Self::paused(),
-            Self::broken(),
+            Self::force_released(),
             Self::dropped(),
             Self::crowd(),
             Self::narrow(),
@@ -298,7 +301,7 @@ impl Profile {
         ]
     }
 
-    /// Whether nothing at all goes wrong.
+    /// Whether there are no faults.
     pub(super) fn is_calm(&self) -> bool {
         let faults = [
             self.delayed,
@@ -316,7 +319,7 @@ impl Profile {
         faults.iter().all(|fault| *fault == 0) && greater.iter().all(Option::is_none)
     }
 
-    /// What is left of it when all is calm: the latency.
+    /// The same parameters without faults.
     pub(super) fn without_faults(&self) -> Self {
         Self {
             delayed: 0,

@@ -1,20 +1,19 @@
-//! Stories whose outcome is known, with figures.
+//! Scenarios with a known outcome: their tests check the outcome, and print figures.
 
 use super::profile::Profile;
 use super::runs::run;
-use super::world::{MS, Moment};
-use super::world::{RunCounts, World};
+use super::world::{MS, Moment, RunCounts, World};
 use crate::cluster::protocol::{Event, Intent};
 use crate::cluster::transport::Wakeups;
 
-/// The worst clocks that are allowed, in millionths.
+/// The largest allowed errors of a clock's rate, in millionths.
 const SLOW: i64 = -10_000;
 const FAST: i64 = 10_000;
 
-/// A world in which only that happens which the story tells, without nodes to begin with.
+/// A world without nodes and faults, in which a scenario controls the threads.
 fn scenario(seed: u64) -> World {
     let profile = Profile {
-        name: "story",
+        name: "scenario",
         nodes: [0, 0],
         calm_at: Moment::MAX / 8,
         max_timer_delay: 0,
@@ -26,11 +25,12 @@ fn scenario(seed: u64) -> World {
 }
 
 impl World {
+    /// Whether the node holds the lock.
     fn holds(&self, node: usize) -> bool {
         self.nodes[node].drivers[0].local.held_lease.is_some()
     }
 
-    /// Whether the node wants nothing, and has given back all.
+    /// Whether the node does not want, hold or release the lock.
     fn is_idle(&self, node: usize) -> bool {
         let local = &self.nodes[node].drivers[0].local;
         local.intent.is_none() && local.held_lease.is_none() && local.releasing.is_none()
@@ -40,12 +40,12 @@ impl World {
         self.stores[0].register().queue.len()
     }
 
-    /// Goes on until it is so; fails if it is not so in time. Returns how long that took.
-    fn run_until(&mut self, within: Moment, what: &str, is_so: impl Fn(&Self) -> bool) -> Moment {
+    /// Runs until `is_done` is true. Panics if it is not true in time. Returns how long it took.
+    fn run_until(&mut self, within: Moment, what: &str, is_done: impl Fn(&Self) -> bool) -> Moment {
         let since = self.now;
-        let is_so = self.run(since + within, is_so);
+        let is_done = self.run(since + within, is_done);
         self.check();
-        assert!(is_so, "{what}: not within {} ms{}", within / MS, self.last_lines());
+        assert!(is_done, "{what}: not within {} ms{}", within / MS, self.last_lines());
         self.now - since
     }
 
@@ -65,14 +65,14 @@ impl World {
         format!("\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
     }
 
-    /// The node gets the lock.
+    /// The node acquires the lock.
     fn acquire(&mut self, node: usize) {
         self.set_intent(node, 0, Intent::Wait);
         let within = self.lease() * 10;
-        self.run_until(within, "the lock is had", |world| world.holds(node));
+        self.run_until(within, "the lock is acquired", |world| world.holds(node));
     }
 
-    /// The node waits in the queue, as its last.
+    /// The node joins the queue.
     fn join_queue(&mut self, node: usize) {
         let len = self.queue_len();
         self.set_intent(node, 0, Intent::Wait);
@@ -81,8 +81,9 @@ impl World {
     }
 }
 
-// A queue full of dead nodes costs claim windows, not leases.
-/// What a time on the slowest clock takes, and what the messages and timers besides.
+// ---- Dead nodes: a queue full of them costs claim windows, not leases ----
+
+/// An upper bound of the true time that `time` on the slowest clock takes, with messages and timers.
 fn at_most(time: Moment) -> Moment {
     time * 100 / 99 + 30 * MS
 }
@@ -94,13 +95,13 @@ fn twenty_dead_waiters_and_a_dead_holder_are_passed_over() {
             let mut world = scenario(seed);
             world.wakeups = wakeups;
             let [lease, claim] = [world.lease(), world.profile.claim_window];
-            // Whoever is not woken learns of a reservation when it looks.
-            let look = |dead| match wakeups {
+            // Without a notice a waiter learns of a reservation by polling.
+            let polling = |dead| match wakeups {
                 Wakeups::PushToAll => 0,
                 Wakeups::PushToOne => (lease / 3).min(dead * claim / 2),
                 Wakeups::Poll => claim / 2,
             };
-            // The holder, the twenty, and three who live, with a dead one before each.
+            // The holder, twenty dead waiters, and three live ones with a dead one before each.
             let nodes: Vec<_> = (0..26)
                 .map(|n| world.add_node_with_clock(if n % 2 == 0 { SLOW } else { FAST }))
                 .collect();
@@ -109,14 +110,14 @@ fn twenty_dead_waiters_and_a_dead_holder_are_passed_over() {
             let (dead, alive) = ([0..21, 22..23, 24..25], [21, 23, 25]);
             dead.into_iter().flatten().for_each(|node| assert!(world.kill(nodes[node])));
 
-            let bound = at_most(lease + lease / 100 + 20 * claim + look(20));
+            let bound = at_most(lease + lease / 100 + 20 * claim + polling(20));
             let took = world.run_until(bound, "past the dead", |world| world.holds(alive[0]));
             if seed == 0 {
                 println!("{wakeups:?}: past 21 dead in {} of {} ms", took / MS, bound / MS);
             }
             for pair in alive.windows(2) {
                 world.release(pair[0], 0);
-                let bound = at_most(claim + look(1));
+                let bound = at_most(claim + polling(1));
                 let took = world.run_until(bound, "past one", |world| world.holds(pair[1]));
                 if seed == 0 {
                     println!("{wakeups:?}: past 1 dead in {} of {} ms", took / MS, bound / MS);
@@ -124,14 +125,14 @@ fn twenty_dead_waiters_and_a_dead_holder_are_passed_over() {
             }
             world.release(alive[2], 0);
             world.run_until(lease, "it ends", |world| world.is_at_rest());
-            assert!(world.stores[0].register().is_idle(), "seed {seed}: someone is left");
+            assert!(world.stores[0].register().is_idle(), "seed {seed}: an entry is left");
         }
     }
 }
 
-/// A node that joins the queue writes the register, but says nothing of the holder.
+/// A node that joins the queue writes the register, but does not move the holder's heartbeat.
 #[test]
-fn those_who_join_do_not_keep_a_dead_holder_alive() {
+fn joining_nodes_do_not_keep_a_dead_holder_alive() {
     for seed in 0..20 {
         let mut world = scenario(seed);
         let nodes: Vec<_> = (0..8).map(|_| world.add_node_with_clock(SLOW)).collect();
@@ -148,8 +149,9 @@ fn those_who_join_do_not_keep_a_dead_holder_alive() {
     }
 }
 
-// A holder whose time is over before it knows: it slept for three leases, or was cut off.
-/// A holder whose clock is slow, and a node that waits, whose clock is fast; some time has passed.
+// ---- A holder that is suspended or cut off ----
+
+/// A holder with a slow clock, and a waiter with a fast clock, after some time.
 fn holder_and_waiter(seed: u64) -> World {
     let mut world = scenario(seed);
     world.add_node_with_clock(SLOW);
@@ -165,7 +167,7 @@ fn holder_and_waiter(seed: u64) -> World {
 }
 
 #[test]
-fn a_holder_that_slept_is_not_valid_any_more_and_is_refused() {
+fn a_suspended_holder_is_not_valid_afterwards_and_is_refused() {
     let mut least = u64::MAX;
     for seed in 0..1000 {
         let mut world = holder_and_waiter(seed);
@@ -174,49 +176,50 @@ fn a_holder_that_slept_is_not_valid_any_more_and_is_refused() {
         let deadline = world.nodes[0].clock.when(held_lease.deadline);
         let thaw = world.now + 3 * world.lease();
         let within = thaw - world.now;
-        world.run_until(within, "the other takes over", |world| world.holds(1));
-        // Not at the same time, in true time.
+        world.run_until(within, "the waiter takes over", |world| world.holds(1));
+        // In true time, the lease has ended before the takeover.
         assert!(deadline < world.now, "seed {seed}: valid until {deadline}, but {}", world.now);
         least = least.min(world.now - deadline);
-        // The newer one comes to the resource first.
+        // The newer token arrives at the resource first.
         let key = world.keys[0].clone();
         let newer = world.nodes[1].drivers[0].local.held_lease.unwrap().token;
         world.gate.pass(&key, newer).unwrap();
         world.run_for(thaw - world.now);
-        // The first instruction after the thaw: nothing has told the holder yet.
+        // The first instruction after the suspension: the holder has not processed any event yet.
         assert!(world.holds(0) && !world.is_valid(0, 0), "seed {seed}");
         let stale = world.gate.pass(&key, held_lease.token).unwrap_err();
         assert_eq!(stale.newest, newer);
         world.thaw(0);
         world.run_for(30 * MS);
-        assert!(!world.holds(0), "seed {seed}: it was not told");
-        assert!(world.holds(1) && world.is_valid(1, 0), "seed {seed}: the other was disturbed");
+        assert!(!world.holds(0), "seed {seed}: it has not noticed the loss");
+        assert!(world.holds(1) && world.is_valid(1, 0), "seed {seed}: the new holder is affected");
     }
-    // The two clocks together use up nearly all of what is allowed: so the test is a sharp one.
+    // The two clocks use up nearly the whole allowance, so the test is sharp.
     println!("the least time between a deadline and the next grant: {} us", least / 1000);
     assert!(least < 10 * MS, "{least}");
 }
 
 #[test]
-fn a_holder_that_is_cut_off_is_told_before_the_other_is_granted() {
+fn a_holder_that_is_cut_off_reports_the_loss_before_the_next_grant() {
     let mut least = u64::MAX;
     for seed in 0..1000 {
         let mut world = holder_and_waiter(seed);
         world.partition(0);
         let within = world.lease() * 2;
-        world.run_until(within, "the holder is told", |world| !world.holds(0));
+        world.run_until(within, "the holder reports the loss", |world| !world.holds(0));
         assert!(!world.holds(1), "seed {seed}");
-        let told = world.now;
-        world.run_until(within, "the other takes over", |world| world.holds(1));
-        least = least.min(world.now - told);
+        let lost_at = world.now;
+        world.run_until(within, "the waiter takes over", |world| world.holds(1));
+        least = least.min(world.now - lost_at);
     }
-    println!("the least time between the telling and the next grant: {} us", least / 1000);
+    println!("the least time between the report of a loss and the next grant: {} us", least / 1000);
     assert!(least > 0);
 }
 
-// Whoever gives up, at whatever step, leaves nothing behind, and nobody stuck.
-/// What is done in the middle: the future of an acquire is dropped, a guard is, or both; or the
-/// guard is given back and the lock wanted again.
+// ---- Cancellation at any step leaves no entry and no waiter behind ----
+
+/// The interruptions: the future of an acquire is dropped, a guard is dropped, or both; or the guard
+/// is dropped and the lock is wanted again.
 fn interruptions() -> [Vec<Event>; 4] {
     let (nothing, wait) = (Event::Intent(Intent::Nothing), Event::Intent(Intent::Wait));
     [
@@ -228,7 +231,7 @@ fn interruptions() -> [Vec<Event>; 4] {
 }
 
 #[test]
-fn giving_up_after_every_event_leaves_nothing_behind() {
+fn cancelling_after_any_event_leaves_no_entry_behind() {
     let (mut runs, mut granted) = (0, 0);
     let began = std::time::Instant::now();
     for profile in Profile::all() {
@@ -260,10 +263,11 @@ fn giving_up_after_every_event_leaves_nothing_behind() {
         }
     }
     println!("{runs} runs, {granted} grants, {:?}", began.elapsed());
-    assert!(runs > 2000, "too little happens: {runs} runs");
+    assert!(runs > 2000, "only {runs} runs");
 }
 
-// Many nodes that want the lock all the time: what a grant costs, and in what order they come.
+// ---- Contention: the cost of a grant, and the order of grants ----
+
 fn contention(nodes: usize, wakeups: Wakeups) -> Profile {
     Profile {
         nodes: [nodes, nodes],
@@ -286,7 +290,7 @@ fn checked(profile: Profile, seed: u64) -> RunCounts {
 }
 
 #[test]
-fn a_grant_takes_three_writes_however_many_want_it_and_the_order_is_that_of_coming() {
+fn a_grant_takes_three_writes_with_any_number_of_waiters_and_in_order_of_joining() {
     println!("wake-ups   nodes   grants   writes a grant   passed over");
     for wakeups in [Wakeups::PushToOne, Wakeups::PushToAll, Wakeups::Poll] {
         for nodes in [2, 4, 8, 16, 32] {
@@ -305,7 +309,7 @@ fn a_grant_takes_three_writes_however_many_want_it_and_the_order_is_that_of_comi
     }
 }
 
-/// Those whom the queue has no room for wait to join it, and write nothing.
+/// Nodes that find the queue full wait to join it, and write nothing.
 #[test]
 fn a_short_queue_costs_no_writes() {
     for wakeups in [Wakeups::PushToOne, Wakeups::PushToAll, Wakeups::Poll] {
@@ -316,7 +320,8 @@ fn a_short_queue_costs_no_writes() {
     }
 }
 
-/// Requests for a grant, where so many nodes have the lock for that long, and want it again at once.
+/// The number of requests for a grant if `nodes` nodes hold the lock for `hold` and want it again at
+/// once.
 fn requests(nodes: usize, wakeups: Wakeups, hold: Moment) -> f64 {
     let mut world = scenario(nodes as u64);
     world.wakeups = wakeups;
@@ -331,31 +336,32 @@ fn requests(nodes: usize, wakeups: Wakeups, hold: Moment) -> f64 {
             before = world.counts;
         }
         let holder = |world: &World| (0..nodes).find(|node| world.holds(*node));
-        world.run_until(10_000 * MS, "somebody has it", |world| holder(world).is_some());
-        let node = holder(&world).expect("somebody has it");
+        world.run_until(10_000 * MS, "a node holds the lock", |world| holder(world).is_some());
+        let node = holder(&world).expect("a node holds the lock");
         world.run_for(hold);
         world.release(node, 0);
-        world.run_until(1000 * MS, "it is given back", |world| world.is_idle(node));
+        world.run_until(1000 * MS, "the lock is released", |world| world.is_idle(node));
         world.set_intent(node, 0, Intent::Wait);
     }
     let RunCounts { requests, grants, .. } = world.counts;
     (requests - before.requests) as f64 / (grants - before.grants) as f64
 }
 
-/// Three writes; and where the watch does not show who joins and confirms, a look before joining, and
-/// one release that goes by what was before somebody joined.
+/// A grant takes three writes. If the watch does not show joins and confirmations, it also takes a
+/// load before joining, and a release that expects the version before the last join.
 #[test]
-fn requests_for_a_grant_do_not_grow_with_those_who_wait() {
+fn requests_for_a_grant_do_not_grow_with_the_waiters() {
     for (wakeups, limit) in [(Wakeups::PushToAll, 3.05), (Wakeups::PushToOne, 5.05)] {
-        // Who waits for long looks from time to time, which is not meant here.
+        // Longer waits would add the requests of polling.
         let found = [2, 4, 32].map(|nodes| requests(nodes, wakeups, 10 * MS));
         println!("{wakeups:?}: {found:.2?} requests where 2, 4 and 32 nodes wait");
         assert!(found.iter().all(|found| *found <= limit), "{wakeups:?}: {found:?}");
     }
 }
 
-// Nodes that take the lock again at the very moment at which they give it back.
-/// A world of one node for each of these round trips; of any, if it is nothing.
+// ---- Tight loops: nodes that want the lock again as soon as they release it ----
+
+/// A world with one node for each of these round trips. `None`: a random latency.
 fn tight_loops(seed: u64, trips: &[Option<Moment>]) -> World {
     let mut world = scenario(seed);
     world.profile.claim_window = 500 * MS;
@@ -367,23 +373,24 @@ fn tight_loops(seed: u64, trips: &[Option<Moment>]) -> World {
     world
 }
 
-/// When a hog wants the lock again.
+/// When a node in a tight loop wants the lock again.
 #[derive(Clone, Copy, Debug)]
 enum WantAgain {
-    /// Before it gives it back.
+    /// Before it releases the lock.
     BeforeRelease,
-    /// When it has given it back.
+    /// When the release is done.
     AfterRelease,
 }
 
 impl World {
-    /// How often each node had the lock.
+    /// The number of grants of each node.
     fn turns(&self) -> Vec<u64> {
         self.nodes.iter().map(|node| node.drivers[0].local.grants).collect()
     }
 }
 
-/// Goes on: each of the first `count` nodes frees the lock as soon as it has it, and wants it again.
+/// Runs the first `count` nodes in tight loops: each releases the lock as soon as it has it, and
+/// wants it again. Returns the result of `is_done`.
 fn run_loops(
     world: &mut World,
     count: usize,
@@ -443,7 +450,7 @@ fn a_node_in_a_tight_loop_lets_others_in() {
     }
 }
 
-/// Also where all round trips are of the same length, so that no chance helps.
+/// Also if all round trips have the same length, so that chance does not help.
 #[test]
 fn eight_nodes_in_tight_loops_all_get_their_turns() {
     for (seed, trip) in [None, Some(MS)].into_iter().cycle().take(4).enumerate() {
@@ -456,9 +463,9 @@ fn eight_nodes_in_tight_loops_all_get_their_turns() {
     }
 }
 
-/// The same where round trips are short, so that everything else takes long beside them: nobody is
-/// kept out, no more is written than a handoff takes, and where the engine wakes only one, the lock does
-/// not wander at each turn.
+/// The same with short round trips, so that everything else takes long in comparison: no node is kept
+/// out, a turn takes no more writes than a handoff, and if the engine wakes only one node, the lock
+/// does not change its node at each turn.
 #[test]
 fn eight_nodes_near_the_engine_share_the_turns() {
     for again in [WantAgain::BeforeRelease, WantAgain::AfterRelease] {
@@ -477,9 +484,9 @@ fn eight_nodes_near_the_engine_share_the_turns() {
     }
 }
 
-/// Whom nobody disturbs any more does not go on waiting for others.
+/// A node without contention stops deferring its releases.
 #[test]
-fn a_node_that_was_left_alone_is_soon_as_fast_as_one_that_always_was() {
+fn a_node_whose_contender_has_left_is_soon_as_fast_as_one_that_was_always_alone() {
     let mut alone = tight_loops(0, &[Some(MS / 20)]);
     run_loops_wanting(&mut alone, 1, WantAgain::AfterRelease, 200 * MS, |_| false);
     let mut left = tight_loops(0, &[Some(MS / 20); 2]);
@@ -496,7 +503,7 @@ fn a_node_that_was_left_alone_is_soon_as_fast_as_one_that_always_was() {
     assert!(left * 10 > alone * 9, "{left} of {alone}");
 }
 
-/// Those who are near hand the lock to each other, and never write at the same time.
+/// The two near nodes hand the lock to each other, and never write at the same time.
 #[test]
 fn a_node_far_away_gets_in_beside_two_that_are_near() {
     let mut longest = 0;

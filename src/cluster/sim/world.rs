@@ -1,4 +1,4 @@
-//! Nodes, an engine, and what happens, in the order of true time.
+//! The state of a run, the queue of its events, and true time.
 
 use super::checks::EventLog;
 use super::network::Store;
@@ -16,43 +16,103 @@ use crate::cluster::transport::{NodeId, Version, Wakeups};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What happens next.
+/// A point or a span of true time, in nanoseconds since the simulation began. No node can read it.
+pub(super) type Moment = u64;
+
+/// A millisecond of true time.
+pub(super) const MS: Moment = 1_000_000;
+
+const MILLION: u128 = 1_000_000;
+
+/// The span of true time in which a perfect clock advances by `duration`.
+pub(super) fn span(duration: Duration) -> Moment {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A node's clock: it never goes backward, and its rate has an error.
+#[derive(Debug)]
+pub(super) struct SimClock {
+    /// What it shows at the beginning of true time.
+    offset: Moment,
+    /// The error of its rate in millionths: positive if it is fast.
+    error: i64,
+    /// Since when it is stopped, with its virtual machine.
+    stopped_at: Option<Moment>,
+    /// For how long it was stopped altogether.
+    stopped_for: Moment,
+    /// When it was last resumed.
+    resumed_at: Moment,
+}
+
+impl SimClock {
+    pub(super) fn new(offset: Moment, error: i64) -> Self {
+        Self { offset, error, stopped_at: None, stopped_for: 0, resumed_at: 0 }
+    }
+
+    fn rate(&self) -> u128 {
+        u128::try_from(1_000_000 + self.error).expect("a clock goes forward")
+    }
+
+    /// What it shows now.
+    pub(super) fn read(&self, now: Moment) -> Time {
+        let run = u128::from(self.stopped_at.unwrap_or(now) - self.stopped_for);
+        let shown = u128::from(self.offset) + run * self.rate() / MILLION;
+        Time::new(Duration::from_nanos(u64::try_from(shown).unwrap()))
+    }
+
+    /// When it first shows `time`, if it is not stopped again.
+    pub(super) fn when(&self, time: Time) -> Moment {
+        let shown = time.since_origin().as_nanos().saturating_sub(u128::from(self.offset));
+        let run = (shown * MILLION).div_ceil(self.rate());
+        u64::try_from(run).unwrap_or(u64::MAX / 2).saturating_add(self.stopped_for)
+    }
+
+    pub(super) fn stop(&mut self, now: Moment) {
+        self.stopped_at.get_or_insert(now);
+    }
+
+    pub(super) fn resume(&mut self, now: Moment) {
+        if let Some(since) = self.stopped_at.take() {
+            self.stopped_for += now - since;
+            self.resumed_at = now;
+        }
+    }
+
+    /// Whether it was stopped at any time since `then`.
+    pub(super) fn stopped_since(&self, then: Moment) -> bool {
+        self.stopped_at.is_some() || (self.stopped_for > 0 && self.resumed_at >= then)
+    }
+}
+
+/// An event of the simulation.
 #[derive(Debug)]
 pub(super) enum Scheduled {
     /// A request arrives at the engine.
     Arrive(EngineRequest),
-    /// A subscription does.
-    Subscribe {
-        node: usize,
-        key: usize,
-        watch: u64,
-    },
+    /// A subscription arrives at the engine.
+    Subscribe { node: usize, key: usize, watch: u64 },
     /// The engine drops an idle register.
-    Drop {
-        key: usize,
-        version: Version,
-    },
+    Drop { key: usize, version: Version },
+    /// An input arrives at a node.
     AtNode(usize, Input),
-    /// A request with a token arrives at the resource behind the lock; valid: when it was sent, and
-    /// it took no time.
-    Access {
-        node: usize,
-        key: usize,
-        token: FencingToken,
-        must_pass: bool,
-    },
-    Freeze {
-        node: usize,
-        again: bool,
-    },
-    Pause {
-        node: usize,
-    },
+    /// A use of the resource behind the lock arrives there, with its token. If `must_pass`, a refusal
+    /// breaks a rule.
+    Access { node: usize, key: usize, token: FencingToken, must_pass: bool },
+    /// The process is suspended. If `again`, the next such fault is scheduled.
+    Freeze { node: usize, again: bool },
+    /// The virtual machine is suspended, and its clock stops.
+    Pause { node: usize },
+    /// The process or the virtual machine is resumed.
     Thaw(usize),
+    /// The process dies, and a new node begins.
     Kill(usize),
+    /// The node is cut off from the engine.
     Partition(usize),
+    /// The node is connected again.
     Heal(usize),
+    /// An operator releases the lock of a key by force.
     ForceRelease(usize),
+    /// No fault occurs from now on.
     EndFaults,
 }
 
@@ -68,10 +128,10 @@ pub(super) struct World {
     pub(super) now: Moment,
     pub(super) random: fastrand::Rng,
     pub(super) profile: Profile,
-    /// Nothing goes wrong in this run from the beginning.
+    /// The run has no faults.
     pub(super) is_faultless: bool,
     pub(super) wakeups: Wakeups,
-    /// Threads do what they like; otherwise only what a scenario says.
+    /// The threads act at random. Otherwise a scenario controls them.
     pub(super) runs_threads: bool,
     queue: BTreeMap<(Moment, u64), Scheduled>,
     last_id: u64,
@@ -81,28 +141,31 @@ pub(super) struct World {
     pub(super) nodes: Vec<SimNode>,
     pub(super) gate: Gate,
     pub(super) tokens: Vec<BTreeSet<FencingToken>>,
-    /// The last token that the resource took, of each key.
+    /// The last token that the resource accepted, for each key.
     pub(super) accepted: Vec<Option<FencingToken>>,
-    /// Who waits in the register, in the order in which they came, of each key.
+    /// The claims in the queue, in the order in which they joined, for each key.
     pub(super) joined: Vec<Vec<ClaimId>>,
-    /// The writes that may still arrive: node, key, expected version, request.
+    /// The writes that may still arrive: node, key, expected version, number of the request.
     pub(super) in_flight: Vec<(usize, usize, Option<Version>, u64)>,
     pub(super) event_log: EventLog,
     pub(super) counts: RunCounts,
-    /// The node whose machine is told something else after so many events: for scenarios.
+    /// For scenarios: a node, the number of events after which it is interrupted, and the events that
+    /// its machine then gets.
     pub(super) interruption: Option<(usize, u64, Vec<Event>)>,
     /// The first rule that was broken.
     pub(super) violation: Option<String>,
 }
 
-/// What was counted in a run.
+/// The counts of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RunCounts {
     pub(super) grants: u64,
     pub(super) writes: u64,
     pub(super) requests: u64,
     pub(super) losses: u64,
+    /// Uses of the resource that were refused because of their token.
     pub(super) refusals: u64,
+    /// Live waiters that were passed over by a grant.
     pub(super) inversions: u64,
 }
 
@@ -147,7 +210,7 @@ impl World {
         world
     }
 
-    /// A new node, which begins to live.
+    /// Adds a node with a random clock error.
     pub(super) fn add_node(&mut self) -> usize {
         let most = self.profile.clock_error;
         let error = match self.random.u8(..4) {
@@ -163,11 +226,10 @@ impl World {
         let id = NodeId::new(self.random.u64(..));
         let clock = SimClock::new(self.random.u64(..1_000_000_000_000), error);
         let drivers = (0..self.profile.keys).map(|_| self.new_driver(id, node)).collect();
-        let life = ProcessState::Running;
         self.nodes.push(SimNode {
             id,
             clock,
-            life,
+            state: ProcessState::Running,
             latency: None,
             is_partitioned: false,
             inbox: vec![],
@@ -222,7 +284,7 @@ impl World {
         self.event_log.record(self.now, what);
     }
 
-    /// A rule is broken. The first time counts.
+    /// Reports that a rule is broken. The first report of a run is kept.
     pub(super) fn violate(&mut self, what: String) {
         self.record(format_args!("VIOLATION: {what}"));
         self.violation.get_or_insert(what);
@@ -236,7 +298,7 @@ impl World {
         self.random.u64(least..=most)
     }
 
-    /// A number that no watch and no timer has had.
+    /// A number that nothing else in this run has.
     pub(super) fn fresh_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -251,7 +313,7 @@ impl World {
         self.schedule(self.now.saturating_add(after), item);
     }
 
-    /// Schedules what happens once in `mean`, if ever.
+    /// Schedules a fault that occurs once in `mean` on the average. `None`: it never occurs.
     pub(super) fn schedule_fault(&mut self, mean: Option<Moment>, item: Scheduled) {
         if let Some(mean) = mean {
             let after = self.random.u64(..2 * mean);
@@ -267,12 +329,12 @@ impl World {
         self.profile.lease
     }
 
-    /// What a node's clock shows now.
+    /// What the clock of a node shows now.
     pub(super) fn clock(&self, node: usize) -> crate::cluster::time::Time {
         self.nodes[node].clock.read(self.now)
     }
 
-    /// Lets the next thing happen, unless it is later than `until`. Returns whether it did.
+    /// Dispatches the next event, unless it is later than `until`. Returns whether it did.
     pub(super) fn step(&mut self, until: Moment) -> bool {
         match self.queue.first_entry() {
             Some(first) if first.key().0 <= until => {
@@ -288,14 +350,14 @@ impl World {
         }
     }
 
-    /// Goes on until `until`, or until `is_done`. Returns whether it is.
+    /// Runs until `until`, or until `is_done` is true. Returns the result of `is_done`.
     pub(super) fn run(&mut self, until: Moment, is_done: impl Fn(&Self) -> bool) -> bool {
         while self.violation.is_none() {
             if is_done(self) {
                 return true;
             }
             if self.event_log.events > 200_000 {
-                self.violate("the run does not end: somebody spins".to_owned());
+                self.violate("the run does not end: a node spins".to_owned());
             } else if !self.step(until) {
                 return is_done(self);
             }
@@ -312,7 +374,7 @@ impl World {
                     self.record(format_args!("the engine drops the idle register {key}"));
                 }
             }
-            Scheduled::AtNode(node, input) => match self.nodes[node].life {
+            Scheduled::AtNode(node, input) => match self.nodes[node].state {
                 ProcessState::Running => self.deliver(node, input),
                 ProcessState::Asleep => self.nodes[node].inbox.push(input),
                 ProcessState::Dead => {}
@@ -325,7 +387,7 @@ impl World {
         }
     }
 
-    /// The intent of a node, from a scenario.
+    /// Sets the intent of a node.
     pub(super) fn set_intent(&mut self, node: usize, key: usize, intent: Intent) {
         let local = &mut self.nodes[node].drivers[key].local;
         local.serial += 1;
@@ -333,88 +395,21 @@ impl World {
         self.handle(node, key, Event::Intent(intent));
     }
 
-    /// How long a message takes, one way.
+    /// The latency of a message between a node and the engine, one way.
     pub(super) fn latency(&mut self, node: usize) -> Moment {
         let any = self.random_between(self.profile.latency);
         self.nodes[node].latency.unwrap_or(any)
     }
 
-    /// When a node's clock shows what `after` is from now.
+    /// When a node's clock will have advanced by `after`.
     pub(super) fn when_clock_shows(&self, node: usize, after: Duration) -> Moment {
         let at = self.nodes[node].clock.when(self.clock(node) + after);
         at.max(self.now + span(after) / 2)
     }
 }
 
-// True time, and what a node's clock makes of it.
-/// True time: nanoseconds since the simulation began. No node knows it.
-pub(super) type Moment = u64;
-
-/// Milliseconds of true time.
-pub(super) const MS: Moment = 1_000_000;
-
-const MILLION: u128 = 1_000_000;
-
-pub(super) fn span(duration: Duration) -> Moment {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A clock that only goes forward, at a rate that is a little wrong.
-#[derive(Debug)]
-pub(super) struct SimClock {
-    /// What it shows when true time begins.
-    offset: Moment,
-    /// By how many millionths it is fast (or slow, if negative).
-    error: i64,
-    /// Since when it stands still, with its virtual machine.
-    stopped_at: Option<Moment>,
-    /// For how long it has stood still before, and when it last went on.
-    stopped_for: Moment,
-    resumed_at: Moment,
-}
-
-impl SimClock {
-    pub(super) fn new(offset: Moment, error: i64) -> Self {
-        Self { offset, error, stopped_at: None, stopped_for: 0, resumed_at: 0 }
-    }
-
-    fn rate(&self) -> u128 {
-        u128::try_from(1_000_000 + self.error).expect("a clock goes forward")
-    }
-
-    /// What it shows.
-    pub(super) fn read(&self, now: Moment) -> Time {
-        let run = u128::from(self.stopped_at.unwrap_or(now) - self.stopped_for);
-        let shown = u128::from(self.offset) + run * self.rate() / MILLION;
-        Time::new(Duration::from_nanos(u64::try_from(shown).unwrap()))
-    }
-
-    /// When it first shows `time`, if it is not stopped any more.
-    pub(super) fn when(&self, time: Time) -> Moment {
-        let shown = time.since_origin().as_nanos().saturating_sub(u128::from(self.offset));
-        let run = (shown * MILLION).div_ceil(self.rate());
-        u64::try_from(run).unwrap_or(u64::MAX / 2).saturating_add(self.stopped_for)
-    }
-
-    pub(super) fn stop(&mut self, now: Moment) {
-        self.stopped_at.get_or_insert(now);
-    }
-
-    pub(super) fn resume(&mut self, now: Moment) {
-        if let Some(since) = self.stopped_at.take() {
-            self.stopped_for += now - since;
-            self.resumed_at = now;
-        }
-    }
-
-    /// Whether it stood still at any time since then.
-    pub(super) fn stopped_since(&self, then: Moment) -> bool {
-        self.stopped_at.is_some() || (self.stopped_for > 0 && self.resumed_at >= then)
-    }
-}
-
 #[test]
-fn a_clock_shows_a_time_when_it_says_so() {
+fn a_clock_shows_a_time_when_it_says_it_does() {
     for error in [-10_000, -1, 0, 7, 10_000] {
         let mut clock = SimClock::new(5, error);
         for late in [0, 3 * MS] {
