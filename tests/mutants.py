@@ -176,26 +176,26 @@ MUTANTS = [
      ["condvar::notify_races_wait"]),
     # Who waits for a key of the cluster, and what wakes a thread that does.
     ("wait-queue-woken-for-ever", "cluster/local/wait_queue.rs", "            waiter.is_woken = false;\n", "",
-     ["wait_queue::who_is_overtaken_is_told_again"]),
+     ["wait_queue::an_overtaken_waiter_is_woken_again"]),
     ("parker-notify-relaxed", "cluster/local/parker.rs",
      "self.state.swap(NOTIFIED, Ordering::Release)", "self.state.swap(NOTIFIED, Ordering::Relaxed)",
-     ["parker::a_take_sees_what_was_done_before"]),
+     ["parker::a_take_sees_the_changes_before_the_notification"]),
     ("parker-take-relaxed", "cluster/local/parker.rs",
      "self.state.swap(IDLE, Ordering::Acquire) == NOTIFIED",
      "self.state.swap(IDLE, Ordering::Relaxed) == NOTIFIED",
-     ["parker::a_take_sees_what_was_done_before"]),
+     ["parker::a_take_sees_the_changes_before_the_notification"]),
     ("parker-take-by-store", "cluster/local/parker.rs",
      "&& self.state.swap(IDLE, Ordering::Acquire) == NOTIFIED",
      "&& {\n                crate::primitive::fence(Ordering::Acquire);\n"
      "                self.state.store(IDLE, Ordering::Relaxed);\n                true\n            }",
-     ["parker::who_looks_first_misses_nothing"]),
+     ["parker::a_thread_that_polls_first_loses_no_notification"]),
     ("parker-park-by-store", "cluster/local/parker.rs",
      "        self.state.swap(IDLE, Ordering::Acquire);\n",
      "        self.state.store(IDLE, Ordering::Relaxed);\n",
-     ["parker::who_sleeps_is_woken_by_the_last_of_two"]),
+     ["parker::a_sleeper_is_woken_by_the_last_of_two_notifications"]),
     ("parker-park-unsaid", "cluster/local/parker.rs",
      "compare_exchange(IDLE, ASLEEP, ", "compare_exchange(IDLE, IDLE, ",
-     ["parker::who_sleeps_is_woken_by_the_last_of_two"]),
+     ["parker::a_sleeper_is_woken_by_the_last_of_two_notifications"]),
 ]
 
 # (change, why no model can tell it from the original)
