@@ -38,13 +38,13 @@ fn settings(node: u64) -> MachineSettings {
 
 /// An engine with one key that performs each request at once.
 #[derive(Default)]
-struct Engine {
+struct TestEngine {
     now: Option<Versioned>,
     last: u64,
     writes: Vec<Write>,
 }
 
-impl Engine {
+impl TestEngine {
     fn exchange(&mut self, expected: Option<Version>, write: Write) -> Exchange {
         if self.now.as_ref().map(|now| now.version) != expected {
             return Exchange::Mismatch(self.now.clone());
@@ -107,7 +107,7 @@ fn indeterminate() -> TransportError {
 
 #[test]
 fn a_free_lock_takes_one_write_and_its_release_another() {
-    let (mut engine, mut one) = (Engine::default(), machine(1));
+    let (mut engine, mut one) = (TestEngine::default(), machine(1));
     let grant = granted(&engine.tell(&mut one, Event::Intent(Intent::Wait), at(0)));
     let deadline = at(0) + (LEASE - allowance(LEASE));
     assert_eq!(grant, Grant { version: Version::new(1).unwrap(), deadline, via: GrantedVia::Free });
@@ -124,7 +124,7 @@ fn a_free_lock_takes_one_write_and_its_release_another() {
 
 #[test]
 fn the_deadline_counts_from_before_the_request_and_is_checked_before_the_response() {
-    let (mut engine, mut one) = (Engine::default(), machine(1));
+    let (mut engine, mut one) = (TestEngine::default(), machine(1));
     one.handle(Event::Intent(Intent::Wait), at(0));
     let (request, expected, write) = requested_write(&mut one);
     let result = Ok(engine.exchange(expected, write));
@@ -143,7 +143,7 @@ fn the_deadline_counts_from_before_the_request_and_is_checked_before_the_respons
 
 #[test]
 fn a_release_reserves_the_lock_and_the_next_waiter_confirms_by_a_write() {
-    let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     assert!(engine.tell(&mut two, Event::Intent(Intent::Wait), at(1)).is_empty());
     assert_eq!(engine.register().queue.len(), 1);
@@ -160,7 +160,7 @@ fn a_release_reserves_the_lock_and_the_next_waiter_confirms_by_a_write() {
 
 #[test]
 fn a_dead_holder_is_passed_over_after_its_lease_and_not_before() {
-    let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     engine.tell(&mut two, Event::Intent(Intent::Wait), at(100));
     let due = at(100) + LEASE + allowance(LEASE);
@@ -175,7 +175,7 @@ fn a_dead_holder_is_passed_over_after_its_lease_and_not_before() {
 #[test]
 fn an_acquisition_of_unknown_outcome_is_resolved_by_a_second_write() {
     for arrives in [false, true] {
-        let (mut engine, mut one) = (Engine::default(), machine(1));
+        let (mut engine, mut one) = (TestEngine::default(), machine(1));
         one.handle(Event::Intent(Intent::Wait), at(0));
         let (request, expected, write) = requested_write(&mut one);
         if arrives {
@@ -194,7 +194,7 @@ fn an_acquisition_of_unknown_outcome_is_resolved_by_a_second_write() {
 #[test]
 fn a_cancelled_acquisition_of_unknown_outcome_is_undone() {
     for arrives in [false, true] {
-        let (mut engine, mut one) = (Engine::default(), machine(1));
+        let (mut engine, mut one) = (TestEngine::default(), machine(1));
         one.handle(Event::Intent(Intent::Try), at(0));
         let (request, expected, write) = requested_write(&mut one);
         one.handle(Event::Exchanged { request, result: Err(indeterminate()) }, at(100));
@@ -213,7 +213,7 @@ fn a_cancelled_acquisition_of_unknown_outcome_is_undone() {
 
 #[test]
 fn a_notice_may_show_a_release_before_its_response() {
-    let (mut engine, mut one) = (Engine::default(), machine(1));
+    let (mut engine, mut one) = (TestEngine::default(), machine(1));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     one.handle(Event::Release, at(1));
     let (request, expected, write) = requested_write(&mut one);
@@ -227,7 +227,7 @@ fn a_notice_may_show_a_release_before_its_response() {
 
 #[test]
 fn a_release_that_finds_another_holder_reports_the_loss_and_changes_nothing() {
-    let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     let write = force_release(&engine.register()).unwrap();
     engine.exchange(engine.now.as_ref().map(|now| now.version), write);
@@ -239,7 +239,7 @@ fn a_release_that_finds_another_holder_reports_the_loss_and_changes_nothing() {
 
 #[test]
 fn a_node_that_wants_the_lock_again_joins_the_queue_by_the_write_that_releases_it() {
-    let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     engine.tell(&mut two, Event::Intent(Intent::Wait), at(1));
     assert!(engine.tell(&mut one, Event::Intent(Intent::Wait), at(2)).is_empty());
@@ -250,7 +250,7 @@ fn a_node_that_wants_the_lock_again_joins_the_queue_by_the_write_that_releases_i
 
 #[test]
 fn a_failed_try_reports_the_holder_and_leaves_no_entry() {
-    let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     let told = engine.tell(&mut two, Event::Intent(Intent::Try), at(1));
     let [Action::Failed(Failure::Busy { holder: Some(holder) })] = &told[..] else {
@@ -262,7 +262,7 @@ fn a_failed_try_reports_the_holder_and_leaves_no_entry() {
 
 #[test]
 fn a_foreign_value_is_refused_and_not_overwritten() {
-    let (mut engine, mut one) = (Engine::default(), machine(1));
+    let (mut engine, mut one) = (TestEngine::default(), machine(1));
     let write = Write { value: b"mine".as_slice().into(), wake: Wake::Nobody, idle: false };
     engine.exchange(None, write);
     for intent in [Intent::Try, Intent::Wait] {
@@ -276,7 +276,7 @@ fn a_foreign_value_is_refused_and_not_overwritten() {
 
 #[test]
 fn the_queue_is_bounded_and_a_node_that_finds_it_full_joins_later() {
-    let mut engine = Engine::default();
+    let mut engine = TestEngine::default();
     let mut nodes: Vec<_> = (1..=5).map(machine).collect();
     for (ms, node) in nodes.iter_mut().enumerate() {
         engine.tell(node, Event::Intent(Intent::Wait), at(ms as u64));
@@ -296,7 +296,7 @@ const TRIP: Duration = Duration::from_millis(1);
 
 /// Takes the lock and releases it, with requests that take a `trip` each. Returns for how long the
 /// machine deferred the release.
-fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time, trip: Duration) -> Duration {
+fn turn(engine: &mut TestEngine, one: &mut Machine, now: &mut Time, trip: Duration) -> Duration {
     let mut paused = Duration::ZERO;
     one.handle(Event::Intent(Intent::Wait), *now);
     let mut action = one.next_action();
@@ -329,7 +329,7 @@ fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time, trip: Duration) 
 
 #[test]
 fn a_node_that_is_alone_leaves_quiet_periods_for_others() {
-    let (mut engine, mut one, mut now) = (Engine::default(), machine(1), at(0));
+    let (mut engine, mut one, mut now) = (TestEngine::default(), machine(1), at(0));
     let pauses: Vec<_> = (0..5000).map(|_| turn(&mut engine, &mut one, &mut now, TRIP)).collect();
     let pauses: Vec<_> = pauses.into_iter().filter(|pause| !pause.is_zero()).collect();
     let (first, longest) = (pauses[0], *pauses.iter().max().unwrap());
@@ -348,7 +348,7 @@ fn a_node_that_is_alone_leaves_quiet_periods_for_others() {
 fn a_node_that_has_met_contention_yields_but_not_for_long_after_a_late_response() {
     let late = Duration::from_secs(1);
     for trip in [TRIP, late] {
-        let (mut engine, mut one, mut now) = (Engine::default(), machine(1), at(0));
+        let (mut engine, mut one, mut now) = (TestEngine::default(), machine(1), at(0));
         one.note_contention();
         let longest = (0..100).map(|_| turn(&mut engine, &mut one, &mut now, trip)).max().unwrap();
         assert!(trip == late || longest >= 6 * TRIP, "several round trips, not {longest:?}");
@@ -361,7 +361,7 @@ fn a_node_that_has_met_contention_yields_but_not_for_long_after_a_late_response(
 #[test]
 fn a_late_response_does_not_delay_the_next_load_for_long() {
     for (collisions, seed) in (0..100).flat_map(|seed| [(0, seed), (4, seed)]) {
-        let mut engine = Engine::default();
+        let mut engine = TestEngine::default();
         let settings = |node| MachineSettings {
             wakeups: Wakeups::PushToOne,
             seed: seed + node,
@@ -394,7 +394,7 @@ fn a_late_response_does_not_delay_the_next_load_for_long() {
 #[test]
 fn a_failed_load_is_repeated() {
     for wakeups in [Wakeups::PushToOne, Wakeups::PushToAll] {
-        let mut engine = Engine::default();
+        let mut engine = TestEngine::default();
         let settings = |node| MachineSettings { wakeups, ..settings(node) };
         let (mut holder, mut waiter) = (Machine::new(settings(1)), Machine::new(settings(2)));
         granted(&engine.tell(&mut holder, Event::Intent(Intent::Wait), at(0)));
