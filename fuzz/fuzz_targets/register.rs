@@ -1,5 +1,5 @@
-//! Reads bytes as the value of a key. Nothing panics, and what can be read is written and read again
-//! without a loss.
+//! Decodes bytes as the value of a key. Nothing panics, and a register that can be decoded is encoded
+//! and decoded again without a loss.
 //!
 //! `cargo +nightly fuzz run register -- -max_total_time=30`
 #![no_main]

@@ -1,4 +1,4 @@
-//! What the fuzz targets need of the inside. Not part of the API, and only there under
+//! Access to internals for the fuzz targets. It is not part of the API and exists only under
 //! `--cfg fuzzing`.
 
 use super::protocol::register::Register;
@@ -8,16 +8,16 @@ use super::token::FencingToken;
 use super::transport::{Exchange, NodeId, TransportError, Version, Versioned, Wakeups, Write};
 use std::time::Duration;
 
-/// Decodes a value; what can be read is written and read again, and is the same.
+/// Decodes a value. If that succeeds, encodes the register and decodes it again.
 ///
 /// # Panics
 ///
-/// If it is not.
+/// If the second register differs from the first.
 pub fn register(value: &[u8]) {
     match Register::decode(value) {
         Ok(register) => {
             let written = register.encode();
-            let again = Register::decode(&written).expect("what was written can be read");
+            let again = Register::decode(&written).expect("an encoded register decodes");
             assert_eq!(again, register);
             assert_eq!(again.encode(), written);
         }
@@ -25,73 +25,73 @@ pub fn register(value: &[u8]) {
     }
 }
 
-/// What becomes of the request that a node waits for.
+/// The fate of the request that a node has in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It takes effect and is answered.
-    Answered,
-    /// It takes effect; that it did is indeterminate.
-    AnswerLost,
-    /// Nothing happens, and that is known.
+pub enum RequestFate {
+    /// The request takes effect and its response arrives.
+    Succeeds,
+    /// The request takes effect and its response is lost.
+    ResponseLost,
+    /// The request has no effect, and the response says so.
     Refused,
-    /// It is indeterminate, and arrives later, or never.
+    /// The outcome is unknown. The request arrives later or never.
     Late,
     /// The engine refuses the client for good.
     Denied,
 }
 
-/// A request as the machine made it: for a write, what it expects and writes.
-type Request = (u64, Option<(Option<Version>, Write)>);
+/// A request of the machine: its number, and for a write the expected version and the write.
+type PendingRequest = (u64, Option<(Option<Version>, Write)>);
 
-struct Player {
+struct FuzzNode {
     machine: Machine,
-    request: Option<Request>,
+    request: Option<PendingRequest>,
     is_watching: bool,
-    /// Until when it holds, and by which attempt's write.
+    /// The deadline of the lease, while the node holds the lock.
     held: Option<Time>,
     is_releasing: bool,
-    intents: bool,
+    has_intent: bool,
 }
 
-/// Two nodes and an engine with one key, all on one clock that the fuzzer winds.
-pub struct Duel {
+/// Two nodes and an engine with one key, all on one clock that the fuzzer controls.
+pub struct TwoNodes {
     now: Time,
-    players: [Player; 2],
+    nodes: [FuzzNode; 2],
     history: Vec<Versioned>,
     has_register: bool,
     floor: u64,
     late: Vec<(Option<Version>, Write)>,
     newest: Option<FencingToken>,
-    /// Somebody else wrote to the key: nothing is promised any more.
+    /// A foreign write has changed the key, so exclusion is not guaranteed any more.
     is_tampered: bool,
 }
 
-impl Duel {
-    /// The beginning. `via` chooses the settings.
+impl TwoNodes {
+    /// Two nodes without an intent, and no register. `variant` selects the settings.
     #[must_use]
-    pub fn new(seed: u64, via: u8) -> Self {
+    pub fn new(seed: u64, variant: u8) -> Self {
         let wakeups = [Wakeups::PushToOne, Wakeups::PushToAll, Wakeups::Poll];
-        let player = |node: u64| Player {
+        let node = |number: u64| FuzzNode {
             machine: Machine::new(MachineSettings {
-                node: NodeId::new(node),
-                label: format!("n{node}"),
+                node: NodeId::new(number),
+                label: format!("n{number}"),
                 lease: Duration::from_secs(3),
                 claim_window: Duration::from_millis(300),
                 poll: Duration::from_millis(100),
-                queue_limit: usize::from(via / 3 % 3),
+                queue_limit: usize::from(variant / 3 % 3),
                 unavailable_timeout: Duration::from_secs(5),
-                wakeups: wakeups[usize::from(via) % 3],
-                seed: seed ^ node,
+                wakeups: wakeups[usize::from(variant) % 3],
+                seed: seed ^ number,
             }),
             request: None,
             is_watching: false,
             held: None,
             is_releasing: false,
-            intents: false,
+            has_intent: false,
         };
         Self {
             now: Time::new(Duration::from_secs(1000)),
-            players: [player(1), player(2)],
+            nodes: [node(1), node(2)],
             history: vec![],
             has_register: false,
             floor: 0,
@@ -101,66 +101,68 @@ impl Duel {
         }
     }
 
-    /// Time passes. Those whose timer is due may be told, or sleep on.
+    /// Advances the clock. A node whose timer is due gets its event if `wakes` says so.
     pub fn pass(&mut self, time: Duration, wakes: [bool; 2]) {
         self.now = self.now + time;
-        for who in [0, 1] {
-            let is_due = self.players[who].machine.wake_at().is_some_and(|at| at <= self.now);
-            if wakes[who] && is_due {
-                self.tell(who, Event::Timer);
+        for index in [0, 1] {
+            let is_due = self.nodes[index].machine.wake_at().is_some_and(|at| at <= self.now);
+            if wakes[index] && is_due {
+                self.tell(index, Event::Timer);
             }
         }
     }
 
-    /// Node `who` wants the lock: 0, not at all; 1, at once; else, in the end.
-    pub fn intent(&mut self, who: usize, intent: u8) {
+    /// Sets the intent of node `index`. 0: nothing; 1: try; otherwise: wait.
+    pub fn intent(&mut self, index: usize, intent: u8) {
         let intent = [Intent::Nothing, Intent::Try, Intent::Wait][usize::from(intent.min(2))];
-        self.players[who].intents = intent != Intent::Nothing;
-        self.tell(who, Event::Intent(intent));
+        self.nodes[index].has_intent = intent != Intent::Nothing;
+        self.tell(index, Event::Intent(intent));
     }
 
-    /// Node `who` gives the lock back, if it holds it.
-    pub fn release(&mut self, who: usize) {
-        if self.players[who].held.take().is_some() {
-            self.players[who].is_releasing = true;
-            self.tell(who, Event::Release);
+    /// Releases the lock at node `index`, if that node holds it.
+    pub fn release(&mut self, index: usize) {
+        if self.nodes[index].held.take().is_some() {
+            self.nodes[index].is_releasing = true;
+            self.tell(index, Event::Release);
         }
     }
 
-    /// Node `who` wants to renew now.
-    pub fn refresh(&mut self, who: usize) {
-        self.tell(who, Event::Refresh);
+    /// Asks node `index` to renew now.
+    pub fn refresh(&mut self, index: usize) {
+        self.tell(index, Event::Refresh);
     }
 
-    /// The request that node `who` waits for meets its fate.
-    pub fn settle(&mut self, who: usize, fate: Fate) {
-        let Some((request, write)) = self.players[who].request.take() else { return };
+    /// Ends the request that node `index` has in flight.
+    pub fn end_request(&mut self, index: usize, fate: RequestFate) {
+        let Some((request, write)) = self.nodes[index].request.take() else { return };
         let Some((expected, write)) = write else {
             let result = match fate {
-                Fate::Answered | Fate::AnswerLost => Ok(self.load()),
-                Fate::Refused | Fate::Late => Err(TransportError::unavailable("fuzz")),
-                Fate::Denied => Err(TransportError::denied("fuzz")),
+                RequestFate::Succeeds | RequestFate::ResponseLost => Ok(self.load()),
+                RequestFate::Refused | RequestFate::Late => {
+                    Err(TransportError::unavailable("fuzz"))
+                }
+                RequestFate::Denied => Err(TransportError::denied("fuzz")),
             };
-            return self.tell(who, Event::Loaded { request, result });
+            return self.tell(index, Event::Loaded { request, result });
         };
         let indeterminate = || Err(TransportError::indeterminate("fuzz"));
         let result = match fate {
-            Fate::Answered => Ok(self.exchange(expected, &write)),
-            Fate::AnswerLost => {
+            RequestFate::Succeeds => Ok(self.exchange(expected, &write)),
+            RequestFate::ResponseLost => {
                 self.exchange(expected, &write);
                 indeterminate()
             }
-            Fate::Late => {
+            RequestFate::Late => {
                 self.late.push((expected, write));
                 indeterminate()
             }
-            Fate::Refused => Err(TransportError::unavailable("fuzz")),
-            Fate::Denied => Err(TransportError::denied("fuzz")),
+            RequestFate::Refused => Err(TransportError::unavailable("fuzz")),
+            RequestFate::Denied => Err(TransportError::denied("fuzz")),
         };
-        self.tell(who, Event::Exchanged { request, result });
+        self.tell(index, Event::Exchanged { request, result });
     }
 
-    /// One of the late writes arrives.
+    /// Lets one of the late writes arrive.
     pub fn arrive(&mut self, which: u8) {
         if !self.late.is_empty() {
             let (expected, write) = self.late.swap_remove(usize::from(which) % self.late.len());
@@ -168,32 +170,32 @@ impl Duel {
         }
     }
 
-    /// The watch of node `who` is in force, or could not be had; or yields what was written `ago`
-    /// writes before the last (none: no value).
-    pub fn notice(&mut self, who: usize, ago: Option<u8>) {
-        if self.players[who].is_watching {
+    /// Sends a notice to node `index`, with the value that was written `ago` writes before the last.
+    /// `None`: the notice has no value.
+    pub fn notice(&mut self, index: usize, ago: Option<u8>) {
+        if self.nodes[index].is_watching {
             let seen = ago.and_then(|ago| self.history.iter().rev().nth(usize::from(ago)).cloned());
-            self.tell(who, Event::Noticed(seen));
+            self.tell(index, Event::Noticed(seen));
         }
     }
 
-    /// The answer to the subscription of node `who`.
-    pub fn watching(&mut self, who: usize, works: bool) {
-        if self.players[who].is_watching {
-            self.players[who].is_watching = works;
+    /// Responds to the subscription of node `index`.
+    pub fn watching(&mut self, index: usize, works: bool) {
+        if self.nodes[index].is_watching {
+            self.nodes[index].is_watching = works;
             let result = if works { Ok(()) } else { Err(TransportError::unavailable("fuzz")) };
-            self.tell(who, Event::Watching(result));
+            self.tell(index, Event::Watching(result));
         }
     }
 
-    /// The watch of node `who` ends.
-    pub fn watch_ended(&mut self, who: usize) {
-        if std::mem::take(&mut self.players[who].is_watching) {
-            self.tell(who, Event::WatchEnded);
+    /// Ends the watch of node `index`.
+    pub fn watch_ended(&mut self, index: usize) {
+        if std::mem::take(&mut self.nodes[index].is_watching) {
+            self.tell(index, Event::WatchEnded);
         }
     }
 
-    /// A stranger writes these bytes.
+    /// Writes these bytes to the key, as a foreign program does.
     pub fn tamper(&mut self, value: &[u8]) {
         self.is_tampered = true;
         self.put(value.into());
@@ -205,7 +207,7 @@ impl Duel {
 
     fn put(&mut self, value: std::sync::Arc<[u8]>) -> Version {
         self.floor += 1;
-        let version = Version::new(self.floor).expect("there are not so many writes");
+        let version = Version::new(self.floor).expect("fewer writes than versions");
         self.history.push(Versioned { version, value });
         self.has_register = true;
         version
@@ -218,62 +220,65 @@ impl Duel {
         }
         if let Some(seen) = seen {
             let is_readable = Register::decode(&seen.value).is_ok();
-            assert!(is_readable, "what is not understood is not written over");
+            assert!(is_readable, "an unreadable value is not overwritten");
         }
-        let register = Register::decode(&write.value).expect("a node writes what can be read");
+        let register = Register::decode(&write.value).expect("a node writes a readable register");
         assert_eq!(register.is_idle(), write.idle);
         Exchange::Swapped(self.put(write.value.clone()))
     }
 
-    fn tell(&mut self, who: usize, event: Event) {
-        self.players[who].machine.handle(event, self.now);
+    fn tell(&mut self, index: usize, event: Event) {
+        self.nodes[index].machine.handle(event, self.now);
         for count in 0.. {
-            assert!(count < 16, "it asks for ever more");
-            let Some(action) = self.players[who].machine.next_action() else { break };
-            self.perform(who, action);
+            assert!(count < 16, "the actions have no end");
+            let Some(action) = self.nodes[index].machine.next_action() else { break };
+            self.perform(index, action);
         }
-        let player = &self.players[who];
-        if let Some(deadline) = player.held {
-            assert!(self.now < deadline, "it is not told that its lease is over");
-            let wake_at = player.machine.wake_at();
-            assert!(wake_at.is_some_and(|at| at <= deadline), "it sleeps past its deadline");
+        let node = &self.nodes[index];
+        if let Some(deadline) = node.held {
+            assert!(self.now < deadline, "the loss is not reported at the deadline");
+            let wake_at = node.machine.wake_at();
+            assert!(
+                wake_at.is_some_and(|at| at <= deadline),
+                "the timer is set after the deadline"
+            );
         }
-        if player.machine.is_idle() {
-            assert!(player.held.is_none() && !player.is_releasing && !player.intents);
-            assert!(player.request.is_none());
+        if node.machine.is_idle() {
+            assert!(node.held.is_none() && !node.is_releasing && !node.has_intent);
+            assert!(node.request.is_none());
         }
     }
 
-    fn perform(&mut self, who: usize, action: Action) {
-        let player = &mut self.players[who];
+    fn perform(&mut self, index: usize, action: Action) {
+        let node = &mut self.nodes[index];
         match action {
-            Action::Load { request } => assert!(player.request.replace((request, None)).is_none()),
+            Action::Load { request } => assert!(node.request.replace((request, None)).is_none()),
             Action::CompareExchange { request, expected, write } => {
-                let asked = player.request.replace((request, Some((expected, write))));
+                let asked = node.request.replace((request, Some((expected, write))));
                 assert!(asked.is_none(), "one request at a time");
             }
-            Action::Watch => player.is_watching = true,
-            Action::Unwatch => player.is_watching = false,
-            Action::Granted(grant) => self.granted(who, grant),
+            Action::Watch => node.is_watching = true,
+            Action::Unwatch => node.is_watching = false,
+            Action::Granted(grant) => self.granted(index, grant),
             Action::Renewed { deadline, .. } => {
-                assert!(player.held.replace(deadline).is_some(), "it renews what it holds");
+                assert!(node.held.replace(deadline).is_some(), "only a held lock is renewed");
                 self.check_exclusion();
             }
-            Action::Lost(_) => assert!(player.held.take().is_some() || player.is_releasing),
+            Action::Lost(_) => assert!(node.held.take().is_some() || node.is_releasing),
             Action::Released(outcome) => {
-                assert!(std::mem::take(&mut player.is_releasing), "{outcome:?} of nothing");
+                assert!(std::mem::take(&mut node.is_releasing), "{outcome:?} without a release");
                 let _: Outcome = outcome;
             }
             Action::Failed(_) => {
-                assert!(std::mem::take(&mut player.intents), "what is not wished cannot fail");
+                assert!(std::mem::take(&mut node.has_intent), "only an intent can fail");
             }
         }
     }
 
-    fn granted(&mut self, who: usize, Grant { version, deadline, .. }: Grant) {
-        let player = &mut self.players[who];
-        assert!(std::mem::take(&mut player.intents), "it is granted what it wants");
-        assert!(player.held.replace(deadline).is_none(), "it is granted what it has not");
+    fn granted(&mut self, index: usize, Grant { version, deadline, .. }: Grant) {
+        let node = &mut self.nodes[index];
+        assert!(std::mem::take(&mut node.has_intent), "only an intent is granted");
+        assert!(node.held.replace(deadline).is_none(), "the lock is granted twice");
         let token = FencingToken::of(version, 0);
         if !self.is_tampered {
             assert!(token > self.newest, "tokens grow");
@@ -283,7 +288,7 @@ impl Duel {
     }
 
     fn check_exclusion(&self) {
-        let is_valid = |player: &Player| player.held.is_some_and(|deadline| self.now < deadline);
-        assert!(self.is_tampered || !self.players.iter().all(is_valid), "both hold the lock");
+        let is_valid = |node: &FuzzNode| node.held.is_some_and(|deadline| self.now < deadline);
+        assert!(self.is_tampered || !self.nodes.iter().all(is_valid), "both hold the lock");
     }
 }

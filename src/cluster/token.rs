@@ -1,44 +1,48 @@
-//! The number that a late writer is refused by.
+//! The fencing token: the number by which a resource refuses a late writer.
 
 use super::transport::Version;
 use std::fmt;
 
-/// A number that is larger with every grant of a key, for ever: what the resource behind the lock
-/// tells a late holder by.
+/// A fencing token: a number that grows with every grant of a key, by which the resource behind the
+/// lock tells a late holder from the present one.
 ///
-/// It is the version of the holder's own write, shifted left by ten bits that count the handoffs
-/// within the node. So it fits an `i64`, is never 0, and says nothing of time. Compare tokens of one
-/// key only.
+/// A holder sends its token with each write to the resource. The resource keeps the largest token that
+/// it has accepted and refuses every smaller one ([`fence`](crate::cluster::fence)).
 ///
-/// Its text is the number in decimal. Write it into JSON as a string: many readers of JSON take a
-/// number for a float, and lose its last digits.
+/// The number is the version of the write that granted or renewed the lease, shifted left by ten
+/// bits, plus the number of handoffs within the node since that write. So it fits an `i64`, is never
+/// 0, and does not depend on a clock. Only tokens of the same key can be compared.
+///
+/// The text of a token is the number in decimal. Write it into JSON as a string: many readers of JSON
+/// take a number for a float and lose its last digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FencingToken(u64);
 
 impl FencingToken {
-    /// How many tokens one version makes.
+    /// The number of tokens that can be made of one version.
     pub(crate) const PER_VERSION: u32 = 1 << 10;
 
-    /// The token of the `local_handoffs`th handoff after the write of this version. `None` if the
-    /// version's tokens are used up.
+    /// The token after this number of local handoffs since the write of this version. `None` if the
+    /// tokens of the version are used up.
     pub(crate) fn of(version: Version, local_handoffs: u32) -> Option<Self> {
         (local_handoffs < Self::PER_VERSION)
             .then(|| Self(version.get() * u64::from(Self::PER_VERSION) + u64::from(local_handoffs)))
     }
 
-    /// The token of this number: what a resource reads back from where it keeps it.
+    /// The token with this number, as a resource reads it back from its own storage.
     #[must_use]
     pub const fn from_u64(number: u64) -> Self {
         Self(number)
     }
 
-    /// The number; below 2^62 if it was granted.
+    /// The number of the token. For a granted token it is below 2^62.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The number for a database column without unsigned integers. Not negative if it was granted.
+    /// The number of the token as an `i64`, for databases without unsigned integers. For a granted
+    /// token it is positive.
     #[must_use]
     pub const fn get_i64(self) -> i64 {
         self.0 as i64
@@ -62,7 +66,7 @@ mod tests {
     use super::{FencingToken, Version};
 
     #[test]
-    fn tokens_of_one_version_lie_between_those_of_its_neighbours() {
+    fn tokens_grow_within_a_version_and_between_versions() {
         let of = |version, local_handoffs| {
             FencingToken::of(Version::new(version).unwrap(), local_handoffs)
         };

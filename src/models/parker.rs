@@ -1,9 +1,10 @@
-//! What wakes a plain thread that waits for a key of the cluster: two that ring, one that sleeps.
+//! The parker of a plain thread that waits for a cluster key: two threads notify, one sleeps.
 //!
-//! The parker is the real one. What the thread waits for is a number under no lock, written before each
-//! ring by an ordinary store: so it is the parker alone that makes it seen.
+//! The parker is the real one (`cluster/local/parker.rs`). The sleeper waits for two counters that are
+//! changed with relaxed ordering before each notification, so only the parker makes the changes
+//! visible.
 
-// The cluster wing is no part of the models, but this file is.
+// The models compile without the cluster wing, but with this file of it.
 #[path = "../cluster/local/parker.rs"]
 mod real;
 
@@ -12,40 +13,40 @@ use crate::primitive::model_sync::Arc;
 use crate::primitive::{AtomicU32, Ordering, model_thread as thread};
 use real::Parker;
 
-struct Door {
+struct Shared {
     parker: Parker,
-    /// How often each of the two has come.
-    came: [AtomicU32; 2],
+    /// How often each of the two threads has notified.
+    notified: [AtomicU32; 2],
 }
 
-impl Door {
+impl Shared {
     fn new() -> Arc<Self> {
-        Arc::new(Door { parker: Parker::new(), came: [AtomicU32::new(0), AtomicU32::new(0)] })
+        Arc::new(Shared { parker: Parker::new(), notified: [AtomicU32::new(0), AtomicU32::new(0)] })
     }
 
-    fn come(&self, who: usize, sleeper: &thread::Thread) {
-        self.came[who].fetch_add(1, Ordering::Relaxed);
+    fn notify(&self, index: usize, sleeper: &thread::Thread) {
+        self.notified[index].fetch_add(1, Ordering::Relaxed);
         if self.parker.notify() {
             sleeper.unpark();
         }
     }
 
-    fn seen(&self, who: usize) -> u32 {
-        self.came[who].load(Ordering::Relaxed)
+    fn seen(&self, index: usize) -> u32 {
+        self.notified[index].load(Ordering::Relaxed)
     }
 }
 
-/// Waits until both have come, looking `looks` times before each sleep.
-fn wait_for_both(looks: usize) {
-    let door = Door::new();
+/// Waits until both threads have notified. Polls the parker up to `polls` times before each sleep.
+fn wait_for_both(polls: usize) {
+    let shared = Shared::new();
     let sleeper = thread::current();
-    let others = [0, 1].map(|who| {
-        let (door, sleeper) = (door.clone(), sleeper.clone());
-        thread::spawn(move || door.come(who, &sleeper))
+    let others = [0, 1].map(|index| {
+        let (shared, sleeper) = (shared.clone(), sleeper.clone());
+        thread::spawn(move || shared.notify(index, &sleeper))
     });
-    while door.seen(0) == 0 || door.seen(1) == 0 {
-        if !(0..looks).any(|_| door.parker.take()) {
-            door.parker.park(thread::park);
+    while shared.seen(0) == 0 || shared.seen(1) == 0 {
+        if !(0..polls).any(|_| shared.parker.take()) {
+            shared.parker.park(thread::park);
         }
     }
     for other in others {
@@ -53,30 +54,31 @@ fn wait_for_both(looks: usize) {
     }
 }
 
-/// No ring is lost, and what was done before it is seen: or the thread would sleep for ever.
+/// No notification is lost, and the changes before it are visible. Otherwise the thread would sleep
+/// for ever.
 #[test]
-fn who_sleeps_is_woken_by_the_last_of_two() {
+fn a_sleeper_is_woken_by_the_last_of_two_notifications() {
     Model::exhaustive().check(|| wait_for_both(0));
 }
 
-/// The same of a thread that looks before it sleeps, as one does that spins.
+/// The same for a thread that polls before it sleeps, as a spinning thread does.
 #[test]
-fn who_looks_first_misses_nothing() {
+fn a_thread_that_polls_first_loses_no_notification() {
     Model::exhaustive().check(|| wait_for_both(1));
 }
 
-/// An answer shows what was done before the ring that it answers.
+/// A successful take makes the changes before its notification visible.
 #[test]
-fn a_take_sees_what_was_done_before() {
+fn a_take_sees_the_changes_before_the_notification() {
     Model::exhaustive().check(|| {
-        let door = Door::new();
+        let shared = Shared::new();
         let sleeper = thread::current();
-        let other = door.clone();
+        let other = shared.clone();
         let other = thread::spawn(move || {
-            other.come(0, &sleeper);
+            other.notify(0, &sleeper);
         });
-        if door.parker.take() {
-            assert_eq!(door.seen(0), 1);
+        if shared.parker.take() {
+            assert_eq!(shared.seen(0), 1);
         }
         other.join().unwrap();
     });

@@ -1,9 +1,11 @@
-//! Who waits for a key of the cluster: grants racing waiters that leave, wake-ups, the order.
+//! The wait queue of a cluster key: grants race waiters that leave, no wake-up is lost, and the order
+//! is kept.
 //!
-//! The line itself is the real one; around it stands what `cluster/local.rs` does with it, in a few
-//! lines: everything under one mutex, and the waker called after that is let go.
+//! The queue is the real one (`cluster/local/wait_queue.rs`). Around it the model repeats in short what
+//! `cluster/local/state.rs` does with it: everything happens under one mutex, and a waker is called
+//! after the mutex is released.
 
-// The cluster wing is no part of the models, but this file is.
+// The models compile without the cluster wing, but with this file of it.
 #[path = "../cluster/local/wait_queue.rs"]
 #[allow(dead_code, reason = "the models use a part of it")]
 mod real;
@@ -14,7 +16,7 @@ use crate::primitive::model_thread as thread;
 use real::{WaitQueue, WaiterId};
 use std::task::{Poll, Wake, Waker};
 
-/// A key: whether somebody has the lock, and who waits.
+/// A key: whether its lock is held, and its waiters.
 struct Key {
     state: Mutex<LocalState>,
 }
@@ -22,15 +24,15 @@ struct Key {
 struct LocalState {
     wait_queue: WaitQueue<u32, &'static str>,
     is_held: bool,
-    /// The turn is not over: whoever comes may overtake.
+    /// The barging window is open: a newcomer may take the lock before the waiters.
     is_turn: bool,
-    /// Nobody has it, and whoever comes may.
+    /// The lock is free, and a newcomer may take it.
     is_open: bool,
     grants: u32,
 }
 
 impl LocalState {
-    /// Grants to the next one, if nobody has it; or tells that one to look.
+    /// If the lock is free, grants it to the next waiter or wakes that waiter to check for itself.
     fn settle(&mut self) -> Option<Waker> {
         if self.is_held || self.wait_queue.is_empty() {
             return None;
@@ -39,7 +41,7 @@ impl LocalState {
         if self.is_open { self.wait_queue.wake_next() } else { self.grant() }
     }
 
-    /// Grants to the next one. What is granted is how many were granted before.
+    /// Grants the lock to the next waiter. The grant is the number of grants before it.
     fn grant(&mut self) -> Option<Waker> {
         self.is_open = false;
         let before = self.grants;
@@ -79,7 +81,7 @@ impl Key {
             waiter_id = Some(state.wait_queue.join(&parker.clone().into(), true));
             prewoken = state.wait_queue.wake_next();
         });
-        // Whoever that is, it was granted nothing by that.
+        // This wakes the next waiter without a grant.
         prewoken.into_iter().for_each(Waker::wake);
         waiter_id.unwrap()
     }
@@ -92,13 +94,13 @@ impl Key {
         let waker = parker.clone().into();
         let mut state = self.state.lock().unwrap();
         if state.is_open && state.wait_queue.first() == Some(waiter_id) {
-            // Its own.
+            // The returned waker is this waiter's own.
             drop(state.grant());
         }
         state.wait_queue.poll(waiter_id, &waker, &mut None)
     }
 
-    /// Takes it before those who wait, if nobody has it. Whether it did.
+    /// Takes the lock before the waiters, if it is open to newcomers. Returns whether it did.
     fn barge(&self) -> bool {
         let mut state = self.state.lock().unwrap();
         let takes = std::mem::take(&mut state.is_open);
@@ -106,7 +108,7 @@ impl Key {
         takes
     }
 
-    /// Waits until it is granted or refused.
+    /// Waits until the lock is granted or refused.
     fn wait(
         &self,
         waiter_id: WaiterId,
@@ -128,8 +130,8 @@ impl Key {
         });
     }
 
-    /// Looks once, as a future does that was woken for something else, and is dropped.
-    fn look_and_leave(&self, waiter_id: WaiterId, parker: &std::sync::Arc<Parker>) {
+    /// Polls once and leaves, as a future does that is polled for another reason and then dropped.
+    fn poll_and_leave(&self, waiter_id: WaiterId, parker: &std::sync::Arc<Parker>) {
         match self.poll(waiter_id, parker) {
             Poll::Ready(result) => {
                 result.unwrap();
@@ -141,12 +143,12 @@ impl Key {
 
     fn release(&self) {
         self.change(|state| {
-            assert!(state.is_held, "it was granted to two");
+            assert!(state.is_held, "the lock is granted once at a time");
             state.is_held = false;
         });
     }
 
-    /// At the end nobody has it, nobody waits, and nothing lies about.
+    /// In the end the lock is free, no waiter is left, and every grant was fetched.
     fn check(&self) {
         let state = self.state.lock().unwrap();
         assert!(!state.is_held && state.wait_queue.is_empty() && state.wait_queue.is_deserted());
@@ -156,18 +158,18 @@ impl Key {
 /// What a waiting thread sleeps on.
 struct Parker {
     is_woken: Mutex<bool>,
-    alarm: Condvar,
+    woken: Condvar,
 }
 
 impl Parker {
     fn new() -> std::sync::Arc<Self> {
-        std::sync::Arc::new(Parker { is_woken: Mutex::new(false), alarm: Condvar::new() })
+        std::sync::Arc::new(Parker { is_woken: Mutex::new(false), woken: Condvar::new() })
     }
 
     fn sleep(&self) {
         let mut is_woken = self.is_woken.lock().unwrap();
         while !*is_woken {
-            is_woken = self.alarm.wait(is_woken).unwrap();
+            is_woken = self.woken.wait(is_woken).unwrap();
         }
         *is_woken = false;
     }
@@ -176,11 +178,11 @@ impl Parker {
 impl Wake for Parker {
     fn wake(self: std::sync::Arc<Self>) {
         *self.is_woken.lock().unwrap() = true;
-        self.alarm.notify_one();
+        self.woken.notify_one();
     }
 }
 
-/// Two threads that want it, none of which sleeps for ever.
+/// Two threads wait for the lock, and neither sleeps for ever.
 #[test]
 fn no_wake_up_is_lost() {
     Model::bounded(3).check(|| {
@@ -201,7 +203,7 @@ fn no_wake_up_is_lost() {
     });
 }
 
-/// The holder gives back while the first in the queue leaves: the second gets it, sooner or later.
+/// The holder releases the lock while the first waiter leaves: the second waiter gets the lock.
 #[test]
 fn grant_races_leaving() {
     Model::bounded(4).check(|| {
@@ -212,7 +214,7 @@ fn grant_races_leaving() {
         let holder = key.clone();
         let holder = thread::spawn(move || holder.release());
         let other = key.clone();
-        let other = thread::spawn(move || other.look_and_leave(leaver, &first));
+        let other = thread::spawn(move || other.poll_and_leave(leaver, &first));
         key.wait(stayer, &second).unwrap();
         key.release();
         holder.join().unwrap();
@@ -221,10 +223,10 @@ fn grant_races_leaving() {
     });
 }
 
-/// A holder that comes back at once, and one that waits and is told to look: it gets it in the end,
-/// though the holder does not come back for ever.
+/// A holder takes the lock again at once, twice at most, before a waiter that was woken: the waiter is
+/// woken again and gets the lock in the end.
 #[test]
-fn who_is_overtaken_is_told_again() {
+fn an_overtaken_waiter_is_woken_again() {
     Model::bounded(3).check(|| {
         let key = Key::with_turn(true, true);
         let other = key.clone();
@@ -245,9 +247,9 @@ fn who_is_overtaken_is_told_again() {
     });
 }
 
-/// The one that is told to look leaves: the next one is told.
+/// The waiter that was woken to check leaves: the waiter after it is woken.
 #[test]
-fn leaving_races_a_look() {
+fn leaving_races_a_wake_up() {
     Model::bounded(3).check(|| {
         let key = Key::with_turn(true, true);
         let (first, second) = (Parker::new(), Parker::new());
@@ -261,7 +263,7 @@ fn leaving_races_a_look() {
             }
         });
         let other = key.clone();
-        let other = thread::spawn(move || other.look_and_leave(leaver, &first));
+        let other = thread::spawn(move || other.poll_and_leave(leaver, &first));
         key.wait(stayer, &second).unwrap();
         key.release();
         holder.join().unwrap();
@@ -270,16 +272,16 @@ fn leaving_races_a_look() {
     });
 }
 
-/// Who joined first is granted first.
+/// The waiter that joined first gets the first grant.
 #[test]
-fn the_first_come_is_the_first_served() {
+fn grants_are_in_order_of_joining() {
     Model::bounded(3).check(|| {
         let key = Key::new(true);
-        let others: [_; 2] = std::array::from_fn(|context| {
+        let others: [_; 2] = std::array::from_fn(|rank| {
             let (key, parker) = (key.clone(), Parker::new());
             let waiter_id = key.join(&parker);
             thread::spawn(move || {
-                assert_eq!(key.wait(waiter_id, &parker), Ok(context as u32));
+                assert_eq!(key.wait(waiter_id, &parker), Ok(rank as u32));
                 key.release();
             })
         });
@@ -291,7 +293,7 @@ fn the_first_come_is_the_first_served() {
     });
 }
 
-/// All are refused while one is being granted it: each hears one or the other.
+/// All waiters are refused while one is granted the lock: each gets one of the two results.
 #[test]
 fn refusal_races_a_grant() {
     Model::bounded(4).check(|| {

@@ -1,4 +1,4 @@
-//! What the machine is told, and what it asks for.
+//! The machine's settings, its events, and its actions.
 
 use crate::cluster::protocol::register::Unreadable;
 use crate::cluster::time::Time;
@@ -7,89 +7,91 @@ use crate::cluster::transport::{
 };
 use std::time::Duration;
 
-/// What the machine is told once.
+/// The settings of a machine.
 #[derive(Clone, Debug)]
 pub(crate) struct MachineSettings {
     pub(crate) node: NodeId,
-    /// For people who look at the register.
+    /// The node's label in the register, for human readers.
     pub(crate) label: String,
-    /// How long the lock stays with a holder that is not heard of.
+    /// How long the lock stays with a holder whose heartbeat does not move.
     pub(crate) lease: Duration,
-    /// How long the next waiter of a reserved lock has to confirm before the next in the queue may take it.
+    /// How long the next waiter has to confirm a reserved lock before the node after it may take it.
     pub(crate) claim_window: Duration,
-    /// How often to look where nothing wakes the one who is the first in the queue.
+    /// How often the first in the queue loads the register if no watch wakes it.
     pub(crate) poll: Duration,
-    /// How many nodes wait in the register; others wait to join.
+    /// How many nodes the queue in the register holds. Other nodes wait to join it.
     pub(crate) queue_limit: usize,
-    /// How long the transport may fail before those who wait here are told.
+    /// How long the transport may fail before [`Intent::Wait`] fails.
     pub(crate) unavailable_timeout: Duration,
-    /// What the transport does to wake a waiter.
+    /// How the transport wakes a waiter.
     pub(crate) wakeups: Wakeups,
-    /// For nonces and jitter. No two machines may have the same.
+    /// The seed for nonces and jitter. No two machines may have the same.
     pub(crate) seed: u64,
 }
 
-/// What is wanted here.
+/// What is wanted at this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Intent {
-    /// Not the lock. A request for it that is in flight is undone.
+    /// The lock is not wanted. A request for it that is in flight is undone.
     Nothing,
-    /// The lock if it can be had at once; otherwise [`Action::Failed`] with [`Failure::Busy`], and
-    /// the intent is over.
+    /// The lock is wanted if it is free. Otherwise the machine returns [`Action::Failed`] with
+    /// [`Failure::Busy`], and the intent is over.
     Try,
-    /// The lock, however long it takes.
+    /// The lock is wanted, however long it takes.
     Wait,
 }
 
-/// What happens to the machine.
+/// An event for the machine.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// What is wanted here from now on. While the lock is held or being left, it is what is wanted
-    /// after that. A intent stays until the lock is granted (then it is `Nothing` again) or the intent
-    /// fails.
+    /// What is wanted at this node from now on. While the lock is held or being released, it is what
+    /// is wanted after that. An intent lasts until the lock is granted or the intent fails; then it
+    /// is [`Intent::Nothing`] again.
     Intent(Intent),
-    /// Renew as soon as can be: the local tokens run short, or it is to be known whether others wait.
+    /// Renew as soon as possible: the local tokens run short, or the node has to learn whether others
+    /// wait.
     Refresh,
-    /// Give the lock back. Nothing if it is not held.
+    /// Release the lock. If it is not held any more, the outcome is [`Outcome::Lost`].
     ///
-    /// If the intent is [`Intent::Wait`] and others wait, the same write puts this node at the end of the
-    /// queue.
+    /// If the intent is [`Intent::Wait`] and others wait, the same write puts this node at the end of
+    /// the queue.
     Release,
-    /// The answer to [`Action::Load`].
+    /// The response to [`Action::Load`].
     Loaded { request: u64, result: Result<Option<Versioned>, TransportError> },
-    /// The answer to [`Action::CompareExchange`].
+    /// The response to [`Action::CompareExchange`].
     Exchanged { request: u64, result: Result<Exchange, TransportError> },
-    /// The answer to [`Action::Watch`].
+    /// The response to [`Action::Watch`].
     Watching(Result<(), TransportError>),
-    /// The watch yielded.
+    /// The watch yielded: the register, or only that it may have changed.
     Noticed(Option<Versioned>),
     /// The watch has ended.
     WatchEnded,
-    /// Time has passed: [`Machine::wake_at`] has come.
+    /// The time of [`Machine::wake_at`](super::Machine::wake_at) has come.
     Timer,
 }
 
-/// What the driver is to do.
+/// An action for the driver.
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
-    /// Load the register; answer by [`Event::Loaded`].
+    /// Load the register. The response is [`Event::Loaded`].
     Load { request: u64 },
-    /// Answer by [`Event::Exchanged`]. If no answer comes in time, the driver drops the request and
-    /// answers [`TransportError::Indeterminate`].
+    /// Compare and exchange the register. The response is [`Event::Exchanged`]. If none arrives in
+    /// time, the driver drops the request and responds with [`TransportError::Indeterminate`].
     CompareExchange { request: u64, expected: Option<Version>, write: Write },
-    /// Subscribe; answer by [`Event::Watching`], then [`Event::Noticed`] and [`Event::WatchEnded`].
+    /// Subscribe. The response is [`Event::Watching`], then [`Event::Noticed`] and
+    /// [`Event::WatchEnded`] follow.
     Watch,
-    /// End the watch, or the attempt to subscribe. No more events of it.
+    /// End the watch or the attempt to subscribe. No event of it may follow.
     Unwatch,
-    /// The lock is held here.
+    /// This node holds the lock from now on.
     Granted(Grant),
-    /// The lease goes on: until when, and the version that a new token may be made of.
+    /// The lease is renewed until `deadline`. New tokens may be made of `version`.
     Renewed { version: Version, deadline: Time },
-    /// It is held no more, and nobody gave it back.
+    /// This node does not hold the lock any more, and has not released it.
     Lost(Loss),
-    /// It was given back, by [`Event::Release`].
+    /// The lock was released by [`Event::Release`].
     Released(Outcome),
-    /// The intent is over: not granted, and why.
+    /// The intent has failed and is over.
     Failed(Failure),
 }
 
@@ -98,53 +100,55 @@ pub(crate) enum Action {
 pub(crate) struct Grant {
     /// The version of the write that granted it.
     pub(crate) version: Version,
-    /// Until when it is held without a renewal.
+    /// When the lease ends unless it is renewed.
     pub(crate) deadline: Time,
     pub(crate) via: GrantedVia,
 }
 
-/// How the lock came to this node.
+/// How this node got the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GrantedVia {
-    /// Nobody had it and nobody waited.
+    /// The lock was free: it had no holder and no queue.
     Free,
-    /// It was reserved for this node, or for one before it that did not confirm.
+    /// The lock was reserved for this node, or for one before it that did not confirm.
     Handoff,
-    /// It was taken from a holder that was not heard of for a lease.
+    /// The lock was taken from a holder whose heartbeat did not move for a lease.
     Takeover,
 }
 
-/// Why the lock is held no more.
+/// Why the lock was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// No renewal got through in time. What hindered the last one, if anything did.
+    /// No renewal succeeded in time. `last` is the last request's error, if it failed.
     Expired { last: Option<String> },
-    /// The register shows another holder, or none: it was taken over, or broken by an operator.
+    /// The register has another holder or none: another node took the lock over, or an operator
+    /// released it by force.
     TakenOver,
-    /// The register is no longer understood.
+    /// The register can no longer be read.
     Unreadable(Unreadable),
 }
 
-/// What is known of a release.
+/// The outcome of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It was still held, and is free or handed on.
+    /// The lock was held until the release, and is now free or reserved for the next waiter.
     Held,
-    /// It had been lost before.
+    /// The lock was lost before the release.
     Lost,
-    /// It is not held any more, but whether it was until the release is not known: the release's
-    /// outcome was indeterminate, or the engine did not answer before the lease was over.
+    /// The lock is not held any more. Whether it was held until the release is not known: the
+    /// release was a write of unknown outcome, or the engine did not respond before the lease was
+    /// over.
     Indeterminate,
 }
 
-/// Why a intent was not granted.
+/// Why an intent failed.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
-    /// Only for [`Intent::Try`]: somebody has it, or waits for it. The holder's label, if there is one.
+    /// The lock has a holder or a queue; for [`Intent::Try`] only. `holder` is the holder's label.
     Busy { holder: Option<String> },
-    /// The engine's error: one that does not pass by itself, or that has not passed in
-    /// [`MachineSettings::unavailable_timeout`].
+    /// A permanent error of the engine, or one that has lasted for
+    /// [`MachineSettings::unavailable_timeout`]; for [`Intent::Try`] any error.
     Transport(TransportError),
-    /// The register is not understood.
+    /// The register cannot be read.
     Unreadable(Unreadable),
 }

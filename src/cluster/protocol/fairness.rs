@@ -1,249 +1,269 @@
-//! Leaving room for others who want to get in.
+//! Fairness among nodes that contend for one key: when a holder defers its release, and when a node
+//! that waits tries to join the queue.
 //!
-//! Who wants to join the queue has to write while the register stands still, from what it saw to
-//! the arrival of its write: for a round trip. Nodes that take the lock and give it back over and
-//! over write more often than that, and would keep everyone else out, by doing nothing but what is
-//! allowed. A write that fails leaves no trace, so they do not see whom they keep out. They know
-//! only what they have met themselves: others in the queue when they gave the lock back, or a
-//! holder when they wanted it.
+//! A node joins the queue by a write, and the write succeeds only if the register does not change
+//! from the read before it to the arrival of the write, which is one round trip. Nodes that take and
+//! release the lock in a tight loop change the register more often than that, so they could keep
+//! every other node out for ever without breaking a rule. A failed write leaves no trace in the
+//! register, so the holders do not see the nodes that fail. A node knows only of the contention that
+//! it has met itself: entries in the queue when it released the lock, or a holder when it wanted the
+//! lock. So two rules bound how long a holder can keep the register busy.
+//!
+//! A *turn* is the time from a grant to the release. A *quiet period* is a time in which the
+//! register does not change.
 //!
 //! # The holder
 //!
-//! **It has met others.** After a few turns in a row ([`TURNS`]) in which nobody waited, it does not
-//! give the lock back before somebody has joined, or the register has stood still for some round
-//! trips ([`A_WHILE`]; half a claim window at most). If nobody has come it has twice as many turns before the next time, up to
-//! [`ALONE`]: from there on it is taken to be alone, until it meets somebody.
+//! **Yield to joiners**: for a node that has met contention. After [`YIELD_AFTER`] turns in a row in
+//! which nobody waited, it defers the release until another node has joined, or the register has
+//! been unchanged for [`YIELD_ROUND_TRIPS`] round trips, and at most half a claim window. If no node
+//! has joined by then, the number of turns before the next deferral doubles, up to
+//! [`YIELD_AFTER_LIMIT`]. After that many turns the node takes itself to be alone, until it meets
+//! contention again.
 //!
-//! **It has met nobody.** It cannot know that nobody is there, so a node that has not seen the
-//! register stand still for some time waits before it gives the lock back, until it has: for a few of
-//! its own round trips at first, and each time twice as long, since the engine may be farther away for
-//! others, up to an eighth of the claim window; then it begins anew. Together those who share the lock
-//! give one part in [`SHARE`] of their time to that; nothing if the register stands still by itself,
-//! since the lock is held, or left alone, for so long anyway.
+//! **Leave a quiet period**: for a node that has met no contention, which cannot know that no other
+//! node is there. If it has not seen a quiet period for some time, it defers the release until there
+//! has been one. The first has a length of four of its own round trips. Each deferral doubles the
+//! length, since the engine may be farther away from other nodes, until it reaches an eighth of the
+//! claim window; then it begins anew. The nodes that share the lock spend one part in
+//! [`QUIET_SHARE`] of their time on that altogether. They spend nothing if the register is quiet for
+//! long enough anyway, because the lock is held or unused for that long.
 //!
-//! That it stood still is proved by a write: it expected a version that was known for so long.
+//! A quiet period is proved by a successful write: it expected a version that was known for that
+//! long.
 //!
-//! # Who wants to join
+//! # The node that joins
 //!
-//! The best moment is the beginning of a turn: the next waiter has just confirmed, and the next write of its
-//! is its release. Before that, the two would get into each other's way. So who joins while the lock is
-//! reserved waits for the confirmation, where the watch shows it; where it does not, who has just given
-//! the lock back after a turn that was no shorter leaves the next waiter a round trip before it even looks.
+//! The best time to join is the beginning of a turn: the next waiter has just confirmed, and its next
+//! write is its release. Before that, the two writes would collide. So a node that finds the lock
+//! reserved waits for the confirmation, if its watch shows it. If its watch does not, and the node
+//! has itself just released the lock after a turn of at least one round trip, it gives the next
+//! waiter one round trip before it loads the register.
 //!
-//! It tries again at once, a few times. Where others write all the time that does not help, and costs
-//! them requests; so it waits a while, at random, and then tries twice: the first attempt goes by what
-//! is old, and shows what is new; the second succeeds if the holder leaves room.
+//! After a collision the node tries again at once, a few times. If the other nodes write all the
+//! time, that does not help and costs requests. So from a certain number of collisions on the node
+//! waits for a random delay and then makes two attempts: the first uses the version known before the
+//! delay, fails, and shows the current version; the second succeeds if the holder yields.
 //!
-//! Who has had a short turn, and gives the lock to somebody, waits for such a while too, if it had to
-//! wait to join before. So the lock does not wander at each turn, at the price of a handoff (a notice,
-//! a process that wakes up, a write that finds another), but stays with each of them for some turns.
-//! Where the watch shows everything, attempts fail rarely, and it does wander: that was both faster
-//! and more even (etcd, eight processes in tight loops: 2.8 instead of 3.3 ms, 0.89 instead of 0.76).
+//! A node that releases the lock to others after that many collisions also waits for a random delay
+//! before it joins again. So the lock stays with each node for some turns, where a handoff at each
+//! turn would cost a notice, a wake-up and a write that collides. If the watch shows every change,
+//! collisions are rare and the lock does change its node at each turn. That was both faster and
+//! fairer (etcd, eight processes in tight loops: 2.8 instead of 3.3 ms a turn, and the unluckiest
+//! process got 0.89 instead of 0.76 of the luckiest's turns).
 //!
 //! # The price
 //!
-//! Eight processes in tight loops over a Redis nearby, two processors: without all this the unluckiest
-//! got 0.02 to 0.04 of the luckiest's turns, and somebody waited for 0.2 to 0.4 s; now it is about 0.5,
-//! and less than 0.1 s. The price is between a tenth and two fifths of the turns: a turn that goes to
-//! another process takes longer than one that stays. Who takes a fair lock wants to get it in time
-//! rather than to see one process get it often. To hand it off at every turn would be fairer still
-//! (0.6), and cost two thirds of the turns.
+//! Measured with eight processes in tight loops over a Redis nearby, on two processors: without these
+//! rules the unluckiest process got 0.02 to 0.04 of the luckiest's turns, and the longest wait was
+//! 0.2 to 0.4 s. With them it is about 0.5, and less than 0.1 s. They cost between a tenth and two
+//! fifths of the turns, since a turn that goes to another process takes longer than one that stays. A
+//! fair lock is chosen for a bounded wait and not for the throughput of one process. A handoff at
+//! every turn would be fairer still (0.6), and would cost two thirds of the turns.
 
 use super::Machine;
 use crate::cluster::protocol::register::Register;
 use crate::cluster::time::Time;
 use std::time::Duration;
 
-/// One part in so many of the time is given to waiting.
-const SHARE: u32 = 64;
+/// A node spends at most one part in this many of its time on quiet periods.
+const QUIET_SHARE: u32 = 64;
 
-/// So many turns in a row, without others, before a node that has met others leaves room for them.
-const TURNS: u32 = 4;
+/// A node that has met contention yields after this many turns in a row without other nodes.
+const YIELD_AFTER: u32 = 4;
 
-/// So many turns without others show that there are none.
-const ALONE: u32 = 1024;
+/// After this many turns in a row without other nodes, a node takes itself to be alone.
+const YIELD_AFTER_LIMIT: u32 = 1024;
 
-/// So many round trips it leaves room for them. A turn that lasts half of that has room enough.
-const A_WHILE: u32 = 8;
+/// A node yields for this many round trips. A turn of half that length lets other nodes join anyway.
+const YIELD_ROUND_TRIPS: u32 = 8;
 
-/// So often in a row others may write first before a node waits with its next attempt to join; and
-/// where it sees all that they write. (32 nodes that hold the lock for a millisecond, over etcd: 3.9
-/// requests for a grant with 3, 3.2 with 8 and with no limit; 32 that all come at a time: 15.6 instead
-/// of 14.7 with 3, in the simulator.)
+/// A node delays its attempts to join after this many collisions. (32 nodes that hold the lock for a
+/// millisecond, over etcd: 3.9 requests for a grant with 3, and 3.2 with 8 and without a limit. 32
+/// nodes that arrive at the same time, in the simulator: 15.6 requests with 8, and 14.7 with 3.)
 const COLLISION_LIMIT: u32 = 3;
+/// [`COLLISION_LIMIT`] for a node whose watch shows every change.
 const COLLISION_LIMIT_OF_WATCHERS: u32 = 8;
 
-/// It waits for so many round trips at most, and no longer than so long and a part of its round trip.
-/// All wait equally long, on the average: who waited less whenever it has joined would join ever more.
-const ROUND_TRIPS: u32 = 64;
-const LONGEST: Duration = Duration::from_millis(8);
+/// The random delay before an attempt to join is at most this many round trips, and at most a quarter
+/// of a round trip more than [`MAX_DELAY`]. All nodes draw from the same range: if a node that has
+/// joined drew shorter delays from then on, it would join ever more often.
+const DELAY_ROUND_TRIPS: u32 = 64;
+const MAX_DELAY: Duration = Duration::from_millis(8);
 
-/// So often it has to join before it tries at once again, if all writes before met others.
-const MEMORY: u32 = 8;
+/// After many collisions a node has to join this often before its attempts follow each other at once
+/// again.
+const COLLISION_MEMORY: u32 = 8;
 
-/// The shortest time that a request is taken to need.
-pub(super) const SHORTEST: Duration = Duration::from_micros(10);
+/// The shortest round trip that is assumed.
+pub(super) const MIN_ROUND_TRIP: Duration = Duration::from_micros(10);
 
-/// When there was room for others.
+/// When the holder deferred its release, and when it has to do so again.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
-    /// When the register had stood still for long enough, the last time.
-    since: Option<Time>,
-    /// How long is enough; nothing: a few round trips.
-    enough: Option<Duration>,
-    /// This node is waiting for it.
-    waits: bool,
-    /// The last grant.
-    granted: Option<Time>,
-    /// The round trip, if the last turn took that long.
-    used: Option<Duration>,
-    /// Until then the lock is left to the one it was given to: it has not confirmed yet.
-    left_until: Option<Time>,
-    /// How many turns in a row there were without others; and after how many it leaves room for them.
-    /// None: it has met nobody.
-    turns: u32,
-    after: Option<u32>,
-    /// This node is waiting for somebody to join.
-    yields: bool,
+    /// When the last quiet period of the required length ended.
+    last_quiet: Option<Time>,
+    /// The required length of a quiet period. `None`: four round trips.
+    required_quiet: Option<Duration>,
+    /// The release is being deferred until the quiet period is over.
+    awaits_quiet: bool,
+    /// When the current turn began.
+    turn_began: Option<Time>,
+    /// The round trip, if the last turn took at least that long.
+    confirm_time: Option<Duration>,
+    /// The register is not loaded before this time, so that the next waiter can confirm.
+    load_from: Option<Time>,
+    /// The number of turns in a row without other nodes.
+    turns_alone: u32,
+    /// After how many such turns the node yields. `None`: it does not yield.
+    yield_after: Option<u32>,
+    /// The release is being deferred so that other nodes can join.
+    is_yielding: bool,
 }
 
 impl Machine {
-    fn enough(&self) -> Duration {
-        self.backoff.enough.unwrap_or(4 * self.round_trip).min(self.most())
+    // ---- The holder ----
+
+    /// Records that other nodes hold the lock or wait for it.
+    pub(super) fn note_contention(&mut self) {
+        self.backoff.turns_alone = 0;
+        self.backoff.is_yielding = false;
+        self.backoff.yield_after = Some(YIELD_AFTER);
     }
 
-    fn most(&self) -> Duration {
-        self.settings.claim_window / 8
-    }
-
-    /// A write has succeeded before which the register stood still for so long.
-    pub(super) fn stood_still(&mut self, long: Duration, now: Time) {
-        if long >= self.enough() {
-            self.backoff.since = Some(now);
+    /// Records that a write has succeeded before which the register was unchanged for this long.
+    pub(super) fn record_quiet_period(&mut self, length: Duration, now: Time) {
+        if length >= self.required_quiet() {
+            self.backoff.last_quiet = Some(now);
         }
-        if long >= self.most() {
-            self.backoff.enough = None;
+        if length >= self.longest_quiet() {
+            self.backoff.required_quiet = None;
         }
     }
 
-    /// Others hold the lock, or wait for it.
-    pub(super) fn met_others(&mut self) {
-        self.backoff.turns = 0;
-        self.backoff.yields = false;
-        self.backoff.after = Some(TURNS);
-    }
-
+    /// Records the beginning of a turn.
     pub(super) fn begin_turn(&mut self, now: Time) {
-        self.backoff.granted = Some(now);
-        self.backoff.turns = self.backoff.turns.saturating_add(1);
+        self.backoff.turn_began = Some(now);
+        self.backoff.turns_alone = self.backoff.turns_alone.saturating_add(1);
     }
 
-    /// Its user gives the lock back.
+    /// Records the end of a turn: the lock is to be released.
     pub(super) fn end_turn(&mut self, now: Time) {
-        let Some(granted) = self.backoff.granted.take() else { return };
-        let turn = now.since(granted);
-        self.backoff.used = (turn >= self.round_trip).then_some(self.round_trip);
-        self.backoff.left_until = None;
-        if turn >= self.round_trip.saturating_mul(A_WHILE) / 2 {
-            // Others could join meanwhile, and so can this node while they hold it.
+        let Some(began) = self.backoff.turn_began.take() else { return };
+        let turn = now.since(began);
+        self.backoff.confirm_time = (turn >= self.round_trip).then_some(self.round_trip);
+        self.backoff.load_from = None;
+        if turn >= self.round_trip.saturating_mul(YIELD_ROUND_TRIPS) / 2 {
+            // Other nodes could join during this turn, and this node can during theirs.
             self.collisions = 0;
         }
     }
 
-    /// The lock is to be given back: until when to leave the register as it is before, if at all.
-    /// So many others wait.
+    /// Until when to defer the write that releases the lock. `None`: it may be sent now. `others` is
+    /// the number of other nodes in the queue.
     pub(super) fn back_off(&mut self, others: usize, now: Time) -> Option<Time> {
         if others > 0 {
-            self.met_others();
+            self.note_contention();
         }
-        self.yield_to_joiners(now).or_else(|| self.stand_still(others, now))
+        self.yield_to_joiners(now).or_else(|| self.leave_quiet_period(others, now))
     }
 
-    /// For those who want it too, if they are near.
+    /// Until when to yield to nodes that are known to contend.
     fn yield_to_joiners(&mut self, now: Time) -> Option<Time> {
-        let after = self.backoff.after.filter(|after| self.backoff.turns >= *after)?;
-        // An answer that was late once must not make this one's release late, too.
-        let a_while = self.round_trip.saturating_mul(A_WHILE).min(self.settings.claim_window / 2);
-        let until = self.view.seen + a_while;
+        let after = self.backoff.yield_after.filter(|after| self.backoff.turns_alone >= *after)?;
+        // The claim window bounds the deferral, in case the last response was late by chance.
+        let length = self.round_trip.saturating_mul(YIELD_ROUND_TRIPS);
+        let until = self.view.version_since + length.min(self.settings.claim_window / 2);
         if now < until {
-            self.backoff.yields = true;
+            self.backoff.is_yielding = true;
             return Some(until);
         }
-        self.backoff.turns = 0;
-        if std::mem::take(&mut self.backoff.yields) {
-            self.backoff.after = (after < ALONE).then_some(2 * after);
+        self.backoff.turns_alone = 0;
+        if std::mem::take(&mut self.backoff.is_yielding) {
+            self.backoff.yield_after = (after < YIELD_AFTER_LIMIT).then_some(2 * after);
         }
         None
     }
 
-    /// For those of whom nothing is known.
-    fn stand_still(&mut self, others: usize, now: Time) -> Option<Time> {
-        let enough = self.enough();
+    /// Until when to leave a quiet period for nodes that are not known.
+    fn leave_quiet_period(&mut self, others: usize, now: Time) -> Option<Time> {
+        let required = self.required_quiet();
         let sharers = u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1);
-        let since = *self.backoff.since.get_or_insert(now);
-        if now.since(since) < enough.saturating_mul(SHARE).saturating_mul(sharers) {
+        let last_quiet = *self.backoff.last_quiet.get_or_insert(now);
+        if now.since(last_quiet) < required.saturating_mul(QUIET_SHARE).saturating_mul(sharers) {
             return None;
         }
-        let until = self.view.seen + enough;
+        let until = self.view.version_since + required;
         if now < until {
-            self.backoff.waits = true;
+            self.backoff.awaits_quiet = true;
             return Some(until);
         }
-        if std::mem::take(&mut self.backoff.waits) {
-            self.backoff.enough = Some(2 * enough);
+        if std::mem::take(&mut self.backoff.awaits_quiet) {
+            self.backoff.required_quiet = Some(2 * required);
         }
-        self.backoff.since = Some(now);
+        self.backoff.last_quiet = Some(now);
         None
     }
 
-    /// The lock was given back, and others wait: leaves it to them for a while if all have short turns,
-    /// or until the next one can have confirmed.
-    pub(super) fn gave_way(&mut self, now: Time) {
+    fn required_quiet(&self) -> Duration {
+        self.backoff.required_quiet.unwrap_or(4 * self.round_trip).min(self.longest_quiet())
+    }
+
+    fn longest_quiet(&self) -> Duration {
+        self.settings.claim_window / 8
+    }
+
+    /// Records that the lock was released while other nodes wait. If turns are short, this node then
+    /// waits for a random delay before it joins again, or until the next waiter can have confirmed.
+    pub(super) fn released_to_others(&mut self, now: Time) {
         if self.collisions >= self.collision_limit() {
-            self.join_at = now + self.a_while();
-            self.has_looked = false;
-        } else if let Some(trip) = self.backoff.used.filter(|_| !self.sees_all()) {
-            self.backoff.left_until = Some(now + trip.min(self.most()));
+            self.join_at = now + self.random_delay();
+            self.rejoins_at_once = false;
+        } else if let Some(trip) = self.backoff.confirm_time.filter(|_| !self.sees_all()) {
+            self.backoff.load_from = Some(now + trip.min(self.longest_quiet()));
         }
     }
 
-    /// Until when not even to look, if the lock was given to somebody a moment ago.
-    pub(super) fn leaves_alone(&self, now: Time) -> Option<Time> {
-        self.backoff.left_until.filter(|until| now < *until && !self.must_look)
+    // ---- The node that joins ----
+
+    /// Until when not to load the register, if this node has just released the lock to another.
+    pub(super) fn load_deferred_until(&self, now: Time) -> Option<Time> {
+        self.backoff.load_from.filter(|from| now < *from && !self.must_load)
     }
 
-    /// When to join this register at the earliest: not before the one for whom the lock is reserved
-    /// has confirmed, if that will be seen, or should have been for long.
-    pub(super) fn join_from(&self, register: &Register) -> Time {
+    /// The earliest time to join this register. If the lock is reserved and the watch shows every
+    /// change, the node waits for the confirmation, up to an eighth of the claim window.
+    pub(super) fn join_not_before(&self, register: &Register) -> Time {
         let is_reserved = register.holder.is_none() && !register.queue.is_empty();
         let confirmed_by =
-            if is_reserved && self.sees_all() { self.most() } else { Duration::ZERO };
-        self.join_at.max(self.view.since + confirmed_by)
+            if is_reserved && self.sees_all() { self.longest_quiet() } else { Duration::ZERO };
+        self.join_at.max(self.view.unchanged_since + confirmed_by)
     }
 
+    /// Records a successful attempt to join.
     pub(super) fn joined(&mut self) {
         self.collisions = if self.sees_all() { 0 } else { self.collisions.saturating_sub(1) };
-        self.has_looked = false;
+        self.rejoins_at_once = false;
+    }
+
+    /// Records that another node's write came first. From the limit on, attempts are delayed at
+    /// random, so that joining nodes do not collide with each other or with the holder's writes.
+    pub(super) fn join_collided(&mut self, now: Time) {
+        self.collisions = (self.collisions + 1).min(self.collision_limit() + COLLISION_MEMORY);
+        // A delayed attempt has shown the current version, so one more follows at once.
+        self.rejoins_at_once = !self.rejoins_at_once;
+        let is_at_once = self.collisions < self.collision_limit() || self.rejoins_at_once;
+        self.join_at = if is_at_once { now } else { now + self.random_delay() };
     }
 
     fn collision_limit(&self) -> u32 {
         if self.sees_all() { COLLISION_LIMIT_OF_WATCHERS } else { COLLISION_LIMIT }
     }
 
-    /// Somebody else wrote first: joins again a little later, at random, so that many who join do not
-    /// get into each other's way, and the holder's writes find room.
-    pub(super) fn put_off_joining(&mut self, now: Time) {
-        self.collisions = (self.collisions + 1).min(self.collision_limit() + MEMORY);
-        // What an attempt after a while has shown is new, and worth another one at once.
-        self.has_looked = !self.has_looked;
-        let is_at_once = self.collisions < self.collision_limit() || self.has_looked;
-        self.join_at = if is_at_once { now } else { now + self.a_while() };
-    }
-
-    /// At random, so that many do not come at a time.
-    fn a_while(&mut self) -> Duration {
-        let longest = self.round_trip.saturating_mul(ROUND_TRIPS);
-        let far = (self.round_trip / 4).min(self.settings.claim_window / 2);
-        longest.min(far + LONGEST).mul_f64(self.random.f64())
+    /// A random delay before an attempt to join.
+    fn random_delay(&mut self) -> Duration {
+        let longest = self.round_trip.saturating_mul(DELAY_ROUND_TRIPS);
+        let part = (self.round_trip / 4).min(self.settings.claim_window / 2);
+        longest.min(part + MAX_DELAY).mul_f64(self.random.f64())
     }
 }

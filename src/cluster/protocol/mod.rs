@@ -1,67 +1,67 @@
-//! What one node does about one key: a state machine without a clock, a socket or a runtime.
+//! The protocol of one node for one key: a state machine without a clock, a socket or a runtime.
 //!
-//! The driver tells it what happens ([`Machine::handle`]), with the time on the node's clock, takes
-//! out what is to be done ([`Machine::next_action`]), and comes back at the latest at
-//! [`Machine::wake_at`]. Everything that a network can do to it is an event, so a simulator can do
-//! it too.
+//! The driver passes each event to [`Machine::handle`], with the time on the node's clock, performs
+//! the actions that [`Machine::next_action`] returns, and passes [`Event::Timer`] no later than at
+//! [`Machine::wake_at`]. Everything that a network can do to the machine is an event, so the
+//! simulator (`cluster::sim`) runs this very code.
 //!
 //! # How it decides
 //!
-//! It keeps no long list of states. It keeps what is *wanted* here ([`Intent`]), what the register held
-//! when last seen ([`View`]), whether the lock is *held* ([`Held`]) or being *left* ([`Leaving`]), and
-//! at most one request in flight. Whenever there is none it compares what is wanted with what it
-//! sees, and takes the next step. Whatever goes wrong changes what it sees, not where it is.
+//! The machine has no list of states. It keeps what is *wanted* at this node ([`Intent`]), what the
+//! register contained when it was last seen ([`View`]), whether the lock is *held* ([`Held`]) or is
+//! being *released* ([`Releasing`]), and at most one request in flight. When no request is in
+//! flight, it compares what is wanted with what it sees and takes the next step. A fault changes
+//! what the machine sees, and no fault needs a state of its own.
 //!
-//! | wanted | the register holds | step |
+//! | wanted | the register shows | step |
 //! |---|---|---|
-//! | the lock | nobody | write: I hold it |
-//! | | reserved, I am the first in the queue | write: I hold it (the next waiter confirms) |
-//! | | reserved or held, my time to pass over has come | write: I hold it, those before me are out |
-//! | | held by my own attempt, indeterminate until now | write: I hold it (confirmed) |
-//! | | anything else, I am not in the queue | write: I join the queue |
-//! | | anything else, I am in the queue | wait |
-//! | to hold on | me, a third of the lease is over | write: the heartbeat moves |
-//! | | somebody else | the lock is lost |
-//! | to leave | me | write: reserved for the first in the queue, or free |
-//! | | a trace of me, or a write of mine may yet arrive | write: without me |
-//! | nothing | nothing of me | rest |
+//! | the lock | no holder and no queue | write this node as the holder |
+//! | | reserved, this node is the first in the queue | write this node as the holder (confirm) |
+//! | | reserved or held, and this node may pass over those before it | write this node as the holder, without them |
+//! | | held by this claim, whose write had an unknown outcome | write this node as the holder (confirm) |
+//! | | anything else, this node is not in the queue | write this node to the end of the queue |
+//! | | anything else, this node is in the queue | wait |
+//! | to keep the lock | this node is the holder, a third of the lease is over | write the next heartbeat |
+//! | | another holder or none | report the loss |
+//! | to release the lock | this node is the holder | write: reserved for the first in the queue, or free |
+//! | | an entry of this node, or its write may yet arrive | write the register without this node |
+//! | nothing | no entry of this node | rest |
 //!
 //! # Time
 //!
-//! The holder's deadline is counted from *before* its last successful write was sent; an observer's
-//! patience from the *receipt* of what first showed the present heartbeat. The write lies between the
-//! two, in true time. Each side gives up [`CLOCK_RATE_ERROR`] of the lease, so the deadline passes
-//! before the patience does, as long as each clock runs true to within that rate.
+//! The holder counts its deadline from *before* its last successful write was sent. An observer
+//! counts the lease from the *receipt* of the response or notice that first showed the current
+//! heartbeat. In true time the write lies between the two. Each side allows for an error of
+//! [`CLOCK_RATE_ERROR`] of the lease, so the holder's deadline passes before the observer takes
+//! over, as long as each clock's rate is right to within that error.
 //!
-//! # Doubt
+//! # Writes of unknown outcome
 //!
-//! A write of unknown outcome ([`Indeterminate`](crate::cluster::TransportError::Indeterminate)) may
-//! still arrive, for as long as the register has the version that it expects. So the machine does not
-//! rest before the version has moved: the next write that it wants expects the same version, and
-//! either of the two gets it. When there is nothing left that it wants, it writes the register as it
-//! is. What a mismatch shows is searched for its own attempt, since the write may have been its own.
+//! A write of unknown outcome ([`Indeterminate`](crate::cluster::TransportError::Indeterminate)) can
+//! still take effect for as long as the register has the version that the write expects. So the
+//! machine does not rest before the version has changed: its next write expects the same version,
+//! and one of the two succeeds. If it wants nothing else, it writes the register unchanged. After a
+//! mismatch it searches the register for its own claim, since the write may have been its own.
 //!
-//! The one exception is a write that expects *no* register: it could find none again, after the
-//! register was dropped. An engine keeps idle registers for longer than any request is in flight
-//! ([`Write::idle`](crate::cluster::Write::idle)).
+//! There is one exception: a write that expects *no* register could find none again, after the
+//! register was dropped. An engine therefore keeps an idle register for longer than any request can
+//! be in flight ([`Write::idle`](crate::cluster::Write::idle)).
 
 use crate::cluster::time::Time;
 use crate::cluster::transport::{Exchange, TransportError, Version, Versioned, Wake, Write};
 use fairness::Backoff;
-use register::ClaimId;
-use register::{Holder, Register, Waiter};
+use register::{ClaimId, Holder, QueueEntry, Register};
 use std::collections::VecDeque;
 use std::time::Duration;
 use view::{View, allowance};
+use watch::WatchState;
 
-// Leaving room for others who want to get in.
-mod fairness;
-// What the machine is told, and what it asks for.
 mod event;
+mod fairness;
 pub(crate) mod register;
-// What the machine knows of the register, and since when.
+#[cfg(test)]
+mod tests;
 mod view;
-// When to subscribe, when to look.
 mod watch;
 
 pub(crate) use event::{
@@ -69,44 +69,109 @@ pub(crate) use event::{
 };
 pub use register::Unreadable;
 
-/// By how much a clock's rate may be wrong, as a part of 1: one hundredth. Crystals err by a ten
-/// thousandth, and NTP slews by no more than five ten thousandths (ntpd(8)).
+/// The assumed bound on the error of a clock's rate, as a divisor: one hundredth. Crystals err by a
+/// ten thousandth, and NTP slews by no more than five ten thousandths (ntpd(8)).
 ///
-/// A holder stops so much before its lease ends, and an observer waits so much longer.
+/// A holder stops this part of the lease early, and an observer waits for this part longer.
 pub(crate) const CLOCK_RATE_ERROR: u32 = 100;
 
-/// One node's part in one key.
+/// One node's state machine for one key.
 #[derive(Debug)]
 pub(crate) struct Machine {
     settings: MachineSettings,
     random: fastrand::Rng,
     intent: Intent,
-    /// The attempt that is made, or will be made next. It gets the lock once at most.
+    /// The claim of the present or the next acquisition. A claim gets the lock at most once.
     claim: ClaimId,
     view: View,
     held: Option<Held>,
-    leaving: Option<Leaving>,
-    /// A write of ours of unknown outcome expects this version, and the register may still have it.
+    releasing: Option<Releasing>,
+    /// The version that a write of unknown outcome expects, while the register may still have it.
     indeterminate: Option<Option<Version>>,
     in_flight: Option<InFlight>,
     last_request: u64,
-    /// How the last write that takes the lock meant to take it.
+    /// The case in which the last write of kind [`RequestKind::Take`] was sent.
     via_tried: GrantedVia,
-    /// How often somebody else wrote before this node could join, less how often it has joined since;
-    /// whether what it saw then is new; and when it tries next.
+    /// How often another node's write came before this node's attempt to join the queue, less the
+    /// number of successful attempts since.
     collisions: u32,
-    has_looked: bool,
+    /// The last attempt to join was a delayed one and showed the current version, so the next one
+    /// follows at once.
+    rejoins_at_once: bool,
+    /// No attempt to join is made before this time.
     join_at: Time,
-    /// How long the last request took.
+    /// How long the last successful request took.
     round_trip: Duration,
     backoff: Backoff,
-    watch: watch::WatchState,
+    watch: WatchState,
     failed_watches: u32,
-    /// Something may have changed unseen.
-    must_look: bool,
-    trouble: Trouble,
+    /// The register may have changed without a notice, so it must be loaded.
+    must_load: bool,
+    retry: RetryState,
     wake_at: Option<Time>,
     actions: VecDeque<Action>,
+}
+
+/// The lock is held.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    claim: ClaimId,
+    /// The lock is lost from this time on. It is counted from before the last successful write was
+    /// sent.
+    deadline: Time,
+    /// When the next renewal is sent.
+    renew_at: Time,
+}
+
+/// The lock is being released, and [`Action::Released`] is due.
+#[derive(Clone, Copy, Debug)]
+struct Releasing {
+    claim: ClaimId,
+    /// A write that releases the lock had an unknown outcome.
+    is_indeterminate: bool,
+    /// The deadline of the lease. After it the machine reports the outcome without a response.
+    deadline: Time,
+}
+
+/// The purpose of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RequestKind {
+    Load,
+    /// Makes this node the holder.
+    Take,
+    /// Puts this node at the end of the queue.
+    Join,
+    /// Moves the heartbeat.
+    Renew,
+    /// Removes this node as the holder and from the queue.
+    Leave,
+}
+
+/// The one request in flight.
+#[derive(Debug)]
+struct InFlight {
+    request: u64,
+    kind: RequestKind,
+    /// A time before the request was sent.
+    sent: Time,
+    /// The version that was known at that time. A write expects it.
+    basis: Option<Version>,
+    /// For how long the register was known to have that version.
+    unchanged_for: Duration,
+    /// The register that is written. `None` for a load.
+    written: Option<Register>,
+}
+
+/// Consecutive failures of requests, and the delay after them.
+#[derive(Debug, Default)]
+struct RetryState {
+    /// When the first of the failures occurred.
+    failing_since: Option<Time>,
+    /// The number of failures, at most 16.
+    failures: u32,
+    last_error: Option<TransportError>,
+    /// No request is sent before this time.
+    retry_at: Option<Time>,
 }
 
 impl Machine {
@@ -118,39 +183,42 @@ impl Machine {
             random,
             intent: Intent::Nothing,
             claim,
-            view: View::blank(),
+            view: View::unknown(),
             held: None,
-            leaving: None,
+            releasing: None,
             indeterminate: None,
             in_flight: None,
             last_request: 0,
             via_tried: GrantedVia::Free,
             collisions: 0,
-            has_looked: false,
+            rejoins_at_once: false,
             join_at: Time::new(Duration::ZERO),
-            round_trip: fairness::SHORTEST,
+            round_trip: fairness::MIN_ROUND_TRIP,
             backoff: Backoff::default(),
-            watch: watch::WatchState::Off,
+            watch: WatchState::Off,
             failed_watches: 0,
-            must_look: false,
-            trouble: Trouble::default(),
+            must_load: false,
+            retry: RetryState::default(),
             wake_at: None,
             actions: VecDeque::new(),
         }
     }
 
-    /// Something has happened; it is `now` on the node's clock. Take out all actions afterwards.
+    // ---- Input and output ----
+
+    /// Processes an event at the time `now` on the node's clock. The caller takes all actions out
+    /// afterwards.
     ///
-    /// For the answer to a request, and for a notice, `now` must have been read after it was received.
-    /// Requests that come out of this call must be sent after `now`.
+    /// For a response or a notice, `now` must have been read after the receipt. Requests that result
+    /// from this call must be sent after `now`.
     pub(crate) fn handle(&mut self, event: Event, now: Time) {
         self.check_deadline(now);
         match event {
             Event::Intent(intent) => {
                 if self.intent == Intent::Nothing {
-                    // Who begins to wait has patience of its own.
-                    self.trouble.since = None;
-                    // Who only tries wants to know how it is now.
+                    // The unavailable timeout counts anew for a new acquisition.
+                    self.retry.failing_since = None;
+                    // `Try` reports the present state of the register.
                     self.view.is_fresh &= intent == Intent::Wait && self.sees_all();
                 }
                 self.intent = intent;
@@ -176,65 +244,66 @@ impl Machine {
             }
             Event::Watching(result) => self.watching(result, now),
             Event::Noticed(Some(seen)) => self.view.noticed(seen, now),
-            Event::Noticed(None) => self.must_look = true,
+            Event::Noticed(None) => self.must_load = true,
             Event::WatchEnded => self.watch_ended(now),
             Event::Timer => {}
         }
         self.step(now);
     }
 
-    /// What is to be done next, if there is anything.
+    /// The next action for the driver, if there is one.
     pub(crate) fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// When to come back with [`Event::Timer`], if nothing happens before.
+    /// When [`Event::Timer`] is due, if no other event occurs before.
     pub(crate) fn wake_at(&self) -> Option<Time> {
         self.wake_at
     }
 
-    /// Whether nothing is wanted, held, in flight, indeterminate, or left behind in the register. A watch
-    /// may still be in force: whoever drops the machine ends it.
+    /// Whether nothing is wanted or held, no request is in flight or of unknown outcome, and the
+    /// register has no entry of this node. A watch may still be in force: a driver that drops the
+    /// machine ends it.
     pub(crate) fn is_idle(&self) -> bool {
         self.intent == Intent::Nothing
             && self.held.is_none()
-            && self.leaving.is_none()
+            && self.releasing.is_none()
             && self.in_flight.is_none()
             && self.indeterminate.is_none()
             && self.actions.is_empty()
-            && !self.has_traces()
+            && !self.is_in_register()
     }
 
     /// Compares what is wanted with what is seen, and takes the next step.
     fn step(&mut self, now: Time) {
         if self.indeterminate.is_some_and(|expected| expected != self.view.version) {
-            // The version has moved: the write has arrived, or never will.
+            // The version has changed: the write has taken effect, or never will.
             self.indeterminate = None;
         }
         self.wake_at = None;
-        self.tend_watch(now);
+        self.expire_watch(now);
         self.check_register();
-        self.check_leaving(now);
+        self.check_release(now);
         if let Some(held) = self.held {
             self.wake_by(held.deadline);
         }
         if self.in_flight.is_some() {
             return;
         }
-        // Who only tries asks once, and at once.
-        let tries = self.held.is_none() && self.leaving.is_none() && self.intent == Intent::Try;
-        match self.trouble.retry_at {
+        // `Try` sends its request at once, even shortly after a failure.
+        let tries = self.held.is_none() && self.releasing.is_none() && self.intent == Intent::Try;
+        match self.retry.retry_at {
             Some(at) if now < at && !tries => return self.wake_by(at),
             _ => {}
         }
         if self.held.is_some() {
-            self.hold(now);
-        } else if self.leaving.is_some() || self.intent == Intent::Nothing {
+            self.renew_when_due(now);
+        } else if self.releasing.is_some() || self.intent == Intent::Nothing {
             self.leave(now);
         } else {
             self.acquire(now);
             if self.intent == Intent::Nothing && self.in_flight.is_none() {
-                // It has failed: what was begun is undone.
+                // The acquisition has failed: its entry in the register is removed.
                 self.leave(now);
             }
         }
@@ -245,30 +314,24 @@ impl Machine {
         self.actions.push_back(Action::Failed(why));
     }
 
-    /// A new attempt: the present one has had the lock.
-    fn begin_claim(&mut self) {
-        self.claim.nonce = self.random.u64(..);
-    }
-
     fn wake_by(&mut self, at: Time) {
         self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
     }
-}
 
-// Getting the lock: at once, by the queue, or past those who do not answer.
-impl Machine {
-    /// The next step towards the lock. There is no request in flight.
+    // ---- Acquiring ----
+
+    /// The next step towards the lock. No request is in flight.
     fn acquire(&mut self, now: Time) {
         let register = match &self.view.register {
-            Ok(register) => self.without_traces(register),
-            Err(_) if !self.view.is_fresh || self.must_look => return self.load(now),
+            Ok(register) => self.without_stale_claims(register),
+            Err(_) if !self.view.is_fresh || self.must_load => return self.load(now),
             Err(why) => return self.fail(Failure::Unreadable(why.clone())),
         };
         let position = register.position(self.claim);
         let rank = position.unwrap_or(register.queue.len());
         if rank > 0 && register.heartbeat != self.view.heartbeat() {
-            // The holder is an attempt of this node that nobody stands for any more: those who wait
-            // need not wait for its lease.
+            // The holder is a stale claim of this node. Removing it now spares the waiters its
+            // lease.
             return self.join(register, now);
         }
         if let Some(via) = self.claim_via(&register, rank, now) {
@@ -277,11 +340,11 @@ impl Machine {
         if !self.view.is_fresh {
             if self.intent == Intent::Wait
                 && rank > 0
-                && let Some(until) = self.leaves_alone(now)
+                && let Some(until) = self.load_deferred_until(now)
             {
                 return self.wake_by(until.min(self.due(&register, rank)));
             }
-            // What was seen long ago may have changed.
+            // The view dates from before this acquisition and may be out of date.
             return self.load(now);
         }
         if self.intent == Intent::Try {
@@ -293,18 +356,17 @@ impl Machine {
             return;
         }
         if position.is_none() && register.queue.len() < self.settings.queue_limit {
-            let at = self.join_from(&register);
+            let at = self.join_not_before(&register);
             if now >= at {
                 return self.join(register, now);
             }
             self.wake_by(at);
         }
-        self.look_from_time_to_time(rank, now);
+        self.poll_register(rank, now);
     }
 
-    /// The register without what earlier attempts of this node left in it, which nobody stands for
-    /// any more.
-    fn without_traces(&self, register: &Register) -> Register {
+    /// The register without the entries of this node's earlier claims.
+    fn without_stale_claims(&self, register: &Register) -> Register {
         let mut register = register.clone();
         let stale = |claim| self.is_own(claim) && claim != self.claim;
         register.queue.retain(|waiter| !stale(waiter.claim));
@@ -315,20 +377,20 @@ impl Machine {
         register
     }
 
-    /// How the lock could be had by a write now.
+    /// In which case a write can take the lock now. `None` if this node has to wait.
     fn claim_via(&self, register: &Register, rank: usize, now: Time) -> Option<GrantedVia> {
-        let due = now >= self.due(register, rank);
+        let is_due = now >= self.due(register, rank);
         match &register.holder {
-            // A write that was indeterminate has arrived. Only one of known outcome tells the version
-            // and the deadline.
+            // A write of unknown outcome has taken effect. Its version and its deadline are not
+            // known, so a second write confirms it.
             Some(holder) if holder.claim == self.claim => Some(self.via_tried),
-            Some(_) => due.then_some(GrantedVia::Takeover),
+            Some(_) => is_due.then_some(GrantedVia::Takeover),
             None if register.queue.is_empty() => Some(GrantedVia::Free),
-            None => (rank == 0 || due).then_some(GrantedVia::Handoff),
+            None => (rank == 0 || is_due).then_some(GrantedVia::Handoff),
         }
     }
 
-    /// Writes itself in as the holder; the first `passed_over` of the queue are out.
+    /// Writes this node as the holder, and removes the first `passed_over` entries of the queue.
     fn take(&mut self, mut register: Register, passed_over: usize, via: GrantedVia, now: Time) {
         let is_held = register.is_held_by(self.claim);
         if !is_held {
@@ -338,25 +400,26 @@ impl Machine {
         register.holder = Some(Holder::new(self.claim, &self.settings.label, self.settings.lease));
         register.advance();
         self.via_tried = via;
-        // The next in the queue watches the new holder's heartbeat from now on.
+        // The next waiter is woken, since it has a new heartbeat to observe.
         self.write(RequestKind::Take, register, now);
     }
 
-    /// Writes itself to the end of the queue. The heartbeat is not the joiner's to move.
+    /// Writes this node to the end of the queue. A joining node does not move the heartbeat.
     fn join(&mut self, mut register: Register, now: Time) {
-        self.met_others();
+        self.note_contention();
         let has_space = register.queue.len() < self.settings.queue_limit;
         if register.position(self.claim).is_none() && has_space {
-            register.queue.push(Waiter::new(self.claim, &self.settings.label));
+            register.queue.push(QueueEntry::new(self.claim, &self.settings.label));
         }
         self.write(RequestKind::Join, register, now);
     }
 
-    /// The write that takes the lock got this version. It was sent not before `sent`.
+    /// The write that takes the lock got this version. It was sent no earlier than `sent`.
     fn taken(&mut self, version: Version, sent: Time, now: Time) {
         let deadline = self.deadline(sent);
         if self.intent == Intent::Nothing || now >= deadline {
-            // Not wanted any more: it is undone. Or too late to be of use: it is confirmed anew.
+            // If the lock is not wanted any more, the next step releases it. If the response came
+            // too late, the next step confirms the lock by another write.
             return;
         }
         self.intent = Intent::Nothing;
@@ -367,34 +430,23 @@ impl Machine {
         self.actions.push_back(Action::Granted(Grant { version, deadline, via }));
     }
 
-    /// Until when a write that was sent not before `sent` lets this node hold.
+    /// The deadline that a write grants which was sent no earlier than `sent`.
     fn deadline(&self, sent: Time) -> Time {
         sent + (self.settings.lease - allowance(self.settings.lease))
     }
-}
 
-// Keeping the lock: renewal, and how it can be lost.
-/// The lock is held.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    claim: ClaimId,
-    /// From this moment on it is lost. Counted from before the last successful write was sent.
-    deadline: Time,
-    /// When the next renewal is sent.
-    renew_at: Time,
-}
+    // ---- Holding ----
 
-impl Machine {
-    /// Whatever else happens: at the deadline the lock is lost. This comes before an answer is looked
-    /// at, so that a late one revives nothing.
+    /// Reports the loss of the lock once the deadline has passed. This comes before the event itself
+    /// is processed, so that a late response does not revive the lease.
     fn check_deadline(&mut self, now: Time) {
         if self.held.is_some_and(|held| now >= held.deadline) {
-            let last = self.trouble.last.as_ref().map(ToString::to_string);
+            let last = self.retry.last_error.as_ref().map(ToString::to_string);
             self.lose(Loss::Expired { last });
         }
     }
 
-    /// Checks that the register still names this node; whether it is time to renew.
+    /// Reports the loss of the lock if the register does not name this node as the holder any more.
     fn check_register(&mut self) {
         let Some(held) = self.held else { return };
         match &self.view.register {
@@ -407,8 +459,8 @@ impl Machine {
         }
     }
 
-    /// Renews when it is time. There is no request in flight.
-    fn hold(&mut self, now: Time) {
+    /// Renews the lease if it is time to. No request is in flight.
+    fn renew_when_due(&mut self, now: Time) {
         let Some(held) = self.held else { return };
         if now < held.renew_at {
             return self.wake_by(held.renew_at);
@@ -419,7 +471,7 @@ impl Machine {
         self.write(RequestKind::Renew, register, now);
     }
 
-    /// The write that renews got this version. It was sent not before `sent`.
+    /// The write that renews the lease got this version. It was sent no earlier than `sent`.
     fn renewed(&mut self, version: Version, sent: Time) {
         let deadline = self.deadline(sent);
         let renew_at = sent + self.settings.lease / 3;
@@ -433,47 +485,40 @@ impl Machine {
         self.begin_claim();
         self.actions.push_back(Action::Lost(why));
     }
-}
 
-// Giving the lock back, and undoing what was given up.
-/// The lock is being given back, and somebody wants to know how that went.
-#[derive(Clone, Copy, Debug)]
-struct Leaving {
-    claim: ClaimId,
-    /// A release of unknown outcome was sent.
-    is_indeterminate: bool,
-    /// The deadline of what was held: after it nobody waits for the answer any more.
-    until: Time,
-}
+    /// Draws a new claim, since the present one has had the lock.
+    fn begin_claim(&mut self) {
+        self.claim.nonce = self.random.u64(..);
+    }
 
-impl Machine {
-    /// The lock is not held here from this moment on, whatever becomes of the write.
+    // ---- Releasing ----
+
+    /// The lock is not held at this node from now on, whatever the outcome of the write.
     fn begin_release(&mut self) {
         match self.held.take() {
-            Some(held) => {
-                let (claim, until) = (held.claim, held.deadline);
-                self.leaving = Some(Leaving { claim, is_indeterminate: false, until });
+            Some(Held { claim, deadline, .. }) => {
+                self.releasing = Some(Releasing { claim, is_indeterminate: false, deadline });
                 self.begin_claim();
             }
-            // It was lost a moment ago.
-            None if self.leaving.is_none() => {
+            // The loss was reported a moment ago.
+            None if self.releasing.is_none() => {
                 self.actions.push_back(Action::Released(Outcome::Lost));
             }
             None => {}
         }
     }
 
-    /// What is known of the release, once the register does not name this node's holder any more.
-    fn check_leaving(&mut self, now: Time) {
-        let Some(leaving) = self.leaving else { return };
-        let names_us = |register: &Register| register.is_held_by(leaving.claim);
-        let is_there = self.view.register.as_ref().is_ok_and(names_us);
-        // The watch may show the release before its answer comes.
-        let is_asked =
+    /// Reports the outcome of the release once it is known, or at the deadline.
+    fn check_release(&mut self, now: Time) {
+        let Some(releasing) = self.releasing else { return };
+        let is_named = |register: &Register| register.is_held_by(releasing.claim);
+        let is_in_register = self.view.register.as_ref().is_ok_and(is_named);
+        // A notice may show the release before the response arrives.
+        let is_in_flight =
             self.in_flight.as_ref().is_some_and(|request| request.kind == RequestKind::Leave);
-        if (is_there || is_asked) && now < leaving.until {
-            self.wake_by(leaving.until);
-        } else if is_there || is_asked || leaving.is_indeterminate {
+        if (is_in_register || is_in_flight) && now < releasing.deadline {
+            self.wake_by(releasing.deadline);
+        } else if is_in_register || is_in_flight || releasing.is_indeterminate {
             self.released(Outcome::Indeterminate);
         } else {
             self.released(Outcome::Lost);
@@ -481,19 +526,19 @@ impl Machine {
     }
 
     fn released(&mut self, outcome: Outcome) {
-        if self.leaving.take().is_some() {
+        if self.releasing.take().is_some() {
             self.actions.push_back(Action::Released(outcome));
         }
     }
 
     /// Writes the register without this node: the lock is reserved for the first in the queue, or
-    /// free. If this node wants it again and others wait, it goes to the end of the queue in the same
-    /// write. There is no request in flight.
+    /// free. If this node wants the lock again and others wait, the same write puts it at the end of
+    /// the queue. No request is in flight.
     fn leave(&mut self, now: Time) {
-        // What is not understood is not written over.
+        // A value that is not understood is never overwritten.
         let Ok(seen) = &self.view.register else { return self.indeterminate = None };
         let mut register = seen.clone();
-        // Others may hold or wait under this node's number, but never with its nonce.
+        // All claims of this node are removed, also those of an earlier machine.
         register.queue.retain(|waiter| !self.is_own(waiter.claim));
         if register.holder.as_ref().is_some_and(|holder| self.is_own(holder.claim)) {
             register.holder = None;
@@ -502,168 +547,33 @@ impl Machine {
         if register == *seen && self.indeterminate.is_none() {
             return;
         }
-        if let Some(leaving) = self.leaving
+        if let Some(releasing) = self.releasing
             && let Some(until) = self.back_off(register.queue.len(), now)
-            && until < leaving.until
+            && until < releasing.deadline
         {
             return self.wake_by(until);
         }
         let has_space = register.queue.len() < self.settings.queue_limit;
         if self.intent == Intent::Wait && !register.queue.is_empty() && has_space {
-            register.queue.push(Waiter::new(self.claim, &self.settings.label));
+            register.queue.push(QueueEntry::new(self.claim, &self.settings.label));
         }
         self.write(RequestKind::Leave, register, now);
     }
 
-    /// Whether the register shows anything of this node.
-    fn has_traces(&self) -> bool {
-        let has = |register: &Register| {
+    /// Whether the register, as last seen, has an entry of this node.
+    fn is_in_register(&self) -> bool {
+        let has_own = |register: &Register| {
             register.holder.as_ref().is_some_and(|holder| self.is_own(holder.claim))
                 || register.queue.iter().any(|waiter| self.is_own(waiter.claim))
         };
-        self.view.register.as_ref().is_ok_and(has)
+        self.view.register.as_ref().is_ok_and(has_own)
     }
 
     fn is_own(&self, claim: ClaimId) -> bool {
         claim.node == self.settings.node
     }
-}
 
-// The one request in flight: how it is sent, what its answer says, and what follows if there is none.
-/// What a request in flight is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RequestKind {
-    Load,
-    Take,
-    Join,
-    Renew,
-    Leave,
-}
-
-/// The one request in flight.
-#[derive(Debug)]
-struct InFlight {
-    request: u64,
-    kind: RequestKind,
-    /// A moment before it was sent.
-    sent: Time,
-    /// The version that was known then, which a write expects.
-    basis: Option<Version>,
-    /// For how long the register was known to have that version.
-    stood_still: Duration,
-    /// What is written; for a load, nothing.
-    written: Option<Register>,
-}
-
-/// How the transport fails, if it does.
-#[derive(Debug, Default)]
-struct Trouble {
-    /// Since when, and how often in a row.
-    since: Option<Time>,
-    failures: u32,
-    last: Option<TransportError>,
-    /// No request before that.
-    retry_at: Option<Time>,
-}
-
-impl Machine {
-    fn take_in_flight(&mut self, request: u64) -> Option<InFlight> {
-        self.in_flight.take_if(|in_flight| in_flight.request == request)
-    }
-
-    fn loaded(
-        &mut self,
-        sent: InFlight,
-        result: Result<Option<Versioned>, TransportError>,
-        now: Time,
-    ) {
-        match result {
-            Ok(seen) => {
-                self.went_well(&sent, now);
-                self.view.responded(seen, sent.basis, now);
-            }
-            Err(error) => self.went_wrong(error, now),
-        }
-    }
-
-    fn exchanged(&mut self, sent: InFlight, result: Result<Exchange, TransportError>, now: Time) {
-        let InFlight { kind, basis, .. } = sent;
-        let result = match result {
-            // It was written, but no token may be made of that version.
-            Ok(Exchange::Swapped(version)) if Some(version) <= basis => {
-                let what = format!("version {version} does not follow that before it");
-                Err(TransportError::indeterminate(what))
-            }
-            Ok(Exchange::Mismatch(seen)) if seen.as_ref().map(|seen| seen.version) == basis => {
-                Err(TransportError::corrupt("a mismatch that shows the expected version"))
-            }
-            result => result,
-        };
-        match result {
-            Ok(Exchange::Swapped(version)) => {
-                self.went_well(&sent, now);
-                self.stood_still(sent.stood_still, now);
-                let written = sent.written.unwrap_or_else(Register::empty);
-                self.view.wrote(version, written, now);
-                self.indeterminate = None;
-                match kind {
-                    RequestKind::Take => self.taken(version, sent.sent, now),
-                    RequestKind::Renew => self.renewed(version, sent.sent),
-                    RequestKind::Leave => {
-                        if self.others_wait() {
-                            self.gave_way(now);
-                        }
-                        self.released(Outcome::Held);
-                    }
-                    RequestKind::Join => self.joined(),
-                    RequestKind::Load => {}
-                }
-            }
-            Ok(Exchange::Mismatch(seen)) => {
-                self.went_well(&sent, now);
-                self.view.responded(seen, basis, now);
-                if kind == RequestKind::Join {
-                    self.put_off_joining(now);
-                }
-            }
-            Err(error) => {
-                if matches!(error, TransportError::Indeterminate(_)) {
-                    self.indeterminate = Some(basis);
-                    if let Some(leaving) = &mut self.leaving {
-                        leaving.is_indeterminate |= kind == RequestKind::Leave;
-                    }
-                }
-                self.went_wrong(error, now);
-            }
-        }
-    }
-
-    fn went_well(&mut self, sent: &InFlight, now: Time) {
-        self.trouble = Trouble::default();
-        self.round_trip = now.since(sent.sent).max(fairness::SHORTEST);
-    }
-
-    /// Waits before the next request, and tells those who wait here if it does not pass.
-    fn went_wrong(&mut self, error: TransportError, now: Time) {
-        let since = *self.trouble.since.get_or_insert(now);
-        self.trouble.failures = (self.trouble.failures + 1).min(16);
-        let longest = self.settings.lease / if self.held.is_some() { 20 } else { 4 };
-        let wait = Duration::from_millis(5).saturating_mul(1 << self.trouble.failures).min(longest);
-        self.trouble.retry_at = Some(now + wait.mul_f64(0.5 + self.random.f64() / 2.0));
-        self.trouble.last = Some(error.clone());
-        // What was to be looked at still is.
-        self.must_look = true;
-        let gives_up = match self.intent {
-            Intent::Nothing => false,
-            Intent::Try => true,
-            Intent::Wait => {
-                !error.is_passing() || now.since(since) >= self.settings.unavailable_timeout
-            }
-        };
-        if gives_up {
-            self.fail(Failure::Transport(error));
-        }
-    }
+    // ---- Requests ----
 
     fn load(&mut self, now: Time) {
         let request = self.send(RequestKind::Load, None, now);
@@ -675,8 +585,8 @@ impl Machine {
         if kind == RequestKind::Join
             && let Some(holder) = &register.holder
         {
-            // The holder, if it listens: what it writes next will expect the right version, and it
-            // knows that its tasks and threads are not alone any more.
+            // The first joiner wakes the holder, if it has a watch: its next write then expects the
+            // current version, and it learns that another node waits.
             let is_first = register.queue.len() == 1;
             let holder = Wake::Node(holder.claim.node);
             write.wake = if is_first { holder } else { Wake::Nobody };
@@ -687,23 +597,123 @@ impl Machine {
 
     fn send(&mut self, kind: RequestKind, written: Option<Register>, sent: Time) -> u64 {
         self.last_request += 1;
-        self.must_look = false;
+        self.must_load = false;
         let (request, basis) = (self.last_request, self.view.version);
-        let stood_still = sent.since(self.view.seen);
-        self.in_flight = Some(InFlight { request, kind, sent, basis, stood_still, written });
+        let unchanged_for = sent.since(self.view.version_since);
+        self.in_flight = Some(InFlight { request, kind, sent, basis, unchanged_for, written });
         request
+    }
+
+    fn take_in_flight(&mut self, request: u64) -> Option<InFlight> {
+        self.in_flight.take_if(|in_flight| in_flight.request == request)
+    }
+
+    /// Processes the response to a load.
+    fn loaded(
+        &mut self,
+        sent: InFlight,
+        result: Result<Option<Versioned>, TransportError>,
+        now: Time,
+    ) {
+        match result {
+            Ok(seen) => {
+                self.request_succeeded(&sent, now);
+                self.view.responded(seen, sent.basis, now);
+            }
+            Err(error) => self.request_failed(error, now),
+        }
+    }
+
+    /// Processes the response to a write.
+    fn exchanged(&mut self, sent: InFlight, result: Result<Exchange, TransportError>, now: Time) {
+        let InFlight { kind, basis, .. } = sent;
+        let result = match result {
+            // The write took effect, but no token may be made of a version that does not grow.
+            Ok(Exchange::Swapped(version)) if Some(version) <= basis => {
+                let what = format!("version {version} does not follow that before it");
+                Err(TransportError::indeterminate(what))
+            }
+            Ok(Exchange::Mismatch(seen)) if seen.as_ref().map(|seen| seen.version) == basis => {
+                Err(TransportError::corrupt("a mismatch that shows the expected version"))
+            }
+            result => result,
+        };
+        match result {
+            Ok(Exchange::Swapped(version)) => {
+                self.request_succeeded(&sent, now);
+                self.record_quiet_period(sent.unchanged_for, now);
+                let written = sent.written.unwrap_or_else(Register::empty);
+                self.view.wrote(version, written, now);
+                self.indeterminate = None;
+                match kind {
+                    RequestKind::Take => self.taken(version, sent.sent, now),
+                    RequestKind::Renew => self.renewed(version, sent.sent),
+                    RequestKind::Leave => {
+                        if self.others_wait() {
+                            self.released_to_others(now);
+                        }
+                        self.released(Outcome::Held);
+                    }
+                    RequestKind::Join => self.joined(),
+                    RequestKind::Load => {}
+                }
+            }
+            Ok(Exchange::Mismatch(seen)) => {
+                self.request_succeeded(&sent, now);
+                self.view.responded(seen, basis, now);
+                if kind == RequestKind::Join {
+                    self.join_collided(now);
+                }
+            }
+            Err(error) => {
+                if matches!(error, TransportError::Indeterminate(_)) {
+                    self.indeterminate = Some(basis);
+                    if let Some(releasing) = &mut self.releasing {
+                        releasing.is_indeterminate |= kind == RequestKind::Leave;
+                    }
+                }
+                self.request_failed(error, now);
+            }
+        }
+    }
+
+    fn request_succeeded(&mut self, sent: &InFlight, now: Time) {
+        self.retry = RetryState::default();
+        self.round_trip = now.since(sent.sent).max(fairness::MIN_ROUND_TRIP);
+    }
+
+    /// Delays the next request. If the error is permanent or has lasted too long, the intent fails.
+    fn request_failed(&mut self, error: TransportError, now: Time) {
+        let since = *self.retry.failing_since.get_or_insert(now);
+        self.retry.failures = (self.retry.failures + 1).min(16);
+        let longest = self.settings.lease / if self.held.is_some() { 20 } else { 4 };
+        let wait = Duration::from_millis(5).saturating_mul(1 << self.retry.failures).min(longest);
+        self.retry.retry_at = Some(now + wait.mul_f64(0.5 + self.random.f64() / 2.0));
+        self.retry.last_error = Some(error.clone());
+        // If this was a load, it is still needed.
+        self.must_load = true;
+        let gives_up = match self.intent {
+            Intent::Nothing => false,
+            Intent::Try => true,
+            Intent::Wait => {
+                !error.is_passing() || now.since(since) >= self.settings.unavailable_timeout
+            }
+        };
+        if gives_up {
+            self.fail(Failure::Transport(error));
+        }
     }
 }
 
-/// The write of this register. It wakes the first in the queue: the lock is reserved for it, or it
-/// has a new heartbeat to watch.
+/// The write of this register. It wakes the first in the queue: either the lock is reserved for that
+/// node, or that node has a new heartbeat to observe.
 fn write(register: &Register) -> Write {
     let wake = register.queue.first().map_or(Wake::Nobody, |first| Wake::Node(first.claim.node));
     Write { value: register.encode().into(), wake, idle: register.is_idle() }
 }
 
-/// The write by which an operator breaks the lock, and the register that it breaks: whoever holds
-/// it is out, and it is reserved for the first in the queue. `None` if nobody holds it.
+/// The write by which an operator takes the lock from the holder of this register: the lock is then
+/// reserved for the first in the queue, or free. `None` if the register has no holder.
 pub(crate) fn force_release(register: &Register) -> Option<Write> {
     register.holder.as_ref()?;
     let mut register = register.clone();
@@ -711,6 +721,3 @@ pub(crate) fn force_release(register: &Register) -> Option<Write> {
     register.advance();
     Some(Write { wake: Wake::Everybody, ..write(&register) })
 }
-
-#[cfg(test)]
-mod tests;

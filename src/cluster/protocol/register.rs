@@ -1,4 +1,4 @@
-//! What the value of a key holds: who has the lock, and who waits for it.
+//! The value of a key: who holds the lock, and who waits for it.
 //!
 //! It is JSON, so that an operator can read it with the engine's own tools:
 //!
@@ -8,18 +8,19 @@
 //!  "queue":[{"node":"…","nonce":"…","label":"web[97]"}]}
 //! ```
 //!
-//! - `lockword` is the format: a major number, and a minor one. Another major format is refused and
-//!   never written over. A newer minor one is read: what it has besides is kept and written back, so
-//!   that nodes of two versions can share a key during an upgrade.
-//! - `heartbeat` moves with every write of the holder, and whenever the lock changes hands; never when a
-//!   node joins or leaves the queue. Those who wait watch it, and nothing else, to tell a dead holder
-//!   from a live one.
-//! - `holder` is who has the lock. Without a holder, but with a queue, the lock is *reserved* for the
-//!   first in the queue, who has to confirm.
-//! - `queue` are the nodes that wait, the oldest first.
+//! - `lockword` is the format: a major and a minor number. A value of another major format is
+//!   refused and never overwritten. A value of a newer minor format is read, and the fields that this
+//!   version does not know are written back, so that nodes of two versions can share a key during an
+//!   upgrade.
+//! - `heartbeat` changes with every write of the holder, and whenever the holder changes. It does not
+//!   change when a node joins or leaves the queue. Waiters observe the heartbeat, and nothing else,
+//!   to tell a dead holder from a live one.
+//! - `holder` is the node that holds the lock. If there is no holder but a queue, the lock is
+//!   *reserved* for the first in the queue, which has to confirm by a write.
+//! - `queue` lists the nodes that wait, the oldest first.
 //!
-//! A node takes part by an *attempt*: its own number and a nonce that no other attempt has. There
-//! is no time in it. A lease is a duration.
+//! A *claim* identifies one acquisition of one node: by the node's number, and by a nonce that no
+//! other claim has. The value contains no point in time; a lease is a duration.
 
 use crate::cluster::transport::NodeId;
 use serde::{Deserialize, Serialize};
@@ -31,34 +32,34 @@ use std::time::Duration;
 const MAJOR: u32 = 1;
 /// The minor format that it knows.
 const MINOR: u32 = 0;
-/// A value that is longer is refused unread.
+/// A longer value is refused without decoding it.
 pub(crate) const LARGEST: usize = 1 << 20;
 
-/// One try of one node at a key, from when it begins until the lock is given back or the try is
-/// given up.
+/// The identity of one acquisition of one node, from its first write until the lock is released or
+/// the acquisition is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClaimId {
     pub(crate) node: NodeId,
-    /// Random: no other attempt of any node has the same pair.
+    /// A random number: no two claims have the same node and nonce.
     pub(crate) nonce: u64,
 }
 
-/// Who has the lock.
+/// The node that holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) claim: ClaimId,
-    /// For people.
+    /// For human readers.
     pub(crate) label: String,
-    /// Whoever has seen the heartbeat stand still for so long may take the lock.
+    /// A waiter that has seen no change of the heartbeat for this long may take the lock.
     pub(crate) lease: Duration,
     extra: Map<String, Value>,
 }
 
-/// A node that waits.
+/// A node in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Waiter {
+pub(crate) struct QueueEntry {
     pub(crate) claim: ClaimId,
-    /// For people.
+    /// For human readers.
     pub(crate) label: String,
     extra: Map<String, Value>,
 }
@@ -68,9 +69,16 @@ pub(crate) struct Waiter {
 pub(crate) struct Register {
     pub(crate) heartbeat: u64,
     pub(crate) holder: Option<Holder>,
-    pub(crate) queue: Vec<Waiter>,
+    pub(crate) queue: Vec<QueueEntry>,
     minor: u32,
     extra: Map<String, Value>,
+}
+
+/// The part of a register that a live holder, or a live next waiter, changes within a bounded time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Liveness {
+    pub(crate) holder: Option<ClaimId>,
+    pub(crate) heartbeat: u64,
 }
 
 impl Holder {
@@ -79,43 +87,52 @@ impl Holder {
     }
 }
 
-impl Waiter {
+impl QueueEntry {
     pub(crate) fn new(claim: ClaimId, label: &str) -> Self {
         Self { claim, label: label.to_owned(), extra: Map::new() }
     }
 }
 
 impl Register {
-    /// Nobody holds, nobody waits: what a missing register stands for.
+    /// A register without a holder and a queue, which a missing register is equivalent to.
     pub(crate) fn empty() -> Self {
         Self { heartbeat: 0, holder: None, queue: vec![], minor: MINOR, extra: Map::new() }
     }
 
-    /// Whether nobody holds it and nobody waits for it.
+    /// Whether there is no holder and no queue.
     pub(crate) fn is_idle(&self) -> bool {
         self.holder.is_none() && self.queue.is_empty()
     }
 
-    /// Whether this attempt holds it.
+    /// Whether this claim holds the lock.
     pub(crate) fn is_held_by(&self, claim: ClaimId) -> bool {
         self.holder.as_ref().is_some_and(|holder| holder.claim == claim)
     }
 
-    /// How many wait before this attempt, if it waits.
+    /// How many nodes are before this claim in the queue, if it is in the queue.
     pub(crate) fn position(&self, claim: ClaimId) -> Option<usize> {
         self.queue.iter().position(|waiter| waiter.claim == claim)
     }
 
-    /// Moves the heartbeat: this write is the holder's, or the lock changes hands.
+    /// What stays the same if the holder, or the next waiter of a reserved lock, is dead.
+    pub(crate) fn liveness(&self) -> Liveness {
+        Liveness {
+            holder: self.holder.as_ref().map(|holder| holder.claim),
+            heartbeat: self.heartbeat,
+        }
+    }
+
+    /// Moves the heartbeat: this write is the holder's, or the holder changes.
     pub(crate) fn advance(&mut self) {
         self.heartbeat = self.heartbeat.wrapping_add(1);
     }
 
-    /// Reads a value.
+    /// Decodes a value.
     ///
     /// # Errors
     ///
-    /// [`Unreadable`]; then the value must be left alone.
+    /// [`Unreadable`] if the value is not a register of this major format. Such a value must not be
+    /// overwritten.
     pub(crate) fn decode(value: &[u8]) -> Result<Self, Unreadable> {
         if value.len() > LARGEST {
             return Err(Unreadable::TooLarge { len: value.len() });
@@ -130,7 +147,7 @@ impl Register {
         if major != MAJOR {
             return Err(Unreadable::Format { major, minor });
         }
-        let wire: Wire = serde_json::from_value(value)
+        let wire: WireRegister = serde_json::from_value(value)
             .map_err(|error| Unreadable::Malformed(error.to_string()))?;
         let holder = wire.holder.map(|WireHolder { who, lease_ms }| Holder {
             claim: who.claim(),
@@ -139,21 +156,21 @@ impl Register {
             extra: who.extra,
         });
         let waiter =
-            |who: WireClaim| Waiter { claim: who.claim(), label: who.label, extra: who.extra };
+            |who: WireClaim| QueueEntry { claim: who.claim(), label: who.label, extra: who.extra };
         let queue = wire.queue.into_iter().map(waiter).collect();
         Ok(Self { heartbeat: wire.heartbeat, holder, queue, minor, extra: wire.extra })
     }
 
-    /// The value to write.
+    /// Encodes the register as a value.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let holder = self.holder.as_ref().map(|holder| WireHolder {
             who: WireClaim::new(holder.claim, &holder.label, &holder.extra),
-            // Not less than it is: others would come too early. One of 500 million years may be
-            // cut short.
+            // Rounded up, since other nodes would take over too early otherwise. A lease of more
+            // than 500 million years is cut short.
             lease_ms: u64::try_from(holder.lease.as_nanos().div_ceil(1_000_000))
                 .unwrap_or(u64::MAX),
         });
-        let wire = Wire {
+        let wire = WireRegister {
             lockword: format!("{MAJOR}.{}", self.minor),
             heartbeat: self.heartbeat,
             holder,
@@ -168,24 +185,24 @@ impl Register {
     }
 }
 
-/// Why a value was not understood. It is never written over.
+/// Why the value of a key could not be read. Such a value is never overwritten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unreadable {
-    /// It is no value of lockword: the key is used by something else.
+    /// The value was not written by lockword: the key is used by something else.
     Foreign,
-    /// It is of a major format that this version does not know.
+    /// The value has a major format that this version does not know.
     Format {
         /// The format's major number.
         major: u32,
         /// The format's minor number.
         minor: u32,
     },
-    /// It is of a known format, but damaged.
+    /// The value has a known format but is damaged.
     Malformed(String),
-    /// It is too long to be one.
+    /// The value is longer than any that lockword writes.
     TooLarge {
-        /// Its length in bytes.
+        /// The length in bytes.
         len: usize,
     },
 }
@@ -213,9 +230,9 @@ impl fmt::Display for Unreadable {
 
 impl std::error::Error for Unreadable {}
 
-/// The value as JSON has it.
+/// The register as it is in JSON.
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct WireRegister {
     lockword: String,
     heartbeat: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -256,7 +273,7 @@ impl WireClaim {
     }
 }
 
-/// 64 bits as 16 hexadecimal digits: many readers of JSON take a number for a float.
+/// A 64-bit number as 16 hexadecimal digits: many readers of JSON take a number for a float.
 mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -275,7 +292,7 @@ mod hex {
 
 #[cfg(test)]
 mod tests {
-    use super::{ClaimId, Holder, Register, Unreadable, Waiter};
+    use super::{ClaimId, Holder, QueueEntry, Register, Unreadable};
     use crate::cluster::transport::NodeId;
     use std::time::Duration;
 
@@ -287,20 +304,22 @@ mod tests {
         let mut register = Register::empty();
         register.heartbeat = 7;
         register.holder = Some(Holder::new(claim(1, u64::MAX), "web[1]", Duration::from_secs(10)));
-        register.queue =
-            vec![Waiter::new(claim(2, 5), "a \"quoted\" läbel"), Waiter::new(claim(3, 6), "")];
+        register.queue = vec![
+            QueueEntry::new(claim(2, 5), "a \"quoted\" läbel"),
+            QueueEntry::new(claim(3, 6), ""),
+        ];
         register
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn an_encoded_register_decodes_to_itself() {
         for register in [Register::empty(), full()] {
             assert_eq!(Register::decode(&register.encode()).unwrap(), register);
         }
     }
 
     #[test]
-    fn an_operator_can_read_it() {
+    fn the_json_has_readable_fields() {
         let text = String::from_utf8(full().encode()).unwrap();
         for part in [
             r#""lockword":"1.0""#,
@@ -314,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_minor_format_is_read_and_what_it_has_besides_is_kept() {
+    fn unknown_fields_of_a_newer_minor_format_are_kept() {
         let newer = r#"{"lockword":"1.9","heartbeat":2,"colour":"red","queue":
             [{"node":"0000000000000002","nonce":"0000000000000003","label":"b","weight":4}],
             "holder":{"node":"0000000000000001","nonce":"0000000000000004","lease_ms":5,"shade":[1]}}"#;
@@ -330,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_and_named() {
+    fn an_unreadable_value_is_refused_with_the_reason() {
         let refused = |text: &str| Register::decode(text.as_bytes()).unwrap_err();
         assert_eq!(refused(""), Unreadable::Foreign);
         assert_eq!(refused("hello"), Unreadable::Foreign);
@@ -351,11 +370,11 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_queue_that_is_allowed_can_be_read() {
+    fn the_longest_allowed_queue_decodes() {
         let mut register = Register::empty();
         for n in 0..crate::cluster::builder::queue_capacity(usize::MAX) as u64 {
             let claim = ClaimId { node: NodeId::new(n), nonce: n };
-            register.queue.push(Waiter::new(claim, &"\"".repeat(64)));
+            register.queue.push(QueueEntry::new(claim, &"\"".repeat(64)));
         }
         let value = register.encode();
         assert!(Register::decode(&value).is_ok(), "{} bytes", value.len());

@@ -1,10 +1,10 @@
-//! Single steps of the machine, by hand. What many machines do together is the simulation's business.
+//! Tests of single steps of one or two machines. The simulator tests many machines together.
 
+use super::register::{Register, Unreadable};
 use super::{
     Action, Event, Failure, Grant, GrantedVia, Intent, Loss, Machine, MachineSettings, Outcome,
     allowance, force_release,
 };
-use crate::cluster::protocol::register::{Register, Unreadable};
 use crate::cluster::time::Time;
 use crate::cluster::transport::{
     Exchange, NodeId, TransportError, Version, Versioned, Wake, Wakeups, Write,
@@ -36,15 +36,15 @@ fn settings(node: u64) -> MachineSettings {
     }
 }
 
-/// An engine with one key that does at once what it is told.
+/// An engine with one key that performs each request at once.
 #[derive(Default)]
-struct Engine {
+struct TestEngine {
     now: Option<Versioned>,
     last: u64,
     writes: Vec<Write>,
 }
 
-impl Engine {
+impl TestEngine {
     fn exchange(&mut self, expected: Option<Version>, write: Write) -> Exchange {
         if self.now.as_ref().map(|now| now.version) != expected {
             return Exchange::Mismatch(self.now.clone());
@@ -60,7 +60,7 @@ impl Engine {
         self.now.as_ref().map_or_else(Register::empty, |now| Register::decode(&now.value).unwrap())
     }
 
-    /// Carries out what the machine asks for until it asks for nothing, and returns what it tells.
+    /// Performs the machine's requests until there are none, and returns its other actions.
     fn run(&mut self, machine: &mut Machine, now: Time) -> Vec<Action> {
         let mut told = vec![];
         while let Some(action) = machine.next_action() {
@@ -87,8 +87,8 @@ impl Engine {
     }
 }
 
-/// The one write that the machine asks for.
-fn asked(machine: &mut Machine) -> (u64, Option<Version>, Write) {
+/// The write that is the machine's next action.
+fn requested_write(machine: &mut Machine) -> (u64, Option<Version>, Write) {
     let action = machine.next_action();
     let Some(Action::CompareExchange { request, expected, write }) = action else {
         panic!("a write, not {action:?}")
@@ -102,12 +102,12 @@ fn granted(told: &[Action]) -> Grant {
 }
 
 fn indeterminate() -> TransportError {
-    TransportError::indeterminate("no answer")
+    TransportError::indeterminate("no response")
 }
 
 #[test]
-fn a_free_lock_takes_one_write_and_gives_it_back_in_one() {
-    let (mut engine, mut one) = (Engine::default(), machine(1));
+fn a_free_lock_takes_one_write_and_its_release_another() {
+    let (mut engine, mut one) = (TestEngine::default(), machine(1));
     let grant = granted(&engine.tell(&mut one, Event::Intent(Intent::Wait), at(0)));
     let deadline = at(0) + (LEASE - allowance(LEASE));
     assert_eq!(grant, Grant { version: Version::new(1).unwrap(), deadline, via: GrantedVia::Free });
@@ -116,38 +116,38 @@ fn a_free_lock_takes_one_write_and_gives_it_back_in_one() {
     assert_eq!(engine.writes.len(), 2);
     assert!(engine.writes[1].idle && engine.writes[1].wake == Wake::Nobody);
     assert!(one.is_idle());
-    // The next time the version is known: again one write each.
+    // The second time the version is known, so it takes one write each again.
     granted(&engine.tell(&mut one, Event::Intent(Intent::Try), at(9)));
     engine.tell(&mut one, Event::Release, at(9));
     assert_eq!(engine.writes.len(), 4);
 }
 
 #[test]
-fn the_deadline_counts_from_before_the_request_and_is_checked_before_the_answer() {
-    let (mut engine, mut one) = (Engine::default(), machine(1));
+fn the_deadline_counts_from_before_the_request_and_is_checked_before_the_response() {
+    let (mut engine, mut one) = (TestEngine::default(), machine(1));
     one.handle(Event::Intent(Intent::Wait), at(0));
-    let (request, expected, write) = asked(&mut one);
+    let (request, expected, write) = requested_write(&mut one);
     let result = Ok(engine.exchange(expected, write));
     one.handle(Event::Exchanged { request, result }, at(3000));
     let grant = granted(&engine.run(&mut one, at(3000)));
     assert_eq!(grant.deadline, at(0) + (LEASE - allowance(LEASE)));
-    // A renewal whose answer comes too late revives nothing.
+    // A renewal whose response comes too late does not revive the lease.
     one.handle(Event::Timer, at(5000));
-    let (request, expected, write) = asked(&mut one);
+    let (request, expected, write) = requested_write(&mut one);
     let result = Ok(engine.exchange(expected, write));
     one.handle(Event::Exchanged { request, result }, at(9950));
     let told = engine.run(&mut one, at(9950));
     assert!(matches!(told[..], [Action::Lost(Loss::Expired { .. })]), "{told:?}");
-    assert!(engine.register().is_idle(), "what was lost is cleared away");
+    assert!(engine.register().is_idle(), "the entry of the lost lease is removed");
 }
 
 #[test]
-fn the_queue_hands_on_and_the_heir_confirms_by_a_write_of_its_own() {
-    let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
+fn a_release_reserves_the_lock_and_the_next_waiter_confirms_by_a_write() {
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     assert!(engine.tell(&mut two, Event::Intent(Intent::Wait), at(1)).is_empty());
     assert_eq!(engine.register().queue.len(), 1);
-    assert_eq!(engine.register().heartbeat, 1, "who joins does not move the beat");
+    assert_eq!(engine.register().heartbeat, 1, "joining does not move the heartbeat");
     engine.tell(&mut one, Event::Release, at(2));
     let released = engine.writes.last().unwrap();
     assert_eq!((released.wake, released.idle), (Wake::Node(NodeId::new(2)), false));
@@ -160,7 +160,7 @@ fn the_queue_hands_on_and_the_heir_confirms_by_a_write_of_its_own() {
 
 #[test]
 fn a_dead_holder_is_passed_over_after_its_lease_and_not_before() {
-    let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     engine.tell(&mut two, Event::Intent(Intent::Wait), at(100));
     let due = at(100) + LEASE + allowance(LEASE);
@@ -173,11 +173,11 @@ fn a_dead_holder_is_passed_over_after_its_lease_and_not_before() {
 }
 
 #[test]
-fn an_acquire_in_doubt_is_resolved_by_a_write_of_its_own() {
+fn an_acquisition_of_unknown_outcome_is_resolved_by_a_second_write() {
     for arrives in [false, true] {
-        let (mut engine, mut one) = (Engine::default(), machine(1));
+        let (mut engine, mut one) = (TestEngine::default(), machine(1));
         one.handle(Event::Intent(Intent::Wait), at(0));
-        let (request, expected, write) = asked(&mut one);
+        let (request, expected, write) = requested_write(&mut one);
         if arrives {
             engine.exchange(expected, write);
         }
@@ -185,38 +185,38 @@ fn an_acquire_in_doubt_is_resolved_by_a_write_of_its_own() {
         assert!(!one.is_idle());
         let again = one.wake_at().unwrap();
         let grant = granted(&engine.tell(&mut one, Event::Timer, again));
-        // Its own write's version, its own write's time.
+        // The version and the deadline are those of the second write.
         assert_eq!(grant.version.get(), if arrives { 2 } else { 1 });
         assert_eq!(grant.deadline, again + (LEASE - allowance(LEASE)));
     }
 }
 
 #[test]
-fn what_was_given_up_in_doubt_is_undone() {
+fn a_cancelled_acquisition_of_unknown_outcome_is_undone() {
     for arrives in [false, true] {
-        let (mut engine, mut one) = (Engine::default(), machine(1));
+        let (mut engine, mut one) = (TestEngine::default(), machine(1));
         one.handle(Event::Intent(Intent::Try), at(0));
-        let (request, expected, write) = asked(&mut one);
+        let (request, expected, write) = requested_write(&mut one);
         one.handle(Event::Exchanged { request, result: Err(indeterminate()) }, at(100));
         let failed = one.next_action();
         assert!(matches!(failed, Some(Action::Failed(Failure::Transport(_)))), "{failed:?}");
         if arrives {
             engine.exchange(expected, write.clone());
         }
-        let again = one.wake_at().expect("it is not left alone");
+        let again = one.wake_at().expect("a retry is due");
         assert!(engine.tell(&mut one, Event::Timer, again).is_empty());
         assert!(one.is_idle() && engine.register().is_idle());
-        // From now on the request finds another version, whenever it arrives.
+        // The late write finds another version.
         assert!(matches!(engine.exchange(expected, write), Exchange::Mismatch(_)));
     }
 }
 
 #[test]
-fn the_watch_may_show_a_release_before_its_answer() {
-    let (mut engine, mut one) = (Engine::default(), machine(1));
+fn a_notice_may_show_a_release_before_its_response() {
+    let (mut engine, mut one) = (TestEngine::default(), machine(1));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     one.handle(Event::Release, at(1));
-    let (request, expected, write) = asked(&mut one);
+    let (request, expected, write) = requested_write(&mut one);
     let result = Ok(engine.exchange(expected, write));
     one.handle(Event::Noticed(engine.now.clone()), at(2));
     assert!(one.next_action().is_none());
@@ -226,8 +226,8 @@ fn the_watch_may_show_a_release_before_its_answer() {
 }
 
 #[test]
-fn a_release_that_finds_another_holder_says_so_and_leaves_it_alone() {
-    let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
+fn a_release_that_finds_another_holder_reports_the_loss_and_changes_nothing() {
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     let write = force_release(&engine.register()).unwrap();
     engine.exchange(engine.now.as_ref().map(|now| now.version), write);
@@ -238,8 +238,8 @@ fn a_release_that_finds_another_holder_says_so_and_leaves_it_alone() {
 }
 
 #[test]
-fn a_node_that_wants_it_again_goes_to_the_end_in_the_same_write() {
-    let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
+fn a_node_that_wants_the_lock_again_joins_the_queue_by_the_write_that_releases_it() {
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     engine.tell(&mut two, Event::Intent(Intent::Wait), at(1));
     assert!(engine.tell(&mut one, Event::Intent(Intent::Wait), at(2)).is_empty());
@@ -249,8 +249,8 @@ fn a_node_that_wants_it_again_goes_to_the_end_in_the_same_write() {
 }
 
 #[test]
-fn who_tries_is_told_who_has_it_and_leaves_nothing() {
-    let (mut engine, mut one, mut two) = (Engine::default(), machine(1), machine(2));
+fn a_failed_try_reports_the_holder_and_leaves_no_entry() {
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     let told = engine.tell(&mut two, Event::Intent(Intent::Try), at(1));
     let [Action::Failed(Failure::Busy { holder: Some(holder) })] = &told[..] else {
@@ -261,8 +261,8 @@ fn who_tries_is_told_who_has_it_and_leaves_nothing() {
 }
 
 #[test]
-fn a_foreign_value_is_refused_and_left_alone() {
-    let (mut engine, mut one) = (Engine::default(), machine(1));
+fn a_foreign_value_is_refused_and_not_overwritten() {
+    let (mut engine, mut one) = (TestEngine::default(), machine(1));
     let write = Write { value: b"mine".as_slice().into(), wake: Wake::Nobody, idle: false };
     engine.exchange(None, write);
     for intent in [Intent::Try, Intent::Wait] {
@@ -275,28 +275,28 @@ fn a_foreign_value_is_refused_and_left_alone() {
 }
 
 #[test]
-fn the_queue_is_bounded_and_who_finds_it_full_joins_later() {
-    let mut engine = Engine::default();
+fn the_queue_is_bounded_and_a_node_that_finds_it_full_joins_later() {
+    let mut engine = TestEngine::default();
     let mut nodes: Vec<_> = (1..=5).map(machine).collect();
     for (ms, node) in nodes.iter_mut().enumerate() {
         engine.tell(node, Event::Intent(Intent::Wait), at(ms as u64));
     }
     assert_eq!(engine.register().queue.len(), 3);
     engine.tell(&mut nodes[1], Event::Intent(Intent::Nothing), at(10));
-    assert_eq!(engine.register().queue.len(), 2, "who gives up leaves the queue");
+    assert_eq!(engine.register().queue.len(), 2, "a node that gives up leaves the queue");
     assert!(nodes[1].is_idle());
-    let look = nodes[4].wake_at().unwrap();
-    engine.tell(&mut nodes[4], Event::Timer, look);
+    let poll_at = nodes[4].wake_at().unwrap();
+    engine.tell(&mut nodes[4], Event::Timer, poll_at);
     let labels: Vec<_> = engine.register().queue.into_iter().map(|waiter| waiter.label).collect();
     assert_eq!(labels, ["n3", "n4", "n5"]);
 }
 
-/// How long a request takes, where that does not matter.
+/// How long a request takes where the time does not matter.
 const TRIP: Duration = Duration::from_millis(1);
 
-/// Takes the lock and gives it back, with requests that take a `trip` each. Returns how long the
-/// machine waited before it gave it back.
-fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time, trip: Duration) -> Duration {
+/// Takes the lock and releases it, with requests that take a `trip` each. Returns for how long the
+/// machine deferred the release.
+fn turn(engine: &mut TestEngine, one: &mut Machine, now: &mut Time, trip: Duration) -> Duration {
     let mut paused = Duration::ZERO;
     one.handle(Event::Intent(Intent::Wait), *now);
     let mut action = one.next_action();
@@ -311,7 +311,7 @@ fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time, trip: Duration) 
                 one.handle(Event::Release, *now);
                 action = one.next_action();
                 if action.is_none() {
-                    let until = one.wake_at().expect("it comes back by itself");
+                    let until = one.wake_at().expect("a deferred release has a time");
                     paused = until.since(*now);
                     *now = until;
                     one.handle(Event::Timer, *now);
@@ -328,8 +328,8 @@ fn turn(engine: &mut Engine, one: &mut Machine, now: &mut Time, trip: Duration) 
 }
 
 #[test]
-fn who_has_the_lock_for_itself_leaves_room_for_others() {
-    let (mut engine, mut one, mut now) = (Engine::default(), machine(1), at(0));
+fn a_node_that_is_alone_leaves_quiet_periods_for_others() {
+    let (mut engine, mut one, mut now) = (TestEngine::default(), machine(1), at(0));
     let pauses: Vec<_> = (0..5000).map(|_| turn(&mut engine, &mut one, &mut now, TRIP)).collect();
     let pauses: Vec<_> = pauses.into_iter().filter(|pause| !pause.is_zero()).collect();
     let (first, longest) = (pauses[0], *pauses.iter().max().unwrap());
@@ -337,7 +337,7 @@ fn who_has_the_lock_for_itself_leaves_room_for_others() {
     assert_eq!(longest, CLAIM / 8);
     let all: Duration = pauses.iter().sum();
     assert!(all < now.since(at(0)) / 50, "{all:?} of {:?}", now.since(at(0)));
-    // Where the lock is left alone now and then there is room already.
+    // If the lock is unused now and then, there are quiet periods already.
     for _ in 0..5000 {
         now = now + CLAIM / 8;
         assert_eq!(turn(&mut engine, &mut one, &mut now, TRIP), Duration::ZERO);
@@ -345,23 +345,23 @@ fn who_has_the_lock_for_itself_leaves_room_for_others() {
 }
 
 #[test]
-fn who_has_met_others_leaves_room_for_them_but_not_for_long_after_a_late_answer() {
+fn a_node_that_has_met_contention_yields_but_not_for_long_after_a_late_response() {
     let late = Duration::from_secs(1);
     for trip in [TRIP, late] {
-        let (mut engine, mut one, mut now) = (Engine::default(), machine(1), at(0));
-        one.met_others();
+        let (mut engine, mut one, mut now) = (TestEngine::default(), machine(1), at(0));
+        one.note_contention();
         let longest = (0..100).map(|_| turn(&mut engine, &mut one, &mut now, trip)).max().unwrap();
         assert!(trip == late || longest >= 6 * TRIP, "several round trips, not {longest:?}");
-        assert!(longest <= CLAIM / 2, "{longest:?} after answers that took {trip:?}");
+        assert!(longest <= CLAIM / 2, "{longest:?} after responses that took {trip:?}");
     }
 }
 
-/// The engine has stopped once while the lock was given back: that is no reason to leave it alone for
-/// as long when it is wanted again.
+/// The engine stopped for a moment while the lock was released. That must not delay the next load for
+/// as long.
 #[test]
-fn a_late_answer_keeps_nobody_from_looking() {
+fn a_late_response_does_not_delay_the_next_load_for_long() {
     for (collisions, seed) in (0..100).flat_map(|seed| [(0, seed), (4, seed)]) {
-        let mut engine = Engine::default();
+        let mut engine = TestEngine::default();
         let settings = |node| MachineSettings {
             wakeups: Wakeups::PushToOne,
             seed: seed + node,
@@ -373,44 +373,44 @@ fn a_late_answer_keeps_nobody_from_looking() {
         a.collisions = collisions;
         let end = at(0) + Duration::from_micros(20);
         a.handle(Event::Release, end);
-        // It does not know yet that the other waits.
-        let (request, expected, write) = asked(&mut a);
+        // The first node does not know yet that the other waits.
+        let (request, expected, write) = requested_write(&mut a);
         let result = Ok(engine.exchange(expected, write));
         a.handle(Event::Exchanged { request, result }, end);
-        let (request, expected, write) = asked(&mut a);
+        let (request, expected, write) = requested_write(&mut a);
         let result = Ok(engine.exchange(expected, write));
         a.handle(Event::Exchanged { request, result }, at(2000));
         while a.next_action().is_some() {}
-        // The other takes it, and gives it back: it is free.
+        // The other node takes the lock and releases it, so it is free.
         granted(&engine.tell(&mut b, Event::Noticed(engine.now.clone()), at(2000)));
         engine.tell(&mut b, Event::Release, at(2001));
         assert!(engine.register().is_idle());
         a.handle(Event::Intent(Intent::Wait), at(2001));
-        let looks = a.next_action().is_some() || a.wake_at() <= Some(at(2002));
-        assert!(looks, "seed {seed}, {collisions} collisions: not before {:?}", a.wake_at());
+        let loads = a.next_action().is_some() || a.wake_at() <= Some(at(2002));
+        assert!(loads, "seed {seed}, {collisions} collisions: not before {:?}", a.wake_at());
     }
 }
 
 #[test]
-fn a_look_that_failed_is_looked_again() {
+fn a_failed_load_is_repeated() {
     for wakeups in [Wakeups::PushToOne, Wakeups::PushToAll] {
-        let mut engine = Engine::default();
+        let mut engine = TestEngine::default();
         let settings = |node| MachineSettings { wakeups, ..settings(node) };
-        let (mut holder, mut heir) = (Machine::new(settings(1)), Machine::new(settings(2)));
+        let (mut holder, mut waiter) = (Machine::new(settings(1)), Machine::new(settings(2)));
         granted(&engine.tell(&mut holder, Event::Intent(Intent::Wait), at(0)));
-        engine.tell(&mut heir, Event::Intent(Intent::Wait), at(0));
+        engine.tell(&mut waiter, Event::Intent(Intent::Wait), at(0));
         engine.tell(&mut holder, Event::Noticed(engine.now.clone()), at(1));
         engine.tell(&mut holder, Event::Release, at(1));
         assert!(engine.register().holder.is_none(), "it is reserved");
-        // The watch tells that something has changed, and not what.
-        heir.handle(Event::Noticed(None), at(2));
-        let Some(Action::Load { request }) = heir.next_action() else { panic!("it looks") };
+        // The notice says that the register has changed, and not how.
+        waiter.handle(Event::Noticed(None), at(2));
+        let Some(Action::Load { request }) = waiter.next_action() else { panic!("it loads") };
         let result = Err(TransportError::unavailable("once"));
-        heir.handle(Event::Loaded { request, result }, at(3));
+        waiter.handle(Event::Loaded { request, result }, at(3));
         let mut now = at(3);
-        while heir.next_action().is_none() {
-            now = heir.wake_at().expect("it does not sleep for ever");
-            heir.handle(Event::Timer, now);
+        while waiter.next_action().is_none() {
+            now = waiter.wake_at().expect("a retry is due");
+            waiter.handle(Event::Timer, now);
         }
         assert!(now < at(3) + CLAIM / 4, "{wakeups:?}: not before {now:?}");
     }

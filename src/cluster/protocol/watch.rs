@@ -1,4 +1,4 @@
-//! When to subscribe to the key's changes, and when to look without being woken.
+//! When the machine subscribes to the key's changes, and when it loads the register without a notice.
 
 use super::{Action, Machine};
 use crate::cluster::time::Time;
@@ -10,20 +10,20 @@ use std::time::Duration;
 pub(super) enum WatchState {
     Off,
     Starting,
-    /// In force, since when; and until when it is kept, if nobody waits any more.
+    /// The watch has been in force since `since`, and ends at `until` if this node does not wait again.
     On {
         since: Time,
         until: Time,
     },
-    /// It could not be had, or has ended. Tried again then.
+    /// The subscription failed or the watch has ended. The next attempt is made at `retry_at`.
     Failed {
         retry_at: Time,
     },
 }
 
 impl Machine {
-    /// Sees to it that a watch is in force before this node counts on it. Whether its answer must be
-    /// awaited.
+    /// Subscribes if no watch is in force. Returns whether the response to the subscription must be
+    /// awaited before this node may rely on notices or on polling.
     pub(super) fn await_watch(&mut self, now: Time) -> bool {
         if self.settings.wakeups == Wakeups::Poll {
             return false;
@@ -53,7 +53,7 @@ impl Machine {
         is_on && self.settings.wakeups == Wakeups::PushToAll
     }
 
-    /// The answer to the subscription.
+    /// Processes the response to the subscription.
     pub(super) fn watching(&mut self, result: Result<(), TransportError>, now: Time) {
         if self.watch != WatchState::Starting {
             return;
@@ -61,14 +61,14 @@ impl Machine {
         match result {
             Ok(()) => {
                 self.watch = WatchState::On { since: now, until: now + self.settings.lease };
-                // What changed before the watch was in force is looked at.
-                self.must_look = true;
+                // Changes before the watch was in force show no notice.
+                self.must_load = true;
             }
             Err(_) => self.watch_ended(now),
         }
     }
 
-    /// It has ended. A new one is tried later, the later the more often that happens.
+    /// Processes the end of the watch. The delay before the next subscription grows with each failure.
     pub(super) fn watch_ended(&mut self, now: Time) {
         if self.watch == WatchState::Off {
             return;
@@ -82,11 +82,11 @@ impl Machine {
         let wait = Duration::from_millis(5).saturating_mul(1 << self.failed_watches);
         let wait = wait.min(self.settings.claim_window);
         self.watch = WatchState::Failed { retry_at: now + wait };
-        self.must_look = true;
+        self.must_load = true;
     }
 
-    /// Ends a watch that nobody has needed for a while.
-    pub(super) fn tend_watch(&mut self, now: Time) {
+    /// Ends a watch that this node has not needed for a lease.
+    pub(super) fn expire_watch(&mut self, now: Time) {
         match self.watch {
             WatchState::On { until, .. } if now >= until => {
                 self.watch = WatchState::Off;
@@ -97,15 +97,16 @@ impl Machine {
         }
     }
 
-    /// Loads the register if nothing was heard of it for long, or if something says so. There is no
-    /// request in flight.
+    /// Loads the register if a load is due: after an event that may have hidden a change, or if
+    /// nothing was heard for the polling interval. No request is in flight.
     ///
-    /// With a watch that shows every change it is a precaution. A watch that shows only what is meant
-    /// for this node does not show that the lock is reserved for one before it, who may be dead: the
-    /// sooner this node's turn to pass over would come, the sooner it looks, so that all who wait
-    /// look no more often than one who is alone, times the logarithm of their number. Without a watch
-    /// it has to be often enough to claim a reservation within the claim window.
-    pub(super) fn look_from_time_to_time(&mut self, rank: usize, now: Time) {
+    /// With a watch that shows every change, polling is a precaution, and a third of the lease is
+    /// enough. A watch that shows only what is addressed to this node does not show that the lock is
+    /// reserved for a node before it, which may be dead. There the interval grows with this node's
+    /// rank, as does the time at which it may pass over those before it; so all waiters together poll
+    /// as often as one waiter does, times the logarithm of their number. Without a watch the interval
+    /// has to be short enough to claim a reservation within the claim window.
+    pub(super) fn poll_register(&mut self, rank: usize, now: Time) {
         let depth = u32::try_from(rank).unwrap_or(u32::MAX);
         let (precaution, rare) = (self.settings.lease / 3, self.settings.claim_window / 2);
         let interval = match (self.watch, self.settings.wakeups) {
@@ -115,8 +116,8 @@ impl Machine {
             (WatchState::On { .. }, _) => precaution,
             _ => self.settings.poll.min(rare).saturating_mul(depth.saturating_add(1)).min(rare),
         };
-        let at = self.view.heard + interval;
-        if self.must_look || now >= at {
+        let at = self.view.heard_at + interval;
+        if self.must_load || now >= at {
             self.load(now);
         } else {
             self.wake_by(at);

@@ -1,21 +1,23 @@
-//! The rules. They are checked at every event, with what only the simulation knows: true time, and
-//! all that the engine ever did.
+//! The rules that every run must keep, and the log of its events.
+//!
+//! The rules are checked at every event, against what only the simulation knows: true time, and all
+//! writes that took effect at the engine.
 
-use super::clock::MS;
-use super::node::{HeldLease, Life};
-use super::store::Author;
-use super::world::World;
+use super::network::Author;
+use super::node::{ProcessState, SimLease};
+use super::world::{MS, Moment, World};
 use crate::cluster::protocol::register::ClaimId;
 use crate::cluster::protocol::{Failure, Grant, Intent, Loss, Outcome};
 use crate::cluster::time::Time;
 use crate::cluster::token::FencingToken;
 use crate::cluster::transport::Version;
+use std::fmt::{self, Write};
 
 impl World {
-    /// A machine says that it holds the lock.
+    /// A machine reports a grant.
     pub(super) fn granted(&mut self, node: usize, key: usize, grant: Grant) {
         let Some(written) = self.stores[key].written(grant.version) else {
-            return self.violate(format!("{node} is granted a version that nobody wrote"));
+            return self.violate(format!("{node} is granted a version that no node wrote"));
         };
         let (by, holder) = (written.by, written.holder());
         let Some(claim) = holder.filter(|holder| holder.node == self.nodes[node].id) else {
@@ -24,9 +26,10 @@ impl World {
         if by != Author::Node(node) {
             return self.violate(format!("{node} is granted the lock by a write of {by:?}"));
         }
-        let was_paused = self.nodes[node].clock.stopped_since(self.nodes[node].seats[key].asked_at);
-        let is_excused = was_paused || self.was_broken(key, claim, grant.version);
-        let local = &mut self.nodes[node].seats[key].local;
+        let was_paused =
+            self.nodes[node].clock.stopped_since(self.nodes[node].drivers[key].requested_at);
+        let is_excused = was_paused || self.was_force_released(key, claim, grant.version);
+        let local = &mut self.nodes[node].drivers[key].local;
         if local.held_lease.is_some() {
             return self.violate(format!("{node} is granted what it holds"));
         }
@@ -35,10 +38,10 @@ impl World {
         }
         local.serial += 1;
         local.grants += 1;
-        let mut held_lease = HeldLease::new(local.serial, claim, &grant);
+        let mut held_lease = SimLease::new(local.serial, claim, &grant);
         held_lease.is_excused = is_excused;
         self.counts.grants += 1;
-        self.begin_tenure(node, key, held_lease);
+        self.begin_holding(node, key, held_lease);
         if self.clock(node) >= grant.deadline {
             return self.violate(format!("{node} is granted the lock after its deadline"));
         }
@@ -46,15 +49,15 @@ impl World {
         self.check_exclusion(node, key);
     }
 
-    fn was_broken(&self, key: usize, claim: ClaimId, since: Version) -> bool {
+    fn was_force_released(&self, key: usize, claim: ClaimId, since: Version) -> bool {
         self.stores[key]
             .after(since)
             .any(|[before, after]| after.by == Author::Operator && before.holder() == Some(claim))
     }
 
-    /// A holder on this node is given this token: larger than all before, and no one else's.
+    /// A thread on this node gets this token: it must be larger than all before.
     pub(super) fn check_token(&mut self, node: usize, key: usize, token: FencingToken) {
-        let is_excused = self.nodes[node].seats[key]
+        let is_excused = self.nodes[node].drivers[key]
             .local
             .held_lease
             .is_some_and(|held_lease| held_lease.is_excused);
@@ -66,11 +69,11 @@ impl World {
         }
     }
 
-    /// Who says it is valid is the only one, and the register names it.
+    /// At most one guard is valid, and the register names its node as the holder.
     pub(super) fn check_exclusion(&mut self, node: usize, key: usize) {
         let valid = |of: &usize| {
-            let held_lease = self.nodes[*of].seats[key].local.held_lease;
-            self.nodes[*of].life != Life::Dead
+            let held_lease = self.nodes[*of].drivers[key].local.held_lease;
+            self.nodes[*of].state != ProcessState::Dead
                 && held_lease.is_some_and(|held_lease| !held_lease.is_excused)
                 && self.is_valid(*of, key)
         };
@@ -78,7 +81,7 @@ impl World {
         if all.len() > 1 {
             return self.violate(format!("all of {all:?} hold key {key}, and are valid"));
         }
-        let Some(held_lease) = self.nodes[node].seats[key].local.held_lease else { return };
+        let Some(held_lease) = self.nodes[node].drivers[key].local.held_lease else { return };
         let is_named = self.stores[key].register().is_held_by(held_lease.claim);
         if all == [node] && !is_named {
             self.violate(format!("{node} holds key {key}, but the register does not say so"));
@@ -87,7 +90,7 @@ impl World {
 
     pub(super) fn renewed(&mut self, node: usize, key: usize, version: Version, deadline: Time) {
         let by_own = self.stores[key].written(version).map(|w| (w.by, w.holder()));
-        let Some(held_lease) = &mut self.nodes[node].seats[key].local.held_lease else {
+        let Some(held_lease) = &mut self.nodes[node].drivers[key].local.held_lease else {
             return self.violate(format!("{node} renews what it does not hold"));
         };
         let (claim, base) = (held_lease.claim, held_lease.base);
@@ -104,7 +107,7 @@ impl World {
             self.violate(format!("{node} loses the lock, and nothing went wrong"));
         }
         let now = self.clock(node);
-        let local = &mut self.nodes[node].seats[key].local;
+        let local = &mut self.nodes[node].drivers[key].local;
         let held_lease = match (local.held_lease.take(), &mut local.releasing) {
             (Some(held_lease), _) => held_lease,
             (None, Some(releasing)) => *releasing,
@@ -120,8 +123,8 @@ impl World {
         }
     }
 
-    /// Whether a write of one of those ended the held lease.
-    fn was_removed(&self, key: usize, held_lease: &HeldLease, by: impl Fn(Author) -> bool) -> bool {
+    /// Whether a write of an author that `by` accepts ended the held lease.
+    fn was_removed(&self, key: usize, held_lease: &SimLease, by: impl Fn(Author) -> bool) -> bool {
         self.stores[key].after(held_lease.granted).any(|[before, after]| {
             let holder = Some(held_lease.claim);
             before.holder() == holder && after.holder() != holder && by(after.by)
@@ -130,7 +133,7 @@ impl World {
 
     pub(super) fn released(&mut self, node: usize, key: usize, outcome: Outcome) {
         let now = self.clock(node);
-        let Some(held_lease) = self.nodes[node].seats[key].local.releasing.take() else {
+        let Some(held_lease) = self.nodes[node].drivers[key].local.releasing.take() else {
             return self.violate(format!("{node} has released what it did not hold"));
         };
         let is_true = match outcome {
@@ -147,41 +150,41 @@ impl World {
     }
 
     pub(super) fn failed(&mut self, node: usize, key: usize, failure: &Failure) {
-        let intent = self.nodes[node].seats[key].local.intent.take();
+        let intent = self.nodes[node].drivers[key].local.intent.take();
         let is_right = match (intent, failure) {
             (Some((intent, _)), Failure::Busy { .. }) => intent == Intent::Try,
             (Some(_), Failure::Transport(_)) => !self.is_faultless,
             _ => false,
         };
         if !is_right {
-            self.violate(format!("{node} wished {intent:?}, which failed: {failure:?}"));
+            self.violate(format!("the intent {intent:?} of {node} failed: {failure:?}"));
         }
     }
 
-    /// After every event of a machine.
-    pub(super) fn check_seat(&mut self, node: usize, key: usize) {
+    /// Checks a machine after each of its events.
+    pub(super) fn check_driver(&mut self, node: usize, key: usize) {
         let now = self.clock(node);
-        let seat = &self.nodes[node].seats[key];
-        if let Some(held_lease) = &seat.local.held_lease {
+        let driver = &self.nodes[node].drivers[key];
+        if let Some(held_lease) = &driver.local.held_lease {
             if now >= held_lease.deadline {
                 return self.violate(format!("{node} is not told that its lease is over"));
             }
-            if seat.machine.wake_at().is_none_or(|at| at > held_lease.deadline) {
+            if driver.machine.wake_at().is_none_or(|at| at > held_lease.deadline) {
                 return self.violate(format!("{node} would sleep past its deadline"));
             }
         }
-        let is_done = seat.local.intent.is_none()
-            && seat.local.held_lease.is_none()
-            && seat.local.releasing.is_none();
-        if seat.machine.is_idle() {
+        let is_done = driver.local.intent.is_none()
+            && driver.local.held_lease.is_none()
+            && driver.local.releasing.is_none();
+        if driver.machine.is_idle() {
             if !is_done {
-                return self.violate(format!("{node} rests, and something is wanted of it"));
+                return self.violate(format!("{node} rests, and an intent or a lease is left"));
             }
             self.check_rest(node, key);
         }
     }
 
-    /// A machine that rests has left nothing behind, and nothing of it may still arrive.
+    /// A machine that rests has no entry in the register and no write that can still take effect.
     pub(super) fn check_rest(&mut self, node: usize, key: usize) {
         let id = self.nodes[node].id;
         let register = self.stores[key].register();
@@ -198,7 +201,7 @@ impl World {
         }
     }
 
-    /// What was written last makes sense.
+    /// Checks the last write.
     pub(super) fn check_write(&mut self, key: usize) {
         let Some(last) = self.stores[key].log.last() else { return };
         let (register, by) = (&last.register, last.by);
@@ -209,12 +212,12 @@ impl World {
         let is_holder =
             |of: ClaimId| matches!(by, Author::Node(node) if self.nodes[node].id == of.node);
         let moves = before.is_some_and(|before| {
-            !last.anew
+            !last.is_first
                 && before.holder() == last.holder()
                 && before.register.heartbeat != register.heartbeat
         });
         if moves && !last.holder().is_some_and(is_holder) {
-            return self.violate(format!("{by:?} moves the beat, which is not for it to move"));
+            return self.violate(format!("{by:?} moves the heartbeat and is not the holder"));
         }
         let mut all: Vec<_> = register.queue.iter().map(|waiter| waiter.claim).collect();
         if all.len() > self.profile.queue_limit {
@@ -226,19 +229,19 @@ impl World {
         all.sort_by_key(|claim| (claim.node, claim.nonce));
         all.dedup();
         if all.len() < count {
-            self.violate(format!("{by:?} writes an attempt in two places"));
+            self.violate(format!("{by:?} writes a claim twice"));
         }
     }
 
-    /// A machine asks for a request: not at once after one has failed.
+    /// A machine returns a request: not immediately after one has failed.
     pub(super) fn check_request(&mut self, node: usize, key: usize) {
-        let failed_at = self.nodes[node].seats[key].failed_at;
+        let failed_at = self.nodes[node].drivers[key].failed_at;
         if failed_at.is_some_and(|at| self.now < at + 4 * MS) {
-            self.violate(format!("{node} asks again at once after a failure"));
+            self.violate(format!("{node} retries immediately after a failure"));
         }
     }
 
-    /// A request with a token has arrived at the resource.
+    /// A use of the resource arrives there with its token.
     pub(super) fn access(&mut self, node: usize, key: usize, token: FencingToken, must_pass: bool) {
         let name = self.keys[key].clone();
         match self.gate.pass(&name, token) {
@@ -257,7 +260,7 @@ impl World {
         }
     }
 
-    /// A write of this node made it the holder: how many who live have come before, and wait.
+    /// If the last write made this node the holder: counts the live waiters that joined before it.
     pub(super) fn count_inversions(&mut self, node: usize, key: usize) {
         let log = &self.stores[key].log;
         let Some(last) = log.last() else { return };
@@ -273,7 +276,7 @@ impl World {
         let own = new.filter(|new| waited.contains(new)).and_then(since);
         let lives = |claim: &ClaimId| {
             let of = self.nodes.iter().find(|node| node.id == claim.node);
-            of.is_some_and(|of| of.life != Life::Dead) && Some(*claim) != new
+            of.is_some_and(|of| of.state != ProcessState::Dead) && Some(*claim) != new
         };
         let is_earlier = |claim: &&ClaimId| {
             lives(claim) && own.is_none_or(|own| since(**claim).is_some_and(|at| at < own))
@@ -281,11 +284,11 @@ impl World {
         let passed_over = waited.iter().filter(is_earlier).count();
         self.counts.inversions += passed_over as u64;
         if passed_over > 0 {
-            self.tell(format_args!("{node} passes over {passed_over} who live"));
+            self.record(format_args!("{node} passes over {passed_over} live waiters"));
         }
     }
 
-    /// Remembers who waits, in the order of joining, whatever the order in the register.
+    /// Records the order of joining, independently of the order in the register.
     pub(super) fn note_joins(&mut self, key: usize) {
         let Some(last) = self.stores[key].log.last() else { return };
         self.joined[key].retain(|claim| last.register.position(*claim).is_some());
@@ -294,5 +297,55 @@ impl World {
                 self.joined[key].push(waiter.claim);
             }
         }
+    }
+}
+
+/// The log of one run: a hash of all lines, and the lines themselves if the run is replayed.
+#[derive(Debug)]
+pub(super) struct EventLog {
+    hash: u64,
+    /// `None` unless the run is replayed, since formatting is slow.
+    lines: Option<Vec<String>>,
+    pub(super) events: u64,
+}
+
+/// FNV-1a, of text.
+struct Hasher(u64);
+
+impl Write for Hasher {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Ok(())
+    }
+}
+
+impl EventLog {
+    pub(super) fn new(keeps_lines: bool) -> Self {
+        Self { hash: 0xcbf2_9ce4_8422_2325, lines: keeps_lines.then(Vec::new), events: 0 }
+    }
+
+    pub(super) fn record(&mut self, at: Moment, what: fmt::Arguments<'_>) {
+        self.events += 1;
+        let Some(lines) = &mut self.lines else { return };
+        let line = format!("{:>10}.{:06} ms  {what}", at / MS, at % MS);
+        let mut hasher = Hasher(self.hash);
+        hasher.write_str(&line).expect("hashing cannot fail");
+        self.hash = hasher.0;
+        lines.push(line);
+    }
+
+    pub(super) fn keeps_lines(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    /// The hash of the lines: two replayed runs are the same if it is.
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(super) fn lines(&self) -> &[String] {
+        self.lines.as_deref().unwrap_or_default()
     }
 }

@@ -1,44 +1,27 @@
-//! Many nodes in one thread, in true time that a queue of events makes: the simulator.
+//! The simulator: many nodes in one thread, in virtual time.
 //!
-//! Every node is the real state machine, with a driver and threads that are modelled: they want the
-//! lock, hold it, hand it off among each other, use the resource behind it with their tokens, give
-//! it back, give up. The engine is a model too: one atomic register for each key. Between them, and
-//! to them, happens what can happen: messages are late, lost, doubled; processes sleep, die and
-//! begin anew; clocks run wrong, and stand still with their virtual machine; an operator breaks the
-//! lock. Then all is calm, and everybody must get what they wait for.
+//! Every node runs the real state machine ([`Machine`](crate::cluster::protocol::Machine)). Its
+//! driver and its threads are models: the threads acquire the lock, hand it to each other, use the
+//! resource behind it with their tokens, release it, and cancel. The engine is a model too: one
+//! atomic register for each key. A queue of events, ordered by true time, drives everything, and
+//! faults are among the events. Messages are late, lost or duplicated. Processes sleep, die and are
+//! replaced. Clocks run at a wrong rate, and stop with their virtual machine. An operator releases
+//! the lock by force. Then the faults end, and every node must get the lock that it waits for.
 //!
-//! All comes from one number, the seed: the same seed is the same history, to the letter.
+//! A run is determined by one number, the seed: the same seed gives the same event log, byte for
+//! byte.
 //!
-//! | to do what | how |
+//! | purpose | command |
 //! |---|---|
 //! | run more seeds | `LOCKWORD_SEEDS=20000 cargo test --features cluster,conformance --lib cluster::sim` |
-//! | see one again | `LOCKWORD_PROFILE=storm LOCKWORD_SEED=17`, with `replay -- --nocapture` at the end |
+//! | print one run | `LOCKWORD_PROFILE=storm LOCKWORD_SEED=17`, with `replay -- --nocapture` at the end |
 //!
-//! What is checked is in [`checks`]; what a run goes through, in [`profile`].
+//! The rules are in [`checks`], the kinds of runs and their faults in [`profile`].
 
-// What is checked at every event.
 mod checks;
-// True time and the nodes' clocks.
-mod clock;
-// The driver around a machine.
-mod driver;
-// Faults of whole nodes.
-mod faults;
-// What happened.
-mod history;
-// The threads of a node.
-mod local;
-// Messages and their faults.
 mod network;
-// A node's state.
 mod node;
-// Kinds of runs.
 mod profile;
-// Runs of many seeds.
 mod runs;
-// Stories with an outcome that is known.
 mod scenarios;
-// The engine.
-mod store;
-// The event queue.
 mod world;

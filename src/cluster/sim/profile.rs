@@ -1,20 +1,20 @@
-//! What a run is like: how many nodes, what goes wrong, and how often.
+//! The kinds of runs: how many nodes there are, which faults occur, and how often.
 
-use super::clock::{MS, Moment};
+use super::world::{MS, Moment};
 use crate::cluster::transport::Wakeups;
 
 /// One thousandth.
 pub(super) type PerMille = u32;
 
-/// What a run is like. Times are true times; `None` of a fault: it never happens.
+/// The parameters of a run. Times are spans of true time. A fault with `None` never occurs.
 #[derive(Clone, Debug)]
 pub(super) struct Profile {
     pub(super) name: &'static str,
     pub(super) nodes: [usize; 2],
     pub(super) keys: usize,
-    /// `None`: by the seed.
+    /// `None`: the seed decides.
     pub(super) wakeups: Option<Wakeups>,
-    /// Faults and wishes end then.
+    /// When the faults and new intents end.
     pub(super) calm_at: Moment,
 
     pub(super) lease: Moment,
@@ -23,51 +23,51 @@ pub(super) struct Profile {
     pub(super) request_timeout: Moment,
     pub(super) unavailable_timeout: Moment,
     pub(super) queue_limit: usize,
-    /// By how many millionths a clock may be wrong.
+    /// The largest error of a clock's rate, in millionths.
     pub(super) clock_error: i64,
 
-    /// How late a timer may be.
-    pub(super) timer_late: Moment,
-    /// One way.
+    /// The largest delay of a timer.
+    pub(super) max_timer_delay: Moment,
+    /// The latency of a message, one way.
     pub(super) latency: [Moment; 2],
-    /// A request takes up to `late` longer to arrive.
+    /// A message takes up to `max_delay` longer.
     pub(super) delayed: PerMille,
-    pub(super) late: Moment,
-    /// A request does not arrive.
-    pub(super) lost_before: PerMille,
-    /// Its answer does not.
-    pub(super) lost_after: PerMille,
-    /// The engine refuses it.
+    pub(super) max_delay: Moment,
+    /// A request is lost.
+    pub(super) request_lost: PerMille,
+    /// A response is lost.
+    pub(super) response_lost: PerMille,
+    /// The engine refuses a request.
     pub(super) refused: PerMille,
-    /// It is answered with indeterminacy at once, whatever becomes of it.
-    pub(super) doubted: PerMille,
+    /// A write gets the response that its outcome is unknown, whether it takes effect or not.
+    pub(super) indeterminate: PerMille,
     /// A notice is lost, comes twice, has no value, or is the last of its watch.
     pub(super) notice_lost: PerMille,
     pub(super) notice_twice: PerMille,
     pub(super) notice_empty: PerMille,
     pub(super) watch_ends: PerMille,
-    /// How long after the write that made it idle a register is dropped.
+    /// How long an idle register is kept.
     pub(super) retention: Option<Moment>,
 
-    /// How often, on the average, a node falls asleep, its virtual machine is paused, it is killed
-    /// and started anew, or is cut off: each node once in so long.
+    /// The mean time between two such faults of a node: its process is suspended, its virtual machine
+    /// is suspended, its process is killed and replaced, or it is cut off from the engine.
     pub(super) freeze: Option<Moment>,
     pub(super) pause: Option<Moment>,
     pub(super) kill: Option<Moment>,
-    pub(super) part: Option<Moment>,
-    /// A node falls asleep between the decision to send a request and the sending.
+    pub(super) partition: Option<Moment>,
+    /// The process is suspended after the machine has returned a request and before it is sent.
     pub(super) freeze_at_send: PerMille,
-    /// How often an operator breaks the lock.
-    pub(super) break_lock: Option<Moment>,
+    /// The mean time between two releases by force of a key's lock.
+    pub(super) force_release: Option<Moment>,
 
-    /// How long a node does without the lock, and how long it keeps it.
-    pub(super) rest: [Moment; 2],
-    pub(super) hold: [Moment; 2],
-    /// It keeps it for up to two leases.
+    /// For how long a node does not want the lock, and for how long it holds it.
+    pub(super) idle_time: [Moment; 2],
+    pub(super) hold_time: [Moment; 2],
+    /// A node holds the lock for up to two leases.
     pub(super) long_holds: PerMille,
-    /// It renews early.
+    /// A node renews early.
     pub(super) refreshes: PerMille,
-    /// A intent is to try; or is given up after a while.
+    /// An intent is to try, or is cancelled.
     pub(super) tries: PerMille,
     pub(super) cancels: PerMille,
 }
@@ -75,7 +75,7 @@ pub(super) struct Profile {
 const S: Moment = 1000 * MS;
 
 impl Profile {
-    /// Nothing goes wrong, except that clocks differ.
+    /// No faults, except that clocks differ.
     pub(super) fn calm() -> Self {
         Self {
             name: "calm",
@@ -90,14 +90,14 @@ impl Profile {
             unavailable_timeout: 20 * S,
             queue_limit: 64,
             clock_error: 10_000,
-            timer_late: 30 * MS,
+            max_timer_delay: 30 * MS,
             latency: [MS / 10, 3 * MS],
             delayed: 0,
-            late: 0,
-            lost_before: 0,
-            lost_after: 0,
+            max_delay: 0,
+            request_lost: 0,
+            response_lost: 0,
             refused: 0,
-            doubted: 0,
+            indeterminate: 0,
             notice_lost: 0,
             notice_twice: 0,
             notice_empty: 0,
@@ -106,11 +106,11 @@ impl Profile {
             freeze: None,
             pause: None,
             kill: None,
-            part: None,
+            partition: None,
             freeze_at_send: 0,
-            break_lock: None,
-            rest: [0, 800 * MS],
-            hold: [0, 500 * MS],
+            force_release: None,
+            idle_time: [0, 800 * MS],
+            hold_time: [0, 500 * MS],
             long_holds: 100,
             refreshes: 200,
             tries: 150,
@@ -118,20 +118,20 @@ impl Profile {
         }
     }
 
-    /// Requests, answers and notices are lost, late, doubled, refused.
+    /// Requests, responses and notices are lost, late, duplicated or refused.
     fn storm() -> Self {
         Self {
             name: "storm",
             nodes: [2, 5],
             calm_at: 20 * S,
-            hold: [0, 3 * S],
+            hold_time: [0, 3 * S],
             latency: [MS / 10, 30 * MS],
             delayed: 60,
-            late: 8 * S,
-            lost_before: 60,
-            lost_after: 60,
+            max_delay: 8 * S,
+            request_lost: 60,
+            response_lost: 60,
             refused: 30,
-            doubted: 50,
+            indeterminate: 50,
             notice_lost: 100,
             notice_twice: 100,
             notice_empty: 100,
@@ -140,39 +140,41 @@ impl Profile {
         }
     }
 
-    /// Nodes fall asleep, for up to three leases.
+    /// Processes are suspended, for up to three leases.
     fn frozen() -> Self {
         Self {
             name: "frozen",
             nodes: [2, 5],
-            hold: [0, 2 * S],
+            hold_time: [0, 2 * S],
             freeze: Some(8 * S),
             freeze_at_send: 10,
             delayed: 30,
-            late: 4 * S,
+            max_delay: 4 * S,
             calm_at: 20 * S,
             ..Self::calm()
         }
     }
 
+    /// Processes are killed and replaced.
     fn killed() -> Self {
         Self {
             name: "killed",
             nodes: [3, 6],
             kill: Some(10 * S),
             delayed: 20,
-            late: 4 * S,
+            max_delay: 4 * S,
             calm_at: 20 * S,
             ..Self::calm()
         }
     }
 
-    fn parted() -> Self {
+    /// Nodes are cut off from the engine.
+    fn partitioned() -> Self {
         Self {
-            name: "parted",
+            name: "partitioned",
             nodes: [2, 5],
-            hold: [0, 2 * S],
-            part: Some(6 * S),
+            hold_time: [0, 2 * S],
+            partition: Some(6 * S),
             watch_ends: 20,
             unavailable_timeout: 4 * S,
             calm_at: 20 * S,
@@ -180,25 +182,26 @@ impl Profile {
         }
     }
 
-    /// Virtual machines stand still, and their clocks with them: only the tokens hold.
+    /// Virtual machines are suspended and their clocks stop, so only the tokens protect the resource.
     fn paused() -> Self {
         Self {
             name: "paused",
             nodes: [2, 4],
-            hold: [0, 2 * S],
+            hold_time: [0, 2 * S],
             pause: Some(6 * S),
             calm_at: 20 * S,
             ..Self::calm()
         }
     }
 
-    fn broken() -> Self {
+    /// An operator releases the lock by force.
+    fn force_released() -> Self {
         Self {
-            name: "broken",
+            name: "forced",
             nodes: [2, 5],
-            break_lock: Some(S),
-            lost_after: 30,
-            hold: [100 * MS, 2 * S],
+            force_release: Some(S),
+            response_lost: 30,
+            hold_time: [100 * MS, 2 * S],
             ..Self::calm()
         }
     }
@@ -208,50 +211,56 @@ impl Profile {
         Self {
             name: "dropped",
             nodes: [2, 3],
-            hold: [0, S],
+            hold_time: [0, S],
             retention: Some(2500 * MS),
             delayed: 80,
-            late: 2 * S,
-            lost_before: 40,
-            lost_after: 40,
-            rest: [0, 6 * S],
+            max_delay: 2 * S,
+            request_lost: 40,
+            response_lost: 40,
+            idle_time: [0, 6 * S],
             calm_at: 30 * S,
             ..Self::calm()
         }
     }
 
-    /// More nodes than the queue takes.
+    /// More nodes than the queue has space for.
     fn crowd() -> Self {
         Self {
             name: "crowd",
             nodes: [5, 9],
             queue_limit: 2,
             kill: Some(25 * S),
-            lost_after: 20,
-            hold: [0, 200 * MS],
+            response_lost: 20,
+            hold_time: [0, 200 * MS],
             ..Self::calm()
         }
     }
 
-    /// A short queue, and nothing goes wrong.
+    /// A short queue, and no faults.
     fn narrow() -> Self {
-        Self { name: "narrow", nodes: [4, 6], queue_limit: 2, hold: [0, 200 * MS], ..Self::calm() }
+        Self {
+            name: "narrow",
+            nodes: [4, 6],
+            queue_limit: 2,
+            hold_time: [0, 200 * MS],
+            ..Self::calm()
+        }
     }
 
-    /// A network that is slow now and then, and holders that fall silent.
+    /// A network that is slow now and then, and holders that are suspended or cut off.
     fn slow() -> Self {
         Self {
             name: "slow",
             nodes: [2, 4],
             latency: [MS, 20 * MS],
             delayed: 300,
-            late: 650 * MS,
+            max_delay: 650 * MS,
             claim_window: 1500 * MS,
             freeze: Some(6 * S),
-            part: Some(6 * S),
+            partition: Some(6 * S),
             freeze_at_send: 10,
-            rest: [0, S],
-            hold: [S, 8 * S],
+            idle_time: [0, S],
+            hold_time: [S, 8 * S],
             cancels: 50,
             tries: 50,
             calm_at: 40 * S,
@@ -259,7 +268,7 @@ impl Profile {
         }
     }
 
-    /// Everything at once, except what takes exclusion away by design.
+    /// All faults together, except those that end exclusion by design.
     fn everything() -> Self {
         Self {
             name: "everything",
@@ -267,7 +276,7 @@ impl Profile {
             keys: 2,
             freeze: Some(12 * S),
             kill: Some(20 * S),
-            part: Some(12 * S),
+            partition: Some(12 * S),
             freeze_at_send: 5,
             retention: Some(9 * S),
             queue_limit: 3,
@@ -281,9 +290,9 @@ impl Profile {
             Self::storm(),
             Self::frozen(),
             Self::killed(),
-            Self::parted(),
+            Self::partitioned(),
             Self::paused(),
-            Self::broken(),
+            Self::force_released(),
             Self::dropped(),
             Self::crowd(),
             Self::narrow(),
@@ -292,32 +301,32 @@ impl Profile {
         ]
     }
 
-    /// Whether nothing at all goes wrong.
+    /// Whether there are no faults.
     pub(super) fn is_calm(&self) -> bool {
         let faults = [
             self.delayed,
-            self.lost_before,
-            self.lost_after,
+            self.request_lost,
+            self.response_lost,
             self.refused,
-            self.doubted,
+            self.indeterminate,
             self.notice_lost,
             self.notice_twice,
             self.notice_empty,
             self.watch_ends,
             self.freeze_at_send,
         ];
-        let greater = [self.freeze, self.pause, self.kill, self.part, self.break_lock];
+        let greater = [self.freeze, self.pause, self.kill, self.partition, self.force_release];
         faults.iter().all(|fault| *fault == 0) && greater.iter().all(Option::is_none)
     }
 
-    /// What is left of it when all is calm: the latency.
+    /// The same parameters without faults.
     pub(super) fn without_faults(&self) -> Self {
         Self {
             delayed: 0,
-            lost_before: 0,
-            lost_after: 0,
+            request_lost: 0,
+            response_lost: 0,
             refused: 0,
-            doubted: 0,
+            indeterminate: 0,
             notice_lost: 0,
             notice_twice: 0,
             notice_empty: 0,
@@ -325,9 +334,9 @@ impl Profile {
             freeze: None,
             pause: None,
             kill: None,
-            part: None,
+            partition: None,
             freeze_at_send: 0,
-            break_lock: None,
+            force_release: None,
             ..self.clone()
         }
     }

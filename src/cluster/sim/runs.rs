@@ -1,46 +1,45 @@
-//! Runs of many seeds, and what they print when a rule is broken.
+//! Runs of many seeds, and the report of a broken rule.
 
-use super::clock::{MS, Moment};
-use super::node::Life;
+use super::node::ProcessState;
 use super::profile::Profile;
-use super::world::{Counts, World};
+use super::world::{MS, Moment, RunCounts, World};
 use crate::cluster::protocol::Intent;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
-pub(super) struct Report {
-    pub(super) counts: Counts,
+pub(super) struct RunReport {
+    pub(super) counts: RunCounts,
     pub(super) hash: u64,
     pub(super) lines: Vec<String>,
     pub(super) violation: Option<String>,
 }
 
 impl World {
-    /// Whether nobody wants anything any more, and all machines rest.
+    /// Whether no node has an intent or a lease, and all machines are idle.
     pub(super) fn is_at_rest(&self) -> bool {
-        let rests = |node: &super::node::Node| {
-            node.life != Life::Runs
-                || node.seats.iter().all(|seat| {
-                    seat.local.intent.is_none()
-                        && seat.local.held_lease.is_none()
-                        && seat.local.releasing.is_none()
-                        && seat.machine.is_idle()
+        let rests = |node: &super::node::SimNode| {
+            node.state != ProcessState::Running
+                || node.drivers.iter().all(|driver| {
+                    driver.local.intent.is_none()
+                        && driver.local.held_lease.is_none()
+                        && driver.local.releasing.is_none()
+                        && driver.machine.is_idle()
                 })
         };
         self.nodes.iter().all(rests)
     }
 
-    /// How long those who wait may have to: a bound, not an estimate.
+    /// An upper bound of the time that waiters need after the faults have ended.
     fn time_limit(&self) -> Moment {
         let profile = &self.profile;
-        let turn = profile.hold[1] + profile.claim_window + profile.request_timeout;
-        profile.late + 4 * profile.lease + 2 * turn * self.nodes.len() as u64 + 5000 * MS
+        let turn = profile.hold_time[1] + profile.claim_window + profile.request_timeout;
+        profile.max_delay + 4 * profile.lease + 2 * turn * self.nodes.len() as u64 + 5000 * MS
     }
 
-    /// The faults are over: everybody gets what they wait for, and then all rest. A new node gets the
-    /// lock past the dead, and leaves nothing behind.
-    pub(super) fn settle(&mut self) {
+    /// Runs to the end of the faults and beyond: every waiter must get the lock, and all machines come
+    /// to rest. Then a new node must get the lock, past dead nodes, and the registers must become idle.
+    pub(super) fn run_to_rest(&mut self) {
         let calm_at = self.profile.calm_at;
         self.run(calm_at, |_| false);
         self.run(self.now + self.time_limit(), |world| world.is_calm() && world.is_at_rest());
@@ -48,70 +47,76 @@ impl World {
             return;
         }
         if !self.is_at_rest() {
-            let stuck = self.stuck();
-            return self.violate(format!("not at rest, though all is calm: {stuck}"));
+            let unfinished = self.unfinished();
+            return self.violate(format!("not at rest after the faults: {unfinished}"));
         }
         let probe = self.add_node();
         for key in 0..self.profile.keys {
             let grants = self.counts.grants;
-            self.intent(probe, key, Intent::Wait);
+            self.set_intent(probe, key, Intent::Wait);
             let until = self.now + self.time_limit();
             if !self.run(until, |world| world.counts.grants > grants) {
                 return self.violate(format!("a new node does not get key {key}"));
             }
         }
-        // To the end of all things.
+        // No event may be left in the end.
         self.run(Moment::MAX / 4, |_| false);
         if self.violation.is_some() {
             return;
         }
         if !self.is_at_rest() {
-            let stuck = self.stuck();
-            return self.violate(format!("not at rest at the end: {stuck}"));
+            let unfinished = self.unfinished();
+            return self.violate(format!("not at rest at the end: {unfinished}"));
         }
         for key in 0..self.profile.keys {
             let register = self.stores[key].register();
             if !register.is_idle() {
-                return self.violate(format!("something was left behind: {register:?}"));
+                return self.violate(format!("the register is not idle at the end: {register:?}"));
             }
         }
     }
 
-    fn stuck(&self) -> String {
-        let mut stuck = String::new();
-        for (number, node) in self.nodes.iter().enumerate().filter(|(_, n)| n.life == Life::Runs) {
-            for (key, seat) in node.seats.iter().enumerate() {
-                let local = &seat.local;
-                if !seat.machine.is_idle() || local.intent.is_some() || local.held_lease.is_some() {
-                    stuck +=
-                        &format!("{number}/{key} wants {:?}: {:?}; ", local.intent, seat.machine);
+    /// The machines and threads that are not at rest, as text.
+    fn unfinished(&self) -> String {
+        let mut unfinished = String::new();
+        for (number, node) in
+            self.nodes.iter().enumerate().filter(|(_, n)| n.state == ProcessState::Running)
+        {
+            for (key, driver) in node.drivers.iter().enumerate() {
+                let local = &driver.local;
+                if !driver.machine.is_idle() || local.intent.is_some() || local.held_lease.is_some()
+                {
+                    unfinished +=
+                        &format!("{number}/{key} wants {:?}: {:?}; ", local.intent, driver.machine);
                 }
             }
         }
-        stuck
+        unfinished
     }
 }
 
 /// Runs one seed.
-pub(super) fn run(profile: Profile, seed: u64, keeps_lines: bool) -> Report {
+pub(super) fn run(profile: Profile, seed: u64, keeps_lines: bool) -> RunReport {
     let mut world = World::new(profile, seed, keeps_lines);
-    let panicked = catch_unwind(AssertUnwindSafe(|| world.settle())).err();
+    let panicked = catch_unwind(AssertUnwindSafe(|| world.run_to_rest())).err();
     if let Some(panic) = panicked {
         let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
         world.violation.get_or_insert(format!("panicked {text}"));
     }
     if world.is_faultless && world.violation.is_none() && world.counts.inversions > 0 {
-        world.violation = Some("not in the order of coming, though nothing went wrong".to_owned());
+        world.violation =
+            Some("grants are not in the order of joining, in a run without faults".to_owned());
     }
-    Report {
+    RunReport {
         counts: world.counts,
-        hash: world.history.hash(),
-        lines: world.history.lines().to_vec(),
+        hash: world.event_log.hash(),
+        lines: world.event_log.lines().to_vec(),
         violation: world.violation,
     }
 }
 
-/// The first violation among these seeds, as a text with all that is needed to see it again.
+/// Runs a seed again and describes the violation: the last lines of the log, and the command that
+/// repeats the run. `None` if no rule is broken.
 pub(super) fn explain(profile: &Profile, seed: u64) -> Option<String> {
     let report = run(profile.clone(), seed, true);
     let violation = report.violation?;
@@ -140,19 +145,19 @@ fn profiles() -> Vec<Profile> {
     all
 }
 
-/// No rule is broken: 2,000 seeds, spread over all profiles.
+/// Runs 2,000 seeds, spread over all profiles: no rule is broken.
 #[test]
 fn many_seeds() {
     let profiles = profiles();
     let seeds = setting("LOCKWORD_SEEDS").unwrap_or(2000);
     let next = crate::Mutex::new(0_u64..);
-    // The smallest that fails: those before it were all begun, and come to their end.
+    // The smallest seed that fails: all seeds before it have been started and run to their end.
     let failed = crate::Mutex::new(None::<u64>);
-    let totals = crate::Mutex::new(vec![(Counts::default(), 0_u64); profiles.len()]);
+    let totals = crate::Mutex::new(vec![(RunCounts::default(), 0_u64); profiles.len()]);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let work = || {
         loop {
-            let seed = next.lock().next().expect("numbers do not end");
+            let seed = next.lock().next().expect("the range is endless");
             if seed >= seeds || failed.lock().is_some() {
                 break;
             }
@@ -195,7 +200,7 @@ fn many_seeds() {
     }
 }
 
-/// Prints one run: that of `LOCKWORD_PROFILE` and `LOCKWORD_SEED`.
+/// Prints the run of `LOCKWORD_PROFILE` and `LOCKWORD_SEED`.
 #[test]
 fn replay() {
     let Some(seed) = setting("LOCKWORD_SEED") else { return };
@@ -206,7 +211,7 @@ fn replay() {
     }
 }
 
-/// The same seed is the same history, to the letter; another seed is another.
+/// The same seed gives the same log, byte for byte; another seed gives another.
 #[test]
 fn a_seed_replays() {
     for profile in Profile::all() {
