@@ -100,7 +100,7 @@ fn counted(transport: impl Transport) -> (Arc<dyn Transport>, Counts) {
 fn uncontended(slice: Duration) -> Sample {
     runtime(1).block_on(async {
         let (transport, counts) = counted(Memory::new());
-        let node = Node::builder(transport).build();
+        let node = Node::builder(transport).build().expect("a node");
         let lock = node.lock("bench").expect("a key");
         let pair = async || lock.acquire().await.expect("free").release().await.expect("held");
         for _ in 0..10 {
@@ -166,7 +166,7 @@ fn local(slice: Duration, local_handoffs: Option<u32>) -> Sample {
     if let Some(local_handoffs) = local_handoffs {
         builder = builder.local_handoffs(local_handoffs);
     }
-    let node = builder.build();
+    let node = builder.build().expect("a node");
     let lock = node.blocking().lock("bench").expect("a key");
     // The first acquisition starts the node's threads.
     drop(lock.acquire().expect("free"));
@@ -186,7 +186,8 @@ fn grant_elsewhere(slice: Duration) -> Sample {
     let runtime = runtime(2);
     runtime.block_on(async {
         let (transport, counts) = counted(Memory::new());
-        let ends: Vec<_> = (0..2).map(|_| Node::builder(transport.clone()).build()).collect();
+        let ends: Vec<_> =
+            (0..2).map(|_| Node::builder(transport.clone()).build().expect("a node")).collect();
         let locks: Vec<_> = ends.iter().map(|n| n.lock("bench").expect("a key")).collect();
         let start = Instant::now();
         let (mut waited, mut done) = (Duration::ZERO, 0);

@@ -87,7 +87,7 @@ pub fn nodes(slice: Duration, count: usize, hold: Duration, plan: Option<&Plan>)
                     Some(plan) => Node::builder(Faulty::new(counted, plan.clone(), number as u64)),
                     None => Node::builder(counted),
                 };
-                builder.request_timeout(Duration::from_millis(50)).build()
+                builder.request_timeout(Duration::from_millis(50)).build().expect("a node")
             })
             .collect();
         let work = |(number, node): (usize, &Node)| {

@@ -86,7 +86,7 @@ impl Node {
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        let (core, key) = (self.core()?.clone(), to_key(key)?);
+        let (core, key) = (self.core().clone(), to_key(key)?);
         on_runtime(core, key, inspect).await
     }
 
@@ -109,7 +109,7 @@ impl Node {
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        let (core, key) = (self.core()?.clone(), to_key(key)?);
+        let (core, key) = (self.core().clone(), to_key(key)?);
         on_runtime(core, key, break_lock).await
     }
 }

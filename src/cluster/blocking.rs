@@ -70,7 +70,7 @@ impl Node {
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        let (core, key) = (self.node.core()?, node::to_key(key)?);
+        let (core, key) = (self.node.core(), node::to_key(key)?);
         wait(core, self.node.inspect(&key), || false).unwrap_or_else(|| would_deadlock(core, &key))
     }
 
@@ -83,7 +83,7 @@ impl Node {
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        let (core, key) = (self.node.core()?, node::to_key(key)?);
+        let (core, key) = (self.node.core(), node::to_key(key)?);
         wait(core, self.node.break_lock(&key), || false)
             .unwrap_or_else(|| would_deadlock(core, &key))
     }
@@ -91,7 +91,7 @@ impl Node {
     /// As [`Node::shutdown`](super::Node::shutdown). On the thread of the runtime that runs the node
     /// it does not wait, and returns an empty report.
     pub fn shutdown(&self) -> Shutdown {
-        let Ok(core) = self.node.core() else { return Shutdown::default() };
+        let core = self.node.core();
         let mut shutdown = Box::pin(self.node.shutdown());
         if is_own_runtime(core) {
             // The first poll closes the node.

@@ -213,19 +213,12 @@ impl NodeBuilder {
         self
     }
 
-    /// The node. A setting that is not allowed is reported by every [`Node::lock`]; to know at once,
-    /// use [`try_build`](Self::try_build).
-    #[must_use = "a node that is dropped takes no locks"]
-    pub fn build(self) -> Node {
-        self.try_build().unwrap_or_else(Node::broken)
-    }
-
     /// The node.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] if a setting is not allowed, or if the background task cannot run.
-    pub fn try_build(self) -> Result<Node, ConfigError> {
+    pub fn build(self) -> Result<Node, ConfigError> {
         let config = self.check()?;
         // Two numbers, so that two nodes whose number is the same by chance still differ in what
         // they draw for their attempts.

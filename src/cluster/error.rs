@@ -36,8 +36,6 @@ impl fmt::Display for LockContext {
 pub enum LockError {
     /// The name is no key.
     Key(KeyError),
-    /// The node was built with a setting that is not allowed.
-    Config(ConfigError),
     /// Only from `try_acquire`: somebody holds the lock, or waits for it.
     Busy {
         /// Where.
@@ -86,7 +84,6 @@ impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(why) => write!(f, "there is no such lock: {why}"),
-            Self::Config(why) => write!(f, "the node has no locks: {why}"),
             Self::Busy { at, holder: Some(holder) } => {
                 write!(f, "the lock {at} is held by {holder:?}; try later, or wait by acquire")
             }
@@ -136,7 +133,6 @@ impl Error for LockError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Key(why) => Some(why),
-            Self::Config(why) => Some(why),
             Self::Transport { source, .. } => Some(source),
             Self::Unreadable { source, .. } => Some(source),
             _ => None,
@@ -147,12 +143,6 @@ impl Error for LockError {
 impl From<KeyError> for LockError {
     fn from(why: KeyError) -> Self {
         Self::Key(why)
-    }
-}
-
-impl From<ConfigError> for LockError {
-    fn from(why: ConfigError) -> Self {
-        Self::Config(why)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::blocking;
 use super::builder::{Config, NodeBuilder};
-use super::error::{ConfigError, LockContext, LockError};
+use super::error::{LockContext, LockError};
 use super::guard::LossReason;
 use super::key::{Key, KeyError};
 use super::local::clock::Clock;
@@ -31,7 +31,7 @@ use std::task::{Context, Poll, Waker};
 /// that, use [`shutdown`](Self::shutdown).
 #[derive(Clone, Debug)]
 pub struct Node {
-    owner: Result<Arc<Owner>, ConfigError>,
+    owner: Arc<Owner>,
 }
 
 /// Ends the node when the last handle is dropped.
@@ -58,25 +58,19 @@ impl Node {
     }
 
     pub(crate) fn new(core: Arc<NodeShared>) -> Self {
-        Self { owner: Ok(Arc::new(Owner { core })) }
-    }
-
-    /// A node that reports this wherever it is used.
-    pub(crate) fn broken(why: ConfigError) -> Self {
-        Self { owner: Err(why) }
+        Self { owner: Arc::new(Owner { core }) }
     }
 
     /// The lock of this name. Nothing is taken, and nothing is asked of the engine.
     ///
     /// # Errors
     ///
-    /// [`LockError::Key`] if the name is no [`Key`], and [`LockError::Config`] if the node was built
-    /// with a setting that is not allowed.
+    /// [`LockError::Key`] if the name is no [`Key`].
     pub fn lock<K>(&self, key: K) -> Result<DistributedLock, LockError>
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        Ok(DistributedLock { handle: self.core()?.handle(to_key(key)?) })
+        Ok(DistributedLock { handle: self.core().handle(to_key(key)?) })
     }
 
     /// The same node for plain threads, which need no runtime.
@@ -85,25 +79,24 @@ impl Node {
         blocking::Node::new(self.clone())
     }
 
-    /// The number that this node has in the engine's registers. `None` if it could not be built.
+    /// The number that this node has in the engine's registers.
     #[must_use]
-    pub fn id(&self) -> Option<NodeId> {
-        self.core().ok().map(|core| core.node)
+    pub fn id(&self) -> NodeId {
+        self.core().node
     }
 
     /// How many keys this node remembers. For tests.
     #[doc(hidden)]
     #[must_use]
     pub fn keys(&self) -> usize {
-        self.core().map_or(0, |core| core.keys())
+        self.core().keys()
     }
 
     /// How many tasks and threads of this node wait for this key. For tests.
     #[doc(hidden)]
     #[must_use]
     pub fn waiting(&self, key: &str) -> usize {
-        let local =
-            self.core().ok().zip(Key::new(key).ok()).and_then(|(core, key)| core.find(&key));
+        let local = Key::new(key).ok().and_then(|key| self.core().find(&key));
         local.map_or(0, |local| local.state().waiting())
     }
 
@@ -114,16 +107,12 @@ impl Node {
     ///
     /// Called again, it reports the same.
     pub async fn shutdown(&self) -> Shutdown {
-        let Ok(core) = self.core() else { return Shutdown::default() };
-        close(core, 2);
-        core.ended().await
+        close(self.core(), 2);
+        self.core().ended().await
     }
 
-    pub(crate) fn core(&self) -> Result<&Arc<NodeShared>, LockError> {
-        match &self.owner {
-            Ok(owner) => Ok(&owner.core),
-            Err(why) => Err(why.clone().into()),
-        }
+    pub(crate) fn core(&self) -> &Arc<NodeShared> {
+        &self.owner.core
     }
 }
 

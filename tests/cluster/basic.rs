@@ -22,7 +22,7 @@ async fn work() {
 /// The example of the issue, on the system's clock and a runtime with threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_user_writes() -> Result<(), Box<dyn Error>> {
-    let node = Node::builder(Memory::new()).lease(Duration::from_secs(10)).build();
+    let node = Node::builder(Memory::new()).lease(Duration::from_secs(10)).build().unwrap();
     let lock = node.lock("jobs/nightly")?;
     let guard = lock.acquire().await?;
     write_to_storage(guard.token()).await?;
@@ -166,7 +166,7 @@ async fn a_value_of_something_else_is_refused_and_left_alone() {
         idle: false,
     };
     engine.compare_exchange(&key, None, foreign).await.unwrap();
-    let node = builder(engine.clone(), "one").build();
+    let node = builder(engine.clone(), "one").build().unwrap();
     let lock = node.lock(&key).unwrap();
     for error in [lock.acquire().await.unwrap_err(), lock.try_acquire().await.unwrap_err()] {
         assert!(matches!(error, LockError::Unreadable { .. }), "{error}");

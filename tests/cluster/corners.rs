@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 #[tokio::test(start_paused = true)]
 async fn a_grant_that_was_not_fetched_before_the_loss() {
     let engine = Memory::new();
-    let a = builder(engine.clone(), "a").lease(ms(1500)).build();
+    let a = builder(engine.clone(), "a").lease(ms(1500)).build().unwrap();
     let op = node(engine, "op");
     let lock = a.lock("k").unwrap();
     let mut slow = pin!(lock.acquire());
@@ -37,7 +37,7 @@ async fn a_grant_that_was_not_fetched_before_the_loss() {
 #[tokio::test(start_paused = true)]
 async fn release_when_tokens_are_used_up() {
     let engine = Faulty::delayed(Memory::new(), ms(20));
-    let a = builder(engine, "a").build();
+    let a = builder(engine, "a").build().unwrap();
     let lock = a.lock("k").unwrap();
     let longest = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
@@ -68,7 +68,7 @@ async fn release_when_tokens_are_used_up() {
 async fn patience_counts_from_long_ago() {
     let way = Faulty::new(Memory::new(), Plan::default(), 1);
     let faults = way.faults();
-    let a = builder(way, "a").lease(ms(1000)).build();
+    let a = builder(way, "a").lease(ms(1000)).build().unwrap();
     let lock = a.lock("k").unwrap();
     faults.set(Plan { refuse: 1.0, ..Plan::default() });
     assert!(lock.try_acquire().await.is_err());
@@ -100,7 +100,7 @@ async fn text_of_a_break_in_doubt() {
 /// A blocking thread of a current-thread runtime.
 #[tokio::test]
 async fn spawn_blocking_on_a_current_thread_runtime() {
-    let a = Node::builder(Memory::new()).build();
+    let a = Node::builder(Memory::new()).build().unwrap();
     let lock = a.blocking().lock("k").unwrap();
     let got = tokio::task::spawn_blocking(move || lock.acquire().map(|g| g.release())).await;
     println!("{got:?}");
@@ -111,7 +111,7 @@ async fn spawn_blocking_on_a_current_thread_runtime() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_reports_all_that_was_released() {
     for _ in 0..20 {
-        let a = Node::builder(Memory::new()).build();
+        let a = Node::builder(Memory::new()).build().unwrap();
         let mut guards = vec![];
         for i in 0..300 {
             guards.push(a.lock(format!("k{i}")).unwrap().acquire().await.unwrap());
@@ -155,7 +155,7 @@ async fn break_lock_takes_it_from_another_than_was_seen() {
 /// The lease that others see is not shorter than the one that the holder counts on.
 #[tokio::test(start_paused = true)]
 async fn the_lease_in_the_register() {
-    let a = builder(Memory::new(), "a").lease(Duration::from_micros(100_999)).build();
+    let a = builder(Memory::new(), "a").lease(Duration::from_micros(100_999)).build().unwrap();
     let _guard = a.lock("k").unwrap().acquire().await.unwrap();
     let state = a.inspect("k").await.unwrap();
     let lockword::cluster::LockStatus::Held { lease, .. } = state.status else { panic!() };
@@ -182,7 +182,7 @@ async fn observer_of_an_unfetched_grant() {
         }
     }
     let counts: Arc<[AtomicU64; 2]> = Arc::default();
-    let a = builder(Memory::new(), "a").observer(Counts(counts.clone())).build();
+    let a = builder(Memory::new(), "a").observer(Counts(counts.clone())).build().unwrap();
     let lock = a.lock("k").unwrap();
     let mut acquire = Box::pin(lock.acquire());
     assert!(poll_once(acquire.as_mut()).is_pending());
@@ -196,8 +196,8 @@ async fn observer_of_an_unfetched_grant() {
 #[tokio::test]
 async fn leaked_guard_and_endless_timeout() {
     let engine = Memory::new();
-    let a = Node::builder(engine.clone()).lease(ms(1500)).build();
-    let b = Node::builder(engine).lease(ms(1500)).build();
+    let a = Node::builder(engine.clone()).lease(ms(1500)).build().unwrap();
+    let b = Node::builder(engine).lease(ms(1500)).build().unwrap();
     std::mem::forget(a.lock("k").unwrap().acquire().await.unwrap());
     let lock = b.lock("k").unwrap();
     assert!(lock.acquire_timeout(ms(700)).await.is_err());
@@ -224,7 +224,11 @@ fn observer_that_waits() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
     let uses = Arc::new(Uses(std::sync::OnceLock::new()));
     let lost = runtime.block_on(async {
-        let a = Node::builder(Memory::new()).lease(ms(300)).observer(Shared(uses.clone())).build();
+        let a = Node::builder(Memory::new())
+            .lease(ms(300))
+            .observer(Shared(uses.clone()))
+            .build()
+            .unwrap();
         let _ = uses.0.set(a.clone());
         let guard = a.lock("k").unwrap().acquire().await.unwrap();
         let until = Instant::now() + ms(1500);

@@ -55,7 +55,7 @@ async fn a_shutdown_releases_what_is_held_and_tells_who_waits() {
 async fn a_shutdown_without_an_engine_ends_in_time_and_says_so() {
     let way = Faulty::new(Memory::new(), Plan::default(), 1);
     let faults = way.faults();
-    let node = builder(way, "a").request_timeout(ms(500)).build();
+    let node = builder(way, "a").request_timeout(ms(500)).build().unwrap();
     let guard = node.lock("k").unwrap().acquire().await.unwrap();
     faults.partition(true);
     let began = tokio::time::Instant::now();
@@ -99,7 +99,7 @@ fn runtimes() -> [Runtime; 2] {
 fn a_runtime_that_goes_takes_nobody_with_it() {
     for runtime in runtimes() {
         let engine = Memory::new();
-        let node = Node::builder(engine).runtime(runtime.handle().clone()).build();
+        let node = Node::builder(engine).runtime(runtime.handle().clone()).build().unwrap();
         let lock = node.lock("k").unwrap();
         let blocking = node.blocking().lock("k").unwrap();
         let guard = runtime.block_on(lock.acquire()).unwrap();
@@ -143,7 +143,7 @@ fn a_release_that_cannot_be_finished_is_in_doubt() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let way = Faulty::new(Memory::new(), Plan::default(), 1);
     let faults = way.faults();
-    let node = Node::builder(way).runtime(runtime.handle().clone()).build();
+    let node = Node::builder(way).runtime(runtime.handle().clone()).build().unwrap();
     let guard = runtime.block_on(node.lock("k").unwrap().acquire()).unwrap();
     faults.pause(true);
     let mut release = Box::pin(guard.release());
@@ -198,7 +198,8 @@ impl Transport for Panics {
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_transport_is_an_error_of_the_engine() {
     let is_bad = Arc::new(AtomicBool::new(true));
-    let node = builder(Panics { inner: Memory::new(), is_bad: is_bad.clone() }, "a").build();
+    let node =
+        builder(Panics { inner: Memory::new(), is_bad: is_bad.clone() }, "a").build().unwrap();
     let lock = node.lock("k").unwrap();
     let error = lock.try_acquire().await.unwrap_err();
     assert!(

@@ -45,7 +45,7 @@ impl Churn {
 /// Others' load must not cost a held lock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn renewal_under_load_of_other_keys() {
-    let a = Node::builder(Memory::new()).lease(LEASE).build();
+    let a = Node::builder(Memory::new()).lease(LEASE).build().unwrap();
     let guard = a.lock("held").unwrap().acquire().await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let count = Arc::new(AtomicU64::new(0));
@@ -72,7 +72,7 @@ async fn renewal_under_load_of_other_keys() {
 /// Handles that are made and dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn renewal_under_load_of_handles() {
-    let a = Node::builder(Memory::new()).lease(LEASE).build();
+    let a = Node::builder(Memory::new()).lease(LEASE).build().unwrap();
     let guard = a.lock("held").unwrap().acquire().await.unwrap();
     let churn = Churn::begin(&a);
     let began = Instant::now();
@@ -113,8 +113,8 @@ impl Transport for Endless {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endless_watch() {
     let engine = Endless(Memory::new());
-    let a = Node::builder(engine.clone()).lease(LEASE).build();
-    let b = Node::builder(engine.0.clone()).lease(LEASE).build();
+    let a = Node::builder(engine.clone()).lease(LEASE).build().unwrap();
+    let b = Node::builder(engine.0.clone()).lease(LEASE).build().unwrap();
     let mine = a.lock("mine").unwrap().acquire().await.unwrap();
     let _theirs = b.lock("k").unwrap().acquire().await.unwrap();
     let lock = a.lock("k").unwrap();
@@ -127,7 +127,7 @@ async fn an_endless_watch() {
 /// The end of a node must come in time, whatever others do with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_under_load_of_handles() {
-    let a = Node::builder(Memory::new()).lease(LEASE).build();
+    let a = Node::builder(Memory::new()).lease(LEASE).build().unwrap();
     let guard = a.lock("held").unwrap().acquire().await.unwrap();
     let churn = Churn::begin(&a);
     while churn.made.load(Relaxed) < 1000 {

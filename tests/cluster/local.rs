@@ -108,25 +108,28 @@ async fn until_another_node(node: &Node, other: &Node, busy: Duration) -> (usize
 async fn another_node_waits_no_longer_than_the_bounds() {
     let engine = Memory::new();
     // By their time.
-    let one = builder(engine.clone(), "one").local_handoff_window(ms(40)).build();
-    let other = builder(engine.clone(), "other").build();
+    let one = builder(engine.clone(), "one").local_handoff_window(ms(40)).build().unwrap();
+    let other = builder(engine.clone(), "other").build().unwrap();
     let (done, took) = until_another_node(&one, &other, ms(3)).await;
     assert!(took < ms(60), "{took:?}");
     assert!(done >= 5, "{done} hand-overs: the bounds leave room for more");
     drop((one, other));
     // By their number.
     settle().await;
-    let one =
-        builder(engine.clone(), "one").local_handoffs(5).local_handoff_window(ms(4_000)).build();
-    let other = builder(engine.clone(), "other").build();
+    let one = builder(engine.clone(), "one")
+        .local_handoffs(5)
+        .local_handoff_window(ms(4_000))
+        .build()
+        .unwrap();
+    let other = builder(engine.clone(), "other").build().unwrap();
     let (done, _) = until_another_node(&one, &other, ms(10)).await;
     // That it waits is seen at the next write, after half of them.
     assert!((5..=8).contains(&done), "{done} hand-overs");
     drop((one, other));
     // Switched off.
     settle().await;
-    let one = builder(engine.clone(), "one").local_handoffs(0).build();
-    let other = builder(engine, "other").build();
+    let one = builder(engine.clone(), "one").local_handoffs(0).build().unwrap();
+    let other = builder(engine, "other").build().unwrap();
     let (done, _) = until_another_node(&one, &other, ms(3)).await;
     assert!(done <= 1, "{done} hand-overs");
 }
@@ -135,7 +138,7 @@ async fn another_node_waits_no_longer_than_the_bounds() {
 async fn switched_off_means_never() {
     let counting = Counting::new(Memory::new());
     let counts = counting.counts();
-    let node = builder(counting, "one").local_handoffs(0).build();
+    let node = builder(counting, "one").local_handoffs(0).build().unwrap();
     let lock = node.lock("k").unwrap();
     let workers: Vec<_> = (0..2)
         .map(|_| {
@@ -159,7 +162,7 @@ async fn switched_off_means_never() {
 /// Tasks and threads, joined one after the other: served in that order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_and_threads_stand_in_one_line() {
-    let node = Node::builder(Memory::new()).build();
+    let node = Node::builder(Memory::new()).build().unwrap();
     let lock = node.lock("k").unwrap();
     let blocking = node.blocking().lock("k").unwrap();
     let (tell, served) = mpsc::channel();

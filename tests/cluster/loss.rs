@@ -11,8 +11,8 @@ use tokio::time::Instant;
 #[tokio::test(start_paused = true)]
 async fn a_lock_is_kept_for_as_long_as_its_node_lives() {
     let engine = Memory::new();
-    let a = builder(engine.clone(), "a").lease(ms(300)).build();
-    let b = builder(engine, "b").lease(ms(300)).build();
+    let a = builder(engine.clone(), "a").lease(ms(300)).build().unwrap();
+    let b = builder(engine, "b").lease(ms(300)).build().unwrap();
     let guard = a.lock("k").unwrap().acquire().await.unwrap();
     let theirs = b.lock("k").unwrap();
     let error = theirs.acquire_timeout(Duration::from_secs(60)).await.unwrap_err();
@@ -27,8 +27,8 @@ async fn a_node_that_is_cut_off_loses_it_before_another_gets_it() {
     let engine = Memory::new();
     let way = Faulty::new(engine.clone(), Plan::default(), 1);
     let faults = way.faults();
-    let a = builder(way, "a").lease(ms(1000)).build();
-    let b = builder(engine, "b").lease(ms(1000)).build();
+    let a = builder(way, "a").lease(ms(1000)).build().unwrap();
+    let b = builder(engine, "b").lease(ms(1000)).build().unwrap();
     let guard = a.lock("k").unwrap().acquire().await.unwrap();
     faults.partition(true);
     let theirs = b.lock("k").unwrap();
@@ -61,7 +61,7 @@ async fn a_node_that_is_cut_off_loses_it_before_another_gets_it() {
 fn a_guard_needs_nobody_to_know_that_its_time_is_over() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let node = Node::builder(Memory::new()).lease(ms(100)).runtime(runtime.handle().clone());
-    let node = node.build();
+    let node = node.build().unwrap();
     let lock = node.lock("k").unwrap();
     let guard = runtime.block_on(lock.acquire()).unwrap();
     assert!(guard.is_valid());
@@ -81,7 +81,7 @@ fn a_guard_needs_nobody_to_know_that_its_time_is_over() {
 async fn a_patient_waiter_is_told_at_last_and_a_hasty_one_at_once() {
     let way = Faulty::new(Memory::new(), Plan::default(), 1);
     way.faults().partition(true);
-    let node = builder(way, "a").lease(ms(1000)).unavailable_timeout(ms(5_000)).build();
+    let node = builder(way, "a").lease(ms(1000)).unavailable_timeout(ms(5_000)).build().unwrap();
     let lock = node.lock("k").unwrap();
     let began = Instant::now();
     let error = lock.try_acquire().await.unwrap_err();
@@ -123,7 +123,7 @@ async fn what_inspection_shows() {
     assert!(matches!(&first.status, LockStatus::Held { label, .. } if label == "a"));
     assert_eq!(first.unchanged_for, Duration::ZERO);
     assert_eq!(first.queue.iter().map(|w| &*w.label).collect::<Vec<_>>(), ["b"]);
-    assert_eq!(Some(first.queue[0].node), b.id());
+    assert_eq!(first.queue[0].node, b.id());
     tokio::time::sleep(ms(2_000)).await;
     let second = look().await;
     assert_eq!(second.unchanged_for, ms(2_000));
@@ -147,7 +147,7 @@ async fn a_broken_lock_goes_to_the_next_and_its_holder_learns_of_it() {
     let waiting = tokio::spawn(async move { theirs.acquire().await.unwrap() });
     settle().await;
     let broken = operator.break_lock("k").await.unwrap().unwrap();
-    assert_eq!((Some(broken.node), &*broken.label), (a.id(), "a"));
+    assert_eq!((broken.node, &*broken.label), (a.id(), "a"));
     let began = Instant::now();
     let taken = waiting.await.unwrap();
     assert!(began.elapsed() < ms(10), "{:?}", began.elapsed());
@@ -165,7 +165,7 @@ async fn a_broken_lock_goes_to_the_next_and_its_holder_learns_of_it() {
 async fn what_is_about_to_end_is_not_handed_over() {
     let way = Faulty::new(Memory::new(), Plan::default(), 1);
     let faults = way.faults();
-    let node = builder(way, "a").lease(ms(1_000)).unavailable_timeout(ms(60_000)).build();
+    let node = builder(way, "a").lease(ms(1_000)).unavailable_timeout(ms(60_000)).build().unwrap();
     let lock = node.lock("k").unwrap();
     let guard = lock.acquire().await.unwrap();
     faults.partition(true);

@@ -48,7 +48,7 @@ async fn tokens_after_a_swap_with_an_old_version() {
         truth => truth,
     };
     let engine = Lying { inner: Memory::new(), writes: Arc::default(), lie };
-    let a = builder(engine, "a").lease(ms(1500)).build();
+    let a = builder(engine, "a").lease(ms(1500)).build().unwrap();
     let lock = a.lock("k").unwrap();
     let first = lock.acquire().await.unwrap();
     let token = first.token();
@@ -66,7 +66,7 @@ async fn tokens_after_a_swap_with_an_old_version() {
 async fn a_mismatch_that_is_none() {
     let lie = |_, _, _| Exchange::Mismatch(None);
     let engine = Lying { inner: Memory::new(), writes: Arc::default(), lie };
-    let a = Node::builder(engine.clone()).lease(ms(1500)).build();
+    let a = Node::builder(engine.clone()).lease(ms(1500)).build().unwrap();
     let lock = a.lock("k").unwrap();
     let got = lock.acquire_timeout(ms(500)).await;
     let writes = engine.writes.load(Relaxed);
@@ -181,7 +181,7 @@ impl Transport for RudeTransport {
 /// A request that panics when it is dropped.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_panics_when_dropped() {
-    let a = builder(RudeTransport(Memory::new()), "a").lease(ms(1000)).build();
+    let a = builder(RudeTransport(Memory::new()), "a").lease(ms(1000)).build().unwrap();
     let good = a.lock("good").unwrap().acquire().await.unwrap();
     let rude = a.lock("rude").unwrap().acquire_timeout(ms(700)).await;
     println!("{rude:?}");

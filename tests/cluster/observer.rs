@@ -58,7 +58,7 @@ impl Observer for Notes {
 async fn everything_is_told_in_order() {
     let notes = Notes::default();
     let way = Faulty::delayed(Memory::new(), ms(4));
-    let node = builder(way, "one").observer(notes.clone()).build();
+    let node = builder(way, "one").observer(notes.clone()).build().unwrap();
     let lock = node.lock("k").unwrap();
     let guard = lock.acquire().await.unwrap();
     assert_eq!(notes.take(), ["k started", "CompareExchange 4 ms true", "acquired 4 ms Free"]);
@@ -106,7 +106,7 @@ impl Observer for Bad {
 #[tokio::test(start_paused = true)]
 async fn an_observer_may_panic_and_use_the_lock() {
     let slot = Arc::new(OnceLock::new());
-    let node = builder(Memory::new(), "one").observer(Bad(slot.clone())).build();
+    let node = builder(Memory::new(), "one").observer(Bad(slot.clone())).build().unwrap();
     let lock = node.lock("k").unwrap();
     slot.set(node.lock("k").unwrap()).unwrap();
     for _ in 0..20 {

@@ -16,7 +16,7 @@ pub fn builder(transport: impl Transport, label: &str) -> NodeBuilder {
 }
 
 pub fn node(transport: impl Transport, label: &str) -> Node {
-    builder(transport, label).build()
+    builder(transport, label).build().unwrap()
 }
 
 /// Polls once. Nobody is woken.

@@ -10,8 +10,8 @@ use tokio::runtime::Builder;
 #[test]
 fn a_node_without_a_runtime_has_a_thread_of_its_own() {
     let engine = Memory::new();
-    let node = Node::builder(engine.clone()).label("a").build().blocking();
-    let other = Node::builder(engine).label("b").build().blocking();
+    let node = Node::builder(engine.clone()).label("a").build().unwrap().blocking();
+    let other = Node::builder(engine).label("b").build().unwrap().blocking();
     let guard = node.lock("k").unwrap().acquire().unwrap();
     assert!(guard.is_valid() && guard.remaining() > Duration::from_secs(5));
     assert_eq!((guard.key().as_str(), guard.acquired_via()), ("k", AcquiredVia::Free));
@@ -36,7 +36,7 @@ fn a_node_without_a_runtime_has_a_thread_of_its_own() {
 /// Eight threads count under the lock, with a counter that does not.
 #[test]
 fn threads_exclude_each_other_and_tokens_grow() {
-    let node = Node::builder(Memory::new()).build().blocking();
+    let node = Node::builder(Memory::new()).build().unwrap().blocking();
     let (count, last) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -62,7 +62,7 @@ fn threads_exclude_each_other_and_tokens_grow() {
 fn threads_and_tasks_that_lose_patience_lose_no_wake_up() {
     const TURNS: u32 = 3_000;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let node = Node::builder(Memory::new()).runtime(runtime.handle().clone()).build();
+    let node = Node::builder(Memory::new()).runtime(runtime.handle().clone()).build().unwrap();
     let (inside, late) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     // Now and then longer than the others may be overtaken, and than the impatient wait.
     let length = |turn: u32| Duration::from_micros([0, 0, 2, 0, 20, 0, 80][turn as usize % 7]);
@@ -124,7 +124,7 @@ fn the_thread_of_a_runtime_may_wait_where_that_can_end() {
     // On a worker of the runtime that runs the node, even if it is the only one.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
-        let node = Node::builder(Memory::new()).build();
+        let node = Node::builder(Memory::new()).build().unwrap();
         tokio::spawn(async move {
             let lock = node.blocking().lock("k").unwrap();
             lock.acquire().unwrap().release().unwrap();
@@ -136,14 +136,14 @@ fn the_thread_of_a_runtime_may_wait_where_that_can_end() {
         .unwrap();
     });
     // On the thread of another runtime.
-    let node = Node::builder(Memory::new()).runtime(runtime.handle().clone()).build();
+    let node = Node::builder(Memory::new()).runtime(runtime.handle().clone()).build().unwrap();
     let current = Builder::new_current_thread().enable_all().build().unwrap();
     current.block_on(async {
         node.blocking().lock("k").unwrap().acquire().unwrap().release().unwrap();
     });
     // On the very thread that the node needs: a refusal instead of a standstill.
     current.block_on(async {
-        let node = Node::builder(Memory::new()).build();
+        let node = Node::builder(Memory::new()).build().unwrap();
         let lock = node.blocking().lock("k").unwrap();
         let error = lock.acquire().unwrap_err();
         assert!(matches!(error, LockError::WouldDeadlock { .. }), "{error}");

@@ -12,7 +12,7 @@ use std::time::Duration;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_workers_on_three_nodes_count_right() {
     let engine = Memory::new();
-    let nodes: Vec<_> = (0..3).map(|_| Node::builder(engine.clone()).build()).collect();
+    let nodes: Vec<_> = (0..3).map(|_| Node::builder(engine.clone()).build().unwrap()).collect();
     let number = Arc::new(AtomicU64::new(0));
     let workers: Vec<_> = (0..10)
         .map(|n| {
@@ -66,7 +66,7 @@ async fn faults_on_the_way_do_no_harm() {
         let last = Arc::new(AtomicU64::new(0));
         let new = |n: u64| {
             let way = Faulty::new(engine.clone(), bad(), 100 * seed + n);
-            builder(way, &format!("n{n}")).lease(ms(2_000)).seed(100 * seed + n).build()
+            builder(way, &format!("n{n}")).lease(ms(2_000)).seed(100 * seed + n).build().unwrap()
         };
         let nodes: Vec<_> = (0..3).map(new).collect();
         let workers: Vec<_> = (0..6)

@@ -103,7 +103,7 @@ async fn turn(lock: &DistributedLock) -> One<'_> {
 
 #[tokio::test(start_paused = true)]
 async fn who_comes_overtakes_a_thread_until_the_turn_is_over() {
-    let node = builder().build();
+    let node = builder().build().unwrap();
     let lock = node.lock("k").unwrap();
     let mut user = turn(&lock).await;
     let mut waits = One::new(&lock, true);
@@ -126,7 +126,7 @@ async fn who_comes_overtakes_a_thread_until_the_turn_is_over() {
 /// Told once, until it looks.
 #[tokio::test(start_paused = true)]
 async fn who_has_yet_to_look_is_not_woken_again() {
-    let node = builder().build();
+    let node = builder().build().unwrap();
     let lock = node.lock("k").unwrap();
     let mut user = turn(&lock).await;
     let mut waits = One::new(&lock, true);
@@ -143,7 +143,7 @@ async fn who_has_yet_to_look_is_not_woken_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_thread_that_looks_leaves_it_to_others_for_a_moment() {
-    let node = builder().build();
+    let node = builder().build().unwrap();
     let lock = node.lock("k").unwrap();
     let mut user = turn(&lock).await;
     let mut waits = One::new(&lock, true);
@@ -158,7 +158,7 @@ async fn a_thread_that_looks_leaves_it_to_others_for_a_moment() {
 /// Where the clock stands still, it does not look for ever.
 #[tokio::test(start_paused = true)]
 async fn a_thread_does_not_look_for_ever() {
-    let node = builder().build();
+    let node = builder().build().unwrap();
     let lock = node.lock("k").unwrap();
     let mut user = turn(&lock).await;
     let mut waits = One::new(&lock, true);
@@ -169,7 +169,7 @@ async fn a_thread_does_not_look_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_not_the_first_may_look_for_reasons_of_its_own() {
-    let node = builder().build();
+    let node = builder().build().unwrap();
     let lock = node.lock("k").unwrap();
     let mut user = turn(&lock).await;
     let (mut first, mut second) = (One::new(&lock, true), One::new(&lock, true));
@@ -185,7 +185,7 @@ async fn who_is_not_the_first_may_look_for_reasons_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_overtakes_when_the_turn_is_over_though_the_lease_is_open() {
-    let node = builder().build();
+    let node = builder().build().unwrap();
     let lock = node.lock("k").unwrap();
     let mut user = turn(&lock).await;
     let mut waits = One::new(&lock, true);
@@ -199,7 +199,7 @@ async fn nobody_overtakes_when_the_turn_is_over_though_the_lease_is_open() {
 #[tokio::test(start_paused = true)]
 async fn nobody_overtakes_a_task_or_anybody_where_the_order_is_strict() {
     for (time, is_thread) in [(50 * US, false), (Duration::ZERO, true)] {
-        let node = builder().barging_window(time).build();
+        let node = builder().barging_window(time).build().unwrap();
         let lock = node.lock("k").unwrap();
         let mut user = turn(&lock).await;
         let mut waits = One::new(&lock, is_thread);
@@ -213,7 +213,7 @@ async fn nobody_overtakes_a_task_or_anybody_where_the_order_is_strict() {
 #[tokio::test(start_paused = true)]
 async fn the_next_one_is_told_when_the_first_leaves() {
     for is_thread in [true, false] {
-        let node = builder().build();
+        let node = builder().build().unwrap();
         let lock = node.lock("k").unwrap();
         let mut user = turn(&lock).await;
         let first = One::new(&lock, true);
@@ -230,21 +230,21 @@ async fn the_next_one_is_told_when_the_first_leaves() {
 #[tokio::test(start_paused = true)]
 async fn the_lease_is_given_back_when_the_last_one_leaves() {
     let engine = Memory::new();
-    let node = Node::builder(engine.clone()).tokio_clock().build();
+    let node = Node::builder(engine.clone()).tokio_clock().build().unwrap();
     let lock = node.lock("k").unwrap();
     let mut user = turn(&lock).await;
     let waits = One::new(&lock, true);
     user.release();
     drop(waits);
     settle().await;
-    let other = Node::builder(engine).tokio_clock().build();
+    let other = Node::builder(engine).tokio_clock().build().unwrap();
     assert!(other.lock("k").unwrap().try_acquire().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_lease_is_given_back_when_the_node_is_closed() {
     let engine = Memory::new();
-    let node = Node::builder(engine.clone()).tokio_clock().build();
+    let node = Node::builder(engine.clone()).tokio_clock().build().unwrap();
     let lock = node.lock("k").unwrap();
     let mut user = turn(&lock).await;
     let mut waits = lock.handle.acquire(WaitMode::Wait).spinning();
@@ -252,7 +252,7 @@ async fn the_lease_is_given_back_when_the_node_is_closed() {
     user.release();
     assert_eq!(node.shutdown().await.indeterminate, []);
     assert!(waits.await.is_err());
-    let other = Node::builder(engine).tokio_clock().build();
+    let other = Node::builder(engine).tokio_clock().build().unwrap();
     assert!(other.lock("k").unwrap().try_acquire().await.is_ok());
 }
 
@@ -263,7 +263,7 @@ async fn no_wake_up_is_lost_whatever_happens() {
     let mut overtaken = 0;
     for seed in 0..2_000 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let node = builder().seed(seed).build();
+        let node = builder().seed(seed).build().unwrap();
         let lock = node.lock("k").unwrap();
         let mut all: [One<'_>; 5] = std::array::from_fn(|_| One::idle());
         for _ in 0..80 {
