@@ -80,8 +80,8 @@ use std::time::Duration;
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), LockError> {
-/// let node = Node::builder(Quiet(Memory::new())).build();
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder(Quiet(Memory::new())).build()?;
 /// node.lock("jobs/nightly")?.acquire().await?.release().await.expect("it was held");
 /// # Ok(())
 /// # }

@@ -48,7 +48,7 @@ impl<E: Engine> Stage<E> {
 
     /// A node that looks, and leaves no trace in the history.
     pub async fn looker(&self) -> Node {
-        Node::builder(client(&self.server.address()).await).label("looker").build()
+        Node::builder(client(&self.server.address()).await).label("looker").build().unwrap()
     }
 
     /// Nobody holds and nobody waits in the end; and what the transports said was the truth.
@@ -72,6 +72,7 @@ pub async fn node(address: &str, lease: Duration, number: usize, history: &Histo
         .lease(lease)
         .unavailable_timeout(PATIENCE * 2)
         .build()
+        .unwrap()
 }
 
 pub async fn client(address: &str) -> Arc<dyn Transport> {
@@ -90,7 +91,7 @@ pub async fn acquire(node: &Node) -> DistributedGuard {
 pub async fn wait(node: &Node, looker: &Node) -> JoinHandle<Result<DistributedGuard, LockError>> {
     let lock = lock(node);
     let waiting = tokio::spawn(async move { lock.acquire().await });
-    let id = node.id().expect("a good node");
+    let id = node.id();
     until("it is in the queue", async || {
         let state = looker.inspect(KEY).await;
         state.is_ok_and(|state| state.queue.iter().any(|queued| queued.node == id))
