@@ -34,7 +34,7 @@ pub use guard::{AcquiredVia, DistributedGuard, LossReason};
 pub use key::{Key, KeyError};
 pub use lock::DistributedLock;
 pub use node::{Node, Shutdown};
-pub use observer::{Observer, Released, Remote};
+pub use observer::{Observer, ReleaseOutcome, RemoteOperation};
 pub use protocol::Unreadable;
 pub use token::FencingToken;
 pub use transport::{

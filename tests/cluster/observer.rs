@@ -4,7 +4,7 @@ use crate::support::{builder, ms, settle};
 use lockword::cluster::layers::Faulty;
 use lockword::cluster::{
     AcquiredVia, DistributedLock, FencingToken, Key, LockError, LossReason, Memory, Observer,
-    Released, Remote, TransportError,
+    ReleaseOutcome, RemoteOperation, TransportError,
 };
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -45,12 +45,18 @@ impl Observer for Notes {
         self.note(format!("lost {why:?}"));
     }
 
-    fn released(&self, _: &Key, how: Released) {
-        self.note(format!("released {how:?}"));
+    fn released(&self, _: &Key, outcome: ReleaseOutcome) {
+        self.note(format!("released {outcome:?}"));
     }
 
-    fn remote(&self, _: &Key, what: Remote, took: Duration, error: Option<&TransportError>) {
-        self.note(format!("{what:?} {} ms {}", took.as_millis(), error.is_none()));
+    fn request_finished(
+        &self,
+        _: &Key,
+        operation: RemoteOperation,
+        took: Duration,
+        error: Option<&TransportError>,
+    ) {
+        self.note(format!("{operation:?} {} ms {}", took.as_millis(), error.is_none()));
     }
 }
 
@@ -95,10 +101,16 @@ impl Observer for Bad {
     fn acquired(&self, _: &Key, _: Duration, _: AcquiredVia, _: FencingToken) {
         self.behave();
     }
-    fn released(&self, _: &Key, _: Released) {
+    fn released(&self, _: &Key, _: ReleaseOutcome) {
         self.behave();
     }
-    fn remote(&self, _: &Key, _: Remote, _: Duration, _: Option<&TransportError>) {
+    fn request_finished(
+        &self,
+        _: &Key,
+        _: RemoteOperation,
+        _: Duration,
+        _: Option<&TransportError>,
+    ) {
         self.behave();
     }
 }
