@@ -111,7 +111,9 @@ impl NodeBuilder {
     /// The name of this node for other nodes and for operators: at most 64 bytes, without control
     /// characters. It need not be unique.
     ///
-    /// By default it is the name of the program and the process id, as in `indexer[311]`.
+    /// By default it is the name of the host, the program and the process id, as in
+    /// `web-3/indexer[311]`. Control characters are left out. If it is too long, the longer of the two
+    /// names is cut at its end. On a platform without host names it is `indexer[311]`.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
@@ -338,15 +340,52 @@ fn within<T: PartialOrd + fmt::Debug>(
     Err(ConfigError::OutOfRange { setting, given: format!("{given:?}"), allowed })
 }
 
-/// The program's name and its process number: `web[311]`.
+/// The label of a node that is given none: see [`NodeBuilder::label`].
 fn default_label() -> String {
     let program = std::env::args_os().next().unwrap_or_default();
-    let name = std::path::Path::new(&program).file_name().unwrap_or_default().to_string_lossy();
-    let mut name: String = name.chars().filter(|c| !c.is_control()).collect();
-    while name.len() > MAX_LABEL - "[4294967295]".len() {
-        name.pop();
+    let program = std::path::Path::new(&program).file_name().unwrap_or_default();
+    label_of(&host_name(), &program.to_string_lossy(), std::process::id())
+}
+
+/// `host/program[pid]`, at most [`MAX_LABEL`] bytes long and without control characters. Without a
+/// host it is `program[pid]`.
+fn label_of(host: &str, program: &str, pid: u32) -> String {
+    let printable = |name: &str| name.chars().filter(|c| !c.is_control()).collect::<String>();
+    let (mut host, mut program) = (printable(host), printable(program));
+    let pid = format!("[{pid}]");
+    while host.len() + "/".len() + program.len() + pid.len() > MAX_LABEL {
+        if host.len() > program.len() {
+            host.pop()
+        } else {
+            program.pop()
+        };
     }
-    format!("{name}[{}]", std::process::id())
+    let slash = if host.is_empty() { "" } else { "/" };
+    format!("{host}{slash}{program}{pid}")
+}
+
+/// The name of this host; empty if the system does not tell one.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The name of this host; empty if the system does not tell one.
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+fn host_name() -> String {
+    let mut name = [0_u8; 256];
+    // The last byte stays 0, so that a name that fills the buffer is terminated too.
+    // SAFETY: the pointer and the length are those of a buffer that is ours to write.
+    let result = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) };
+    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok().filter(|_| result == 0);
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The name of this host; empty if the system does not tell one.
+#[cfg(not(unix))]
+fn host_name() -> String {
+    // Windows sets it for every process.
+    std::env::var_os("COMPUTERNAME").unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A timer that works in this runtime. The error is that of a runtime without timers or I/O.
@@ -388,5 +427,43 @@ impl fmt::Debug for NodeBuilder {
             .field("transport", &self.transport.capabilities().name)
             .field("config", &self.check())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_LABEL, default_label, host_name, label_of};
+
+    #[test]
+    fn the_default_label_is_host_program_and_process_id() {
+        assert_eq!(label_of("web-3", "indexer", 311), "web-3/indexer[311]");
+        assert_eq!(label_of("", "indexer", 311), "indexer[311]");
+        let label = default_label();
+        assert!(label.ends_with(&format!("[{}]", std::process::id())), "{label}");
+        let (host, program) = label.rsplit_once('/').expect("a host name");
+        assert!(!host.is_empty() && host_name().starts_with(host), "{label}");
+        assert!(program.starts_with("lockword"), "{label}");
+    }
+
+    #[test]
+    fn the_default_label_has_no_control_characters() {
+        assert_eq!(label_of("we\x1bb\n", "in\u{85}dexer\0", 1), "web/indexer[1]");
+    }
+
+    #[test]
+    fn a_long_default_label_is_cut_in_the_longer_name_and_keeps_the_process_id() {
+        let (short, long) = ("x".repeat(9), "y".repeat(300));
+        for (host, program) in [(&short, &long), (&long, &short), (&long, &long)] {
+            for pid in [1, u32::MAX] {
+                let label = label_of(host, program, pid);
+                assert_eq!(label.len(), MAX_LABEL, "{label}");
+                assert!(label.ends_with(&format!("[{pid}]")), "{label}");
+                assert!(host != &short || label.starts_with("xxxxxxxxx/y"), "{label}");
+                assert!(program != &short || label.contains("/xxxxxxxxx["), "{label}");
+            }
+        }
+        // Characters are cut whole.
+        let label = label_of("h", &"ä".repeat(40), 7);
+        assert!(label.len() > MAX_LABEL - 2 && label.starts_with("h/ä"), "{label}");
     }
 }
