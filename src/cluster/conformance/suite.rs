@@ -6,7 +6,7 @@ use super::law::{Law, NotChecked, Report, Violation};
 use super::recorded::Recorded;
 use super::{deletion, drops, indeterminate, race, script, watches};
 use crate::Mutex;
-use crate::cluster::{Key, Transport};
+use crate::cluster::{Key, Transport, Wakeups};
 use fastrand::Rng;
 use std::fmt;
 use std::pin::Pin;
@@ -22,6 +22,8 @@ pub(super) type Deleting = Arc<dyn Fn(Key) -> Done<()> + Send + Sync>;
 /// Called with nothing.
 pub(super) type SteppingBack = Arc<dyn Fn() -> Done<()> + Send + Sync>;
 
+/// Why nothing that concerns a watch is checked.
+pub(super) const NO_WAKEUPS: &str = "the engine declares `Wakeups::Poll`";
 /// How many clients race.
 pub(super) const CLIENTS: usize = 4;
 
@@ -234,6 +236,11 @@ impl<T: Transport> Run<T> {
             written: Mutex::new(0),
         };
         (self.engines.iter().enumerate().map(client).collect(), history)
+    }
+
+    /// Whether the engine has wake-ups. Where it has none, no watch is opened, as by a node.
+    pub(super) fn has_wakeups(&self) -> bool {
+        self.engines[0].capabilities().wakeups != Wakeups::Poll
     }
 
     pub(super) fn checked(&mut self, law: Law) {

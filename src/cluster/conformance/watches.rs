@@ -2,10 +2,8 @@
 
 use super::client::Client;
 use super::law::{Law, Violation};
-use super::suite::Run;
-use crate::cluster::{
-    Key, NodeId, Transport, TransportError, Version, Versioned, Wake, Wakeups, Watch,
-};
+use super::suite::{NO_WAKEUPS, Run};
+use crate::cluster::{Key, NodeId, Transport, TransportError, Version, Versioned, Wake, Watch};
 use futures_util::future::{Either, select};
 use futures_util::{FutureExt, StreamExt};
 use std::pin::pin;
@@ -40,8 +38,8 @@ const MANNERS: [Manner; 4] =
 ///
 /// The first violation.
 pub(super) async fn check<T: Transport>(run: &mut Run<T>) -> Result<(), Violation> {
-    if run.engines[0].capabilities().wakeups == Wakeups::Poll {
-        run.not_checked(Law::Watch, "all of it", "the engine says that its watches never yield");
+    if !run.has_wakeups() {
+        run.not_checked(Law::Watch, "all of it", NO_WAKEUPS);
         return Ok(());
     }
     for round in 0..run.rounds {
