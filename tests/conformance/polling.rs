@@ -3,8 +3,9 @@
 
 use crate::broken::drops::{LeaksConnection, MixesAnswers};
 use crate::broken::writes::{LostUpdate, SentTwice};
-use crate::broken::{Broken, Bug, Every};
-use lockword::cluster::conformance::{Law, Suite};
+use crate::broken::{Broken, Every};
+use lockword::cluster::conformance::{Law, NotChecked, Suite};
+use lockword::cluster::layers::{Intercept, Interceptor};
 use lockword::cluster::{
     Capabilities, Exchange, Key, Memory, NodeId, Transport, TransportError, Version, Versioned,
     Wakeups, Watch, Write, async_trait,
@@ -89,39 +90,32 @@ async fn an_engine_that_wakes_nobody_keeps_the_laws() {
 }
 
 /// The law of which something is not checked because there is no watch.
-fn missing_watch(missing: &lockword::cluster::conformance::NotChecked) -> Option<Law> {
+fn missing_watch(missing: &NotChecked) -> Option<Law> {
     missing.why.contains("Wakeups::Poll").then_some(missing.law)
 }
 
-/// A broken client without wake-ups.
-struct Polled<B>(Broken<B>);
+/// Takes its wake-ups from a client.
+struct NoWakeups;
 
 #[async_trait]
-impl<B: Bug> Transport for Polled<B> {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        self.0.load(key).await
-    }
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Option<Version>,
-        new: Write,
-    ) -> Result<Exchange, TransportError> {
-        self.0.compare_exchange(key, expected, new).await
-    }
-    async fn watch(&self, _: &Key, _: NodeId) -> Result<Watch, TransportError> {
+impl<T: Transport> Interceptor<T> for NoWakeups {
+    async fn watch(&self, _: &T, _: &Key, _: NodeId) -> Result<Watch, TransportError> {
         Err(TransportError::unsupported("no notification"))
     }
-    fn capabilities(&self) -> Capabilities {
-        let mut capabilities = self.0.capabilities();
+
+    fn capabilities(&self, inner: &T) -> Capabilities {
+        let mut capabilities = inner.capabilities();
         capabilities.wakeups = Wakeups::Poll;
         capabilities
     }
 }
 
-async fn law_broken_by<B: Bug>(bug: impl Fn() -> B + Send + Sync + 'static) -> Law {
+async fn law_broken_by<B: Interceptor<Memory>>(bug: impl Fn() -> B + Send + Sync + 'static) -> Law {
     let engine = Memory::new();
-    let make = move || ready(Polled(Broken::new(&engine, Arc::new(bug()))));
+    let make = move || {
+        let broken = Broken::new(engine.clone(), Arc::new(bug()));
+        ready(Intercept::new(broken, NoWakeups))
+    };
     Suite::new(make).seed(1).run().await.expect_err("it is broken").law
 }
 
