@@ -22,7 +22,7 @@
 mod nodes;
 mod support;
 
-use lockword::cluster::layers::{Counting, Counts, Faulty, Operations, Plan};
+use lockword::cluster::layers::{Counts, Faulty, Intercept, Operations, Plan};
 use lockword::cluster::{Key, Memory, Node, Transport, Wake, Write};
 use lockword::contention::{Machine, stats};
 use nodes::nodes;
@@ -92,9 +92,8 @@ fn runtime(threads: usize) -> Runtime {
 }
 
 fn counted(transport: impl Transport) -> (Arc<dyn Transport>, Counts) {
-    let counting = Counting::new(transport);
-    let counts = counting.counts();
-    (Arc::new(counting), counts)
+    let counts = Counts::default();
+    (Arc::new(Intercept::new(transport, counts.clone())), counts)
 }
 
 fn uncontended(slice: Duration) -> Sample {
@@ -215,7 +214,7 @@ fn cells() -> Vec<Cell> {
     let faulty = Plan {
         delay: Duration::ZERO..=Duration::from_micros(200),
         lose_request: 0.02,
-        lose_answer: 0.02,
+        lose_response: 0.02,
         timeout: Duration::from_millis(20),
         ..Plan::default()
     };

@@ -1,7 +1,7 @@
 //! What a user writes, and the answers of a quiet lock.
 
 use crate::support::{builder, ms, node, settle};
-use lockword::cluster::layers::Counting;
+use lockword::cluster::layers::{Counts, Intercept};
 use lockword::cluster::{
     AcquiredVia, DistributedGuard, DistributedLock, FencingToken, Key, LockError, Memory, Node,
     Transport,
@@ -56,8 +56,8 @@ fn guards_and_futures_move_between_threads() {
 
 #[tokio::test(start_paused = true)]
 async fn an_uncontended_acquire_and_release_are_two_operations() {
-    let counting = Counting::new(Memory::new());
-    let counts = counting.counts();
+    let counts = Counts::default();
+    let counting = Intercept::new(Memory::new(), counts.clone());
     let node = node(counting, "one");
     let lock = node.lock("k").unwrap();
     let mut last = None;

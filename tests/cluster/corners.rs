@@ -91,7 +91,7 @@ async fn text_of_a_break_in_doubt() {
     let faults = way.faults();
     let (a, op) = (node(engine, "a"), node(way, "op"));
     let _guard = a.lock("k").unwrap().acquire().await.unwrap();
-    faults.lose_next_answer();
+    faults.lose_next_response();
     let error = op.break_lock("k").await.unwrap_err();
     println!("{error}");
     assert!(!error.to_string().contains("is undone"), "{error}");

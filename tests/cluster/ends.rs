@@ -2,10 +2,10 @@
 //! panics does to it.
 
 use crate::support::{builder, ms, node, settle};
-use lockword::cluster::layers::{Faulty, Plan};
+use lockword::cluster::layers::{Faulty, Intercept, Interceptor, Plan};
 use lockword::cluster::{
-    Capabilities, Exchange, Key, LockError, LockStatus, LossReason, Memory, Node, NodeId,
-    ReleaseError, Transport, TransportError, Version, Versioned, Watch, Write, async_trait,
+    Exchange, Key, LockError, LockStatus, LossReason, Memory, Node, NodeId, ReleaseError,
+    Transport, TransportError, Version, Versioned, Watch, Write, async_trait,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -157,49 +157,47 @@ fn a_release_that_cannot_be_finished_is_in_doubt() {
 }
 
 /// An engine that panics when it is told to.
-struct Panics {
-    inner: Memory,
-    is_bad: Arc<AtomicBool>,
-}
+struct Panics(Arc<AtomicBool>);
 
 impl Panics {
     fn check(&self) {
-        assert!(!self.is_bad.load(Ordering::Relaxed), "a bug in the transport");
+        assert!(!self.0.load(Ordering::Relaxed), "a bug in the transport");
     }
 }
 
 #[async_trait]
-impl Transport for Panics {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
+impl Interceptor<Memory> for Panics {
+    async fn load(&self, inner: &Memory, key: &Key) -> Result<Option<Versioned>, TransportError> {
         self.check();
-        self.inner.load(key).await
+        inner.load(key).await
     }
 
     async fn compare_exchange(
         &self,
+        inner: &Memory,
         key: &Key,
         expected: Option<Version>,
         new: Write,
     ) -> Result<Exchange, TransportError> {
         self.check();
-        self.inner.compare_exchange(key, expected, new).await
+        inner.compare_exchange(key, expected, new).await
     }
 
-    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
+    async fn watch(
+        &self,
+        inner: &Memory,
+        key: &Key,
+        node: NodeId,
+    ) -> Result<Watch, TransportError> {
         self.check();
-        self.inner.watch(key, node).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        inner.watch(key, node).await
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_transport_is_an_error_of_the_engine() {
     let is_bad = Arc::new(AtomicBool::new(true));
-    let node =
-        builder(Panics { inner: Memory::new(), is_bad: is_bad.clone() }, "a").build().unwrap();
+    let node = builder(Intercept::new(Memory::new(), Panics(is_bad.clone())), "a").build().unwrap();
     let lock = node.lock("k").unwrap();
     let error = lock.try_acquire().await.unwrap_err();
     assert!(

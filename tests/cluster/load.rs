@@ -1,9 +1,7 @@
 //! A busy node: what others do with it must cost no lock that is held.
 
-use lockword::cluster::{
-    Capabilities, Exchange, Key, Memory, Node, NodeId, Transport, TransportError, Version,
-    Versioned, Watch, Write, async_trait,
-};
+use lockword::cluster::layers::{Intercept, Interceptor};
+use lockword::cluster::{Key, Memory, Node, NodeId, Transport, TransportError, Watch, async_trait};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
@@ -83,38 +81,23 @@ async fn renewal_under_load_of_handles() {
     assert!(lost.is_err(), "{lost:?} after {:?}", began.elapsed());
 }
 
-/// A watch that never stops to yield.
-#[derive(Clone)]
-struct Endless(Memory);
+/// A watch that yields without end.
+struct Endless;
 
 #[async_trait]
-impl Transport for Endless {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        self.0.load(key).await
-    }
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Option<Version>,
-        new: Write,
-    ) -> Result<Exchange, TransportError> {
-        self.0.compare_exchange(key, expected, new).await
-    }
-    async fn watch(&self, key: &Key, _: NodeId) -> Result<Watch, TransportError> {
-        let now = self.0.load(key).await?;
+impl Interceptor<Memory> for Endless {
+    async fn watch(&self, inner: &Memory, key: &Key, _: NodeId) -> Result<Watch, TransportError> {
+        let now = inner.load(key).await?;
         Ok(Box::pin(futures_util::stream::repeat(Ok(now))))
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
     }
 }
 
 /// A watch that yields without end starves the timers of other keys.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endless_watch() {
-    let engine = Endless(Memory::new());
-    let a = Node::builder(engine.clone()).lease(LEASE).build().unwrap();
-    let b = Node::builder(engine.0.clone()).lease(LEASE).build().unwrap();
+    let engine = Memory::new();
+    let a = Node::builder(Intercept::new(engine.clone(), Endless)).lease(LEASE).build().unwrap();
+    let b = Node::builder(engine).lease(LEASE).build().unwrap();
     let mine = a.lock("mine").unwrap().acquire().await.unwrap();
     let _theirs = b.lock("k").unwrap().acquire().await.unwrap();
     let lock = a.lock("k").unwrap();

@@ -1,15 +1,15 @@
 //! Tasks and threads of one node: one line, handoffs without a message, and their bounds.
 
 use crate::support::{builder, ms, node, settle};
-use lockword::cluster::layers::Counting;
+use lockword::cluster::layers::{Counts, Intercept};
 use lockword::cluster::{AcquiredVia, FencingToken, Memory, Node};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 #[tokio::test(start_paused = true)]
 async fn hand_overs_cost_no_message_and_tokens_grow() {
-    let counting = Counting::new(Memory::new());
-    let counts = counting.counts();
+    let counts = Counts::default();
+    let counting = Intercept::new(Memory::new(), counts.clone());
     let node = node(counting, "one");
     let lock = node.lock("k").unwrap();
     let began = tokio::time::Instant::now();
@@ -136,8 +136,8 @@ async fn another_node_waits_no_longer_than_the_bounds() {
 
 #[tokio::test(start_paused = true)]
 async fn switched_off_means_never() {
-    let counting = Counting::new(Memory::new());
-    let counts = counting.counts();
+    let counts = Counts::default();
+    let counting = Intercept::new(Memory::new(), counts.clone());
     let node = builder(counting, "one").local_handoffs(0).build().unwrap();
     let lock = node.lock("k").unwrap();
     let workers: Vec<_> = (0..2)

@@ -1,42 +1,34 @@
 //! Engines that answer what they never should, or misbehave otherwise.
 
 use crate::support::{builder, ms, node, settle};
+use lockword::cluster::layers::{Intercept, Interceptor};
 use lockword::cluster::{
-    Capabilities, Exchange, Key, LockError, Memory, Node, NodeId, Transport, TransportError,
-    Version, Versioned, Watch, Write, async_trait,
+    Exchange, Key, LockError, Memory, Node, NodeId, Transport, TransportError, Version, Versioned,
+    Watch, Write, async_trait,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// What a transport answers to the nth write, instead of the truth.
+/// Responds to the nth write with a lie instead of the truth.
 #[derive(Clone)]
 struct Lying {
-    inner: Memory,
     writes: Arc<AtomicU64>,
     lie: fn(u64, Exchange, Option<Version>) -> Exchange,
 }
 
 #[async_trait]
-impl Transport for Lying {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        self.inner.load(key).await
-    }
+impl Interceptor<Memory> for Lying {
     async fn compare_exchange(
         &self,
+        inner: &Memory,
         key: &Key,
         expected: Option<Version>,
         new: Write,
     ) -> Result<Exchange, TransportError> {
         let n = self.writes.fetch_add(1, Relaxed);
-        let truth = self.inner.compare_exchange(key, expected, new).await?;
+        let truth = inner.compare_exchange(key, expected, new).await?;
         Ok((self.lie)(n, truth, expected))
-    }
-    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        self.inner.watch(key, node).await
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
     }
 }
 
@@ -47,7 +39,7 @@ async fn tokens_after_a_swap_with_an_old_version() {
         Exchange::Swapped(_) if n == 1 => Exchange::Swapped(Version::new(5).unwrap()),
         truth => truth,
     };
-    let engine = Lying { inner: Memory::new(), writes: Arc::default(), lie };
+    let engine = Intercept::new(Memory::new(), Lying { writes: Arc::default(), lie });
     let a = builder(engine, "a").lease(ms(1500)).build().unwrap();
     let lock = a.lock("k").unwrap();
     let first = lock.acquire().await.unwrap();
@@ -65,11 +57,11 @@ async fn tokens_after_a_swap_with_an_old_version() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mismatch_that_is_none() {
     let lie = |_, _, _| Exchange::Mismatch(None);
-    let engine = Lying { inner: Memory::new(), writes: Arc::default(), lie };
+    let engine = Intercept::new(Memory::new(), Lying { writes: Arc::default(), lie });
     let a = Node::builder(engine.clone()).lease(ms(1500)).build().unwrap();
     let lock = a.lock("k").unwrap();
     let got = lock.acquire_timeout(ms(500)).await;
-    let writes = engine.writes.load(Relaxed);
+    let writes = engine.interceptor().writes.load(Relaxed);
     println!("{got:?}");
     assert!(writes < 1000, "{writes} writes in 500 ms");
 }
@@ -100,30 +92,19 @@ async fn a_foreign_value_that_is_gone() {
     drop(lock.acquire().await.unwrap());
 }
 
-/// A watch that ends at once.
-#[derive(Clone)]
-struct Flapping(Memory, Arc<AtomicU64>);
+/// Watches end at once. Counts them, and the loads.
+struct Flapping(Arc<AtomicU64>);
 
 #[async_trait]
-impl Transport for Flapping {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        self.1.fetch_add(1, Relaxed);
-        self.0.load(key).await
+impl Interceptor<Memory> for Flapping {
+    async fn load(&self, inner: &Memory, key: &Key) -> Result<Option<Versioned>, TransportError> {
+        self.0.fetch_add(1, Relaxed);
+        inner.load(key).await
     }
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Option<Version>,
-        new: Write,
-    ) -> Result<Exchange, TransportError> {
-        self.0.compare_exchange(key, expected, new).await
-    }
-    async fn watch(&self, _: &Key, _: NodeId) -> Result<Watch, TransportError> {
-        self.1.fetch_add(1, Relaxed);
+
+    async fn watch(&self, _: &Memory, _: &Key, _: NodeId) -> Result<Watch, TransportError> {
+        self.0.fetch_add(1, Relaxed);
         Ok(Box::pin(futures_util::stream::empty()))
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
     }
 }
 
@@ -132,7 +113,7 @@ impl Transport for Flapping {
 async fn a_watch_that_ends_at_once() {
     let asked = Arc::new(AtomicU64::new(0));
     let engine = Memory::new();
-    let a = node(Flapping(engine.clone(), asked.clone()), "a");
+    let a = node(Intercept::new(engine.clone(), Flapping(asked.clone())), "a");
     let b = node(engine, "b");
     let _theirs = b.lock("k").unwrap().acquire().await.unwrap();
     assert!(a.lock("k").unwrap().acquire_timeout(Duration::from_secs(10)).await.is_err());
@@ -150,16 +131,13 @@ impl Drop for Rude {
     }
 }
 
-#[derive(Clone)]
-struct RudeTransport(Memory);
+struct DropsPanic;
 
 #[async_trait]
-impl Transport for RudeTransport {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        self.0.load(key).await
-    }
+impl Interceptor<Memory> for DropsPanic {
     async fn compare_exchange(
         &self,
+        inner: &Memory,
         key: &Key,
         expected: Option<Version>,
         new: Write,
@@ -168,20 +146,15 @@ impl Transport for RudeTransport {
             let _rude = Rude;
             std::future::pending::<()>().await;
         }
-        self.0.compare_exchange(key, expected, new).await
-    }
-    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        self.0.watch(key, node).await
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
+        inner.compare_exchange(key, expected, new).await
     }
 }
 
 /// A request that panics when it is dropped.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_panics_when_dropped() {
-    let a = builder(RudeTransport(Memory::new()), "a").lease(ms(1000)).build().unwrap();
+    let a =
+        builder(Intercept::new(Memory::new(), DropsPanic), "a").lease(ms(1000)).build().unwrap();
     let good = a.lock("good").unwrap().acquire().await.unwrap();
     let rude = a.lock("rude").unwrap().acquire_timeout(ms(700)).await;
     println!("{rude:?}");

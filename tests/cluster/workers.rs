@@ -46,7 +46,7 @@ fn bad() -> Plan {
         delay: ms(0)..=ms(5),
         refuse: 0.02,
         lose_request: 0.02,
-        lose_answer: 0.04,
+        lose_response: 0.04,
         late: 0.02,
         lateness: ms(0)..=ms(50),
         timeout: ms(30),
