@@ -1,7 +1,7 @@
-//! Settings that are not allowed, and runtimes that will not do.
+//! The settings of a node: ranges, the default label, and the runtime.
 
 use crate::support::ms;
-use lockword::cluster::{ConfigError, Memory, Node, NodeBuilder};
+use lockword::cluster::{ConfigError, LockStatus, Memory, Node, NodeBuilder};
 use std::time::Duration;
 
 fn setting(change: impl FnOnce(NodeBuilder) -> NodeBuilder) -> (&'static str, String) {
@@ -58,11 +58,21 @@ async fn the_limits_themselves_are_allowed() {
 #[test]
 fn a_runtime_without_timers_is_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    // Tokio tells by a panic, whose message is not of interest.
+    // Tokio reports it by a panic, whose message is of no interest here.
     std::panic::set_hook(Box::new(|_| {}));
     let error = Node::builder(Memory::new()).runtime(runtime.handle().clone()).build();
     drop(std::panic::take_hook());
     let error = error.unwrap_err();
     assert!(matches!(error, ConfigError::Runtime { .. }), "{error}");
     assert!(error.to_string().contains("enable_all"), "{error}");
+}
+
+#[tokio::test]
+async fn the_default_label_names_the_program_and_the_process() {
+    let node = Node::builder(Memory::new()).build().unwrap();
+    let _guard = node.lock("k").unwrap().acquire().await.unwrap();
+    let status = node.inspect("k").await.unwrap().status;
+    let LockStatus::Held { label, .. } = status else { panic!("{status:?}") };
+    assert!(label.len() <= 64 && label.ends_with(&format!("[{}]", std::process::id())), "{label}");
+    assert!(label.contains("cluster"), "{label}");
 }
