@@ -5,18 +5,19 @@
 //! cargo bench --features cluster,peers --bench cluster -- nodes-8   # one of them
 //! ```
 //!
-//! - `uncontended`: one task acquires and releases, nobody else is there; beside it `raw`, the same
-//!   two writes done on the transport itself
+//! - `uncontended`: one task acquires and releases the lock, and there is no other; beside it `raw`,
+//!   the same two writes on the transport itself
 //! - `local-8`: 8 threads of one node on one key, over a transport with 0.5 ms of latency; beside it
-//!   the same with local handoff switched off (`no-handoff`), and an in-process lock with one
-//!   queue of tasks and threads, `tokio::sync::Mutex` (no lease, no token)
-//! - `nodes-N`: N nodes, a task each, that acquire, hold for a millisecond, release, and acquire
-//!   again at once; beside it the same with faults (`faulty`: 2 % of requests lost before, 2 %
-//!   after, delays up to 0.2 ms), and without faults and holding for no time at all (`tight`)
-//! - `grant-elsewhere`: from a release to the grant on another node that waits
+//!   the same without local handoffs (`no-handoff`), and `tokio::sync::Mutex` (`tokio`), an
+//!   in-process lock with one queue for tasks and threads, without lease and token
+//! - `nodes-N`: N nodes, with one task each, which acquires the lock, holds it for a millisecond,
+//!   releases it, and acquires it again at once; beside it the same with faults (`faulty`: 2 % of the
+//!   requests and 2 % of the responses are lost, delays up to 0.2 ms), and without faults and without
+//!   holding the lock for any time (`tight`)
+//! - `grant-elsewhere`: from a release to the grant at another node, which waits
 //!
-//! The contenders of a cell take turns, so a slice of one stands beside a slice of the other.
-//! Requests and writes are counted by a layer around the transport.
+//! The contenders of a cell run in alternating slices. A layer around the transport counts requests and
+//! writes.
 
 #[path = "cluster/nodes.rs"]
 mod nodes;
@@ -43,15 +44,15 @@ const LATENCY: Duration = Duration::from_micros(500);
 
 const THREADS: usize = 8;
 
-/// What one slice of one contender shows.
+/// The result of one slice of one contender.
 struct Sample {
     ns: f64,
-    /// Requests, and writes among them that changed something, for an acquisition.
+    /// The requests for each acquisition, and the writes among them that were applied.
     requests: f64,
     writes: f64,
-    /// Grants that went past somebody who stood before in the register's queue, as a part of all.
+    /// The part of the grants that passed over a node which was first in the queue.
     out_of_turn: f64,
-    /// The grants of the unluckiest node over those of the luckiest.
+    /// The fewest grants of any node over the most grants of any node.
     evenness: f64,
 }
 
@@ -68,7 +69,7 @@ impl Sample {
     }
 }
 
-/// A contender of a cell: its name, and what one slice of it is.
+/// A contender of a cell: its name, and the function that runs one slice of it.
 struct Contender {
     name: &'static str,
     run: Box<dyn Fn(Duration) -> Sample>,
@@ -115,7 +116,7 @@ fn uncontended(slice: Duration) -> Sample {
     })
 }
 
-/// The two writes of an acquisition, with values of the same size, and nothing around them.
+/// The two writes of an acquisition and release, with values of the same size, and nothing else.
 fn raw(slice: Duration) -> Sample {
     runtime(1).block_on(async {
         let (transport, counts) = counted(Memory::new());
@@ -138,7 +139,8 @@ fn raw(slice: Duration) -> Sample {
     })
 }
 
-/// Threads that call `section` until time is up; how often they did in all, and how long it took.
+/// Threads that call `section` until the slice is over. Returns how long that took, and the number of
+/// calls.
 fn threads(slice: Duration, section: impl Fn() + Sync) -> (Duration, u64) {
     let stop = AtomicBool::new(false);
     let start = Instant::now();
@@ -167,7 +169,7 @@ fn local(slice: Duration, local_handoffs: Option<u32>) -> Sample {
     }
     let node = builder.build().expect("a node");
     let lock = node.blocking().lock("bench").expect("a key");
-    // The first acquisition starts the node's threads.
+    // The first acquisition waits for the start of the node's thread: it is not measured.
     drop(lock.acquire().expect("free"));
     counts.take();
     let (elapsed, done) = threads(slice, || drop(lock.acquire().expect("it is granted")));
@@ -180,7 +182,7 @@ fn tokio_mutex(slice: Duration) -> Sample {
     Sample::new(elapsed, done, Operations::default())
 }
 
-/// Two nodes take turns; the time from one's release to the other's grant.
+/// Two nodes take turns. Measures the time from the release by one to the grant to the other.
 fn grant_elsewhere(slice: Duration) -> Sample {
     let runtime = runtime(2);
     runtime.block_on(async {
@@ -318,9 +320,12 @@ fn print(options: &Options, measured: &Measured) {
     println!(
         "Time, requests and writes are for an acquisition (in grant-elsewhere the time from a"
     );
-    println!("release to the next grant). Out of turn: past somebody who was before in the queue.");
-    println!("Even: the unluckiest node's grants over the luckiest's.");
-    println!("Times: how many times as long as the first line's it takes.");
+    println!(
+        "release to the next grant). Out of turn: grants that passed over the first in the queue."
+    );
+    println!(
+        "Even: the fewest grants of a node over the most. Times: the time over that of the first line."
+    );
 
     let find = |name: &str| measured.iter().find(|(cell, _)| cell.name == name);
     let quick = options.quick;
@@ -337,13 +342,13 @@ fn print(options: &Options, measured: &Measured) {
         let ns = |of: &[Sample]| of.iter().map(|sample| sample.ns).collect::<Vec<_>>();
         stats::paired_ratio(&ns(&samples[1]), &ns(&samples[0])).mid
     });
-    let target = "8 threads of a node: 100 times the throughput without local hand-over";
+    let target = "8 threads of a node: 100 times the throughput without local handoffs";
     table::verdict(quick, target, gain, |v| v >= 100.0);
     for count in [2, 4, 8, 16, 32] {
         let name = format!("nodes-{count}");
         let writes = value(&name, |sample| sample.writes);
         let target = format!("{count} nodes: at most 3 writes");
-        // A slice ends in the middle of a grant.
+        // A slice ends in the middle of a grant, so a little more is allowed.
         table::verdict(quick, &target, writes, |v| v <= 3.005);
         let turns = value(&name, |sample| sample.out_of_turn);
         table::verdict(quick, &format!("{count} nodes: in turn"), turns, |v| v == 0.0);

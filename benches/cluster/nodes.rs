@@ -1,4 +1,4 @@
-//! Many nodes that contend for one key, and whether they get it in the order of the queue.
+//! Many nodes that contend for one key, and whether they get the lock in the order of the queue.
 
 use super::{Sample, runtime};
 use lockword::cluster::layers::{Counts, Faulty, Intercept, Interceptor, Plan};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Records the values that the register had, and their versions. A clone has the same record.
+/// Records the values that the register had, and their versions. A clone shares the record.
 #[derive(Clone, Default)]
 struct Values(Arc<Mutex<Vec<WrittenValue>>>);
 
@@ -34,10 +34,10 @@ impl Interceptor<Memory> for Values {
     }
 }
 
-/// Of the grants in this history, the part that went past somebody who stood before in the queue.
+/// The part of the grants in this history that passed over a node which was first in the queue.
 fn out_of_turn(history: &Values) -> f64 {
     let mut history = std::mem::take(&mut *history.0.lock().expect("no panic"));
-    // Two answers can come in another order than the writes.
+    // Responses may arrive in another order than that of the writes.
     history.sort_unstable_by_key(|(version, _)| *version);
     let read = |(_, value): &WrittenValue| -> Value {
         serde_json::from_slice(value).expect("the register is JSON")
@@ -56,7 +56,8 @@ fn out_of_turn(history: &Values) -> f64 {
     f64::from(found) / f64::from(grants.max(1))
 }
 
-/// A slice: `count` nodes, a task each, that hold the lock for `hold` and want it again at once.
+/// One slice: `count` nodes, with one task each, which holds the lock for `hold` and acquires it again
+/// at once.
 pub fn nodes(slice: Duration, count: usize, hold: Duration, plan: Option<&Plan>) -> Sample {
     let runtime = runtime(2);
     let sample = runtime.block_on(async {
@@ -84,13 +85,13 @@ pub fn nodes(slice: Duration, count: usize, hold: Duration, plan: Option<&Plan>)
                     if !hold.is_zero() {
                         tokio::time::sleep(hold).await;
                     }
-                    // Indeterminate, where there are faults: that is for others to look at.
+                    // With faults the result may be indeterminate.
                     let _ = guard.release().await;
                 }
             })
         };
         let workers: Vec<_> = nodes.iter().enumerate().map(work).collect();
-        // Everyone is in: the start is not measured.
+        // The start, until each node has had the lock, is not measured.
         while grants.lock().expect("no panic").contains(&0) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
