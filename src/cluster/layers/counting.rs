@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let counts = Counts::default();
-/// let node = Node::builder(Intercept::new(Memory::new(), counts.clone())).build();
+/// let node = Node::builder(Intercept::new(Memory::new(), counts.clone())).build()?;
 /// node.lock("jobs/nightly")?.acquire().await?.release().await?;
 /// assert_eq!(counts.now().compare_exchanges, 2); // One to acquire, one to release.
 /// # Ok(())
