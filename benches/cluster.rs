@@ -5,24 +5,25 @@
 //! cargo bench --features cluster,peers --bench cluster -- nodes-8   # one of them
 //! ```
 //!
-//! - `uncontended`: one task acquires and releases, nobody else is there; beside it `raw`, the same
-//!   two writes done on the transport itself
+//! - `uncontended`: one task acquires and releases the lock, and there is no other; beside it `raw`,
+//!   the same two writes on the transport itself
 //! - `local-8`: 8 threads of one node on one key, over a transport with 0.5 ms of latency; beside it
-//!   the same with local handoff switched off (`no-handoff`), and an in-process lock with one
-//!   queue of tasks and threads, `tokio::sync::Mutex` (no lease, no token)
-//! - `nodes-N`: N nodes, a task each, that acquire, hold for a millisecond, release, and acquire
-//!   again at once; beside it the same with faults (`faulty`: 2 % of requests lost before, 2 %
-//!   after, delays up to 0.2 ms), and without faults and holding for no time at all (`tight`)
-//! - `grant-elsewhere`: from a release to the grant on another node that waits
+//!   the same without local handoffs (`no-handoff`), and `tokio::sync::Mutex` (`tokio`), an
+//!   in-process lock with one queue for tasks and threads, without lease and token
+//! - `nodes-N`: N nodes, with one task each, which acquires the lock, holds it for a millisecond,
+//!   releases it, and acquires it again at once; beside it the same with faults (`faulty`: 2 % of the
+//!   requests and 2 % of the responses are lost, delays up to 0.2 ms), and without faults and without
+//!   holding the lock for any time (`tight`)
+//! - `grant-elsewhere`: from a release to the grant at another node, which waits
 //!
-//! The contenders of a cell take turns, so a slice of one stands beside a slice of the other.
-//! Requests and writes are counted by a layer around the transport.
+//! The contenders of a cell run in alternating slices. A layer around the transport counts requests and
+//! writes.
 
 #[path = "cluster/nodes.rs"]
 mod nodes;
 mod support;
 
-use lockword::cluster::layers::{Counting, Counts, Faulty, Operations, Plan};
+use lockword::cluster::layers::{Counts, Faulty, Intercept, Operations, Plan};
 use lockword::cluster::{Key, Memory, Node, Transport, Wake, Write};
 use lockword::contention::{MachineInfo, statistics};
 use nodes::nodes;
@@ -43,15 +44,15 @@ const LATENCY: Duration = Duration::from_micros(500);
 
 const THREADS: usize = 8;
 
-/// What one slice of one contender shows.
+/// The result of one slice of one contender.
 struct Sample {
     ns: f64,
-    /// Requests, and writes among them that changed something, for an acquisition.
+    /// The requests for each acquisition, and the writes among them that were applied.
     requests: f64,
     writes: f64,
-    /// Grants that went past somebody who stood before in the register's queue, as a part of all.
+    /// The part of the grants that passed over a node which was first in the queue.
     out_of_turn: f64,
-    /// The grants of the unluckiest node over those of the luckiest.
+    /// The fewest grants of any node over the most grants of any node.
     evenness: f64,
 }
 
@@ -68,7 +69,7 @@ impl Sample {
     }
 }
 
-/// A contender of a cell: its name, and what one slice of it is.
+/// A contender of a cell: its name, and the function that runs one slice of it.
 struct Contender {
     name: &'static str,
     run: Box<dyn Fn(Duration) -> Sample>,
@@ -92,15 +93,14 @@ fn runtime(threads: usize) -> Runtime {
 }
 
 fn counted(transport: impl Transport) -> (Arc<dyn Transport>, Counts) {
-    let counting = Counting::new(transport);
-    let counts = counting.counts();
-    (Arc::new(counting), counts)
+    let counts = Counts::default();
+    (Arc::new(Intercept::new(transport, counts.clone())), counts)
 }
 
 fn uncontended(slice: Duration) -> Sample {
     runtime(1).block_on(async {
         let (transport, counts) = counted(Memory::new());
-        let node = Node::builder(transport).build();
+        let node = Node::builder(transport).build().expect("a node");
         let lock = node.lock("bench").expect("a key");
         let pair = async || lock.acquire().await.expect("free").release().await.expect("held");
         for _ in 0..10 {
@@ -116,7 +116,7 @@ fn uncontended(slice: Duration) -> Sample {
     })
 }
 
-/// The two writes of an acquisition, with values of the same size, and nothing around them.
+/// The two writes of an acquisition and release, with values of the same size, and nothing else.
 fn raw(slice: Duration) -> Sample {
     runtime(1).block_on(async {
         let (transport, counts) = counted(Memory::new());
@@ -139,7 +139,8 @@ fn raw(slice: Duration) -> Sample {
     })
 }
 
-/// Threads that call `section` until time is up; how often they did in all, and how long it took.
+/// Threads that call `section` until the slice is over. Returns how long that took, and the number of
+/// calls.
 fn threads(slice: Duration, section: impl Fn() + Sync) -> (Duration, u64) {
     let stop = AtomicBool::new(false);
     let start = Instant::now();
@@ -166,9 +167,9 @@ fn local(slice: Duration, local_handoffs: Option<u32>) -> Sample {
     if let Some(local_handoffs) = local_handoffs {
         builder = builder.local_handoffs(local_handoffs);
     }
-    let node = builder.build();
+    let node = builder.build().expect("a node");
     let lock = node.blocking().lock("bench").expect("a key");
-    // The first acquisition starts the node's threads.
+    // The first acquisition waits for the start of the node's thread: it is not measured.
     drop(lock.acquire().expect("free"));
     counts.take();
     let (elapsed, done) = threads(slice, || drop(lock.acquire().expect("it is granted")));
@@ -181,12 +182,13 @@ fn tokio_mutex(slice: Duration) -> Sample {
     Sample::new(elapsed, done, Operations::default())
 }
 
-/// Two nodes take turns; the time from one's release to the other's grant.
+/// Two nodes take turns. Measures the time from the release by one to the grant to the other.
 fn grant_elsewhere(slice: Duration) -> Sample {
     let runtime = runtime(2);
     runtime.block_on(async {
         let (transport, counts) = counted(Memory::new());
-        let ends: Vec<_> = (0..2).map(|_| Node::builder(transport.clone()).build()).collect();
+        let ends: Vec<_> =
+            (0..2).map(|_| Node::builder(transport.clone()).build().expect("a node")).collect();
         let locks: Vec<_> = ends.iter().map(|n| n.lock("bench").expect("a key")).collect();
         let start = Instant::now();
         let (mut waited, mut done) = (Duration::ZERO, 0);
@@ -214,7 +216,7 @@ fn cells() -> Vec<Cell> {
     let faulty = Plan {
         delay: Duration::ZERO..=Duration::from_micros(200),
         lose_request: 0.02,
-        lose_answer: 0.02,
+        lose_response: 0.02,
         timeout: Duration::from_millis(20),
         ..Plan::default()
     };
@@ -322,9 +324,12 @@ fn print(options: &BenchOptions, measured: &Measured) {
     println!(
         "Time, requests and writes are for an acquisition (in grant-elsewhere the time from a"
     );
-    println!("release to the next grant). Out of turn: past somebody who was before in the queue.");
-    println!("Even: the unluckiest node's grants over the luckiest's.");
-    println!("Times: how many times as long as the first line's it takes.");
+    println!(
+        "release to the next grant). Out of turn: grants that passed over the first in the queue."
+    );
+    println!(
+        "Even: the fewest grants of a node over the most. Times: the time over that of the first line."
+    );
 
     let find = |name: &str| measured.iter().find(|(cell, _)| cell.name == name);
     let quick = options.quick;
@@ -341,13 +346,13 @@ fn print(options: &BenchOptions, measured: &Measured) {
         let ns = |of: &[Sample]| of.iter().map(|sample| sample.ns).collect::<Vec<_>>();
         statistics::paired_ratio(&ns(&samples[1]), &ns(&samples[0])).mid
     });
-    let target = "8 threads of a node: 100 times the throughput without local hand-over";
+    let target = "8 threads of a node: 100 times the throughput without local handoffs";
     table::verdict(quick, target, gain, |v| v >= 100.0);
     for count in [2, 4, 8, 16, 32] {
         let name = format!("nodes-{count}");
         let writes = value(&name, |sample| sample.writes);
         let target = format!("{count} nodes: at most 3 writes");
-        // A slice ends in the middle of a grant.
+        // A slice ends in the middle of a grant, so a little more is allowed.
         table::verdict(quick, &target, writes, |v| v <= 3.005);
         let turns = value(&name, |sample| sample.out_of_turn);
         table::verdict(quick, &format!("{count} nodes: in turn"), turns, |v| v == 0.0);

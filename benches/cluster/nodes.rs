@@ -1,61 +1,45 @@
-//! Many nodes that contend for one key, and whether they get it in the order of the queue.
+//! Many nodes that contend for one key, and whether they get the lock in the order of the queue.
 
 use super::{Sample, runtime};
-use lockword::cluster::layers::{Counting, Counts, Faulty, Plan};
+use lockword::cluster::layers::{Counts, Faulty, Intercept, Interceptor, Plan};
 use lockword::cluster::{
-    Capabilities, Exchange, Key, Memory, Node, NodeId, Transport, TransportError, Version,
-    Versioned, Watch, Write, async_trait,
+    Exchange, Key, Memory, Node, Transport, TransportError, Version, Write, async_trait,
 };
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How many writes there were of what was written, by version: the history of the register.
-type History = Arc<Mutex<Vec<(Version, Arc<[u8]>)>>>;
+/// Records the values that the register had, and their versions. A clone shares the record.
+#[derive(Clone, Default)]
+struct Values(Arc<Mutex<Vec<WrittenValue>>>);
 
-/// The engine, with its history.
-#[derive(Clone)]
-struct Recorded {
-    engine: Memory,
-    history: History,
-}
+type WrittenValue = (Version, Arc<[u8]>);
 
 #[async_trait]
-impl Transport for Recorded {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        self.engine.load(key).await
-    }
-
+impl Interceptor<Memory> for Values {
     async fn compare_exchange(
         &self,
+        inner: &Memory,
         key: &Key,
         expected: Option<Version>,
         new: Write,
     ) -> Result<Exchange, TransportError> {
         let value = new.value.clone();
-        let response = self.engine.compare_exchange(key, expected, new).await;
+        let response = inner.compare_exchange(key, expected, new).await;
         if let Ok(Exchange::Swapped(version)) = response {
-            self.history.lock().expect("no panic").push((version, value));
+            self.0.lock().expect("no panic").push((version, value));
         }
         response
     }
-
-    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        self.engine.watch(key, node).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.engine.capabilities()
-    }
 }
 
-/// Of the grants in this history, the part that went past somebody who stood before in the queue.
-fn out_of_turn(history: &History) -> f64 {
-    let mut history = std::mem::take(&mut *history.lock().expect("no panic"));
-    // Two answers can come in another order than the writes.
+/// The part of the grants in this history that passed over a node which was first in the queue.
+fn out_of_turn(history: &Values) -> f64 {
+    let mut history = std::mem::take(&mut *history.0.lock().expect("no panic"));
+    // Responses may arrive in another order than that of the writes.
     history.sort_unstable_by_key(|(version, _)| *version);
-    let read = |(_, value): &(Version, Arc<[u8]>)| -> Value {
+    let read = |(_, value): &WrittenValue| -> Value {
         serde_json::from_slice(value).expect("the register is JSON")
     };
     let registers: Vec<Value> = history.iter().map(read).collect();
@@ -72,22 +56,23 @@ fn out_of_turn(history: &History) -> f64 {
     f64::from(found) / f64::from(grants.max(1))
 }
 
-/// A slice: `count` nodes, a task each, that hold the lock for `hold` and want it again at once.
+/// One slice: `count` nodes, with one task each, which holds the lock for `hold` and acquires it again
+/// at once.
 pub fn nodes(slice: Duration, count: usize, hold: Duration, plan: Option<&Plan>) -> Sample {
     let runtime = runtime(2);
     let sample = runtime.block_on(async {
-        let (history, counts) = (History::default(), Counts::default());
-        let engine = Recorded { engine: Memory::new(), history: history.clone() };
+        let (history, counts) = (Values::default(), Counts::default());
+        let engine = Intercept::new(Memory::new(), history.clone());
         let grants = Arc::new(Mutex::new(vec![0_u32; count]));
         let stop = Arc::new(AtomicBool::new(false));
         let nodes: Vec<_> = (0..count)
             .map(|number| {
-                let counted = Counting::into(engine.clone(), counts.clone());
+                let counted = Intercept::new(engine.clone(), counts.clone());
                 let builder = match plan {
                     Some(plan) => Node::builder(Faulty::new(counted, plan.clone(), number as u64)),
                     None => Node::builder(counted),
                 };
-                builder.request_timeout(Duration::from_millis(50)).build()
+                builder.request_timeout(Duration::from_millis(50)).build().expect("a node")
             })
             .collect();
         let work = |(number, node): (usize, &Node)| {
@@ -100,18 +85,18 @@ pub fn nodes(slice: Duration, count: usize, hold: Duration, plan: Option<&Plan>)
                     if !hold.is_zero() {
                         tokio::time::sleep(hold).await;
                     }
-                    // Indeterminate, where there are faults: that is for others to look at.
+                    // With faults the result may be indeterminate.
                     let _ = guard.release().await;
                 }
             })
         };
         let workers: Vec<_> = nodes.iter().enumerate().map(work).collect();
-        // Everyone is in: the start is not measured.
+        // The start, until each node has had the lock, is not measured.
         while grants.lock().expect("no panic").contains(&0) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         grants.lock().expect("no panic").fill(0);
-        history.lock().expect("no panic").clear();
+        history.0.lock().expect("no panic").clear();
         counts.take();
         let start = Instant::now();
         tokio::time::sleep(slice).await;

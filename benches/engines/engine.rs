@@ -1,6 +1,6 @@
 //! The engines, and who takes part on each.
 
-use lockword::cluster::layers::{Counting, Counts};
+use lockword::cluster::layers::{Counts, Intercept};
 use lockword::cluster::{Transport, async_trait, connect};
 use std::any::Any;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ impl At {
     /// The same, counted into these numbers.
     pub async fn connect_into(&self, counts: &Counts) -> Arc<dyn Transport> {
         let transport = connect(&self.address).await.expect("the server runs");
-        Arc::new(Counting::into(transport, counts.clone()))
+        Arc::new(Intercept::new(transport, counts.clone()))
     }
 
     /// A client of somebody else.

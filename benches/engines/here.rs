@@ -50,7 +50,7 @@ pub fn alone(at: &At, what: What, slice: Duration) -> Sample {
             return Sample::new(repeat(slice, pair).await.0);
         }
         let (transport, counts) = at.connect().await;
-        let node = Node::builder(transport).build();
+        let node = Node::builder(transport).build().expect("a node");
         let lock = node.lock("alone").expect("a key");
         let pair = async || lock.acquire().await.expect("free").release().await.expect("held");
         for _ in 0..WARM {
@@ -106,7 +106,7 @@ pub fn threads(at: &At, what: What, slice: Duration) -> Sample {
         return Sample::new(ns).with_grants(&done);
     }
     let (transport, counts) = runtime.block_on(at.connect());
-    let node = Node::builder(transport).runtime(runtime.handle().clone()).build();
+    let node = Node::builder(transport).runtime(runtime.handle().clone()).build().expect("a node");
     let lock = node.blocking().lock("threads").expect("a key");
     drop(lock.acquire().expect("free"));
     counts.take();
@@ -161,7 +161,7 @@ pub fn waiting(at: &At, count: usize, slice: Duration) -> Sample {
         let stop = Arc::new(AtomicBool::new(false));
         let mut workers = vec![];
         for number in 0..count {
-            let node = Node::builder(at.connect_into(&counts).await).build();
+            let node = Node::builder(at.connect_into(&counts).await).build().expect("a node");
             let lock = node.lock("waiting").expect("a key");
             let (grants, stop) = (grants.clone(), stop.clone());
             workers.push(tokio::spawn(async move {

@@ -57,7 +57,7 @@ async fn run_child(at: &At, what: What, hold: Duration) {
     let (turns, requests);
     if what == What::Lockword {
         let (transport, counts) = at.connect().await;
-        let node = Node::builder(transport).build();
+        let node = Node::builder(transport).build().expect("a node");
         let lock = node.lock("processes").expect("a key");
         let end = begin().await;
         counts.take();

@@ -1,122 +1,134 @@
-//! What operators ask for: who has a key, and to take it from whoever has it.
+//! For operators: inspect a key, and break a lock.
 
-use super::node::{Node, to_key};
-use crate::cluster::error::{BREAKING, LockError};
-use crate::cluster::key::{Key, KeyError};
-use crate::cluster::local::requests;
-use crate::cluster::node::NodeShared;
-use crate::cluster::protocol::force_release;
-use crate::cluster::protocol::register::Register;
-use crate::cluster::transport::{Exchange, NodeId, TransportError, Version, Versioned};
+use super::error::{BREAKING, LockError};
+use super::key::{Key, KeyError};
+use super::local::driver::{compare_exchange, load};
+use super::node::{Node, NodeShared, to_key};
+use super::protocol::force_release;
+use super::protocol::register::Register;
+use super::transport::{Exchange, NodeId, TransportError, Version, Versioned};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a key's register showed.
+/// The state of a key, as [`Node::inspect`] found it in the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyState {
     /// The key.
     pub key: Key,
-    /// The register's version. `None` if there is no register.
+    /// The version of the key's register; `None` if the engine has no register of the key.
     pub version: Option<Version>,
-    /// Who has the lock.
+    /// Whether the lock is held, and by which node.
     pub status: LockStatus,
-    /// For how long this node has seen it so: the same holder, with no sign of life from it since.
-    /// Zero if this is the first look. A holder gives a sign at every third of its lease.
+    /// For how long inspections by this node have found the same holder without a renewal. A holder
+    /// that lives renews after each third of its lease. Zero in the first inspection.
     ///
-    /// A node remembers that for the keys that it has a [`DistributedLock`] of.
+    /// The node remembers earlier inspections of a key while it has a [`DistributedLock`] of it.
     ///
-    /// [`DistributedLock`]: crate::cluster::DistributedLock
+    /// [`DistributedLock`]: super::DistributedLock
     pub unchanged_for: Duration,
-    /// The nodes that wait, the oldest first.
+    /// The nodes that wait, in the order in which they joined.
     pub queue: Vec<QueuedNode>,
 }
 
-/// Who has a lock.
+/// Whether a lock is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LockStatus {
-    /// Nobody, and nobody waits.
+    /// No node holds it, and none waits.
     Free,
-    /// Nobody yet: it is kept for the first in the queue.
+    /// No node holds it. It is reserved for the first node in the queue, which has yet to confirm.
     Reserved,
-    /// A node. It may be dead.
+    /// A node holds it. That node may be dead.
     Held {
-        /// Its number.
+        /// The number of the node.
         node: NodeId,
-        /// Its label.
+        /// The label of the node.
         label: String,
-        /// Its lease: others wait so long when it is dead.
+        /// The lease of the node: the time after which others take the lock if the node is dead.
         lease: Duration,
     },
 }
 
-/// A node that waits.
+/// A node that waits for a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueuedNode {
-    /// Its number.
+    /// The number of the node.
     pub node: NodeId,
-    /// Its label.
+    /// The label of the node.
     pub label: String,
 }
 
-/// Whose lock was broken.
+/// The node from which [`Node::break_lock`] has taken a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ForcedRelease {
-    /// The number of the node that held it.
+    /// The number of the node.
     pub node: NodeId,
-    /// Its label.
+    /// The label of the node.
     pub label: String,
 }
 
-/// How often [`Node::break_lock`] begins anew because somebody else has written.
-const TRIES: u32 = 100;
+/// How often [`Node::break_lock`] writes, if other nodes write in between each time.
+const MAX_BREAKS: u32 = 100;
 
 impl Node {
-    /// Looks at a key. Takes nothing, and writes nothing.
+    /// Reads the state of a key from the engine, by one request. It changes nothing there.
     ///
     /// # Errors
     ///
-    /// [`LockError`] if the name is no key, if the engine does not answer, or if the value is not
-    /// understood.
+    /// - [`LockError::Key`] if the name is not a valid key.
+    /// - [`LockError::Transport`] if the request fails. It is not repeated.
+    /// - [`LockError::Unreadable`] if the engine has a value for the key that is not a lock of this
+    ///   crate.
+    /// - [`LockError::Closed`] if the node is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the request is given up.
     pub async fn inspect<K>(&self, key: K) -> Result<KeyState, LockError>
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        let (core, key) = (self.core()?.clone(), to_key(key)?);
-        on_runtime(core, key, inspect).await
+        let (shared, key) = (self.shared().clone(), to_key(key)?);
+        on_runtime(shared, key, inspect).await
     }
 
-    /// **Takes the lock away from whoever is seen to hold it, alive or dead.** For operators, who know
+    /// **Takes the lock away from its present holder, alive or dead.** This is for operators who know
     /// that the holder is gone for good and do not want to wait for the end of its lease.
     ///
-    /// A holder that lives is *not* asked. It goes on until it sees the loss, by its next renewal
-    /// at the latest, while the next in the queue already has the lock: two hold at a time, and only
-    /// the fencing token keeps them apart. The lock is reserved for the first in the queue, and all
-    /// that wait are woken.
+    /// A holder that lives is *not* asked. It goes on until it sees the loss, which is at its next
+    /// renewal at the latest, while the next node already has the lock. In that time two nodes hold the
+    /// lock, and only the fencing token keeps them apart. The lock is reserved for the first node in the
+    /// queue, and all waiting nodes are woken.
     ///
-    /// Returns whom it was taken from; `None` if nobody held it, or if whoever did has given it up
-    /// meanwhile: nobody else is broken in its place.
+    /// Returns the node from which the lock was taken. Returns `None` if no node held it, or if the
+    /// holder that was seen first has released it meanwhile: the lock is not taken from another one in
+    /// its place.
     ///
     /// # Errors
     ///
-    /// [`LockError`] if the name is no key, if the value is not understood, or if the engine does
-    /// not answer. If that error is [`TransportError::Indeterminate`], the lock may be broken.
+    /// As [`inspect`](Self::inspect). If the source of [`LockError::Transport`] is
+    /// [`TransportError::Indeterminate`], the lock may be broken or not: inspect the key.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, a write that was sent may still be applied: the lock may be broken or
+    /// not.
     pub async fn break_lock<K>(&self, key: K) -> Result<Option<ForcedRelease>, LockError>
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        let (core, key) = (self.core()?.clone(), to_key(key)?);
-        on_runtime(core, key, break_lock).await
+        let (shared, key) = (self.shared().clone(), to_key(key)?);
+        on_runtime(shared, key, break_lock).await
     }
 }
 
-/// Runs it as a task of the node's runtime, since engines need one.
+/// Runs `run` as a task of the node's runtime, since transports need one.
 async fn on_runtime<T, F>(
-    core: Arc<NodeShared>,
+    shared: Arc<NodeShared>,
     key: Key,
     run: impl FnOnce(Arc<NodeShared>, Key) -> F,
 ) -> Result<T, LockError>
@@ -124,16 +136,16 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, LockError>> + Send + 'static,
 {
-    let closed = core.closed(&key);
-    if core.run_queue.is_dead() {
+    let closed = shared.closed(&key);
+    if shared.run_queue.is_shut_down() {
         return Err(closed);
     }
-    let runtime = core.runtime.clone();
-    let task = AbortOnDrop(runtime.spawn(run(core, key)));
+    let runtime = shared.runtime.clone();
+    let task = AbortOnDrop(runtime.spawn(run(shared, key)));
     task.finish().await.unwrap_or(Err(closed))
 }
 
-/// A task that nobody waits for any more ends.
+/// A task that is aborted when this is dropped.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
 impl<T> AbortOnDrop<T> {
@@ -148,14 +160,14 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-async fn inspect(core: Arc<NodeShared>, key: Key) -> Result<KeyState, LockError> {
+async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockError> {
     let error =
-        |source| LockError::Transport { at: core.context(&key), tried: "looking at", source };
-    let seen = requests::load(&core, &key).await.map_err(error)?;
-    let register = decode(&core, &key, seen.as_ref())?;
-    let local = core.find(&key);
-    let now = core.clock.now();
-    let since = local.map_or(now, |local| local.state().sighted(&register, now));
+        |source| LockError::Transport { at: shared.context(&key), tried: "inspecting", source };
+    let seen = load(&shared, &key).await.map_err(error)?;
+    let register = decode(&shared, &key, seen.as_ref())?;
+    let local = shared.find(&key);
+    let now = shared.clock.now();
+    let since = local.map_or(now, |local| local.state().unchanged_since(&register, now));
     let status = match register.holder {
         None if register.queue.is_empty() => LockStatus::Free,
         None => LockStatus::Reserved,
@@ -174,32 +186,32 @@ async fn inspect(core: Arc<NodeShared>, key: Key) -> Result<KeyState, LockError>
     })
 }
 
-async fn break_lock(core: Arc<NodeShared>, key: Key) -> Result<Option<ForcedRelease>, LockError> {
-    let error = |source| LockError::Transport { at: core.context(&key), tried: BREAKING, source };
-    let mut seen = requests::load(&core, &key).await.map_err(error)?;
-    let mut condemned = None;
-    for _ in 0..TRIES {
-        let register = decode(&core, &key, seen.as_ref())?;
+async fn break_lock(shared: Arc<NodeShared>, key: Key) -> Result<Option<ForcedRelease>, LockError> {
+    let error = |source| LockError::Transport { at: shared.context(&key), tried: BREAKING, source };
+    let mut seen = load(&shared, &key).await.map_err(error)?;
+    let mut target = None;
+    for _ in 0..MAX_BREAKS {
+        let register = decode(&shared, &key, seen.as_ref())?;
         let (Some(write), Some(holder)) = (force_release(&register), register.holder) else {
             return Ok(None);
         };
-        if *condemned.get_or_insert(holder.claim) != holder.claim {
-            // It is gone already, and this one has done nothing.
+        if *target.get_or_insert(holder.claim) != holder.claim {
+            // The holder that was to be broken has released the lock. This one is another.
             return Ok(None);
         }
         let expected = seen.map(|seen| seen.version);
-        match requests::compare_exchange(&core, &key, expected, write).await.map_err(error)? {
+        match compare_exchange(&shared, &key, expected, write).await.map_err(error)? {
             Exchange::Swapped(_) => {
                 return Ok(Some(ForcedRelease { node: holder.claim.node, label: holder.label }));
             }
             Exchange::Mismatch(newer) => seen = newer,
         }
     }
-    Err(error(TransportError::unavailable(format!("others wrote first, {TRIES} times"))))
+    Err(error(TransportError::unavailable(format!("others wrote first, {MAX_BREAKS} times"))))
 }
 
-fn decode(core: &NodeShared, key: &Key, seen: Option<&Versioned>) -> Result<Register, LockError> {
+fn decode(shared: &NodeShared, key: &Key, seen: Option<&Versioned>) -> Result<Register, LockError> {
     let Some(seen) = seen else { return Ok(Register::empty()) };
     Register::decode(&seen.value)
-        .map_err(|source| LockError::Unreadable { at: core.context(key), source })
+        .map_err(|source| LockError::Unreadable { at: shared.context(key), source })
 }

@@ -1,28 +1,38 @@
-//! The same for plain threads, which need no runtime.
+//! The locks of a node for plain threads, which need no runtime.
 //!
-//! Threads and tasks of one node stand in one queue. A thread that waits sleeps; one that is the next
-//! in line spins for some tens of microseconds before that, and lets others run meanwhile. While nobody
-//! holds the lock for longer than that, a thread that joins the queue and is about to sleep wakes the one
-//! that is next, which is awake then when its turn comes. A thread that is next may be overtaken for a
-//! moment, since to wake it takes longer than to use the lock once more:
-//! [`barging_window`](super::NodeBuilder::barging_window).
+//! [`Node`], [`Lock`] and [`Guard`] are the blocking forms of [`Node`](super::Node),
+//! [`DistributedLock`] and [`DistributedGuard`]. The names repeat those of the async interface on
+//! purpose, as in other crates with a module `blocking`.
 //!
-//! The thread may belong to a runtime. On a worker of a multi-thread runtime the others are told
-//! (`tokio::task::block_in_place`; inside a `LocalSet` that is not possible, and tokio panics). On
-//! the thread of the very current-thread runtime that runs the node, and in an observer that the
-//! node's background task calls, waiting would be for ever: [`LockError::WouldDeadlock`].
-//! (`spawn_blocking` is fine.) A thread that waits while nobody runs that runtime waits until somebody
-//! does.
+//! # Waiting
+//!
+//! Threads and tasks of one node stand in one queue. A thread that waits sleeps. A thread that is first
+//! in the queue spins for some tens of microseconds before it sleeps, and yields its processor between
+//! the checks. While uses of the lock are shorter than that, a thread that joins the queue and is about
+//! to sleep wakes the first one, so that it is awake when its turn comes. Other threads and tasks may
+//! take the lock before the first thread for a short time, since a wake-up takes longer than a short use
+//! of the lock: see [`barging_window`](super::NodeBuilder::barging_window).
+//!
+//! # Threads of a runtime
+//!
+//! The calling thread may belong to a tokio runtime:
+//!
+//! - A worker of a multi-thread runtime tells the runtime that it blocks
+//!   (`tokio::task::block_in_place`). Inside a `LocalSet` that is not possible, and tokio panics.
+//! - A thread of `spawn_blocking` may wait.
+//! - The thread of the current-thread runtime that runs the node would wait for itself. It gets
+//!   [`LockError::WouldDeadlock`]. So does an [`Observer`](super::Observer) that is called by the node's
+//!   background task.
+//! - A thread that waits while no thread runs the node's current-thread runtime waits until one does.
 
 use super::admin::{ForcedRelease, KeyState};
 use super::error::{LockError, ReleaseError};
 use super::guard::{AcquiredVia, DistributedGuard, LossReason};
 use super::key::{Key, KeyError};
-use super::local::WaitMode;
 use super::local::parker::Parker;
+use super::local::{AcquireFuture, WaitMode};
 use super::lock::DistributedLock;
-use super::node::Shutdown;
-use super::node::{self, NodeShared};
+use super::node::{self, NodeShared, Shutdown};
 use super::token::FencingToken;
 use crate::primitive::spin_loop;
 use std::cell::Cell;
@@ -30,15 +40,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread;
-use std::thread::Thread;
+use std::thread::{self, Thread};
 use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-// What wakes a thread.
-
-/// [`Node`](super::Node) for plain threads: from [`Node::blocking`](super::Node::blocking). It keeps
-/// the node alive.
+/// The blocking form of [`Node`](super::Node): from [`Node::blocking`](super::Node::blocking). It is a
+/// clone of the node, and keeps it alive.
 #[derive(Clone, Debug)]
 pub struct Node {
     node: node::Node,
@@ -49,11 +56,11 @@ impl Node {
         Self { node }
     }
 
-    /// As [`Node::lock`](super::Node::lock).
+    /// The lock of this key: see [`Node::lock`](super::Node::lock). Does not block.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// [`LockError::Key`] if the name is not a valid [`Key`].
     pub fn lock<K>(&self, key: K) -> Result<Lock, LockError>
     where
         K: TryInto<Key, Error: Into<KeyError>>,
@@ -61,48 +68,65 @@ impl Node {
         Ok(Lock { lock: self.node.lock(key)? })
     }
 
-    /// As [`Node::inspect`](super::Node::inspect).
+    /// Reads the state of a key from the engine: see [`Node::inspect`](super::Node::inspect).
     ///
     /// # Errors
     ///
-    /// As there, and [`LockError::WouldDeadlock`].
+    /// Those of [`Node::inspect`](super::Node::inspect), and [`LockError::WouldDeadlock`].
+    ///
+    /// # Panics
+    ///
+    /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
     pub fn inspect<K>(&self, key: K) -> Result<KeyState, LockError>
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        let (core, key) = (self.node.core()?, node::to_key(key)?);
-        wait(core, self.node.inspect(&key), || false).unwrap_or_else(|| would_deadlock(core, &key))
+        let (shared, key) = (self.node.shared(), node::to_key(key)?);
+        wait(shared, self.node.inspect(&key), || false)
+            .unwrap_or_else(|| would_deadlock(shared, &key))
     }
 
-    /// As [`Node::break_lock`](super::Node::break_lock).
+    /// **Takes the lock away from its present holder**: see
+    /// [`Node::break_lock`](super::Node::break_lock).
     ///
     /// # Errors
     ///
-    /// As there, and [`LockError::WouldDeadlock`].
+    /// Those of [`Node::break_lock`](super::Node::break_lock), and [`LockError::WouldDeadlock`].
+    ///
+    /// # Panics
+    ///
+    /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
     pub fn break_lock<K>(&self, key: K) -> Result<Option<ForcedRelease>, LockError>
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        let (core, key) = (self.node.core()?, node::to_key(key)?);
-        wait(core, self.node.break_lock(&key), || false)
-            .unwrap_or_else(|| would_deadlock(core, &key))
+        let (shared, key) = (self.node.shared(), node::to_key(key)?);
+        wait(shared, self.node.break_lock(&key), || false)
+            .unwrap_or_else(|| would_deadlock(shared, &key))
     }
 
-    /// As [`Node::shutdown`](super::Node::shutdown). On the thread of the runtime that runs the node
-    /// it does not wait, and returns an empty report.
+    /// Closes the node, and waits for the release of its locks: see
+    /// [`Node::shutdown`](super::Node::shutdown).
+    ///
+    /// On a thread that would wait for itself it closes the node, does not wait, and returns an empty
+    /// report.
+    ///
+    /// # Panics
+    ///
+    /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
     pub fn shutdown(&self) -> Shutdown {
-        let Ok(core) = self.node.core() else { return Shutdown::default() };
+        let shared = self.node.shared();
         let mut shutdown = Box::pin(self.node.shutdown());
-        if is_own_runtime(core) {
+        if would_wait_for_itself(shared) {
             // The first poll closes the node.
             drop(poll_once(shutdown.as_mut()));
             return Shutdown::default();
         }
-        wait(core, shutdown, || false).unwrap_or_default()
+        wait(shared, shutdown, || false).unwrap_or_default()
     }
 }
 
-/// [`DistributedLock`] for plain threads.
+/// The blocking form of [`DistributedLock`]. It does not keep the node alive.
 #[derive(Clone, Debug)]
 pub struct Lock {
     lock: DistributedLock,
@@ -115,46 +139,60 @@ impl Lock {
         self.lock.key()
     }
 
-    /// As [`DistributedLock::acquire`].
+    /// Waits for the lock, without a limit of time: see [`DistributedLock::acquire`].
     ///
     /// # Errors
     ///
-    /// As there, and [`LockError::WouldDeadlock`].
+    /// Those of [`DistributedLock::acquire`], and [`LockError::WouldDeadlock`].
+    ///
+    /// # Panics
+    ///
+    /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
     pub fn acquire(&self) -> Result<Guard, LockError> {
-        self.get(WaitMode::Wait)
+        self.acquire_by(WaitMode::Wait)
     }
 
-    /// As [`DistributedLock::try_acquire`].
+    /// Acquires the lock if it is free: see [`DistributedLock::try_acquire`]. It blocks for the
+    /// response of the engine, but not for the lock.
     ///
     /// # Errors
     ///
-    /// As there, and [`LockError::WouldDeadlock`].
+    /// Those of [`DistributedLock::try_acquire`], and [`LockError::WouldDeadlock`].
+    ///
+    /// # Panics
+    ///
+    /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
     pub fn try_acquire(&self) -> Result<Guard, LockError> {
-        self.get(WaitMode::Try)
+        self.acquire_by(WaitMode::Try)
     }
 
-    /// As [`DistributedLock::acquire_timeout`].
+    /// Waits for the lock, for at most `timeout`: see [`DistributedLock::acquire_timeout`].
     ///
     /// # Errors
     ///
-    /// As there, and [`LockError::WouldDeadlock`].
+    /// Those of [`DistributedLock::acquire_timeout`], and [`LockError::WouldDeadlock`].
+    ///
+    /// # Panics
+    ///
+    /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<Guard, LockError> {
-        self.get(WaitMode::Within(timeout))
+        self.acquire_by(WaitMode::Within(timeout))
     }
 
-    fn get(&self, mode: WaitMode) -> Result<Guard, LockError> {
+    fn acquire_by(&self, mode: WaitMode) -> Result<Guard, LockError> {
         let handle = &self.lock.handle;
-        let core = &handle.core;
-        if is_own_runtime(core) {
-            return would_deadlock(core, self.key());
+        let shared = &handle.shared;
+        if would_wait_for_itself(shared) {
+            return would_deadlock(shared, self.key());
         }
         let acquire = handle.acquire(mode).spinning();
-        let guard = in_place(|| park_until(acquire, super::local::Acquire::is_next))?;
+        let guard = in_place(|| park_until(acquire, AcquireFuture::is_next))?;
         Ok(Guard { guard })
     }
 }
 
-/// [`DistributedGuard`] for plain threads.
+/// The blocking form of [`DistributedGuard`]. Dropping it releases the lock in the background, and does
+/// not block.
 #[derive(Debug)]
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct Guard {
@@ -168,72 +206,90 @@ impl Guard {
         self.guard.key()
     }
 
-    /// As [`DistributedGuard::token`].
+    /// The fencing token: see [`DistributedGuard::token`].
     #[must_use]
     pub fn token(&self) -> FencingToken {
         self.guard.token()
     }
 
-    /// As [`DistributedGuard::acquired_via`].
+    /// How the lock was acquired: see [`DistributedGuard::acquired_via`].
     #[must_use]
     pub fn acquired_via(&self) -> AcquiredVia {
         self.guard.acquired_via()
     }
 
-    /// As [`DistributedGuard::is_valid`].
+    /// Whether the lock is held at this moment: see [`DistributedGuard::is_valid`]. Does not block.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.guard.is_valid()
     }
 
-    /// As [`DistributedGuard::remaining`].
+    /// How long the lease lasts without a renewal: see [`DistributedGuard::remaining`]. Does not block.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.guard.remaining()
     }
 
-    /// As [`DistributedGuard::lost`]: a future, for a thread that has an executor of some kind.
+    /// Waits until the lock is lost: see [`DistributedGuard::lost`]. This is a future, for a thread that
+    /// has an executor of any kind.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped at any moment, and made again.
     pub async fn lost(&self) -> LossReason {
         self.guard.lost().await
     }
 
-    /// As [`DistributedGuard::release`]. On the thread of the runtime that runs the node it does not
-    /// wait: what is not known at once is [`ReleaseError::Indeterminate`].
+    /// Releases the lock, and waits until the engine has confirmed that: see
+    /// [`DistributedGuard::release`].
+    ///
+    /// On a thread that would wait for itself it does not wait. The lock is released in the background,
+    /// and the result is [`ReleaseError::Indeterminate`] if it is not known at once.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`DistributedGuard::release`].
+    ///
+    /// # Panics
+    ///
+    /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
     pub fn release(self) -> Result<(), ReleaseError> {
-        let core = self.guard.core().clone();
-        let indeterminate = ReleaseError::Indeterminate { at: core.context(self.guard.key()) };
+        let shared = self.guard.shared().clone();
+        let indeterminate = ReleaseError::Indeterminate { at: shared.context(self.guard.key()) };
         let mut release = Box::pin(self.guard.release());
-        if is_own_runtime(&core) {
+        if would_wait_for_itself(&shared) {
             return poll_once(release.as_mut()).unwrap_or(Err(indeterminate));
         }
-        wait(&core, release, || true).unwrap_or(Err(indeterminate))
+        wait(&shared, release, || true).unwrap_or(Err(indeterminate))
     }
 }
 
-/// Waits for the future. `None` if that would be for ever.
-fn wait<F: Future>(core: &NodeShared, future: F, spin: impl Fn() -> bool) -> Option<F::Output> {
-    if is_own_runtime(core) {
+/// Blocks until the future is ready. `None` if this thread would wait for itself.
+fn wait<F: Future>(shared: &NodeShared, future: F, spins: impl Fn() -> bool) -> Option<F::Output> {
+    if would_wait_for_itself(shared) {
         return None;
     }
     let future = Box::pin(future);
-    Some(in_place(|| park_until(future, |_| spin())))
+    Some(in_place(|| park_until(future, |_| spins())))
 }
 
-/// Whether this thread runs the current-thread runtime that the node needs, or is called by the
-/// node's driver itself. A thread of `spawn_blocking` belongs to the runtime, and does not run it.
-fn is_own_runtime(core: &NodeShared) -> bool {
-    let is_own = |here: Handle| {
-        here.runtime_flavor() == RuntimeFlavor::CurrentThread && here.id() == core.runtime.id()
+/// Whether the node's driver needs this thread: it is running on this thread at this moment and has
+/// called back, or this is the thread of the current-thread runtime that runs it. (A thread of
+/// `spawn_blocking` belongs to that runtime too, but does not run it.)
+fn would_wait_for_itself(shared: &NodeShared) -> bool {
+    let is_nodes_runtime = |here: Handle| {
+        here.runtime_flavor() == RuntimeFlavor::CurrentThread && here.id() == shared.runtime.id()
     };
-    core.driving.is_here()
-        || Handle::try_current().is_ok_and(is_own) && core.driving.is_by_this_thread()
+    shared.driver_thread.is_running_here()
+        || Handle::try_current().is_ok_and(is_nodes_runtime)
+            && shared.driver_thread.is_this_thread()
 }
 
-/// Tells a multi-thread runtime, if this is a thread of one, that this thread waits.
+fn would_deadlock<T>(shared: &NodeShared, key: &Key) -> Result<T, LockError> {
+    Err(LockError::WouldDeadlock { at: shared.context(key) })
+}
+
+/// Runs `wait`. A worker of a multi-thread runtime tells the runtime first that it blocks.
 fn in_place<T>(wait: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|here| here.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
@@ -241,19 +297,16 @@ fn in_place<T>(wait: impl FnOnce() -> T) -> T {
     }
 }
 
-fn would_deadlock<T>(core: &NodeShared, key: &Key) -> Result<T, LockError> {
-    Err(LockError::WouldDeadlock { at: core.context(key) })
-}
+/// How often a thread checks for a wake-up before it sleeps, if a wake-up is likely to be near. The
+/// checks take some tens of microseconds in all. After each the thread yields its processor, since the
+/// thread that it waits for may need it.
+const SPIN_CHECKS: u32 = 64;
 
-// A thread that waits for a future: it spins for a moment, then sleeps.
-/// How often to look before sleeping, when the wake-up is likely to be near: some tens of microseconds.
-/// After each the thread lets others run that want to: the one that it waits for may be among them.
-const LOOKS: u32 = 64;
+/// The number of pauses before each check. A check has to come soon after a grant, but a check that
+/// finds nothing takes cache lines from the thread that uses the lock.
+const PAUSES_PER_CHECK: u32 = 16;
 
-/// How many pauses between two looks. Who is granted the lock is to know at once; but a look that finds
-/// nothing takes the lock's cache lines from those who use it.
-const PAUSES: u32 = 16;
-
+/// Wakes one thread.
 struct ThreadWaker {
     parker: Parker,
     thread: Thread,
@@ -272,10 +325,10 @@ impl Wake for ThreadWaker {
 }
 
 impl ThreadWaker {
-    /// Returns when woken, since the last return.
-    fn sleep(&self, looks: u32) {
-        for _ in 0..looks {
-            (0..PAUSES).for_each(|_| spin_loop());
+    /// Waits for a wake-up since the last call. Spins for `checks` checks before it sleeps.
+    fn sleep(&self, checks: u32) {
+        for _ in 0..checks {
+            (0..PAUSES_PER_CHECK).for_each(|_| spin_loop());
             if self.parker.take() {
                 return;
             }
@@ -286,15 +339,15 @@ impl ThreadWaker {
 }
 
 thread_local! {
-    /// This thread's, unless it is in use.
-    static OWN: Cell<Option<Arc<ThreadWaker>>> = const { Cell::new(None) };
+    /// The waker of this thread, while it is not in use.
+    static CACHED_WAKER: Cell<Option<Arc<ThreadWaker>>> = const { Cell::new(None) };
 }
 
-/// Waits for the future. Where `is_near` says so, the thread spins before it sleeps.
+/// Blocks until the future is ready. While `is_near` holds, the thread spins before it sleeps.
 fn park_until<F: Future + Unpin>(mut future: F, is_near: impl Fn(&F) -> bool) -> F::Output {
-    // A thread that waits while it waits (in an observer, say) needs a second one.
-    let own = OWN.try_with(Cell::take).ok().flatten();
-    let thread_waker = own.unwrap_or_else(|| {
+    // A poll may call code that waits in turn (an observer, say), which then needs a second waker.
+    let cached = CACHED_WAKER.try_with(Cell::take).ok().flatten();
+    let thread_waker = cached.unwrap_or_else(|| {
         Arc::new(ThreadWaker { parker: Parker::new(), thread: thread::current() })
     });
     let waker = Waker::from(thread_waker.clone());
@@ -303,14 +356,14 @@ fn park_until<F: Future + Unpin>(mut future: F, is_near: impl Fn(&F) -> bool) ->
         if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut cx) {
             break output;
         }
-        thread_waker.sleep(if is_near(&future) { LOOKS } else { 0 });
+        thread_waker.sleep(if is_near(&future) { SPIN_CHECKS } else { 0 });
     };
-    // A thread that is about to end has no use for it.
-    let _ = OWN.try_with(|own| own.set(Some(thread_waker)));
+    // This fails if the thread is ending, which needs no waker any more.
+    let _ = CACHED_WAKER.try_with(|cached| cached.set(Some(thread_waker)));
     output
 }
 
-/// One look at the future; nobody is woken when it goes on.
+/// Polls the future once, without a waker.
 fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),

@@ -1,10 +1,9 @@
-//! How a node is built.
+//! Building a node: its settings, their ranges, and the start of its driver.
 
 use super::error::ConfigError;
-use super::local::clock::{Clock, Timer};
+use super::local::clock::{NodeClock, NodeTimer};
 use super::local::driver::Driver;
-use super::node::Node;
-use super::node::NodeShared;
+use super::node::{Node, NodeShared};
 use super::observer::Observer;
 use super::protocol::register;
 use super::transport::{NodeId, Transport};
@@ -15,9 +14,9 @@ use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 
-/// The settings of a node, all of them known.
+/// The settings of a node, checked and complete.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) lease: Duration,
@@ -32,9 +31,10 @@ pub(crate) struct Config {
     pub(crate) poll: Duration,
 }
 
-/// Builds a [`Node`]: see [`Node::builder`].
+/// Builds a [`Node`]: from [`Node::builder`].
 ///
-/// Nodes that share keys may have different settings.
+/// Nodes that share keys may have different settings. [`build`](Self::build) checks the ranges that
+/// are given here.
 #[must_use = "call build"]
 pub struct NodeBuilder {
     transport: Arc<dyn Transport>,
@@ -55,10 +55,12 @@ pub struct NodeBuilder {
 }
 
 /// The longest label, in bytes.
-const LABEL: usize = 64;
-/// What an entry of the queue may take in the register, in bytes: two numbers in hexadecimal, a
-/// label whose characters may all need a backslash, and the names.
-const ENTRY: usize = 2 * LABEL + 96;
+const MAX_LABEL: usize = 64;
+/// The most that an entry of the queue takes in the register, in bytes: two numbers in hexadecimal, a
+/// label whose characters may all need a backslash, and the names of the fields.
+const MAX_ENTRY: usize = 2 * MAX_LABEL + 96;
+/// The smallest [`largest_value`](super::Capabilities::largest_value) that a node accepts, in bytes.
+const MIN_LARGEST_VALUE: usize = 1024;
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -84,151 +86,156 @@ impl NodeBuilder {
         }
     }
 
-    /// How long a lock stays with this node when the node is not heard of any more: from 100 ms to
-    /// an hour, 10 s unless it is set. It is renewed at a third of that.
+    /// The lease: how long a lock stays with this node after its last sign of life. From 100 ms to one
+    /// hour; 10 s by default. The node renews it after each third of that time.
     ///
-    /// Others wait so long when this node dies. A node that is cut off from the engine, or does not
-    /// run, for longer than that loses its locks.
+    /// When this node dies, other nodes wait for this long before one of them takes the lock. When
+    /// this node is cut off from the engine or stopped for longer than this, it loses its locks.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// How long the next in the queue has to take a lock that is reserved for it, before this node,
-    /// if it is the one after, takes it instead: from 1 ms to the lease. Unless it is set, a
-    /// twentieth of the lease, but from 50 ms to 1 s.
+    /// How long this node leaves a lock that is reserved for the node before it in the queue, until it
+    /// takes the lock instead. From 1 ms to the lease. By default a twentieth of the lease, but at least
+    /// 50 ms and at most 1 s.
     ///
-    /// A queue of dead nodes costs a window each; where the engine wakes only the one whose turn it
-    /// is, half as much again.
-    ///
-    /// Make it longer than the engine's answers and wake-ups usually take: what is passed over has to
-    /// wait anew.
+    /// Each dead node in the queue costs the next one such a window, and half a window more if the
+    /// engine wakes only the node whose turn it is. Set it longer than a response and a wake-up of the
+    /// engine usually take: a node that was passed over has to join the queue again.
     pub fn claim_window(mut self, claim_window: Duration) -> Self {
         self.claim_window = Some(claim_window);
         self
     }
 
-    /// What other nodes and operators see of this one: up to 64 bytes, without control characters.
-    /// The program's name and process number unless it is set.
+    /// The name of this node for other nodes and for operators: at most 64 bytes, without control
+    /// characters. It need not be unique.
+    ///
+    /// By default it is the name of the host, the program and the process id, as in
+    /// `web-3/indexer[311]`. Control characters are left out. If it is too long, the longer of the two
+    /// names is cut at its end. On a platform without host names it is `indexer[311]`.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
     }
 
     /// How often, at most, tasks and threads of this node hand the lock to each other while another
-    /// node waits: up to 1,000,000; 512 unless it is set; 0: never, not even when nobody else waits.
+    /// node waits. Up to 1,000,000; 512 by default. With 0 they never do, even if no other node waits:
+    /// each acquisition goes through the engine.
     ///
-    /// A handoff costs a microsecond where a handoff to another node costs three writes and a
-    /// wake-up: with 512, those cost little for each. A busy node renews its lease after half as
-    /// many, since each write tells whether others wait, and makes 1024 new fencing tokens; so a
-    /// small number costs writes even where nobody else waits.
+    /// A local handoff takes about a microsecond; a handoff to another node takes three writes and a
+    /// wake-up. With 512 local handoffs for each of those, they cost little. A node learns from a write
+    /// whether others wait, and each write gives it 1,024 fencing tokens. So a busy node renews its
+    /// lease after half this number of handoffs: a small number costs writes even if no other node
+    /// waits.
     pub fn local_handoffs(mut self, local_handoffs: u32) -> Self {
         self.local_handoffs = local_handoffs;
         self
     }
 
-    /// How long, at most, they do so: up to the lease; 50 ms unless it is set. The first of the two
-    /// bounds counts.
+    /// For how long, at most, tasks and threads of this node hand the lock to each other while another
+    /// node waits. Up to the lease; 50 ms by default. Local handoffs end at this bound or at
+    /// [`local_handoffs`](Self::local_handoffs), whichever is reached first.
     ///
-    /// This is what a waiting node has to wait longer, besides the last holder's own time; 50 ms are
-    /// several handoff over a network. A busy node renews its lease after half of that time, too.
+    /// A waiting node waits up to this much longer, besides the last local use. 50 ms is the time of
+    /// several handoffs over a network. A busy node renews its lease after half this time too.
     pub fn local_handoff_window(mut self, local_handoff_window: Duration) -> Self {
         self.local_handoff_window = local_handoff_window;
         self
     }
 
-    /// For how long the tasks and threads of this node may overtake a thread of it that is the next in
-    /// line: up to the lease; 50 us unless it is set; zero: never, so that all are served strictly in
-    /// the order of coming.
+    /// For how long tasks and threads of this node may barge, that is, take the lock before a thread of
+    /// this node that is first in the local queue. Up to the lease; 50 us by default. With zero, the
+    /// node serves its callers strictly in the order of their calls.
     ///
-    /// To wake a thread costs several microseconds, to take a lock that was just given back some tenths
-    /// of one. So whoever comes then may take it before a thread that waits, until so long after one
-    /// that had waited got it. Who waits, waits for that and a use more for each that stands before it,
-    /// and for the one that has it. A use that takes longer is always followed by that of the next in
-    /// line; nobody overtakes a task that is the next. The thread that is next is awake meanwhile, or is
-    /// woken at the releases: a longer time costs more of that.
+    /// To wake a thread takes several microseconds; to take a lock that was just released takes some
+    /// tenths of one. So a caller that finds the lock released may take it before a waiting thread. The
+    /// window begins when a waiter gets the lock; the first release after its end hands the lock to the
+    /// first waiter. So a waiter waits at most for one window and one use for each waiter before it, and
+    /// for the present use. A use that is longer than the window is always followed by the first waiter,
+    /// and nobody barges before a task. The thread that is first is awake during the window, or is woken
+    /// at each release: a longer window costs more processor time.
     pub fn barging_window(mut self, barging_window: Duration) -> Self {
         self.barging_window = barging_window;
         self
     }
 
-    /// How long the engine may take for an answer: from 1 ms to the lease. Unless it is set, a fifth
-    /// of the lease, but from 50 ms to 5 s.
+    /// How long one request to the engine may take. From 1 ms to the lease. By default a fifth of the
+    /// lease, but at least 50 ms and at most 5 s.
     ///
-    /// A write that takes longer is of unknown outcome, which the node resolves.
+    /// A write that takes longer is of unknown outcome, which the node resolves by further requests.
     pub fn request_timeout(mut self, request_timeout: Duration) -> Self {
         self.request_timeout = Some(request_timeout);
         self
     }
 
-    /// How long the engine may fail before those who wait for a lock are told: up to a day; three
-    /// leases unless it is set. Errors that do not pass by themselves are told at once.
+    /// How long the engine may fail before callers that wait for a lock get
+    /// [`LockError::Transport`](super::LockError::Transport). Up to a day; three leases by default. An
+    /// error that does not pass by itself is returned at once.
     pub fn unavailable_timeout(mut self, unavailable_timeout: Duration) -> Self {
         self.unavailable_timeout = Some(unavailable_timeout);
         self
     }
 
-    /// How many nodes wait in a key's queue: from 1 to 10,000; 100 unless it is set. It is lowered
-    /// to what the engine's [largest value](super::Capabilities::largest_value) has room for. The
-    /// others wait to join the queue.
+    /// How many nodes may wait in the queue of a key before this node does not join. From 1 to 10,000;
+    /// 100 by default. It is lowered to what the
+    /// [largest value](super::Capabilities::largest_value) of the engine has room for. Further nodes
+    /// wait for room in the queue, in no particular order.
     pub fn queue_limit(mut self, queue_limit: usize) -> Self {
         self.queue_limit = queue_limit;
         self
     }
 
-    /// How often to look at a key that is waited for where the engine wakes nobody: from 1 ms to the
-    /// lease. Unless it is set, a tenth of the claim window, but at least 10 ms.
+    /// How often this node looks at a key that it waits for if the engine wakes nobody
+    /// ([`Wakeups::Poll`](super::Wakeups::Poll)). From 1 ms to the lease. By default a tenth of the claim
+    /// window, but at least 10 ms.
     pub fn poll(mut self, poll: Duration) -> Self {
         self.poll = Some(poll);
         self
     }
 
-    /// Who is told what happens. Nobody unless it is set.
+    /// The observer that is told what happens to the locks of this node. None by default.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = Some(Box::new(observer));
         self
     }
 
-    /// The runtime of the node's background task, with timers and I/O enabled.
+    /// The tokio runtime of the node's background task. It has to have timers and I/O enabled.
     ///
-    /// Unless it is set: the one that `build` is called in, or, outside of any, a thread of the
-    /// node's own. When the runtime ends, the node's locks are lost, and its waiters are told.
+    /// By default it is the runtime in which [`build`](Self::build) is called; outside of any runtime it
+    /// is a thread of the node's own. When the runtime ends, the node is closed.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
         self
     }
 
-    /// The node lives by tokio's clock, which a test can pause, and not by the system's.
+    /// Has the node use tokio's clock, which a test can pause, and not the system's.
     #[doc(hidden)]
     pub fn tokio_clock(mut self) -> Self {
         self.tokio_clock = true;
         self
     }
 
-    /// The node's number and all that it draws follow from this. For tests: no two nodes may have
-    /// the same.
+    /// Derives the node's number and all of its random choices from this. For tests: two nodes of one
+    /// engine must not have the same seed.
     #[doc(hidden)]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// The node. A setting that is not allowed is reported by every [`Node::lock`]; to know at once,
-    /// use [`try_build`](Self::try_build).
-    #[must_use = "a node that is dropped takes no locks"]
-    pub fn build(self) -> Node {
-        self.try_build().unwrap_or_else(Node::broken)
-    }
-
-    /// The node.
+    /// Builds the node, and starts its background task. No request is sent to the engine.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if a setting is not allowed, or if the background task cannot run.
-    pub fn try_build(self) -> Result<Node, ConfigError> {
+    /// - [`ConfigError::OutOfRange`] if a setting is out of its range.
+    /// - [`ConfigError::SmallValues`] if the engine's values are too small for a queue.
+    /// - [`ConfigError::Runtime`] if the background task cannot run.
+    /// - [`ConfigError::Random`] if the system gives no random numbers.
+    pub fn build(self) -> Result<Node, ConfigError> {
         let config = self.check()?;
-        // Two numbers, so that two nodes whose number is the same by chance still differ in what
-        // they draw for their attempts.
+        // Two numbers: should two nodes have the same number by chance, they still choose different
+        // claim ids.
         let (node, random) = match self.seed {
             Some(seed) => (seed, seed),
             None => {
@@ -237,17 +244,16 @@ impl NodeBuilder {
             }
         };
         let (node, random) = (NodeId::new(node), fastrand::Rng::with_seed(random));
-        let own = match self.runtime.or_else(|| Handle::try_current().ok()) {
-            Some(runtime) => Err(runtime),
-            None => Ok(own_runtime().map_err(runtime_error)?),
+        let (runtime, own) = match self.runtime.or_else(|| Handle::try_current().ok()) {
+            Some(runtime) => (runtime, None),
+            None => {
+                let own = own_runtime().map_err(runtime_error)?;
+                (own.handle().clone(), Some(own))
+            }
         };
-        let runtime = match &own {
-            Ok(own) => own.handle().clone(),
-            Err(runtime) => runtime.clone(),
-        };
-        let clock = if self.tokio_clock { Clock::tokio(&runtime) } else { Clock::System };
+        let clock = if self.tokio_clock { NodeClock::tokio(&runtime) } else { NodeClock::System };
         let timer = timer(&runtime, &clock).map_err(runtime_error)?;
-        let core = Arc::new(NodeShared::new(
+        let shared = Arc::new(NodeShared::new(
             config,
             self.transport.clone(),
             self.transport.capabilities(),
@@ -257,12 +263,12 @@ impl NodeBuilder {
             self.observer,
             random,
         ));
-        let driver = Driver::new(core.clone(), timer);
+        let driver = Driver::new(shared.clone(), timer);
         match own {
-            Err(runtime) => drop(runtime.spawn(driver)),
-            Ok(own) => run_on_own_thread(own, driver).map_err(runtime_error)?,
+            None => drop(runtime.spawn(driver)),
+            Some(own) => run_on_own_thread(own, driver).map_err(runtime_error)?,
         }
-        Ok(Node::new(core))
+        Ok(Node::new(shared))
     }
 
     fn check(&self) -> Result<Config, ConfigError> {
@@ -275,7 +281,7 @@ impl NodeBuilder {
         let claim_window = within("claim_window", claim_window, MS..=lease)?;
         let poll = self.poll.unwrap_or((claim_window / 10).max(10 * MS));
         let transport = self.transport.capabilities();
-        if transport.largest_value < 1024 {
+        if transport.largest_value < MIN_LARGEST_VALUE {
             let (transport, largest) = (transport.name, transport.largest_value);
             return Err(ConfigError::SmallValues { transport, largest });
         }
@@ -304,23 +310,24 @@ impl NodeBuilder {
 
     fn check_label(&self) -> Result<String, ConfigError> {
         let Some(label) = &self.label else { return Ok(default_label()) };
-        if label.len() > LABEL || label.chars().any(char::is_control) {
+        if label.len() > MAX_LABEL || label.chars().any(char::is_control) {
             return Err(ConfigError::OutOfRange {
                 setting: "label",
                 given: format!("{label:?} ({} bytes)", label.len()),
-                allowed: format!("at most {LABEL} bytes long, without control characters"),
+                allowed: format!("at most {MAX_LABEL} bytes long, without control characters"),
             });
         }
         Ok(label.clone())
     }
 }
 
-/// How many may wait in a value of that size, and of no more than is read again.
+/// How many waiting nodes a value of this size has room for. Larger values than
+/// [`register::LARGEST`] are never written, since they would not be read again.
 pub(crate) fn queue_capacity(largest_value: usize) -> usize {
-    largest_value.min(register::LARGEST).saturating_sub(1024 - ENTRY) / ENTRY
+    largest_value.min(register::LARGEST).saturating_sub(MIN_LARGEST_VALUE - MAX_ENTRY) / MAX_ENTRY
 }
 
-/// The setting, if it is in its range.
+/// Checks that a setting is in its range.
 fn within<T: PartialOrd + fmt::Debug>(
     setting: &'static str,
     given: T,
@@ -333,35 +340,73 @@ fn within<T: PartialOrd + fmt::Debug>(
     Err(ConfigError::OutOfRange { setting, given: format!("{given:?}"), allowed })
 }
 
-/// The program's name and its process number: `web[311]`.
+/// The label of a node that is given none: see [`NodeBuilder::label`].
 fn default_label() -> String {
     let program = std::env::args_os().next().unwrap_or_default();
-    let name = std::path::Path::new(&program).file_name().unwrap_or_default().to_string_lossy();
-    let mut name: String = name.chars().filter(|c| !c.is_control()).collect();
-    while name.len() > LABEL - "[4294967295]".len() {
-        name.pop();
-    }
-    format!("{name}[{}]", std::process::id())
+    let program = std::path::Path::new(&program).file_name().unwrap_or_default();
+    label_of(&host_name(), &program.to_string_lossy(), std::process::id())
 }
 
-/// A timer that works in this runtime.
-fn timer(runtime: &Handle, clock: &Clock) -> io::Result<Timer> {
+/// `host/program[pid]`, at most [`MAX_LABEL`] bytes long and without control characters. Without a
+/// host it is `program[pid]`.
+fn label_of(host: &str, program: &str, pid: u32) -> String {
+    let printable = |name: &str| name.chars().filter(|c| !c.is_control()).collect::<String>();
+    let (mut host, mut program) = (printable(host), printable(program));
+    let pid = format!("[{pid}]");
+    while host.len() + "/".len() + program.len() + pid.len() > MAX_LABEL {
+        if host.len() > program.len() {
+            host.pop()
+        } else {
+            program.pop()
+        };
+    }
+    let slash = if host.is_empty() { "" } else { "/" };
+    format!("{host}{slash}{program}{pid}")
+}
+
+/// The name of this host; empty if the system does not tell one.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The name of this host; empty if the system does not tell one.
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+fn host_name() -> String {
+    let mut name = [0_u8; 256];
+    // The last byte stays 0, so that a name that fills the buffer is terminated too.
+    // SAFETY: the pointer and the length are those of a buffer that is ours to write.
+    let result = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) };
+    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok().filter(|_| result == 0);
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The name of this host; empty if the system does not tell one.
+#[cfg(not(unix))]
+fn host_name() -> String {
+    // Windows sets it for every process.
+    std::env::var_os("COMPUTERNAME").unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A timer that works in this runtime. The error is that of a runtime without timers or I/O.
+fn timer(runtime: &Handle, clock: &NodeClock) -> io::Result<NodeTimer> {
     let _in_it = runtime.enter();
-    // Tokio tells by a panic that a runtime has no timers, and no other way.
+    // Tokio reports a runtime without timers only by a panic.
     catch_unwind(AssertUnwindSafe(|| {
         drop(tokio::time::sleep(Duration::ZERO));
-        Timer::new(clock)
+        NodeTimer::new(clock)
     }))
     .unwrap_or_else(|_| Err(io::Error::other("the runtime has no timers, or no I/O")))
 }
 
-fn own_runtime() -> io::Result<tokio::runtime::Runtime> {
+/// A runtime for a node that is built outside of any.
+fn own_runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// A thread for a node outside of any runtime. It ends when the node does.
+/// Starts a thread that runs the driver, and ends with it.
 fn run_on_own_thread(
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
     driver: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("lockword-node".to_owned());
@@ -382,5 +427,43 @@ impl fmt::Debug for NodeBuilder {
             .field("transport", &self.transport.capabilities().name)
             .field("config", &self.check())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_LABEL, default_label, host_name, label_of};
+
+    #[test]
+    fn the_default_label_is_host_program_and_process_id() {
+        assert_eq!(label_of("web-3", "indexer", 311), "web-3/indexer[311]");
+        assert_eq!(label_of("", "indexer", 311), "indexer[311]");
+        let label = default_label();
+        assert!(label.ends_with(&format!("[{}]", std::process::id())), "{label}");
+        let (host, program) = label.rsplit_once('/').expect("a host name");
+        assert!(!host.is_empty() && host_name().starts_with(host), "{label}");
+        assert!(program.starts_with("lockword"), "{label}");
+    }
+
+    #[test]
+    fn the_default_label_has_no_control_characters() {
+        assert_eq!(label_of("we\x1bb\n", "in\u{85}dexer\0", 1), "web/indexer[1]");
+    }
+
+    #[test]
+    fn a_long_default_label_is_cut_in_the_longer_name_and_keeps_the_process_id() {
+        let (short, long) = ("x".repeat(9), "y".repeat(300));
+        for (host, program) in [(&short, &long), (&long, &short), (&long, &long)] {
+            for pid in [1, u32::MAX] {
+                let label = label_of(host, program, pid);
+                assert_eq!(label.len(), MAX_LABEL, "{label}");
+                assert!(label.ends_with(&format!("[{pid}]")), "{label}");
+                assert!(host != &short || label.starts_with("xxxxxxxxx/y"), "{label}");
+                assert!(program != &short || label.contains("/xxxxxxxxx["), "{label}");
+            }
+        }
+        // Characters are cut whole.
+        let label = label_of("h", &"ä".repeat(40), 7);
+        assert!(label.len() > MAX_LABEL - 2 && label.starts_with("h/ä"), "{label}");
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong for the user of a lock.
+//! The errors of nodes, locks and guards.
 
 use super::guard::LossReason;
 use super::key::{Key, KeyError};
@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where it went wrong: the key, and the engine's name ([`Capabilities::name`]).
+/// The context of an error: the key, and the name of the engine ([`Capabilities::name`]).
 ///
 /// [`Capabilities::name`]: super::Capabilities::name
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ use std::time::Duration;
 pub struct LockContext {
     /// The key.
     pub key: Key,
-    /// The engine's name.
+    /// The name of the engine.
     pub transport: &'static str,
 }
 
@@ -27,57 +27,56 @@ impl fmt::Display for LockContext {
     }
 }
 
-/// Why a lock was not acquired, or why a key could not be looked at.
+/// Why a lock was not acquired, or why a key could not be inspected or broken.
 ///
-/// Its text says what was tried, on which key, over which engine, and what can be done. Cheap to
-/// clone: one failure is told to many waiters.
+/// The text says what was tried, on which key, over which engine, and what the user can do. A clone is
+/// cheap: one failure goes to all waiters.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LockError {
-    /// The name is no key.
+    /// The name is not a valid key.
     Key(KeyError),
-    /// The node was built with a setting that is not allowed.
-    Config(ConfigError),
-    /// Only from `try_acquire`: somebody holds the lock, or waits for it.
+    /// Only from `try_acquire`: someone holds the lock or waits for it.
     Busy {
-        /// Where.
+        /// The key and the engine.
         at: LockContext,
-        /// The label of the node that holds it, if it is known and is another one.
+        /// The label of the node that holds the lock. `None` if that is this node, or not known.
         holder: Option<String>,
     },
-    /// Only from `acquire_timeout`: the time was over first.
+    /// Only from `acquire_timeout`: the timeout passed first.
     TimedOut {
-        /// Where.
+        /// The key and the engine.
         at: LockContext,
-        /// How long it was waited for.
+        /// The timeout.
         after: Duration,
     },
     /// The node was shut down or dropped, or its runtime is gone.
     Closed {
-        /// Where.
+        /// The key and the engine.
         at: LockContext,
     },
-    /// Only from the blocking interface: the thread runs the very runtime that the node needs, and
-    /// would wait for itself.
+    /// Only from [`blocking`](super::blocking): the thread runs the node's background task, and would
+    /// wait for itself.
     WouldDeadlock {
-        /// Where.
+        /// The key and the engine.
         at: LockContext,
     },
-    /// The engine's error: one that does not pass by itself, or one that has lasted for longer than
-    /// the node's patience.
+    /// A request to the engine failed, with an error that does not pass by itself; or requests have
+    /// failed for longer than the node's
+    /// [unavailable timeout](super::NodeBuilder::unavailable_timeout).
     Transport {
-        /// Where.
+        /// The key and the engine.
         at: LockContext,
-        /// What was tried.
+        /// What was tried, as a word of the text: `acquiring`, `inspecting` or `breaking`.
         tried: &'static str,
-        /// What went wrong.
+        /// The error of the engine.
         source: TransportError,
     },
-    /// The value of the key is not understood. It is left as it is.
+    /// The engine has a value for the key that is not a lock of this crate. It is left as it is.
     Unreadable {
-        /// Where.
+        /// The key and the engine.
         at: LockContext,
-        /// Why not.
+        /// What is wrong with the value.
         source: Unreadable,
     },
 }
@@ -86,7 +85,6 @@ impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(why) => write!(f, "there is no such lock: {why}"),
-            Self::Config(why) => write!(f, "the node has no locks: {why}"),
             Self::Busy { at, holder: Some(holder) } => {
                 write!(f, "the lock {at} is held by {holder:?}; try later, or wait by acquire")
             }
@@ -115,10 +113,10 @@ impl fmt::Display for LockError {
     }
 }
 
-/// What [`LockError::Transport`] says of an operator's break.
+/// What was tried, in [`LockError::Transport`] from [`Node::break_lock`](super::Node::break_lock).
 pub(crate) const BREAKING: &str = "breaking";
 
-/// What can be done about an engine's error.
+/// What the user can do about an error of the engine.
 fn advice(tried: &str, error: &TransportError) -> &'static str {
     match error {
         TransportError::Indeterminate(_) if tried == BREAKING => {
@@ -136,7 +134,6 @@ impl Error for LockError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Key(why) => Some(why),
-            Self::Config(why) => Some(why),
             Self::Transport { source, .. } => Some(source),
             Self::Unreadable { source, .. } => Some(source),
             _ => None,
@@ -150,28 +147,22 @@ impl From<KeyError> for LockError {
     }
 }
 
-impl From<ConfigError> for LockError {
-    fn from(why: ConfigError) -> Self {
-        Self::Config(why)
-    }
-}
-
-/// What a release found out: the lock was not held up to it, or it cannot be said.
+/// The lock was not held up to its release, or that is not known.
 ///
 /// In either case it is not held any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReleaseError {
-    /// It had been lost before: another node may have held it meanwhile.
+    /// The lock was lost before the release: another node may have held it meanwhile.
     Lost {
-        /// Where.
+        /// The key and the engine.
         at: LockContext,
-        /// Why.
+        /// Why it was lost.
         why: LossReason,
     },
-    /// The engine did not say, before the lease was over, whether the lock was still held.
+    /// The engine did not confirm before the end of the lease that the lock was still held.
     Indeterminate {
-        /// Where.
+        /// The key and the engine.
         at: LockContext,
     },
 }
@@ -196,35 +187,35 @@ impl fmt::Display for ReleaseError {
 
 impl Error for ReleaseError {}
 
-/// Why a node could not be built: which setting, what was given, what is allowed.
+/// Why a node could not be built.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A setting is out of its range.
     OutOfRange {
-        /// The method of [`NodeBuilder`](super::NodeBuilder) that sets it.
+        /// The name of the setting, and of its method of [`NodeBuilder`](super::NodeBuilder).
         setting: &'static str,
-        /// What was given.
+        /// The value that was given.
         given: String,
-        /// What is allowed.
+        /// The values that are allowed.
         allowed: String,
     },
     /// The transport's [`largest_value`](super::Capabilities::largest_value) leaves no room for a
     /// queue.
     SmallValues {
-        /// The engine's name.
+        /// The name of the engine.
         transport: &'static str,
-        /// Its largest value, in bytes.
+        /// The largest value that the engine can store, in bytes.
         largest: usize,
     },
-    /// The runtime has no timers, or no I/O driver, or its own thread could not be started.
+    /// The runtime has no timers or no I/O enabled, or the node's own thread could not be started.
     Runtime {
-        /// What failed.
+        /// The error of the system.
         why: Arc<std::io::Error>,
     },
     /// The system gave no random number for the node.
     Random {
-        /// What failed.
+        /// The error of the system.
         why: Arc<std::io::Error>,
     },
 }

@@ -1,17 +1,16 @@
-//! What the resource behind a lock does: it refuses a holder whose time is over.
+//! Fencing: the resource behind a lock refuses requests of a holder that has lost the lock.
 //!
 //! # Why
 //!
-//! A lock that nodes share is a lease: it goes on without a holder that is not heard of, since the
-//! holder may be dead. But the holder may also have been asleep: stopped by its machine, by a
-//! collector of garbage, by a page that had to come from a slow disk. When it goes on, it does what
-//! it was about to do, and only afterwards looks at a clock. No lock can help, since whatever the
-//! lock is asked, the holder can fall asleep after the answer. Nor can a message be called back that
-//! is still in flight.
+//! A lock that is shared by nodes is a lease: when nothing is heard of the holder, another node gets the
+//! lock, since the holder may be dead. But the holder may also have been paused: by its machine, by a
+//! garbage collector, or by a page fault on a slow disk. When it goes on, it first does what it was about
+//! to do, and only then looks at a clock. No check of the lock can prevent that, since the holder may be
+//! paused right after the check. Nor can it call back a request that is still in flight.
 //!
-//! So the resource has to tell a late holder from the present one. With each grant comes a
-//! [`FencingToken`], which is larger than all before it. The holder sends it with every request, and
-//! the resource remembers the largest that it has seen and refuses those that are smaller.
+//! So the resource has to tell a late holder from the present one. Each grant of a lock has a
+//! [`FencingToken`], which is larger than those of all earlier grants. The holder sends the token with
+//! every request. The resource remembers the largest token that it has seen, and refuses smaller ones.
 //!
 //! The idea is that of the *sequencers* of Chubby (Burrows, "The Chubby lock service for
 //! loosely-coupled distributed systems", OSDI 2006, section 2.4). The failure below, with its
@@ -39,39 +38,41 @@
 //!     }
 //! }
 //!
-//! fn story(gate: Option<Gate>) -> Vec<&'static str> {
+//! fn run(gate: Option<Gate>) -> Vec<&'static str> {
 //!     let storage = Storage { gate, lines: RefCell::default() };
 //!     let key = Key::new("jobs/report").unwrap();
-//!     // The first node is granted the lock, looks at its clock, finds that all is well, and is
-//!     // about to write. Here its machine stops it, for longer than the lease.
+//!     // The first node gets the lock, checks that it is valid, and is about to write. At this point
+//!     // its machine is paused for longer than the lease.
 //!     let first = FencingToken::from_u64(33);
 //!     let about_to_write = || storage.append(&key, first, "33: total 10");
-//!     // The lease is over. The second node is granted the lock, and writes.
+//!     // The lease ends. The second node gets the lock, and writes.
 //!     let second = FencingToken::from_u64(34);
 //!     assert!(storage.append(&key, second, "34: total 12"));
-//!     // The first goes on where it was.
+//!     // The first node goes on where it was.
 //!     let accepted = about_to_write();
 //!     assert_eq!(accepted, storage.gate.is_none());
 //!     storage.lines.into_inner()
 //! }
 //!
-//! // Without the gate the older total stands at the end: the file is wrong.
-//! assert_eq!(story(None), ["34: total 12", "33: total 10"]);
-//! // With it, the late write is refused.
-//! assert_eq!(story(Some(Gate::new())), ["34: total 12"]);
+//! // Without the gate, the older total is written last: the file is wrong.
+//! assert_eq!(run(None), ["34: total 12", "33: total 10"]);
+//! // With the gate, the late write is refused.
+//! assert_eq!(run(Some(Gate::new())), ["34: total 12"]);
 //! ```
 //!
 //! # Which form
 //!
-//! - A resource that is one process, which everyone asks: a [`Gate`].
-//! - A resource that keeps the token itself, and can compare and set in one step (a row of a
-//!   database, an object in a store): [`check`], or [`compare`] where the code is asynchronous.
-//! - A resource that can do neither cannot be protected from a late holder by any lock. Let the work
-//!   be such that doing it twice does no harm.
+//! - If one process serves the resource to all: a [`Gate`] in that process.
+//! - If the resource stores the token itself, and can compare and set in one step (a row of a database,
+//!   an object in a store): [`check`], or [`compare`] in asynchronous code.
+//! - If the resource can do neither, no lock can protect it from a late holder. The work has to be such
+//!   that doing it twice does no harm.
 //!
-//! What no form can do: a request with a token that is *not* too old passes, also when its holder's
-//! time is over, as long as no newer holder has come to this resource. So what a holder reads in order
-//! to decide what to write has to be read with the token, too: then nobody was there in between.
+//! # Reads
+//!
+//! A request of a late holder passes for as long as no newer holder has sent one to this resource. So a
+//! holder has to read with its token too, if it decides by that what to write: then no other holder can
+//! have written in between.
 
 use super::key::Key;
 use super::token::FencingToken;
@@ -81,13 +82,13 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// The largest token that was seen, for each key: refuses those that are smaller.
+/// Remembers the largest token of each key in memory, and refuses smaller ones.
 ///
-/// It forgets nothing by itself: about 100 bytes and the key for each key that ever passed, until
-/// [`forget`](Gate::forget). It keeps nothing on a disk: a gate that begins anew lets every first
-/// token pass. Where that matters, keep the token with the data, and use [`check`].
+/// It keeps about 100 bytes and the key for each key that ever passed, until [`forget`](Gate::forget).
+/// Nothing is stored on a disk: a new gate accepts any token of a key at first. Where that matters, store
+/// the token with the data, and use [`check`].
 ///
-/// Any number of threads may use it at a time.
+/// Any number of threads may use a gate at a time.
 ///
 /// ```
 /// use lockword::cluster::{FencingToken, Key, fence::Gate};
@@ -97,7 +98,7 @@ use std::sync::Arc;
 /// let (older, newer) = (FencingToken::from_u64(33), FencingToken::from_u64(34));
 /// assert!(gate.pass(&key, older).is_ok());
 /// assert!(gate.pass(&key, newer).is_ok());
-/// assert!(gate.pass(&key, newer).is_ok(), "a holder comes as often as it likes");
+/// assert!(gate.pass(&key, newer).is_ok(), "a holder may pass any number of times");
 /// assert_eq!(gate.pass(&key, older).unwrap_err().newest, newer);
 /// ```
 #[derive(Default)]
@@ -112,10 +113,10 @@ impl Gate {
         Self::default()
     }
 
-    /// Lets `token` pass, and remembers it, unless a larger one of `key` has passed before.
+    /// Accepts `token`, and remembers it, unless a larger token of `key` has passed before.
     ///
-    /// What the caller does afterwards may still come after the deeds of a newer holder that passes
-    /// in between. If the deed is done by this process, [`pass_and`](Gate::pass_and) keeps the order.
+    /// A newer holder may pass before the caller does what it has passed for. If this process does that
+    /// work, [`pass_and`](Gate::pass_and) keeps the order.
     ///
     /// # Errors
     ///
@@ -124,29 +125,33 @@ impl Gate {
         self.pass_and(key, token, || ())
     }
 
-    /// Like [`pass`](Gate::pass), and does `deed` before any other token of `key` can pass: deeds
-    /// happen in the order of their tokens.
+    /// As [`pass`](Gate::pass), and then calls `operation` before any other token of `key` can pass. So
+    /// the operations of a key happen in the order of their tokens.
     ///
-    /// Other keys are not held up. A deed that passes a token of the same key of the same gate waits
-    /// for itself, for ever. If the deed panics, the token has passed all the same.
+    /// Other keys do not wait. An operation that passes a token of the same key of the same gate waits
+    /// for itself, for ever.
     ///
     /// # Errors
     ///
-    /// [`Stale`] if a larger token has passed before. Then `deed` is not done.
+    /// [`Stale`] if a larger token has passed before. Then `operation` is not called.
+    ///
+    /// # Panics
+    ///
+    /// If `operation` panics, so does this. The token has passed all the same.
     pub fn pass_and<R>(
         &self,
         key: &Key,
         token: FencingToken,
-        deed: impl FnOnce() -> R,
+        operation: impl FnOnce() -> R,
     ) -> Result<R, Stale> {
         let slot = self.keys.lock().entry(key.clone()).or_default().clone();
         let mut newest = slot.lock();
         compare(key, token, *newest)?;
         *newest = Some(token);
-        Ok(deed())
+        Ok(operation())
     }
 
-    /// The largest token of `key` that has passed. Waits for a deed of that key that is being done.
+    /// The largest token of `key` that has passed. Waits while an operation of the key runs.
     #[must_use]
     pub fn newest(&self, key: &Key) -> Option<FencingToken> {
         let slot = self.keys.lock().get(key)?.clone();
@@ -154,10 +159,10 @@ impl Gate {
         *newest
     }
 
-    /// Forgets `key`, and frees its memory. Returns what [`newest`](Gate::newest) would have.
+    /// Forgets `key`, and frees its memory. Returns what [`newest`](Gate::newest) would have returned.
     ///
-    /// From now on any token of the key passes again. So do it only when no late holder can come any
-    /// more: when the data behind the key has gone, say.
+    /// From now on any token of the key passes again. So call this only when no late holder can exist any
+    /// more, or when the data behind the key is gone.
     pub fn forget(&self, key: &Key) -> Option<FencingToken> {
         let slot = self.keys.lock().remove(key)?;
         let newest = slot.lock();
@@ -171,7 +176,7 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// A request came too late: somebody else has been granted the lock since, and has been here.
+/// A token was refused: a newer holder of the lock has used the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stale {
@@ -179,7 +184,7 @@ pub struct Stale {
     pub key: Key,
     /// The token that was refused.
     pub token: FencingToken,
-    /// The largest token that has been seen.
+    /// The largest token that the resource has seen.
     pub newest: FencingToken,
 }
 
@@ -196,50 +201,51 @@ impl fmt::Display for Stale {
 
 impl std::error::Error for Stale {}
 
-// The check of a token that the resource itself keeps.
-/// Whether `token` may pass where `kept` is the largest token so far (`None`: there was none).
+/// Compares `token` with the token that the resource has stored (`None`: it has stored none yet).
 ///
-/// The comparison alone, for code that fetches and stores the token by itself. Fetching and storing
-/// must be one step, or another holder comes in between.
+/// This is for code that loads and stores the token itself. Load and store have to be one atomic step of
+/// the resource, or another holder can write in between.
 ///
 /// # Errors
 ///
-/// [`Stale`] if `kept` is larger.
-pub fn compare(key: &Key, token: FencingToken, kept: Option<FencingToken>) -> Result<(), Stale> {
-    match kept {
+/// [`Stale`] if `stored` is larger than `token`.
+pub fn compare(key: &Key, token: FencingToken, stored: Option<FencingToken>) -> Result<(), Stale> {
+    match stored {
         Some(newest) if newest > token => Err(Stale { key: key.clone(), token, newest }),
         _ => Ok(()),
     }
 }
 
-/// What a resource did when it was to replace the token that it keeps.
+/// What the `compare_and_set` of [`check`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// It keeps the new token now, and has done what was to be done with it.
+pub enum Stored {
+    /// It has stored the new token, and has carried out the operation.
     New,
-    /// It did nothing: it keeps this token (`None`: none yet).
+    /// It has changed nothing. This is the token that is stored (`None`: none yet).
     Old(Option<FencingToken>),
 }
 
-/// Lets `token` pass at a resource that keeps the token itself: by `compare_and_set(old, new)`.
+/// Passes `token` at a resource that stores the token itself, by `compare_and_set(old, new)`.
 ///
-/// `compare_and_set` does the deed and stores `new`, in one step, and answers [`Kept::New`]; or it
-/// does nothing and answers what is kept, [`Kept::Old`]. Either condition serves:
+/// In one atomic step, `compare_and_set` carries out the operation, stores `new`, and returns
+/// [`Stored::New`]. Or it changes nothing, and returns the token that is stored: [`Stored::Old`]. Either
+/// of these conditions will do:
 ///
-/// - *the token that is kept is `old`* (an atomic, an object with an ETag). It is first called with
-///   `old: None`, and once more with whatever was found, as long as that is not larger than `token`.
-/// - *the token that is kept is not larger than `new`*; then `old` is ignored. That is how a database
-///   does it, in one statement:
+/// - *The stored token is `old`* (an atomic, an object with an ETag). The first call has `old: None`;
+///   the next one has the token that the call before returned, if that is not larger than `token`.
+/// - *The stored token is not larger than `new`*, and `old` is ignored. A database does it so, in one
+///   statement:
 ///
 /// ```sql
 /// UPDATE accounts SET balance = $2, fence = $1 WHERE id = $3 AND fence <= $1
 /// ```
 ///
-/// One row was changed: [`Kept::New`]. None was: `SELECT fence`, which is [`Kept::Old`]. The column
-/// is a `BIGINT NOT NULL DEFAULT 0`, and its number [`FencingToken::get_i64`].
+/// If it has changed one row, return [`Stored::New`]. If it has changed none, `SELECT fence` and return
+/// [`Stored::Old`]. The column is a `BIGINT NOT NULL DEFAULT 0` with the number of
+/// [`FencingToken::get_i64`].
 ///
 /// ```
-/// use lockword::cluster::{FencingToken, Key, fence::{self, CheckError, Kept}};
+/// use lockword::cluster::{FencingToken, Key, fence::{self, CheckError, Stored}};
 /// # use std::{cell::Cell, convert::Infallible};
 /// # struct Database { fence: Cell<i64>, balance: Cell<i64> }
 /// # impl Database {
@@ -256,10 +262,10 @@ pub enum Kept {
 /// let key = Key::new("accounts/7").unwrap();
 /// let set_balance = |token, balance| {
 ///     fence::check(&key, token, |_old, new| match database.update(new.get_i64(), balance)? {
-///         0 => Ok::<_, Infallible>(Kept::Old(Some(FencingToken::from_u64(
+///         0 => Ok::<_, Infallible>(Stored::Old(Some(FencingToken::from_u64(
 ///             database.select_fence()? as u64,
 ///         )))),
-///         _ => Ok(Kept::New),
+///         _ => Ok(Stored::New),
 ///     })
 /// };
 /// set_balance(FencingToken::from_u64(34), 12).unwrap();
@@ -270,29 +276,29 @@ pub enum Kept {
 ///
 /// # Errors
 ///
-/// - [`CheckError::Stale`] if the resource keeps a larger token. Nothing was done.
-/// - [`CheckError::Resource`] if `compare_and_set` failed: with its error. Whether anything was done
-///   is for it to say.
-/// - [`CheckError::NotKept`] if it answers twice in a row that it keeps the same token, or a smaller
-///   one than before: no token is stored there, or not in one step. (A row that is missing looks
-///   like that.)
+/// - [`CheckError::Stale`] if the resource has stored a larger token. Nothing was changed.
+/// - [`CheckError::Resource`] with the error of `compare_and_set`. Only that error can tell whether
+///   anything was changed.
+/// - [`CheckError::NotStored`] if `compare_and_set` returns the same token twice in a row, or a smaller
+///   one than before. Then the resource does not store the token, or not in one step with the
+///   comparison. A missing row is such a case.
 pub fn check<E>(
     key: &Key,
     token: FencingToken,
-    mut compare_and_set: impl FnMut(Option<FencingToken>, FencingToken) -> Result<Kept, E>,
+    mut compare_and_set: impl FnMut(Option<FencingToken>, FencingToken) -> Result<Stored, E>,
 ) -> Result<(), CheckError<E>> {
     let mut found = None;
     let mut calls = 0_u32;
     loop {
         match compare_and_set(found, token).map_err(CheckError::Resource)? {
-            Kept::New => return Ok(()),
-            Kept::Old(kept) => {
-                compare(key, token, kept).map_err(CheckError::Stale)?;
-                // What is kept only grows. The first call guessed, the others knew.
-                if kept < found || (kept == found && calls > 0) {
-                    return Err(CheckError::NotKept { key: key.clone(), found: kept });
+            Stored::New => return Ok(()),
+            Stored::Old(stored) => {
+                compare(key, token, stored).map_err(CheckError::Stale)?;
+                // The stored token only grows. The first call had to guess it; the others know it.
+                if stored < found || (stored == found && calls > 0) {
+                    return Err(CheckError::NotStored { key: key.clone(), found: stored });
                 }
-                found = kept;
+                found = stored;
                 calls += 1;
             }
         }
@@ -303,15 +309,15 @@ pub fn check<E>(
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CheckError<E> {
-    /// It is too old.
+    /// The token is too old.
     Stale(Stale),
     /// The resource failed.
     Resource(E),
-    /// The resource does not keep the token, or not in one step with comparing it.
-    NotKept {
+    /// The resource does not store the token, or not in one step with the comparison.
+    NotStored {
         /// The key whose lock it is.
         key: Key,
-        /// What the resource says it keeps.
+        /// The token that the resource returned last.
         found: Option<FencingToken>,
     },
 }
@@ -321,8 +327,8 @@ impl<E: fmt::Display> fmt::Display for CheckError<E> {
         match self {
             Self::Stale(stale) => stale.fmt(f),
             Self::Resource(error) => write!(f, "the resource failed to check the token: {error}"),
-            Self::NotKept { key, found } => {
-                write!(f, "the resource does not keep the token for {key}: it still has ")?;
+            Self::NotStored { key, found } => {
+                write!(f, "the resource does not store the token for {key}: it still has ")?;
                 match found {
                     Some(found) => write!(f, "{found}"),
                     None => write!(f, "none; is its row missing?"),
@@ -337,14 +343,14 @@ impl<E: Error + 'static> Error for CheckError<E> {
         match self {
             Self::Stale(stale) => Some(stale),
             Self::Resource(error) => Some(error),
-            Self::NotKept { .. } => None,
+            Self::NotStored { .. } => None,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CheckError, Gate, Kept, check};
+    use super::{CheckError, Gate, Stored, check};
     use crate::cluster::{FencingToken, Key};
     use std::convert::Infallible;
     use std::thread;
@@ -371,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_passes_again() {
+    fn a_key_that_was_forgotten_accepts_any_token_again() {
         let gate = Gate::new();
         assert_eq!(gate.forget(&key("a")), None);
         gate.pass(&key("a"), token(5)).unwrap();
@@ -381,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn deeds_of_many_threads_are_done_in_the_order_of_their_tokens() {
+    fn operations_of_many_threads_run_in_the_order_of_their_tokens() {
         let (gate, key, done) = (Gate::new(), key("a"), crate::Mutex::new(vec![]));
         thread::scope(|scope| {
             for first in 0..4 {
@@ -400,17 +406,17 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_that_compares_with_what_it_kept() {
+    fn a_resource_may_compare_with_the_stored_token() {
         let mut kept = None;
         let mut calls = 0;
         let mut pass = |number| {
             check(&key("a"), token(number), |old, new| {
                 calls += 1;
                 if old != kept {
-                    return Ok::<_, Infallible>(Kept::Old(kept));
+                    return Ok::<_, Infallible>(Stored::Old(kept));
                 }
                 kept = Some(new);
-                Ok(Kept::New)
+                Ok(Stored::New)
             })
         };
         pass(5).unwrap();
@@ -423,15 +429,15 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_that_keeps_nothing_is_found_out() {
+    fn a_resource_that_stores_no_token_is_an_error() {
         for found in [None, Some(token(3))] {
-            let error = check(&key("a"), token(5), |_, _| Ok::<_, Infallible>(Kept::Old(found)));
-            assert_eq!(error, Err(CheckError::NotKept { key: key("a"), found }));
+            let error = check(&key("a"), token(5), |_, _| Ok::<_, Infallible>(Stored::Old(found)));
+            assert_eq!(error, Err(CheckError::NotStored { key: key("a"), found }));
         }
         let mut shrinks = [4, 3].into_iter().map(token);
         let error =
-            check(&key("a"), token(5), |_, _| Ok::<_, Infallible>(Kept::Old(shrinks.next())));
-        assert!(matches!(error, Err(CheckError::NotKept { .. })), "{error:?}");
+            check(&key("a"), token(5), |_, _| Ok::<_, Infallible>(Stored::Old(shrinks.next())));
+        assert!(matches!(error, Err(CheckError::NotStored { .. })), "{error:?}");
         let error = check(&key("a"), token(5), |_, _| Err("the disk is full"));
         assert_eq!(error, Err(CheckError::Resource("the disk is full")));
     }

@@ -1,10 +1,10 @@
-//! The lock is held.
+//! The guard of a lock that is held.
 
 use super::error::ReleaseError;
 use super::key::Key;
-use super::local::{HeldLease, Local, LocalGrant, WaiterId};
-use super::node::{NodeShared, Sleep};
-use super::observer::Released;
+use super::local::{HeldLease, LocalGrant, LocalKey, WaiterId};
+use super::node::{NodeShared, SleepUntil};
+use super::observer::ReleaseOutcome;
 use super::protocol::register::Unreadable;
 use super::protocol::{self, Outcome};
 use super::token::FencingToken;
@@ -15,23 +15,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// The lock is held, as long as [`is_valid`](Self::is_valid) says so.
+/// A lock that is held for as long as [`is_valid`](Self::is_valid) returns true.
 ///
-/// A lease ends. If this process is stopped, or cut off from the engine, for longer than that,
+/// A lease ends. If this process is stopped, or cut off from the engine, for longer than its lease,
 /// another node gets the lock while this guard still exists. So:
 ///
-/// - give the resource the [`token`](Self::token), and let it refuse smaller ones: only that is
-///   exact;
-/// - stop when [`lost`](Self::lost) is ready;
-/// - keep in mind that a check of `is_valid` says nothing of the moment after it.
+/// - Send the [`token`](Self::token) with each request to the resource, and let the resource refuse
+///   smaller ones. Only that excludes a late holder for certain.
+/// - Stop when [`lost`](Self::lost) is ready.
+/// - Do not rely on a check of `is_valid` for longer than the moment of the check.
 ///
-/// It derefs to nothing: what it protects is elsewhere. Dropping it releases the lock in the
-/// background and never blocks; [`release`](Self::release) tells how that went. It may be moved to
-/// other tasks and threads, and dropped anywhere.
+/// The guard gives access to nothing: what it protects is elsewhere. Dropping it releases the lock in
+/// the background and never blocks; [`release`](Self::release) waits for the result. A guard may be
+/// moved to other tasks and threads, and dropped anywhere.
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct DistributedGuard {
-    core: Arc<NodeShared>,
-    local: Arc<Local>,
+    shared: Arc<NodeShared>,
+    local: Arc<LocalKey>,
     held_lease: Arc<HeldLease>,
     waiter_id: WaiterId,
     token: FencingToken,
@@ -43,14 +43,15 @@ pub struct DistributedGuard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AcquiredVia {
-    /// Nobody had it and nobody waited.
+    /// No node held the lock, and none waited.
     Free,
-    /// From another node, in its turn.
+    /// This node waited in the queue of the key, and another node handed the lock to it, or a node
+    /// before it in the queue did not take the lock in time.
     Handoff,
-    /// From another task or thread of this node, or from this one, which was the last to have it; with
-    /// no message.
+    /// This node held the lease already: the lock comes from the last user at this node, without a
+    /// message.
     LocalHandoff,
-    /// From a node that was not heard of for its lease.
+    /// The holder did not renew its lease in time, and this node took the lock.
     Takeover,
 }
 
@@ -68,14 +69,14 @@ impl From<protocol::GrantedVia> for AcquiredVia {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LossReason {
-    /// No renewal got through before the lease was over.
+    /// No renewal succeeded before the end of the lease.
     Expired {
-        /// What hindered the last one, if that is known.
+        /// The error of the last renewal, if that is known.
         last: Option<String>,
     },
-    /// Another node took it, or an operator broke it.
+    /// Another node took the lock, or an operator broke it.
     TakenOver,
-    /// The value of the key is not understood any more.
+    /// The value of the key was replaced by one that is not a lock of this crate.
     Unreadable(Unreadable),
     /// The node was shut down or dropped, or its runtime is gone.
     Closed,
@@ -108,9 +109,9 @@ impl From<protocol::Loss> for LossReason {
 }
 
 impl DistributedGuard {
-    pub(crate) fn new(core: Arc<NodeShared>, local: Arc<Local>, grant: LocalGrant) -> Self {
+    pub(crate) fn new(shared: Arc<NodeShared>, local: Arc<LocalKey>, grant: LocalGrant) -> Self {
         let LocalGrant { held_lease, waiter_id, token, via } = grant;
-        Self { core, local, held_lease, waiter_id, token, via, is_given_back: false }
+        Self { shared, local, held_lease, waiter_id, token, via, is_given_back: false }
     }
 
     /// The key.
@@ -119,9 +120,9 @@ impl DistributedGuard {
         &self.local.key
     }
 
-    /// The number to give to the resource: larger than that of every guard of this key before,
-    /// on whatever node (as long as the engine is not one that loses writes, and has:
-    /// [`Consistency::Lossy`](super::Consistency::Lossy)).
+    /// The number to send with each request to the resource. It is larger than that of every earlier
+    /// guard of this key at any node, unless the engine has lost acknowledged writes, which a
+    /// [`Consistency::Lossy`](super::Consistency::Lossy) engine may.
     #[must_use]
     pub fn token(&self) -> FencingToken {
         self.token
@@ -133,69 +134,80 @@ impl DistributedGuard {
         self.via
     }
 
-    /// Whether the lock is held at this moment: it was not lost, and the lease is not over on the
-    /// node's clock. Needs neither the engine nor the node's background task. Once false, it is
-    /// false for ever.
+    /// Whether the lock is held at this moment: it was not lost, and its lease is not over on the
+    /// clock of this node. This needs neither the engine nor the node's background task, and does not
+    /// block. Once it has returned false for a guard, it does so for ever.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         !self.remaining().is_zero()
     }
 
-    /// How long the lease lasts if it is not renewed; zero if the lock is lost.
+    /// How long the lease lasts without a renewal; zero if the lock is lost.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        self.held_lease.remaining(&self.core.clock)
+        self.held_lease.remaining(&self.shared.clock)
     }
 
-    /// Waits until the lock is lost: the lease is over, or the lock was taken, or the node closed.
-    /// Tells why. Never ready while [`is_valid`](Self::is_valid).
+    /// Waits until the lock is lost, and returns the reason: the lease has ended, the lock was taken, or
+    /// the node was closed. It is never ready while [`is_valid`](Self::is_valid) returns true.
     ///
-    /// Needs no runtime where it is awaited. The lease's end is told by the node's background task;
-    /// in a program that gives that no processor, `is_valid` is earlier.
+    /// The task that awaits it needs no runtime. The node's background task wakes it at the end of the
+    /// lease; if that task gets no processor, `is_valid` shows the loss earlier.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped at any moment, and made again.
     pub async fn lost(&self) -> LossReason {
-        Lost { guard: self, listener: None, sleep: None }.await
+        LostFuture { guard: self, subscriber: None, deadline: None }.await
     }
 
-    /// Releases the lock, and waits until the engine knows it; or only hands it to another one of this
-    /// node that waits, without waiting for that one.
-    ///
-    /// Dropped before it is ready, it releases in the background.
+    /// Releases the lock, and waits until the engine has confirmed that. If another task or thread of
+    /// this node waits, the lock is handed to it, and there is nothing to wait for.
     ///
     /// # Errors
     ///
-    /// [`ReleaseError`] if the lock was lost before, or if that is not known. It is not held any
-    /// more in either case.
+    /// In either case the lock is not held any more.
+    ///
+    /// - [`ReleaseError::Lost`] if the lock was lost before it was released.
+    /// - [`ReleaseError::Indeterminate`] if the engine did not confirm before the end of the lease that
+    ///   it was held until then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, polled or not, the lock is released in the background.
     pub async fn release(mut self) -> Result<(), ReleaseError> {
         if self.give_back() {
             return Ok(());
         }
-        Release { guard: &self, listener: None }.await
+        ReleaseFuture { guard: &self, subscriber: None }.await
     }
 
-    pub(crate) fn core(&self) -> &Arc<NodeShared> {
-        &self.core
+    pub(crate) fn shared(&self) -> &Arc<NodeShared> {
+        &self.shared
     }
 
-    /// Gives it back, once. Whether another one of this node has it now.
+    /// Ends the use of the lock; does nothing the second time. Returns whether the lock was handed off
+    /// at this node.
     fn give_back(&mut self) -> bool {
         if std::mem::replace(&mut self.is_given_back, true) {
             return false;
         }
-        let Self { core, local, held_lease, waiter_id, .. } = self;
-        let handed_off = local.change(core, |state| state.end_use(core, held_lease, *waiter_id));
-        let how = if handed_off { Some(Released::HandedOff) } else { None };
-        let how = how.or_else(|| held_lease.known_loss().map(|_| Released::Lost));
-        // Everything else the driver will know.
+        let Self { shared, local, held_lease, waiter_id, .. } = self;
+        let handed_off =
+            local.change(shared, |state| state.end_guard(shared, held_lease, *waiter_id));
+        let how = if handed_off { Some(ReleaseOutcome::HandedOff) } else { None };
+        let how = how.or_else(|| held_lease.recorded_loss().map(|_| ReleaseOutcome::Lost));
+        // The driver tells the observer of any other outcome, when it is known.
         if let Some(how) = how {
-            core.observe(|observer| observer.released(&local.key, how));
+            shared.observe(|observer| observer.released(&local.key, how));
         }
         handed_off
     }
 
-    /// What came of the release, if it is known.
+    /// The result of the release, if it is known.
     fn outcome(&self) -> Option<Result<(), ReleaseError>> {
-        let at = || self.core.context(&self.local.key);
-        match (self.held_lease.outcome(), self.held_lease.known_loss()) {
+        let at = || self.shared.context(&self.local.key);
+        match (self.held_lease.outcome(), self.held_lease.recorded_loss()) {
             (_, Some(why)) => Some(Err(ReleaseError::Lost { at: at(), why })),
             (Some(Outcome::Held), None) => Some(Ok(())),
             (Some(Outcome::Lost), None) => {
@@ -225,56 +237,56 @@ impl fmt::Debug for DistributedGuard {
     }
 }
 
-/// Waits for the loss.
-struct Lost<'a> {
+/// Waits for the loss of a lock.
+struct LostFuture<'a> {
     guard: &'a DistributedGuard,
-    listener: Option<u64>,
-    sleep: Option<Sleep>,
+    subscriber: Option<u64>,
+    deadline: Option<SleepUntil>,
 }
 
-impl Future for Lost<'_> {
+impl Future for LostFuture<'_> {
     type Output = LossReason;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LossReason> {
-        let Self { guard, listener, sleep } = &mut *self;
-        let DistributedGuard { core, held_lease, .. } = guard;
-        // First listen, then look.
-        *listener = Some(held_lease.listen(*listener, cx.waker()));
+        let Self { guard, subscriber, deadline } = &mut *self;
+        let DistributedGuard { shared, held_lease, .. } = guard;
+        // Subscribe first, so that no loss is missed in between.
+        *subscriber = Some(held_lease.subscribe(*subscriber, cx.waker()));
         loop {
-            if let Some(why) = held_lease.lost(&core.clock) {
+            if let Some(why) = held_lease.lost(&shared.clock) {
                 return Poll::Ready(why);
             }
-            let until = sleep.get_or_insert_with(|| core.sleep_until(held_lease.deadline()));
+            let until = deadline.get_or_insert_with(|| shared.sleep_until(held_lease.deadline()));
             if Pin::new(until).poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            // The deadline has moved on meanwhile, or there is no driver any more.
-            *sleep = None;
-            if core.run_queue.is_dead() {
-                return Poll::Ready(NodeShared::CLOSED);
+            // The lease was renewed meanwhile, or the driver is gone.
+            *deadline = None;
+            if shared.run_queue.is_shut_down() {
+                return Poll::Ready(LossReason::Closed);
             }
         }
     }
 }
 
-impl Drop for Lost<'_> {
+impl Drop for LostFuture<'_> {
     fn drop(&mut self) {
-        self.guard.held_lease.forget(self.listener);
+        self.guard.held_lease.unsubscribe(self.subscriber);
     }
 }
 
-/// Waits for the end of a release.
-struct Release<'a> {
+/// Waits for the result of a release.
+struct ReleaseFuture<'a> {
     guard: &'a DistributedGuard,
-    listener: Option<u64>,
+    subscriber: Option<u64>,
 }
 
-impl Future for Release<'_> {
+impl Future for ReleaseFuture<'_> {
     type Output = Result<(), ReleaseError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let held_lease = &self.guard.held_lease;
-        self.listener = Some(held_lease.listen(self.listener, cx.waker()));
+        self.subscriber = Some(held_lease.subscribe(self.subscriber, cx.waker()));
         match self.guard.outcome() {
             Some(outcome) => Poll::Ready(outcome),
             None => Poll::Pending,
@@ -282,8 +294,8 @@ impl Future for Release<'_> {
     }
 }
 
-impl Drop for Release<'_> {
+impl Drop for ReleaseFuture<'_> {
     fn drop(&mut self) {
-        self.guard.held_lease.forget(self.listener);
+        self.guard.held_lease.unsubscribe(self.subscriber);
     }
 }

@@ -1,4 +1,4 @@
-//! The name of a lock.
+//! The key: the name of a lock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 /// The name of a lock that nodes share: 1 to [`Key::MAX_LEN`] bytes, each an ASCII letter, a digit,
 /// or one of `- _ . : / @`.
 ///
-/// Nothing else is allowed, so that every engine can use the key as it is: no blank, no brace, no
-/// quotation mark, no control character. Case matters. A slash means nothing special.
+/// Other characters are not allowed (blanks, braces, quotation marks, control characters), so that every
+/// engine can use the key as it is. Case matters. A slash has no special meaning.
 ///
-/// Cheap to clone.
+/// A clone shares the text, and costs one increment.
 ///
 /// ```
 /// use lockword::cluster::Key;
@@ -29,7 +29,7 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// [`KeyError`] if it is empty, too long, or has a character that is not allowed.
+    /// [`KeyError`] if the name is empty, is too long, or has a character that is not allowed.
     pub fn new(name: &str) -> Result<Self, KeyError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.:/@".contains(c);
         if name.is_empty() {
@@ -97,29 +97,29 @@ impl TryFrom<&Key> for Key {
     }
 }
 
-/// Never: what a conversion of a [`Key`] into itself could fail with.
+/// The error of the conversion of a [`Key`] into itself, which cannot fail.
 impl From<std::convert::Infallible> for KeyError {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}
     }
 }
 
-/// Why a name is no [`Key`].
+/// Why a name is not a valid [`Key`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// It has no character.
+    /// The name is empty.
     Empty,
-    /// It is longer than [`Key::MAX_LEN`].
+    /// The name is longer than [`Key::MAX_LEN`].
     TooLong {
-        /// Its length in bytes.
+        /// The length of the name, in bytes.
         len: usize,
     },
-    /// It has a character that is not allowed.
+    /// The name has a character that is not allowed.
     Character {
         /// The first such character.
         found: char,
-        /// Where it begins, in bytes.
+        /// The position of that character in the name, in bytes.
         at: usize,
     },
 }

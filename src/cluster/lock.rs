@@ -1,29 +1,33 @@
-//! A key of a node, to be locked by tasks.
+//! The lock of a key, for tasks.
 
 use super::error::LockError;
 use super::guard::DistributedGuard;
 use super::key::Key;
-use super::local::{Handle, WaitMode};
+use super::local::{KeyHandle, WaitMode};
 use super::observer::tracing;
 use std::fmt;
 use std::time::Duration;
 
-/// A lock that all nodes share which use the same key over the same engine: from
+/// A lock that is shared by all nodes which use the same key over the same engine: from
 /// [`Node::lock`](super::Node::lock).
 ///
-/// A clone is the same lock. Locks of one node and one key meet in one queue, whether they are clones
-/// or not, and whether they are waited for by tasks or by threads: the first come is the first
-/// served, except that a thread that is the next may be overtaken for a moment, 50 us unless that is
-/// [set](super::NodeBuilder::barging_time). It does not keep the node alive.
+/// A clone is the same lock. All locks of one node and one key share one queue, for tasks and threads
+/// alike. It is served in the order of the calls, but others may take the lock before a *thread* that is
+/// first in it for a short time: see [`barging_window`](super::NodeBuilder::barging_window).
 ///
-/// **It is not reentrant.** A task that holds the lock and acquires it once more waits for itself:
-/// for ever, or until its lease is lost.
+/// A lock does not keep its node alive. The futures can be awaited on any executor.
 ///
-/// The futures can be awaited on any executor, and dropped at any moment: a lock that was about to
-/// be granted is passed on, and nothing of the attempt is left in the engine's queue.
+/// **The lock is not reentrant.** A task that holds it and acquires it once more waits for itself: for
+/// ever, or until its lease is lost.
+///
+/// # Cancel safety
+///
+/// The futures of this type may be dropped at any moment. A lock that was granted and not yet returned
+/// is passed on or released, and the place in the queue is given up, as soon as the engine can be
+/// reached.
 #[derive(Clone)]
 pub struct DistributedLock {
-    pub(crate) handle: Handle,
+    pub(crate) handle: KeyHandle,
 }
 
 impl DistributedLock {
@@ -33,41 +37,59 @@ impl DistributedLock {
         &self.handle.local.key
     }
 
-    /// Waits for the lock, however long that takes.
+    /// Waits for the lock, without a limit of time.
     ///
     /// # Errors
     ///
-    /// [`LockError`] if the node was closed, if the engine refuses, or if it cannot be reached for
-    /// longer than the node's [patience](super::NodeBuilder::patience).
+    /// - [`LockError::Closed`] if the node is closed.
+    /// - [`LockError::Transport`] if the engine refuses a request, or if it cannot be reached for longer
+    ///   than the [unavailable timeout](super::NodeBuilder::unavailable_timeout) of the node.
+    /// - [`LockError::Unreadable`] if the engine has a value for the key that is not a lock of this
+    ///   crate.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`DistributedLock`]. The place in the queue is lost.
     pub async fn acquire(&self) -> Result<DistributedGuard, LockError> {
         tracing::acquiring(self.key(), self.handle.acquire(WaitMode::Wait)).await
     }
 
-    /// The lock, if nobody has it or waits for it. Does not wait for it, but for the engine's answer.
+    /// Acquires the lock if no one holds it or waits for it. This waits for the response of the engine,
+    /// but not for the lock.
     ///
-    /// A holder that has died is told from one that lives by its standing still for a lease, as seen
-    /// by this node since this lock (or a clone) first tried or waited. So keep the lock, and try
-    /// again: who tries by a new one each time, or from a new process, is told
-    /// [`LockError::Busy`] for ever. [`acquire_timeout`](Self::acquire_timeout) for longer than the
-    /// lease does without that.
+    /// To find out that a holder is dead, a node has to watch it for the length of its lease. It does so
+    /// from the first attempt by this lock or a clone of it, for as long as one of them is kept. So keep
+    /// the lock, and try again later. If every attempt makes a new lock, or a new process, the result
+    /// stays [`LockError::Busy`] for ever. [`acquire_timeout`](Self::acquire_timeout) with more than the
+    /// lease needs no second attempt.
     ///
     /// # Errors
     ///
-    /// [`LockError::Busy`] if somebody does; and as [`acquire`](Self::acquire), but at the engine's
-    /// first error.
+    /// - [`LockError::Busy`] if someone holds the lock or waits for it, at this node or at another one.
+    /// - The errors of [`acquire`](Self::acquire). The engine's first failure is returned;
+    ///   the unavailable timeout does not apply.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`DistributedLock`].
     pub async fn try_acquire(&self) -> Result<DistributedGuard, LockError> {
         tracing::acquiring(self.key(), self.handle.acquire(WaitMode::Try)).await
     }
 
-    /// Waits for the lock, for `timeout` at most.
+    /// Waits for the lock, for at most `timeout`.
     ///
-    /// A timeout that is shorter than the engine's answer takes never succeeds:
-    /// [`try_acquire`](Self::try_acquire) does. One that is shorter than a dead holder's lease, or
-    /// than the claim windows of dead nodes in the queue, does not outlast them.
+    /// A timeout that is shorter than a response of the engine never succeeds; use
+    /// [`try_acquire`](Self::try_acquire) instead. A timeout that is shorter than the lease of a dead
+    /// holder, or than the claim windows of dead nodes in the queue, ends before the lock can be taken
+    /// from them.
     ///
     /// # Errors
     ///
-    /// [`LockError::TimedOut`], and as [`acquire`](Self::acquire).
+    /// [`LockError::TimedOut`] after `timeout`, and the errors of [`acquire`](Self::acquire).
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`DistributedLock`]. The place in the queue is lost.
     pub async fn acquire_timeout(&self, timeout: Duration) -> Result<DistributedGuard, LockError> {
         tracing::acquiring(self.key(), self.handle.acquire(WaitMode::Within(timeout))).await
     }

@@ -1,4 +1,250 @@
-#![doc = include_str!("story.md")]
+//! One lock, shared by many nodes.
+//!
+//! A node is a process. Threads and tasks of many nodes share a lock by its name, a [`Key`]. The
+//! state of the lock is one small versioned value, the *register* of the key, in an engine that the
+//! nodes share. Any engine will do that has a compare-and-swap and can notify: it implements the
+//! three operations of [`Transport`]. [`connect`] makes one from an address; [`Memory`] is the
+//! engine within one process, for tests and first steps.
+//!
+//! ```rust
+//! use lockword::cluster::{Memory, Node};
+//! use std::time::Duration;
+//!
+//! # async fn write_to_storage(_: lockword::cluster::FencingToken) {}
+//! # async fn work() {}
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::builder(Memory::new()).lease(Duration::from_secs(10)).build()?;
+//! let lock = node.lock("jobs/nightly")?;
+//!
+//! let guard = lock.acquire().await?;
+//! write_to_storage(guard.token()).await;
+//! tokio::select! {
+//!     _ = work() => {}
+//!     _ = guard.lost() => { /* stop at once */ }
+//! }
+//! guard.release().await?; // An error if the lock was lost before.
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Plain threads use [`Node::blocking`], and need no runtime. Tasks and threads wait in the same
+//! queue.
+//!
+//! # How it works
+//!
+//! The lock is acquired like a [`Mutex`](crate::Mutex), at a distance: by one compare-and-swap if
+//! it is free. Otherwise the node adds itself to the queue, which is a part of the register,
+//! subscribes to changes of the register, and sleeps.
+//!
+//! ```text
+//!  node A               register               node B
+//!    |                                            |
+//!    |-- cas: A holds -----> v1                   |
+//!    |                       v1 <----- cas: B holds    (mismatch: B gets v1)
+//!    |                       v1 <----- watch      |
+//!    |                       v2 <----- cas: A holds, B waits
+//!    |-- cas (v1): renew     v2                   |    (mismatch: A gets v2)
+//!    |-- cas: renew -------> v3                   |    the heartbeat moves
+//!    |      works            |                    |
+//!    |-- cas: for B -------> v4 --- notice ------>|    reserved, not yet held
+//!    |                       v5 <----- cas: B holds    B confirms: token of v5
+//!    |                       |                    |
+//!    |                       v5     B dies        x
+//!    |-- cas: B holds, A waits v6                 |
+//!    |      the heartbeat stands still for a lease|
+//!    |-- cas: A holds -----> v7                        token of v7, larger than that of v5
+//! ```
+//!
+//! - **Fairness.** Nodes get the lock in the order in which they joined the queue. A handoff takes
+//!   three writes, whatever the number of nodes: join, reserve, confirm. If nobody waits, an
+//!   acquisition takes two requests in all, one to get the lock and one to release it. It takes
+//!   three if another node had the lock last, or if no [`DistributedLock`] of the key was kept
+//!   since, which remembers the version. To join the queue a node needs a moment in which the
+//!   register does not change for a round trip. Where nodes hold the lock for less than that and
+//!   want it again at once, one of them has it several times in a row before the next one gets in.
+//! - **Local first.** Threads and tasks of one node queue in the process. While others of the same
+//!   node wait, the lock is handed to them without a message. Once another node waits, that ends at
+//!   bounds that the [`NodeBuilder`] sets.
+//! - **Dead holders.** The register has a *heartbeat*, a number that only the holder changes. A
+//!   holder is taken for dead when its heartbeat has not changed for the length of its lease.
+//!   Waiting nodes measure that on their own clocks. The register contains no time, and no decision
+//!   depends on a wall clock. A caller that only tries now and then, each time from a new process
+//!   or by a new [`DistributedLock`], does not watch for that long, and never finds out.
+//! - **Dead waiters.** If the lock is reserved for a node that does not confirm within the claim
+//!   window, the next node in the queue takes it.
+//! - **Writes of unknown outcome.** A write without a response may have been applied or not. The
+//!   node does not guess: it writes again until the version has changed, and then undoes what is
+//!   not wanted any more.
+//!
+//! At the end of a program, call `release().await` for each guard, or [`Node::shutdown`]. A guard
+//! that is dropped together with its runtime, or with the process, is released by nobody, and other
+//! nodes wait for the end of its lease.
+//!
+//! # What is guaranteed
+//!
+//! The guarantees hold while the engine keeps its [laws](transport), the rate of each clock is
+//! right within 1 %, and no operator breaks a lock:
+//!
+//! - **Exclusion.** At any moment, at most one guard of a key is
+//!   [valid](DistributedGuard::is_valid), in all nodes, threads and tasks. A guard goes by its own
+//!   deadline and the clock of its node (on Linux a clock that counts suspend). It needs no network
+//!   to know that it has lost the lock.
+//! - **Tokens.** [Fencing tokens](FencingToken) strictly increase in the order of grants, for as
+//!   long as the versions of the key increase in the engine.
+//! - **Progress.** A caller that waits gets the lock, or an error that says why not.
+//! - **Cancellation.** Any future or guard may be dropped at any moment. That leaves neither a held
+//!   lock nor a place in the queue, as soon as the engine can be reached, while the node and its
+//!   runtime exist.
+//!
+//! # What is not guaranteed
+//!
+//! **A lease alone gives no mutual exclusion.** A program checks that its guard is valid, and then
+//! writes to the storage. Between the two its thread may be paused for longer than the lease, and
+//! another node may get the lock. No lock service can prevent that. Only the storage can: it
+//! remembers the largest token that it has seen, and refuses smaller ones. The module [`fence`] has
+//! the few lines of code for that, and an example of such a failure.
+//!
+//! - [`Node::break_lock`] takes a lock from a holder that may be alive. Until the holder sees the
+//!   loss, two nodes hold the lock.
+//! - The time for which a machine is suspended is counted only on Linux, and a virtual machine that
+//!   is paused counts no time at all. After such a pause a guard stays valid until its deadline by
+//!   its own clock, although other nodes have waited longer. The token protects the storage here
+//!   too.
+//! - An engine that can lose acknowledged writes says so in its [`Capabilities`]. After such a loss
+//!   two nodes can hold the lock, and tokens can repeat.
+//! - A lock is not reentrant. A task that acquires a lock which it holds waits for itself. Use
+//!   [`acquire_timeout`](DistributedLock::acquire_timeout) where that may happen.
+//! - The queue orders nodes. Within a node the order is that of the calls, and the node as a whole
+//!   has one place in the queue.
+//! - After a `fork`, the child must not use the nodes of its parent. It can build a [`Node`] of its
+//!   own.
+//!
+//! # Examples
+//!
+//! Ten workers on three nodes count to a hundred with a variable that only the lock protects:
+//!
+//! ```rust
+//! use lockword::cluster::{Memory, Node};
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Memory::new();
+//! let nodes = (0..3)
+//!     .map(|_| Node::builder(engine.clone()).build())
+//!     .collect::<Result<Vec<_>, _>>()?;
+//! let count = Arc::new(AtomicU64::new(0));
+//! let mut workers = Vec::new();
+//! for worker in 0..10 {
+//!     let (lock, count) = (nodes[worker % 3].lock("counter")?, count.clone());
+//!     workers.push(tokio::spawn(async move {
+//!         for _ in 0..10 {
+//!             let guard = lock.acquire().await.expect("memory does not fail");
+//!             let seen = count.load(Relaxed);
+//!             tokio::task::yield_now().await; // Without the lock, others would write here.
+//!             count.store(seen + 1, Relaxed);
+//!             guard.release().await.expect("it was held");
+//!         }
+//!     }));
+//! }
+//! for worker in workers {
+//!     worker.await?;
+//! }
+//! assert_eq!(count.load(Relaxed), 100);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Leader election. Every node runs this function. One of them leads at a time; when it ends, dies,
+//! or is cut off, the next one leads:
+//!
+//! ```rust
+//! use lockword::cluster::{FencingToken, LockError, Memory, Node};
+//!
+//! async fn campaign(node: &Node) -> Result<(), LockError> {
+//!     let lock = node.lock("leader")?;
+//!     loop {
+//!         let guard = lock.acquire().await?; // This node is the leader.
+//!         tokio::select! {
+//!             () = lead(guard.token()) => {
+//!                 let _ = guard.release().await; // Steps down.
+//!                 return Ok(());
+//!             }
+//!             _ = guard.lost() => {} // Another node may lead: stands for election again.
+//!         }
+//!     }
+//! }
+//!
+//! async fn lead(term: FencingToken) {
+//!     println!("leading in term {term}");
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() { campaign(&Node::builder(Memory::new()).build().unwrap()).await.unwrap() }
+//! ```
+//!
+//! A job that has to run once, although every node starts it. The lock alone cannot do that, since
+//! a node that starts late finds it free. The storage has to record what is done, and check the
+//! token:
+//!
+//! ```rust
+//! use lockword::cluster::fence::{Gate, Stale};
+//! use lockword::cluster::{FencingToken, Key, Memory, Node};
+//! use std::sync::Mutex;
+//!
+//! /// The storage: it records which days are done, and refuses late writers.
+//! struct Ledger { key: Key, gate: Gate, done: Mutex<Vec<String>> }
+//!
+//! impl Ledger {
+//!     /// A read with the token: from here on, no earlier holder can write.
+//!     fn is_done(&self, day: &str, token: FencingToken) -> Result<bool, Stale> {
+//!         let done = self.done.lock().unwrap();
+//!         self.gate.pass(&self.key, token)?;
+//!         Ok(done.iter().any(|done| done == day))
+//!     }
+//!     fn mark(&self, day: &str, token: FencingToken) -> Result<(), Stale> {
+//!         let mut done = self.done.lock().unwrap();
+//!         self.gate.pass(&self.key, token)?;
+//!         done.push(day.to_owned());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! type AnyError = Box<dyn std::error::Error>;
+//!
+//! async fn nightly(node: &Node, ledger: &Ledger, day: &str) -> Result<bool, AnyError> {
+//!     let guard = node.lock(&ledger.key)?.acquire().await?;
+//!     let runs = !ledger.is_done(day, guard.token())?;
+//!     if runs {
+//!         // The job itself. If this node is paused here for longer than the lease, another node
+//!         // runs the job a second time; only what is written with the token counts once.
+//!         ledger.mark(day, guard.token())?;
+//!     }
+//!     guard.release().await?;
+//!     Ok(runs)
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Memory::new();
+//! let key = Key::new("jobs/nightly")?;
+//! let ledger = Ledger { key, gate: Gate::new(), done: Mutex::default() };
+//! let (a, b) = (Node::builder(engine.clone()).build()?, Node::builder(engine).build()?);
+//! assert!(nightly(&a, &ledger, "2026-11-25").await?);
+//! assert!(!nightly(&b, &ledger, "2026-11-25").await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Operation
+//!
+//! - [`Node::inspect`] shows who holds a key and who waits for it, without taking part.
+//! - [`Node::break_lock`] takes a lock from its holder, on the explicit demand of an operator.
+//! - An [`Observer`] is called for each grant, renewal, loss and request. With the feature
+//!   `tracing`, the crate `tracing` gets the same events.
+//! - The register is JSON, so the engine's own tools show it.
 
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -34,7 +280,7 @@ pub use guard::{AcquiredVia, DistributedGuard, LossReason};
 pub use key::{Key, KeyError};
 pub use lock::DistributedLock;
 pub use node::{Node, Shutdown};
-pub use observer::{Observer, Released, Remote};
+pub use observer::{Observer, ReleaseOutcome, RemoteOperation};
 pub use protocol::Unreadable;
 pub use token::FencingToken;
 pub use transport::{

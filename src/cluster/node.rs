@@ -1,17 +1,16 @@
-//! A process's membership.
+//! A member of the cluster, and the state that its handles and its driver share.
 
 use super::blocking;
 use super::builder::{Config, NodeBuilder};
-use super::error::{ConfigError, LockContext, LockError};
-use super::guard::LossReason;
+use super::error::{LockContext, LockError};
 use super::key::{Key, KeyError};
-use super::local::clock::Clock;
-use super::local::driver::Driving;
-use super::local::run_queue::{Alarm, RunQueue};
-use super::local::{Handle, Local};
+use super::local::clock::NodeClock;
+use super::local::driver::DriverThread;
+use super::local::run_queue::{RunQueue, TimerId};
+use super::local::{KeyHandle, LocalKey};
 use super::lock::DistributedLock;
 use super::observer::Observer;
-use super::observer::tracing::Trace;
+use super::observer::tracing::TracingObserver;
 use super::time::Time;
 use super::transport::{Capabilities, NodeId, Transport};
 use crate::Mutex;
@@ -23,60 +22,57 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// One member of the cluster: usually one for a process and an engine, made at its start and kept.
+/// One member of the cluster. A program usually makes one for each engine at its start, and keeps it.
 ///
-/// A clone is the same node. With the last of them the node ends: who waits gets
-/// [`LockError::Closed`], guards are lost at once, and what is held is given back in the background,
-/// as far as that succeeds within one [request timeout](NodeBuilder::request_timeout). To wait for
-/// that, use [`shutdown`](Self::shutdown).
+/// A clone is the same node. When the last clone is dropped, the node is closed: callers that wait for
+/// a lock get [`LockError::Closed`], and all guards are lost at once. What the node holds is released in
+/// the background, for at most one [request timeout](NodeBuilder::request_timeout). To wait for that,
+/// use [`shutdown`](Self::shutdown).
+///
+/// A [`DistributedLock`] or a guard does not keep the node alive; a [`blocking::Node`] does.
 #[derive(Clone, Debug)]
 pub struct Node {
-    owner: Result<Arc<Owner>, ConfigError>,
+    owner: Arc<NodeOwner>,
 }
 
-/// Ends the node when the last handle is dropped.
+/// Closes the node when the last clone is dropped.
 #[derive(Debug)]
-struct Owner {
-    core: Arc<NodeShared>,
+struct NodeOwner {
+    shared: Arc<NodeShared>,
 }
 
-/// What was left when a node was shut down.
+/// What became of the locks that a node held when it was shut down.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shutdown {
-    /// The keys that were held, and were given back.
+    /// The keys that were held up to the shutdown, and released by it.
     pub released: Vec<Key>,
-    /// The keys of which the engine has not said that nothing of this node is left in them. Others
-    /// get them when the lease is over, or a claim window.
+    /// The keys for which the engine has not confirmed that nothing of this node is left in them, in
+    /// alphabetical order. Other nodes get them after the lease of this node, or after a claim window
+    /// if this node was only waiting.
     pub indeterminate: Vec<Key>,
 }
 
 impl Node {
-    /// Builds a node over this engine; an `Arc<dyn Transport>` will do, too.
+    /// A builder of a node over this engine. An `Arc<dyn Transport>` is accepted too.
     pub fn builder(transport: impl Transport) -> NodeBuilder {
         NodeBuilder::new(transport)
     }
 
-    pub(crate) fn new(core: Arc<NodeShared>) -> Self {
-        Self { owner: Ok(Arc::new(Owner { core })) }
+    pub(crate) fn new(shared: Arc<NodeShared>) -> Self {
+        Self { owner: Arc::new(NodeOwner { shared }) }
     }
 
-    /// A node that reports this wherever it is used.
-    pub(crate) fn broken(why: ConfigError) -> Self {
-        Self { owner: Err(why) }
-    }
-
-    /// The lock of this name. Nothing is taken, and nothing is asked of the engine.
+    /// The lock of this key. This acquires nothing and sends nothing to the engine.
     ///
     /// # Errors
     ///
-    /// [`LockError::Key`] if the name is no [`Key`], and [`LockError::Config`] if the node was built
-    /// with a setting that is not allowed.
+    /// [`LockError::Key`] if the name is not a valid [`Key`].
     pub fn lock<K>(&self, key: K) -> Result<DistributedLock, LockError>
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        Ok(DistributedLock { handle: self.core()?.handle(to_key(key)?) })
+        Ok(DistributedLock { handle: self.shared().handle(to_key(key)?) })
     }
 
     /// The same node for plain threads, which need no runtime.
@@ -85,45 +81,44 @@ impl Node {
         blocking::Node::new(self.clone())
     }
 
-    /// The number that this node has in the engine's registers. `None` if it could not be built.
+    /// The number by which the engine's registers name this node.
     #[must_use]
-    pub fn id(&self) -> Option<NodeId> {
-        self.core().ok().map(|core| core.node)
+    pub fn id(&self) -> NodeId {
+        self.shared().node
+    }
+
+    /// Closes the node, for all of its clones, and waits until the engine has confirmed that all of its
+    /// locks are released: for at most two [request timeouts](NodeBuilder::request_timeout).
+    ///
+    /// From the first poll on, no lock is granted any more, callers that wait get
+    /// [`LockError::Closed`], and all guards are lost. A later call waits for the same and returns the
+    /// same report.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped after its first poll, the shutdown goes on in the background.
+    pub async fn shutdown(&self) -> Shutdown {
+        close(self.shared(), 2);
+        self.shared().report().await
     }
 
     /// How many keys this node remembers. For tests.
     #[doc(hidden)]
     #[must_use]
     pub fn keys(&self) -> usize {
-        self.core().map_or(0, |core| core.keys())
+        self.shared().keys()
     }
 
     /// How many tasks and threads of this node wait for this key. For tests.
     #[doc(hidden)]
     #[must_use]
     pub fn waiting(&self, key: &str) -> usize {
-        let local =
-            self.core().ok().zip(Key::new(key).ok()).and_then(|(core, key)| core.find(&key));
+        let local = Key::new(key).ok().and_then(|key| self.shared().find(&key));
         local.map_or(0, |local| local.state().waiting())
     }
 
-    /// Ends the node, for all of its clones: nothing is granted any more, who waits gets
-    /// [`LockError::Closed`], guards are lost at once, and what is held is given back. Waits until
-    /// the engine has confirmed that, for two [request timeouts](NodeBuilder::request_timeout) at
-    /// most.
-    ///
-    /// Called again, it reports the same.
-    pub async fn shutdown(&self) -> Shutdown {
-        let Ok(core) = self.core() else { return Shutdown::default() };
-        close(core, 2);
-        core.ended().await
-    }
-
-    pub(crate) fn core(&self) -> Result<&Arc<NodeShared>, LockError> {
-        match &self.owner {
-            Ok(owner) => Ok(&owner.core),
-            Err(why) => Err(why.clone().into()),
-        }
+    pub(crate) fn shared(&self) -> &Arc<NodeShared> {
+        &self.owner.shared
     }
 }
 
@@ -134,46 +129,47 @@ where
     key.try_into().map_err(|why| LockError::Key(why.into()))
 }
 
-fn close(core: &Arc<NodeShared>, request_timeouts: u32) {
-    let now = core.clock.now();
-    // First: what is given back from now on is in the report.
-    core.run_queue.close(now + core.config.request_timeout * request_timeouts);
-    core.close_keys();
-}
-
-impl Drop for Owner {
+impl Drop for NodeOwner {
     fn drop(&mut self) {
-        close(&self.core, 1);
+        close(&self.shared, 1);
     }
 }
 
-// What the handles of a node and its driver share.
-/// See the module. Handles keep it alive; it keeps no task alive.
+/// Closes the node. The driver has this many request timeouts to release what is held.
+fn close(shared: &Arc<NodeShared>, request_timeouts: u32) {
+    let now = shared.clock.now();
+    // Before the keys are closed, so that every release from now on is in the report.
+    shared.run_queue.close(now + shared.config.request_timeout * request_timeouts);
+    shared.close_keys();
+}
+
+/// What the handles of a node and its driver share. Handles keep it alive; it does not keep the driver
+/// alive.
 pub(crate) struct NodeShared {
     pub(crate) config: Config,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) capabilities: Capabilities,
     pub(crate) node: NodeId,
-    pub(crate) clock: Clock,
+    pub(crate) clock: NodeClock,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) run_queue: RunQueue,
-    pub(crate) driving: Driving,
+    pub(crate) driver_thread: DriverThread,
     pub(crate) observer: Option<Box<dyn Observer>>,
     pub(crate) random: Mutex<fastrand::Rng>,
-    registry: Mutex<Registry>,
-    end: Mutex<End>,
+    registry: Mutex<KeyRegistry>,
+    end: Mutex<NodeEnd>,
 }
 
-/// The keys that anybody has a handle of, or the driver has something to do for.
+/// The keys that have a handle, or for which the driver has something to do.
 #[derive(Default)]
-struct Registry {
-    keys: HashMap<Key, Arc<Local>>,
+struct KeyRegistry {
+    keys: HashMap<Key, Arc<LocalKey>>,
     is_closed: bool,
 }
 
-/// The driver's last words, and who waits for them.
+/// The report of the driver, and the wakers of those that wait for it.
 #[derive(Default)]
-struct End {
+struct NodeEnd {
     report: Option<Shutdown>,
     wakers: Vec<Waker>,
 }
@@ -185,7 +181,7 @@ impl NodeShared {
         transport: Arc<dyn Transport>,
         capabilities: Capabilities,
         node: NodeId,
-        clock: Clock,
+        clock: NodeClock,
         runtime: tokio::runtime::Handle,
         observer: Option<Box<dyn Observer>>,
         random: fastrand::Rng,
@@ -198,7 +194,7 @@ impl NodeShared {
             clock,
             runtime,
             run_queue: RunQueue::default(),
-            driving: Driving::default(),
+            driver_thread: DriverThread::default(),
             observer,
             random: Mutex::new(random),
             registry: Mutex::default(),
@@ -206,57 +202,72 @@ impl NodeShared {
         }
     }
 
-    /// Where something happens, for messages.
+    /// The context of an error at this key.
     pub(crate) fn context(&self, key: &Key) -> LockContext {
         LockContext { key: key.clone(), transport: self.capabilities.name }
     }
 
+    /// The error of a key whose node is closed.
     pub(crate) fn closed(&self, key: &Key) -> LockError {
         LockError::Closed { at: self.context(key) }
     }
 
-    /// A handle of this key.
-    pub(crate) fn handle(self: &Arc<Self>, key: Key) -> Handle {
+    /// Tells the observer, and catches its panic. Must not be called under a mutex.
+    pub(crate) fn observe(&self, tell: impl Fn(&dyn Observer)) {
+        tell(&TracingObserver);
+        if let Some(observer) = &self.observer {
+            // The panic hook has reported it.
+            let _ = catch_unwind(AssertUnwindSafe(|| tell(&**observer)));
+        }
+    }
+
+    /// A future that is ready at that moment, or when the driver is gone.
+    pub(crate) fn sleep_until(self: &Arc<Self>, at: Time) -> SleepUntil {
+        SleepUntil { shared: self.clone(), at, timer: None }
+    }
+
+    /// A handle of this key. The key is added to the registry if it is not there.
+    pub(crate) fn handle(self: &Arc<Self>, key: Key) -> KeyHandle {
         let mut registry = self.registry.lock();
         let is_closed = registry.is_closed;
         let local = registry
             .keys
             .entry(key.clone())
-            .or_insert_with(|| Arc::new(Local::new(key, is_closed)));
-        Handle::new(self.clone(), local.clone())
+            .or_insert_with(|| Arc::new(LocalKey::new(key, is_closed)));
+        KeyHandle::new(self.clone(), local.clone())
     }
 
-    /// The key's part in this node, if it has one.
-    pub(crate) fn find(&self, key: &Key) -> Option<Arc<Local>> {
+    /// The local state of this key, if the node knows it.
+    pub(crate) fn find(&self, key: &Key) -> Option<Arc<LocalKey>> {
         self.registry.lock().keys.get(key).cloned()
     }
 
-    /// Forgets the key if nobody has a handle of it and nothing is going on. Whether it did.
-    pub(crate) fn forget(&self, local: &Arc<Local>) -> bool {
+    /// How many keys the node knows.
+    fn keys(&self) -> usize {
+        self.registry.lock().keys.len()
+    }
+
+    /// Forgets the key if it is unused. Returns whether it is.
+    pub(crate) fn forget(&self, local: &Arc<LocalKey>) -> bool {
         let mut registry = self.registry.lock();
         let unused = local.state().is_unused();
-        if unused && registry.keys.get(&local.key).is_some_and(|known| Arc::ptr_eq(known, local)) {
+        if unused && registry.has(local) {
             registry.keys.remove(&local.key);
         }
         unused
     }
 
-    /// As [`NodeShared::forget`], if the driver was never called for it.
-    pub(crate) fn forget_unknown(&self, local: &Arc<Local>) {
+    /// Forgets the key if it is unused and the driver never knew of it.
+    pub(crate) fn forget_never_scheduled(&self, local: &Arc<LocalKey>) {
         let mut registry = self.registry.lock();
-        let unknown = local.state().is_unknown();
-        if unknown && registry.keys.get(&local.key).is_some_and(|known| Arc::ptr_eq(known, local)) {
+        let unused = local.state().is_unused_and_never_scheduled();
+        if unused && registry.has(local) {
             registry.keys.remove(&local.key);
         }
     }
 
-    /// How many keys are known. For tests.
-    pub(crate) fn keys(&self) -> usize {
-        self.registry.lock().keys.len()
-    }
-
-    /// Nothing is granted any more, who waits is told, what is held is lost and to be released.
-    pub(crate) fn close_keys(self: &Arc<Self>) {
+    /// Closes all keys, and those that are added later: see [`LocalKey::close`].
+    fn close_keys(&self) {
         let mut registry = self.registry.lock();
         registry.is_closed = true;
         let locals: Vec<_> = registry.keys.values().cloned().collect();
@@ -264,13 +275,13 @@ impl NodeShared {
         for local in locals {
             let error = self.closed(&local.key);
             if local.close(&error) {
-                self.run_queue.call(local);
+                self.run_queue.schedule(local);
             }
         }
     }
 
-    /// The driver is gone: nothing will be done any more.
-    pub(crate) fn shut_down(self: &Arc<Self>, report: Shutdown) {
+    /// The driver is gone: ends everything that waits for it, and publishes its report.
+    pub(crate) fn shut_down(&self, report: Shutdown) {
         self.close_keys();
         self.run_queue.shut_down();
         let locals: Vec<_> = self.registry.lock().keys.values().cloned().collect();
@@ -284,8 +295,8 @@ impl NodeShared {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// The driver's report, when it has ended.
-    pub(crate) async fn ended(&self) -> Shutdown {
+    /// Waits for the end of the driver, and returns its report.
+    async fn report(&self) -> Shutdown {
         std::future::poll_fn(|cx| {
             let mut end = self.end.lock();
             match &end.report {
@@ -300,23 +311,13 @@ impl NodeShared {
         })
         .await
     }
+}
 
-    /// Tells the observer. Its panics are its own affair. Never call this under a mutex.
-    pub(crate) fn observe(&self, tell: impl Fn(&dyn Observer)) {
-        tell(&Trace);
-        if let Some(observer) = &self.observer {
-            // The default panic hook has told of it.
-            let _ = catch_unwind(AssertUnwindSafe(|| tell(&**observer)));
-        }
+impl KeyRegistry {
+    /// Whether this is the local state that is registered for its key.
+    fn has(&self, local: &Arc<LocalKey>) -> bool {
+        self.keys.get(&local.key).is_some_and(|known| Arc::ptr_eq(known, local))
     }
-
-    /// Ready at that time, or when there is no driver any more that could tell.
-    pub(crate) fn sleep_until(self: &Arc<Self>, at: Time) -> Sleep {
-        Sleep { core: self.clone(), at, alarm: None }
-    }
-
-    /// What a held lease was lost by when its node was closed.
-    pub(crate) const CLOSED: LossReason = LossReason::Closed;
 }
 
 impl fmt::Debug for NodeShared {
@@ -329,28 +330,28 @@ impl fmt::Debug for NodeShared {
     }
 }
 
-/// A timer on the node's clock; it needs no runtime where it is awaited.
+/// A sleep on the clock of the node. The task that awaits it needs no runtime.
 #[derive(Debug)]
-pub(crate) struct Sleep {
-    core: Arc<NodeShared>,
+pub(crate) struct SleepUntil {
+    shared: Arc<NodeShared>,
     at: Time,
-    alarm: Option<Alarm>,
+    timer: Option<TimerId>,
 }
 
-impl Future for Sleep {
+impl Future for SleepUntil {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { core, at, alarm } = &mut *self;
-        if core.clock.now() >= *at || !core.run_queue.set_alarm(*at, alarm, cx.waker()) {
+        let Self { shared, at, timer } = &mut *self;
+        if shared.clock.now() >= *at || !shared.run_queue.set_timer(*at, timer, cx.waker()) {
             return Poll::Ready(());
         }
         Poll::Pending
     }
 }
 
-impl Drop for Sleep {
+impl Drop for SleepUntil {
     fn drop(&mut self) {
-        self.core.run_queue.stop_alarm(self.alarm);
+        self.shared.run_queue.cancel_timer(self.timer);
     }
 }

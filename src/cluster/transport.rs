@@ -80,9 +80,17 @@ use std::time::Duration;
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), LockError> {
-/// let node = Node::builder(Quiet(Memory::new())).build();
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder(Quiet(Memory::new())).build()?;
 /// node.lock("jobs/nightly")?.acquire().await?.release().await.expect("it was held");
+///
+/// // With the feature `conformance`, the suite checks the laws that can be checked without a watch.
+/// # #[cfg(feature = "conformance")]
+/// # {
+/// let engine = Memory::new();
+/// let report = conformance::run(move || std::future::ready(Quiet(engine.clone()))).await;
+/// assert!(report.expect("it keeps the laws").checked.contains(&conformance::Law::Dropping));
+/// # }
 /// # Ok(())
 /// # }
 /// ```

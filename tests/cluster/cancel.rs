@@ -1,6 +1,6 @@
-//! Futures that are dropped at every point at which they wait, and at every millisecond.
+//! Cancellation: futures are dropped after every poll, and at every millisecond.
 //!
-//! Afterwards nobody holds the lock and nobody is in its queue, and another node gets it at once.
+//! Afterwards no node holds the lock, its queue is empty, and another node gets it at once.
 
 use crate::support::{ms, node};
 use lockword::cluster::layers::Faulty;
@@ -11,28 +11,28 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A request and its answer take so long together.
+/// The time of a request and its response together.
 const ROUND_TRIP: Duration = Duration::from_millis(4);
 
-/// What is waited for in vain.
+/// The call whose future is dropped.
 #[derive(Clone, Copy, Debug)]
-enum Then {
+enum Call {
     Acquire,
     Try,
     Within(u64),
     Release,
 }
 
-/// When it is dropped.
+/// When the future is dropped.
 #[derive(Clone, Copy, Debug)]
 enum Drop {
-    /// After so many polls.
+    /// After this many polls.
     Polls(u32),
-    /// After so many milliseconds.
+    /// After this many milliseconds.
     After(u64),
 }
 
-/// Runs the future up to the point at which it is dropped. Whether it was ready before.
+/// Runs the future up to the point at which it is dropped. Returns whether it was ready before.
 async fn run_until(when: Drop, future: impl Future) -> bool {
     match when {
         Drop::After(after) => tokio::time::timeout(ms(after), future).await.is_ok(),
@@ -46,7 +46,7 @@ async fn run_until(when: Drop, future: impl Future) -> bool {
                 polled += 1;
                 match future.as_mut().poll(cx) {
                     Poll::Ready(_) => Poll::Ready(true),
-                    // The last look is its last.
+                    // That was the last poll.
                     Poll::Pending if polled == polls => Poll::Ready(false),
                     Poll::Pending => Poll::Pending,
                 }
@@ -56,12 +56,12 @@ async fn run_until(when: Drop, future: impl Future) -> bool {
     }
 }
 
-async fn claim(then: Then, lock: &DistributedLock) {
-    match then {
-        Then::Acquire => drop(lock.acquire().await),
-        Then::Try => drop(lock.try_acquire().await),
-        Then::Within(timeout) => drop(lock.acquire_timeout(ms(timeout)).await),
-        Then::Release => {
+async fn make(call: Call, lock: &DistributedLock) {
+    match call {
+        Call::Acquire => drop(lock.acquire().await),
+        Call::Try => drop(lock.try_acquire().await),
+        Call::Within(timeout) => drop(lock.acquire_timeout(ms(timeout)).await),
+        Call::Release => {
             if let Ok(guard) = lock.acquire().await {
                 drop(guard.release().await);
             }
@@ -69,15 +69,15 @@ async fn claim(then: Then, lock: &DistributedLock) {
     }
 }
 
-/// Who has the lock meanwhile.
+/// Who holds the lock meanwhile.
 #[derive(Clone, Copy, Debug)]
 enum Meanwhile {
     Nobody,
-    /// A task of the same node, for so many milliseconds.
+    /// A task of the same node, for this many milliseconds.
     Same(u64),
-    /// Another node, for so many milliseconds.
+    /// Another node, for this many milliseconds.
     Other(u64),
-    /// Another node, and a third waits before us.
+    /// Another node, for this many milliseconds, and a third one waits before this one.
     Others(u64),
 }
 
@@ -90,8 +90,8 @@ async fn hold(node: &Node, time: u64) {
     });
 }
 
-/// One run. Whether the future was ready before it was to be dropped.
-async fn run(then: Then, meanwhile: Meanwhile, when: Drop) -> bool {
+/// One run. Returns whether the future was ready before it was to be dropped.
+async fn run(call: Call, meanwhile: Meanwhile, when: Drop) -> bool {
     let engine = Memory::new();
     let new = |label| node(Faulty::delayed(engine.clone(), ROUND_TRIP), label);
     let (us, other, third) = (new("us"), new("other"), new("third"));
@@ -107,16 +107,16 @@ async fn run(then: Then, meanwhile: Meanwhile, when: Drop) -> bool {
         }
     }
     let lock = us.lock("k").unwrap();
-    let ready = run_until(when, claim(then, &lock)).await;
+    let ready = run_until(when, make(call, &lock)).await;
     // Another node gets it as soon as the holders are done.
     let began = Instant::now();
     let guard = other.lock("k").unwrap().acquire().await.unwrap();
     let took = began.elapsed();
-    let case = format!("{then:?} {meanwhile:?} {when:?}");
+    let case = format!("{call:?} {meanwhile:?} {when:?}");
     // A dead entry in the queue would cost a claim window (500 ms), a dead holder a lease.
     assert!(took < ms(100), "{case}: {took:?}");
     guard.release().await.unwrap();
-    // And we, too: nothing is left at this node.
+    // So does this node: nothing is left in it.
     let guard = lock.acquire_timeout(ms(1000)).await.unwrap_or_else(|why| panic!("{case}: {why}"));
     guard.release().await.unwrap();
     tokio::time::sleep(ms(50)).await;
@@ -128,48 +128,47 @@ async fn run(then: Then, meanwhile: Meanwhile, when: Drop) -> bool {
     ready
 }
 
-/// Later and later, until the future is ready before it is dropped. How many runs that were.
-async fn enumerate(then: Then, meanwhile: Meanwhile, when: impl Fn(u64) -> Drop) -> u64 {
+/// Drops the future later and later, until it is ready before. Returns the number of runs.
+async fn enumerate(call: Call, meanwhile: Meanwhile, when: impl Fn(u64) -> Drop) -> u64 {
     for n in 0..200 {
-        if run(then, meanwhile, when(n)).await {
+        if run(call, meanwhile, when(n)).await {
             return n;
         }
     }
-    panic!("{then:?} {meanwhile:?} is never ready");
+    panic!("{call:?} {meanwhile:?} is never ready");
 }
 
-const THEN: [Then; 5] =
-    [Then::Acquire, Then::Try, Then::Within(500), Then::Within(7), Then::Release];
+const CALLS: [Call; 5] =
+    [Call::Acquire, Call::Try, Call::Within(500), Call::Within(7), Call::Release];
 const MEANWHILE: [Meanwhile; 4] =
     [Meanwhile::Nobody, Meanwhile::Same(9), Meanwhile::Other(9), Meanwhile::Others(9)];
 
 #[tokio::test(start_paused = true)]
-async fn dropped_after_every_poll() {
-    for then in THEN {
+async fn a_future_that_is_dropped_after_any_poll_leaves_nothing() {
+    for call in CALLS {
         for meanwhile in MEANWHILE {
-            let points = enumerate(then, meanwhile, |n| Drop::Polls(n as u32)).await;
+            let points = enumerate(call, meanwhile, |n| Drop::Polls(n as u32)).await;
             // One poll joins the queue; a refusal within the node needs no more.
-            let refused = matches!((then, meanwhile), (Then::Try, Meanwhile::Same(_)));
-            assert!(points >= if refused { 1 } else { 2 }, "{then:?} {meanwhile:?}: {points}");
+            let refused = matches!((call, meanwhile), (Call::Try, Meanwhile::Same(_)));
+            assert!(points >= if refused { 1 } else { 2 }, "{call:?} {meanwhile:?}: {points}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_at_every_millisecond() {
+async fn a_future_that_is_dropped_at_any_millisecond_leaves_nothing() {
     let mut runs = 0;
-    for then in THEN {
+    for call in CALLS {
         for meanwhile in MEANWHILE {
-            runs += enumerate(then, meanwhile, Drop::After).await;
+            runs += enumerate(call, meanwhile, Drop::After).await;
         }
     }
-    // Five ways and four situations, of several round trips each.
+    // Five calls in four situations, of several round trips each.
     assert!(runs > 150, "{runs}");
 }
 
-/// What is granted at the moment at which its future is dropped goes to the next in the queue.
 #[tokio::test(start_paused = true)]
-async fn a_grant_that_nobody_fetches_goes_on() {
+async fn a_grant_whose_future_is_dropped_goes_to_the_next_waiter() {
     let node = node(Memory::new(), "us");
     let lock = node.lock("k").unwrap();
     let guard = lock.acquire().await.unwrap();

@@ -1,11 +1,11 @@
-//! Settings that are not allowed, and runtimes that will not do.
+//! The settings of a node: ranges, the default label, and the runtime.
 
 use crate::support::ms;
-use lockword::cluster::{ConfigError, LockError, Memory, Node, NodeBuilder};
+use lockword::cluster::{ConfigError, LockStatus, Memory, Node, NodeBuilder};
 use std::time::Duration;
 
 fn setting(change: impl FnOnce(NodeBuilder) -> NodeBuilder) -> (&'static str, String) {
-    let error = change(Node::builder(Memory::new())).try_build().unwrap_err();
+    let error = change(Node::builder(Memory::new())).build().unwrap_err();
     let text = error.to_string();
     let ConfigError::OutOfRange { setting, .. } = error else { panic!("{text}") };
     (setting, text)
@@ -39,17 +39,14 @@ async fn each_setting_has_its_range() {
 #[tokio::test]
 async fn the_limits_themselves_are_allowed() {
     let built = [
-        Node::builder(Memory::new()).lease(ms(100)).try_build(),
-        Node::builder(Memory::new()).lease(Duration::from_secs(3_600)).try_build(),
-        Node::builder(Memory::new()).label("").try_build(),
-        Node::builder(Memory::new())
-            .local_handoffs(0)
-            .local_handoff_window(Duration::ZERO)
-            .try_build(),
+        Node::builder(Memory::new()).lease(ms(100)).build(),
+        Node::builder(Memory::new()).lease(Duration::from_secs(3_600)).build(),
+        Node::builder(Memory::new()).label("").build(),
+        Node::builder(Memory::new()).local_handoffs(0).local_handoff_window(Duration::ZERO).build(),
         Node::builder(Memory::new())
             .unavailable_timeout(Duration::ZERO)
             .queue_limit(10_000)
-            .try_build(),
+            .build(),
     ];
     for node in built {
         let node = node.unwrap();
@@ -58,28 +55,24 @@ async fn the_limits_themselves_are_allowed() {
     }
 }
 
-#[tokio::test]
-async fn a_bad_setting_is_told_by_every_lock() {
-    let node = Node::builder(Memory::new()).lease(ms(1)).build();
-    for _ in 0..2 {
-        let error = node.lock("k").unwrap_err();
-        assert!(matches!(error, LockError::Config(_)), "{error}");
-        assert!(error.to_string().contains("lease is 1ms"), "{error}");
-    }
-    assert!(node.inspect("k").await.is_err());
-    assert!(node.blocking().lock("k").is_err());
-    assert_eq!(node.id(), None);
-    assert_eq!(node.shutdown().await, Default::default());
-}
-
 #[test]
 fn a_runtime_without_timers_is_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    // Tokio tells by a panic, whose message is not of interest.
+    // Tokio reports it by a panic, whose message is of no interest here.
     std::panic::set_hook(Box::new(|_| {}));
-    let error = Node::builder(Memory::new()).runtime(runtime.handle().clone()).try_build();
+    let error = Node::builder(Memory::new()).runtime(runtime.handle().clone()).build();
     drop(std::panic::take_hook());
     let error = error.unwrap_err();
     assert!(matches!(error, ConfigError::Runtime { .. }), "{error}");
     assert!(error.to_string().contains("enable_all"), "{error}");
+}
+
+#[tokio::test]
+async fn the_default_label_names_the_program_and_the_process() {
+    let node = Node::builder(Memory::new()).build().unwrap();
+    let _guard = node.lock("k").unwrap().acquire().await.unwrap();
+    let status = node.inspect("k").await.unwrap().status;
+    let LockStatus::Held { label, .. } = status else { panic!("{status:?}") };
+    assert!(label.len() <= 64 && label.ends_with(&format!("[{}]", std::process::id())), "{label}");
+    assert!(label.contains("cluster"), "{label}");
 }

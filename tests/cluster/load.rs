@@ -1,16 +1,13 @@
-//! A busy node: what others do with it must cost no lock that is held.
+//! A busy node: what it does for other keys must cost no lock that is held.
 
-use lockword::cluster::{
-    Capabilities, Exchange, Key, Memory, Node, NodeId, Transport, TransportError, Version,
-    Versioned, Watch, Write, async_trait,
-};
+use lockword::cluster::{Memory, Node};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Long enough for a machine that has much else to do; where nothing is renewed, none is.
-const LEASE: Duration = Duration::from_secs(2);
+/// Long enough for a busy machine; a lock that is not renewed is lost all the same in these tests.
+pub const LEASE: Duration = Duration::from_secs(2);
 
 /// Threads that make handles of ever new keys of a node, and drop them.
 struct Churn {
@@ -34,7 +31,7 @@ impl Churn {
         Self { stop, made, threads }
     }
 
-    /// How many there were.
+    /// Ends the threads. Returns how many handles they made.
     fn end(self) -> u64 {
         self.stop.store(true, Relaxed);
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -42,10 +39,9 @@ impl Churn {
     }
 }
 
-/// Others' load must not cost a held lock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn renewal_under_load_of_other_keys() {
-    let a = Node::builder(Memory::new()).lease(LEASE).build();
+async fn renewals_are_in_time_while_thousands_of_other_keys_are_used() {
+    let a = Node::builder(Memory::new()).lease(LEASE).build().unwrap();
     let guard = a.lock("held").unwrap().acquire().await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let count = Arc::new(AtomicU64::new(0));
@@ -65,69 +61,25 @@ async fn renewal_under_load_of_other_keys() {
     let began = Instant::now();
     let lost = tokio::time::timeout(3 * LEASE, guard.lost()).await;
     stop.store(true, Relaxed);
-    println!("{lost:?} after {:?}, {} grants", began.elapsed(), count.load(Relaxed));
+    assert!(count.load(Relaxed) > 0);
     assert!(lost.is_err(), "{lost:?} after {:?}", began.elapsed());
 }
 
-/// Handles that are made and dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn renewal_under_load_of_handles() {
-    let a = Node::builder(Memory::new()).lease(LEASE).build();
+async fn renewals_are_in_time_while_handles_are_made_and_dropped() {
+    let a = Node::builder(Memory::new()).lease(LEASE).build().unwrap();
     let guard = a.lock("held").unwrap().acquire().await.unwrap();
     let churn = Churn::begin(&a);
     let began = Instant::now();
     let lost = tokio::time::timeout(3 * LEASE, guard.lost()).await;
-    let keys = a.keys();
     let made = churn.end();
-    println!("{lost:?} after {:?}, {made} handles, {keys} keys known", began.elapsed());
+    assert!(made > 0);
     assert!(lost.is_err(), "{lost:?} after {:?}", began.elapsed());
 }
 
-/// A watch that never stops to yield.
-#[derive(Clone)]
-struct Endless(Memory);
-
-#[async_trait]
-impl Transport for Endless {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        self.0.load(key).await
-    }
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Option<Version>,
-        new: Write,
-    ) -> Result<Exchange, TransportError> {
-        self.0.compare_exchange(key, expected, new).await
-    }
-    async fn watch(&self, key: &Key, _: NodeId) -> Result<Watch, TransportError> {
-        let now = self.0.load(key).await?;
-        Ok(Box::pin(futures_util::stream::repeat(Ok(now))))
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-}
-
-/// A watch that yields without end starves the timers of other keys.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endless_watch() {
-    let engine = Endless(Memory::new());
-    let a = Node::builder(engine.clone()).lease(LEASE).build();
-    let b = Node::builder(engine.0.clone()).lease(LEASE).build();
-    let mine = a.lock("mine").unwrap().acquire().await.unwrap();
-    let _theirs = b.lock("k").unwrap().acquire().await.unwrap();
-    let lock = a.lock("k").unwrap();
-    let waits = tokio::spawn(async move { lock.acquire().await.map(drop) });
-    let lost = tokio::time::timeout(3 * LEASE, mine.lost()).await;
-    waits.abort();
-    assert!(lost.is_err(), "{lost:?}");
-}
-
-/// The end of a node must come in time, whatever others do with it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shutdown_under_load_of_handles() {
-    let a = Node::builder(Memory::new()).lease(LEASE).build();
+async fn a_shutdown_ends_in_time_while_handles_are_made_and_dropped() {
+    let a = Node::builder(Memory::new()).lease(LEASE).build().unwrap();
     let guard = a.lock("held").unwrap().acquire().await.unwrap();
     let churn = Churn::begin(&a);
     while churn.made.load(Relaxed) < 1000 {
@@ -137,7 +89,7 @@ async fn shutdown_under_load_of_handles() {
     let report = tokio::time::timeout(5 * LEASE, a.shutdown()).await;
     let took = began.elapsed();
     churn.end();
-    println!("{report:?} {took:?}");
+    assert!(report.is_ok());
     drop(guard);
     assert!(took < LEASE, "{took:?}, not two request timeouts (800 ms)");
 }

@@ -1,28 +1,49 @@
-//! The cluster wing as a whole: nodes, locks and guards over the embedded engine, on a clock that
-//! the tests wind.
+//! The cluster as a whole: nodes, locks and guards over the embedded engine, mostly on a clock that the
+//! test advances.
 
-// What a user writes; the answers of a quiet lock.
-mod basic;
-// Futures that are dropped at every point at which they wait.
+mod acquire;
+mod bad_transports;
 mod cancel;
-// Settings that are not allowed.
 mod config;
-// Grants not fetched, tokens that run out, texts, operators.
-mod corners;
-// How a node ends: shutdown, drop, a runtime that goes.
-mod ends;
-// A busy node.
 mod load;
-// Tasks and threads of one node.
-mod local;
-// Locks that are lost, or taken away.
+mod local_handoff;
 mod loss;
-// Engines that answer what they never should.
-mod nonsense;
-// What an observer is told.
 mod observer;
-mod support;
-// Plain threads.
+mod operators;
+mod shutdown;
 mod threads;
-// Many workers and many nodes; faults.
 mod workers;
+
+mod support {
+    //! Nodes for tests, and polling by hand.
+
+    use lockword::cluster::{Node, NodeBuilder, Transport};
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    pub fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A builder of a node on tokio's clock, which the test has paused.
+    pub fn builder(transport: impl Transport, label: &str) -> NodeBuilder {
+        Node::builder(transport).label(label).tokio_clock()
+    }
+
+    /// A node on tokio's clock, which the test has paused.
+    pub fn node(transport: impl Transport, label: &str) -> Node {
+        builder(transport, label).build().unwrap()
+    }
+
+    /// Polls the future once, without a waker.
+    pub fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Runs all tasks until they wait for time to pass: only then the paused clock advances.
+    pub async fn settle() {
+        tokio::time::sleep(ms(1)).await;
+    }
+}

@@ -1,4 +1,4 @@
-//! Many workers and many nodes on one key, over a sound engine and over a faulty way to it.
+//! Many workers and many nodes on one key, over a sound engine and over a faulty connection to it.
 
 use crate::support::{builder, ms, node};
 use lockword::cluster::layers::{Faulty, Plan};
@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The classic: ten workers on three nodes add to a number that is no atomic one.
+/// The number is read and written in two steps, which only the lock makes one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_workers_on_three_nodes_count_right() {
+async fn ten_workers_on_three_nodes_lose_no_increment() {
     let engine = Memory::new();
-    let nodes: Vec<_> = (0..3).map(|_| Node::builder(engine.clone()).build()).collect();
+    let nodes: Vec<_> = (0..3).map(|_| Node::builder(engine.clone()).build().unwrap()).collect();
     let number = Arc::new(AtomicU64::new(0));
     let workers: Vec<_> = (0..10)
         .map(|n| {
@@ -40,13 +40,13 @@ async fn ten_workers_on_three_nodes_count_right() {
     }
 }
 
-/// What is wrong on the way.
+/// The faults of the connection.
 fn bad() -> Plan {
     Plan {
         delay: ms(0)..=ms(5),
         refuse: 0.02,
         lose_request: 0.02,
-        lose_answer: 0.04,
+        lose_response: 0.04,
         late: 0.02,
         lateness: ms(0)..=ms(50),
         timeout: ms(30),
@@ -57,16 +57,17 @@ fn bad() -> Plan {
     }
 }
 
-/// Doubtful writes, late writes, disturbed watches: no two hold at a time, and tokens grow.
+/// Writes of unknown outcome, late writes, disturbed watches: no two nodes hold the lock at a time, and
+/// tokens increase.
 #[tokio::test(start_paused = true)]
-async fn faults_on_the_way_do_no_harm() {
+async fn faults_of_the_connection_break_neither_exclusion_nor_the_order_of_tokens() {
     for seed in 0..20 {
         let engine = Memory::new();
         let held = Arc::new(AtomicU64::new(0));
         let last = Arc::new(AtomicU64::new(0));
         let new = |n: u64| {
-            let way = Faulty::new(engine.clone(), bad(), 100 * seed + n);
-            builder(way, &format!("n{n}")).lease(ms(2_000)).seed(100 * seed + n).build()
+            let faulty = Faulty::new(engine.clone(), bad(), 100 * seed + n);
+            builder(faulty, &format!("n{n}")).lease(ms(2_000)).seed(100 * seed + n).build().unwrap()
         };
         let nodes: Vec<_> = (0..3).map(new).collect();
         let workers: Vec<_> = (0..6)
@@ -95,7 +96,7 @@ async fn faults_on_the_way_do_no_harm() {
                         assert!(guard.is_valid(), "seed {seed}: a renewal in 2 s should succeed");
                         held.fetch_sub(1, Ordering::Relaxed);
                         if got % 2 == 0 {
-                            // Held, lost or indeterminate: the answer may be lost, too.
+                            // Any result is right: the response may be lost too.
                             drop(guard.release().await);
                         }
                     }
@@ -106,7 +107,7 @@ async fn faults_on_the_way_do_no_harm() {
             worker.await.unwrap();
         }
         drop(nodes);
-        // Nothing of them is left, once late writes have arrived and leases are over.
+        // Late writes arrive and leases end meanwhile: nothing of the nodes is left.
         tokio::time::sleep(Duration::from_secs(10)).await;
         let fresh = node(engine, "fresh");
         let guard = fresh.lock("k").unwrap().acquire().await.unwrap();
@@ -114,9 +115,9 @@ async fn faults_on_the_way_do_no_harm() {
     }
 }
 
-/// A future that is not `Sync` and a key per task: many keys at a time in one node.
+/// The futures hold a value that is not `Sync`.
 #[tokio::test(start_paused = true)]
-async fn a_thousand_keys_of_one_node() {
+async fn a_thousand_keys_of_one_node_are_acquired_at_the_same_time() {
     let node = node(Faulty::delayed(Memory::new(), ms(10)), "one");
     let began = tokio::time::Instant::now();
     let tasks: Vec<_> = (0..1_000)

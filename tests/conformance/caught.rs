@@ -1,3 +1,5 @@
+//! Each transport of `broken/` is caught, by the law that it breaks.
+
 use crate::broken::drops::{LeaksConnection, MixesAnswers, WatchLeaks};
 use crate::broken::reads::{
     ComparesWithReplica, DirtyRead, FalseMismatch, StaleLoad, StaleMismatch,
@@ -10,8 +12,9 @@ use crate::broken::writes::{
     AppliedAndFailed, AppliedTwice, EndsAtZero, Forgets, IgnoresCase, LateAfterFailure, LostUpdate,
     NoRetention, SentTwice,
 };
-use crate::broken::{Broken, Bug, Every};
+use crate::broken::{Broken, Every};
 use lockword::cluster::conformance::{Law, Suite, Violation};
+use lockword::cluster::layers::Interceptor;
 use lockword::cluster::{Memory, Transport};
 use std::future::ready;
 use std::sync::Arc;
@@ -25,15 +28,17 @@ const LATE: usize = 6;
 const SHORT: usize = 8;
 
 /// A suite for an engine whose clients share what `bug` keeps, as a bug of the server would.
-fn of_server<B: Bug>(bug: B) -> Suite<Broken<B>> {
+fn of_server<B: Interceptor<Memory>>(bug: B) -> Suite<Broken<B>> {
     let (engine, bug) = (Memory::new(), Arc::new(bug));
-    Suite::new(move || ready(Broken::new(&engine, bug.clone())))
+    Suite::new(move || ready(Broken::new(engine.clone(), bug.clone())))
 }
 
 /// A suite for an engine whose clients each have a bug of their own, as one of the client library.
-fn of_clients<B: Bug>(bug: impl Fn() -> B + Send + Sync + 'static) -> Suite<Broken<B>> {
+fn of_clients<B: Interceptor<Memory>>(
+    bug: impl Fn() -> B + Send + Sync + 'static,
+) -> Suite<Broken<B>> {
     let engine = Memory::new();
-    Suite::new(move || ready(Broken::new(&engine, Arc::new(bug()))))
+    Suite::new(move || ready(Broken::new(engine.clone(), Arc::new(bug()))))
 }
 
 /// Every run catches it, by this law, with a short trace if the law is one of answers.
@@ -47,14 +52,14 @@ async fn caught<T: Transport>(law: Law, suite: impl Fn() -> Suite<T>) {
 
 fn check(law: Law, seed: u64, broken: &Violation) {
     assert_eq!(broken.law, law, "run {seed}: {broken}");
-    if let Some(trace) = &broken.trace {
-        assert!(trace.operations.len() <= SHORT, "run {seed}: long: {broken}");
+    if let Some(history) = &broken.history {
+        assert!(history.operations.len() <= SHORT, "run {seed}: long: {broken}");
     }
     if seed == 0 {
         println!("{broken}\n");
     }
-    let by_trace = [Law::Linearizable, Law::Versions, Law::Indeterminate, Law::Mismatch];
-    assert!(broken.trace.is_some() || !by_trace.contains(&law), "run {seed}: {broken}");
+    let by_history = [Law::Linearizable, Law::Versions, Law::Indeterminate, Law::Mismatch];
+    assert!(broken.history.is_some() || !by_history.contains(&law), "run {seed}: {broken}");
 }
 
 #[tokio::test]

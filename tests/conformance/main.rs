@@ -1,14 +1,14 @@
-//! The conformance suite passes sound transports, and catches broken ones.
+//! The conformance suite passes transports that keep the laws, and catches those that do not.
 //!
-//! - `sound.rs`: the engine in memory, with and without faults that a sound transport may have;
-//! - `caught.rs`: each broken transport is caught, by the law that it breaks, in every run;
-//! - `broken/`: the broken transports;
-//! - `declared.rs`: what an engine has declared that it may lose;
-//! - `faulty.rs`, `counting.rs`: the layers do what they say.
+//! - `sound.rs`: the engine in memory passes, with and without faults that the laws allow.
+//! - `polling.rs`: engines without wake-ups pass, and are caught.
+//! - `caught.rs`: each broken transport of `broken/` is caught in every run, by the law that it breaks.
+//! - `history.rs`: the checks of a history, also of an engine that has declared that it may lose writes.
+//! - `layers.rs`: the layers do what they say.
 
 mod broken;
 mod caught;
-mod counting;
-mod declared;
-mod faulty;
+mod history;
+mod layers;
+mod polling;
 mod sound;

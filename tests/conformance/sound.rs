@@ -1,6 +1,8 @@
-use lockword::cluster::conformance::{self, Call, History, Law, Report, Response, Suite};
+//! Transports that keep the laws pass the suite.
+
+use lockword::cluster::Memory;
+use lockword::cluster::conformance::{self, Law, Suite, SuiteReport};
 use lockword::cluster::layers::{Faults, Faulty, Plan};
-use lockword::cluster::{Key, Memory, Transport, Version, Versioned};
 use std::future::ready;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -36,13 +38,13 @@ fn faulty(plan: Plan, seed: u64) -> Suite<Faulty<Memory>> {
     Suite::new(make).seed(seed).deleting(deleting).settling(settling).call_timeout(call_timeout)
 }
 
-fn all_but(report: &Report, missing: &[Law]) {
+fn all_but(report: &SuiteReport, missing: &[Law]) {
     let expected: Vec<Law> = ALL.into_iter().filter(|law| !missing.contains(law)).collect();
     assert_eq!(report.checked, expected, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn memory_passes_on_many_threads() {
+async fn memory_keeps_the_laws_on_many_threads() {
     let engine = Memory::new();
     let report = conformance::run(move || ready(engine.clone())).await.unwrap();
     all_but(&report, &[Law::Indeterminate]);
@@ -52,7 +54,7 @@ async fn memory_passes_on_many_threads() {
 }
 
 #[tokio::test]
-async fn memory_passes_on_one_thread_with_deletion() {
+async fn memory_keeps_the_laws_on_one_thread_and_across_deletions() {
     let (engine, deleted) = (Memory::new(), Memory::new());
     let (made, gone) = (engine.clone(), engine.clone());
     let suite = Suite::new(move || ready(made.clone())).deleting(move |key| {
@@ -61,7 +63,7 @@ async fn memory_passes_on_one_thread_with_deletion() {
     });
     let report = suite.clone().run().await.unwrap();
     assert!(!report.not_checked.iter().any(|missing| missing.what.contains("deletion")));
-    // A hook that deletes elsewhere is told of.
+    // The report says so if the hook deletes nothing.
     let report = suite.deleting(move |key| {
         deleted.delete(&key);
         ready(())
@@ -71,7 +73,7 @@ async fn memory_passes_on_one_thread_with_deletion() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_and_disturbed_watches_are_lawful() {
+async fn delays_and_disturbed_watches_keep_the_laws() {
     for seed in 0..20 {
         let plan = Plan {
             delay: ms(0)..=ms(20),
@@ -90,13 +92,13 @@ async fn delays_and_disturbed_watches_are_lawful() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn losses_and_late_writes_are_lawful_if_they_are_told() {
+async fn losses_and_late_writes_that_are_reported_keep_the_laws() {
     for seed in 0..20 {
         let plan = Plan {
             delay: ms(0)..=ms(20),
             refuse: 0.05,
             lose_request: 0.05,
-            lose_answer: 0.1,
+            lose_response: 0.1,
             late: 0.1,
             lateness: ms(0)..=ms(300),
             timeout: ms(50),
@@ -108,7 +110,7 @@ async fn losses_and_late_writes_are_lawful_if_they_are_told() {
         let next_is_lost = |client: std::sync::Arc<Faulty<Memory>>, _| {
             let faults: Faults = client.faults();
             if fastrand::bool() {
-                faults.lose_next_answer()
+                faults.lose_next_response()
             } else {
                 faults.delay_next_write()
             }
@@ -122,14 +124,14 @@ async fn losses_and_late_writes_are_lawful_if_they_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn delays_in_real_time_are_lawful() {
+async fn delays_in_real_time_keep_the_laws() {
     let engine = Memory::new();
     let make = move || ready(Faulty::delayed(engine.clone(), Duration::from_micros(200)));
     all_but(&Suite::new(make).rounds(2).run().await.unwrap(), &[Law::Indeterminate]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_swallowed_wake_up_is_not() {
+async fn a_lost_wake_up_breaks_law_5() {
     for seed in 0..20 {
         let plan = Plan { swallow: 0.2, ..Plan::default() };
         let broken = faulty(plan, seed).run().await.unwrap_err();
@@ -138,7 +140,7 @@ async fn a_swallowed_wake_up_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_that_is_cut_off_does_not_answer() {
+async fn an_engine_that_cannot_be_reached_breaks_the_rule_that_calls_end() {
     let engine = Memory::new();
     let make = move || {
         let client = Faulty::new(engine.clone(), Plan::default(), 1);
@@ -147,20 +149,4 @@ async fn an_engine_that_is_cut_off_does_not_answer() {
     };
     let broken = conformance::run(make).await.unwrap_err();
     assert_eq!(broken.law, Law::Responses, "{broken}");
-    assert_eq!(Memory::new().capabilities().name, "memory");
-}
-
-/// The answer of a write is lost, and a watch shows what it has made.
-#[test]
-fn a_version_that_only_a_watch_has_told_is_known() {
-    let (history, key) = (History::new(), Key::new("k").unwrap());
-    let version = |number| Version::new(number).unwrap();
-    let call = |expected, value: &[u8]| Call::CompareExchange { expected, value: value.into() };
-    let lost = history.begin(0, &key, call(None, b"lost"));
-    history.end(lost, Response::Indeterminate);
-    let next = history.begin(1, &key, call(Some(version(5)), b"next"));
-    history.end(next, Response::Swapped(version(7)));
-    history.check().expect_err("nobody was told of 5");
-    history.noticed(&key, Versioned { version: version(5), value: b"lost".as_slice().into() });
-    history.check().unwrap_or_else(|violation| panic!("{violation}"));
 }

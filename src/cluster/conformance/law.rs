@@ -1,20 +1,20 @@
-//! The laws, a broken one, and what was checked.
+//! The laws, the violation of one, and the report of a run without violation.
 
-use super::history::Trace;
+use super::history::KeyHistory;
 use std::fmt;
 
-/// A law of [`transport`](crate::cluster::transport), numbered there.
+/// A law of [`transport`](crate::cluster::transport#the-laws), with its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Law {
-    /// Not numbered: calls end, and an engine that is well answers in the end.
+    /// Not numbered: each call ends, and an engine that can be reached serves a call that is repeated.
     Responses,
-    /// Law 1: [`compare_exchange`](crate::cluster::Transport::compare_exchange) is linearizable, and
-    /// [`load`](crate::cluster::Transport::load) shows the latest effect.
+    /// Law 1: [`compare_exchange`](crate::cluster::Transport::compare_exchange) and
+    /// [`load`](crate::cluster::Transport::load) are linearizable.
     Linearizable,
     /// Law 2: versions only grow.
     Versions,
-    /// Law 3: indeterminacy is told.
+    /// Law 3: an unknown outcome is reported.
     Indeterminate,
     /// Law 4: a mismatch is the truth.
     Mismatch,
@@ -27,10 +27,10 @@ pub enum Law {
 impl fmt::Display for Law {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Responses => "the rule that every call is answered",
+            Self::Responses => "the rule that every call ends",
             Self::Linearizable => "law 1 (linearizable)",
             Self::Versions => "law 2 (versions only grow)",
-            Self::Indeterminate => "law 3 (doubt is told)",
+            Self::Indeterminate => "law 3 (an unknown outcome is reported)",
             Self::Mismatch => "law 4 (a mismatch is the truth)",
             Self::Watch => "law 5 (a live watch wakes)",
             Self::Dropping => "law 6 (dropping is harmless)",
@@ -42,26 +42,26 @@ impl fmt::Display for Law {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Violation {
-    /// Which law.
+    /// The law.
     pub law: Law,
     /// What happened, in a sentence.
     pub what: String,
-    /// The shortest history found that shows it, of one key. `None` if no history of answers does: a
-    /// call that did not end, a watch that did not wake.
-    pub trace: Option<Trace>,
+    /// The shortest history found that shows it, of one key. `None` if responses do not show it: a
+    /// call did not end, or a watch did not wake.
+    pub history: Option<KeyHistory>,
 }
 
 impl Violation {
     pub(super) fn new(law: Law, what: impl Into<String>) -> Self {
-        Self { law, what: what.into(), trace: None }
+        Self { law, what: what.into(), history: None }
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is broken: {}", self.law, self.what)?;
-        match &self.trace {
-            Some(trace) => write!(f, "\n{trace}"),
+        match &self.history {
+            Some(history) => write!(f, "\n{history}"),
             None => Ok(()),
         }
     }
@@ -69,35 +69,36 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// What a run checked: nothing was found to be broken.
+/// What a run of the suite has checked without finding a violation. To be shown to people, it has a
+/// [`Display`](fmt::Display) of one line for each law.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct Report {
-    /// The laws that were checked, as far as `not_checked` does not say otherwise.
+pub struct SuiteReport {
+    /// The laws that were checked, but for the parts in `not_checked`.
     pub checked: Vec<Law>,
     /// What was not checked, and why.
     pub not_checked: Vec<NotChecked>,
-    /// How many operations were called.
+    /// The number of operations.
     pub operations: usize,
-    /// How many writes had a doubtful outcome.
+    /// The number of writes whose outcome was unknown.
     pub indeterminate: usize,
 }
 
-/// Something that a run did not check.
+/// A part of a law that a run did not check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotChecked {
-    /// Of which law.
+    /// The law.
     pub law: Law,
-    /// What of it.
+    /// The part.
     pub what: &'static str,
-    /// Why not.
+    /// Why it was not checked.
     pub why: &'static str,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SuiteReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} operations, {} doubtful", self.operations, self.indeterminate)?;
+        writeln!(f, "{} operations, {} of unknown outcome", self.operations, self.indeterminate)?;
         for law in &self.checked {
             writeln!(f, "kept: {law}")?;
         }

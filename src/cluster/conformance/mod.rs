@@ -1,4 +1,5 @@
-//! Checks a transport, of your own too, against the [laws](super::transport).
+//! A test suite for transports, of your own too: does an engine keep the
+//! [laws](super::transport#the-laws)?
 //!
 //! ```
 //! use lockword::cluster::{Memory, conformance};
@@ -10,73 +11,74 @@
 //! # });
 //! ```
 //!
-//! [`run`] makes clients of the engine, has them do what the laws speak of, at the same time and with
-//! futures dropped in between, and checks what they were told. It uses fresh keys that begin with
-//! `lockword-conformance/`, so that it can run on an engine that is in use; it leaves their registers
-//! behind.
+//! [`run`] makes several clients of the engine, has them do what the laws are about, concurrently and
+//! with futures dropped at any moment, and checks their responses. An engine that declares
+//! [`Wakeups::Poll`](super::Wakeups::Poll) is tested without watches.
 //!
-//! Not everything can be brought about through the three operations of a transport: for a deleted
-//! register, a clock that steps back and an answer that is lost the caller's help is needed:
-//! [`Suite::deleting`], [`Suite::stepping_back`], [`Suite::indeterminate_hook`]. What was not checked is in
-//! the [`Report`].
+//! The suite uses fresh keys that begin with `lockword-conformance/`, so that it can run on an engine
+//! that is in use. It leaves the registers of these keys behind.
 //!
-//! A suite shows that a law is broken, never that it is kept: it sees only what happened. What it says
-//! is broken is broken: the checks of [`History`] admit every order that real time admits, errors
-//! included.
+//! The three operations of a transport cannot delete a register, step a clock back or lose a response.
+//! For the checks that need these, the caller gives a hook: [`Suite::deleting`],
+//! [`Suite::stepping_back`], [`Suite::indeterminate_hook`]. The [`SuiteReport`] says what was not
+//! checked, and why.
 //!
-//! [`History`] and [`Recorded`] can be used alone: under a test of one's own.
+//! A suite can show that a law is broken, not that it is kept: it knows only the runs that it has seen.
+//! What it reports as broken is broken. The checks of a [`History`] admit every order of operations that
+//! real time admits, errors included.
+//!
+//! [`History`] can be used alone, too, with a [`Recorder`] in a test of your own.
+//!
+//! # A hook that loses responses
+//!
+//! Law 3 is about a write whose response is lost. A hook for it needs a fault between the client and
+//! the engine. The simplest one is a TCP proxy that each client connects through:
+//!
+//! 1. Start a listener on `127.0.0.1:0` for each client. For each connection that it accepts, connect
+//!    to the engine and copy bytes in both directions.
+//! 2. Give the proxy a switch with three positions: off; *lose the response*: pass on what the client
+//!    sends, and close both connections at the first byte that the engine sends; *lose the request*:
+//!    close both connections at the first byte that the client sends. It falls back to off when it has
+//!    closed a connection.
+//! 3. The hook sets the switch of the client that it is given to either of the two, at random, and
+//!    returns. The suite then makes the write, through that client.
+//!
+//! The client must return [`TransportError::Indeterminate`](super::TransportError::Indeterminate) for
+//! both: it cannot tell them apart. What the hook most often finds is a client library that sends the
+//! request again on a new connection. The second attempt is answered by a mismatch, although the first
+//! one was applied.
+//!
+//! An engine inside the process has no connection to cut. There the hook is a fault layer, whose
+//! operations take the same three positions:
+//!
+//! ```
+//! use lockword::cluster::Memory;
+//! use lockword::cluster::conformance::{Law, Suite};
+//! use lockword::cluster::layers::{Faulty, Plan};
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+//! # .block_on(async {
+//! let engine = Memory::new();
+//! let plan = Plan { timeout: Duration::from_millis(50), ..Plan::default() };
+//! let make = move || std::future::ready(Faulty::new(engine.clone(), plan.clone(), 1));
+//! let hook = |client: Arc<Faulty<Memory>>, _key| {
+//!     client.faults().lose_next_response();
+//!     std::future::ready(())
+//! };
+//! let report = Suite::new(make).rounds(4).indeterminate_hook(hook).run().await.unwrap();
+//! assert!(report.checked.contains(&Law::Indeterminate));
+//! # });
+//! ```
 
-// Which law the answers of one key break.
-mod check;
-// One client.
-mod client;
-// Law 2, with help.
-mod deletion;
-// Law 3, with help.
-mod indeterminate;
-// Law 6.
-mod drops;
-// What was asked and answered.
+mod checks;
 mod history;
-// The laws, a violation, the report.
+mod judge;
 mod law;
-// Whether some order explains the answers.
 mod linearizable;
-// Laws 1, 2 and 4 under contention.
-mod race;
-// Records what goes through a transport.
-mod recorded;
-// Laws 1, 2 and 4 step by step.
-mod script;
-// The shortest history.
-mod shrink;
-// What is run.
 mod suite;
-// Law 5.
-mod watches;
 
-pub use history::{Begun, Call, History, Operation, Response, Trace};
-pub use law::{Law, NotChecked, Report, Violation};
-pub use recorded::Recorded;
-pub use suite::Suite;
-
-use super::Transport;
-
-/// Checks the engine whose clients `make` makes, a new one at each call, against the laws, as far as
-/// that can be done without help ([`Report::not_checked`] tells the rest): see the
-/// [module's documentation](self). [`Suite`] does more.
-///
-/// Needs a tokio runtime with its timers enabled. It takes about a second on an engine that answers
-/// within a tenth of a millisecond.
-///
-/// # Errors
-///
-/// The first violation.
-pub async fn run<F, Fut, T>(make: F) -> Result<Report, Violation>
-where
-    F: Fn() -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = T> + Send + 'static,
-    T: Transport,
-{
-    Suite::new(make).run().await
-}
+pub use history::{History, Invocation, KeyHistory, Operation, OperationId, Recorder, Response};
+pub use law::{Law, NotChecked, SuiteReport, Violation};
+pub use suite::{Suite, run};

@@ -1,31 +1,52 @@
-//! What is run, with whose help.
+//! The suite: its settings and hooks, and the clients of one run.
 
-use super::client::Client;
-use super::history::{History, Response};
-use super::law::{Law, NotChecked, Report, Violation};
-use super::recorded::Recorded;
-use super::{deletion, drops, indeterminate, race, script, watches};
+use super::checks;
+use super::history::{History, Recorder};
+use super::law::{Law, NotChecked, SuiteReport, Violation};
 use crate::Mutex;
-use crate::cluster::{Key, Transport};
+use crate::cluster::layers::Intercept;
+use crate::cluster::{
+    Exchange, Key, NodeId, Transport, TransportError, Version, Versioned, Wake, Wakeups, Watch,
+    Write,
+};
 use fastrand::Rng;
+use futures_util::future::BoxFuture;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
-type Done<A> = Pin<Box<dyn Future<Output = A> + Send>>;
-type Make<T> = Arc<dyn Fn() -> Done<T> + Send + Sync>;
-/// Called with a client's transport and a key.
-pub(super) type Doubting<T> = Arc<dyn Fn(Arc<T>, Key) -> Done<()> + Send + Sync>;
-/// Called with a key.
-pub(super) type Deleting = Arc<dyn Fn(Key) -> Done<()> + Send + Sync>;
-/// Called with nothing.
-pub(super) type SteppingBack = Arc<dyn Fn() -> Done<()> + Send + Sync>;
+/// How many clients there are.
+const CLIENTS: usize = 4;
+/// How often a step that must be done is tried in spite of passing errors.
+const TRIES: u32 = 200;
 
-/// How many clients race.
-pub(super) const CLIENTS: usize = 4;
+type MakeClient<T> = Arc<dyn Fn() -> BoxFuture<'static, T> + Send + Sync>;
+pub(super) type IndeterminateHook<T> =
+    Arc<dyn Fn(Arc<T>, Key) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(super) type DeleteHook = Arc<dyn Fn(Key) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(super) type ClockHook = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// The checks of all laws, with what the caller can help with.
+/// Checks an engine against the [laws](crate::cluster::transport#the-laws), as far as that can be done
+/// without hooks: [`SuiteReport::not_checked`] has the rest. Each call of `make` makes a new client of
+/// the engine. [`Suite`] has hooks and settings.
+///
+/// Needs a tokio runtime with its timers enabled. It takes about a second if the engine responds
+/// within a tenth of a millisecond.
+///
+/// # Errors
+///
+/// The first violation found.
+pub async fn run<F, Fut, T>(make: F) -> Result<SuiteReport, Violation>
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = T> + Send + 'static,
+    T: Transport,
+{
+    Suite::new(make).run().await
+}
+
+/// The checks of all laws, with settings and with the hooks that some of them need.
 ///
 /// ```
 /// use lockword::cluster::{Memory, conformance::Suite};
@@ -43,18 +64,18 @@ pub(super) const CLIENTS: usize = 4;
 /// # });
 /// ```
 pub struct Suite<T> {
-    make: Make<T>,
+    make: MakeClient<T>,
     rounds: usize,
     seed: u64,
     call_timeout: Duration,
     settling: Duration,
-    deleting: Option<Deleting>,
-    indeterminate_hook: Option<Doubting<T>>,
-    stepping_back: Option<SteppingBack>,
+    deleting: Option<DeleteHook>,
+    indeterminate_hook: Option<IndeterminateHook<T>>,
+    stepping_back: Option<ClockHook>,
 }
 
 impl<T: Transport> Suite<T> {
-    /// A suite for the engine of whose clients `make` makes a new one at each call.
+    /// A suite for the engine of which each call of `make` makes a new client.
     pub fn new<F, Fut>(make: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -72,34 +93,34 @@ impl<T: Transport> Suite<T> {
         }
     }
 
-    /// How often each check is repeated: 16 unless told. At least 1.
+    /// How often each check is repeated: at least once, 16 times by default.
     #[must_use]
     pub fn rounds(self, rounds: usize) -> Self {
         Self { rounds: rounds.max(1), ..self }
     }
 
-    /// What the choices of the workload are drawn from: random unless told. How tasks take turns is
-    /// the runtime's affair, and names of keys are random always.
+    /// What the choices of the workload are drawn from; random by default. The names of the keys are
+    /// always random, and the runtime decides when each task runs.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
-    /// How long a call may take before it counts as one that never ends: 10 seconds unless told.
+    /// How long a call may take before it counts as one that never ends: 10 seconds by default.
     #[must_use]
     pub fn call_timeout(self, call_timeout: Duration) -> Self {
         Self { call_timeout, ..self }
     }
 
-    /// How late a request whose sender has given it up may still arrive: so long the suite waits for
-    /// writes that should never happen. 20 milliseconds unless told.
+    /// How late the engine may still receive a request that its client has given up: 20 milliseconds
+    /// by default. The suite waits for this time to see writes that should never be applied.
     #[must_use]
     pub fn settling(self, settling: Duration) -> Self {
         Self { settling, ..self }
     }
 
-    /// `hook` deletes the register of a key, if there is one, behind the transport's back. Law 2 is
-    /// checked across that.
+    /// `hook` deletes the register of a key, if there is one, by the means of the engine. With it,
+    /// law 2 is checked across deletions.
     #[must_use]
     pub fn deleting<H, Fut>(self, hook: H) -> Self
     where
@@ -109,9 +130,9 @@ impl<T: Transport> Suite<T> {
         Self { deleting: Some(Arc::new(move |key| Box::pin(hook(key)))), ..self }
     }
 
-    /// `hook` makes the answer to the next write of that key by that client be lost, whether the
-    /// write is applied, or not, or later. Law 3 is checked then. It is called before each such
-    /// write.
+    /// `hook` prepares that the response to the next write of this key by this client is lost, whether
+    /// the write is applied at once, later, or not at all. With it, law 3 is checked. The suite calls
+    /// it before each such write. The [module's documentation](super) has a recipe.
     #[must_use]
     pub fn indeterminate_hook<H, Fut>(self, hook: H) -> Self
     where
@@ -124,7 +145,8 @@ impl<T: Transport> Suite<T> {
         }
     }
 
-    /// `hook` steps the engine's clock back, by a minute say. Law 2 is checked across that.
+    /// `hook` sets the engine's clock back, by a minute for example. With it, law 2 is checked across
+    /// such steps.
     #[must_use]
     pub fn stepping_back<H, Fut>(self, hook: H) -> Self
     where
@@ -134,19 +156,19 @@ impl<T: Transport> Suite<T> {
         Self { stepping_back: Some(Arc::new(move || Box::pin(hook()))), ..self }
     }
 
-    /// Checks all laws.
+    /// Runs all checks.
     ///
     /// Needs a tokio runtime with its timers enabled.
     ///
     /// # Errors
     ///
-    /// The first violation.
-    pub async fn run(self) -> Result<Report, Violation> {
+    /// The first violation found.
+    pub async fn run(self) -> Result<SuiteReport, Violation> {
         let mut engines = vec![];
         for _ in 0..CLIENTS {
             engines.push(Arc::new((self.make)().await));
         }
-        let mut run = Run {
+        let mut run = SuiteRun {
             engines,
             rounds: self.rounds,
             call_timeout: self.call_timeout,
@@ -154,21 +176,20 @@ impl<T: Transport> Suite<T> {
             name: format!("{:08x}", fastrand::u32(..)).into(),
             keys: 0,
             dice: Rng::with_seed(self.seed),
-            report: Report::default(),
+            report: SuiteReport::default(),
             started: vec![],
         };
-        script::check(&mut run).await?;
-        race::check(&mut run).await?;
-        watches::check(&mut run).await?;
-        indeterminate::check(&mut run, self.indeterminate_hook).await?;
-        deletion::check(&mut run, self.deleting, self.stepping_back).await?;
-        drops::check(&mut run).await?;
+        checks::sequential(&mut run).await?;
+        checks::races(&mut run).await?;
+        checks::watches(&mut run).await?;
+        checks::lost_responses(&mut run, self.indeterminate_hook).await?;
+        checks::versions(&mut run, self.deleting, self.stepping_back).await?;
+        checks::drops(&mut run).await?;
         let mut report = run.report;
         for history in run.started {
             let operations = history.operations();
-            let indeterminate = |operation: &&_| is_indeterminate(operation);
             report.operations += operations.len();
-            report.indeterminate += operations.iter().filter(indeterminate).count();
+            report.indeterminate += operations.iter().filter(|o| o.is_indeterminate()).count();
         }
         report.checked.sort_unstable();
         report.checked.dedup();
@@ -176,15 +197,10 @@ impl<T: Transport> Suite<T> {
     }
 }
 
-fn is_indeterminate(operation: &super::history::Operation) -> bool {
-    matches!(operation.response, Some((_, Response::Indeterminate)))
-}
-
 impl<T> Clone for Suite<T> {
     fn clone(&self) -> Self {
-        let make = Arc::clone(&self.make);
-        let (deleting, indeterminate_hook) =
-            (self.deleting.clone(), self.indeterminate_hook.clone());
+        let (make, deleting) = (Arc::clone(&self.make), self.deleting.clone());
+        let indeterminate_hook = self.indeterminate_hook.clone();
         let stepping_back = self.stepping_back.clone();
         Self { make, deleting, indeterminate_hook, stepping_back, ..*self }
     }
@@ -199,21 +215,22 @@ impl<T> fmt::Debug for Suite<T> {
     }
 }
 
-/// A run in flight.
-pub(super) struct Run<T> {
-    pub(super) engines: Vec<Arc<T>>,
+/// One run of a suite.
+pub(super) struct SuiteRun<T> {
+    engines: Vec<Arc<T>>,
     pub(super) rounds: usize,
-    pub(super) call_timeout: Duration,
+    call_timeout: Duration,
     pub(super) settling: Duration,
     pub(super) dice: Rng,
-    pub(super) report: Report,
+    report: SuiteReport,
+    /// No other run has it.
     name: Arc<str>,
     keys: usize,
     started: Vec<History>,
 }
 
-impl<T: Transport> Run<T> {
-    /// A key that nobody used before.
+impl<T: Transport> SuiteRun<T> {
+    /// A key that was never used before.
     pub(super) fn key(&mut self) -> Key {
         self.keys += 1;
         let name = format!("lockword-conformance/{}/{}", self.name, self.keys);
@@ -225,8 +242,7 @@ impl<T: Transport> Run<T> {
         let history = History::new();
         self.started.push(history.clone());
         let client = |(number, transport): (usize, &Arc<T>)| Client {
-            transport: Arc::clone(transport),
-            recorded: Recorded::new(Arc::clone(transport), number, &history),
+            transport: Intercept::new(Arc::clone(transport), history.recorder(number)),
             number,
             history: history.clone(),
             call_timeout: self.call_timeout,
@@ -236,11 +252,146 @@ impl<T: Transport> Run<T> {
         (self.engines.iter().enumerate().map(client).collect(), history)
     }
 
+    /// The largest value that the engine stores, in bytes.
+    pub(super) fn largest_value(&self) -> usize {
+        self.engines[0].capabilities().largest_value
+    }
+
+    /// Whether the engine has wake-ups. Where it has none, the suite opens no watch, as a node opens
+    /// none.
+    pub(super) fn has_wakeups(&self) -> bool {
+        self.engines[0].capabilities().wakeups != Wakeups::Poll
+    }
+
     pub(super) fn checked(&mut self, law: Law) {
         self.report.checked.push(law);
     }
 
     pub(super) fn not_checked(&mut self, law: Law, what: &'static str, why: &'static str) {
         self.report.not_checked.push(NotChecked { law, what, why });
+    }
+}
+
+/// One client of the engine. Its operations are recorded; each must end within `call_timeout`.
+pub(super) struct Client<T> {
+    pub(super) transport: Intercept<Arc<T>, Recorder>,
+    pub(super) number: usize,
+    pub(super) history: History,
+    call_timeout: Duration,
+    /// The beginning of its values. No other client has the same, with its number.
+    run: Arc<str>,
+    written: Mutex<u64>,
+}
+
+/// The result of an operation. The inner error is one that passes by itself.
+pub(super) type CallResult<A> = Result<Result<A, TransportError>, Violation>;
+
+impl<T: Transport> Client<T> {
+    /// A client with the same connection, whose operations are recorded in `history`.
+    pub(super) fn recording_in(&self, history: &History) -> Self {
+        let inner = Arc::clone(self.transport.inner());
+        let transport = Intercept::new(inner, history.recorder(self.number));
+        let (history, run) = (history.clone(), Arc::clone(&self.run));
+        Self { transport, history, run, written: Mutex::new(*self.written.lock()), ..*self }
+    }
+
+    /// A write of a value that was never written before.
+    pub(super) fn new_write(&self, wake: Wake, idle: bool) -> Write {
+        let mut written = self.written.lock();
+        *written += 1;
+        let value = format!("{}/{}/{written}", self.run, self.number);
+        Write { value: value.into_bytes().into(), wake, idle }
+    }
+
+    pub(super) async fn load(&self, key: &Key) -> CallResult<Option<Versioned>> {
+        self.ends("load", key, self.transport.load(key)).await
+    }
+
+    pub(super) async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Option<Version>,
+        new: Write,
+    ) -> CallResult<Exchange> {
+        let call = self.transport.compare_exchange(key, expected, new);
+        self.ends("compare_exchange", key, call).await
+    }
+
+    pub(super) async fn watch(&self, key: &Key, node: NodeId) -> CallResult<Watch> {
+        self.ends("watch", key, self.transport.watch(key, node)).await
+    }
+
+    async fn ends<A>(
+        &self,
+        what: &str,
+        key: &Key,
+        call: impl Future<Output = Result<A, TransportError>>,
+    ) -> CallResult<A> {
+        match timeout(self.call_timeout, call).await {
+            Ok(Ok(response)) => Ok(Ok(response)),
+            Ok(Err(error)) if error.is_passing() => Ok(Err(error)),
+            Ok(Err(error)) => {
+                Err(Violation::new(Law::Responses, format!("{what} of {key} failed: {error}")))
+            }
+            Err(_) => {
+                let call_timeout = self.call_timeout;
+                let what = format!("{what} of {key} did not end within {call_timeout:?}");
+                Err(Violation::new(Law::Responses, what))
+            }
+        }
+    }
+
+    /// Loads the register, in spite of passing errors.
+    pub(super) async fn must_load(&self, key: &Key) -> Result<Option<Versioned>, Violation> {
+        for tries in 0..TRIES {
+            match self.load(key).await? {
+                Ok(found) => return Ok(found),
+                Err(_) => self.wait(tries).await,
+            }
+        }
+        Err(self.gave_up("load", key))
+    }
+
+    /// Writes, whatever the register holds, in spite of passing errors.
+    pub(super) async fn must_write(
+        &self,
+        key: &Key,
+        wake: Wake,
+        idle: bool,
+    ) -> Result<Versioned, Violation> {
+        let mut found = self.must_load(key).await?;
+        for tries in 0..TRIES {
+            let new = self.new_write(wake, idle);
+            let value = new.value.clone();
+            let expected = found.map(|found| found.version);
+            match self.compare_exchange(key, expected, new).await? {
+                Ok(Exchange::Swapped(version)) => return Ok(Versioned { version, value }),
+                Ok(Exchange::Mismatch(now)) => found = now,
+                Err(_) => {
+                    self.wait(tries).await;
+                    found = self.must_load(key).await?;
+                }
+            }
+        }
+        Err(self.gave_up("write", key))
+    }
+
+    /// Opens a watch, in spite of passing errors.
+    pub(super) async fn must_watch(&self, key: &Key, node: NodeId) -> Result<Watch, Violation> {
+        for tries in 0..TRIES {
+            match self.watch(key, node).await? {
+                Ok(watch) => return Ok(watch),
+                Err(_) => self.wait(tries).await,
+            }
+        }
+        Err(self.gave_up("watch", key))
+    }
+
+    async fn wait(&self, tries: u32) {
+        sleep(Duration::from_millis(u64::from(tries.min(20)))).await;
+    }
+
+    fn gave_up(&self, what: &str, key: &Key) -> Violation {
+        Violation::new(Law::Responses, format!("{what} of {key} failed {TRIES} times in a row"))
     }
 }

@@ -32,7 +32,7 @@ use url::Url;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use lockword::cluster::{Node, connect};
 ///
-/// let node = Node::builder(connect("memory:").await?).build();
+/// let node = Node::builder(connect("memory:").await?).build()?;
 /// node.lock("jobs/nightly")?.acquire().await?.release().await?;
 /// # Ok(())
 /// # }

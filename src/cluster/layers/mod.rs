@@ -1,9 +1,13 @@
-//! Transports around a transport.
+//! Transports around a transport: to observe one, to change what it does, to test with faults.
+//!
+//! - [`Intercept`] passes each operation to an [`Interceptor`] of your own.
+//! - [`Counts`] is an interceptor that counts the operations.
+//! - [`Faulty`] adds delays, losses, late writes and partitions, from a seed.
 
-// How many operations, of which kind.
 mod counting;
-// Delays, losses, late writes, partitions, from a seed.
 mod faulty;
+mod intercept;
 
-pub use counting::{Counting, Counts, Operations};
+pub use counting::{Counts, Operations};
 pub use faulty::{Faults, Faulty, Plan};
+pub use intercept::{Intercept, Interceptor};

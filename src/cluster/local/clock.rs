@@ -1,37 +1,41 @@
-//! The node's clock, and the one timer on it.
+//! The clock of a node, and the timer of its driver.
 //!
-//! It never steps, and on Linux and Android it counts the time that the machine is suspended
-//! (`CLOCK_BOOTTIME`), since a lease runs on meanwhile. Elsewhere it is [`std::time::Instant`]'s
-//! clock, which may stand still in a suspended machine: a holder that wakes up there takes its lease
-//! for longer than it is, until its next renewal fails, and only the fencing token tells.
+//! The clock never steps. On Linux and Android it is `CLOCK_BOOTTIME`, which counts the time that the
+//! machine is suspended: a lease goes on running meanwhile. Elsewhere it is the clock of
+//! [`std::time::Instant`], which may stand still while the machine is suspended. There a holder
+//! believes after a resume that its lease lasts longer than it does, until its next renewal fails;
+//! only the fencing token protects the resource in that time.
 //!
-//! A virtual machine that is paused counts no time at all, on no platform.
+//! A virtual machine that is paused counts no time, on any platform.
 
 use crate::cluster::time::Time;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::time::Sleep;
 
-/// Moments before this one are never told, so that a moment can be computed backwards.
+/// The first moment that the clock can show. It is not zero, so that earlier moments can be computed.
 const ORIGIN: Duration = Duration::from_secs(1_000_000);
 
-/// The node's clock.
+/// The clock of a node.
 #[derive(Clone, Debug)]
-pub(crate) enum Clock {
+pub(crate) enum NodeClock {
     System,
-    /// Tokio's, which a test can pause.
+    /// Tokio's clock, which a test can pause, and the moment that is its origin.
     Tokio(Handle, tokio::time::Instant),
 }
 
-impl Clock {
-    /// Tokio's clock, of this runtime.
+impl NodeClock {
+    /// The tokio clock of this runtime.
     pub(crate) fn tokio(runtime: &Handle) -> Self {
         let _in_it = runtime.enter();
         Self::Tokio(runtime.clone(), tokio::time::Instant::now())
     }
 
-    /// Now. Never before what an earlier call has told, on whatever thread.
+    /// The present moment. It never goes backwards, across threads either.
     pub(crate) fn now(&self) -> Time {
         match self {
             Self::System => Time::new(system::now()),
@@ -43,50 +47,51 @@ impl Clock {
     }
 }
 
-/// A timer on a [`Clock`].
-pub(crate) struct Timer {
-    kind: TimerKind,
-    /// It goes off then, at the latest.
+/// A timer on a [`NodeClock`].
+pub(crate) struct NodeTimer {
+    backend: TimerBackend,
+    /// It goes off at this moment or before.
     set_to: Option<Time>,
 }
 
-enum TimerKind {
-    System(system::Timer),
-    Tokio(Clock, tokio_timer::Timer),
+enum TimerBackend {
+    System(system::SystemTimer),
+    Tokio(NodeClock, TokioTimer),
 }
 
-impl Timer {
+impl NodeTimer {
     /// A timer that is not set.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The error of the system if it gives no timer.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime with timers and I/O enabled: tokio's way to tell.
-    pub(crate) fn new(clock: &Clock) -> io::Result<Self> {
-        let kind = match clock {
-            Clock::System => TimerKind::System(system::Timer::new()?),
-            tokio => TimerKind::Tokio(tokio.clone(), tokio_timer::Timer::new()),
+    /// Tokio panics outside of a runtime that has timers and I/O enabled.
+    pub(crate) fn new(clock: &NodeClock) -> io::Result<Self> {
+        let backend = match clock {
+            NodeClock::System => TimerBackend::System(system::SystemTimer::new()?),
+            tokio => TimerBackend::Tokio(tokio.clone(), TokioTimer::new()),
         };
-        Ok(Self { kind, set_to: None })
+        Ok(Self { backend, set_to: None })
     }
 
-    /// Sets it to `at`, and registers the task. Ready if that moment may have come; then it is to be
-    /// set again. It may go off too early.
+    /// Sets the timer to `at`, and registers the task. Ready if that moment may have come; after that
+    /// the caller has to look at the clock and call again. The timer may go off too early.
     pub(crate) fn poll(&mut self, at: Time, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Setting it costs a system call; going off in vain, now and then, costs less.
+        // Setting it costs a system call. To set it only to earlier moments costs less, although it
+        // then goes off in vain now and then.
         if self.set_to.is_none_or(|set_to| at < set_to) {
-            match &mut self.kind {
-                TimerKind::System(timer) => timer.set(at.since_origin())?,
-                TimerKind::Tokio(clock, timer) => timer.set(at.since(clock.now())),
+            match &mut self.backend {
+                TimerBackend::System(timer) => timer.set(at.since_origin())?,
+                TimerBackend::Tokio(clock, timer) => timer.set(at.since(clock.now())),
             }
             self.set_to = Some(at);
         }
-        let went_off = match &mut self.kind {
-            TimerKind::System(timer) => timer.poll(cx),
-            TimerKind::Tokio(_, timer) => timer.poll(cx).map(Ok),
+        let went_off = match &mut self.backend {
+            TimerBackend::System(timer) => timer.poll(cx),
+            TimerBackend::Tokio(_, timer) => timer.poll(cx).map(Ok),
         };
         if went_off.is_ready() {
             self.set_to = None;
@@ -95,7 +100,7 @@ impl Timer {
     }
 }
 
-/// `CLOCK_BOOTTIME`, and a timer on it that goes off in a machine that was suspended meanwhile.
+/// `CLOCK_BOOTTIME`, and a timer on it, which counts the time of a suspend too.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
     use rustix::io::Errno;
@@ -110,26 +115,26 @@ mod system {
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
-    /// The time since the machine was started, suspended or not.
+    /// The time since the machine was started, with the time that it was suspended.
     pub(super) fn now() -> Duration {
         let now = clock_gettime(ClockId::Boottime);
-        // Neither is negative, and there are less than 10^9 nanoseconds.
+        // Neither is negative, and there are fewer than 10^9 nanoseconds.
         Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
     }
 
-    pub(super) struct Timer(AsyncFd<OwnedFd>);
+    pub(super) struct SystemTimer(AsyncFd<OwnedFd>);
 
-    impl Timer {
+    impl SystemTimer {
         pub(super) fn new() -> io::Result<Self> {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
-            // SAFETY: an `OwnedFd` is open, and is the same descriptor, for as long as it lives; here
-            // that is as long as the `AsyncFd` lives, which owns it and lends it by reference only.
+            // SAFETY: an `OwnedFd` is open and keeps its number for as long as it lives. The `AsyncFd`
+            // owns it and lends it by shared reference only, so it lives as long as the `AsyncFd`.
             Ok(Self(unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE)? }))
         }
 
         pub(super) fn set(&mut self, at: Duration) -> io::Result<()> {
-            // All zeros would stop it. 2^63 seconds are the end of time.
+            // Zero would disarm the timer. A moment beyond 2^63 seconds is never reached.
             let at = at.max(Duration::from_nanos(1));
             let it_value = Timespec {
                 tv_sec: i64::try_from(at.as_secs()).unwrap_or(i64::MAX),
@@ -159,26 +164,26 @@ mod system {
     }
 }
 
-/// The clock of [`Instant`], with tokio's timers, which are on the same clock.
+/// The clock of [`Instant`], and a timer of tokio, which is on the same clock.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod system {
-    use super::{ORIGIN, tokio_timer};
+    use super::{ORIGIN, TokioTimer};
     use std::io;
     use std::sync::OnceLock;
     use std::task::{Context, Poll};
     use std::time::{Duration, Instant};
 
-    /// Time since some moment of this process.
+    /// The time since the first call in this process.
     pub(super) fn now() -> Duration {
         static START: OnceLock<Instant> = OnceLock::new();
         ORIGIN + START.get_or_init(Instant::now).elapsed()
     }
 
-    pub(super) struct Timer(tokio_timer::Timer);
+    pub(super) struct SystemTimer(TokioTimer);
 
-    impl Timer {
+    impl SystemTimer {
         pub(super) fn new() -> io::Result<Self> {
-            Ok(Self(tokio_timer::Timer::new()))
+            Ok(Self(TokioTimer::new()))
         }
 
         pub(super) fn set(&mut self, at: Duration) -> io::Result<()> {
@@ -192,30 +197,22 @@ mod system {
     }
 }
 
-/// A timer of tokio's.
-mod tokio_timer {
-    use std::future::Future;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-    use std::time::Duration;
-    use tokio::time::{Instant, Sleep};
+/// A timer of tokio.
+struct TokioTimer(Pin<Box<Sleep>>);
 
-    /// As far ahead as it is ever set: tokio's own limit is a little more than two years.
+impl TokioTimer {
+    /// The longest time that it is ever set to: the limit of tokio is a little more than two years.
     const FAR: Duration = Duration::from_secs(24 * 60 * 60);
 
-    pub(super) struct Timer(Pin<Box<Sleep>>);
+    fn new() -> Self {
+        Self(Box::pin(tokio::time::sleep(Self::FAR)))
+    }
 
-    impl Timer {
-        pub(super) fn new() -> Self {
-            Self(Box::pin(tokio::time::sleep(FAR)))
-        }
+    fn set(&mut self, after: Duration) {
+        self.0.as_mut().reset(tokio::time::Instant::now() + after.min(Self::FAR));
+    }
 
-        pub(super) fn set(&mut self, after: Duration) {
-            self.0.as_mut().reset(Instant::now() + after.min(FAR));
-        }
-
-        pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-            self.0.as_mut().poll(cx)
-        }
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
     }
 }

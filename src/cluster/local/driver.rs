@@ -1,93 +1,94 @@
-//! The one task of a node: it owns the state machines of all keys, and does what they ask for.
+//! The one task of a node. It owns the state machines of all keys, and does what they ask for.
 //!
-//! It is told nothing but that it should poll a key ([`RunQueue`](crate::cluster::local::run_queue::RunQueue)). Then
-//! it reads from the key's state what is wanted, tells the machine, and does what the machine asks:
-//! requests, a watch, grants and losses.
+//! The driver is told only which keys it should poll ([`RunQueue`]). It reads from the state of a key
+//! what is wanted, tells the machine of the key, and carries out the actions of the machine: requests,
+//! a watch, grants and losses.
 //!
 //! # Time
 //!
-//! Safety rests on two rules. A request that comes out of [`Machine::handle`] is sent after the
-//! clock was read for that call. The clock is read anew after an answer or a notice has arrived.
+//! Safety needs two rules. A request that comes out of [`Machine::handle`] is sent after the clock was
+//! read for that call. The clock is read anew after a response or a notice has arrived.
 
 use crate::cluster::error::LockError;
 use crate::cluster::guard::LossReason;
 use crate::cluster::key::Key;
-use crate::cluster::local::Local;
-use crate::cluster::local::clock::Timer;
-use crate::cluster::node::NodeShared;
-use crate::cluster::node::Shutdown;
-use crate::cluster::observer::Released;
+use crate::cluster::local::LocalKey;
+use crate::cluster::local::clock::NodeTimer;
+use crate::cluster::node::{NodeShared, Shutdown};
+use crate::cluster::observer::{ReleaseOutcome, RemoteOperation};
 use crate::cluster::protocol::{Action, Event, Failure, Intent, Machine, MachineSettings, Outcome};
 use crate::cluster::time::Time;
+use crate::cluster::transport::{Exchange, TransportError, Version, Versioned, Watch, Write};
 use crate::{Condvar, Mutex};
-use futures_util::future::{AbortHandle, BoxFuture};
-use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, StreamExt};
+use futures_util::future::{AbortHandle, Abortable, BoxFuture, Either, FutureExt, select};
+use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, Stream, StreamExt, iter};
+use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
-use std::future::Future;
+use std::future::{Future, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread;
-use std::thread::ThreadId;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use crate::cluster::local::requests;
-
-/// How many events it handles before it lets other tasks run.
+/// How many events of each source the driver handles before it lets other tasks run.
 const BUDGET: u32 = 256;
 
-/// See the module. It is a future that ends when the node is closed.
+/// The driver of a node: a future that ends when the node is closed.
 pub(crate) struct Driver {
-    core: Arc<NodeShared>,
-    timer: Timer,
-    entries: HashMap<Key, Entry>,
-    /// When which machine is to be told that time has passed.
+    shared: Arc<NodeShared>,
+    timer: NodeTimer,
+    keys: HashMap<Key, DrivenKey>,
+    /// The moments at which machines get [`Event::Timer`].
     due: BTreeSet<(Time, Key)>,
     responses: FuturesUnordered<BoxFuture<'static, (Key, Event)>>,
     notices: SelectAll<BoxStream<'static, (Key, u64, Event)>>,
     last_watch: u64,
-    called: Vec<Arc<Local>>,
-    /// It ends then, at the latest.
+    /// The keys that were taken out of the run queue and not polled yet.
+    scheduled: Vec<Arc<LocalKey>>,
+    /// The node is closed, and the driver ends at this moment at the latest.
     closing: Option<Time>,
     report: Shutdown,
 }
 
-/// What it has of one key.
-struct Entry {
+/// What the driver has of one key.
+struct DrivenKey {
     machine: Machine,
-    local: Arc<Local>,
-    /// The intent that the machine has.
-    told: Intent,
-    /// The watch's number, and how to end it.
+    local: Arc<LocalKey>,
+    /// The intent that the machine was told last.
+    intent: Intent,
+    /// The number of the watch, and the handle that ends it.
     watch: Option<(u64, AbortHandle)>,
+    /// When the machine gets [`Event::Timer`].
     due: Option<Time>,
 }
 
 impl Driver {
-    pub(crate) fn new(core: Arc<NodeShared>, timer: Timer) -> Self {
+    pub(crate) fn new(shared: Arc<NodeShared>, timer: NodeTimer) -> Self {
         Self {
-            core,
+            shared,
             timer,
-            entries: HashMap::new(),
+            keys: HashMap::new(),
             due: BTreeSet::new(),
             responses: FuturesUnordered::new(),
             notices: SelectAll::new(),
             last_watch: 0,
-            called: vec![],
+            scheduled: vec![],
             closing: None,
             report: Shutdown::default(),
         }
     }
 
-    /// Handles everything that is there. Pending: the budget is used up.
+    /// Handles all events that are there. Pending if the budget is used up.
     fn work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // One for each source: none keeps the others out.
+        // Each source has its own budget, so that none keeps the others out.
         let [mut calls, mut responses, mut notices, mut timers] = [BUDGET; 4];
         loop {
             let before = [calls, responses, notices, timers];
-            self.closing = self.core.run_queue.open(&mut self.called).or(self.closing);
+            self.closing = self.shared.run_queue.drain(&mut self.scheduled).or(self.closing);
             while calls > 0
-                && let Some(local) = self.called.pop()
+                && let Some(local) = self.scheduled.pop()
             {
                 calls -= 1;
                 self.poll_key(local);
@@ -96,28 +97,28 @@ impl Driver {
                 && let Poll::Ready(Some((key, event))) = self.responses.poll_next_unpin(cx)
             {
                 responses -= 1;
-                self.tell(&key, event);
+                self.dispatch(&key, event);
             }
             while notices > 0
                 && let Poll::Ready(Some((key, watch, event))) = self.notices.poll_next_unpin(cx)
             {
                 notices -= 1;
-                if self.entries.get(&key).is_some_and(|entry| entry.is_watched_by(watch)) {
-                    self.tell(&key, event);
+                if self.keys.get(&key).is_some_and(|driven| driven.is_watched_by(watch)) {
+                    self.dispatch(&key, event);
                 }
             }
-            let now = self.core.clock.now();
-            self.core.run_queue.fire_timers(now);
+            let now = self.shared.clock.now();
+            self.shared.run_queue.fire_timers(now);
             while timers > 0 && self.due.first().is_some_and(|(at, _)| *at <= now) {
                 timers -= 1;
                 let Some((_, key)) = self.due.pop_first() else { break };
-                if let Some(entry) = self.entries.get_mut(&key) {
-                    entry.due = None;
+                if let Some(driven) = self.keys.get_mut(&key) {
+                    driven.due = None;
                 }
-                self.tell(&key, Event::Timer);
+                self.dispatch(&key, Event::Timer);
             }
-            // After the timers: who is woken at a deadline is to know the cause.
-            self.core.run_queue.fire_timers(now);
+            // Again, after the machines: a guard that is woken at its deadline then knows the cause.
+            self.shared.run_queue.fire_timers(now);
             let left = [calls, responses, notices, timers];
             if left.contains(&0) {
                 return Poll::Pending;
@@ -128,193 +129,194 @@ impl Driver {
         }
     }
 
-    /// A key has called.
-    fn poll_key(&mut self, local: Arc<Local>) {
-        if !self.entries.contains_key(&local.key) {
+    /// Polls a key of the run queue.
+    fn poll_key(&mut self, local: Arc<LocalKey>) {
+        if !self.keys.contains_key(&local.key) {
             if local.state().is_at_rest() {
-                self.core.forget(&local);
+                self.shared.forget(&local);
                 return;
             }
             let machine = Machine::new(self.settings());
-            let (told, watch, due) = (Intent::Nothing, None, None);
+            let (intent, watch, due) = (Intent::Nothing, None, None);
             let key = local.key.clone();
-            self.entries.insert(key, Entry { machine, local: local.clone(), told, watch, due });
+            self.keys.insert(key, DrivenKey { machine, local: local.clone(), intent, watch, due });
         }
-        self.settle(&local.key);
+        self.update_intent(&local.key);
     }
 
     fn settings(&self) -> MachineSettings {
-        let config = &self.core.config;
+        let config = &self.shared.config;
         MachineSettings {
-            node: self.core.node,
+            node: self.shared.node,
             label: config.label.clone(),
             lease: config.lease,
             claim_window: config.claim_window,
             poll: config.poll,
             queue_limit: config.queue_limit,
             unavailable_timeout: config.unavailable_timeout,
-            wakeups: self.core.capabilities.wakeups,
-            seed: self.core.random.lock().u64(..),
+            wakeups: self.shared.capabilities.wakeups,
+            seed: self.shared.random.lock().u64(..),
         }
     }
 
-    /// An event for a machine, and what follows from it.
-    fn tell(&mut self, key: &Key, event: Event) {
+    /// Tells a machine of an event, and then of what is wanted of it.
+    fn dispatch(&mut self, key: &Key, event: Event) {
         self.handle(key, event);
-        self.settle(key);
+        self.update_intent(key);
     }
 
-    /// Tells the machine what is wanted, until it knows. Forgets it if that is nothing.
-    fn settle(&mut self, key: &Key) {
+    /// Tells the machine what is wanted of it. Drops the machine if it is idle and nothing is wanted.
+    fn update_intent(&mut self, key: &Key) {
         loop {
-            let Some(entry) = self.entries.get_mut(key) else { return };
-            let Some(event) = entry.local.state().next_event(entry.told) else { break };
+            let Some(driven) = self.keys.get_mut(key) else { return };
+            let Some(event) = driven.local.next_event(driven.intent) else { break };
             if let Event::Intent(intent) = event {
-                entry.told = intent;
+                driven.intent = intent;
             }
             self.handle(key, event);
         }
-        let Some(entry) = self.entries.get(key) else { return };
-        let is_idle = entry.machine.is_idle() && entry.told == Intent::Nothing;
-        if is_idle && (self.core.forget(&entry.local) || self.closing.is_some()) {
+        let Some(driven) = self.keys.get(key) else { return };
+        let is_idle = driven.machine.is_idle() && driven.intent == Intent::Nothing;
+        if is_idle && (self.shared.forget(&driven.local) || self.closing.is_some()) {
             self.remove(key);
         }
     }
 
     fn remove(&mut self, key: &Key) {
-        let Some(entry) = self.entries.remove(key) else { return };
-        if let Some(at) = entry.due {
+        let Some(driven) = self.keys.remove(key) else { return };
+        if let Some(at) = driven.due {
             self.due.remove(&(at, key.clone()));
         }
-        if let Some((_, abort)) = entry.watch {
+        if let Some((_, abort)) = driven.watch {
             abort.abort();
         }
     }
 
-    /// One event for a machine.
+    /// Tells a machine of an event, and carries out its actions.
     fn handle(&mut self, key: &Key, event: Event) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        // Before anything is sent, and after anything was received.
-        let now = self.core.clock.now();
+        let Some(driven) = self.keys.get_mut(key) else { return };
+        // After the event was received, and before anything is sent.
+        let now = self.shared.clock.now();
         if matches!(event, Event::WatchEnded | Event::Watching(Err(_))) {
-            entry.watch = None;
+            driven.watch = None;
         }
-        entry.machine.handle(event, now);
-        while let Some(entry) = self.entries.get_mut(key)
-            && let Some(action) = entry.machine.next_action()
+        driven.machine.handle(event, now);
+        while let Some(driven) = self.keys.get_mut(key)
+            && let Some(action) = driven.machine.next_action()
         {
             self.act(key, action, now);
         }
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        entry.local.state().set_others_wait(entry.machine.others_wait());
-        let at = entry.machine.wake_at();
-        if at != entry.due {
-            if let Some(before) = entry.due.take() {
+        let Some(driven) = self.keys.get_mut(key) else { return };
+        driven.local.state().set_others_wait(driven.machine.others_wait());
+        let at = driven.machine.wake_at();
+        if at != driven.due {
+            if let Some(before) = driven.due.take() {
                 self.due.remove(&(before, key.clone()));
             }
             if let Some(at) = at {
                 self.due.insert((at, key.clone()));
             }
-            entry.due = at;
+            driven.due = at;
         }
     }
 
     fn act(&mut self, key: &Key, action: Action, now: Time) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let core = &self.core;
+        let Some(driven) = self.keys.get_mut(key) else { return };
+        let shared = &self.shared;
         match action {
             Action::Load { request } => {
-                let (core, key) = (core.clone(), key.clone());
+                let (shared, key) = (shared.clone(), key.clone());
                 self.responses.push(Box::pin(async move {
-                    let result = requests::load(&core, &key).await;
+                    let result = load(&shared, &key).await;
                     (key, Event::Loaded { request, result })
                 }));
             }
             Action::CompareExchange { request, expected, write } => {
-                let (core, key) = (core.clone(), key.clone());
+                let (shared, key) = (shared.clone(), key.clone());
                 self.responses.push(Box::pin(async move {
-                    let result = requests::compare_exchange(&core, &key, expected, write).await;
+                    let result = compare_exchange(&shared, &key, expected, write).await;
                     (key, Event::Exchanged { request, result })
                 }));
             }
             Action::Watch => {
                 self.last_watch += 1;
-                let (watch, of) = (self.last_watch, key.clone());
-                let (events, abort) = requests::watch(core, key);
-                entry.watch = Some((watch, abort));
-                self.notices.push(events.map(move |event| (of.clone(), watch, event)).boxed());
+                let (number, of) = (self.last_watch, key.clone());
+                let (events, abort) = watch(shared, key);
+                driven.watch = Some((number, abort));
+                self.notices.push(events.map(move |event| (of.clone(), number, event)).boxed());
             }
             Action::Unwatch => {
-                if let Some((_, abort)) = entry.watch.take() {
+                if let Some((_, abort)) = driven.watch.take() {
                     abort.abort();
                 }
             }
             Action::Granted(grant) => {
-                entry.told = Intent::Nothing;
-                entry.local.granted(core, grant, now);
+                driven.intent = Intent::Nothing;
+                driven.local.granted(shared, &grant, now);
             }
             Action::Renewed { version, deadline } => {
-                if entry.local.renewed(core, version, deadline) {
-                    core.observe(|observer| observer.renewed(key));
+                if driven.local.renewed(shared, version, deadline) {
+                    shared.observe(|observer| observer.renewed(key));
                 } else {
-                    // Somebody has looked at the clock in between, and was told that it is over.
-                    Self::lose(core, entry, LossReason::Expired { last: None });
+                    // A guard was seen to be invalid before the renewal was applied.
+                    Self::lose(shared, driven, LossReason::Expired { last: None });
                     self.handle(key, Event::Release);
                 }
             }
-            Action::Lost(loss) => Self::lose(core, entry, loss.into()),
+            Action::Lost(loss) => Self::lose(shared, driven, loss.into()),
             Action::Released(outcome) => {
-                if Self::release(core, entry, outcome) && entry.local.state().is_closed() {
+                if Self::release(shared, driven, outcome) && driven.local.state().is_closed() {
                     self.report.released.push(key.clone());
                 }
             }
             Action::Failed(failure) => {
-                let intent = std::mem::replace(&mut entry.told, Intent::Nothing);
-                let error = explain(core, key, failure);
-                entry.local.failed(&error, intent);
+                let intent = std::mem::replace(&mut driven.intent, Intent::Nothing);
+                let error = explain(shared, key, failure);
+                driven.local.failed(&error, intent);
             }
         }
     }
 
-    fn lose(core: &Arc<NodeShared>, entry: &Entry, why: LossReason) {
-        let key = &entry.local.key;
-        match entry.local.lost(core, why.clone()) {
+    /// Takes the lease from its guards, and tells the observer.
+    fn lose(shared: &Arc<NodeShared>, driven: &DrivenKey, why: LossReason) {
+        let key = &driven.local.key;
+        match driven.local.lost(shared, why.clone()) {
             None => {}
-            Some(true) => core.observe(|observer| observer.lost(key, &why)),
-            Some(false) => core.observe(|observer| observer.released(key, Released::Lost)),
+            Some(true) => shared.observe(|observer| observer.lost(key, &why)),
+            Some(false) => shared.observe(|observer| observer.released(key, ReleaseOutcome::Lost)),
         }
     }
 
-    /// Whether it was held until it was given back.
-    fn release(core: &Arc<NodeShared>, entry: &Entry, outcome: Outcome) -> bool {
-        let was_ours = entry.local.released(core, outcome);
-        if was_ours {
+    /// Ends a release, and tells the observer. Returns whether the lock was held up to the release.
+    fn release(shared: &Arc<NodeShared>, driven: &DrivenKey, outcome: Outcome) -> bool {
+        let had_guard = driven.local.released(shared, outcome);
+        if had_guard {
             let how = match outcome {
-                Outcome::Held => Released::Held,
-                Outcome::Lost => Released::Lost,
-                Outcome::Indeterminate => Released::Indeterminate,
+                Outcome::Held => ReleaseOutcome::Held,
+                Outcome::Lost => ReleaseOutcome::Lost,
+                Outcome::Indeterminate => ReleaseOutcome::Indeterminate,
             };
-            core.observe(|observer| observer.released(&entry.local.key, how));
+            shared.observe(|observer| observer.released(&driven.local.key, how));
         }
-        was_ours && outcome == Outcome::Held
+        had_guard && outcome == Outcome::Held
     }
 
     /// Whether a closed node has nothing left to do.
     fn is_done(&self) -> bool {
         let Some(by) = self.closing else { return false };
-        self.entries.values().all(|entry| entry.machine.is_idle()) || self.core.clock.now() >= by
+        self.keys.values().all(|driven| driven.machine.is_idle()) || self.shared.clock.now() >= by
     }
 }
 
-impl Entry {
+impl DrivenKey {
     fn is_watched_by(&self, watch: u64) -> bool {
         self.watch.as_ref().is_some_and(|(known, _)| *known == watch)
     }
 }
 
-/// A failure, for the user.
-fn explain(core: &NodeShared, key: &Key, failure: Failure) -> LockError {
-    let at = core.context(key);
+/// The error that the user gets for a failure.
+fn explain(shared: &NodeShared, key: &Key, failure: Failure) -> LockError {
+    let at = shared.context(key);
     match failure {
         Failure::Busy { holder } => LockError::Busy { at, holder },
         Failure::Transport(source) => LockError::Transport { at, tried: "acquiring", source },
@@ -326,8 +328,8 @@ impl Future for Driver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let core = self.core.clone();
-        let _driven = core.driving.begin();
+        let shared = self.shared.clone();
+        let _running = shared.driver_thread.enter();
         loop {
             let is_pending = self.work(cx).is_pending();
             if self.is_done() {
@@ -337,15 +339,17 @@ impl Future for Driver {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let Poll::Ready(alarm) = self.core.run_queue.sleep(self.closing, cx) else { continue };
+            let Poll::Ready(timer) = self.shared.run_queue.sleep(self.closing, cx) else {
+                continue;
+            };
             let due = self.due.first().map(|(at, _)| *at);
-            let Some(at) = [alarm, due, self.closing].into_iter().flatten().min() else {
+            let Some(at) = [timer, due, self.closing].into_iter().flatten().min() else {
                 return Poll::Pending;
             };
             match self.timer.poll(at, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
-                // A timer that the system cannot set: no lock could be trusted to end.
+                // Without a timer no lease would be renewed in time.
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
             }
         }
@@ -353,70 +357,185 @@ impl Future for Driver {
 }
 
 impl Drop for Driver {
-    /// The end: the node was closed, or the runtime shuts down, or something here panicked.
+    /// The driver ends: the node was closed, the runtime shuts down, or the driver panicked.
     fn drop(&mut self) {
-        let left = self.entries.values().filter(|entry| !entry.machine.is_idle());
-        self.report.indeterminate = left.map(|entry| entry.local.key.clone()).collect();
+        let left = self.keys.values().filter(|driven| !driven.machine.is_idle());
+        self.report.indeterminate = left.map(|driven| driven.local.key.clone()).collect();
         self.report.indeterminate.sort();
         let report = std::mem::take(&mut self.report);
-        self.core.shut_down(report);
+        self.shared.shut_down(report);
     }
 }
 
-// Which thread runs the driver: it must not wait for what only the driver can do.
-/// How long to wait for the driver to be run for the first time, to know where.
-const FIRST: Duration = Duration::from_secs(1);
+/// [`Transport::load`](crate::cluster::Transport::load), as by [`request`].
+pub(crate) async fn load(
+    shared: &Arc<NodeShared>,
+    key: &Key,
+) -> Result<Option<Versioned>, TransportError> {
+    let load = async { shared.transport.load(key).await };
+    request(shared, key, RemoteOperation::Load, TransportError::unavailable, load).await
+}
 
-/// See the module.
+/// [`Transport::compare_exchange`](crate::cluster::Transport::compare_exchange), as by [`request`].
+pub(crate) async fn compare_exchange(
+    shared: &Arc<NodeShared>,
+    key: &Key,
+    expected: Option<Version>,
+    new: Write,
+) -> Result<Exchange, TransportError> {
+    let write = async { shared.transport.compare_exchange(key, expected, new).await };
+    request(shared, key, RemoteOperation::CompareExchange, TransportError::indeterminate, write)
+        .await
+}
+
+/// A request to the engine. It ends within the request timeout and does not panic; `fail` makes the
+/// error of either case. The observer is told of it.
+async fn request<T>(
+    shared: &Arc<NodeShared>,
+    key: &Key,
+    operation: RemoteOperation,
+    fail: fn(String) -> TransportError,
+    future: impl Future<Output = Result<T, TransportError>>,
+) -> Result<T, TransportError> {
+    let began = shared.clock.now();
+    let limit = shared.config.request_timeout;
+    let future = CatchDropPanic::new(AssertUnwindSafe(future).catch_unwind());
+    let result = match select(future, shared.sleep_until(began + limit)).await {
+        Either::Left((Ok(result), _)) => result,
+        Either::Left((Err(panic), _)) => {
+            Err(fail(format!("the transport panicked: {}", message(&*panic))))
+        }
+        Either::Right(_) => Err(fail(format!("no answer in {limit:?}"))),
+    };
+    let took = shared.clock.now().since(began);
+    shared
+        .observe(|observer| observer.request_finished(key, operation, took, result.as_ref().err()));
+    result
+}
+
+/// A future or stream of a transport, whose destructor may panic. Such a panic would end the driver.
+struct CatchDropPanic<T>(Option<Pin<Box<T>>>);
+
+impl<T> CatchDropPanic<T> {
+    fn new(inner: T) -> Self {
+        Self(Some(Box::pin(inner)))
+    }
+}
+
+impl<T> Drop for CatchDropPanic<T> {
+    fn drop(&mut self) {
+        let inner = self.0.take();
+        // The panic hook has reported it.
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(inner)));
+    }
+}
+
+impl<T: Future> Future for CatchDropPanic<T> {
+    type Output = T::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
+        self.0.as_mut().map_or(Poll::Pending, |inner| inner.as_mut().poll(cx))
+    }
+}
+
+impl<T: Stream> Stream for CatchDropPanic<T> {
+    type Item = T::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T::Item>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |inner| inner.as_mut().poll_next(cx))
+    }
+}
+
+/// The message of a panic.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}
+
+/// Subscribes to a key. The stream yields [`Event::Watching`]; if that is `Ok`, then
+/// [`Event::Noticed`] any number of times, and [`Event::WatchEnded`]. The handle ends it.
+fn watch(shared: &Arc<NodeShared>, key: &Key) -> (BoxStream<'static, Event>, AbortHandle) {
+    let (shared, key) = (shared.clone(), key.clone());
+    let subscribe = async move {
+        let watch = async { shared.transport.watch(&key, shared.node).await };
+        request(&shared, &key, RemoteOperation::Watch, TransportError::unavailable, watch).await
+    };
+    let events = subscribe.into_stream().flat_map(|result| match result {
+        Ok(watch) => {
+            let begin = iter([Event::Watching(Ok(()))]);
+            begin.chain(notices(watch)).boxed()
+        }
+        Err(error) => iter([Event::Watching(Err(error))]).boxed(),
+    });
+    let (abort, registration) = AbortHandle::new_pair();
+    (Abortable::new(events, registration).boxed(), abort)
+}
+
+fn notices(watch: Watch) -> impl Stream<Item = Event> {
+    let items = CatchDropPanic::new(AssertUnwindSafe(watch).catch_unwind());
+    let good = items.scan((), |(), item| {
+        ready(match item {
+            Ok(Ok(seen)) => Some(Event::Noticed(seen)),
+            // An error is the last item, and a watch that panicked is not polled again.
+            Ok(Err(_)) | Err(_) => None,
+        })
+    });
+    good.chain(iter([Event::WatchEnded]))
+}
+
+/// How long to wait for the first run of the driver, to know its thread.
+const FIRST_RUN: Duration = Duration::from_secs(1);
+
+/// The thread that runs a node's driver. It must not wait for what only the driver can do.
 #[derive(Debug, Default)]
-pub(crate) struct Driving {
-    threads: Mutex<Threads>,
-    known: Condvar,
+pub(crate) struct DriverThread {
+    runs: Mutex<DriverRuns>,
+    has_run: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Threads {
-    /// Runs it at this moment.
+struct DriverRuns {
+    /// The thread that runs the driver at this moment.
     now: Option<ThreadId>,
-    /// Has run it last.
+    /// The thread that ran it last.
     last: Option<ThreadId>,
 }
 
 /// The driver runs on this thread until this is dropped.
-pub(crate) struct Driven<'a>(&'a Driving);
+pub(crate) struct DriverRun<'a>(&'a DriverThread);
 
-impl Driving {
-    pub(crate) fn begin(&self) -> Driven<'_> {
-        let here = Some(thread::current().id());
-        let mut threads = self.threads.lock();
-        threads.now = here;
-        if threads.last.is_none() {
-            self.known.notify_all();
+impl DriverThread {
+    fn enter(&self) -> DriverRun<'_> {
+        let this = Some(thread::current().id());
+        let mut runs = self.runs.lock();
+        runs.now = this;
+        if runs.last.is_none() {
+            self.has_run.notify_all();
         }
-        threads.last = here;
-        drop(threads);
-        Driven(self)
+        runs.last = this;
+        drop(runs);
+        DriverRun(self)
     }
 
-    /// Whether the driver is running on this thread at this moment: it has called something that
-    /// calls back.
-    pub(crate) fn is_here(&self) -> bool {
-        self.threads.lock().now == Some(thread::current().id())
+    /// Whether this thread runs the driver at this moment: the driver has called code that calls back.
+    pub(crate) fn is_running_here(&self) -> bool {
+        self.runs.lock().now == Some(thread::current().id())
     }
 
-    /// Whether this thread is the one that runs the driver, where only one ever does. If nobody has
-    /// run it for a second, it is taken for this one that should.
-    pub(crate) fn is_by_this_thread(&self) -> bool {
-        let mut threads = self.threads.lock();
-        if threads.last.is_none() {
-            self.known.wait_while_for(&mut threads, |threads| threads.last.is_none(), FIRST);
+    /// For a runtime with one thread: whether this is the thread that runs the driver. If the driver
+    /// has not run yet, this waits for up to a second; after that it takes this thread for the one
+    /// that should run it.
+    pub(crate) fn is_this_thread(&self) -> bool {
+        let mut runs = self.runs.lock();
+        if runs.last.is_none() {
+            self.has_run.wait_while_for(&mut runs, |runs| runs.last.is_none(), FIRST_RUN);
         }
-        threads.last.is_none_or(|last| last == thread::current().id())
+        runs.last.is_none_or(|last| last == thread::current().id())
     }
 }
 
-impl Drop for Driven<'_> {
+impl Drop for DriverRun<'_> {
     fn drop(&mut self) {
-        self.0.threads.lock().now = None;
+        self.0.runs.lock().now = None;
     }
 }

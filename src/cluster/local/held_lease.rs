@@ -1,164 +1,169 @@
-//! One stay of a lease at this node: from the grant by the register until it is given back or lost.
+//! A lease that this node holds, from the grant in the register until it is released or lost.
 //!
-//! Guards look at it to tell whether they are valid. Nothing but the clock is needed for that.
+//! All guards that the node makes of the lease share it. A guard needs only this and the clock to
+//! tell whether it is valid.
 
 use crate::Mutex;
 use crate::cluster::guard::LossReason;
-use crate::cluster::local::clock::Clock;
+use crate::cluster::local::clock::NodeClock;
 use crate::cluster::protocol::Outcome;
 use crate::cluster::time::Time;
 use std::task::Waker;
 use std::time::Duration;
 
-/// See the module.
+/// A lease that this node holds.
 #[derive(Debug)]
 pub(crate) struct HeldLease {
-    inner: Mutex<Inner>,
+    state: Mutex<HeldLeaseState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct HeldLeaseState {
     deadline: Time,
-    /// Set once, and never again.
+    /// Why it was lost. Once set it does not change.
     lost: Option<LossReason>,
-    /// Somebody has fetched what was granted.
+    /// There was a guard of it.
     is_used: bool,
-    /// What became of its release.
+    /// The result of its release. Once set it does not change.
     outcome: Option<Outcome>,
-    /// Who wants to know of changes, each by a number.
-    listeners: Vec<(u64, Waker)>,
-    last_listener: u64,
+    /// The wakers to call at the next change, each with a number.
+    subscribers: Vec<(u64, Waker)>,
+    last_subscriber: u64,
 }
 
 impl HeldLease {
     pub(crate) fn new(deadline: Time) -> Self {
-        let inner = Inner {
+        let state = HeldLeaseState {
             deadline,
             lost: None,
             is_used: false,
             outcome: None,
-            listeners: vec![],
-            last_listener: 0,
+            subscribers: vec![],
+            last_subscriber: 0,
         };
-        Self { inner: Mutex::new(inner) }
+        Self { state: Mutex::new(state) }
     }
 
-    /// How long it lasts without a renewal; nothing if it is over.
-    pub(crate) fn remaining(&self, clock: &Clock) -> Duration {
-        let inner = self.inner.lock();
-        // The clock is read after the deadline: a guard is never valid by an old reading.
-        if inner.lost.is_some() { Duration::ZERO } else { inner.deadline.since(clock.now()) }
+    /// How long it lasts without a renewal; zero if it is over or lost.
+    pub(crate) fn remaining(&self, clock: &NodeClock) -> Duration {
+        let state = self.state.lock();
+        // The clock is read after the deadline, so that an old reading never makes a guard valid.
+        if state.lost.is_some() { Duration::ZERO } else { state.deadline.since(clock.now()) }
     }
 
-    /// Why it was lost, if it was. From the deadline on it is, whether that was noticed or not.
-    pub(crate) fn lost(&self, clock: &Clock) -> Option<LossReason> {
-        let inner = self.inner.lock();
+    /// Why it was lost, if it was. From the deadline on it is lost, even if the driver has not
+    /// noticed that yet.
+    pub(crate) fn lost(&self, clock: &NodeClock) -> Option<LossReason> {
+        let state = self.state.lock();
         let expired = || LossReason::Expired { last: None };
-        inner.lost.clone().or_else(|| (clock.now() >= inner.deadline).then(expired))
+        state.lost.clone().or_else(|| (clock.now() >= state.deadline).then(expired))
     }
 
-    /// Why it was lost, if that was told.
-    pub(crate) fn known_loss(&self) -> Option<LossReason> {
-        self.inner.lock().lost.clone()
+    /// The reason that was recorded for its loss. The clock is not looked at.
+    pub(crate) fn recorded_loss(&self) -> Option<LossReason> {
+        self.state.lock().lost.clone()
     }
 
     pub(crate) fn deadline(&self) -> Time {
-        self.inner.lock().deadline
+        self.state.lock().deadline
     }
 
-    /// Somebody has it now.
+    /// There is a guard of it.
     pub(crate) fn mark_used(&self) {
-        self.inner.lock().is_used = true;
+        self.state.lock().is_used = true;
     }
 
-    /// Whether anybody ever had it.
+    /// Whether there ever was a guard of it.
     pub(crate) fn is_used(&self) -> bool {
-        self.inner.lock().is_used
+        self.state.lock().is_used
     }
 
+    /// The result of its release, if that has ended.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.inner.lock().outcome
+        self.state.lock().outcome
     }
 
-    /// It goes on until `deadline`. Whether it does: what was seen to be over stays over.
+    /// Extends it to `deadline`. Returns false, and changes nothing, if it is lost or over: a guard
+    /// may have been seen to be invalid, and must stay so.
     #[must_use]
-    pub(crate) fn extend(&self, deadline: Time, clock: &Clock) -> bool {
-        let mut inner = self.inner.lock();
-        if inner.lost.is_some() || clock.now() >= inner.deadline {
+    pub(crate) fn extend(&self, deadline: Time, clock: &NodeClock) -> bool {
+        let mut state = self.state.lock();
+        if state.lost.is_some() || clock.now() >= state.deadline {
             return false;
         }
-        inner.deadline = inner.deadline.max(deadline);
+        state.deadline = state.deadline.max(deadline);
         true
     }
 
-    /// It is lost. Wakes whoever listens.
+    /// Records its loss, and wakes the subscribers.
     pub(crate) fn lose(&self, why: LossReason) {
-        self.change(|inner| {
-            inner.lost.get_or_insert(why);
+        self.change(|state| {
+            state.lost.get_or_insert(why);
         });
     }
 
-    /// It is lost. Who listens is to be woken, outside of all mutexes.
+    /// Records its loss, and returns the subscribers, to be woken after all mutexes are released.
     #[must_use]
     pub(crate) fn mark_lost(&self, why: LossReason) -> Vec<Waker> {
-        let mut inner = self.inner.lock();
-        inner.lost.get_or_insert(why);
-        std::mem::take(&mut inner.listeners).into_iter().map(|(_, waker)| waker).collect()
+        let mut state = self.state.lock();
+        state.lost.get_or_insert(why);
+        std::mem::take(&mut state.subscribers).into_iter().map(|(_, waker)| waker).collect()
     }
 
-    /// It was given back. Wakes whoever listens.
-    pub(crate) fn conclude(&self, outcome: Outcome) {
-        self.change(|inner| {
-            inner.outcome.get_or_insert(outcome);
+    /// Records the result of its release, and wakes the subscribers.
+    pub(crate) fn set_outcome(&self, outcome: Outcome) {
+        self.change(|state| {
+            state.outcome.get_or_insert(outcome);
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Inner)) {
-        let mut inner = self.inner.lock();
-        change(&mut inner);
-        let listeners = std::mem::take(&mut inner.listeners);
-        drop(inner);
-        for (_, waker) in listeners {
+    fn change(&self, change: impl FnOnce(&mut HeldLeaseState)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        let subscribers = std::mem::take(&mut state.subscribers);
+        drop(state);
+        for (_, waker) in subscribers {
             waker.wake();
         }
     }
 
-    /// Wakes this waker at the next change. `known` is what the last call returned.
-    pub(crate) fn listen(&self, known: Option<u64>, waker: &Waker) -> u64 {
-        // A waker may run code that is not ours when it is dropped: not under the mutex.
+    /// Has this waker called at the next change. Returns the number of the subscription; `last` is
+    /// what the last call of the same subscriber returned.
+    pub(crate) fn subscribe(&self, last: Option<u64>, waker: &Waker) -> u64 {
+        // The drop of a waker may run code of the user, so it has to come after the mutex.
         let mut _old = None;
-        let mut inner = self.inner.lock();
-        let listener = inner.listeners.iter_mut().find(|(id, _)| Some(*id) == known);
-        if let Some((id, before)) = listener {
+        let mut state = self.state.lock();
+        let known = state.subscribers.iter_mut().find(|(id, _)| Some(*id) == last);
+        if let Some((id, before)) = known {
             if !before.will_wake(waker) {
                 _old = Some(std::mem::replace(before, waker.clone()));
             }
             return *id;
         }
-        inner.last_listener += 1;
-        let id = inner.last_listener;
-        inner.listeners.push((id, waker.clone()));
+        state.last_subscriber += 1;
+        let id = state.last_subscriber;
+        state.subscribers.push((id, waker.clone()));
         id
     }
 
-    pub(crate) fn forget(&self, listener: Option<u64>) {
-        let mut inner = self.inner.lock();
-        let at = inner.listeners.iter().position(|(id, _)| Some(*id) == listener);
-        let gone = at.map(|at| inner.listeners.swap_remove(at));
-        drop(inner);
+    pub(crate) fn unsubscribe(&self, subscriber: Option<u64>) {
+        let mut state = self.state.lock();
+        let at = state.subscribers.iter().position(|(id, _)| Some(*id) == subscriber);
+        let gone = at.map(|at| state.subscribers.swap_remove(at));
+        drop(state);
         drop(gone);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Clock, HeldLease, LossReason};
+    use super::{HeldLease, LossReason, NodeClock};
     use std::time::Duration;
     use tokio::runtime::Handle;
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_seen_to_be_over_stays_over() {
-        let clock = Clock::tokio(&Handle::current());
+    async fn a_lease_that_was_seen_to_be_over_stays_over() {
+        let clock = NodeClock::tokio(&Handle::current());
         let second = Duration::from_secs(1);
         let held_lease = HeldLease::new(clock.now() + second);
         tokio::time::advance(second / 2).await;
@@ -169,13 +174,13 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(held_lease.remaining(&clock), Duration::ZERO);
         assert_eq!(held_lease.lost(&clock), Some(LossReason::Expired { last: None }));
-        // A renewal whose answer was read in time, and is applied too late.
+        // A renewal whose response arrived in time, but is applied too late.
         assert!(!held_lease.extend(clock.now() + second, &clock));
         assert_eq!(held_lease.remaining(&clock), Duration::ZERO);
-        // What is told first counts.
+        // The first reason that is recorded stays.
         held_lease.lose(LossReason::TakenOver);
         held_lease.lose(LossReason::Closed);
-        assert_eq!(held_lease.known_loss(), Some(LossReason::TakenOver));
+        assert_eq!(held_lease.recorded_loss(), Some(LossReason::TakenOver));
         assert!(!held_lease.extend(clock.now() + second, &clock));
     }
 }

@@ -1,299 +1,173 @@
-//! Where the tasks and threads of one node meet that want the same key.
+//! One node's side of its keys: its tasks and threads queue here before the node asks the engine.
 //!
-//! They stand in one [`WaitQueue`], the first come first. One lease at a time is at this node
-//! ([`Lease::Here`]), and one of them at most uses it. Whoever gives it back hands it to the next in
-//! line with no message to anybody, or leaves it for a moment to whoever comes first ([`barging`]), as
-//! long as the bounds allow ([`LocalState::settle`]); otherwise the driver gives it back to the engine.
+//! All waiters of a key at this node stand in one [`WaitQueue`], in the order in which they joined. The
+//! node has at most one lease of a key at a time ([`LeaseState::Present`]), and at most one waiter uses
+//! it. When the user ends, the lease goes to another waiter without a message to the engine, as long as
+//! the settings of the node allow that; otherwise the driver releases it ([`state`]).
 //!
-//! All of that is under one mutex, which is held for some tens of instructions and never while
-//! anything is called that is not ours. The driver is told nothing but that it should come by: what
-//! it is to do it reads from the state ([`LocalState::next_event`]).
+//! The state of a key is under one mutex ([`LocalKey`]). The mutex is held for some tens of instructions
+//! and never while code of the user or of a transport is called. The driver is told only that it should
+//! poll a key ([`run_queue`]); what it has to do is in the state ([`LocalKeyState::next_event`]).
 
 use crate::cluster::error::LockError;
-use crate::cluster::guard::{AcquiredVia, LossReason};
+use crate::cluster::guard::{DistributedGuard, LossReason};
 use crate::cluster::key::Key;
-use crate::cluster::node::NodeShared;
-use crate::cluster::protocol::register::ClaimId;
-use crate::cluster::protocol::{Grant, Intent, Outcome};
+use crate::cluster::node::{NodeShared, SleepUntil};
+use crate::cluster::protocol::{Event, Grant, Intent, Outcome};
 use crate::cluster::time::Time;
-use crate::cluster::token::FencingToken;
 use crate::cluster::transport::Version;
 use crate::{Mutex, MutexGuard};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-mod barging;
 pub(crate) mod clock;
 pub(crate) mod driver;
-mod handle;
 mod held_lease;
 pub(crate) mod parker;
-pub(crate) mod requests;
 pub(crate) mod run_queue;
 mod state;
 mod wait_queue;
 
-use barging::Turn;
-pub(crate) use handle::{Acquire, Handle, WaitMode};
 pub(crate) use held_lease::HeldLease;
+pub(crate) use state::LocalGrant;
+use state::{Effects, LeaseState, LocalKeyState};
 use wait_queue::WaitQueue;
 pub(crate) use wait_queue::WaiterId;
 
-/// One key at this node.
+/// One key at one node.
 #[derive(Debug)]
-pub(crate) struct Local {
+pub(crate) struct LocalKey {
     pub(crate) key: Key,
-    state: Mutex<LocalState>,
+    state: Mutex<LocalKeyState>,
 }
 
-/// What is under the mutex.
-#[derive(Debug)]
-pub(crate) struct LocalState {
-    wait_queue: WaitQueue<LocalGrant, LockError>,
-    /// The waiter that does not want to wait; it is alone in the queue, or the first.
-    trying: Option<WaiterId>,
-    lease: Lease,
-    /// How many handles and guards there are.
-    handles: usize,
-    /// The driver has been told to come by, and has not come yet.
-    is_called: bool,
-    /// The driver has something of it, or will have.
-    is_known: bool,
-    is_closed: bool,
-    /// What was seen of the register when somebody last asked, and since when that is so.
-    sighted: Option<(Mark, Time)>,
-}
-
-/// What stands still if the holder is dead: who it is, and its heartbeat.
-type Mark = (Option<ClaimId>, u64);
-
-/// Where the lease is.
-#[derive(Debug)]
-enum Lease {
-    /// Not here, as far as is known.
-    Away,
-    Here(Here),
-    /// It is being given back; `told`: the state machine knows.
-    Leaving {
-        held_lease: Arc<HeldLease>,
-        told: bool,
-    },
-}
-
-/// The lease is here.
-#[derive(Debug)]
-struct Here {
-    held_lease: Arc<HeldLease>,
-    /// Who uses it: whoever was granted it, even before it has looked.
-    user: Option<WaiterId>,
-    /// Nobody has used it yet.
-    is_new: bool,
-    via: AcquiredVia,
-    since: Time,
-    /// Since when it is with its present user.
-    used: Time,
-    /// Who may have it next.
-    turn: Turn,
-    /// The next one to join warns the first in the queue: see [`LocalState::prewake`].
-    prewake: bool,
-    /// The last write of the lease: its version, how many tokens were made of it, and when.
-    version: Version,
-    tokens: u32,
-    written: Time,
-    refresh: Refresh,
-    /// How often it was passed on.
-    local_handoffs: u32,
-    /// Whether other nodes wait, as of the last write.
-    others_wait: bool,
-}
-
-/// A renewal before its time, to get new tokens and to learn whether others wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refresh {
-    Not,
-    Asked,
-    /// The state machine knows.
-    Told,
-}
-
-/// What a waiter gets.
-#[derive(Debug)]
-pub(crate) struct LocalGrant {
-    pub(crate) held_lease: Arc<HeldLease>,
-    pub(crate) waiter_id: WaiterId,
-    pub(crate) token: FencingToken,
-    pub(crate) via: AcquiredVia,
-}
-
-/// What a change asks of whoever made it, once the mutex is let go.
-#[derive(Debug, Default)]
-#[must_use]
-pub(crate) struct After {
-    /// Wake the one that was granted.
-    waker: Option<Waker>,
-    /// Wake the next one, which is granted nothing yet.
-    prewoken: Option<Waker>,
-    /// Tell the driver to come by.
-    call: bool,
-    /// It was handed off to another local one.
-    pub(crate) handed_off: bool,
-}
-
-impl Local {
+impl LocalKey {
     pub(crate) fn new(key: Key, is_closed: bool) -> Self {
-        let state = LocalState {
-            wait_queue: WaitQueue::new(),
-            trying: None,
-            lease: Lease::Away,
-            handles: 0,
-            is_called: false,
-            is_known: false,
-            is_closed,
-            sighted: None,
-        };
-        Self { key, state: Mutex::new(state) }
+        Self { key, state: Mutex::new(LocalKeyState::new(is_closed)) }
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, LocalState> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, LocalKeyState> {
         self.state.lock()
     }
 
-    /// Changes the state, then does what the change asks for.
+    /// Changes the state, then carries out the effects. Returns whether the lease was handed off at
+    /// this node.
     pub(crate) fn change(
         self: &Arc<Self>,
-        core: &NodeShared,
-        change: impl FnOnce(&mut LocalState) -> After,
+        shared: &NodeShared,
+        change: impl FnOnce(&mut LocalKeyState) -> Effects,
     ) -> bool {
-        let After { waker, prewoken, call, handed_off } = {
+        let Effects { waker, prewaker, schedule, handed_off } = {
             let mut state = self.state.lock();
-            let mut after = change(&mut state);
-            after.call = after.call && !std::mem::replace(&mut state.is_called, true);
-            state.is_known |= after.call;
-            after
+            let mut effects = change(&mut state);
+            effects.schedule = effects.schedule && state.set_scheduled();
+            effects
         };
-        // Before the waker, which is not ours, and may panic.
-        if call {
-            core.run_queue.call(self.clone());
+        // Before the wakers, which may be code of the user and may panic.
+        if schedule {
+            shared.run_queue.schedule(self.clone());
         }
-        waker.into_iter().chain(prewoken).for_each(Waker::wake);
+        waker.into_iter().chain(prewaker).for_each(Waker::wake);
         handed_off
     }
 
-    /// Nothing is granted any more. Whether the driver has to come by.
+    /// Closes the key: no lease is granted to a waiter any more, and all waiters get `error`. Returns
+    /// whether the caller has to schedule the key.
     pub(crate) fn close(&self, error: &LockError) -> bool {
         let mut state = self.state.lock();
         state.is_closed = true;
         let mut wakers = state.wait_queue.fail_all(error);
-        match std::mem::replace(&mut state.lease, Lease::Away) {
-            Lease::Here(here) => {
-                // Under the mutex: the driver may give it back as soon as that is let go.
-                wakers.extend(here.held_lease.mark_lost(NodeShared::CLOSED));
-                state.lease = Lease::Leaving { held_lease: here.held_lease, told: false };
+        match std::mem::replace(&mut state.lease, LeaseState::Absent) {
+            LeaseState::Present(lease) => {
+                // Under the mutex: once that is released, the driver may release the lease.
+                wakers.extend(lease.held_lease.mark_lost(LossReason::Closed));
+                let held_lease = lease.held_lease;
+                state.lease = LeaseState::Releasing { held_lease, is_requested: false };
             }
             other => state.lease = other,
         }
-        let call = !std::mem::replace(&mut state.is_called, true);
-        state.is_known = true;
+        let schedule = state.set_scheduled();
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
-        call
+        schedule
     }
 
-    /// There is no driver any more: who waits for a release will not hear more.
+    /// The driver is gone: a lease is lost, and the result of a release stays unknown.
     pub(crate) fn abandon(&self) {
-        let lease = std::mem::replace(&mut self.state.lock().lease, Lease::Away);
+        let lease = std::mem::replace(&mut self.state.lock().lease, LeaseState::Absent);
         match lease {
-            Lease::Away => {}
-            Lease::Here(Here { held_lease, .. }) => held_lease.lose(NodeShared::CLOSED),
-            Lease::Leaving { held_lease, .. } => held_lease.conclude(Outcome::Indeterminate),
+            LeaseState::Absent => {}
+            LeaseState::Present(lease) => lease.held_lease.lose(LossReason::Closed),
+            LeaseState::Releasing { held_lease, .. } => {
+                held_lease.set_outcome(Outcome::Indeterminate);
+            }
         }
     }
 
     /// The register granted the lease to this node.
-    pub(crate) fn granted(self: &Arc<Self>, core: &NodeShared, grant: Grant, now: Time) {
-        self.change(core, |state| {
-            state.lease = Lease::Here(Here {
-                held_lease: Arc::new(HeldLease::new(grant.deadline)),
-                user: None,
-                is_new: true,
-                via: grant.via.into(),
-                since: now,
-                used: now,
-                turn: Turn::new(now),
-                prewake: false,
-                version: grant.version,
-                tokens: 0,
-                written: now,
-                refresh: Refresh::Not,
-                local_handoffs: 0,
-                others_wait: false,
-            });
-            if state.is_closed { state.begin_release() } else { state.settle(core) }
-        });
+    fn granted(self: &Arc<Self>, shared: &NodeShared, grant: &Grant, now: Time) {
+        self.change(shared, |state| state.granted(shared, grant, now));
     }
 
-    /// The lease was renewed. False if it was seen to be over, and has to be given back.
-    pub(crate) fn renewed(
-        self: &Arc<Self>,
-        core: &NodeShared,
-        version: Version,
-        deadline: Time,
-    ) -> bool {
-        let mut goes_on = true;
-        self.change(core, |state| {
-            let Lease::Here(here) = &mut state.lease else { return After::default() };
-            if !here.held_lease.extend(deadline, &core.clock) {
-                goes_on = false;
-                return After::default();
+    /// The lease was renewed. Returns false if it was seen to be over before: then it has to be
+    /// released.
+    fn renewed(self: &Arc<Self>, shared: &NodeShared, version: Version, deadline: Time) -> bool {
+        let mut is_held = true;
+        self.change(shared, |state| {
+            let LeaseState::Present(lease) = &mut state.lease else { return Effects::default() };
+            if !lease.held_lease.extend(deadline, &shared.clock) {
+                is_held = false;
+                return Effects::default();
             }
-            (here.version, here.tokens, here.refresh) = (version, 0, Refresh::Not);
-            here.written = core.clock.now();
-            if here.user.is_none() { state.settle(core) } else { After::default() }
+            lease.renewed(version, shared.clock.now());
+            if lease.user.is_none() { state.reassign_lease(shared) } else { Effects::default() }
         });
-        goes_on
+        is_held
     }
 
-    /// The lease is not here any more, and nobody gave it back. Whether it was held up to then, if
-    /// anybody ever had it.
-    pub(crate) fn lost(self: &Arc<Self>, core: &NodeShared, why: LossReason) -> Option<bool> {
+    /// The lease was lost. Returns `None` if there never was a guard of it; otherwise whether it was
+    /// not yet being released.
+    fn lost(self: &Arc<Self>, shared: &NodeShared, why: LossReason) -> Option<bool> {
         let mut gone = None;
-        self.change(core, |state| {
-            gone = match std::mem::replace(&mut state.lease, Lease::Away) {
-                Lease::Here(here) => Some((here.held_lease, true)),
-                Lease::Leaving { held_lease, .. } => Some((held_lease, false)),
-                Lease::Away => None,
+        self.change(shared, |state| {
+            gone = match std::mem::replace(&mut state.lease, LeaseState::Absent) {
+                LeaseState::Present(lease) => Some((lease.held_lease, true)),
+                LeaseState::Releasing { held_lease, .. } => Some((held_lease, false)),
+                LeaseState::Absent => None,
             };
-            After { call: true, ..After::default() }
+            Effects::schedule()
         });
         let (held_lease, was_held) = gone?;
         held_lease.lose(why);
         if !was_held {
-            held_lease.conclude(Outcome::Lost);
+            held_lease.set_outcome(Outcome::Lost);
         }
         held_lease.is_used().then_some(was_held)
     }
 
-    /// It was given back.
-    ///
-    /// Whether anybody had it.
-    pub(crate) fn released(self: &Arc<Self>, core: &NodeShared, outcome: Outcome) -> bool {
+    /// The release of the lease has ended. Returns whether there was a guard of it.
+    fn released(self: &Arc<Self>, shared: &NodeShared, outcome: Outcome) -> bool {
         let mut gone = None;
-        self.change(core, |state| {
-            if let Lease::Leaving { told: true, .. } = state.lease
-                && let Lease::Leaving { held_lease, .. } =
-                    std::mem::replace(&mut state.lease, Lease::Away)
+        self.change(shared, |state| {
+            if let LeaseState::Releasing { is_requested: true, .. } = state.lease
+                && let LeaseState::Releasing { held_lease, .. } =
+                    std::mem::replace(&mut state.lease, LeaseState::Absent)
             {
                 gone = Some(held_lease);
             }
-            After { call: !state.wait_queue.is_empty(), ..After::default() }
+            Effects { schedule: !state.wait_queue.is_empty(), ..Effects::default() }
         });
         let Some(held_lease) = gone else { return false };
-        held_lease.conclude(outcome);
+        held_lease.set_outcome(outcome);
         held_lease.is_used()
     }
 
-    /// The intent is over: tells those who wait, or the one that only tries.
-    pub(crate) fn failed(&self, error: &LockError, intent: Intent) {
+    /// The state machine has given up `intent`: its waiters get `error`. With [`Intent::Try`] that is
+    /// only the waiter that tries.
+    fn failed(&self, error: &LockError, intent: Intent) {
         let mut state = self.state.lock();
         let wakers = if intent == Intent::Try {
             let is_trying = state.trying.is_some() && state.wait_queue.first() == state.trying;
@@ -307,5 +181,220 @@ impl Local {
         };
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The next event for the state machine: see [`LocalKeyState::next_event`].
+    fn next_event(&self, intent: Intent) -> Option<Event> {
+        self.state().next_event(intent)
+    }
+}
+
+/// A handle of a key. While there is one, the node remembers the key.
+#[derive(Debug)]
+pub(crate) struct KeyHandle {
+    pub(crate) shared: Arc<NodeShared>,
+    pub(crate) local: Arc<LocalKey>,
+}
+
+impl KeyHandle {
+    pub(crate) fn new(shared: Arc<NodeShared>, local: Arc<LocalKey>) -> Self {
+        local.state().handles += 1;
+        Self { shared, local }
+    }
+
+    pub(crate) fn acquire(&self, mode: WaitMode) -> AcquireFuture<'_> {
+        AcquireFuture {
+            handle: self,
+            mode,
+            spins: false,
+            began: None,
+            waiter_id: None,
+            timeout: None,
+        }
+    }
+}
+
+impl Clone for KeyHandle {
+    fn clone(&self) -> Self {
+        Self::new(self.shared.clone(), self.local.clone())
+    }
+}
+
+impl Drop for KeyHandle {
+    fn drop(&mut self) {
+        let mut never_scheduled = false;
+        self.local.change(&self.shared, |state| {
+            state.handles -= 1;
+            never_scheduled = state.is_unused_and_never_scheduled();
+            Effects { schedule: state.handles == 0 && !never_scheduled, ..Effects::default() }
+        });
+        if never_scheduled {
+            self.shared.forget_never_scheduled(&self.local);
+        }
+    }
+}
+
+/// How long to wait for a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitMode {
+    Wait,
+    /// Not at all: the result is the lock or [`LockError::Busy`].
+    Try,
+    /// At most this long; then the result is [`LockError::TimedOut`].
+    Within(Duration),
+}
+
+/// Waits for the lock. If it is dropped, whether it was polled or not, nothing of it stays.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct AcquireFuture<'a> {
+    handle: &'a KeyHandle,
+    mode: WaitMode,
+    spins: bool,
+    began: Option<Time>,
+    /// `Some` while it waits.
+    waiter_id: Option<WaiterId>,
+    timeout: Option<SleepUntil>,
+}
+
+impl Future for AcquireFuture<'_> {
+    type Output = Result<DistributedGuard, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = match self.waiter_id {
+            None => self.begin(cx),
+            Some(waiter_id) => self.poll_queue(waiter_id, cx),
+        };
+        let result = match result {
+            Poll::Pending => self.poll_timeout(cx),
+            ready => ready,
+        };
+        if let Poll::Ready(result) = &result {
+            self.waiter_id = None;
+            self.timeout = None;
+            self.tell_observer(result);
+        }
+        result
+    }
+}
+
+impl AcquireFuture<'_> {
+    /// For a thread, which spins for a moment while it is first in the queue.
+    pub(crate) fn spinning(mut self) -> Self {
+        self.spins = true;
+        self
+    }
+
+    /// Whether it is first in the queue, so that only the present user is before it.
+    pub(crate) fn is_next(&self) -> bool {
+        self.waiter_id.is_some() && self.handle.local.state().wait_queue.first() == self.waiter_id
+    }
+
+    fn begin(&mut self, cx: &Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {
+        let KeyHandle { shared, local } = self.handle;
+        self.began = Some(shared.clock.now());
+        shared.observe(|observer| observer.acquire_started(&local.key));
+        let mut result = Poll::Pending;
+        let mut waiter_id = None;
+        local.change(shared, |state| {
+            if state.is_closed() {
+                result = Poll::Ready(Err(shared.closed(&local.key)));
+                return Effects::default();
+            }
+            let is_free =
+                !matches!(state.lease, LeaseState::Present(_)) && state.wait_queue.is_empty();
+            if self.mode == WaitMode::Try && !is_free {
+                let busy = LockError::Busy { at: shared.context(&local.key), holder: None };
+                result = Poll::Ready(Err(busy));
+                return Effects::default();
+            }
+            let (grant, mut effects) = state.barge(shared);
+            if let Some(grant) = grant {
+                state.begin_guard(&grant);
+                result = Poll::Ready(Ok(grant));
+                return effects;
+            }
+            let joined = state.wait_queue.join(cx.waker(), self.spins);
+            waiter_id = Some(joined);
+            if self.mode == WaitMode::Try {
+                state.trying = waiter_id;
+            }
+            effects.prewaker = state.prewake(joined);
+            effects.schedule |= !matches!(state.lease, LeaseState::Present(_));
+            effects
+        });
+        self.waiter_id = waiter_id;
+        self.to_guard(result)
+    }
+
+    fn poll_queue(
+        &mut self,
+        waiter_id: WaiterId,
+        cx: &Context<'_>,
+    ) -> Poll<Result<DistributedGuard, LockError>> {
+        let KeyHandle { shared, local } = self.handle;
+        let mut old = None;
+        let mut result = Poll::Pending;
+        local.change(shared, |state| {
+            let effects;
+            (result, effects) = state.poll_waiter(shared, waiter_id, cx.waker(), &mut old);
+            if let Poll::Ready(result) = &result {
+                state.trying.take_if(|trying| *trying == waiter_id);
+                result.iter().for_each(|grant| state.begin_guard(grant));
+            }
+            effects
+        });
+        self.to_guard(result)
+    }
+
+    fn to_guard(
+        &self,
+        result: Poll<Result<LocalGrant, LockError>>,
+    ) -> Poll<Result<DistributedGuard, LockError>> {
+        let KeyHandle { shared, local } = self.handle;
+        result.map_ok(|grant| DistributedGuard::new(shared.clone(), local.clone(), grant))
+    }
+
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {
+        let (WaitMode::Within(after), Some(began)) = (self.mode, self.began) else {
+            return Poll::Pending;
+        };
+        let shared = &self.handle.shared;
+        let timeout = self.timeout.get_or_insert_with(|| shared.sleep_until(began + after));
+        if Pin::new(timeout).poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        // This passes on a grant that came since the poll of the queue.
+        self.leave();
+        let shared = &self.handle.shared;
+        if shared.clock.now() < began + after {
+            // The timer fired early: the driver is gone.
+            return Poll::Ready(Err(shared.closed(&self.handle.local.key)));
+        }
+        let at = shared.context(&self.handle.local.key);
+        Poll::Ready(Err(LockError::TimedOut { at, after }))
+    }
+
+    fn leave(&mut self) {
+        if let Some(waiter_id) = self.waiter_id.take() {
+            let KeyHandle { shared, local } = self.handle;
+            let mut old = None;
+            local.change(shared, |state| state.leave(shared, waiter_id, &mut old));
+        }
+    }
+
+    fn tell_observer(&self, result: &Result<DistributedGuard, LockError>) {
+        let KeyHandle { shared, local } = self.handle;
+        let waited = self.began.map_or(Duration::ZERO, |began| shared.clock.now().since(began));
+        shared.observe(|observer| match result {
+            Ok(guard) => observer.acquired(&local.key, waited, guard.acquired_via(), guard.token()),
+            Err(error) => observer.acquire_failed(&local.key, waited, error),
+        });
+    }
+}
+
+impl Drop for AcquireFuture<'_> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }

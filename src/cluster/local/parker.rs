@@ -1,22 +1,22 @@
-//! The word by which a sleeping thread is woken: nothing that was rung is lost, and whoever answers
-//! sees what was done before.
+//! The word by which a sleeping thread is woken. No notification is lost, and the thread that takes
+//! one sees what was done before it.
 //!
-//! One thread answers; any number ring. The thread looks, spins for a while perhaps, and then sleeps,
-//! which it says before it does. Who rings and finds that it sleeps has to unpark it. The sleep itself
-//! is the caller's ([`std::thread::park`]), and may end for reasons of its own.
+//! One thread takes notifications; any number of threads notify. The thread polls, perhaps spins, and
+//! then sleeps; it announces the sleep in the word first. A notifier that finds the announcement has to
+//! unpark the thread. The sleep itself is the caller's ([`std::thread::park`]) and may end spuriously.
 
 use crate::primitive::{AtomicU32, Ordering};
 
-/// Nothing has happened.
+/// There is no notification, and the thread is awake.
 const IDLE: u32 = 0;
-/// The thread sleeps, or is about to.
+/// The thread sleeps or is about to.
 const ASLEEP: u32 = 1;
-/// It was rung, and not answered yet.
+/// There is a notification that was not taken yet.
 const NOTIFIED: u32 = 2;
 
 pub(crate) struct Parker {
-    /// One of the three. The thread that answers makes `IDLE` out of anything, and `ASLEEP` out of
-    /// `IDLE`; whoever rings makes `NOTIFIED` out of anything.
+    /// One of the three. The thread that takes sets `IDLE` whatever it finds, and `ASLEEP` if it
+    /// finds `IDLE`. A notifier sets `NOTIFIED` whatever it finds.
     state: AtomicU32,
 }
 
@@ -25,31 +25,31 @@ impl Parker {
         Self { state: AtomicU32::new(IDLE) }
     }
 
-    /// Rings. Whether the thread sleeps: then it is to be unparked.
+    /// Notifies the thread. Returns whether the caller has to unpark it.
     #[must_use]
     pub(crate) fn notify(&self) -> bool {
-        // ORDERING: Release, so that whoever answers sees what was done before; the partners are the
-        // Acquires of `take` and `park`.
+        // ORDERING: Release, so that the thread that takes the notification sees what was done
+        // before; the partners are the Acquires of `take` and `park`.
         self.state.swap(NOTIFIED, Ordering::Release) == ASLEEP
     }
 
-    /// Whether it was rung since the last answer.
+    /// Takes the notifications since the last take. Returns whether there was one.
     pub(crate) fn take(&self) -> bool {
-        // ORDERING: Acquire, the partner of the Release in `notify`. By a swap and not a store: if two
-        // ring one after the other, either this reads the second one's NOTIFIED, and what that did before
-        // is seen, or the second one reads IDLE or ASLEEP, and rings anew. A store could still be on
-        // its way while the caller looks, and cover the second.
+        // ORDERING: Acquire, the partner of the Release in `notify`. A swap and not a store: if there
+        // are two notifications in succession, either this reads the NOTIFIED of the second, and what
+        // its notifier did before is visible, or the second reads IDLE or ASLEEP and notifies anew. A
+        // store could become visible after the second notification and erase it.
         self.state.load(Ordering::Relaxed) == NOTIFIED
             && self.state.swap(IDLE, Ordering::Acquire) == NOTIFIED
     }
 
-    /// Answers, as soon as it is rung; until then it sleeps, by `park`.
+    /// Waits for a notification, and takes it. `park` blocks the thread; it may return spuriously.
     pub(crate) fn park(&self, park: impl Fn()) {
         // ORDERING: Acquire, as below, when it finds NOTIFIED.
         let asleep =
             self.state.compare_exchange(IDLE, ASLEEP, Ordering::Acquire, Ordering::Acquire);
         if asleep.is_ok() {
-            // Others may unpark this thread for reasons of their own.
+            // A return of `park` alone says nothing: others may unpark this thread for other reasons.
             while self.state.load(Ordering::Acquire) != NOTIFIED {
                 park();
             }

@@ -1,13 +1,13 @@
-//! How the driver is called: by keys that want it to come by, by timers, and by the end.
+//! What wakes the driver: keys that are to be polled, timers, and the close of the node.
 
 use crate::Mutex;
-use crate::cluster::local::Local;
+use crate::cluster::local::LocalKey;
 use crate::cluster::time::Time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// What the driver finds when it wakes up.
+/// The run queue of a node's driver. Any thread may put into it; only the driver takes out.
 #[derive(Debug, Default)]
 pub(crate) struct RunQueue {
     state: Mutex<RunQueueState>,
@@ -15,77 +15,80 @@ pub(crate) struct RunQueue {
 
 #[derive(Debug, Default)]
 struct RunQueueState {
-    called: Vec<Arc<Local>>,
+    /// The keys that the driver has to poll.
+    scheduled: Vec<Arc<LocalKey>>,
+    /// The node is closed, and the driver ends at this moment at the latest.
     closing: Option<Time>,
-    /// There is no driver any more.
-    is_dead: bool,
-    /// The driver's, while it sleeps.
+    /// The driver is gone.
+    is_shut_down: bool,
+    /// The driver's waker, while the driver sleeps.
     waker: Option<Waker>,
-    /// Who wants to be woken, and when.
-    alarms: BTreeMap<Alarm, Waker>,
-    last_alarm: u64,
+    timers: BTreeMap<TimerId, Waker>,
+    last_timer: u64,
 }
 
-/// One that is to be woken.
+/// Identifies a timer of a run queue: the moment at which it fires, and a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Alarm(Time, u64);
+pub(crate) struct TimerId(Time, u64);
 
 impl RunQueue {
-    /// The driver is to poll this key.
-    pub(crate) fn call(&self, local: Arc<Local>) {
+    /// Has the driver poll this key.
+    pub(crate) fn schedule(&self, key: Arc<LocalKey>) {
         let mut state = self.state.lock();
-        if !state.is_dead {
-            state.called.push(local);
+        if !state.is_shut_down {
+            state.scheduled.push(key);
         }
-        wake(state);
+        wake_driver(state);
     }
 
-    /// The driver is to release all, and to end by then at the latest.
+    /// Has the driver release all keys, and end at this moment at the latest.
     pub(crate) fn close(&self, by: Time) {
         let mut state = self.state.lock();
         state.closing = Some(state.closing.map_or(by, |before| before.max(by)));
-        wake(state);
+        wake_driver(state);
     }
 
-    /// The end of the driver: nobody is called any more, and all alarms go off.
+    /// The driver is gone: drops what is scheduled, and fires all timers.
     pub(crate) fn shut_down(&self) {
         let mut state = self.state.lock();
-        state.is_dead = true;
-        let called = std::mem::take(&mut state.called);
-        let alarms = std::mem::take(&mut state.alarms);
+        state.is_shut_down = true;
+        let scheduled = std::mem::take(&mut state.scheduled);
+        let timers = std::mem::take(&mut state.timers);
         drop(state);
-        drop(called);
-        alarms.into_values().for_each(Waker::wake);
+        drop(scheduled);
+        timers.into_values().for_each(Waker::wake);
     }
 
-    pub(crate) fn is_dead(&self) -> bool {
-        self.state.lock().is_dead
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.state.lock().is_shut_down
     }
 
-    /// For the driver: what has come, into `called`. It is awake from here until [`RunQueue::sleep`].
-    pub(crate) fn open(&self, called: &mut Vec<Arc<Local>>) -> Option<Time> {
+    /// For the driver: moves the scheduled keys into `scheduled`, and returns the moment by which
+    /// it has to end. The driver counts as awake until it calls [`RunQueue::sleep`].
+    pub(crate) fn drain(&self, scheduled: &mut Vec<Arc<LocalKey>>) -> Option<Time> {
         let mut state = self.state.lock();
         state.waker = None;
-        called.append(&mut state.called);
+        scheduled.append(&mut state.scheduled);
         state.closing
     }
 
-    /// For the driver: it sleeps, until the run queue wakes it. Returns when the first alarm goes off.
-    /// Pending: it has to look again before it sleeps.
-    pub(crate) fn sleep(&self, known: Option<Time>, cx: &Context<'_>) -> Poll<Option<Time>> {
+    /// For the driver, before it sleeps: registers its waker, and returns when the first timer
+    /// fires. Pending if there is something new, so that it has to call [`RunQueue::drain`] first.
+    /// `closing` is what that returned last.
+    pub(crate) fn sleep(&self, closing: Option<Time>, cx: &Context<'_>) -> Poll<Option<Time>> {
         let mut state = self.state.lock();
-        if !state.called.is_empty() || state.closing != known {
+        if !state.scheduled.is_empty() || state.closing != closing {
             return Poll::Pending;
         }
         state.waker = Some(cx.waker().clone());
-        Poll::Ready(state.alarms.first_key_value().map(|(Alarm(at, _), _)| *at))
+        Poll::Ready(state.timers.first_key_value().map(|(TimerId(at, _), _)| *at))
     }
 
-    /// For the driver: lets go off what is due.
+    /// For the driver: fires the timers that are due.
     pub(crate) fn fire_timers(&self, now: Time) {
         loop {
             let mut state = self.state.lock();
-            let Some(first) = state.alarms.first_entry() else { return };
+            let Some(first) = state.timers.first_entry() else { return };
             if first.key().0 > now {
                 return;
             }
@@ -95,40 +98,41 @@ impl RunQueue {
         }
     }
 
-    /// Wakes `waker` at that time. False if nobody will.
-    pub(crate) fn set_alarm(&self, at: Time, alarm: &mut Option<Alarm>, waker: &Waker) -> bool {
-        // A waker may run code that is not ours when it is dropped: not under the mutex.
+    /// Wakes `waker` at that moment. `timer` identifies the timer between calls; `None` makes one.
+    /// Returns false if the driver is gone, so that nothing will be woken.
+    pub(crate) fn set_timer(&self, at: Time, timer: &mut Option<TimerId>, waker: &Waker) -> bool {
+        // The drop of a waker may run code of the user, so it has to come after the mutex.
         let mut _old = None;
         let mut state = self.state.lock();
-        if state.is_dead {
+        if state.is_shut_down {
             return false;
         }
-        if let Some(known) = alarm.and_then(|alarm| state.alarms.get_mut(&alarm)) {
+        if let Some(known) = timer.and_then(|timer| state.timers.get_mut(&timer)) {
             if !known.will_wake(waker) {
                 _old = Some(std::mem::replace(known, waker.clone()));
             }
             return true;
         }
-        state.last_alarm += 1;
-        let new = Alarm(at, state.last_alarm);
-        state.alarms.insert(new, waker.clone());
-        *alarm = Some(new);
-        if state.alarms.first_key_value().is_some_and(|(first, _)| *first == new) {
-            wake(state);
+        state.last_timer += 1;
+        let new = TimerId(at, state.last_timer);
+        state.timers.insert(new, waker.clone());
+        *timer = Some(new);
+        if state.timers.first_key_value().is_some_and(|(first, _)| *first == new) {
+            wake_driver(state);
         }
         true
     }
 
-    pub(crate) fn stop_alarm(&self, alarm: Option<Alarm>) {
-        if let Some(alarm) = alarm {
-            let waker = self.state.lock().alarms.remove(&alarm);
+    pub(crate) fn cancel_timer(&self, timer: Option<TimerId>) {
+        if let Some(timer) = timer {
+            let waker = self.state.lock().timers.remove(&timer);
             drop(waker);
         }
     }
 }
 
-/// Wakes the driver, if it sleeps, after the mutex is let go.
-fn wake(mut state: crate::MutexGuard<'_, RunQueueState>) {
+/// Wakes the driver if it sleeps, after the mutex is released.
+fn wake_driver(mut state: crate::MutexGuard<'_, RunQueueState>) {
     let waker = state.waker.take();
     drop(state);
     waker.into_iter().for_each(Waker::wake);

@@ -1,75 +1,75 @@
-//! Who waits, in the order in which they came; tasks and threads alike.
+//! The tasks and threads that wait for one key at one node, in the order in which they joined.
 //!
-//! All of it is under the mutex of the key. A waiter is known by its [`WaiterId`] and woken by its
-//! [`Waker`], which is taken out under the mutex, and called or dropped outside of it: either may
-//! run code that is not ours, which may want the same mutex.
+//! The whole queue is under the mutex of the key. A waiter is known by its [`WaiterId`] and is woken
+//! by its [`Waker`]. A waker is cloned or moved out under the mutex, and called or dropped after the
+//! mutex is released: either may run code of the user, which may lock the same mutex.
 //!
-//! A thread that is the next in the queue spins for a moment, so that it need not be woken any more when
-//! its turn comes. It has to be awake for that: [`WaitQueue::wake_next`].
+//! A thread that is first in the queue spins for a moment, so that no wake-up is needed when its
+//! turn comes. It has to be awake for that: see [`WaitQueue::wake_next`].
 //!
-//! What is granted lies in the queue until the waiter fetches it. A waiter that leaves before that
-//! gets it out ([`WaitQueue::leave`]) and has to pass it on, so it is never lost.
+//! A result (a grant or an error) stays in the queue until its waiter takes it by
+//! [`WaitQueue::poll`]. A waiter that leaves before that gets an untaken grant back from
+//! [`WaitQueue::leave`] and has to pass it on, so that no grant is lost.
 
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
 
-/// The place of one waiter. No two waiters of a line have the same, ever.
+/// Identifies a waiter. No two waiters of one queue ever have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct WaiterId(u64);
 
-/// One that waits.
+/// A waiter that has no result yet.
 #[derive(Debug)]
-struct Waiter {
+struct QueuedWaiter {
     waiter_id: WaiterId,
     waker: Waker,
-    /// It spins when it is woken, and is the next in the queue.
+    /// It is a thread: it spins after a wake-up while it is first in the queue.
     spins: bool,
-    /// It was woken to look, and has not looked since.
+    /// It was woken by [`WaitQueue::wake_next`] and has not polled since.
     is_woken: bool,
 }
 
-/// The waiters of a key: each gets a `G`, or an `E`, or leaves.
+/// The waiters of a key. Each gets a `G` (a grant) or an `E` (an error), or leaves.
 #[derive(Debug)]
 pub(crate) struct WaitQueue<G, E> {
-    /// Those who wait, by waiter id, the one that has waited longest first.
-    waiting: VecDeque<Waiter>,
-    /// What was told and not fetched yet, by waiter id.
-    told: VecDeque<(WaiterId, Result<G, E>)>,
-    /// The next one's waiter id.
+    /// The waiters without a result, by ascending id: the one that has waited longest is first.
+    waiting: VecDeque<QueuedWaiter>,
+    /// The results that were not taken yet, by ascending id.
+    results: VecDeque<(WaiterId, Result<G, E>)>,
+    /// The next id.
     next: u64,
 }
 
 impl<G, E> WaitQueue<G, E> {
     pub(crate) fn new() -> Self {
-        Self { waiting: VecDeque::new(), told: VecDeque::new(), next: 0 }
+        Self { waiting: VecDeque::new(), results: VecDeque::new(), next: 0 }
     }
 
-    /// Joins at the end. `spins`: it is a thread, which is worth a warning that its turn is near, and may
-    /// be told to look.
+    /// Appends a waiter. `spins` says that it is a thread, which [`WaitQueue::wake_next`] may wake
+    /// before it has a result.
     pub(crate) fn join(&mut self, waker: &Waker, spins: bool) -> WaiterId {
         let waiter_id = self.waiter_id();
         let waker = waker.clone();
-        self.waiting.push_back(Waiter { waiter_id, waker, spins, is_woken: false });
+        self.waiting.push_back(QueuedWaiter { waiter_id, waker, spins, is_woken: false });
         waiter_id
     }
 
-    /// A new waiter id: of one that joins, or of one that need not.
+    /// A new id, for a waiter that joins or for a user that does not have to wait.
     pub(crate) fn waiter_id(&mut self) -> WaiterId {
         self.next += 1;
         WaiterId(self.next - 1)
     }
 
-    /// What this waiter has got, once; until then `waker` is the one that is called. The one before
-    /// is put into `old`. It has looked: what comes after this it is woken to anew.
-    ///
-    /// After that the waiter id is void.
+    /// Takes the waiter's result; the id is void after that. While there is no result, `waker`
+    /// becomes the one to call, the one before it is put into `old`, and [`WaitQueue::wake_next`]
+    /// may wake the waiter once more.
     pub(crate) fn poll(
         &mut self,
         waiter_id: WaiterId,
         waker: &Waker,
         old: &mut Option<Waker>,
     ) -> Poll<Result<G, E>> {
-        if let Some((_, result)) = take(&mut self.told, waiter_id, |(to, _)| *to) {
+        if let Some((_, result)) = take(&mut self.results, waiter_id, |(to, _)| *to) {
             return Poll::Ready(result);
         }
         if let Ok(at) = self.waiting.binary_search_by_key(&waiter_id, |waiter| waiter.waiter_id)
@@ -83,11 +83,11 @@ impl<G, E> WaitQueue<G, E> {
         Poll::Pending
     }
 
-    /// This waiter does not wait any more. Returns what it was granted and has not fetched: the
-    /// caller has to pass it on. Its waker is put into `old`.
+    /// Removes a waiter, and puts its waker into `old`. Returns the grant that it has not taken, if
+    /// there is one: the caller has to pass it on.
     #[must_use]
     pub(crate) fn leave(&mut self, waiter_id: WaiterId, old: &mut Option<Waker>) -> Option<G> {
-        if let Some((_, result)) = take(&mut self.told, waiter_id, |(to, _)| *to) {
+        if let Some((_, result)) = take(&mut self.results, waiter_id, |(to, _)| *to) {
             return result.ok();
         }
         *old = take(&mut self.waiting, waiter_id, |waiter| waiter.waiter_id)
@@ -95,17 +95,17 @@ impl<G, E> WaitQueue<G, E> {
         None
     }
 
-    /// Grants to the one that has waited longest, and returns how to wake it. `None`, and nothing
-    /// is made, if nobody waits.
+    /// Grants to the first waiter, and returns its waker. Returns `None`, without a call of `make`,
+    /// if nobody waits.
     #[must_use]
     pub(crate) fn grant(&mut self, make: impl FnOnce(WaiterId) -> G) -> Option<Waker> {
-        let Waiter { waiter_id, waker, .. } = self.waiting.pop_front()?;
-        self.told.push_back((waiter_id, Ok(make(waiter_id))));
+        let QueuedWaiter { waiter_id, waker, .. } = self.waiting.pop_front()?;
+        self.results.push_back((waiter_id, Ok(make(waiter_id))));
         Some(waker)
     }
 
-    /// How to wake the one that is the next now, to look, if it is one that spins; unless it was woken,
-    /// and has yet to look.
+    /// The waker of the first waiter if that is a thread, so that it spins or polls again. `None`
+    /// if it was woken by this method before and has not polled since.
     #[must_use]
     pub(crate) fn wake_next(&mut self) -> Option<Waker> {
         let first = self.waiting.front_mut().filter(|waiter| waiter.spins)?;
@@ -113,20 +113,20 @@ impl<G, E> WaitQueue<G, E> {
         is_new.then(|| first.waker.clone())
     }
 
-    /// Whether the one that has waited longest is one that spins.
+    /// Whether the first waiter is a thread.
     pub(crate) fn is_led_by_thread(&self) -> bool {
         self.waiting.front().is_some_and(|waiter| waiter.spins)
     }
 
-    /// Tells the one that has waited longest that it does not get it.
+    /// Gives the first waiter this error, and returns its waker.
     #[must_use]
     pub(crate) fn fail_first(&mut self, error: E) -> Option<Waker> {
-        let Waiter { waiter_id, waker, .. } = self.waiting.pop_front()?;
-        self.told.push_back((waiter_id, Err(error)));
+        let QueuedWaiter { waiter_id, waker, .. } = self.waiting.pop_front()?;
+        self.results.push_back((waiter_id, Err(error)));
         Some(waker)
     }
 
-    /// Tells so to all that wait.
+    /// Gives all waiters this error, and returns their wakers.
     #[must_use]
     pub(crate) fn fail_all(&mut self, error: &E) -> Vec<Waker>
     where
@@ -135,35 +135,35 @@ impl<G, E> WaitQueue<G, E> {
         std::iter::from_fn(|| self.fail_first(error.clone())).collect()
     }
 
-    /// The one that has waited longest.
+    /// The waiter that has waited longest.
     pub(crate) fn first(&self) -> Option<WaiterId> {
         self.waiting.front().map(|waiter| waiter.waiter_id)
     }
 
-    /// How many wait.
+    /// The number of waiters without a result.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether nobody waits.
+    /// Whether every waiter has a result.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Whether nobody waits and nobody has anything to fetch.
+    /// Whether there is neither a waiter nor an untaken result.
     pub(crate) fn is_deserted(&self) -> bool {
-        self.is_empty() && self.told.is_empty()
+        self.is_empty() && self.results.is_empty()
     }
 }
 
-/// What is there for this waiter id, taken out. Both lists are in the order of waiter ids: who comes gets
-/// the largest, and who is told is the first that waits.
+/// Removes the entry of this waiter. Both lists are sorted by id: a new waiter has the largest, and
+/// results are given to the first waiter.
 fn take<T>(
     list: &mut VecDeque<T>,
     waiter_id: WaiterId,
-    whose: impl Fn(&T) -> WaiterId,
+    id_of: impl Fn(&T) -> WaiterId,
 ) -> Option<T> {
-    list.binary_search_by_key(&waiter_id, whose).ok().and_then(|at| list.remove(at))
+    list.binary_search_by_key(&waiter_id, id_of).ok().and_then(|at| list.remove(at))
 }
 
 #[cfg(test)]
@@ -172,7 +172,7 @@ mod tests {
     use std::task::Waker;
 
     #[test]
-    fn nothing_piles_up_behind_one_that_stays() {
+    fn nothing_piles_up_behind_a_waiter_that_stays() {
         let mut wait_queue = WaitQueue::<u32, u32>::new();
         let mut old = None;
         wait_queue.join(Waker::noop(), false);
@@ -182,17 +182,17 @@ mod tests {
             drop(wait_queue.grant(|_| n));
             assert!(wait_queue.poll(waiter_id, Waker::noop(), &mut old).is_ready());
         }
-        // Nor behind one that waits for long, while others give up.
+        // Nor behind a waiter without a result, while others give up.
         wait_queue.join(Waker::noop(), false);
         for _ in 0..1000 {
             let waiter_id = wait_queue.join(Waker::noop(), false);
             assert_eq!(wait_queue.leave(waiter_id, &mut old), None);
         }
-        assert_eq!((wait_queue.waiting.len(), wait_queue.told.len()), (1, 1));
+        assert_eq!((wait_queue.waiting.len(), wait_queue.results.len()), (1, 1));
     }
 
     #[test]
-    fn only_the_next_one_is_alerted_once_and_only_if_it_spins() {
+    fn only_a_thread_that_is_first_is_woken_and_once_until_it_polls() {
         let mut wait_queue = WaitQueue::<u32, u32>::new();
         assert!(wait_queue.wake_next().is_none());
         wait_queue.join(Waker::noop(), false);
@@ -200,15 +200,15 @@ mod tests {
         assert!(wait_queue.wake_next().is_none(), "the first is a task");
         drop(wait_queue.grant(|_| 1));
         assert!(wait_queue.wake_next().is_some());
-        assert!(wait_queue.wake_next().is_none(), "it has not looked yet");
+        assert!(wait_queue.wake_next().is_none(), "it has not polled yet");
         assert!(wait_queue.poll(second, Waker::noop(), &mut None).is_pending());
-        assert!(wait_queue.wake_next().is_some(), "it has looked");
+        assert!(wait_queue.wake_next().is_some(), "it has polled");
         drop(wait_queue.grant(|_| 2));
-        assert!(wait_queue.wake_next().is_none(), "it is granted");
+        assert!(wait_queue.wake_next().is_none(), "it has a grant");
     }
 
     #[test]
-    fn granted_anew_before_it_was_fetched() {
+    fn two_grants_may_lie_untaken_at_a_time() {
         let mut wait_queue = WaitQueue::<u32, u32>::new();
         let mut old = None;
         let (first, second) =

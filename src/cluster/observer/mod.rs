@@ -1,4 +1,4 @@
-//! What happens, for those who count and measure.
+//! The observer of a node: for metrics, logs and audits.
 
 use crate::cluster::error::LockError;
 use crate::cluster::guard::{AcquiredVia, LossReason};
@@ -9,71 +9,79 @@ use std::time::Duration;
 
 pub(crate) mod tracing;
 
-/// Is told what happens to the locks of a node: see
+/// Is called for each event of the locks of a node: see
 /// [`NodeBuilder::observer`](crate::cluster::NodeBuilder::observer).
 ///
-/// Every method does nothing unless it is overridden. They are called where it happens, on the
-/// caller's thread or in the node's background task, so they should be quick: count, and return.
-/// Nothing of the node is locked meanwhile. But nothing of the node goes on meanwhile either, so an
-/// observer must not wait for its locks ([`LockError::WouldDeadlock`]). Nor should it keep the
-/// [`Node`](super::Node), which would then never be dropped. A panic is caught.
+/// Every method does nothing by default. The methods are called where the event happens: on the thread of
+/// the caller, or in the background task of the node. They should return soon, since the background task
+/// does nothing else meanwhile, not even renew leases. No mutex of the node is held during a call, so an
+/// observer may use the node. But it must not wait for its locks: a blocking call from the background task
+/// returns [`LockError::WouldDeadlock`]. An observer that keeps the [`Node`](super::Node) keeps it from
+/// being dropped. A panic of an observer is caught.
 pub trait Observer: Send + Sync + 'static {
-    /// Somebody began to wait for the lock, or tries it.
+    /// A caller begins to acquire the lock.
     fn acquire_started(&self, key: &Key) {
         let _ = key;
     }
 
-    /// The lock was acquired, after `waited`. With [`AcquiredVia`], it is told how.
+    /// The lock was acquired: after what time, in which way, and with which token.
     fn acquired(&self, key: &Key, waited: Duration, via: AcquiredVia, token: FencingToken) {
         let _ = (key, waited, via, token);
     }
 
-    /// Somebody does not get the lock. (Nothing is told of a future that was dropped.)
+    /// A call that began to acquire the lock has failed. This is not called if its future was dropped.
     fn acquire_failed(&self, key: &Key, waited: Duration, error: &LockError) {
         let _ = (key, waited, error);
     }
 
-    /// The lease of this key goes on.
+    /// The lease of the lock was renewed.
     fn renewed(&self, key: &Key) {
         let _ = key;
     }
 
-    /// The lock was lost while it was held.
+    /// The lock was lost while there was a guard that was not released.
     fn lost(&self, key: &Key, why: &LossReason) {
         let _ = (key, why);
     }
 
-    /// A guard was dropped or released.
-    fn released(&self, key: &Key, how: Released) {
-        let _ = (key, how);
+    /// A guard was released or dropped, with this result.
+    fn released(&self, key: &Key, outcome: ReleaseOutcome) {
+        let _ = (key, outcome);
     }
 
-    /// The engine answered, after `took`; or it did not, and `error` says so.
-    fn remote(&self, key: &Key, what: Remote, took: Duration, error: Option<&TransportError>) {
-        let _ = (key, what, took, error);
+    /// A request to the engine has ended: after what time, and with which error if it failed. A request
+    /// that was given up after the [request timeout](crate::cluster::NodeBuilder::request_timeout) has
+    /// ended too.
+    fn request_finished(
+        &self,
+        key: &Key,
+        operation: RemoteOperation,
+        took: Duration,
+        error: Option<&TransportError>,
+    ) {
+        let _ = (key, operation, took, error);
     }
 }
 
-/// What became of a guard that is no longer used.
+/// How the release of a guard ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Released {
-    /// The lease stays at this node, where somebody waits: it was handed to that one, or left for a
-    /// moment to whoever comes first, with no message. (If all of them leave before they have it, it is
-    /// released once more.)
+pub enum ReleaseOutcome {
+    /// The lease stays at this node for another task or thread that waits, and no request was sent.
+    /// (If all of those give up, the lease is released once more.)
     HandedOff,
-    /// The engine was told; the lock was held up to then.
+    /// The engine has confirmed the release, and the lock was held until then.
     Held,
-    /// It had been lost before.
+    /// The lock was lost before.
     Lost,
-    /// It is not known whether it was held up to then.
+    /// It is not known whether the lock was held until the release.
     Indeterminate,
 }
 
-/// An operation on the engine.
+/// The operation of a request to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Remote {
+pub enum RemoteOperation {
     /// [`Transport::load`](super::Transport::load).
     Load,
     /// [`Transport::compare_exchange`](super::Transport::compare_exchange).

@@ -1,36 +1,37 @@
-//! Spans and events for `tracing` (feature `tracing`); nothing without it.
+//! Spans and events for the crate `tracing` (feature `tracing`). Without the feature this does nothing.
 
 use super::Observer;
 use crate::cluster::key::Key;
 
-/// In the span of acquiring this key, from now on.
+/// Runs the future in a span for the acquisition of this key.
 #[cfg(feature = "tracing")]
 pub(crate) fn acquiring<F: Future>(key: &Key, future: F) -> impl Future<Output = F::Output> {
     tracing::Instrument::instrument(future, tracing::debug_span!("acquire", %key))
 }
 
-/// As it is.
+/// The future as it is.
 #[cfg(not(feature = "tracing"))]
 pub(crate) fn acquiring<F: Future>(_: &Key, future: F) -> F {
     future
 }
 
-/// The observer that every node has.
-pub(crate) struct Trace;
+/// The observer that every node has, besides that of the user.
+pub(crate) struct TracingObserver;
 
 #[cfg(not(feature = "tracing"))]
-impl Observer for Trace {}
+impl Observer for TracingObserver {}
 
 #[cfg(feature = "tracing")]
 mod events {
-    use super::{Key, Observer, Trace};
+    use super::{Key, Observer, TracingObserver};
     use crate::cluster::{
-        AcquiredVia, FencingToken, LockError, LossReason, Released, Remote, TransportError,
+        AcquiredVia, FencingToken, LockError, LossReason, ReleaseOutcome, RemoteOperation,
+        TransportError,
     };
     use std::time::Duration;
     use tracing::{debug, trace, warn};
 
-    impl Observer for Trace {
+    impl Observer for TracingObserver {
         fn acquire_started(&self, key: &Key) {
             trace!(%key, "acquiring");
         }
@@ -51,14 +52,20 @@ mod events {
             warn!(%key, %why, "lost");
         }
 
-        fn released(&self, key: &Key, how: Released) {
-            debug!(%key, ?how, "released");
+        fn released(&self, key: &Key, outcome: ReleaseOutcome) {
+            debug!(%key, ?outcome, "released");
         }
 
-        fn remote(&self, key: &Key, what: Remote, took: Duration, error: Option<&TransportError>) {
+        fn request_finished(
+            &self,
+            key: &Key,
+            operation: RemoteOperation,
+            took: Duration,
+            error: Option<&TransportError>,
+        ) {
             match error {
-                None => trace!(%key, ?what, ?took, "answered"),
-                Some(error) => debug!(%key, ?what, ?took, %error, "failed"),
+                None => trace!(%key, ?operation, ?took, "request succeeded"),
+                Some(error) => debug!(%key, ?operation, ?took, %error, "request failed"),
             }
         }
     }

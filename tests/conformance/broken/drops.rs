@@ -1,6 +1,7 @@
 //! Clients that do not survive that a future is dropped.
 
-use super::{Bug, Exchanged, Loaded};
+use super::{Exchanged, Loaded};
+use lockword::cluster::layers::Interceptor;
 use lockword::cluster::{
     Exchange, Key, Memory, NodeId, Transport, TransportError, Version, Versioned, Watch, Write,
     async_trait,
@@ -25,7 +26,7 @@ impl LeaksConnection {
 }
 
 #[async_trait]
-impl Bug for LeaksConnection {
+impl Interceptor<Memory> for LeaksConnection {
     async fn load(&self, engine: &Memory, key: &Key) -> Loaded {
         self.take().await;
         let response = engine.load(key).await;
@@ -33,7 +34,7 @@ impl Bug for LeaksConnection {
         response
     }
 
-    async fn write(
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -51,7 +52,7 @@ impl Bug for LeaksConnection {
 pub struct WatchLeaks(pub Semaphore);
 
 #[async_trait]
-impl Bug for WatchLeaks {
+impl Interceptor<Memory> for WatchLeaks {
     async fn watch(
         &self,
         engine: &Memory,
@@ -75,7 +76,7 @@ pub struct MixesAnswers {
 }
 
 #[async_trait]
-impl Bug for MixesAnswers {
+impl Interceptor<Memory> for MixesAnswers {
     async fn load(&self, engine: &Memory, key: &Key) -> Loaded {
         let _turn = self.turn.lock().await;
         let response = engine.load(key).await?;
@@ -84,7 +85,7 @@ impl Bug for MixesAnswers {
         Ok(self.loaded.lock().unwrap().pop_front().unwrap())
     }
 
-    async fn write(
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,

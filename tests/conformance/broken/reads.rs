@@ -1,6 +1,7 @@
 //! Loads and mismatches that show what is not there.
 
-use super::{Bug, Every, Exchanged, Loaded};
+use super::{Every, Exchanged, Loaded};
+use lockword::cluster::layers::Interceptor;
 use lockword::cluster::{Exchange, Key, Memory, Transport, Version, Versioned, Write, async_trait};
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -49,13 +50,13 @@ impl StaleLoad {
 }
 
 #[async_trait]
-impl Bug for StaleLoad {
+impl Interceptor<Memory> for StaleLoad {
     async fn load(&self, engine: &Memory, key: &Key) -> Loaded {
         let now = engine.load(key).await;
         if self.1.is_it() { Ok(self.0.shows(key)) } else { now }
     }
 
-    async fn write(
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -76,8 +77,8 @@ impl StaleMismatch {
 }
 
 #[async_trait]
-impl Bug for StaleMismatch {
-    async fn write(
+impl Interceptor<Memory> for StaleMismatch {
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -102,8 +103,8 @@ impl ComparesWithReplica {
 }
 
 #[async_trait]
-impl Bug for ComparesWithReplica {
-    async fn write(
+impl Interceptor<Memory> for ComparesWithReplica {
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -124,8 +125,8 @@ impl Bug for ComparesWithReplica {
 pub struct FalseMismatch(pub Every);
 
 #[async_trait]
-impl Bug for FalseMismatch {
-    async fn write(
+impl Interceptor<Memory> for FalseMismatch {
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -151,7 +152,7 @@ impl DirtyRead {
 }
 
 #[async_trait]
-impl Bug for DirtyRead {
+impl Interceptor<Memory> for DirtyRead {
     async fn load(&self, engine: &Memory, key: &Key) -> Loaded {
         let coming = self.coming.lock().unwrap().get(key).cloned();
         match coming {
@@ -160,7 +161,7 @@ impl Bug for DirtyRead {
         }
     }
 
-    async fn write(
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,

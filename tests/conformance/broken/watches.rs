@@ -1,7 +1,8 @@
 //! Watches that miss something, or make something up.
 
-use super::{Bug, Every};
+use super::Every;
 use futures_util::{FutureExt, StreamExt, future, stream};
+use lockword::cluster::layers::Interceptor;
 use lockword::cluster::{
     Key, Memory, NodeId, Transport, TransportError, Versioned, Watch, async_trait,
 };
@@ -12,7 +13,7 @@ type Opened = Result<Watch, TransportError>;
 pub struct Misses(pub u64);
 
 #[async_trait]
-impl Bug for Misses {
+impl Interceptor<Memory> for Misses {
     async fn watch(&self, engine: &Memory, key: &Key, node: NodeId) -> Opened {
         let missed = Every::new(self.0);
         let inner = engine.watch(key, node).await?;
@@ -24,7 +25,7 @@ impl Bug for Misses {
 pub struct StartsLate;
 
 #[async_trait]
-impl Bug for StartsLate {
+impl Interceptor<Memory> for StartsLate {
     async fn watch(&self, engine: &Memory, key: &Key, node: NodeId) -> Opened {
         let (engine, key) = (engine.clone(), key.clone());
         let open = async move { engine.watch(&key, node).await.unwrap() };
@@ -36,7 +37,7 @@ impl Bug for StartsLate {
 pub struct Once;
 
 #[async_trait]
-impl Bug for Once {
+impl Interceptor<Memory> for Once {
     async fn watch(&self, engine: &Memory, key: &Key, node: NodeId) -> Opened {
         let inner = engine.watch(key, node).await?;
         Ok(inner.take(1).chain(stream::pending()).boxed())
@@ -47,7 +48,7 @@ impl Bug for Once {
 pub struct FirstOfSeveral;
 
 #[async_trait]
-impl Bug for FirstOfSeveral {
+impl Interceptor<Memory> for FirstOfSeveral {
     async fn watch(&self, engine: &Memory, key: &Key, node: NodeId) -> Opened {
         let mut inner = engine.watch(key, node).await?;
         let (sender, receiver) = tokio::sync::mpsc::channel::<Versioned>(1);
@@ -75,7 +76,7 @@ impl OnlyTheLast {
 }
 
 #[async_trait]
-impl Bug for OnlyTheLast {
+impl Interceptor<Memory> for OnlyTheLast {
     async fn watch(&self, engine: &Memory, key: &Key, node: NodeId) -> Opened {
         self.0.send_modify(|opened| *opened += 1);
         let (own, opened) = (*self.0.borrow(), self.0.subscribe());
@@ -88,7 +89,7 @@ impl Bug for OnlyTheLast {
 pub struct MadeUp;
 
 #[async_trait]
-impl Bug for MadeUp {
+impl Interceptor<Memory> for MadeUp {
     async fn watch(&self, engine: &Memory, key: &Key, node: NodeId) -> Opened {
         let inner = engine.watch(key, node).await?;
         let change = |found: Versioned| Versioned { value: b"{}".as_slice().into(), ..found };
@@ -100,7 +101,7 @@ impl Bug for MadeUp {
 pub struct OneBehind;
 
 #[async_trait]
-impl Bug for OneBehind {
+impl Interceptor<Memory> for OneBehind {
     async fn watch(&self, engine: &Memory, key: &Key, node: NodeId) -> Opened {
         let before = engine.load(key).await?;
         let inner = engine.watch(key, node).await?;

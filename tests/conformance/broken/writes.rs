@@ -1,6 +1,7 @@
 //! Writes that are lost, made twice, made late, or answered wrongly.
 
-use super::{Bug, Every, Exchanged, Loaded, overwrite};
+use super::{Every, Exchanged, Loaded, overwrite};
+use lockword::cluster::layers::Interceptor;
 use lockword::cluster::{
     Exchange, Key, Memory, Transport, TransportError, Version, Write, async_trait,
 };
@@ -12,8 +13,8 @@ use tokio::time::sleep;
 pub struct LostUpdate;
 
 #[async_trait]
-impl Bug for LostUpdate {
-    async fn write(
+impl Interceptor<Memory> for LostUpdate {
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -33,8 +34,8 @@ impl Bug for LostUpdate {
 pub struct Forgets(pub Every);
 
 #[async_trait]
-impl Bug for Forgets {
-    async fn write(
+impl Interceptor<Memory> for Forgets {
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -56,8 +57,8 @@ impl Bug for Forgets {
 pub struct NoRetention;
 
 #[async_trait]
-impl Bug for NoRetention {
-    async fn write(
+impl Interceptor<Memory> for NoRetention {
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -77,8 +78,8 @@ impl Bug for NoRetention {
 pub struct SentTwice(pub Every);
 
 #[async_trait]
-impl Bug for SentTwice {
-    async fn write(
+impl Interceptor<Memory> for SentTwice {
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -98,8 +99,8 @@ impl Bug for SentTwice {
 pub struct AppliedTwice(pub Every);
 
 #[async_trait]
-impl Bug for AppliedTwice {
-    async fn write(
+impl Interceptor<Memory> for AppliedTwice {
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -119,8 +120,8 @@ impl Bug for AppliedTwice {
 pub struct LateAfterFailure(pub Every);
 
 #[async_trait]
-impl Bug for LateAfterFailure {
-    async fn write(
+impl Interceptor<Memory> for LateAfterFailure {
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -143,8 +144,8 @@ impl Bug for LateAfterFailure {
 pub struct AppliedAndFailed(pub Every);
 
 #[async_trait]
-impl Bug for AppliedAndFailed {
-    async fn write(
+impl Interceptor<Memory> for AppliedAndFailed {
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -167,12 +168,12 @@ fn lower(key: &Key) -> Key {
 }
 
 #[async_trait]
-impl Bug for IgnoresCase {
+impl Interceptor<Memory> for IgnoresCase {
     async fn load(&self, engine: &Memory, key: &Key) -> Loaded {
         engine.load(&lower(key)).await
     }
 
-    async fn write(
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,
@@ -187,8 +188,8 @@ impl Bug for IgnoresCase {
 pub struct EndsAtZero;
 
 #[async_trait]
-impl Bug for EndsAtZero {
-    async fn write(
+impl Interceptor<Memory> for EndsAtZero {
+    async fn compare_exchange(
         &self,
         engine: &Memory,
         key: &Key,

@@ -129,7 +129,7 @@ async fn a_change_of_rights_renews_a_signed_token() {
     let Some(server) = with_users(&["--auth-token", signed.leak()]).await else { return };
     let etcd = client(&address(&server, USER)).await;
     let lease = ms(2000);
-    let holder = Node::builder(etcd.clone()).lease(lease).build();
+    let holder = Node::builder(etcd.clone()).lease(lease).build().unwrap();
     let held = holder.lock("held").unwrap().acquire().await.unwrap();
     let key = key("k");
     let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();

@@ -34,7 +34,8 @@ async fn ten_tasks_on_each_of_three_nodes_lose_no_count() {
     for number in 0..3 {
         let transport = client(&server.address()).await;
         // Few handoffs, so that it goes from node to node often.
-        let node = Node::builder(transport).label(format!("n{number}")).local_handoffs(4).build();
+        let node =
+            Node::builder(transport).label(format!("n{number}")).local_handoffs(4).build().unwrap();
         for _ in 0..10 {
             let (lock, counter) = (node.lock("counter").unwrap(), counter.clone());
             tasks.push(tokio::spawn(async move {
@@ -58,7 +59,7 @@ fn threads_without_a_runtime_have_locks_too() {
     let transport = connecting.block_on(client(&server.address()));
     // The runtime in which the connection was made has gone: another one is made.
     drop(connecting);
-    let node = Node::builder(transport).build().blocking();
+    let node = Node::builder(transport).build().unwrap().blocking();
     let lock = node.lock("thread").unwrap();
     let guard = lock.acquire().unwrap();
     assert!(guard.is_valid());

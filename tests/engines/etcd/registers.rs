@@ -6,44 +6,19 @@ use crate::support::wire::{Loss, Wire};
 use futures_util::StreamExt;
 use lockword::cluster::conformance::{Law, Suite};
 use lockword::cluster::engines;
-use lockword::cluster::{
-    Capabilities, Exchange, Key, NodeId, Transport, TransportError, Version, Versioned, Watch,
-    Write, async_trait,
-};
+use lockword::cluster::layers::{Intercept, Interceptor};
+use lockword::cluster::{Exchange, NodeId, Transport, TransportError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// A client with a connection of its own that can be cut.
-struct Proxied {
-    etcd: engines::etcd::Etcd,
+/// The connection of a client, which can be cut.
+struct Cut {
     wire: Wire,
     cuts: AtomicUsize,
 }
 
-#[async_trait]
-impl Transport for Proxied {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        self.etcd.load(key).await
-    }
-
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Option<Version>,
-        new: Write,
-    ) -> Result<Exchange, TransportError> {
-        self.etcd.compare_exchange(key, expected, new).await
-    }
-
-    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        self.etcd.watch(key, node).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.etcd.capabilities()
-    }
-}
+impl Interceptor<engines::etcd::Etcd> for Cut {}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_keeps_the_laws() {
@@ -54,14 +29,15 @@ async fn one_server_keeps_the_laws() {
     let make = move || async move {
         let wire = Wire::new(port);
         let etcd = typed(&format!("etcd://{}", wire.server())).await;
-        Proxied { etcd, wire, cuts: AtomicUsize::new(0) }
+        Intercept::new(etcd, Cut { wire, cuts: AtomicUsize::new(0) })
     };
     let suite = Suite::new(make)
         .settling(ms(100))
-        .indeterminate_hook(|client: Arc<Proxied>, _| async move {
-            match client.cuts.fetch_add(1, Ordering::Relaxed) % 3 {
-                0 => client.wire.lose(Loss::Request),
-                _ => client.wire.lose(Loss::Response),
+        .indeterminate_hook(|client: Arc<Intercept<_, Cut>>, _| async move {
+            let Cut { wire, cuts } = client.interceptor();
+            match cuts.fetch_add(1, Ordering::Relaxed) % 3 {
+                0 => wire.lose(Loss::Request),
+                _ => wire.lose(Loss::Response),
             }
         })
         .deleting(move |key| {

@@ -27,7 +27,7 @@ async fn a_full_database_refuses_for_certain() {
     assert!(why.to_string().contains("space exceeded"), "{why}");
     assert_eq!(etcd.load(&key("held")).await.unwrap().unwrap().version, held);
     // A lock says so at once, and does not wait for its patience to end.
-    let node = Node::builder(etcd).build();
+    let node = Node::builder(etcd).build().unwrap();
     let error = node.lock("full").unwrap().acquire().await.map(drop).unwrap_err();
     let LockError::Transport { source: TransportError::Unsupported(_), .. } = error else {
         panic!("{error:?}")

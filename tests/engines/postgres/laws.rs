@@ -1,40 +1,19 @@
 use super::*;
 use crate::support::postgres::Pooler;
 use crate::support::wire::{Loss, Wire};
-use lockword::cluster::conformance::{Law, Report, Suite};
-use lockword::cluster::{Capabilities, NodeId, Versioned, Wakeups, Watch, async_trait};
+use lockword::cluster::conformance::{Law, Suite, SuiteReport};
+use lockword::cluster::layers::{Intercept, Interceptor};
+use lockword::cluster::{NodeId, Wakeups};
 use std::future::ready;
 use std::sync::Arc;
 
-/// A client that comes by a wire of its own.
-struct Wired {
-    engine: Postgres,
-    wire: Wire,
-}
+/// A client with a wire of its own.
+type Wired = Intercept<Postgres, Wire>;
 
-#[async_trait]
-impl Transport for Wired {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        self.engine.load(key).await
-    }
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Option<Version>,
-        new: Write,
-    ) -> Result<Exchange, TransportError> {
-        self.engine.compare_exchange(key, expected, new).await
-    }
-    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        self.engine.watch(key, node).await
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.engine.capabilities()
-    }
-}
+impl Interceptor<Postgres> for Wire {}
 
 /// All of the suite, at this server, and by this port.
-async fn suite(server: &Server, port: u16, more: &str) -> Report {
+async fn suite(server: &Server, port: u16, more: &str) -> SuiteReport {
     let address = server.address_at(port, more);
     let own = client(&server.address("")).await;
     let make = {
@@ -44,7 +23,7 @@ async fn suite(server: &Server, port: u16, more: &str) -> Report {
             async move {
                 let wire = Wire::new(real);
                 let by_wire = address.replace(&format!(":{real}/"), &format!(":{}/", wire.port()));
-                Wired { engine: client(&by_wire).await, wire }
+                Wired::new(client(&by_wire).await, wire)
             }
         }
     };
@@ -55,7 +34,7 @@ async fn suite(server: &Server, port: u16, more: &str) -> Report {
         }
     };
     let indeterminate_hook = |client: Arc<Wired>, _| {
-        client.wire.lose(if fastrand::bool() { Loss::Response } else { Loss::Request });
+        client.interceptor().lose(if fastrand::bool() { Loss::Response } else { Loss::Request });
         ready(())
     };
     let by_hand = Arc::new(server.client().await);
@@ -100,7 +79,7 @@ async fn the_suite_passes_through_a_transaction_pooler_but_for_watches() {
     assert_eq!(client(&address).await.capabilities().wakeups, Wakeups::Poll);
     let report = suite(&server, pooler.port, "pooled=true&timeout_ms=3000").await;
     let missing: Vec<_> = report.not_checked.iter().map(|missing| missing.law).collect();
-    assert_eq!(missing, [Law::Watch], "{report}");
+    assert_eq!(missing, [Law::Watch, Law::Dropping], "{report}");
 }
 
 /// Whoever forgets to say so is told, and not left without wake-ups.

@@ -15,7 +15,7 @@ async fn ten_tasks_of_three_nodes_count() {
         for n in 0..3 {
             // Handoffs within a node are few, so that the lock goes from node to node.
             let engine = client(&address).await;
-            nodes.push(node(&engine, &format!("n{n}")).local_handoffs(2).build());
+            nodes.push(node(&engine, &format!("n{n}")).local_handoffs(2).build().unwrap());
         }
         for task in 0..10 {
             let (lock, counter) = (lock(&nodes[task % 3], "counted"), counter.clone());
@@ -47,7 +47,7 @@ async fn nothing_is_left_behind() {
     let Some(server) = server().await else { return };
     let by_hand = server.client().await;
     let engine = client(&server.address("")).await;
-    let (a, b) = (node(&engine, "a").build(), node(&engine, "b").build());
+    let (a, b) = (node(&engine, "a").build().unwrap(), node(&engine, "b").build().unwrap());
     for n in 0..1000 {
         lock(&a, &format!("k{}", n % 10)).acquire().await.unwrap().release().await.unwrap();
     }
@@ -81,7 +81,10 @@ async fn a_handed_over_lock_comes_by_notification() {
     let (first, second) = (client(&server.address("")).await, client(&server.address("")).await);
     // Without a wake-up it would take a third of that.
     let lease = Duration::from_secs(60);
-    let (a, b) = (node(&first, "a").lease(lease).build(), node(&second, "b").lease(lease).build());
+    let (a, b) = (
+        node(&first, "a").lease(lease).build().unwrap(),
+        node(&second, "b").lease(lease).build().unwrap(),
+    );
     for _ in 0..20 {
         let guard = lock(&a, "k").acquire().await.unwrap();
         let waits = lock(&b, "k");
@@ -101,11 +104,11 @@ async fn by_its_address() {
     let Some(server) = server().await else { return };
     let engine = lockword::cluster::connect(&server.address("")).await.unwrap();
     assert_eq!(engine.capabilities().name, "postgres");
-    let node = Node::builder(engine).build();
+    let node = Node::builder(engine).build().unwrap();
     let guard = lock(&node, "jobs/nightly").acquire().await.unwrap();
     let sql = "SELECT convert_from(value, 'UTF8')::json -> 'holder' ->> 'node', version \
         FROM public.lockword WHERE key = 'jobs/nightly'";
     let row = server.client().await.query_one(sql, &[]).await.unwrap();
-    assert_eq!(row.get::<_, String>(0), node.id().unwrap().to_string());
+    assert_eq!(row.get::<_, String>(0), node.id().to_string());
     assert_eq!(guard.token().get() >> 10, u64::try_from(row.get::<_, i64>(1)).unwrap());
 }

@@ -52,7 +52,7 @@ async fn a_row_that_somebody_keeps_costs_no_other_lock() {
     let Some(server) = server().await else { return };
     let lease = Duration::from_secs(5);
     let engine = client(&server.address("")).await;
-    let node = node(&engine, "a").lease(lease).build();
+    let node = node(&engine, "a").lease(lease).build().unwrap();
     for name in ["kept", "wanted"] {
         lock(&node, name).acquire().await.unwrap().release().await.unwrap();
     }
@@ -107,7 +107,7 @@ async fn through_a_pooler_nobody_is_left_waiting_for_a_row() {
     let Some(server) = server().await else { return };
     let Some(pooler) = Pooler::start(&server) else { return };
     let engine = client(&server.address_at(pooler.port, "pooled=true&timeout_ms=1000")).await;
-    let node = node(&engine, "a").lease(Duration::from_secs(2)).build();
+    let node = node(&engine, "a").lease(Duration::from_secs(2)).build().unwrap();
     lock(&node, "kept").acquire().await.unwrap().release().await.unwrap();
     let (by_hand, looks) = (server.client().await, server.client().await);
     by_hand.batch_execute(KEEP_ALL).await.unwrap();

@@ -84,7 +84,7 @@ async fn a_lost_answer_is_doubt_and_the_write_happened_once() {
 async fn a_server_restarts_in_the_middle_of_a_hold_and_of_a_wait() {
     let Some(server) = Server::with(How { durable: true, ..How::default() }) else { return };
     let lease = Duration::from_secs(6);
-    let node = |label: &str, redis| Node::builder(redis).label(label).lease(lease).build();
+    let node = |label: &str, redis| Node::builder(redis).label(label).lease(lease).build().unwrap();
     let one = node("one", client(&server.address()).await);
     let two = node("two", client(&server.address()).await);
     let held = one.lock("restarted").unwrap().acquire().await.unwrap();

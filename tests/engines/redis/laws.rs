@@ -201,7 +201,7 @@ async fn a_database_and_a_prefix_of_its_own() {
 async fn databases_are_strangers_to_each_other() {
     let Some(server) = Server::start() else { return };
     let (zero, three) = (client(&server.address()).await, client(&(server.address() + "/3")).await);
-    let mine = Node::builder(client(&server.address()).await).build();
+    let mine = Node::builder(client(&server.address()).await).build().unwrap();
     let held = mine.lock("jobs").unwrap().acquire().await.unwrap();
     // It watches, and so do they.
     let mut watch = zero.watch(&key("jobs"), NodeId::new(1)).await.unwrap();

@@ -13,7 +13,7 @@ async fn ten_tasks_on_three_nodes_count_without_an_atomic_step() {
     let mut nodes = vec![];
     for number in 0..3 {
         let redis = client(&server.address()).await;
-        nodes.push(Node::builder(redis).label(format!("node {number}")).build());
+        nodes.push(Node::builder(redis).label(format!("node {number}")).build().unwrap());
     }
     // The sum, read and written in two steps; and the last token.
     let counter = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));

@@ -106,7 +106,7 @@ pub fn ask() -> String {
 }
 
 async fn hold(address: &str) {
-    let node = Node::builder(client(address).await).lease(LEASE).build();
+    let node = Node::builder(client(address).await).lease(LEASE).build().unwrap();
     let held = node.lock(KEY).unwrap().acquire().await.unwrap();
     tell(held.token());
     // Renews meanwhile.
@@ -164,8 +164,10 @@ pub async fn halted_in_a_hold<E: Engine>() {
 /// behind a gate.
 async fn contend_as_child(address: &str) {
     let file = std::env::var(FILE).expect("a path");
-    let node =
-        Node::builder(client(address).await).unavailable_timeout(Duration::from_secs(300)).build();
+    let node = Node::builder(client(address).await)
+        .unavailable_timeout(Duration::from_secs(300))
+        .build()
+        .unwrap();
     let lock = node.lock(KEY).unwrap();
     tell("ready");
     let limit = Duration::from_secs(ask().parse().expect("seconds"));

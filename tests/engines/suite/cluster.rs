@@ -26,7 +26,7 @@ impl Stage {
     }
 
     async fn looker(&self) -> Node {
-        Node::builder(client(&self.cluster.address((self.leader + 2) % 3)).await).build()
+        Node::builder(client(&self.cluster.address((self.leader + 2) % 3)).await).build().unwrap()
     }
 
     async fn end(&self, looker: &Node) {

@@ -20,7 +20,11 @@ pub async fn nothing<E: Engine>() {
     let build = async || {
         let transport = client(&server.address()).await;
         let lease = Duration::from_secs(6);
-        Node::builder(transport).lease(lease).unavailable_timeout(Duration::from_secs(60)).build()
+        Node::builder(transport)
+            .lease(lease)
+            .unavailable_timeout(Duration::from_secs(60))
+            .build()
+            .unwrap()
     };
     let mut nodes = vec![];
     for _ in 0..NODES {

@@ -104,8 +104,11 @@ pub async fn unplugged<E: Engine>() {
 
 /// The process at the far end.
 pub async fn lose(address: &str) {
-    let node =
-        Node::builder(client(address).await).lease(LEASE).unavailable_timeout(PATIENCE * 2).build();
+    let node = Node::builder(client(address).await)
+        .lease(LEASE)
+        .unavailable_timeout(PATIENCE * 2)
+        .build()
+        .unwrap();
     let lock = node.lock(KEY).unwrap();
     let held = lock.acquire().await.unwrap();
     tell(held.token());

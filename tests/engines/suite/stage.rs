@@ -1,10 +1,11 @@
 //! A server, nodes of it, and a history of what their transports were told.
 
 use crate::support::engine::Engine;
-use lockword::cluster::conformance::{History, Recorded};
+use lockword::cluster::conformance::History;
+use lockword::cluster::layers::{Intercept, Interceptor};
 use lockword::cluster::{
-    Capabilities, DistributedGuard, DistributedLock, Exchange, Key, LockError, LockStatus, Node,
-    NodeId, Transport, TransportError, Version, Versioned, Watch, Write, async_trait, connect,
+    DistributedGuard, DistributedLock, Exchange, Key, LockError, LockStatus, Node, Transport,
+    TransportError, Version, Write, async_trait, connect,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,7 +49,7 @@ impl<E: Engine> Stage<E> {
 
     /// A node that looks, and leaves no trace in the history.
     pub async fn looker(&self) -> Node {
-        Node::builder(client(&self.server.address()).await).label("looker").build()
+        Node::builder(client(&self.server.address()).await).label("looker").build().unwrap()
     }
 
     /// Nobody holds and nobody waits in the end; and what the transports said was the truth.
@@ -66,12 +67,13 @@ impl<E: Engine> Stage<E> {
 
 /// A node whose transport's answers go into this history.
 pub async fn node(address: &str, lease: Duration, number: usize, history: &History) -> Node {
-    let transport = Recorded::new(client(address).await, number, history);
-    Node::builder(Unique(transport))
+    let transport = Intercept::new(client(address).await, history.recorder(number));
+    Node::builder(Intercept::new(transport, Unique))
         .label(format!("n{number}"))
         .lease(lease)
         .unavailable_timeout(PATIENCE * 2)
         .build()
+        .unwrap()
 }
 
 pub async fn client(address: &str) -> Arc<dyn Transport> {
@@ -90,7 +92,7 @@ pub async fn acquire(node: &Node) -> DistributedGuard {
 pub async fn wait(node: &Node, looker: &Node) -> JoinHandle<Result<DistributedGuard, LockError>> {
     let lock = lock(node);
     let waiting = tokio::spawn(async move { lock.acquire().await });
-    let id = node.id().expect("a good node");
+    let id = node.id();
     until("it is in the queue", async || {
         let state = looker.inspect(KEY).await;
         state.is_ok_and(|state| state.queue.iter().any(|queued| queued.node == id))
@@ -130,17 +132,14 @@ pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 }
 
 /// Makes every value that is written differ from all others, as a history wants it: by blanks behind
-/// it. (When a node leaves the queue, the register is as it was before it came.)
-struct Unique<T>(T);
+/// it. (When a node leaves the queue, the register is as it was before it joined.)
+struct Unique;
 
 #[async_trait]
-impl<T: Transport> Transport for Unique<T> {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        self.0.load(key).await
-    }
-
+impl<T: Transport> Interceptor<T> for Unique {
     async fn compare_exchange(
         &self,
+        inner: &T,
         key: &Key,
         expected: Option<Version>,
         mut new: Write,
@@ -149,14 +148,6 @@ impl<T: Transport> Transport for Unique<T> {
         let number = WRITES.fetch_add(1, Ordering::Relaxed);
         let blanks = (0..24).map(|bit| if number >> bit & 1 == 0 { b' ' } else { b'\t' });
         new.value = new.value.iter().copied().chain(blanks).collect();
-        self.0.compare_exchange(key, expected, new).await
-    }
-
-    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        self.0.watch(key, node).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
+        inner.compare_exchange(key, expected, new).await
     }
 }

@@ -5,7 +5,7 @@
 //! use lockword::cluster::{Node, connect};
 //!
 //! let etcd = connect("etcd://locks:secret@a:2379,b:2379,c:2379").await?;
-//! let node = Node::builder(etcd).build();
+//! let node = Node::builder(etcd).build()?;
 //! let guard = node.lock("jobs/nightly")?.acquire().await?;
 //! # Ok(())
 //! # }

@@ -7,7 +7,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Postgres::connect(&"postgres://app:secret@db:5432/app".parse()?).await?;
 //! engine.create_schema().await?; // or run the SQL of `schema_sql` as a migration
-//! let node = Node::builder(engine).build();
+//! let node = Node::builder(engine).build()?;
 //! node.lock("jobs/nightly")?.acquire().await?.release().await?;
 //! # Ok(())
 //! # }

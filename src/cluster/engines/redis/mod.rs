@@ -114,7 +114,7 @@ mod tls;
 /// use lockword::cluster::{Node, transports::redis::Redis};
 ///
 /// let address = "rediss://lock:password@redis.example.org/0?prefix=shop".parse()?;
-/// let node = Node::builder(Redis::connect(&address).await?).build();
+/// let node = Node::builder(Redis::connect(&address).await?).build()?;
 /// # Ok(())
 /// # }
 /// ```

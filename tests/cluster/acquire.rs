@@ -1,10 +1,10 @@
-//! What a user writes, and the answers of a quiet lock.
+//! Acquiring a lock: requests, timeouts, refusals, the order of nodes, and keys.
 
 use crate::support::{builder, ms, node, settle};
-use lockword::cluster::layers::Counting;
+use lockword::cluster::layers::{Counts, Intercept};
 use lockword::cluster::{
     AcquiredVia, DistributedGuard, DistributedLock, FencingToken, Key, LockError, Memory, Node,
-    Transport,
+    Transport, Wake, Write,
 };
 use std::error::Error;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ async fn work() {
     tokio::time::sleep(ms(20)).await;
 }
 
-/// The example of the issue, on the system's clock and a runtime with threads.
+/// On the system's clock and a runtime with threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_user_writes() -> Result<(), Box<dyn Error>> {
-    let node = Node::builder(Memory::new()).lease(Duration::from_secs(10)).build();
+async fn a_program_acquires_works_and_releases() -> Result<(), Box<dyn Error>> {
+    let node = Node::builder(Memory::new()).lease(Duration::from_secs(10)).build().unwrap();
     let lock = node.lock("jobs/nightly")?;
     let guard = lock.acquire().await?;
     write_to_storage(guard.token()).await?;
@@ -40,7 +40,7 @@ async fn what_a_user_writes() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn guards_and_futures_move_between_threads() {
+fn nodes_locks_guards_and_futures_move_between_threads() {
     fn moves<T: Send + Sync + 'static>() {}
     fn moves_value<T: Send>(_: T) {}
     moves::<(Node, DistributedLock, DistributedGuard, LockError)>();
@@ -55,9 +55,9 @@ fn guards_and_futures_move_between_threads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_uncontended_acquire_and_release_are_two_operations() {
-    let counting = Counting::new(Memory::new());
-    let counts = counting.counts();
+async fn an_uncontended_acquire_and_release_take_two_requests() {
+    let counts = Counts::default();
+    let counting = Intercept::new(Memory::new(), counts.clone());
     let node = node(counting, "one");
     let lock = node.lock("k").unwrap();
     let mut last = None;
@@ -72,8 +72,9 @@ async fn an_uncontended_acquire_and_release_are_two_operations() {
     }
 }
 
+/// The engine is behind an `Arc<dyn Transport>`.
 #[tokio::test(start_paused = true)]
-async fn any_transport_behind_an_arc_will_do() {
+async fn a_try_is_refused_with_the_label_of_the_holder() {
     let engine: Arc<dyn Transport> = Arc::new(Memory::new());
     let (a, b) = (node(engine.clone(), "a"), node(engine, "b"));
     let guard = a.lock("k").unwrap().acquire().await.unwrap();
@@ -90,7 +91,7 @@ async fn any_transport_behind_an_arc_will_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_try_is_refused_within_the_node_too() {
+async fn a_try_is_refused_within_the_same_node_too() {
     let node = node(Memory::new(), "one");
     let lock = node.lock("k").unwrap();
     let guard = lock.acquire().await.unwrap();
@@ -101,7 +102,7 @@ async fn a_try_is_refused_within_the_node_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_ends_the_wait_and_leaves_nothing() {
+async fn a_timeout_ends_the_wait_and_leaves_no_queue_entry() {
     let engine = Memory::new();
     let (a, b) = (node(engine.clone(), "a"), node(engine, "b"));
     let guard = a.lock("k").unwrap().acquire().await.unwrap();
@@ -116,8 +117,23 @@ async fn a_timeout_ends_the_wait_and_leaves_nothing() {
     assert_eq!(lock.acquire_timeout(ms(250)).await.unwrap().acquired_via(), AcquiredVia::Free);
 }
 
+/// The guard is leaked; its lock is released when its node is dropped.
+#[tokio::test]
+async fn a_timeout_of_any_length_is_allowed_and_a_leaked_guard_ends_with_its_node() {
+    let engine = Memory::new();
+    let a = Node::builder(engine.clone()).lease(ms(1500)).build().unwrap();
+    let b = Node::builder(engine).lease(ms(1500)).build().unwrap();
+    std::mem::forget(a.lock("k").unwrap().acquire().await.unwrap());
+    let lock = b.lock("k").unwrap();
+    assert!(lock.acquire_timeout(ms(700)).await.is_err());
+    let waits = tokio::spawn(async move { lock.acquire_timeout(Duration::MAX).await.map(drop) });
+    tokio::time::sleep(ms(50)).await;
+    drop(a);
+    tokio::time::timeout(Duration::from_secs(60), waits).await.unwrap().unwrap().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
-async fn another_node_gets_it_in_its_turn() {
+async fn a_waiting_node_is_woken_by_the_release() {
     let engine = Memory::new();
     let (a, b) = (node(engine.clone(), "a"), node(engine, "b"));
     let guard = a.lock("k").unwrap().acquire().await.unwrap();
@@ -131,11 +147,11 @@ async fn another_node_gets_it_in_its_turn() {
     let guard = waiting.await.unwrap().unwrap();
     assert_eq!(guard.acquired_via(), AcquiredVia::Handoff);
     assert!(guard.token() > token);
-    assert!(began.elapsed() < ms(10), "not woken, but found out: {:?}", began.elapsed());
+    assert!(began.elapsed() < ms(10), "it was not woken: {:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_are_checked_and_do_not_pile_up() {
+async fn keys_are_checked_and_forgotten_when_unused() {
     let node = node(Memory::new(), "one");
     let error = node.lock("two words").unwrap_err();
     assert!(error.to_string().contains("' ' at byte 3"), "{error}");
@@ -157,16 +173,12 @@ async fn names_are_checked_and_do_not_pile_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_of_something_else_is_refused_and_left_alone() {
+async fn a_foreign_value_is_an_error_and_is_left_alone() {
     let engine = Memory::new();
     let key = Key::new("k").unwrap();
-    let foreign = lockword::cluster::Write {
-        value: b"hello".as_slice().into(),
-        wake: lockword::cluster::Wake::Nobody,
-        idle: false,
-    };
+    let foreign = Write { value: b"hello".as_slice().into(), wake: Wake::Nobody, idle: false };
     engine.compare_exchange(&key, None, foreign).await.unwrap();
-    let node = builder(engine.clone(), "one").build();
+    let node = builder(engine.clone(), "one").build().unwrap();
     let lock = node.lock(&key).unwrap();
     for error in [lock.acquire().await.unwrap_err(), lock.try_acquire().await.unwrap_err()] {
         assert!(matches!(error, LockError::Unreadable { .. }), "{error}");
@@ -175,4 +187,26 @@ async fn a_value_of_something_else_is_refused_and_left_alone() {
     assert!(matches!(node.inspect(&key).await.unwrap_err(), LockError::Unreadable { .. }));
     assert!(matches!(node.break_lock(&key).await.unwrap_err(), LockError::Unreadable { .. }));
     assert_eq!(&*engine.load(&key).await.unwrap().unwrap().value, b"hello");
+}
+
+/// The watch reports the foreign value as a change to load.
+#[tokio::test(start_paused = true)]
+async fn a_key_is_usable_again_when_a_foreign_value_is_deleted() {
+    let engine = Memory::new();
+    let (a, b) = (node(engine.clone(), "a"), node(engine.clone(), "b"));
+    let lock = a.lock("k").unwrap();
+    let key = Key::new("k").unwrap();
+    let theirs = b.lock("k").unwrap().acquire().await.unwrap();
+    assert!(lock.acquire_timeout(ms(100)).await.is_err()); // From here on it watches.
+    drop(theirs);
+    settle().await;
+    let version = engine.load(&key).await.unwrap().map(|now| now.version);
+    let write = Write { value: b"foreign".as_slice().into(), wake: Wake::Everybody, idle: false };
+    engine.compare_exchange(&key, version, write).await.unwrap();
+    settle().await;
+    let error = lock.acquire().await.unwrap_err();
+    assert!(matches!(error, LockError::Unreadable { .. }), "{error}");
+    assert!(engine.delete(&key));
+    settle().await;
+    drop(lock.acquire().await.unwrap());
 }

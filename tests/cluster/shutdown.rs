@@ -1,14 +1,8 @@
-//! How a node ends: by shutdown, by drop, by the end of its runtime; and what a transport that
-//! panics does to it.
+//! How a node ends: by shutdown, by drop, by the end of its runtime.
 
 use crate::support::{builder, ms, node, settle};
 use lockword::cluster::layers::{Faulty, Plan};
-use lockword::cluster::{
-    Capabilities, Exchange, Key, LockError, LockStatus, LossReason, Memory, Node, NodeId,
-    ReleaseError, Transport, TransportError, Version, Versioned, Watch, Write, async_trait,
-};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use lockword::cluster::{Key, LockError, LockStatus, LossReason, Memory, Node, ReleaseError};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
@@ -17,10 +11,10 @@ fn is_closed(error: &LockError) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_releases_what_is_held_and_tells_who_waits() {
+async fn a_shutdown_releases_all_locks_and_fails_all_waiters() {
     let engine = Memory::new();
-    let way = Faulty::delayed(engine.clone(), ms(10));
-    let (a, b) = (node(way, "a"), node(engine, "b"));
+    let faulty = Faulty::delayed(engine.clone(), ms(10));
+    let (a, b) = (node(faulty, "a"), node(engine, "b"));
     let lock = a.lock("k").unwrap();
     let guard = lock.acquire().await.unwrap();
     let other = a.lock("other").unwrap().acquire().await.unwrap();
@@ -45,17 +39,41 @@ async fn a_shutdown_releases_what_is_held_and_tells_who_waits() {
     assert!(is_closed(&lock.acquire_timeout(ms(5)).await.unwrap_err()));
     assert!(is_closed(&a.inspect("k").await.unwrap_err()));
     assert!(is_closed(&a.break_lock("k").await.unwrap_err()));
-    assert_eq!(a.shutdown().await, report, "told again");
+    assert_eq!(a.shutdown().await, report, "a second call");
     for key in ["k", "other"] {
         assert_eq!(b.inspect(key).await.unwrap().status, LockStatus::Free, "{key}");
     }
 }
 
+/// On a runtime with threads, where the driver runs beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_reports_every_key_that_it_has_released() {
+    for _ in 0..20 {
+        let a = Node::builder(Memory::new()).build().unwrap();
+        let mut guards = vec![];
+        for i in 0..300 {
+            guards.push(a.lock(format!("k{i}")).unwrap().acquire().await.unwrap());
+        }
+        let report = a.shutdown().await;
+        assert_eq!((report.released.len(), report.indeterminate.len()), (300, 0));
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_without_an_engine_ends_in_time_and_says_so() {
-    let way = Faulty::new(Memory::new(), Plan::default(), 1);
-    let faults = way.faults();
-    let node = builder(way, "a").request_timeout(ms(500)).build();
+async fn a_node_that_was_shut_down_keeps_no_keys() {
+    let a = node(Memory::new(), "a");
+    a.shutdown().await;
+    for i in 0..100 {
+        assert!(a.lock(format!("k{i}")).unwrap().acquire().await.is_err());
+    }
+    assert_eq!(a.keys(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_without_an_engine_ends_in_time_and_reports_the_keys_as_indeterminate() {
+    let faulty = Faulty::new(Memory::new(), Plan::default(), 1);
+    let faults = faulty.faults();
+    let node = builder(faulty, "a").request_timeout(ms(500)).build().unwrap();
     let guard = node.lock("k").unwrap().acquire().await.unwrap();
     faults.partition(true);
     let began = tokio::time::Instant::now();
@@ -66,7 +84,7 @@ async fn a_shutdown_without_an_engine_ends_in_time_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_node_dropped_releases_in_the_background() {
+async fn the_drop_of_the_last_clone_closes_the_node_and_releases_in_the_background() {
     let engine = Memory::new();
     let onlooker = node(engine.clone(), "onlooker");
     let a = node(Faulty::delayed(engine, ms(10)), "a");
@@ -96,10 +114,10 @@ fn runtimes() -> [Runtime; 2] {
 }
 
 #[test]
-fn a_runtime_that_goes_takes_nobody_with_it() {
+fn the_end_of_the_runtime_closes_the_node() {
     for runtime in runtimes() {
         let engine = Memory::new();
-        let node = Node::builder(engine).runtime(runtime.handle().clone()).build();
+        let node = Node::builder(engine).runtime(runtime.handle().clone()).build().unwrap();
         let lock = node.lock("k").unwrap();
         let blocking = node.blocking().lock("k").unwrap();
         let guard = runtime.block_on(lock.acquire()).unwrap();
@@ -137,13 +155,13 @@ fn a_runtime_that_goes_takes_nobody_with_it() {
     }
 }
 
-/// A release that is in flight when its runtime goes.
+/// The request is in flight when the runtime ends.
 #[test]
-fn a_release_that_cannot_be_finished_is_in_doubt() {
+fn a_release_that_its_runtime_does_not_finish_is_indeterminate() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let way = Faulty::new(Memory::new(), Plan::default(), 1);
-    let faults = way.faults();
-    let node = Node::builder(way).runtime(runtime.handle().clone()).build();
+    let faulty = Faulty::new(Memory::new(), Plan::default(), 1);
+    let faults = faulty.faults();
+    let node = Node::builder(faulty).runtime(runtime.handle().clone()).build().unwrap();
     let guard = runtime.block_on(node.lock("k").unwrap().acquire()).unwrap();
     faults.pause(true);
     let mut release = Box::pin(guard.release());
@@ -154,65 +172,4 @@ fn a_release_that_cannot_be_finished_is_in_doubt() {
     let error = outside.block_on(release).unwrap_err();
     assert!(matches!(error, ReleaseError::Indeterminate { .. }), "{error}");
     assert!(error.to_string().contains("\"k\" over memory"), "{error}");
-}
-
-/// An engine that panics when it is told to.
-struct Panics {
-    inner: Memory,
-    is_bad: Arc<AtomicBool>,
-}
-
-impl Panics {
-    fn check(&self) {
-        assert!(!self.is_bad.load(Ordering::Relaxed), "a bug in the transport");
-    }
-}
-
-#[async_trait]
-impl Transport for Panics {
-    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        self.check();
-        self.inner.load(key).await
-    }
-
-    async fn compare_exchange(
-        &self,
-        key: &Key,
-        expected: Option<Version>,
-        new: Write,
-    ) -> Result<Exchange, TransportError> {
-        self.check();
-        self.inner.compare_exchange(key, expected, new).await
-    }
-
-    async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        self.check();
-        self.inner.watch(key, node).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_panic_in_the_transport_is_an_error_of_the_engine() {
-    let is_bad = Arc::new(AtomicBool::new(true));
-    let node = builder(Panics { inner: Memory::new(), is_bad: is_bad.clone() }, "a").build();
-    let lock = node.lock("k").unwrap();
-    let error = lock.try_acquire().await.unwrap_err();
-    assert!(
-        error.to_string().contains("the transport panicked: a bug in the transport"),
-        "{error}"
-    );
-    assert!(matches!(
-        node.inspect("k").await.unwrap_err(),
-        LockError::Transport { source: TransportError::Unavailable(_), .. }
-    ));
-    is_bad.store(false, Ordering::Relaxed);
-    let guard = lock.acquire().await.unwrap();
-    is_bad.store(true, Ordering::Relaxed);
-    assert!(matches!(guard.lost().await, LossReason::Expired { last: Some(_) }));
-    is_bad.store(false, Ordering::Relaxed);
-    assert!(lock.acquire().await.unwrap().is_valid());
 }

@@ -1,9 +1,10 @@
-//! What an engine may lose because it has declared so, and what it may not for all that.
+//! The checks of a history that is written by hand: what an engine may lose if it declares so, what it
+//! may not, and what a watch may show.
 
-use lockword::cluster::conformance::{Call, History, Law, Response};
+use lockword::cluster::conformance::{History, Invocation, Law, Response};
 use lockword::cluster::{Consistency, Key, Version, Versioned};
 
-/// A history of one key, one call after the other: `w0-3 ok`, `w0-3 no` (denied for certain), `r3`.
+/// A history of one key, one call after the other: `w0-3 ok`, `w0-3 no` (denied), `r3`.
 /// The value of each version is its number.
 fn history(calls: &[&str]) -> History {
     let (history, key) = (History::new(), Key::new("k").unwrap());
@@ -13,13 +14,15 @@ fn history(calls: &[&str]) -> History {
             ("r", seen) => {
                 let register = version(seen)
                     .map(|version| Versioned { version, value: seen.as_bytes().into() });
-                (Call::Load, Response::Loaded(register))
+                (Invocation::Load, Response::Loaded(register))
             }
             (_, write) => {
                 let (write, response) = write.split_once(' ').unwrap();
                 let (from, to) = write.split_once('-').unwrap();
-                let call =
-                    Call::CompareExchange { expected: version(from), value: to.as_bytes().into() };
+                let call = Invocation::CompareExchange {
+                    expected: version(from),
+                    value: to.as_bytes().into(),
+                };
                 let response = match response {
                     "ok" => Response::Swapped(version(to).unwrap()),
                     _ => Response::Failed("no".into()),
@@ -27,14 +30,14 @@ fn history(calls: &[&str]) -> History {
                 (call, response)
             }
         };
-        let begun = history.begin(0, &key, call);
-        history.end(begun, response);
+        let operation = history.invoke(0, &key, call);
+        history.respond(operation, response);
     }
     history
 }
 
 #[test]
-fn a_loss_that_is_declared_is_told_and_is_no_violation() {
+fn a_declared_loss_is_reported_and_is_no_violation() {
     for calls in [
         // All of it, and the last of it.
         &["w0-3 ok", "w0-5 ok", "r5"][..],
@@ -52,14 +55,14 @@ fn a_loss_that_is_declared_is_told_and_is_no_violation() {
 }
 
 #[test]
-fn nothing_else_is_excused() {
+fn a_declaration_excuses_nothing_but_losses() {
     for (calls, law) in [
         // It was lost, and is there again.
         (&["w0-3 ok", "r0", "r3"][..], Law::Linearizable),
         (&["w0-3 ok", "w3-4 ok", "r3", "w3-5 ok", "r4"], Law::Linearizable),
-        // A version comes again, for something else.
+        // A version is given a second time, to another value.
         (&["w0-5 ok", "w0-4 ok"], Law::Versions),
-        // What was denied for certain is seen.
+        // A write that was denied is seen.
         (&["w0-3 no", "r3"], Law::Indeterminate),
         // Nobody wrote it.
         (&["w0-3 ok", "r4"], Law::Linearizable),
@@ -70,10 +73,26 @@ fn nothing_else_is_excused() {
 }
 
 #[test]
-fn what_only_a_watch_has_shown_counts_too() {
+fn a_write_that_a_response_denies_and_a_watch_shows_is_a_violation() {
     let denied = history(&["w0-3 no"]);
-    denied.check().expect("nothing shows it");
+    denied.check().expect("nothing contradicts it");
     let shown = Versioned { version: Version::new(3).unwrap(), value: b"3".as_slice().into() };
     denied.noticed(&Key::new("k").unwrap(), shown);
     assert_eq!(denied.check().unwrap_err().law, Law::Indeterminate);
+}
+
+/// The response to a write is lost, and a watch shows which version it has made.
+#[test]
+fn a_version_that_only_a_watch_has_shown_may_be_expected() {
+    let (history, key) = (History::new(), Key::new("k").unwrap());
+    let version = |number| Version::new(number).unwrap();
+    let call =
+        |expected, value: &[u8]| Invocation::CompareExchange { expected, value: value.into() };
+    let lost = history.invoke(0, &key, call(None, b"lost"));
+    history.respond(lost, Response::Indeterminate);
+    let next = history.invoke(1, &key, call(Some(version(5)), b"next"));
+    history.respond(next, Response::Swapped(version(7)));
+    history.check().expect_err("5 was in no response");
+    history.noticed(&key, Versioned { version: version(5), value: b"lost".as_slice().into() });
+    history.check().unwrap_or_else(|violation| panic!("{violation}"));
 }

@@ -1,5 +1,7 @@
+//! The layers do what they say.
+
 use futures_util::{FutureExt, StreamExt};
-use lockword::cluster::layers::{Faulty, Plan};
+use lockword::cluster::layers::{Counts, Faulty, Intercept, Interceptor, Plan};
 use lockword::cluster::{
     Exchange, Key, Memory, NodeId, Transport, TransportError, Versioned, Wake, Watch, Write,
 };
@@ -18,7 +20,7 @@ fn write(value: &str) -> Write {
     Write { value: value.as_bytes().into(), wake: Wake::Everybody, idle: false }
 }
 
-/// Writes whatever is there.
+/// Writes, whatever the register holds.
 async fn put(engine: &Memory, value: &str) -> Versioned {
     let found = engine.load(&key()).await.unwrap().map(|found| found.version);
     match engine.compare_exchange(&key(), found, write(value)).await.unwrap() {
@@ -30,6 +32,48 @@ async fn put(engine: &Memory, value: &str) -> Versioned {
 async fn value(engine: &Memory) -> Option<String> {
     let found = engine.load(&key()).await.unwrap();
     found.map(|found| String::from_utf8(found.value.to_vec()).unwrap())
+}
+
+/// Changes nothing.
+#[derive(Clone, Debug, PartialEq)]
+struct Nothing;
+
+impl<T: Transport> Interceptor<T> for Nothing {}
+
+#[tokio::test]
+async fn an_interceptor_passes_on_what_it_does_not_define() {
+    let engine = Memory::new();
+    let client = Intercept::new(Intercept::new(engine.clone(), Nothing), Nothing).clone();
+    assert!(client.load(&key()).await.unwrap().is_none());
+    let mut watch = client.watch(&key(), NodeId::new(1)).await.unwrap();
+    let Exchange::Swapped(version) =
+        client.compare_exchange(&key(), None, write("1")).await.unwrap()
+    else {
+        panic!("there was no register");
+    };
+    let shown = watch.next().await.unwrap().unwrap().unwrap();
+    assert_eq!((shown.version, &*shown.value), (version, b"1".as_slice()));
+    assert_eq!(client.load(&key()).await.unwrap(), engine.load(&key()).await.unwrap());
+    assert_eq!(client.capabilities(), engine.capabilities());
+    assert_eq!((client.interceptor(), client.inner().interceptor()), (&Nothing, &Nothing));
+    assert!(client.inner().inner().delete(&key()));
+}
+
+#[tokio::test]
+async fn an_operation_is_counted_when_it_is_called_and_a_swap_when_it_has_happened() {
+    let (engine, counts, other) = (Memory::new(), Counts::default(), Counts::default());
+    let clients = [(); 2].map(|()| Intercept::new(engine.clone(), counts.clone()));
+    for client in &clients {
+        client.load(&key()).await.unwrap();
+        // The second client finds the register that the first one has made.
+        client.compare_exchange(&key(), None, write("1")).await.unwrap();
+        drop(client.watch(&key(), NodeId::new(1)).await.unwrap());
+    }
+    let now = counts.now();
+    assert_eq!((now.loads, now.compare_exchanges, now.swaps, now.watches), (2, 2, 1, 2));
+    assert_eq!(now.total(), 6);
+    assert_eq!(counts.take(), now);
+    assert_eq!((counts.now().total(), other.now().total()), (0, 0));
 }
 
 /// One write and one load through a client with this plan, with what the register holds right after
@@ -66,14 +110,14 @@ async fn each_fault_of_a_request_does_what_it_says() {
     assert_eq!(one_of(refuse).await, is("unavailable", "unavailable", false, ms(0)));
     let request = Plan { lose_request: 1.0, ..plan() };
     assert_eq!(one_of(request).await, is("indeterminate", "unavailable", false, ms(50)));
-    let response = Plan { lose_answer: 1.0, ..plan() };
+    let response = Plan { lose_response: 1.0, ..plan() };
     assert_eq!(one_of(response).await, is("indeterminate", "unavailable", true, ms(50)));
     let delayed = Plan { delay: ms(3)..=ms(3), ..plan() };
     assert_eq!(one_of(delayed).await, is("well", "well", true, ms(6)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_write_is_applied_after_its_doubt_was_told() {
+async fn a_late_write_is_applied_after_its_error_was_returned() {
     let plan = Plan { late: 1.0, lateness: ms(30)..=ms(30), timeout: ms(50), ..Plan::default() };
     let engine = Memory::new();
     let client = Faulty::new(engine.clone(), plan, 1);
@@ -86,10 +130,10 @@ async fn a_late_write_is_applied_after_its_doubt_was_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_write_meets_what_was_ordered() {
+async fn the_next_write_meets_the_fault_that_was_asked_for() {
     let engine = Memory::new();
     let client = Faulty::new(engine.clone(), Plan::default(), 1);
-    client.faults().lose_next_answer();
+    client.faults().lose_next_response();
     assert_eq!(name(client.load(&key()).await), "well");
     let response = client.compare_exchange(&key(), None, write("1")).await;
     assert_eq!(
@@ -123,7 +167,7 @@ async fn replay(seed: u64) -> Vec<(String, Duration)> {
         delay: ms(1)..=ms(9),
         refuse: 0.2,
         lose_request: 0.2,
-        lose_answer: 0.2,
+        lose_response: 0.2,
         late: 0.2,
         lateness: ms(0)..=ms(9),
         ..Plan::default()
@@ -139,7 +183,7 @@ async fn replay(seed: u64) -> Vec<(String, Duration)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seed_replays() {
+async fn a_seed_replays_its_faults() {
     let first = replay(7).await;
     assert_eq!(first, replay(7).await);
     assert_ne!(first, replay(8).await);
@@ -183,7 +227,7 @@ async fn a_partition_cuts_off_one_client_and_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_holds_everything_up_and_loses_nothing() {
+async fn a_pause_holds_everything_back_and_loses_nothing() {
     let engine = Memory::new();
     let client = Faulty::new(engine.clone(), Plan::default(), 1);
     let mut watch = client.watch(&key(), NodeId::new(1)).await.unwrap();

@@ -1,15 +1,16 @@
-//! Tasks and threads of one node: one line, handoffs without a message, and their bounds.
+//! Tasks and threads of one node: one queue, handoffs without a message, and their bounds.
 
-use crate::support::{builder, ms, node, settle};
-use lockword::cluster::layers::Counting;
+use crate::support::{builder, ms, node, poll_once, settle};
+use lockword::cluster::layers::{Counts, Faulty, Intercept};
 use lockword::cluster::{AcquiredVia, FencingToken, Memory, Node};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 #[tokio::test(start_paused = true)]
-async fn hand_overs_cost_no_message_and_tokens_grow() {
-    let counting = Counting::new(Memory::new());
-    let counts = counting.counts();
+async fn local_handoffs_send_no_request_and_tokens_increase() {
+    let counts = Counts::default();
+    let counting = Intercept::new(Memory::new(), counts.clone());
     let node = node(counting, "one");
     let lock = node.lock("k").unwrap();
     let began = tokio::time::Instant::now();
@@ -22,7 +23,7 @@ async fn hand_overs_cost_no_message_and_tokens_grow() {
                     let guard = lock.acquire().await.unwrap();
                     tokens.lock().unwrap().push(guard.token());
                     assert!(guard.is_valid());
-                    // Lets the others join, so that there always is a next one.
+                    // Lets the others join, so that there always is a next waiter.
                     tokio::task::yield_now().await;
                 }
             })
@@ -43,8 +44,8 @@ async fn hand_overs_cost_no_message_and_tokens_grow() {
 
 /// Many more handoffs than a version has tokens, while the engine does not answer for long.
 #[tokio::test(start_paused = true)]
-async fn where_tokens_run_out_the_next_one_waits_for_more() {
-    let engine = lockword::cluster::layers::Faulty::delayed(Memory::new(), ms(2));
+async fn a_waiter_waits_for_new_tokens_when_they_are_used_up() {
+    let engine = Faulty::delayed(Memory::new(), ms(2));
     let node = node(engine, "one");
     let lock = node.lock("k").unwrap();
     let began = tokio::time::Instant::now();
@@ -55,10 +56,10 @@ async fn where_tokens_run_out_the_next_one_waits_for_more() {
         assert!(Some(guard.token()) > last);
         last = Some(guard.token());
         mine = Box::pin(lock.acquire());
-        assert!(crate::support::poll_once(mine.as_mut()).is_pending());
+        assert!(poll_once(mine.as_mut()).is_pending());
         drop(guard);
     }
-    // They are asked for when they run short, not when the lease is renewed anyway.
+    // New tokens are requested when they run short, and not with the next regular renewal.
     assert!(began.elapsed() < ms(100), "{:?}", began.elapsed());
 }
 
@@ -88,13 +89,16 @@ async fn until_another_node(node: &Node, other: &Node, busy: Duration) -> (usize
             })
         })
         .collect();
-    // They all wait here, and the other node knows that it waits.
+    // Both workers wait here, and the other node is in the queue.
     settle().await;
     assert_eq!(node.waiting("k"), 2);
     let began = tokio::time::Instant::now();
     drop(guard);
     let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, waiting).await.expect("it never gets the lock").unwrap();
+    tokio::time::timeout(limit, waiting)
+        .await
+        .expect("the other node never gets the lock")
+        .unwrap();
     let took = began.elapsed();
     let done = *done.lock().unwrap();
     workers.iter().for_each(tokio::task::JoinHandle::abort);
@@ -105,37 +109,40 @@ async fn until_another_node(node: &Node, other: &Node, busy: Duration) -> (usize
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_node_waits_no_longer_than_the_bounds() {
+async fn another_node_waits_no_longer_than_the_bounds_of_local_handoffs() {
     let engine = Memory::new();
-    // By their time.
-    let one = builder(engine.clone(), "one").local_handoff_window(ms(40)).build();
-    let other = builder(engine.clone(), "other").build();
+    // The bound of their time.
+    let one = builder(engine.clone(), "one").local_handoff_window(ms(40)).build().unwrap();
+    let other = builder(engine.clone(), "other").build().unwrap();
     let (done, took) = until_another_node(&one, &other, ms(3)).await;
     assert!(took < ms(60), "{took:?}");
-    assert!(done >= 5, "{done} hand-overs: the bounds leave room for more");
+    assert!(done >= 5, "{done} handoffs: the bounds leave room for more");
     drop((one, other));
-    // By their number.
+    // The bound of their number.
     settle().await;
-    let one =
-        builder(engine.clone(), "one").local_handoffs(5).local_handoff_window(ms(4_000)).build();
-    let other = builder(engine.clone(), "other").build();
+    let one = builder(engine.clone(), "one")
+        .local_handoffs(5)
+        .local_handoff_window(ms(4_000))
+        .build()
+        .unwrap();
+    let other = builder(engine.clone(), "other").build().unwrap();
     let (done, _) = until_another_node(&one, &other, ms(10)).await;
-    // That it waits is seen at the next write, after half of them.
-    assert!((5..=8).contains(&done), "{done} hand-overs");
+    // The node learns that another one waits from its next write, after half of them.
+    assert!((5..=8).contains(&done), "{done} handoffs");
     drop((one, other));
     // Switched off.
     settle().await;
-    let one = builder(engine.clone(), "one").local_handoffs(0).build();
-    let other = builder(engine, "other").build();
+    let one = builder(engine.clone(), "one").local_handoffs(0).build().unwrap();
+    let other = builder(engine, "other").build().unwrap();
     let (done, _) = until_another_node(&one, &other, ms(3)).await;
-    assert!(done <= 1, "{done} hand-overs");
+    assert!(done <= 1, "{done} handoffs");
 }
 
 #[tokio::test(start_paused = true)]
-async fn switched_off_means_never() {
-    let counting = Counting::new(Memory::new());
-    let counts = counting.counts();
-    let node = builder(counting, "one").local_handoffs(0).build();
+async fn with_zero_local_handoffs_every_acquisition_goes_through_the_engine() {
+    let counts = Counts::default();
+    let counting = Intercept::new(Memory::new(), counts.clone());
+    let node = builder(counting, "one").local_handoffs(0).build().unwrap();
     let lock = node.lock("k").unwrap();
     let workers: Vec<_> = (0..2)
         .map(|_| {
@@ -156,10 +163,9 @@ async fn switched_off_means_never() {
     assert_eq!(counts.now().swaps, 200);
 }
 
-/// Tasks and threads, joined one after the other: served in that order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tasks_and_threads_stand_in_one_line() {
-    let node = Node::builder(Memory::new()).build();
+async fn tasks_and_threads_are_served_in_the_order_of_their_calls() {
+    let node = Node::builder(Memory::new()).build().unwrap();
     let lock = node.lock("k").unwrap();
     let blocking = node.blocking().lock("k").unwrap();
     let (tell, served) = mpsc::channel();
@@ -172,7 +178,7 @@ async fn tasks_and_threads_stand_in_one_line() {
             let lock = lock.clone();
             let mut acquire = Box::pin(async move { lock.acquire().await.unwrap() });
             // The first poll joins the queue.
-            assert!(crate::support::poll_once(acquire.as_mut()).is_pending());
+            assert!(poll_once(acquire.as_mut()).is_pending());
             tasks.push(tokio::spawn(async move {
                 let guard = acquire.await;
                 tell.send((n, guard.token())).unwrap();
@@ -199,4 +205,34 @@ async fn tasks_and_threads_stand_in_one_line() {
     let order: Vec<_> = served.iter().map(|(n, _)| *n).collect();
     assert_eq!(order, (0..20).collect::<Vec<_>>());
     assert!(served.is_sorted_by(|a, b| a.1 < b.1));
+}
+
+/// The tokens are used up, and a request takes 20 ms.
+#[tokio::test(start_paused = true)]
+async fn a_release_does_not_wait_for_new_tokens() {
+    let engine = Faulty::delayed(Memory::new(), ms(20));
+    let a = builder(engine, "a").build().unwrap();
+    let lock = a.lock("k").unwrap();
+    let longest = Arc::new(AtomicU64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut all = vec![];
+    for _ in 0..64 {
+        let (lock, longest, stop) = (lock.clone(), longest.clone(), stop.clone());
+        all.push(tokio::spawn(async move {
+            while !stop.load(Relaxed) {
+                let guard = lock.acquire().await.unwrap();
+                tokio::task::yield_now().await;
+                let began = tokio::time::Instant::now();
+                guard.release().await.unwrap();
+                longest.fetch_max(began.elapsed().as_millis() as u64, Relaxed);
+            }
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    stop.store(true, Relaxed);
+    for task in all {
+        task.await.unwrap();
+    }
+    let longest = longest.load(Relaxed);
+    assert!(longest < 100, "a release took {longest} ms");
 }

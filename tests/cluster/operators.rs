@@ -1,0 +1,104 @@
+//! What operators use: inspecting a key, and breaking a lock.
+
+use crate::support::{builder, ms, node, settle};
+use lockword::cluster::layers::{Faulty, Plan};
+use lockword::cluster::{LockStatus, LossReason, Memory, ReleaseError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+#[tokio::test(start_paused = true)]
+async fn an_inspection_shows_holder_queue_and_time_without_renewal() {
+    let engine = Memory::new();
+    let (a, b) = (node(engine.clone(), "a"), node(engine.clone(), "b"));
+    let onlooker = node(engine, "onlooker");
+    // A node remembers inspections while it has a lock of the key.
+    let _remembered = onlooker.lock("k").unwrap();
+    let look = async || onlooker.inspect("k").await.unwrap();
+    let state = look().await;
+    assert_eq!((state.version, state.status), (None, LockStatus::Free));
+    let guard = a.lock("k").unwrap().acquire().await.unwrap();
+    let theirs = b.lock("k").unwrap();
+    let waiting = tokio::spawn(async move { theirs.acquire().await.unwrap() });
+    settle().await;
+    let first = look().await;
+    assert!(matches!(&first.status, LockStatus::Held { label, .. } if label == "a"));
+    assert_eq!(first.unchanged_for, Duration::ZERO);
+    assert_eq!(first.queue.iter().map(|w| &*w.label).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(first.queue[0].node, b.id());
+    tokio::time::sleep(ms(2_000)).await;
+    let second = look().await;
+    assert_eq!(second.unchanged_for, ms(2_000));
+    tokio::time::sleep(ms(2_000)).await;
+    assert_eq!(look().await.unchanged_for, Duration::ZERO, "the lease was renewed");
+    guard.release().await.unwrap();
+    drop(waiting.await.unwrap());
+    settle().await;
+    assert_eq!(look().await.status, LockStatus::Free);
+    assert!(look().await.version > first.version);
+}
+
+/// The register has whole milliseconds.
+#[tokio::test(start_paused = true)]
+async fn the_register_never_shows_a_shorter_lease_than_the_holder_counts_on() {
+    let a = builder(Memory::new(), "a").lease(Duration::from_micros(100_999)).build().unwrap();
+    let _guard = a.lock("k").unwrap().acquire().await.unwrap();
+    let state = a.inspect("k").await.unwrap();
+    let LockStatus::Held { lease, .. } = state.status else { panic!() };
+    assert!(lease >= Duration::from_micros(100_999), "{lease:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_lock_goes_to_the_next_node_and_its_holder_learns_of_the_loss() {
+    let engine = Memory::new();
+    let (a, b) = (node(engine.clone(), "a"), node(engine.clone(), "b"));
+    let operator = node(engine, "operator");
+    assert_eq!(operator.break_lock("k").await.unwrap(), None);
+    let guard = a.lock("k").unwrap().acquire().await.unwrap();
+    let theirs = b.lock("k").unwrap();
+    let waiting = tokio::spawn(async move { theirs.acquire().await.unwrap() });
+    settle().await;
+    let broken = operator.break_lock("k").await.unwrap().unwrap();
+    assert_eq!((broken.node, &*broken.label), (a.id(), "a"));
+    let began = Instant::now();
+    let taken = waiting.await.unwrap();
+    assert!(began.elapsed() < ms(10), "{:?}", began.elapsed());
+    assert!(taken.token() > guard.token());
+    assert_eq!(guard.lost().await, LossReason::TakenOver);
+    assert!(began.elapsed() < ms(3_500), "later than the next renewal: {:?}", began.elapsed());
+    let error = guard.release().await.unwrap_err();
+    assert!(matches!(error, ReleaseError::Lost { why: LossReason::TakenOver, .. }), "{error}");
+    taken.release().await.unwrap();
+    assert_eq!(operator.break_lock("k").await.unwrap(), None);
+}
+
+/// The lock changes hands between the load and the write of the break.
+#[tokio::test(start_paused = true)]
+async fn a_break_never_takes_the_lock_from_another_holder_than_it_has_seen() {
+    let engine = Memory::new();
+    // The operator's requests take 50 ms to arrive, and the responses as long.
+    let far = Faulty::delayed(engine.clone(), ms(100));
+    let (a, b, op) = (node(engine.clone(), "a"), node(engine, "b"), node(far, "op"));
+    let guard = a.lock("k").unwrap().acquire().await.unwrap();
+    let lock = b.lock("k").unwrap();
+    let next = tokio::spawn(async move { lock.acquire().await.unwrap() });
+    settle().await;
+    let broken = tokio::spawn(async move { op.break_lock("k").await });
+    tokio::time::sleep(ms(120)).await; // It has loaded: a holds the lock.
+    guard.release().await.unwrap();
+    let next = next.await.unwrap();
+    let broken = broken.await.unwrap().unwrap();
+    assert!(next.is_valid());
+    assert!(broken.is_none_or(|broken| broken.label == "a"), "the lock of b was broken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_error_of_a_break_of_unknown_outcome_does_not_say_that_it_is_undone() {
+    let engine = Memory::new();
+    let faulty = Faulty::new(engine.clone(), Plan::default(), 1);
+    let faults = faulty.faults();
+    let (a, op) = (node(engine, "a"), node(faulty, "op"));
+    let _guard = a.lock("k").unwrap().acquire().await.unwrap();
+    faults.lose_next_response();
+    let error = op.break_lock("k").await.unwrap_err();
+    assert!(!error.to_string().contains("is undone"), "{error}");
+}

@@ -1,0 +1,128 @@
+//! Engines without wake-ups ([`Wakeups::Poll`]): the suite checks all laws but those of a watch, and
+//! opens none.
+
+use crate::broken::drops::{LeaksConnection, MixesAnswers};
+use crate::broken::writes::{LostUpdate, SentTwice};
+use crate::broken::{Broken, Every};
+use lockword::cluster::conformance::{Law, NotChecked, Suite};
+use lockword::cluster::layers::{Intercept, Interceptor};
+use lockword::cluster::{
+    Capabilities, Exchange, Key, Memory, NodeId, Transport, TransportError, Version, Versioned,
+    Wakeups, Watch, Write, async_trait,
+};
+use std::collections::HashMap;
+use std::future::ready;
+use std::sync::{Arc, Mutex};
+
+/// What an engine that wakes nobody does when it is asked for a watch after all.
+#[derive(Clone, Copy, Debug)]
+enum IfWatched {
+    Unsupported,
+    NeverYields,
+    Panics,
+}
+
+/// An engine of its own: a map, and no notification at all.
+#[derive(Clone)]
+struct Table {
+    rows: Arc<Mutex<HashMap<Key, Versioned>>>,
+    if_watched: IfWatched,
+}
+
+impl Table {
+    fn new(if_watched: IfWatched) -> Self {
+        Self { rows: Arc::default(), if_watched }
+    }
+}
+
+#[async_trait]
+impl Transport for Table {
+    async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
+        Ok(self.rows.lock().unwrap().get(key).cloned())
+    }
+
+    async fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Option<Version>,
+        new: Write,
+    ) -> Result<Exchange, TransportError> {
+        let mut rows = self.rows.lock().unwrap();
+        let found = rows.get(key).cloned();
+        if found.as_ref().map(|found| found.version) != expected {
+            return Ok(Exchange::Mismatch(found));
+        }
+        let version = Version::new(expected.map_or(0, Version::get) + 1)?;
+        rows.insert(key.clone(), Versioned { version, value: new.value });
+        Ok(Exchange::Swapped(version))
+    }
+
+    async fn watch(&self, key: &Key, _: NodeId) -> Result<Watch, TransportError> {
+        match self.if_watched {
+            IfWatched::Unsupported => Err(TransportError::unsupported("no notification")),
+            IfWatched::NeverYields => Ok(Box::pin(futures_util::stream::pending())),
+            IfWatched::Panics => panic!("a watch of {key} was opened"),
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::new("table");
+        capabilities.wakeups = Wakeups::Poll;
+        capabilities
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_engine_that_wakes_nobody_keeps_the_laws() {
+    for if_watched in [IfWatched::Unsupported, IfWatched::NeverYields, IfWatched::Panics] {
+        let engine = Table::new(if_watched);
+        let suite = Suite::new(move || ready(engine.clone())).rounds(4);
+        let report = suite.run().await.unwrap_or_else(|broken| panic!("{if_watched:?}: {broken}"));
+        let checked =
+            [Law::Responses, Law::Linearizable, Law::Versions, Law::Mismatch, Law::Dropping];
+        assert_eq!(report.checked, checked, "{report}");
+        // The report says which part of which law needs a watch.
+        for law in [Law::Watch, Law::Dropping] {
+            let missing = |missing: &&_| missing_watch(missing) == Some(law);
+            assert_eq!(report.not_checked.iter().filter(missing).count(), 1, "{law}: {report}");
+        }
+    }
+}
+
+/// The law of which something is not checked because there is no watch.
+fn missing_watch(missing: &NotChecked) -> Option<Law> {
+    missing.why.contains("Wakeups::Poll").then_some(missing.law)
+}
+
+/// Takes its wake-ups from a client.
+struct NoWakeups;
+
+#[async_trait]
+impl<T: Transport> Interceptor<T> for NoWakeups {
+    async fn watch(&self, _: &T, _: &Key, _: NodeId) -> Result<Watch, TransportError> {
+        Err(TransportError::unsupported("no notification"))
+    }
+
+    fn capabilities(&self, inner: &T) -> Capabilities {
+        let mut capabilities = inner.capabilities();
+        capabilities.wakeups = Wakeups::Poll;
+        capabilities
+    }
+}
+
+async fn law_broken_by<B: Interceptor<Memory>>(bug: impl Fn() -> B + Send + Sync + 'static) -> Law {
+    let engine = Memory::new();
+    let make = move || {
+        let broken = Broken::new(engine.clone(), Arc::new(bug()));
+        ready(Intercept::new(broken, NoWakeups))
+    };
+    Suite::new(make).seed(1).run().await.expect_err("it is broken").law
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_engine_that_wakes_nobody_is_caught_all_the_same() {
+    assert_eq!(law_broken_by(|| LostUpdate).await, Law::Linearizable);
+    assert_eq!(law_broken_by(|| SentTwice(Every::new(20))).await, Law::Indeterminate);
+    assert_eq!(law_broken_by(|| LeaksConnection::new(1)).await, Law::Dropping);
+    assert_eq!(law_broken_by(MixesAnswers::default).await, Law::Dropping);
+}
