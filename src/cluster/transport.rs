@@ -34,8 +34,8 @@
 //!    be.
 //!
 //!    Timeouts and connections that break after the request was sent are the usual cases. Switch off
-//!    what your client library does to send a write again: the second attempt reports a mismatch,
-//!    because the first one was applied.
+//!    what your client library does to send a write again: the second request ends with a
+//!    mismatch, because the first one was applied.
 //!
 //!    *Why:* a node resolves an unknown outcome by itself, if it knows of it. If it does not, it may
 //!    hold a lock, or stand in a queue, without knowing.
@@ -44,9 +44,9 @@
 //!    call, the version of the register was not the expected one, and it carries the register of such a
 //!    moment.
 //!
-//!    *Why:* a node uses it as a load, and makes its next attempt with that version at once. With an
-//!    older one from a cache or a replica that attempt must fail, and with the expected one it repeats
-//!    the same write for nothing.
+//!    *Why:* a node uses it as a load, and expects that version in its next write at once. With an older
+//!    version, from a cache or a replica, the next write must fail; with the version that it expected
+//!    before, the node repeats the same write for nothing.
 //!
 //! 5. **A live watch wakes.** After a change that was to wake its node ([`Write::wake`]), a watch yields
 //!    an item within [`Capabilities::wake_within`], or it ends, or it yields an error.
@@ -80,9 +80,9 @@
 //! not only the time. There is one request in flight for each key of a node, besides the watch.
 //!
 //! A node repeats a request after an error that [passes](TransportError::is_passing), with a backoff,
-//! and reports the error to those who wait for the lock when that has gone on for its
+//! and reports the error to the callers that wait when that has gone on for its
 //! [`unavailable_timeout`](super::NodeBuilder::unavailable_timeout). Errors of the other kinds are
-//! reported at once.
+//! reported at once; so is each error by [`try_acquire`](super::DistributedLock::try_acquire).
 //!
 //! # Which failure is which error
 //!
@@ -506,7 +506,7 @@ impl fmt::Display for TransportError {
             Self::Unavailable(_) => "the engine cannot be reached",
             Self::Denied(_) => "the engine refuses this client",
             Self::Unsupported(_) => "the engine cannot do this",
-            Self::Corrupt(_) => "the engine's answer makes no sense",
+            Self::Corrupt(_) => "the engine's response makes no sense",
         };
         write!(f, "{what}: {}", self.cause())
     }

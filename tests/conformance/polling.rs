@@ -1,7 +1,7 @@
 //! Engines without wake-ups ([`Wakeups::Poll`]): the suite checks all laws but those of a watch, and
 //! opens none; and nodes over such an engine poll as often as they should.
 
-use crate::broken::drops::{LeaksConnection, MixesAnswers};
+use crate::broken::drops::{LeaksConnection, MixesResponses};
 use crate::broken::writes::{LostUpdate, SentTwice};
 use crate::broken::{Broken, Every};
 use lockword::cluster::conformance::{Law, NotChecked, Suite};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What an engine that wakes nobody does when it is asked for a watch after all.
+/// What an engine without wake-ups does when a watch is opened all the same.
 #[derive(Clone, Copy, Debug)]
 enum IfWatched {
     Unsupported,
@@ -75,7 +75,7 @@ impl Transport for Table {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_engine_that_wakes_nobody_keeps_the_laws() {
+async fn an_engine_without_wake_ups_keeps_the_laws() {
     for if_watched in [IfWatched::Unsupported, IfWatched::NeverYields, IfWatched::Panics] {
         let engine = Table::new(if_watched);
         let suite = Suite::new(move || ready(engine.clone())).rounds(4);
@@ -122,11 +122,11 @@ async fn law_broken_by<B: Interceptor<Memory>>(bug: impl Fn() -> B + Send + Sync
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_engine_that_wakes_nobody_is_caught_all_the_same() {
+async fn a_broken_engine_without_wake_ups_is_caught() {
     assert_eq!(law_broken_by(|| LostUpdate).await, Law::Linearizable);
     assert_eq!(law_broken_by(|| SentTwice(Every::new(20))).await, Law::Indeterminate);
     assert_eq!(law_broken_by(|| LeaksConnection::new(1)).await, Law::Dropping);
-    assert_eq!(law_broken_by(MixesAnswers::default).await, Law::Dropping);
+    assert_eq!(law_broken_by(MixesResponses::default).await, Law::Dropping);
 }
 
 /// Nodes over one engine without wake-ups, a round trip of 2 ms away, and the counts of their requests.
