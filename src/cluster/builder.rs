@@ -186,9 +186,13 @@ impl NodeBuilder {
         self
     }
 
-    /// How often this node looks at a key that it waits for if the engine wakes nobody
-    /// ([`Wakeups::Poll`](super::Wakeups::Poll)). From 1 ms to the lease. By default a tenth of the claim
-    /// window, but at least 10 ms.
+    /// The longest time between two loads of a key that this node waits for, where the engine has no
+    /// wake-ups: from 1 ms to the lease. Unless it is set, a tenth of the claim window, but at least
+    /// 10 ms.
+    ///
+    /// After a change of the register the node loads it every tenth of this, and then less and less
+    /// often. A node that is not the first in the queue loads it as many times less often as its place
+    /// in the queue says, but at least twice in a claim window.
     pub fn poll(mut self, poll: Duration) -> Self {
         self.poll = Some(poll);
         self

@@ -1,40 +1,105 @@
-//! What an engine has to offer: an atomic register with notification.
+//! What an engine has to offer: an atomic register for each key, with notification.
 //!
-//! The operations are those of an atomic integer and of a futex, at a distance: [`load`],
-//! [`compare_exchange`], [`watch`]. Holder, lease, queue, fencing and handoff are none of an
-//! engine's business: they are in the value, which the engine stores and does not read.
+//! The operations are those of an atomic integer and of a futex, at a distance:
+//! [`load`](Transport::load), [`compare_exchange`](Transport::compare_exchange) and
+//! [`watch`](Transport::watch). Holder, lease, queue, fencing and handoff are in the value, which the
+//! engine stores and does not read.
 //!
 //! # The laws
 //!
-//! Whoever implements [`Transport`] keeps these, and [`conformance`](super::conformance) (feature
-//! `conformance`) checks them:
+//! An implementation of [`Transport`] keeps these six laws. [`conformance`](../conformance/index.html)
+//! (feature `conformance`) checks them.
 //!
-//! 1. **Linearizable.** For each key, [`compare_exchange`] is linearizable where
-//!    [`Capabilities::consistency`] says so: it takes effect at one moment between the call and the
-//!    answer, and [`load`] shows the latest effect.
-//! 2. **Versions only grow.** Each successful write of a key gets a [`Version`] larger than all
-//!    before it: also after the register was released, has expired, was deleted and created anew,
-//!    also after the engine was started again, also when the engine's clock steps back. A version is
-//!    below 2^52. An engine that can lose acknowledged writes declares [`Consistency::Lossy`].
-//! 3. **Doubt is told.** If it cannot be known whether a write was applied (a timeout or a lost
-//!    connection after the request was sent), the answer is [`TransportError::Indeterminate`]:
-//!    neither success nor failure. A client library's silent sending-again is switched off.
-//! 4. **A mismatch is the truth.** [`Exchange::Mismatch`] is answered only if the version did differ
-//!    from the expected one at some moment of the call, and carries the register of such a moment,
-//!    not an older snapshot.
-//! 5. **A live watch wakes.** After a change that was to wake its node ([`Write::wake`]), a watch
-//!    yields within [`Capabilities::wake_within`], or it ends, or yields an error. It may coalesce
-//!    changes, repeat them, and wake for nothing.
-//! 6. **Dropping is harmless.** Any of the futures, and a watch, may be dropped at any moment. No
-//!    connection leaks, no later call is harmed. A write whose future was dropped may or may not be
-//!    applied.
+//! 1. **Linearizable.** Each [`compare_exchange`](Transport::compare_exchange) and each
+//!    [`load`](Transport::load) of a key takes effect at one moment between its call and its response,
+//!    and sees the effects of all operations with an earlier moment.
 //!
-//! And these, which no suite can check from outside: a call ends by itself, sooner or later, with an
-//! error if need be; no password or key material is in the text of an error.
+//!    *Why:* mutual exclusion rests on it. Of two nodes that expect the same version, one at most may
+//!    get the lock. An engine that can lose acknowledged writes declares [`Consistency::Lossy`]; apart
+//!    from those losses the law holds for it, too.
 //!
-//! [`load`]: Transport::load
-//! [`compare_exchange`]: Transport::compare_exchange
-//! [`watch`]: Transport::watch
+//! 2. **Versions only grow.** Each successful write of a key makes a [`Version`] that is larger than
+//!    all versions that the key has ever had.
+//!
+//!    This includes versions from before the register was released, expired, or was deleted and created
+//!    again, from before a restart of the engine, and from before its clock was set back. Versions are
+//!    below 2^52.
+//!
+//!    *Why:* the version is the main part of the [fencing token](super::FencingToken), by which a
+//!    storage refuses a holder that is late. A version that comes again also lets a late write replace
+//!    a register that it has never seen.
+//!
+//! 3. **An unknown outcome is reported.** A write that may have been applied, or may yet be, ends with
+//!    [`TransportError::Indeterminate`]; every other error says that it was not applied and never will
+//!    be.
+//!
+//!    Timeouts and connections that break after the request was sent are the usual cases. Switch off
+//!    what your client library does to send a write again: the second request ends with a
+//!    mismatch, because the first one was applied.
+//!
+//!    *Why:* a node resolves an unknown outcome by itself, if it knows of it. If it does not, it may
+//!    hold a lock, or stand in a queue, without knowing.
+//!
+//! 4. **A mismatch is the truth.** [`Exchange::Mismatch`] is returned only if, at some moment of the
+//!    call, the version of the register was not the expected one, and it carries the register of such a
+//!    moment.
+//!
+//!    *Why:* a node uses it as a load, and expects that version in its next write at once. With an older
+//!    version, from a cache or a replica, the next write must fail; with the version that it expected
+//!    before, the node repeats the same write for nothing.
+//!
+//! 5. **A live watch wakes.** After a change that was to wake its node ([`Write::wake`]), a watch yields
+//!    an item within [`Capabilities::wake_within`], or it ends, or it yields an error.
+//!
+//!    It may yield one item for several changes, repeat an item, and yield one without a change. An
+//!    engine that declares [`Wakeups::Poll`] has no watches, and the law says nothing about it.
+//!
+//!    *Why:* the next waiter sleeps until it is woken. If it misses the release of the lock for longer
+//!    than a claim window, it loses its turn. It loads the register from time to time, too, but that is
+//!    each third of a lease.
+//!
+//! 6. **Dropping is harmless.** Each future and each watch can be dropped at any moment, and later
+//!    calls work as before.
+//!
+//!    No connection may leak, and no later call may get the response of a dropped one. A write whose
+//!    future was dropped may or may not be applied.
+//!
+//!    *Why:* a node drops a request when its time is over, when nobody waits for it any more, and when
+//!    the node shuts down.
+//!
+//! Three more rules cannot be checked from outside: a call never blocks its thread; it ends by itself
+//! sooner or later; and the text of an error has no password and no key material.
+//!
+//! # How long a call may last
+//!
+//! A node drops a request that has no response within its
+//! [`request_timeout`](super::NodeBuilder::request_timeout): a fifth of the lease by default, from 50 ms
+//! to 5 s. A write then counts as [`Indeterminate`](TransportError::Indeterminate), another request as
+//! [`Unavailable`](TransportError::Unavailable). This includes the time to connect, so the timeouts
+//! of a client, and what it repeats by itself, should fit into it: then the error names the cause, and
+//! not only the time. There is one request in flight for each key of a node, besides the watch.
+//!
+//! A node repeats a request after an error that [passes](TransportError::is_passing), with a backoff,
+//! and reports the error to the callers that wait when that has gone on for its
+//! [`unavailable_timeout`](super::NodeBuilder::unavailable_timeout). Errors of the other kinds are
+//! reported at once; so is each error by [`try_acquire`](super::DistributedLock::try_acquire).
+//!
+//! # Which failure is which error
+//!
+//! | What your client sees | [`load`](Transport::load), [`watch`](Transport::watch) | [`compare_exchange`](Transport::compare_exchange) |
+//! |---|---|---|
+//! | the version is not the expected one | | `Ok` with [`Exchange::Mismatch`] |
+//! | no connection, no address, no free connection in the pool: nothing was sent | `Unavailable` | `Unavailable` |
+//! | the server refuses for now, and has not applied the request: it is starting, overloaded, not the leader | `Unavailable` | `Unavailable` |
+//! | the transaction has lost against another one and was rolled back | repeat, or `Unavailable` | repeat, or `Unavailable`; never a mismatch, unless the version differs when it is read again |
+//! | a timeout, or a lost connection, when the request may have been sent | `Unavailable` | `Indeterminate` |
+//! | an error that the client library does not explain | `Unavailable` | `Indeterminate` |
+//! | a response that cannot be read, or a version out of range | `Corrupt` | `Indeterminate`, since it may be the response to a write that was applied |
+//! | wrong credentials, no permission, a certificate that is not trusted | `Denied` | `Denied` |
+//! | the value is larger than [`Capabilities::largest_value`]; the server has the wrong version or configuration, or no space left | `Unsupported` | `Unsupported`, if the write was certainly not applied |
+//!
+//! The documentation of [`conformance`](../conformance/index.html#a-hook-that-loses-responses) says how to
+//! test the rows of lost requests and responses.
 
 use super::key::Key;
 use async_trait::async_trait;
@@ -44,16 +109,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An engine that keeps a small versioned value per key.
+/// An engine that keeps a small versioned value for each key.
 ///
-/// Object-safe: a [`Node`](super::Node) takes any `Arc<dyn Transport>`. The laws are in the
-/// [module's documentation](self). An implementation is written with [`macro@async_trait`], which is
-/// re-exported beside it.
+/// The [laws](self#the-laws) of an implementation are in the module's documentation, with a
+/// [table](self#which-failure-is-which-error) of the errors. It is written with
+/// [`macro@async_trait`], which is re-exported beside it. The trait is object-safe, and a
+/// [`Node`](super::Node) also takes an `Arc<dyn Transport>`. To change what a transport does in some
+/// operations, wrap it with [`layers::Intercept`](super::layers::Intercept).
 ///
 /// ```
 /// use lockword::cluster::*;
 ///
-/// /// An engine that is another one, and wakes nobody.
+/// /// An engine that has no wake-ups.
 /// struct Quiet(Memory);
 ///
 /// #[async_trait]
@@ -70,11 +137,11 @@ use std::time::Duration;
 ///         self.0.compare_exchange(key, expected, new).await
 ///     }
 ///     async fn watch(&self, _: &Key, _: NodeId) -> Result<Watch, TransportError> {
-///         Err(TransportError::unsupported("nobody is woken here"))
+///         Err(TransportError::unsupported("there are no wake-ups")) // Never called.
 ///     }
 ///     fn capabilities(&self) -> Capabilities {
 ///         let mut capabilities = Capabilities::new("quiet");
-///         capabilities.wakeups = Wakeups::Poll; // Whoever waits looks from time to time.
+///         capabilities.wakeups = Wakeups::Poll; // A node that waits loads the register.
 ///         capabilities
 ///     }
 /// }
@@ -84,7 +151,7 @@ use std::time::Duration;
 /// let node = Node::builder(Quiet(Memory::new())).build()?;
 /// node.lock("jobs/nightly")?.acquire().await?.release().await.expect("it was held");
 ///
-/// // With the feature `conformance`, the suite checks the laws that can be checked without a watch.
+/// // With the feature `conformance`, the suite checks all laws that concern an engine like this.
 /// # #[cfg(feature = "conformance")]
 /// # {
 /// let engine = Memory::new();
@@ -95,25 +162,29 @@ use std::time::Duration;
 /// # }
 /// ```
 ///
-/// Calls come from tasks of a tokio runtime, several at a time, for the same key too. None may block
-/// its thread: all locks of the node would wait, and their leases would not be renewed.
+/// A node calls from tasks of a tokio runtime, several at a time, for one key too. A call must not
+/// block its thread: all locks of the node would wait for it, and their leases would not be renewed.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// The register of `key`: `None` if there is none.
+    /// Returns the register of `key`, or `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`TransportError`]; never [`Indeterminate`](TransportError::Indeterminate), since nothing is
+    /// Any [`TransportError`] but [`Indeterminate`](TransportError::Indeterminate), since nothing is
     /// written.
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError>;
 
-    /// Writes `new` if the register's version is `expected` (`None`: if there is no register), and
-    /// tells the version that the write got; otherwise tells what the register holds.
+    /// Writes `new` if the version of the register is `expected` (`None`: if there is no register), and
+    /// returns the version that this has made. Otherwise returns the register.
+    ///
+    /// A write must not be applied twice, nor after another error than
+    /// [`Indeterminate`](TransportError::Indeterminate). If the future is dropped, the write may or may
+    /// not be applied.
     ///
     /// # Errors
     ///
     /// [`TransportError::Indeterminate`] if the write may have been applied, or may yet be. Every
-    /// other error says that it was not applied and will not be.
+    /// other error says that it was not applied and never will be.
     async fn compare_exchange(
         &self,
         key: &Key,
@@ -121,22 +192,27 @@ pub trait Transport: Send + Sync + 'static {
         new: Write,
     ) -> Result<Exchange, TransportError>;
 
-    /// The changes of `key` from now on, as far as they concern `node` ([`Write::wake`]).
+    /// Opens a watch: a stream of the changes of `key` from now on that are to wake `node`
+    /// ([`Write::wake`]).
     ///
-    /// When the future is ready, the watch is in force: a write that begins afterwards is noticed.
-    /// An item is `Some` register of some moment after the change where the engine can deliver it,
-    /// and `None` where it cannot ("look yourself"). It is a hint, never the truth.
+    /// When the future is ready, the watch is in force: it shows a write that begins afterwards. An
+    /// item is the register at a moment after the change, if the engine can deliver it, and `None`
+    /// otherwise: the node then loads it. No item counts as the truth, since it may be late. Dropping
+    /// the stream ends the watch.
+    ///
+    /// It is never called if the engine declares [`Wakeups::Poll`].
     ///
     /// # Errors
     ///
-    /// [`TransportError`] if there can be no watch now. An error as an item is the last item.
+    /// Any [`TransportError`] but [`Indeterminate`](TransportError::Indeterminate), if there can be no
+    /// watch now: the node polls, and tries again later. An error as an item is the last item.
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError>;
 
-    /// What this engine promises. The same at every call.
+    /// Returns what this engine promises: the same at every call.
     fn capabilities(&self) -> Capabilities;
 }
 
-/// What [`Transport::watch`] yields: a stream of the crate `futures_util`, boxed.
+/// What [`Transport::watch`] returns: a boxed stream of the crate `futures_util`.
 pub type Watch = BoxStream<'static, Result<Option<Versioned>, TransportError>>;
 
 #[async_trait]
@@ -163,9 +239,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
     }
 }
 
-/// The version of a register: larger with each write of the same key, for ever.
+/// The version of a register. Each write of the same key makes a larger one, for ever.
 ///
-/// From 1 to 2^52 - 1, so that ten bits can be added and the sum is still positive as an `i64`.
+/// It is from 1 to 2^52 - 1, so that a [token](super::FencingToken), which has ten bits more, is still
+/// positive as an `i64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u64);
 
@@ -173,7 +250,7 @@ impl Version {
     /// The largest version.
     pub const MAX: Version = Version((1 << 52) - 1);
 
-    /// The version of this number.
+    /// Makes a version of a number.
     ///
     /// # Errors
     ///
@@ -206,50 +283,50 @@ impl fmt::Display for Version {
 pub struct Versioned {
     /// The version that its last write got.
     pub version: Version,
-    /// The bytes that its last write wrote. Shared: cheap to clone.
+    /// The bytes that its last write wrote. They are shared, so that a clone is cheap.
     pub value: Arc<[u8]>,
 }
 
-/// What [`Transport::compare_exchange`] did.
+/// What [`Transport::compare_exchange`] has done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exchange {
-    /// It wrote. The register has this version now.
+    /// It has written. The register has this version now.
     Swapped(Version),
-    /// It did not: this is what the register held (`None`: there was none).
+    /// It has not written: the register held this (`None`: there was none).
     Mismatch(Option<Versioned>),
 }
 
-/// What is to be written: the value, and what the engine needs to know and cannot read out of it.
+/// What is to be written: the value, and what the engine needs to know and does not read in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// The bytes. An engine does not look into them.
+    /// The bytes. An engine does not read them.
     pub value: Arc<[u8]>,
-    /// Whose watch is to wake. An engine may wake more than that.
+    /// Whose watch is to yield. An engine may wake more nodes than that.
     pub wake: Wake,
-    /// Nobody holds and nobody waits: the engine may drop the register after a retention that it
-    /// states. It must be longer than any request may be in flight (an hour is good), since a
-    /// late write that expects no register would find none.
+    /// No node holds the lock and none waits: the engine may delete the register after a retention
+    /// that it documents. The retention must be longer than any request may be in flight, since a late
+    /// write that expects no register would find none. An hour is good.
     pub idle: bool,
 }
 
 /// Whose watch a [`Write`] is to wake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
-    /// No one's: nobody waits.
+    /// None: no node waits.
     Nobody,
-    /// This node's.
+    /// The watch of this node.
     Node(NodeId),
-    /// Every node's.
+    /// The watches of all nodes.
     Everybody,
 }
 
-/// A node: one process's membership, for as long as it runs. Random, 64 bits, shown as 16
+/// The number of a [`Node`](super::Node), drawn at random when it is built: 64 bits, shown as 16
 /// hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u64);
 
 impl NodeId {
-    /// The node of this number.
+    /// The node with this number.
     #[must_use]
     pub const fn new(number: u64) -> Self {
         Self(number)
@@ -274,25 +351,46 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// What an engine promises, as data.
+/// What an engine promises, and what a [`Node`](super::Node) does about it.
+///
+/// A node reads it once, when it is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// The engine's name, for messages: `"etcd"`.
+    /// The name of the engine for messages: `"etcd"`. The errors of locks show it.
     pub name: &'static str,
     /// What may happen to an acknowledged write.
+    ///
+    /// A node does nothing about it, since no protocol can repair the loss. It is for the program,
+    /// which may refuse such an engine, and for `History::check_as` of the conformance suite.
     pub consistency: Consistency,
-    /// How a waiting node learns of a change.
+    /// How a node that waits learns of a change.
+    ///
+    /// With [`Poll`](Wakeups::Poll) a node never opens a watch. With the others it opens one for each
+    /// key that it waits for, and polls while it has none because of an error.
     pub wakeups: Wakeups,
-    /// A watch yields within this time after the change, or has ended. That it takes so long is the
-    /// exception, of a connection that breaks without a word: most changes are told at once.
+    /// The longest time from a change to the item of a live watch: see
+    /// [law 5](self#the-laws). Usually an item comes at once; the limit is for a connection that breaks
+    /// without a sign, and says how soon the client finds that out.
+    ///
+    /// A node does nothing about it: it loads the register at each third of a lease, whatever the
+    /// watch yields. The conformance suite waits for this time and a second more. Where it is longer
+    /// than the claim window, a node can miss its turn because of such a connection.
     pub wake_within: Duration,
-    /// The largest value it stores, in bytes.
+    /// The largest value that the engine stores, in bytes: at least 1,024. The engine refuses a larger
+    /// one as [`Unsupported`](TransportError::Unsupported).
+    ///
+    /// A node cannot be built over less than 1,024 bytes
+    /// ([`ConfigError::SmallValues`](super::ConfigError::SmallValues)), which is room for a holder and
+    /// one that waits. It lowers its [`queue_limit`](super::NodeBuilder::queue_limit) to what has room:
+    /// 224 bytes for each node that waits, so 64 KiB are enough for 289. Values of more than 1 MiB are
+    /// never written.
     pub largest_value: usize,
 }
 
 impl Capabilities {
-    /// Linearizable, pushes to all within a second, 64 KiB: change what differs.
+    /// Those of an engine that is linearizable, wakes every watch within a second, and stores values of
+    /// 64 KiB. Change the fields that differ.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
         Self {
@@ -311,12 +409,12 @@ impl Capabilities {
 pub enum Consistency {
     /// It is never lost.
     Linearizable,
-    /// It can be lost when the engine fails over to another server, or restarts. Two nodes may then
-    /// hold at a time, and the order of fencing tokens is not guaranteed across that event.
+    /// It can be lost when the engine restarts or fails over to another server. Two nodes may then
+    /// hold the lock at the same time, and fencing tokens may repeat or go back across that event.
     Lossy,
 }
 
-/// How a waiting node learns of a change.
+/// How a node that waits learns of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wakeups {
@@ -324,58 +422,67 @@ pub enum Wakeups {
     PushToOne,
     /// Every watch of the key yields.
     PushToAll,
-    /// No watch ever yields: whoever waits looks from time to time.
+    /// There are no watches. A node that waits loads the register again and again.
+    ///
+    /// The first in the queue does so at least once in a [`poll`](super::NodeBuilder::poll) interval,
+    /// which is 50 ms with the default lease of 10 s, and ten times as often when the register has
+    /// changed lately. Nodes that pass the lock on as soon as they have it make about 95 grants a
+    /// second where a round trip takes 2 ms. A node that waits for long makes 20 loads a second, and
+    /// one that is the nth in the queue about an nth of that, but not less than 4.
     Poll,
 }
 
-// What can go wrong at an engine, as far as the protocol has to tell it apart.
 /// What went wrong at an engine.
 ///
-/// The kinds are what the protocol acts upon; what the engine itself said is the
-/// [`source`](Error::source). Cheap to clone: one failure is told to many waiters.
+/// The kinds are those that the protocol tells apart; a [table](self#which-failure-is-which-error)
+/// says which failure is which. What the engine itself has said is the [`source`](Error::source). An
+/// error is cheap to clone, since one failure is reported to all that wait.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// A write was sent, and it is not known whether it was applied, or will be.
+    /// A write was sent, and it is not known whether it was applied or will be.
     Indeterminate(Cause),
-    /// The engine cannot be reached, or does not answer, or refuses for now. Nothing was written.
+    /// The engine cannot be reached, does not respond, or refuses for now. Nothing was written.
     Unavailable(Cause),
-    /// The engine refuses this client: credentials, permissions, a certificate.
+    /// The engine refuses this client, because of credentials, permissions or a certificate. Nothing
+    /// was written.
     Denied(Cause),
-    /// The engine cannot do this: its version, its configuration, a value too large.
+    /// The engine cannot do this, because of its version, its configuration, or the size of the value.
+    /// Nothing was written.
     Unsupported(Cause),
-    /// The engine answered what it never should: a version out of range, an answer that makes no
-    /// sense.
+    /// The engine has responded with what it never should: a version out of range, or a response that
+    /// makes no sense. Nothing was written.
     Corrupt(Cause),
 }
 
 impl TransportError {
-    /// [`TransportError::Indeterminate`] because of this.
+    /// [`TransportError::Indeterminate`] with this cause.
     pub fn indeterminate(cause: impl Into<Cause>) -> Self {
         Self::Indeterminate(cause.into())
     }
 
-    /// [`TransportError::Unavailable`] because of this.
+    /// [`TransportError::Unavailable`] with this cause.
     pub fn unavailable(cause: impl Into<Cause>) -> Self {
         Self::Unavailable(cause.into())
     }
 
-    /// [`TransportError::Denied`] because of this.
+    /// [`TransportError::Denied`] with this cause.
     pub fn denied(cause: impl Into<Cause>) -> Self {
         Self::Denied(cause.into())
     }
 
-    /// [`TransportError::Unsupported`] because of this.
+    /// [`TransportError::Unsupported`] with this cause.
     pub fn unsupported(cause: impl Into<Cause>) -> Self {
         Self::Unsupported(cause.into())
     }
 
-    /// [`TransportError::Corrupt`] because of this.
+    /// [`TransportError::Corrupt`] with this cause.
     pub fn corrupt(cause: impl Into<Cause>) -> Self {
         Self::Corrupt(cause.into())
     }
 
-    /// Whether the same call may succeed later without anybody's doing anything.
+    /// Whether the same call may succeed later without any repair:
+    /// [`Indeterminate`](Self::Indeterminate) and [`Unavailable`](Self::Unavailable).
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Indeterminate(_) | Self::Unavailable(_))
@@ -399,7 +506,7 @@ impl fmt::Display for TransportError {
             Self::Unavailable(_) => "the engine cannot be reached",
             Self::Denied(_) => "the engine refuses this client",
             Self::Unsupported(_) => "the engine cannot do this",
-            Self::Corrupt(_) => "the engine's answer makes no sense",
+            Self::Corrupt(_) => "the engine's response makes no sense",
         };
         write!(f, "{what}: {}", self.cause())
     }
@@ -411,7 +518,7 @@ impl Error for TransportError {
     }
 }
 
-/// Why a [`TransportError`] happened: any error, or a sentence.
+/// Why a [`TransportError`] happened: an error of any type, or a sentence.
 #[derive(Clone)]
 pub struct Cause(Arc<dyn Error + Send + Sync>);
 

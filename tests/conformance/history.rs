@@ -64,7 +64,7 @@ fn a_declaration_excuses_nothing_but_losses() {
         (&["w0-5 ok", "w0-4 ok"], Law::Versions),
         // A write that was denied is seen.
         (&["w0-3 no", "r3"], Law::Indeterminate),
-        // Nobody wrote it.
+        // It was never written.
         (&["w0-3 ok", "r4"], Law::Linearizable),
     ] {
         let violation = history(calls).check_as(Consistency::Lossy).unwrap_err();

@@ -77,7 +77,7 @@ async fn an_operation_is_counted_when_it_is_called_and_a_swap_when_it_has_happen
 }
 
 /// One write and one load through a client with this plan, with what the register holds right after
-/// the write's answer, and how long the write took.
+/// the write's response, and how long the write took.
 async fn one(plan: Plan) -> (Memory, String, String, Option<String>, Duration) {
     let engine = Memory::new();
     let client = Faulty::new(engine.clone(), plan, 1);
@@ -200,7 +200,7 @@ async fn a_partition_cuts_off_one_client_and_nobody_else() {
     let cut = Faulty::new(engine.clone(), plan.clone(), 1);
     let other = Faulty::new(engine.clone(), plan, 2);
     let mut watch = cut.watch(&key(), NodeId::new(1)).await.unwrap();
-    // A write that was applied when the partition begins: its answer is lost.
+    // A write that was applied when the partition begins: its response is lost.
     let written = key();
     let mut in_flight = cut.compare_exchange(&written, None, write("1"));
     assert!((&mut in_flight).now_or_never().is_none());

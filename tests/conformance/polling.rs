@@ -1,20 +1,22 @@
 //! Engines without wake-ups ([`Wakeups::Poll`]): the suite checks all laws but those of a watch, and
-//! opens none.
+//! opens none; and nodes over such an engine poll as often as they should.
 
-use crate::broken::drops::{LeaksConnection, MixesAnswers};
+use crate::broken::drops::{LeaksConnection, MixesResponses};
 use crate::broken::writes::{LostUpdate, SentTwice};
 use crate::broken::{Broken, Every};
 use lockword::cluster::conformance::{Law, NotChecked, Suite};
-use lockword::cluster::layers::{Intercept, Interceptor};
+use lockword::cluster::layers::{Counts, Faulty, Intercept, Interceptor};
 use lockword::cluster::{
-    Capabilities, Exchange, Key, Memory, NodeId, Transport, TransportError, Version, Versioned,
-    Wakeups, Watch, Write, async_trait,
+    Capabilities, Exchange, Key, Memory, Node, NodeId, Transport, TransportError, Version,
+    Versioned, Wakeups, Watch, Write, async_trait,
 };
 use std::collections::HashMap;
 use std::future::ready;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-/// What an engine that wakes nobody does when it is asked for a watch after all.
+/// What an engine without wake-ups does when a watch is opened all the same.
 #[derive(Clone, Copy, Debug)]
 enum IfWatched {
     Unsupported,
@@ -73,7 +75,7 @@ impl Transport for Table {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_engine_that_wakes_nobody_keeps_the_laws() {
+async fn an_engine_without_wake_ups_keeps_the_laws() {
     for if_watched in [IfWatched::Unsupported, IfWatched::NeverYields, IfWatched::Panics] {
         let engine = Table::new(if_watched);
         let suite = Suite::new(move || ready(engine.clone())).rounds(4);
@@ -120,9 +122,53 @@ async fn law_broken_by<B: Interceptor<Memory>>(bug: impl Fn() -> B + Send + Sync
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_engine_that_wakes_nobody_is_caught_all_the_same() {
+async fn a_broken_engine_without_wake_ups_is_caught() {
     assert_eq!(law_broken_by(|| LostUpdate).await, Law::Linearizable);
     assert_eq!(law_broken_by(|| SentTwice(Every::new(20))).await, Law::Indeterminate);
     assert_eq!(law_broken_by(|| LeaksConnection::new(1)).await, Law::Dropping);
-    assert_eq!(law_broken_by(MixesAnswers::default).await, Law::Dropping);
+    assert_eq!(law_broken_by(MixesResponses::default).await, Law::Dropping);
+}
+
+/// Nodes over one engine without wake-ups, a round trip of 2 ms away, and the counts of their requests.
+fn nodes(count: usize) -> (Vec<Node>, Counts) {
+    let (engine, counts) = (Memory::new(), Counts::default());
+    let node = |_| {
+        let client = Faulty::delayed(engine.clone(), Duration::from_millis(2));
+        let client = Intercept::new(Intercept::new(client, NoWakeups), counts.clone());
+        Node::builder(client).tokio_clock().build()
+    };
+    ((0..count).map(node).collect(), counts)
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_poll_pass_a_contended_lock_on_over_50_times_a_second() {
+    let (nodes, _) = nodes(4);
+    let grants = Arc::new(AtomicU64::new(0));
+    for node in &nodes {
+        let (lock, grants) = (node.lock("k").unwrap(), grants.clone());
+        tokio::spawn(async move {
+            loop {
+                lock.acquire().await.unwrap().release().await.unwrap();
+                grants.fetch_add(1, Relaxed);
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let grants = grants.load(Relaxed);
+    assert!(grants > 500, "{grants} grants in 10 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_waits_for_long_polls_twenty_times_a_second() {
+    let (nodes, counts) = nodes(2);
+    let _held = nodes[0].lock("k").unwrap().acquire().await.unwrap();
+    let waits = nodes[1].lock("k").unwrap();
+    let waits = tokio::spawn(async move { waits.acquire().await.map(drop) });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    counts.take();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    waits.abort();
+    let loads = counts.now().loads;
+    // A renewal every 3.3 s is a change, after which it polls more often for a while.
+    assert!((60 * 18..60 * 26).contains(&loads), "{loads} loads in 60 s");
 }

@@ -438,7 +438,8 @@ impl<'a, T: Transport> OpenWatch<'a, T> {
             Some(Ok(Some(shown))) => {
                 if !self.watcher.history.wrote(self.key, &shown.value) {
                     let value = shown.value.escape_ascii();
-                    let what = format!("a watch of {} showed {value}: nobody wrote it", self.key);
+                    let what =
+                        format!("a watch of {} showed {value}, which was never written", self.key);
                     return Err(Violation::new(Law::Watch, what));
                 }
                 Ok(version.is_some_and(|version| shown.version >= version))

@@ -141,12 +141,12 @@ fn not_growing(history: &KeyHistory) -> Option<String> {
     }
     for operation in &history.operations {
         let Some(moment) = operation.happened() else { continue };
-        let told = match (operation.swapped(), operation.shown()) {
+        let shown = match (operation.swapped(), operation.shown()) {
             (Some(version), _) => operation.write().map(|(_, value)| (version, value)),
             (None, Some(Some(shown))) => Some((shown.version, &*shown.value)),
             _ => None,
         };
-        let Some((version, value)) = told else { continue };
+        let Some((version, value)) = shown else { continue };
         known.push((moment, version));
         if values.insert(version, value).is_some_and(|other| other != value) {
             return Some(format!("version {version} was given to two values"));
@@ -268,7 +268,8 @@ fn never_written(history: &KeyHistory) -> Option<(&Operation, String)> {
                     && other.write().is_some_and(|(_, value)| *value == *shown.value)
             });
         let value = shown.value[..shown.value.len().min(40)].escape_ascii();
-        (!is_written).then(|| (operation, format!("{value} was shown, which nobody had written")))
+        (!is_written)
+            .then(|| (operation, format!("{value} was shown, which was not written before")))
     })
 }
 

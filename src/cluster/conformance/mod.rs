@@ -45,8 +45,8 @@
 //!
 //! The client must return [`TransportError::Indeterminate`](super::TransportError::Indeterminate) for
 //! both: it cannot tell them apart. What the hook most often finds is a client library that sends the
-//! request again on a new connection. The second attempt is answered by a mismatch, although the first
-//! one was applied.
+//! request again on a new connection. The second request ends with a mismatch, although the first one was
+//! applied.
 //!
 //! An engine inside the process has no connection to cut. There the hook is a fault layer, whose
 //! operations take the same three positions:

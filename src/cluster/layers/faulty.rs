@@ -106,7 +106,7 @@ impl<T: Transport> Faulty<T> {
         self.faults.unpaused().await;
         if self.faults.is_cut() || matches!(fault, Fault::RequestLost) {
             sleep(timeout).await;
-            return Err(lost("a fault: no answer in time"));
+            return Err(lost("a fault: no response in time"));
         }
         let request = operation(Arc::clone(&self.inner));
         if matches!(fault, Fault::Late) {
@@ -118,14 +118,14 @@ impl<T: Transport> Faulty<T> {
                     request.await
                 });
             }
-            return Err(lost("a fault: no answer in time"));
+            return Err(lost("a fault: no response in time"));
         }
         let response = request.await;
         pass(back).await;
         self.faults.unpaused().await;
         if self.faults.is_cut() || matches!(fault, Fault::ResponseLost) {
             sleep(timeout).await;
-            return Err(lost("a fault: no answer in time"));
+            return Err(lost("a fault: no response in time"));
         }
         response
     }

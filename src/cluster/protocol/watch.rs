@@ -104,8 +104,12 @@ impl Machine {
     /// enough. A watch that shows only what is addressed to this node does not show that the lock is
     /// reserved for a node before it, which may be dead. There the interval grows with this node's
     /// rank, as does the time at which it may pass over those before it; so all waiters together poll
-    /// as often as one waiter does, times the logarithm of their number. Without a watch the interval
-    /// has to be short enough to claim a reservation within the claim window.
+    /// as often as one waiter does, times the logarithm of their number.
+    ///
+    /// Without a watch the interval has to be short enough to claim a reservation within the claim
+    /// window. A register that has changed lately is likely to change soon: the interval is a quarter
+    /// of the time for which the register has been unchanged, between a tenth of the poll interval and
+    /// all of it.
     pub(super) fn poll_register(&mut self, rank: usize, now: Time) {
         let depth = u32::try_from(rank).unwrap_or(u32::MAX);
         let (precaution, rare) = (self.settings.lease / 3, self.settings.claim_window / 2);
@@ -114,7 +118,12 @@ impl Machine {
                 precaution.min(rare.saturating_mul(depth))
             }
             (WatchState::On { .. }, _) => precaution,
-            _ => self.settings.poll.min(rare).saturating_mul(depth.saturating_add(1)).min(rare),
+            _ => {
+                let longest = self.settings.poll.min(rare);
+                let unchanged = self.view.heard_at.since(self.view.version_since);
+                let poll = (unchanged / 4).clamp(longest / 10, longest);
+                poll.saturating_mul(depth.saturating_add(1)).min(rare)
+            }
         };
         let at = self.view.heard_at + interval;
         if self.must_load || now >= at {

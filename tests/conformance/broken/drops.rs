@@ -67,16 +67,17 @@ impl Interceptor<Memory> for WatchLeaks {
     }
 }
 
-/// Answers are told apart by their order only, and a dropped call's answer is the next one's.
+/// Matches responses with calls by their order only, so that the response to a dropped call goes to
+/// the next one.
 #[derive(Default)]
-pub struct MixesAnswers {
+pub struct MixesResponses {
     turn: tokio::sync::Mutex<()>,
     loaded: Mutex<VecDeque<Option<Versioned>>>,
     exchanged: Mutex<VecDeque<Exchange>>,
 }
 
 #[async_trait]
-impl Interceptor<Memory> for MixesAnswers {
+impl Interceptor<Memory> for MixesResponses {
     async fn load(&self, engine: &Memory, key: &Key) -> Loaded {
         let _turn = self.turn.lock().await;
         let response = engine.load(key).await?;

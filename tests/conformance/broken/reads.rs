@@ -40,7 +40,7 @@ impl Replica {
     }
 }
 
-/// Some loads are answered by a replica.
+/// Some loads show what a replica has.
 pub struct StaleLoad(Replica, Every);
 
 impl StaleLoad {

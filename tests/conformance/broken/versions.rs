@@ -28,8 +28,8 @@ pub enum Versions {
 pub struct Small {
     versions: Versions,
     state: Arc<Mutex<State>>,
-    /// Tells the watches.
-    bells: Memory,
+    /// Wakes the watches.
+    notifier: Memory,
 }
 
 struct State {
@@ -40,7 +40,7 @@ struct State {
 impl Small {
     pub fn new(versions: Versions) -> Self {
         let state = State { registers: HashMap::new(), clock: 1 << 40 };
-        Self { versions, state: Arc::new(Mutex::new(state)), bells: Memory::new() }
+        Self { versions, state: Arc::new(Mutex::new(state)), notifier: Memory::new() }
     }
 
     pub fn delete(&self, key: &Key) {
@@ -83,13 +83,13 @@ impl Transport for Small {
             state.registers.insert(key.clone(), Versioned { version, value: new.value.clone() });
             version
         };
-        super::overwrite(&self.bells, key, new).await?;
+        super::overwrite(&self.notifier, key, new).await?;
         Ok(Exchange::Swapped(written))
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
         use futures_util::StreamExt;
-        Ok(self.bells.watch(key, node).await?.map(|item| item.map(|_| None)).boxed())
+        Ok(self.notifier.watch(key, node).await?.map(|item| item.map(|_| None)).boxed())
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -66,7 +66,7 @@ impl Interceptor<Memory> for FirstOfSeveral {
     }
 }
 
-/// Only the watch that was opened last is told.
+/// Wakes only the watch that was opened last.
 pub struct OnlyTheLast(tokio::sync::watch::Sender<u64>);
 
 impl OnlyTheLast {
@@ -85,7 +85,7 @@ impl Interceptor<Memory> for OnlyTheLast {
     }
 }
 
-/// Shows a value that nobody wrote.
+/// Shows a value that was never written.
 pub struct MadeUp;
 
 #[async_trait]

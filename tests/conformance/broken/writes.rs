@@ -1,4 +1,4 @@
-//! Writes that are lost, made twice, made late, or answered wrongly.
+//! Writes that are lost, made twice, made late, or have a wrong response.
 
 use super::{Every, Exchanged, Loaded, overwrite};
 use lockword::cluster::layers::Interceptor;
@@ -74,7 +74,7 @@ impl Interceptor<Memory> for NoRetention {
     }
 }
 
-/// A client library that sends a request again if the answer is lost: every so often.
+/// A client library that sends a request again if the response is lost: every so often.
 pub struct SentTwice(pub Every);
 
 #[async_trait]
@@ -140,7 +140,7 @@ impl Interceptor<Memory> for LateAfterFailure {
     }
 }
 
-/// Reports a lost answer as a failure.
+/// Reports a lost response as a failure.
 pub struct AppliedAndFailed(pub Every);
 
 #[async_trait]
