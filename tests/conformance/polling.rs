@@ -135,7 +135,7 @@ fn nodes(count: usize) -> (Vec<Node>, Counts) {
     let node = |_| {
         let client = Faulty::delayed(engine.clone(), Duration::from_millis(2));
         let client = Intercept::new(Intercept::new(client, NoWakeups), counts.clone());
-        Node::builder(client).tokio_clock().build()
+        Node::builder(client).tokio_clock().build().unwrap()
     };
     ((0..count).map(node).collect(), counts)
 }
