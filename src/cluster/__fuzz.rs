@@ -1,10 +1,10 @@
 //! Access to internals for the fuzz targets. It is not part of the API and exists only under
 //! `--cfg fuzzing`.
 
+use super::fence::FencingToken;
+use super::protocol::Time;
 use super::protocol::register::Register;
 use super::protocol::{Action, Event, Grant, Intent, Machine, MachineSettings, Outcome};
-use super::time::Time;
-use super::token::FencingToken;
 use super::transport::{Exchange, NodeId, TransportError, Version, Versioned, Wakeups, Write};
 use std::time::Duration;
 

@@ -27,13 +27,13 @@
 
 use super::admin::{ForcedRelease, KeyState};
 use super::error::{LockError, ReleaseError};
+use super::fence::FencingToken;
 use super::guard::{AcquiredVia, DistributedGuard, LossReason};
 use super::key::{Key, KeyError};
 use super::local::parker::Parker;
 use super::local::{AcquireFuture, WaitMode};
 use super::lock::DistributedLock;
 use super::node::{self, NodeShared, Shutdown};
-use super::token::FencingToken;
 use crate::primitive::spin_loop;
 use std::cell::Cell;
 use std::future::Future;

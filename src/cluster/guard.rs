@@ -1,13 +1,13 @@
 //! The guard of a lock that is held.
 
 use super::error::ReleaseError;
+use super::fence::FencingToken;
 use super::key::Key;
 use super::local::{HeldLease, LocalGrant, LocalKey, WaiterId};
 use super::node::{NodeShared, SleepUntil};
 use super::observer::ReleaseOutcome;
 use super::protocol::register::Unreadable;
 use super::protocol::{self, Outcome};
-use super::token::FencingToken;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;

@@ -267,8 +267,6 @@ mod observer;
 mod protocol;
 #[cfg(test)]
 mod sim;
-mod time;
-mod token;
 pub mod transport;
 
 pub use admin::{ForcedRelease, KeyState, LockStatus, QueuedNode};
@@ -276,13 +274,13 @@ pub use async_trait::async_trait;
 pub use builder::NodeBuilder;
 pub use engines::{ConnectError, Memory, connect};
 pub use error::{ConfigError, LockContext, LockError, ReleaseError};
+pub use fence::FencingToken;
 pub use guard::{AcquiredVia, DistributedGuard, LossReason};
 pub use key::{Key, KeyError};
 pub use lock::DistributedLock;
 pub use node::{Node, Shutdown};
 pub use observer::{Observer, ReleaseOutcome, RemoteOperation};
 pub use protocol::Unreadable;
-pub use token::FencingToken;
 pub use transport::{
     Capabilities, Cause, Consistency, Exchange, NodeId, Transport, TransportError, Version,
     Versioned, Wake, Wakeups, Watch, Write,

@@ -11,7 +11,7 @@ use super::local::{KeyHandle, LocalKey};
 use super::lock::DistributedLock;
 use super::observer::Observer;
 use super::observer::tracing::TracingObserver;
-use super::time::Time;
+use super::protocol::Time;
 use super::transport::{Capabilities, NodeId, Transport};
 use crate::Mutex;
 use std::collections::HashMap;

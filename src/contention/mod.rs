@@ -79,7 +79,6 @@
 //! they would be part of the measurement.
 
 mod arrivals;
-mod choice;
 mod comparison;
 mod load;
 mod lock_kind;

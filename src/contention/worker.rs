@@ -8,8 +8,8 @@
 //! is queued at that time still gets the lock once, which is not counted as part of the slice.
 
 use super::arrivals::{ArrivalProcess, Batches, ClosedLoop, OpenLoop};
-use super::choice::{CumulativeShares, FirstLock, LockChooser};
 use super::load::{Arrivals, Load};
+use super::load::{CumulativeShares, FirstLock, LockChooser};
 use super::lock_kind::{LockKind, MeasuredMutex};
 use super::statistics::WaitHistogram;
 use super::system::{pin, thread_cpu_time};

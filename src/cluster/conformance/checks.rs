@@ -1,8 +1,8 @@
 //! What the suite has its clients do, law by law.
 
 use super::history::{History, Invocation, Response};
-use super::law::{Law, Violation};
 use super::suite::{Client, ClockHook, DeleteHook, IndeterminateHook, SuiteRun};
+use super::suite::{Law, Violation};
 use crate::cluster::{
     Exchange, Key, NodeId, Transport, TransportError, Version, Versioned, Wake, Watch, Write,
 };

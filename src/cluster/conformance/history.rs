@@ -1,8 +1,8 @@
 //! The history of concurrent operations: invocations, responses, and their order in real time.
 
-use super::judge;
-use super::law::Violation;
-use super::linearizable::Durability;
+use super::checker;
+use super::checker::Durability;
+use super::suite::Violation;
 use crate::Mutex;
 use crate::cluster::layers::Interceptor;
 use crate::cluster::{
@@ -104,7 +104,7 @@ impl History {
     ///
     /// The first violation found, with the shortest history that shows it.
     pub fn check(&self) -> Result<(), Violation> {
-        self.by_key().try_for_each(|history| judge::check(history, Durability::Keeps))
+        self.by_key().try_for_each(|history| checker::check(history, Durability::Keeps))
     }
 
     /// The history of each key.
@@ -140,7 +140,7 @@ impl History {
         }
         let mut loss = None;
         for history in self.by_key() {
-            loss = loss.or(judge::check_lossy(history)?);
+            loss = loss.or(checker::check_lossy(history)?);
         }
         Ok(loss)
     }

@@ -72,13 +72,10 @@
 //! # });
 //! ```
 
+mod checker;
 mod checks;
 mod history;
-mod judge;
-mod law;
-mod linearizable;
 mod suite;
 
 pub use history::{History, Invocation, KeyHistory, Operation, OperationId, Recorder, Response};
-pub use law::{Law, NotChecked, SuiteReport, Violation};
-pub use suite::{Suite, run};
+pub use suite::{Law, NotChecked, Suite, SuiteReport, Violation, run};

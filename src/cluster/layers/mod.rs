@@ -4,10 +4,8 @@
 //! - [`Counts`] is an interceptor that counts the operations.
 //! - [`Faulty`] adds delays, losses, late writes and partitions, from a seed.
 
-mod counting;
 mod faulty;
 mod intercept;
 
-pub use counting::{Counts, Operations};
 pub use faulty::{Faults, Faulty, Plan};
-pub use intercept::{Intercept, Interceptor};
+pub use intercept::{Counts, Intercept, Interceptor, Operations};

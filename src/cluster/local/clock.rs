@@ -8,7 +8,7 @@
 //!
 //! A virtual machine that is paused counts no time, on any platform.
 
-use crate::cluster::time::Time;
+use crate::cluster::protocol::Time;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;

@@ -2,7 +2,7 @@
 
 use crate::Mutex;
 use crate::cluster::local::LocalKey;
-use crate::cluster::time::Time;
+use crate::cluster::protocol::Time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};

@@ -49,12 +49,12 @@
 use super::{HeldLease, WaitQueue, WaiterId};
 use crate::cluster::builder::Config;
 use crate::cluster::error::LockError;
+use crate::cluster::fence::FencingToken;
 use crate::cluster::guard::AcquiredVia;
 use crate::cluster::node::NodeShared;
+use crate::cluster::protocol::Time;
 use crate::cluster::protocol::register::{ClaimId, Register};
 use crate::cluster::protocol::{Event, Grant, Intent};
-use crate::cluster::time::Time;
-use crate::cluster::token::FencingToken;
 use crate::cluster::transport::Version;
 use std::sync::Arc;
 use std::task::{Poll, Waker};

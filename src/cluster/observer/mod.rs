@@ -1,9 +1,9 @@
 //! The observer of a node: for metrics, logs and audits.
 
 use crate::cluster::error::LockError;
+use crate::cluster::fence::FencingToken;
 use crate::cluster::guard::{AcquiredVia, LossReason};
 use crate::cluster::key::Key;
-use crate::cluster::token::FencingToken;
 use crate::cluster::transport::TransportError;
 use std::time::Duration;
 

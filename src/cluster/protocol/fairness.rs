@@ -62,8 +62,8 @@
 //! every turn would be fairer still (0.6), and would cost two thirds of the turns.
 
 use super::Machine;
+use crate::cluster::protocol::Time;
 use crate::cluster::protocol::register::Register;
-use crate::cluster::time::Time;
 use std::time::Duration;
 
 /// A node spends at most one part in this many of its time on quiet periods.

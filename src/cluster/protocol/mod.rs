@@ -47,7 +47,6 @@
 //! register was dropped. An engine therefore keeps an idle register for longer than any request can
 //! be in flight ([`Write::idle`](crate::cluster::Write::idle)).
 
-use crate::cluster::time::Time;
 use crate::cluster::transport::{Exchange, TransportError, Version, Versioned, Wake, Write};
 use fairness::Backoff;
 use register::{ClaimId, Holder, QueueEntry, Register};
@@ -65,7 +64,7 @@ mod view;
 mod watch;
 
 pub(crate) use event::{
-    Action, Event, Failure, Grant, GrantedVia, Intent, Loss, MachineSettings, Outcome,
+    Action, Event, Failure, Grant, GrantedVia, Intent, Loss, MachineSettings, Outcome, Time,
 };
 pub use register::Unreadable;
 

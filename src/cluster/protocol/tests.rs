@@ -5,7 +5,7 @@ use super::{
     Action, Event, Failure, Grant, GrantedVia, Intent, Loss, Machine, MachineSettings, Outcome,
     allowance, force_release,
 };
-use crate::cluster::time::Time;
+use crate::cluster::protocol::Time;
 use crate::cluster::transport::{
     Exchange, NodeId, TransportError, Version, Versioned, Wake, Wakeups, Write,
 };

@@ -1,8 +1,8 @@
 //! What the machine knows of the register, and since when it has known it.
 
 use super::{CLOCK_RATE_ERROR, Machine};
+use crate::cluster::protocol::Time;
 use crate::cluster::protocol::register::{Liveness, Register, Unreadable};
-use crate::cluster::time::Time;
 use crate::cluster::transport::{Version, Versioned};
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! When the machine subscribes to the key's changes, and when it loads the register without a notice.
 
 use super::{Action, Machine};
-use crate::cluster::time::Time;
+use crate::cluster::protocol::Time;
 use crate::cluster::transport::{TransportError, Wakeups};
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Scenarios with a known outcome: their tests check the outcome, and print figures.
 
 use super::profile::Profile;
-use super::runs::run;
+use super::run;
 use super::world::{MS, Moment, RunCounts, World};
 use crate::cluster::protocol::{Event, Intent};
 use crate::cluster::transport::Wakeups;

@@ -6,12 +6,12 @@ use super::node::{
     EngineRequest, Input, KeyDriver, LocalThreads, ProcessState, SimNode, ThreadStep,
 };
 use super::profile::{PerMille, Profile};
+use crate::cluster::fence::FencingToken;
 use crate::cluster::fence::Gate;
 use crate::cluster::key::Key;
+use crate::cluster::protocol::Time;
 use crate::cluster::protocol::register::ClaimId;
 use crate::cluster::protocol::{Event, Intent, Machine, MachineSettings};
-use crate::cluster::time::Time;
-use crate::cluster::token::FencingToken;
 use crate::cluster::transport::{NodeId, Version, Wakeups};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -275,7 +275,7 @@ impl World {
             failed_at: None,
             watch: None,
             timer: None,
-            timer_repeats: (crate::cluster::time::Time::new(Duration::ZERO), 0),
+            timer_repeats: (crate::cluster::protocol::Time::new(Duration::ZERO), 0),
             local: LocalThreads::default(),
         }
     }
@@ -330,7 +330,7 @@ impl World {
     }
 
     /// What the clock of a node shows now.
-    pub(super) fn clock(&self, node: usize) -> crate::cluster::time::Time {
+    pub(super) fn clock(&self, node: usize) -> crate::cluster::protocol::Time {
         self.nodes[node].clock.read(self.now)
     }
 
