@@ -1,7 +1,7 @@
 //! The connection that receives notifications of changes.
 
 use super::builder::PostgresConfig;
-use super::session::{AbortOnDrop, CheckAlive, Session, Wire, open, set_up};
+use super::session::{CheckAlive, ConnectionTask, PostgresConnection, Session, open, set_up};
 use super::sql::PostgresFailure;
 use crate::Mutex;
 use crate::cluster::{Key, NodeId, TransportError, Version, Versioned, Wake, Watch};
@@ -137,7 +137,7 @@ impl NotificationListener {
         let routes = Arc::new(Mutex::new(NotificationRoutes::default()));
         let (weak, table) = (Arc::downgrade(&client), config.table.clone());
         let wire =
-            AbortOnDrop(tokio::spawn(receive(wire, weak, routes.clone(), table)).abort_handle());
+            ConnectionTask(tokio::spawn(receive(wire, weak, routes.clone(), table)).abort_handle());
         set_up(&client, &config).await?;
         let listen = format!("LISTEN \"{}\"", config.table);
         match timeout(config.connect_timeout, client.batch_execute(&listen)).await {
@@ -221,7 +221,7 @@ async fn check_notifications(
     let say = format!("SELECT pg_notify('{table}', '{hello}')");
     routes.lock().hello = Some((hello, tell));
     let said = session.batch(&say).await;
-    said.map_err(|told| PostgresFailure::unreachable(server, told.error.to_string()))?;
+    said.map_err(|failure| PostgresFailure::unreachable(server, failure.error.to_string()))?;
     match timeout(config.connect_timeout, heard).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(PostgresFailure::unreachable(server, ENDED)),
@@ -290,7 +290,7 @@ impl Drop for CloseOnDrop {
 
 /// Receives notifications until the connection ends, or the server does not answer.
 async fn receive(
-    mut wire: Wire,
+    mut wire: PostgresConnection,
     client: Weak<Client>,
     routes: Arc<Mutex<NotificationRoutes>>,
     table: String,

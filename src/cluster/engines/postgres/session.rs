@@ -74,7 +74,8 @@ impl<S: CheckAlive> Reconnecting<S> {
 const OLDEST: u32 = 120_000;
 
 /// The socket of a connection, with everything that is read from it.
-pub(super) type Wire = Connection<Socket, <PostgresTls as MakeTlsConnect<Socket>>::Stream>;
+pub(super) type PostgresConnection =
+    Connection<Socket, <PostgresTls as MakeTlsConnect<Socket>>::Stream>;
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 
 /// Opens a connection. It makes progress only while the second part is polled.
@@ -82,7 +83,9 @@ pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 /// # Errors
 ///
 /// [`PostgresFailure`]; it takes `connect_timeout` at most.
-pub(super) async fn open(config: &PostgresConfig) -> Result<(Client, Wire), PostgresFailure> {
+pub(super) async fn open(
+    config: &PostgresConfig,
+) -> Result<(Client, PostgresConnection), PostgresFailure> {
     let limit = config.connect_timeout;
     let connect = config.client.connect(config.tls.clone());
     match timeout(limit, connect).await {
@@ -175,7 +178,7 @@ impl Session {
     /// [`PostgresFailure`].
     pub(super) async fn connect(config: Arc<PostgresConfig>) -> Result<Arc<Self>, PostgresFailure> {
         let (client, wire) = open(&config).await?;
-        let wire = AbortOnDrop(tokio::spawn(wire.map(drop)).abort_handle());
+        let wire = ConnectionTask(tokio::spawn(wire.map(drop)).abort_handle());
         let is_lossy = set_up(&client, &config).await?;
         let wire = wire.keep();
         let (prepared, state) = (OnceCell::new(), Mutex::new(SessionState::default()));
@@ -382,10 +385,10 @@ impl Drop for ProbeOnDrop<'_> {
     }
 }
 
-/// Ends the task of a connection when it is dropped, unless the task is kept.
-pub(super) struct AbortOnDrop(pub(super) AbortHandle);
+/// The task that drives a connection. Dropping this ends the task, unless it is kept.
+pub(super) struct ConnectionTask(pub(super) AbortHandle);
 
-impl AbortOnDrop {
+impl ConnectionTask {
     pub(super) fn keep(self) -> AbortHandle {
         let wire = self.0.clone();
         std::mem::forget(self);
@@ -393,7 +396,7 @@ impl AbortOnDrop {
     }
 }
 
-impl Drop for AbortOnDrop {
+impl Drop for ConnectionTask {
     fn drop(&mut self) {
         self.0.abort();
     }
