@@ -2,7 +2,7 @@
 
 use super::{client, key, load_in_the_end, ms, put, write};
 use crate::support::etcd::{Cluster, Etcd};
-use crate::support::wire::Wire;
+use crate::support::relay::Relay;
 use futures_util::StreamExt;
 use lockword::cluster::{Exchange, NodeId, Transport, TransportError, Version};
 use std::time::{Duration, Instant};
@@ -78,10 +78,10 @@ async fn a_watch_ends_with_its_server_and_can_be_had_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_of_a_silent_connection_ends() {
     let Some(server) = Etcd::start() else { return };
-    let wire = Wire::new(server.port);
-    let etcd = client(&format!("etcd://{}", wire.server())).await;
+    let relay = Relay::new(server.port);
+    let etcd = client(&format!("etcd://{}", relay.server())).await;
     let mut watch = etcd.watch(&key("watched"), NodeId::new(1)).await.unwrap();
-    wire.hold();
+    relay.hold();
     let began = Instant::now();
     let last = soon("the watch to end", watch.next()).await;
     assert!(matches!(last, Some(Err(_))), "{last:?}");
@@ -94,13 +94,13 @@ async fn a_watch_of_a_silent_connection_ends() {
 async fn connections_that_break_leave_nothing_behind() {
     let Some(server) = Etcd::start() else { return };
     let watchers = || server.metric("etcd_debugging_mvcc_watcher_total");
-    let wire = Wire::new(server.port);
-    let etcd = client(&format!("etcd://{}", wire.server())).await;
+    let relay = Relay::new(server.port);
+    let etcd = client(&format!("etcd://{}", relay.server())).await;
     let key = key("k");
     let version = put(&etcd, &key, &write("{}", false)).await;
     for _ in 0..30 {
         let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
-        wire.cut();
+        relay.cut();
         soon("the watch to end", async { while let Some(Ok(_)) = watch.next().await {} }).await;
         assert_eq!(load_in_the_end(&etcd, &key).await.unwrap().version, version);
     }

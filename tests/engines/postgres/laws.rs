@@ -1,19 +1,19 @@
 use super::*;
 use crate::support::postgres::Pooler;
-use crate::support::wire::{Loss, Wire};
+use crate::support::relay::{Loss, Relay};
 use lockword::cluster::conformance::{Law, Report, Suite};
 use lockword::cluster::{Capabilities, NodeId, Versioned, Wakeups, Watch, async_trait};
 use std::future::ready;
 use std::sync::Arc;
 
-/// A client that comes by a wire of its own.
-struct Wired {
+/// A client that comes by a relay of its own.
+struct RelayedPostgres {
     engine: Postgres,
-    wire: Wire,
+    relay: Relay,
 }
 
 #[async_trait]
-impl Transport for Wired {
+impl Transport for RelayedPostgres {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
         self.engine.load(key).await
     }
@@ -42,9 +42,10 @@ async fn suite(server: &Server, port: u16, more: &str) -> Report {
         move || {
             let address = address.clone();
             async move {
-                let wire = Wire::new(real);
-                let by_wire = address.replace(&format!(":{real}/"), &format!(":{}/", wire.port()));
-                Wired { engine: client(&by_wire).await, wire }
+                let relay = Relay::new(real);
+                let by_relay =
+                    address.replace(&format!(":{real}/"), &format!(":{}/", relay.port()));
+                RelayedPostgres { engine: client(&by_relay).await, relay }
             }
         }
     };
@@ -54,8 +55,8 @@ async fn suite(server: &Server, port: u16, more: &str) -> Report {
             own.delete(&key).await.expect("it can be deleted");
         }
     };
-    let indeterminate_hook = |client: Arc<Wired>, _| {
-        client.wire.lose(if fastrand::bool() { Loss::Response } else { Loss::Request });
+    let indeterminate_hook = |client: Arc<RelayedPostgres>, _| {
+        client.relay.lose(if fastrand::bool() { Loss::Response } else { Loss::Request });
         ready(())
     };
     let by_hand = Arc::new(server.client().await);

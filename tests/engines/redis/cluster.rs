@@ -1,6 +1,6 @@
 //! A Redis Cluster: the registers of a prefix are at one of its servers, which may change.
 
-use super::{How, NodeId, Server, client, key, put, until, write};
+use super::{NodeId, Server, Setup, client, key, put, until, write};
 use crate::support::process::free_port;
 use futures_util::StreamExt;
 use lockword::cluster::Transport;
@@ -12,7 +12,7 @@ fn start() -> Option<(Server, String)> {
     let yes = ["--cluster-enabled", "yes", "--cluster-port", &bus];
     let no = ["--cluster-require-full-coverage", "no"];
     let extra = [&yes[..], &no[..]].concat().into_iter().map(Into::into).collect();
-    Some((Server::with(How { extra, ..How::default() })?, bus))
+    Some((Server::start_with(Setup { extra, ..Setup::default() })?, bus))
 }
 
 #[tokio::test]

@@ -1,17 +1,18 @@
 //! etcd servers of the test's own: one, or three that are a cluster.
 
 use super::disk::Disk;
+use super::engine::{Engine, OnDisk, Usage, WhenFull};
 use super::process::{Folder, Process, find, free_port};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use std::fs::write;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
-
-// For TLS.
-mod certificates;
-
-pub use certificates::Certificates;
+use std::time::{Duration, Instant};
 
 /// How a server is to be started.
 #[derive(Clone, Default)]
@@ -195,11 +196,99 @@ fn own((name, address): (&str, &str)) -> (String, String) {
 
 fn http(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    let unavailable_timeout = Some(Duration::from_secs(2));
-    stream.set_read_timeout(unavailable_timeout)?;
-    stream.set_write_timeout(unavailable_timeout)?;
+    let limit = Some(Duration::from_secs(2));
+    stream.set_read_timeout(limit)?;
+    stream.set_write_timeout(limit)?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
+}
+
+impl Engine for Etcd {
+    const CONNECTIONS: usize = 1;
+
+    async fn start() -> Option<Self> {
+        Etcd::start()
+    }
+
+    fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn address_at(&self, port: u16) -> String {
+        format!("etcd://127.0.0.1:{port}")
+    }
+
+    async fn usage(&self) -> Usage {
+        Usage {
+            connections: self.connections(),
+            watches: self.metric("etcd_debugging_mvcc_watcher_total") as usize,
+            keys: self.metric("etcd_debugging_mvcc_keys_total") as usize,
+        }
+    }
+}
+
+impl OnDisk for Etcd {
+    const WHEN_FULL: WhenFull = WhenFull::Ends;
+
+    async fn start_on_disk() -> Option<Self> {
+        let server = Self::start_with(Setup { disk: Some(150), ..Setup::default() })?;
+        // Its log has reserved 64 MB, and reserves 64 more, all or nothing.
+        let end = Instant::now() + Duration::from_secs(60);
+        while server.disk.len("data/member/wal/0.tmp").unwrap_or(0) < 64_000_000 {
+            assert!(Instant::now() < end, "it keeps its log in another way");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Some(server)
+    }
+
+    fn disk(&self) -> &Disk {
+        &self.disk
+    }
+}
+
+/// An authority, and what it has signed for a server and a client named `localhost`. The files
+/// (`authority.pem`, `server.pem`, `server.key`, `client.pem`, `client.key`) go with this value.
+pub struct Certificates(Folder);
+
+impl Certificates {
+    /// `expired`: the server's has.
+    pub fn new(name: &str, expired: bool) -> Self {
+        let folder = Folder::new(name);
+        let mut params = CertificateParams::new(vec![]).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        write(folder.file("authority.pem"), issuer.pem()).expect("a file");
+        // etcd shows the server's as a client, too: to itself.
+        let server = ExtendedKeyUsagePurpose::ServerAuth;
+        let client = ExtendedKeyUsagePurpose::ClientAuth;
+        for (name, usages, expired) in
+            [("server", vec![server, client.clone()], expired), ("client", vec![client], false)]
+        {
+            let mut params = CertificateParams::new(vec!["localhost".into()]).expect("a name");
+            params.extended_key_usages = usages;
+            if expired {
+                params.not_before = date_time_ymd(2001, 1, 1);
+                params.not_after = date_time_ymd(2002, 1, 1);
+            }
+            let key = KeyPair::generate().expect("a key");
+            let signed = params.signed_by(&key, &issuer).expect("a certificate");
+            write(folder.file(&format!("{name}.pem")), signed.pem()).expect("a file");
+            write(folder.file(&format!("{name}.key")), key.serialize_pem()).expect("a file");
+        }
+        Self(folder)
+    }
+
+    /// The path of one of them.
+    pub fn file(&self, name: &str) -> String {
+        self.0.file(name)
+    }
 }

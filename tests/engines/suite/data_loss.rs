@@ -1,7 +1,8 @@
 //! A server that was killed, and what it still knows.
 
-use super::stage::{LONG, Stage, acquire, client, release, soon};
-use crate::support::engine::{Durable, Engine, Forgetful};
+use super::fixture::{Fixture, LONG, acquire, client, release, soon};
+use crate::support::engine::Engine;
+use crate::support::redis::{DurableRedis, VolatileRedis};
 use lockword::cluster::conformance::Law;
 use lockword::cluster::fence::Gate;
 use lockword::cluster::{Consistency, LockError, LossReason};
@@ -10,19 +11,19 @@ use lockword::cluster::{Consistency, LockError, LossReason};
 /// resource refuses the first one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_forgets_admits_a_second_holder_and_says_so() {
-    let Some(stage) = Stage::<Forgetful>::start().await else { return };
-    let engine = client(&stage.server.address()).await;
-    let (one, two) = (stage.node(LONG).await, stage.node(LONG).await);
+    let Some(fixture) = Fixture::<VolatileRedis>::start().await else { return };
+    let engine = client(&fixture.server.address()).await;
+    let (one, two) = (fixture.node(LONG).await, fixture.node(LONG).await);
     let gate = Gate::new();
     let first = acquire(&one).await;
     gate.pass(first.key(), first.token()).expect("it is the first");
-    stage.server.process().kill9();
-    stage.server.process().restart();
+    fixture.server.process().kill9();
+    fixture.server.process().restart();
     let second = acquire(&two).await;
     assert!(first.is_valid(), "it has no way to know yet");
     let declared = engine.capabilities().consistency;
     assert_eq!(declared, Consistency::Lossy);
-    let loss = stage.history.check_as(declared).expect("nothing else").expect("a write was lost");
+    let loss = fixture.history.check_as(declared).expect("nothing else").expect("a write was lost");
     assert_eq!(loss.law, Law::Linearizable, "{loss}");
     gate.pass(second.key(), second.token()).expect("it is newer");
     let refused = gate.pass(first.key(), first.token()).expect_err("it is late");
@@ -36,17 +37,17 @@ async fn a_server_that_forgets_admits_a_second_holder_and_says_so() {
 /// With `appendonly yes` and `appendfsync always` the very same does not happen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_writes_everything_down_does_not() {
-    let Some(stage) = Stage::<Durable>::start().await else { return };
-    let (one, two) = (stage.node(LONG).await, stage.node(LONG).await);
-    let looker = stage.looker().await;
+    let Some(fixture) = Fixture::<DurableRedis>::start().await else { return };
+    let (one, two) = (fixture.node(LONG).await, fixture.node(LONG).await);
+    let looker = fixture.looker().await;
     let first = acquire(&one).await;
     for _ in 0..5 {
-        stage.server.process().kill9();
-        stage.server.process().restart();
-        let refused = super::stage::lock(&two).try_acquire().await;
+        fixture.server.process().kill9();
+        fixture.server.process().restart();
+        let refused = super::fixture::lock(&two).try_acquire().await;
         assert!(matches!(refused, Err(LockError::Busy { .. })), "{refused:?}");
         assert!(first.is_valid());
     }
     release(first).await;
-    stage.end(&looker).await;
+    fixture.end(&looker).await;
 }

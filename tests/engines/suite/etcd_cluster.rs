@@ -1,18 +1,18 @@
 //! Three servers that are one etcd, and lose each other.
 
-use super::stage::{LONG, acquire, client, granted, is_free, node, release, soon, wait};
+use super::fixture::{LONG, acquire, client, granted, is_free, node, release, soon, wait};
 use crate::support::etcd::Cluster;
 use lockword::cluster::conformance::History;
 use lockword::cluster::{LossReason, Node};
 use std::time::Duration;
 
-struct Stage {
+struct Fixture {
     cluster: Cluster,
     leader: usize,
     history: History,
 }
 
-impl Stage {
+impl Fixture {
     fn start() -> Option<Self> {
         let cluster = Cluster::start()?;
         let leader = cluster.leader();
@@ -39,13 +39,13 @@ impl Stage {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_dies_in_a_hold_and_in_a_wait() {
-    let Some(stage) = Stage::start() else { return };
-    let (one, two) = (stage.node(0, LONG).await, stage.node(1, LONG).await);
-    let looker = stage.looker().await;
+    let Some(fixture) = Fixture::start() else { return };
+    let (one, two) = (fixture.node(0, LONG).await, fixture.node(1, LONG).await);
+    let looker = fixture.looker().await;
     let held = acquire(&one).await;
     let token = held.token();
     let waiting = wait(&two, &looker).await;
-    stage.cluster.members[stage.leader].process.kill9();
+    fixture.cluster.members[fixture.leader].process.kill9();
     assert!(held.is_valid());
     release(held).await;
     let next = granted(waiting).await;
@@ -55,20 +55,20 @@ async fn the_leader_dies_in_a_hold_and_in_a_wait() {
     for node in [&one, &two, &one] {
         release(acquire(node).await).await;
     }
-    stage.cluster.members[stage.leader].process.restart();
+    fixture.cluster.members[fixture.leader].process.restart();
     release(acquire(&one).await).await;
-    stage.end(&looker).await;
+    fixture.end(&looker).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_majority_is_lost_and_comes_back() {
-    let Some(stage) = Stage::start() else { return };
+    let Some(fixture) = Fixture::start() else { return };
     let lease = Duration::from_secs(3);
-    let (one, two) = (stage.node(0, lease).await, stage.node(1, lease).await);
-    let looker = stage.looker().await;
+    let (one, two) = (fixture.node(0, lease).await, fixture.node(1, lease).await);
+    let looker = fixture.looker().await;
     let held = acquire(&one).await;
     let waiting = wait(&two, &looker).await;
-    let others = [1, 2].map(|after| &stage.cluster.members[(stage.leader + after) % 3].process);
+    let others = [1, 2].map(|after| &fixture.cluster.members[(fixture.leader + after) % 3].process);
     for other in others {
         other.kill9();
     }
@@ -88,5 +88,5 @@ async fn the_majority_is_lost_and_comes_back() {
     drop(held);
     release(next).await;
     release(acquire(&one).await).await;
-    stage.end(&looker).await;
+    fixture.end(&looker).await;
 }

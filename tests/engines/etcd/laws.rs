@@ -2,7 +2,7 @@
 
 use super::{client, key, ms, put, raw, typed, write};
 use crate::support::etcd::{Cluster, Etcd};
-use crate::support::wire::{Loss, Wire};
+use crate::support::relay::{Loss, Relay};
 use futures_util::StreamExt;
 use lockword::cluster::conformance::{Law, Suite};
 use lockword::cluster::engines;
@@ -15,14 +15,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A client with a connection of its own that can be cut.
-struct Proxied {
+struct RelayedEtcd {
     etcd: engines::etcd::Etcd,
-    wire: Wire,
+    relay: Relay,
     cuts: AtomicUsize,
 }
 
 #[async_trait]
-impl Transport for Proxied {
+impl Transport for RelayedEtcd {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
         self.etcd.load(key).await
     }
@@ -52,16 +52,16 @@ async fn one_server_keeps_the_laws() {
     let url = server.url();
     let port = server.server().rsplit(':').next().unwrap().parse().unwrap();
     let make = move || async move {
-        let wire = Wire::new(port);
-        let etcd = typed(&format!("etcd://{}", wire.server())).await;
-        Proxied { etcd, wire, cuts: AtomicUsize::new(0) }
+        let relay = Relay::new(port);
+        let etcd = typed(&format!("etcd://{}", relay.server())).await;
+        RelayedEtcd { etcd, relay, cuts: AtomicUsize::new(0) }
     };
     let suite = Suite::new(make)
         .settling(ms(100))
-        .indeterminate_hook(|client: Arc<Proxied>, _| async move {
+        .indeterminate_hook(|client: Arc<RelayedEtcd>, _| async move {
             match client.cuts.fetch_add(1, Ordering::Relaxed) % 3 {
-                0 => client.wire.lose(Loss::Request),
-                _ => client.wire.lose(Loss::Response),
+                0 => client.relay.lose(Loss::Request),
+                _ => client.relay.lose(Loss::Response),
             }
         })
         .deleting(move |key| {

@@ -1,6 +1,6 @@
 //! When all is done, nothing is left: on the server, and in the nodes.
 
-use super::stage::{client, soon, until};
+use super::fixture::{client, soon, until};
 use crate::support::engine::Engine;
 use lockword::cluster::Node;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ const KEYS: usize = 10;
 const PAIRS: usize = 10_000;
 const CANCELLED: usize = 1_000;
 
-pub async fn nothing<E: Engine>() {
+pub async fn nothing_is_left<E: Engine>() {
     let Some(server) = E::start().await else { return };
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let tasks_before = tasks();
@@ -65,8 +65,8 @@ pub async fn nothing<E: Engine>() {
 
     // What nobody needs any more is kept for a while.
     until("the nodes forget the keys", async || nodes.iter().all(|node| node.keys() == 0)).await;
-    until("nothing is watched", async || server.left().await.watches == 0).await;
-    let left = server.left().await;
+    until("nothing is watched", async || server.usage().await.watches == 0).await;
+    let left = server.usage().await;
     println!("{left:?}");
     assert_eq!(left.keys, KEYS);
     assert!(left.connections <= E::CONNECTIONS * NODES, "{left:?}");
@@ -75,6 +75,6 @@ pub async fn nothing<E: Engine>() {
         assert!(shutdown.indeterminate.is_empty() && shutdown.released.is_empty(), "{shutdown:?}");
     }
     drop(nodes);
-    until("the connections end", async || server.left().await.connections == 0).await;
+    until("the connections end", async || server.usage().await.connections == 0).await;
     until("the tasks end", async || tasks() <= tasks_before).await;
 }

@@ -1,6 +1,6 @@
 //! Client processes: this binary again, in another role.
 
-use super::stage::{KEY, Stage, client, granted, is_free, release, wait};
+use super::fixture::{Fixture, KEY, client, granted, is_free, release, wait};
 use crate::support::engine::Engine;
 use crate::support::namespace::Namespace;
 use lockword::cluster::fence::Gate;
@@ -37,7 +37,7 @@ impl Process {
         let exe = std::env::current_exe().expect("the path of this binary");
         let mut command = Command::new(exe);
         command
-            .args(["--exact", "suite::children::child", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "suite::processes::child", "--nocapture", "--test-threads=1"])
             .envs([(ROLE, role), (ADDRESS, address), (FILE, file)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
@@ -119,11 +119,11 @@ pub const LEASE: Duration = Duration::from_secs(2);
 /// third of a lease, and then sees the last heartbeat, if not before. A second is for the machine.
 pub const TAKE_OVER: Duration = LEASE.saturating_add(Duration::from_millis(1667));
 
-pub async fn killed_in_a_hold<E: Engine>() {
-    let Some(stage) = Stage::<E>::start().await else { return };
-    let node = stage.node(LEASE).await;
-    let looker = stage.looker().await;
-    let mut process = Process::start("hold", &stage.server.address(), "");
+pub async fn holder_is_killed<E: Engine>() {
+    let Some(fixture) = Fixture::<E>::start().await else { return };
+    let node = fixture.node(LEASE).await;
+    let looker = fixture.looker().await;
+    let mut process = Process::start("hold", &fixture.server.address(), "");
     let token: u64 = process.hear().expect("it holds").parse().expect("a token");
     let waiting = wait(&node, &looker).await;
     let began = Instant::now();
@@ -139,12 +139,12 @@ pub async fn killed_in_a_hold<E: Engine>() {
 }
 
 /// A holder that the system halts, and that goes on as if nothing had been.
-pub async fn halted_in_a_hold<E: Engine>() {
-    let Some(stage) = Stage::<E>::start().await else { return };
-    let node = stage.node(LEASE).await;
-    let looker = stage.looker().await;
+pub async fn holder_is_stopped<E: Engine>() {
+    let Some(fixture) = Fixture::<E>::start().await else { return };
+    let node = fixture.node(LEASE).await;
+    let looker = fixture.looker().await;
     let (gate, key) = (Gate::new(), Key::new(KEY).expect("a key"));
-    let mut process = Process::start("hold", &stage.server.address(), "");
+    let mut process = Process::start("hold", &fixture.server.address(), "");
     let token: u64 = process.hear().expect("it holds").parse().expect("a token");
     let waiting = wait(&node, &looker).await;
     process.signal(libc::SIGSTOP);
@@ -191,12 +191,12 @@ async fn contend_as_child(address: &str) {
 }
 
 pub async fn contend<E: Engine>() {
-    let Some(stage) = Stage::<E>::start().await else { return };
+    let Some(fixture) = Fixture::<E>::start().await else { return };
     let seconds: u64 = std::env::var(SECS).map_or(6, |secs| secs.parse().expect("seconds"));
     let folder = crate::support::process::Folder::new("contend");
     let file = folder.file("count");
     write(&file, "0 0").expect("a file of ours");
-    let address = stage.server.address();
+    let address = fixture.server.address();
     let mut processes: Vec<Process> =
         (0..PROCESSES).map(|_| Process::start("contend", &address, &file)).collect();
     for process in &mut processes {
@@ -238,5 +238,5 @@ pub async fn contend<E: Engine>() {
     assert!(*min > 0, "one never got in: {sums:?}");
     let last = log.last().expect("there were some");
     assert_eq!(read_to_string(&file).unwrap(), format!("{total} {last}"));
-    is_free(&stage.looker().await).await;
+    is_free(&fixture.looker().await).await;
 }

@@ -21,13 +21,13 @@ pub const SHORT: Duration = Duration::from_millis(1200);
 /// The lock that all is about.
 pub const KEY: &str = "suite/k";
 
-pub struct Stage<E> {
+pub struct Fixture<E> {
     pub server: E,
     pub history: History,
     clients: AtomicUsize,
 }
 
-impl<E: Engine> Stage<E> {
+impl<E: Engine> Fixture<E> {
     /// `None`: skip the test.
     pub async fn start() -> Option<Self> {
         Some(Self::of(E::start().await?))

@@ -210,7 +210,7 @@ async fn certificates_are_checked_on_both_sides() {
         // The client does not know the server's authority.
         trusting(&stranger) + &showing(&certificates),
         // It expects another server.
-        format!("{complete}&name=elsewhere.example"),
+        format!("{complete}&server_name=elsewhere.example"),
     ] {
         let error = refused(&address).await;
         assert!(matches!(error, ConnectError::Untrusted { .. }), "{address}: {error:?}");
@@ -219,7 +219,7 @@ async fn certificates_are_checked_on_both_sides() {
     let by_address = complete.replace("//localhost:", "//127.0.0.1:");
     let error = refused(&by_address).await;
     assert!(matches!(error, ConnectError::Untrusted { .. }), "{error:?}");
-    client(&format!("{by_address}&name=localhost")).await;
+    client(&format!("{by_address}&server_name=localhost")).await;
     // Only one of them speaks TLS.
     let error = refused(&format!("etcd://{}?timeout_ms=1000", server.server())).await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");

@@ -1,19 +1,11 @@
-//! Redis.
+//! Redis, against servers that the tests start.
 
-// A Redis Cluster.
 mod cluster;
-// Connections that fail while nobody looks.
-mod connections;
-// Faults of the server and of the network.
 mod faults;
-// What every transport has to keep.
 mod laws;
-// Locks over it.
-mod locks;
-// What is refused, and in which words.
-mod refused;
+mod refusals;
 
-use crate::support::redis::{How, Server};
+use crate::support::redis::{Server, Setup};
 use lockword::cluster::engines::redis::Redis;
 use lockword::cluster::{Exchange, Key, NodeId, Transport, TransportError, Version, Wake, Write};
 use std::time::Duration;
@@ -37,7 +29,7 @@ fn idle(value: &str) -> Write {
     Write { idle: true, ..write(value) }
 }
 
-/// Writes and must succeed.
+/// A write that has to succeed.
 async fn put(redis: &Redis, key: &Key, expected: Option<Version>, new: Write) -> Version {
     match redis.compare_exchange(key, expected, new).await {
         Ok(Exchange::Swapped(version)) => version,

@@ -1,9 +1,9 @@
 //! What is refused: each time a typed error, nothing written, and no password in any text.
 
-use super::{How, Server, TransportError, client, key, put, until, write};
+use super::{Server, Setup, TransportError, client, key, put, until, write};
 use crate::support::process::free_port;
 use crate::support::redis::PASSWORD;
-use crate::support::wire::Wire;
+use crate::support::relay::Relay;
 use lockword::cluster::{ConnectError, Transport, connect};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,9 @@ async fn refused(address: &str) -> (ConnectError, String) {
 
 #[tokio::test]
 async fn wrong_credentials_and_missing_grants() {
-    let Some(server) = Server::with(How { password: true, ..How::default() }) else { return };
+    let Some(server) = Server::start_with(Setup { password: true, ..Setup::default() }) else {
+        return;
+    };
     let port = server.port;
     for user in ["", "lock:wrong-one@", "nobody:wrong-one@"] {
         let (error, text) = refused(&format!("redis://{user}127.0.0.1:{port}")).await;
@@ -60,7 +62,7 @@ async fn wrong_credentials_and_missing_grants() {
 
 #[tokio::test]
 async fn certificates_that_are_not_trusted() {
-    let Some(server) = Server::with(How { tls: true, ..How::default() }) else { return };
+    let Some(server) = Server::start_with(Setup { tls: true, ..Setup::default() }) else { return };
     let good = client(&server.address()).await;
     put(&good, &key("encrypted"), None, write("x")).await;
     let port = server.port;
@@ -84,7 +86,8 @@ async fn certificates_that_are_not_trusted() {
     let (error, text) = refused(&format!("redis://localhost:{port}")).await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{text}");
 
-    let Some(server) = Server::with(How { tls: true, expired: true, ..How::default() }) else {
+    let Some(server) = Server::start_with(Setup { tls: true, expired: true, ..Setup::default() })
+    else {
         return;
     };
     let (error, text) = refused(&server.address()).await;
@@ -146,9 +149,11 @@ async fn a_database_that_is_not_there_and_a_server_that_is_busy() {
 
 #[tokio::test]
 async fn a_server_that_may_evict_what_is_held() {
-    let how =
-        How { extra: vec!["--maxmemory-policy".into(), "allkeys-lru".into()], ..How::default() };
-    let Some(server) = Server::with(how) else { return };
+    let setup = Setup {
+        extra: vec!["--maxmemory-policy".into(), "allkeys-lru".into()],
+        ..Setup::default()
+    };
+    let Some(server) = Server::start_with(setup) else { return };
     let (error, text) = refused(&server.address()).await;
     assert!(matches!(error, ConnectError::Unsuitable { .. }), "{text}");
     assert!(text.contains("allkeys-lru") && text.contains("noeviction"), "{text}");
@@ -179,14 +184,16 @@ async fn a_full_server() {
 async fn a_replica_and_a_primary_that_becomes_one() {
     let Some(primary) = Server::start() else { return };
     let port = primary.port.to_string();
-    let how =
-        How { extra: vec!["--replicaof".into(), format!("127.0.0.1 {port}")], ..How::default() };
-    let Some(replica) = Server::with(how).map(Arc::new) else { return };
+    let setup = Setup {
+        extra: vec!["--replicaof".into(), format!("127.0.0.1 {port}")],
+        ..Setup::default()
+    };
+    let Some(replica) = Server::start_with(setup).map(Arc::new) else { return };
     let (error, text) = refused(&replica.address()).await;
     assert!(matches!(error, ConnectError::Unsuitable { .. }) && text.contains("replica"), "{text}");
 
-    let wire = Wire::new(primary.port);
-    let redis = client(&primary.address_at(wire.port())).await;
+    let relay = Relay::new(primary.port);
+    let redis = client(&primary.address_at(relay.port())).await;
     let version = put(&redis, &key("kept"), None, write("kept")).await;
     let arrived = || replica.say::<i64>(&["EXISTS", "{lockword}:kept"]) == 1;
     until("the replica has it", arrived).await;
@@ -198,7 +205,7 @@ async fn a_replica_and_a_primary_that_becomes_one() {
     }
     // The other is the primary now, and the address leads there: nothing else has to be done.
     let _: () = replica.say(&["REPLICAOF", "NO", "ONE"]);
-    wire.lead_to(replica.port);
+    relay.lead_to(replica.port);
     while redis.compare_exchange(&key("back"), None, write("x")).await.is_err() {
         assert!(tokio::time::Instant::now() < end, "not back");
     }

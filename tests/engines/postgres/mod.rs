@@ -1,4 +1,4 @@
-//! PostgreSQL.
+//! PostgreSQL, against servers that the tests start.
 
 use crate::support::postgres::{Server, Setup};
 use lockword::cluster::engines::postgres::Postgres;
@@ -10,19 +10,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use url::Url;
 
-// Addresses, and why there is no connection.
-mod addresses;
-// What happens to servers, clients and cables.
+mod connecting;
 mod faults;
-// Nodes and their locks.
-mod locks;
-// The laws of a transport.
 mod laws;
-// Replicas, and what they mean for what is promised.
+mod locks;
 mod replicas;
-// Rows that somebody else keeps locked.
-mod rows;
-// The table, and what is done to it by others.
+mod row_locks;
 mod table;
 
 fn ms(ms: u64) -> Duration {
@@ -90,10 +83,10 @@ async fn connections(by_hand: &tokio_postgres::Client) -> i64 {
     by_hand.query_one(sql, &[]).await.expect("it runs").get(0)
 }
 
-/// Part of an address: for those who are to wait for a lock of the database until they get it.
+/// An option of the address with which a client waits for a lock of the database until it has it.
 const PATIENT: &str = "timeout_ms=60000";
 
-/// How many wait for a lock of the database.
+/// How many connections wait for a lock of the database.
 async fn waiting(by_hand: &tokio_postgres::Client) -> i64 {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
     by_hand.query_one(sql, &[]).await.expect("it runs").get(0)

@@ -1,19 +1,19 @@
 //! The connection breaks when a request was sent: before it arrives, or before its answer does.
 
-use super::stage::{LONG, Stage, acquire, client, granted, release, soon, until, wait};
+use super::fixture::{Fixture, LONG, acquire, client, granted, release, soon, until, wait};
 use crate::support::engine::Engine;
-use crate::support::wire::{Loss, Wire};
+use crate::support::relay::{Loss, Relay};
 use lockword::cluster::{Exchange, Key, ReleaseError, TransportError, Version, Wake, Write};
 use std::cell::Cell;
 
 const LOSSES: [Loss; 2] = [Loss::Request, Loss::Response];
 
 /// It says that it does not know.
-pub async fn of_a_transport<E: Engine>() {
-    let Some(stage) = Stage::<E>::start().await else { return };
-    let wire = Wire::new(stage.server.port());
-    let engine = client(&stage.server.address_at(wire.port())).await;
-    let near = client(&stage.server.address()).await;
+pub async fn of_a_write<E: Engine>() {
+    let Some(fixture) = Fixture::<E>::start().await else { return };
+    let relay = Relay::new(fixture.server.port());
+    let engine = client(&fixture.server.address_at(relay.port())).await;
+    let near = client(&fixture.server.address()).await;
     let key = Key::new("suite/doubt").expect("a key");
     let write =
         |value: &str| Write { value: value.as_bytes().into(), wake: Wake::Nobody, idle: false };
@@ -23,13 +23,13 @@ pub async fn of_a_transport<E: Engine>() {
             // It may have to connect again first.
             until("the engine answers", async || engine.load(&key).await.is_ok()).await;
             let new = format!("{lost:?} {round}");
-            wire.lose(lost);
+            relay.lose(lost);
             let response = engine.compare_exchange(&key, version, write(&new)).await;
             assert!(
                 matches!(response, Err(TransportError::Indeterminate(_))),
                 "{lost:?} {round}: {response:?}"
             );
-            assert!(!wire.is_armed(), "{lost:?} {round}: nothing was lost");
+            assert!(!relay.is_armed(), "{lost:?} {round}: nothing was lost");
             // Of two that expect the same, one is applied at most.
             let settled = near.compare_exchange(&key, version, write("settled")).await.unwrap();
             version = match settled {
@@ -47,22 +47,22 @@ pub async fn of_a_transport<E: Engine>() {
 
 /// The lock finds out, and nobody is left in it.
 pub async fn of_a_lock<E: Engine>() {
-    let Some(stage) = Stage::<E>::start().await else { return };
-    let wire = Wire::new(stage.server.port());
-    let far = stage.node_at(&stage.server.address_at(wire.port()), LONG).await;
-    let near = stage.node(LONG).await;
-    let looker = stage.looker().await;
+    let Some(fixture) = Fixture::<E>::start().await else { return };
+    let relay = Relay::new(fixture.server.port());
+    let far = fixture.node_at(&fixture.server.address_at(relay.port()), LONG).await;
+    let near = fixture.node(LONG).await;
+    let looker = fixture.looker().await;
     let last = Cell::new(None);
     let grew = |token| {
         assert!(last.replace(Some(token)) < Some(token), "a token did not grow");
     };
     for lost in LOSSES.into_iter().cycle().take(6) {
-        wire.lose(lost);
+        relay.lose(lost);
         let held = acquire(&far).await;
         grew(held.token());
-        assert!(!wire.is_armed(), "nothing was lost");
+        assert!(!relay.is_armed(), "nothing was lost");
         let waiting = wait(&near, &looker).await;
-        wire.lose(lost);
+        relay.lose(lost);
         match soon("the release", held.release()).await {
             Ok(()) => {}
             // It had heard that the other one waits, and so its write was made: without a word of it,
@@ -72,14 +72,14 @@ pub async fn of_a_lock<E: Engine>() {
         }
         let next = granted(waiting).await;
         grew(next.token());
-        assert!(!wire.is_armed(), "nothing was lost");
+        assert!(!relay.is_armed(), "nothing was lost");
         // One that waits, too.
-        wire.lose(lost);
+        relay.lose(lost);
         let waiting = wait(&far, &looker).await;
         release(next).await;
         let held = granted(waiting).await;
         grew(held.token());
         release(held).await;
     }
-    stage.end(&looker).await;
+    fixture.end(&looker).await;
 }

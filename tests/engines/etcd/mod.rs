@@ -1,15 +1,10 @@
-//! etcd.
+//! etcd, against servers that the tests start.
 
-// Credentials, certificates, permissions.
-mod access;
-// Servers and connections that fail.
+mod authentication;
 mod faults;
-// Locks over it, when all is well.
+mod full_database;
+mod laws;
 mod locks;
-// The laws; deletion.
-mod registers;
-// A database that is full.
-mod room;
 
 use lockword::cluster::engines::etcd::Etcd;
 use lockword::cluster::{
@@ -34,7 +29,7 @@ async fn typed(address: &str) -> Etcd {
     Etcd::connect(&address.parse().expect("a URL")).await.expect("etcd is there")
 }
 
-/// etcd's own client, which does what no transport does.
+/// etcd's own client, for what a transport cannot do.
 async fn raw(url: &str) -> etcd_client::Client {
     etcd_client::Client::connect([url], None).await.expect("etcd is there")
 }
@@ -43,7 +38,7 @@ fn write(value: &str, idle: bool) -> Write {
     Write { value: value.as_bytes().into(), wake: Wake::Everybody, idle }
 }
 
-/// Writes over whatever is there.
+/// Writes, whatever the register holds.
 async fn put(transport: &impl Transport, key: &Key, new: &Write) -> Version {
     let mut expected = transport.load(key).await.expect("it is there").map(|found| found.version);
     loop {

@@ -1,19 +1,19 @@
 //! The server's disk is full, and then there is room again.
 
-use super::stage::{LONG, Stage, acquire, client, granted, release, until, wait};
+use super::fixture::{Fixture, LONG, acquire, client, granted, release, until, wait};
 use crate::support::engine::{OnDisk, WhenFull};
 use lockword::cluster::{Exchange, Key, TransportError, Wake, Write};
 
-pub async fn disk<E: OnDisk>() {
+pub async fn loses_nothing<E: OnDisk>() {
     let Some(server) = E::start_on_disk().await else { return };
-    let stage = Stage::of(server);
+    let fixture = Fixture::of(server);
     // None of them renews while the disk is full.
-    let (one, two) = (stage.node(LONG * 20).await, stage.node(LONG * 20).await);
-    let looker = stage.looker().await;
+    let (one, two) = (fixture.node(LONG * 20).await, fixture.node(LONG * 20).await);
+    let looker = fixture.looker().await;
     let held = acquire(&one).await;
     let token = held.token();
     let waiting = wait(&two, &looker).await;
-    let engine = client(&stage.server.address()).await;
+    let engine = client(&fixture.server.address()).await;
     let key = Key::new("suite/full").expect("a key");
     let (mut version, mut value, mut count) = (None, vec![], 0);
     let (error, new) = loop {
@@ -25,7 +25,7 @@ pub async fn disk<E: OnDisk>() {
             Err(error) => break (error, new),
         }
         if count == 0 {
-            stage.server.disk().fill();
+            fixture.server.disk().fill();
         }
         // Some room was reserved before.
         count += 1;
@@ -37,13 +37,13 @@ pub async fn disk<E: OnDisk>() {
         WhenFull::Ends => {
             // Whether it was asked before it ended is for the client to know.
             assert!(error.is_passing(), "{error:?}");
-            until("it ends", async || stage.server.process().ended().is_some()).await;
+            until("it ends", async || fixture.server.process().ended().is_some()).await;
         }
     }
-    stage.server.disk().make_room();
+    fixture.server.disk().make_space();
     if E::WHEN_FULL == WhenFull::Ends {
         println!("it has ended, and is started again");
-        stage.server.process().restart();
+        fixture.server.process().restart();
     }
     // Nothing is lost that was acknowledged; and only what is indeterminate may be there besides.
     let mut found = None;
@@ -69,5 +69,5 @@ pub async fn disk<E: OnDisk>() {
     let last = acquire(&one).await;
     assert!(last.token() > token, "{} after {token}", last.token());
     release(last).await;
-    stage.end(&looker).await;
+    fixture.end(&looker).await;
 }
