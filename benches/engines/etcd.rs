@@ -1,8 +1,9 @@
 //! etcd: transactions, watches, and its own lock.
 
-use super::{Engine, Notifier, Pair, Running, SIZES, async_trait};
+use crate::engine::{Engine, Notifier, Pair, Running, SIZES};
 use crate::servers::etcd::Etcd as Server;
 use etcd_client::{Client, Compare, CompareOp, LockOptions, Txn, TxnOp};
+use lockword::cluster::async_trait;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -49,7 +50,7 @@ impl Engine for Etcd {
                 && tell.send(Instant::now()).is_ok()
             {}
         });
-        Box::new(Bells { client: connect(address).await, heard })
+        Box::new(NotifiedClient { client: connect(address).await, heard })
     }
 }
 
@@ -107,14 +108,14 @@ impl Pair for Peer {
     }
 }
 
-struct Bells {
+struct NotifiedClient {
     client: Client,
     heard: UnboundedReceiver<Instant>,
 }
 
 #[async_trait]
-impl Notifier for Bells {
-    async fn ring(&mut self) -> Duration {
+impl Notifier for NotifiedClient {
+    async fn notify(&mut self) -> Duration {
         let start = Instant::now();
         self.client.put("notifier", vec![b'x'; SIZES[0]], None).await.expect("etcd answers");
         self.heard.recv().await.expect("it is told") - start

@@ -1,6 +1,6 @@
 //! The cells within one process.
 
-use crate::engine::{At, What};
+use crate::engine::{At, ContenderKind};
 use crate::processes::REST;
 use crate::sample::Sample;
 use lockword::cluster::Node;
@@ -25,7 +25,7 @@ pub fn runtime(threads: usize) -> Runtime {
     .expect("a runtime")
 }
 
-/// Pairs, one after the other, until time is up; how long each took on average, and how many.
+/// Calls `pair` until the time is up. Returns how long a call took on average, and the number of calls.
 async fn repeat(slice: Duration, mut pair: impl AsyncFnMut()) -> (f64, u64) {
     let (start, mut done) = (Instant::now(), 0);
     while start.elapsed() < slice || done == 0 {
@@ -35,10 +35,10 @@ async fn repeat(slice: Duration, mut pair: impl AsyncFnMut()) -> (f64, u64) {
     (start.elapsed().as_nanos() as f64 / done as f64, done)
 }
 
-/// One task, and nobody else.
-pub fn alone(at: &At, what: What, slice: Duration) -> Sample {
+/// One task, without contention.
+pub fn alone(at: &At, what: ContenderKind, slice: Duration) -> Sample {
     runtime(1).block_on(async {
-        if what != What::Lockword {
+        if what != ContenderKind::Lockword {
             let mut other = at.other(what).await;
             let mut pair = async || {
                 other.acquire().await;
@@ -90,9 +90,9 @@ fn contend<C: FnMut()>(slice: Duration, client: impl Fn() -> C + Sync) -> (f64, 
 }
 
 /// Eight threads on one key.
-pub fn threads(at: &At, what: What, slice: Duration) -> Sample {
+pub fn threads(at: &At, what: ContenderKind, slice: Duration) -> Sample {
     let runtime = runtime(2);
-    if what != What::Lockword {
+    if what != ContenderKind::Lockword {
         let (ns, done) = contend(slice, || {
             let mut other = runtime.block_on(at.other(what));
             let runtime = &runtime;
@@ -115,7 +115,7 @@ pub fn threads(at: &At, what: What, slice: Duration) -> Sample {
     sample.with_requests(counts.take().total(), done.iter().sum())
 }
 
-/// The median of what `act` tells, each after a rest.
+/// The median of what `act` returns, called after a rest each time.
 async fn rested(slice: Duration, mut act: impl AsyncFnMut() -> Duration) -> Sample {
     let mut took = vec![];
     let start = Instant::now();
@@ -127,19 +127,19 @@ async fn rested(slice: Duration, mut act: impl AsyncFnMut() -> Duration) -> Samp
 }
 
 /// A bare notification.
-pub fn notice(at: &At, _: What, slice: Duration) -> Sample {
+pub fn notice(at: &At, _: ContenderKind, slice: Duration) -> Sample {
     let runtime = runtime(2);
     let sample = runtime.block_on(async {
         let mut notifier = at.engine.notifier(&at.address).await;
-        notifier.ring().await;
-        rested(slice, async || notifier.ring().await).await
+        notifier.notify().await;
+        rested(slice, async || notifier.notify().await).await
     });
     runtime.shutdown_background();
     sample
 }
 
 /// Two bare writes.
-pub fn two_trips(at: &At, what: What, slice: Duration) -> Sample {
+pub fn two_trips(at: &At, what: ContenderKind, slice: Duration) -> Sample {
     runtime(1).block_on(async {
         let mut other = at.other(what).await;
         let pair = async || {
@@ -152,7 +152,7 @@ pub fn two_trips(at: &At, what: What, slice: Duration) -> Sample {
     })
 }
 
-/// So many nodes that want the lock all the time.
+/// `count` nodes that contend for the lock all the time.
 pub fn waiting(at: &At, count: usize, slice: Duration) -> Sample {
     let runtime = runtime(2);
     let sample = runtime.block_on(async {
@@ -174,7 +174,7 @@ pub fn waiting(at: &At, count: usize, slice: Duration) -> Sample {
                 drop(node);
             }));
         }
-        // Everyone is in: the start is not measured.
+        // The start, until every node had the lock once, is not measured.
         while grants.lock().expect("no panic").contains(&0) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -182,7 +182,7 @@ pub fn waiting(at: &At, count: usize, slice: Duration) -> Sample {
         counts.take();
         let start = Instant::now();
         let mut elapsed = Duration::ZERO;
-        // A turn of each, at least.
+        // At least one grant for each.
         while elapsed < slice || grants.lock().expect("no panic").iter().sum::<u64>() < count as u64
         {
             tokio::time::sleep(slice.min(Duration::from_millis(10))).await;

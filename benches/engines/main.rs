@@ -1,5 +1,5 @@
-//! The lock across nodes, on real engines: what it costs beside the engine's bare round trips, and
-//! beside other locks on the same engine.
+//! The lock across nodes on real engines: its cost beside the engine's bare round trips, and beside
+//! other locks on the same engine.
 //!
 //! ```text
 //! cargo bench --features cluster,peers,redis,etcd,postgres,engine_peers --bench engines
@@ -7,47 +7,46 @@
 //! cargo bench --features ... --bench engines -- etcd/uncontended       # one cell
 //! ```
 //!
-//! It starts servers of its own on free loopback ports, with their data in folders for temporary
-//! files, and ends them. An engine whose program is not installed is left out, with a line that says
-//! so. All cells take about five minutes. Per engine:
+//! It starts servers on free loopback ports, with their data in temporary folders, and stops them. An
+//! engine whose program is not installed is left out, with a line on standard error. All cells take
+//! about five minutes. Per engine:
 //!
-//! - `uncontended`: one task acquires and releases, nobody else is there; beside it `raw`, two writes
-//!   of the same kind by the engine's client and nothing around them (Redis: two `EVALSHA` of a script
+//! - `uncontended`: one task acquires and releases, without contention; beside it `raw`, two writes of
+//!   the same kind by the engine's own client (Redis: two `EVALSHA` of a script
 //!   that compares and sets; etcd: two transactions that compare the revision and put; PostgreSQL: two
 //!   upserts of one row), and the peer: `rslock` with its own settings (Redis; feature
 //!   `engine_peers`), etcd's own lock with a lease that is granted before (etcd), `pg_advisory_lock`
 //!   and `pg_advisory_unlock` (PostgreSQL)
 //! - `threads-8`: 8 threads of one process on one key; the peer has a client for each thread
 //! - `processes-8`: 8 processes on one key, which acquire, release, and acquire again at once
-//! - `elsewhere`: from the beginning of a release to the return of the grant in another process that
+//! - `handoff`: from the beginning of a release to the return of `acquire` in another process that
 //!   waits, when the lock was held for 5 ms; beside it `notice`, from the beginning of a bare
-//!   notification until a listener has it, and `two trips`, the two writes of `raw`; each of them
-//!   after 5 ms of rest too, since whoever has slept is slower
-//! - `waiting-4`, `waiting-32`: so many nodes with connections of their own, that acquire, hold for a
-//!   millisecond, release, and acquire again at once
+//!   notification until a listener has it, and `two trips`, the two writes of `raw`; each of them also
+//!   after 5 ms of rest, since a thread that has slept is slower
+//! - `waiting-4`, `waiting-32`: this many nodes, each with a connection of its own, which acquire, hold
+//!   for a millisecond, release, and acquire again at once
 //!
-//! The contenders of a cell take turns, so a slice of one stands beside a slice of the other. Requests
+//! The contenders of a cell take turns, so that a slice of one is beside a slice of the other. Requests
 //! are the calls of the transport, counted by a layer around it.
 
-// The engines, and what takes part on each.
-#[path = "engines/engine.rs"]
 mod engine;
-// The cells within one process.
-#[path = "engines/here.rs"]
-mod here;
-// The cells with several processes.
-#[path = "engines/processes.rs"]
+#[cfg(all(unix, feature = "etcd"))]
+mod etcd;
+mod in_process;
+#[cfg(all(unix, feature = "postgres"))]
+mod postgres;
 mod processes;
-// What a slice shows, and the tables of it.
-#[path = "engines/sample.rs"]
+#[cfg(all(unix, feature = "redis"))]
+mod redis;
 mod sample;
 #[cfg(all(unix, any(feature = "redis", feature = "etcd", feature = "postgres")))]
-#[path = "../tests/support/engines/mod.rs"]
+#[path = "../../tests/support/engines/mod.rs"]
 #[allow(unused_imports, reason = "the tests do more to their servers")]
 mod servers;
+#[path = "../support/mod.rs"]
 mod support;
 
-use engine::{At, Engine, Running, What};
+use engine::{At, ContenderKind, Engine, Running};
 use sample::{Cell, Contender, Measured, Sample};
 use std::time::Duration;
 use support::options::Options;
@@ -62,7 +61,7 @@ fn contender(name: &'static str, run: impl Fn() -> Sample + 'static) -> Contende
     Contender { name, run: Box::new(run) }
 }
 
-/// The cells of an engine, whose server need not run yet.
+/// The cells of an engine. Its server need not run yet.
 fn cells(options: &Options, engine: &'static dyn Engine, address: &str) -> Vec<Cell> {
     let at = At { engine, address: address.to_owned() };
     let slice = |ms: u32, quick: u32| if options.quick { quick * MS } else { ms * MS };
@@ -71,41 +70,42 @@ fn cells(options: &Options, engine: &'static dyn Engine, address: &str) -> Vec<C
         name: format!("{}/{name}", engine.name()),
         contenders,
     };
-    // With the same for the peer, if it takes part.
+    // Adds the peer, if it is part of this build.
     let with_peer =
-        |mut contenders: Vec<Contender>, run: fn(&At, What, Duration) -> Sample, long| {
+        |mut contenders: Vec<Contender>, run: fn(&At, ContenderKind, Duration) -> Sample, long| {
             if let Some(name) = engine.peer() {
                 let at = at.clone();
-                contenders.push(contender(name, move || run(&at, What::Peer, long)));
+                contenders.push(contender(name, move || run(&at, ContenderKind::Peer, long)));
             }
             contenders
         };
-    let one = |name, run: fn(&At, What, Duration) -> Sample, what, long| {
+    let one = |name, run: fn(&At, ContenderKind, Duration) -> Sample, what, long| {
         let at = at.clone();
         contender(name, move || run(&at, what, long))
     };
     let (short, long) = (slice(200, 4), slice(1500, 60));
     let uncontended = vec![
-        one("lockword", here::alone, What::Lockword, short),
-        one("raw", here::alone, What::Raw, short),
+        one("lockword", in_process::alone, ContenderKind::Lockword, short),
+        one("raw", in_process::alone, ContenderKind::Raw, short),
     ];
-    let threads = vec![one("lockword", here::threads, What::Lockword, slice(300, 4))];
-    let processes = vec![one("lockword", processes::contend, What::Lockword, long)];
-    let elsewhere = vec![
-        one("lockword", processes::elsewhere, What::Lockword, long),
-        one("notice", here::notice, What::Raw, short),
-        one("two trips", here::two_trips, What::Raw, short),
+    let threads =
+        vec![one("lockword", in_process::threads, ContenderKind::Lockword, slice(300, 4))];
+    let processes = vec![one("lockword", processes::contend, ContenderKind::Lockword, long)];
+    let handoff = vec![
+        one("lockword", processes::handoff, ContenderKind::Lockword, long),
+        one("notice", in_process::notice, ContenderKind::Raw, short),
+        one("two trips", in_process::two_trips, ContenderKind::Raw, short),
     ];
     let mut cells = vec![
-        cell("uncontended", with_peer(uncontended, here::alone, short)),
-        cell("threads-8", with_peer(threads, here::threads, slice(300, 4))),
+        cell("uncontended", with_peer(uncontended, in_process::alone, short)),
+        cell("threads-8", with_peer(threads, in_process::threads, slice(300, 4))),
         cell("processes-8", with_peer(processes, processes::contend, long)),
-        cell("elsewhere", elsewhere),
+        cell("handoff", handoff),
     ];
     for nodes in [4, 32] {
         let at = at.clone();
         let long = slice(1000, 20);
-        let run = move || here::waiting(&at, nodes, long);
+        let run = move || in_process::waiting(&at, nodes, long);
         cells.push(cell(&format!("waiting-{nodes}"), vec![contender("lockword", run)]));
     }
     cells
@@ -122,7 +122,7 @@ fn main() {
         let wanted = |address: &str| {
             options.choose(cells(&options, engine, address), |cell| cell.name.clone())
         };
-        // Where only the names are asked for, there is no need of a server.
+        // To list the names no server is needed.
         if rounds == 0 || wanted("").is_empty() {
             chosen.extend(wanted(""));
             continue;
