@@ -59,7 +59,7 @@ async fn connect(address: &str) -> Client {
     Client::connect([url], None).await.expect("etcd runs")
 }
 
-/// Nobody else writes.
+/// The only writer.
 struct Raw {
     client: Client,
     revision: i64,
@@ -72,7 +72,7 @@ impl Raw {
             .and_then([TxnOp::put("raw", vec![b'x'; size], None)])
             .or_else([TxnOp::get("raw", None)]);
         let done = self.client.txn(swap).await.expect("etcd answers");
-        assert!(done.succeeded(), "nobody else writes");
+        assert!(done.succeeded(), "there is no other writer");
         self.revision = done.header().expect("a header").revision();
     }
 }
@@ -88,7 +88,7 @@ impl Pair for Raw {
     }
 }
 
-/// With a lease of its own: those who share one share the lock.
+/// It has a lease of its own, since clients with the same lease share the lock.
 struct Peer {
     client: Client,
     lease: i64,
@@ -118,6 +118,6 @@ impl Notifier for NotifiedClient {
     async fn notify(&mut self) -> Duration {
         let start = Instant::now();
         self.client.put("notifier", vec![b'x'; SIZES[0]], None).await.expect("etcd answers");
-        self.heard.recv().await.expect("it is told") - start
+        self.heard.recv().await.expect("it is notified") - start
     }
 }

@@ -103,7 +103,7 @@ impl Pair for Raw {
     }
 }
 
-/// With a connection of its own: those who share one share the lock.
+/// It has a connection of its own, since users of the same connection share the lock.
 struct Peer {
     client: Client,
     lock: Statement,
@@ -136,6 +136,6 @@ impl Notifier for NotifiedClient {
         let start = Instant::now();
         let text = "x".repeat(SIZES[0]);
         self.client.query_one(&self.notify, &[&text]).await.expect("it runs");
-        self.heard.recv().await.expect("it is told") - start
+        self.heard.recv().await.expect("it is notified") - start
     }
 }

@@ -218,7 +218,7 @@ pub fn handoff(at: &At, what: ContenderKind, slice: Duration) -> Sample {
         waited.then(|| after.granted.saturating_sub(before.releasing) as f64)
     };
     let gaps: Vec<f64> = all.windows(2).filter_map(gap).collect();
-    assert!(!gaps.is_empty(), "nobody waited: {} turns", all.len());
+    assert!(!gaps.is_empty(), "no process waited: {} turns", all.len());
     let count = all.len() as u64;
     Sample::new(stats::median(&gaps).mid).with_requests(report.requests, count)
 }

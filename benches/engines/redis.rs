@@ -69,7 +69,7 @@ async fn connect(address: &str) -> MultiplexedConnection {
     client.get_multiplexed_async_connection().await.expect("Redis runs")
 }
 
-/// Nobody else writes.
+/// The only writer.
 struct Raw {
     wire: MultiplexedConnection,
     digest: String,
@@ -81,7 +81,7 @@ impl Raw {
         let mut script = cmd("EVALSHA");
         script.arg(&self.digest).arg(1).arg("raw").arg(&self.version).arg(vec![b'x'; size]);
         let response: (String, String) = script.query_async(&mut self.wire).await.expect("it runs");
-        assert_eq!(response.0, "1", "nobody else writes");
+        assert_eq!(response.0, "1", "there is no other writer");
         self.version = response.1;
     }
 }
@@ -131,6 +131,6 @@ impl Notifier for NotifiedClient {
         let mut publish = cmd("PUBLISH");
         publish.arg("notifier").arg(vec![b'x'; SIZES[0]]);
         let () = publish.query_async(&mut self.wire).await.expect("Redis runs");
-        self.heard.recv().await.expect("it is told") - start
+        self.heard.recv().await.expect("it is notified") - start
     }
 }

@@ -1,4 +1,4 @@
-//! Who is let in, and what is said to those who are not.
+//! Credentials, permissions and certificates, and the errors where they do not suffice.
 
 use super::{client, key, ms, put, raw, typed, write};
 use crate::support::etcd::{Certificates, Etcd, Setup};
@@ -61,8 +61,8 @@ async fn credentials_and_permissions_are_checked() {
         assert!(matches!(error, ConnectError::Denied { .. }), "{user}: {error:?}");
         assert!(error.to_string().contains(&server.server()), "{error}");
     }
-    let nobody = refused(&server.address()).await;
-    assert!(matches!(nobody, ConnectError::Denied { .. }), "{nobody:?}");
+    let anonymous = refused(&server.address()).await;
+    assert!(matches!(anonymous, ConnectError::Denied { .. }), "{anonymous:?}");
     // A prefix that is not granted.
     let elsewhere = refused(&format!("{}/elsewhere", address(&server, USER))).await;
     assert!(matches!(elsewhere, ConnectError::Denied { .. }), "{elsewhere:?}");
@@ -83,7 +83,7 @@ async fn credentials_and_permissions_are_checked() {
 }
 
 #[tokio::test]
-async fn a_password_where_none_is_wanted_is_refused() {
+async fn a_user_is_refused_where_authentication_is_off() {
     let Some(server) = Etcd::start() else { return };
     let error = refused(&address(&server, "locks:s3cret")).await;
     assert!(matches!(error, ConnectError::Denied { .. }), "{error:?}");
@@ -169,7 +169,7 @@ async fn a_change_of_rights_renews_a_signed_token() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_said() {
+async fn a_server_that_does_not_answer_is_unreachable() {
     if Etcd::start().is_none() {
         return;
     }

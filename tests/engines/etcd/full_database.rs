@@ -8,14 +8,14 @@ use lockword::cluster::{
 };
 use std::sync::Arc;
 
-/// A server with room for so many bytes.
+/// A server whose database may have this many bytes.
 fn with_room(bytes: &'static str) -> Option<Etcd> {
     let arguments = vec!["--quota-backend-bytes", bytes];
     Etcd::start_with(Setup { arguments, ..Setup::default() })
 }
 
 #[tokio::test]
-async fn a_full_database_refuses_for_certain() {
+async fn a_full_database_refuses_a_write_without_indeterminacy() {
     let arguments = vec!["--quota-backend-bytes", "2000000"];
     let Some(server) = Etcd::start_with(Setup { arguments, ..Setup::default() }) else { return };
     let etcd = client(&server.address()).await;
@@ -26,7 +26,7 @@ async fn a_full_database_refuses_for_certain() {
     let Err(TransportError::Unsupported(why)) = refused else { panic!("{refused:?}") };
     assert!(why.to_string().contains("space exceeded"), "{why}");
     assert_eq!(etcd.load(&key("held")).await.unwrap().unwrap().version, held);
-    // A lock says so at once, and does not wait for its patience to end.
+    // A lock returns the error at once, and does not wait for the unavailable timeout.
     let node = Node::builder(etcd).build();
     let error = node.lock("full").unwrap().acquire().await.map(drop).unwrap_err();
     let LockError::Transport { source: TransportError::Unsupported(_), .. } = error else {
@@ -37,14 +37,14 @@ async fn a_full_database_refuses_for_certain() {
     assert!(matches!(error, ConnectError::Unsuitable { .. }), "{error:?}");
 }
 
-/// How a writer's last write ended, which the full database refused.
+/// The last write of a writer, which the full database refused.
 struct Refused {
     key: String,
     value: String,
     error: TransportError,
 }
 
-/// Writes, until a write fails: always a new register, or always the same.
+/// Writes until a write fails: always a new register (`anew`), or always the same.
 async fn write_until_full(etcd: Arc<dyn Transport>, writer: usize, anew: bool) -> Refused {
     let filler = "x".repeat(20_000);
     let mut version: Option<Version> = None;
@@ -60,10 +60,10 @@ async fn write_until_full(etcd: Arc<dyn Transport>, writer: usize, anew: bool) -
     unreachable!("a database without an end")
 }
 
-/// The server takes a write while there is room, applies it when its turn comes, and refuses it then,
+/// The server accepts a write while there is room, applies it when its turn comes, and then refuses it
 /// if there is no room left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_was_applied_is_not_denied() {
+async fn a_write_that_was_applied_is_never_reported_as_refused() {
     let (mut applied, mut certain) = (0, 0);
     // Until both kinds were there, which depends on what is in flight when the room ends.
     for round in 0..10 {
@@ -79,19 +79,21 @@ async fn a_write_that_was_applied_is_not_denied() {
             .into_iter()
             .enumerate()
             .map(|(writer, etcd)| tokio::spawn(write_until_full(etcd, writer, writer % 2 == 0)));
-        let (mut doubted, mut denied) = (0, 0);
+        let (mut indeterminate, mut denied) = (0, 0);
         for refused in join_all(writers).await {
             let Refused { key: name, value, error } = refused.unwrap();
             let found = etcd.load(&key(&name)).await.unwrap();
             let is_there = found.is_some_and(|found| *found.value == *value.as_bytes());
             match error {
-                TransportError::Indeterminate(_) => doubted += usize::from(is_there),
+                TransportError::Indeterminate(_) => indeterminate += usize::from(is_there),
                 TransportError::Unsupported(_) if !is_there => denied += 1,
                 other => panic!("{name} was written: {other}"),
             }
         }
-        println!("round {round}: {doubted} were applied and are in doubt, {denied} were not");
-        applied += doubted;
+        println!(
+            "round {round}: {indeterminate} were applied and are indeterminate, {denied} were not"
+        );
+        applied += indeterminate;
         certain += denied;
     }
 }

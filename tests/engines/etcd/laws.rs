@@ -98,7 +98,7 @@ async fn three_servers_keep_the_laws() {
 }
 
 #[tokio::test]
-async fn idle_registers_are_deleted_and_come_back_newer() {
+async fn housekeeping_deletes_idle_registers_and_their_versions_are_not_reused() {
     let Some(server) = Etcd::start() else { return };
     let etcd = typed(&server.address()).await;
     let (idle, used) = (key("idle"), key("used"));
@@ -128,7 +128,7 @@ async fn idle_registers_are_deleted_and_come_back_newer() {
 }
 
 #[tokio::test]
-async fn a_register_that_is_used_meanwhile_is_not_deleted() {
+async fn housekeeping_keeps_a_register_that_is_written_meanwhile() {
     let Some(server) = Etcd::start() else { return };
     let etcd = typed(&server.address()).await;
     let (again, held, idle) = (key("idle/again"), key("held"), key("idle/still"));

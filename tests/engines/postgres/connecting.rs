@@ -13,7 +13,7 @@ async fn refused(address: &str) -> ConnectError {
 }
 
 #[tokio::test]
-async fn a_wrong_address_is_told() {
+async fn an_invalid_address_is_refused_and_the_option_named() {
     for (address, part) in [
         ("postgres://postgres:hush@h/db?colour=red", "colour"),
         ("postgres://postgres:hush@h/db?sslmode=prefer", "verify-full"),
@@ -36,7 +36,7 @@ async fn a_wrong_address_is_told() {
 }
 
 #[tokio::test]
-async fn nobody_there() {
+async fn a_server_that_does_not_answer_is_unreachable() {
     let port = crate::support::process::free_port();
     let error = refused(&format!("postgres://postgres:hush@127.0.0.1:{port}/db")).await;
     assert!(
@@ -51,7 +51,7 @@ async fn nobody_there() {
 }
 
 #[tokio::test]
-async fn credentials_and_databases() {
+async fn credentials_databases_and_permissions_are_checked() {
     let setup = Setup { password: Some("hush-hush!".to_owned()), ..Setup::default() };
     let Some(server) = Server::start(setup) else { return };
     let at = |who: &str, database: &str| {
@@ -89,7 +89,7 @@ async fn credentials_and_databases() {
         assert!(matches!(denied, Err(TransportError::Denied(_))), "{denied:?}");
     }
     let enough = client(&at("enough:hush", "postgres")).await;
-    // The table is there, and need not be created by who has no right to.
+    // The table exists, so no right to create it is needed.
     client(&at("enough:hush", "postgres?create_schema=true")).await;
     enough.create_schema().await.unwrap();
     put(&enough, "k", "w").await;
@@ -108,7 +108,7 @@ async fn credentials_and_databases() {
 }
 
 #[tokio::test]
-async fn certificates() {
+async fn certificates_are_checked_on_both_sides() {
     let tls = |tls| Setup { tls: Some(tls), ..Setup::default() };
     let Some(server) = Server::start(tls(Tls::Good)) else { return };
     let by = |server: &Server, more: &str| {
@@ -150,7 +150,7 @@ async fn certificates() {
 }
 
 #[tokio::test]
-async fn a_replica_is_refused_and_so_is_what_has_become_read_only() {
+async fn a_replica_and_a_read_only_server_are_refused() {
     let Some(server) = server().await else { return };
     let engine = client(&server.address("")).await;
     put(&engine, "k", "v").await;
@@ -175,7 +175,7 @@ async fn a_replica_is_refused_and_so_is_what_has_become_read_only() {
 /// What the server reports for a full disk and the like, by a trigger that reports it: while the
 /// statement runs, or at its commit.
 #[tokio::test]
-async fn what_was_certainly_not_written_is_never_in_doubt() {
+async fn a_write_that_the_server_refused_is_never_indeterminate() {
     let Some(server) = server().await else { return };
     let prepared = client(&server.address("timeout_ms=500")).await;
     let pooled = client(&server.address("timeout_ms=500&pooled=true")).await;

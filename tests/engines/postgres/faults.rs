@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 /// Both ways: what was written is indeterminate, and so is what was not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_is_lost_leaves_the_write_in_doubt() {
+async fn a_write_whose_connection_is_lost_is_indeterminate() {
     let Some(server) = server().await else { return };
     let relay = Relay::new(server.port);
     let engine = client(&server.address_at(relay.port(), "")).await;
@@ -28,7 +28,7 @@ async fn a_connection_that_is_lost_leaves_the_write_in_doubt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_is_cut_off_is_told_in_time() {
+async fn a_client_that_is_cut_off_gets_errors_in_time() {
     let Some(server) = server().await else { return };
     let relay = Relay::new(server.port);
     let engine =
@@ -53,7 +53,7 @@ async fn a_client_that_is_cut_off_is_told_in_time() {
     relay.pass();
     until("it works again", async || engine.load(&key("k")).await.is_ok()).await;
     until("and hears", async || engine.watch(&key("k"), NodeId::new(1)).await.is_ok()).await;
-    // Who has stopped to wait leaves nobody else with a dead connection.
+    // A cancelled call does not leave a dead connection for later calls.
     relay.hold();
     let asked = tokio::time::timeout(ms(20), engine.load(&key("k"))).await;
     assert!(asked.is_err(), "{asked:?}");
@@ -91,7 +91,7 @@ async fn a_server_that_is_killed_is_found_again() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_failed_when_nobody_waited_is_not_what_the_next_one_gets() {
+async fn a_call_does_not_get_the_failure_of_an_abandoned_attempt() {
     let Some(server) = server().await else { return };
     let (port, was_left) = silent_to_the_second_client(server.port).await;
     let engine = client(&server.address_at(port, "connect_timeout=1")).await;
@@ -106,7 +106,7 @@ async fn an_attempt_that_failed_when_nobody_waited_is_not_what_the_next_one_gets
 
 /// The first try fails before half of the time is over; the second one would end when all of it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_tries_again_ends_in_time() {
+async fn a_call_that_repeats_a_statement_ends_in_time() {
     let Some(server) = server().await else { return };
     let limit = ms(5000);
     let engine = client(&server.address("timeout_ms=5000")).await;

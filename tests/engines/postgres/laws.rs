@@ -6,7 +6,7 @@ use lockword::cluster::{Capabilities, NodeId, Versioned, Wakeups, Watch, async_t
 use std::future::ready;
 use std::sync::Arc;
 
-/// A client that comes by a relay of its own.
+/// A client behind a relay of its own.
 struct RelayedPostgres {
     engine: Postgres,
     relay: Relay,
@@ -104,9 +104,9 @@ async fn the_suite_passes_through_a_transaction_pooler_but_for_watches() {
     assert_eq!(missing, [Law::Watch], "{report}");
 }
 
-/// Whoever forgets to say so is told, and not left without wake-ups.
+/// If `pooled=true` is missing, the error says so; otherwise there would be no wake-ups.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_that_the_address_does_not_mention_is_noticed() {
+async fn an_undeclared_pooler_is_reported() {
     let Some(server) = server().await else { return };
     let Some(pooler) = Pooler::start(&server) else { return };
     let engine = client(&server.address_at(pooler.port, "connect_timeout=1")).await;

@@ -84,7 +84,7 @@ async fn connections(by_hand: &tokio_postgres::Client) -> i64 {
 }
 
 /// An option of the address with which a client waits for a lock of the database until it has it.
-const PATIENT: &str = "timeout_ms=60000";
+const WAITING_LONG: &str = "timeout_ms=60000";
 
 /// How many connections wait for a lock of the database.
 async fn waiting(by_hand: &tokio_postgres::Client) -> i64 {

@@ -7,7 +7,7 @@ const KEEP_ALL: &str = "BEGIN; SELECT FROM public.lockword FOR UPDATE";
 
 /// The server gives up, long before the client does, and nothing is indeterminate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_meets_a_locked_row_is_refused_soon() {
+async fn a_write_to_a_locked_row_is_refused_soon() {
     let Some(server) = server().await else { return };
     let Some(pooler) = Pooler::start(&server) else { return };
     let by_hand = server.client().await;
@@ -29,8 +29,8 @@ async fn who_meets_a_locked_row_is_refused_soon() {
         }
         assert!(engine.delete(&key("k")).await.is_err());
         by_hand.batch_execute("COMMIT").await.unwrap();
-        let told = engine.compare_exchange(&key("k"), Some(version), value("w")).await.unwrap();
-        assert!(matches!(told, Exchange::Swapped(_)), "{told:?}");
+        let written = engine.compare_exchange(&key("k"), Some(version), value("w")).await.unwrap();
+        assert!(matches!(written, Exchange::Swapped(_)), "{written:?}");
     }
     // The limit was the transaction's, not the server's connection's, which others use too.
     let address = server.address_at(pooler.port, "");
@@ -48,7 +48,7 @@ async fn who_meets_a_locked_row_is_refused_soon() {
 
 /// All locks of a node share a connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_somebody_keeps_costs_no_other_lock() {
+async fn a_locked_row_costs_no_other_lock() {
     let Some(server) = server().await else { return };
     let lease = Duration::from_secs(5);
     let engine = client(&server.address("")).await;
@@ -101,9 +101,10 @@ async fn a_row_that_somebody_keeps_costs_no_other_lock() {
     lock(&node, "kept").acquire().await.unwrap().release().await.unwrap();
 }
 
-/// Who gives up leaves nobody behind: the server's side of a pooled connection is not the client's.
+/// A statement whose client has given up does not stay: the server's side of a pooled connection is not
+/// closed with the client's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn through_a_pooler_nobody_is_left_waiting_for_a_row() {
+async fn no_abandoned_statement_waits_for_a_row_behind_a_pooler() {
     let Some(server) = server().await else { return };
     let Some(pooler) = Pooler::start(&server) else { return };
     let engine = client(&server.address_at(pooler.port, "pooled=true&timeout_ms=1000")).await;
@@ -137,11 +138,11 @@ async fn through_a_pooler_nobody_is_left_waiting_for_a_row() {
     }
 }
 
-/// It waits for nobody's row, and nobody waits for it but who creates a register.
+/// It does not wait for locked rows, and only the creation of a register waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_housekeeping_is_in_nobodys_way() {
+async fn the_housekeeping_skips_locked_rows_and_delays_only_creations() {
     let Some(server) = server().await else { return };
-    let (engine, by_hand) = (client(&server.address(PATIENT)).await, server.client().await);
+    let (engine, by_hand) = (client(&server.address(WAITING_LONG)).await, server.client().await);
     put(&engine, "held", "v").await;
     // Old ones, a page without any, and old ones again.
     let sql = "INSERT INTO public.lockword (key, version, value, idle_since) \
@@ -162,8 +163,8 @@ async fn the_housekeeping_is_in_nobodys_way() {
     let looks = server.client().await;
     until("it waits for the floor", async || is_waiting(&looks).await).await;
     let version = engine.load(&key("held")).await.unwrap().unwrap().version;
-    let told = engine.compare_exchange(&key("held"), Some(version), value("w")).await.unwrap();
-    assert!(matches!(told, Exchange::Swapped(_)), "{told:?}");
+    let written = engine.compare_exchange(&key("held"), Some(version), value("w")).await.unwrap();
+    assert!(matches!(written, Exchange::Swapped(_)), "{written:?}");
     assert!(!cleaning.is_finished(), "others are served meanwhile");
     floor.batch_execute("COMMIT").await.unwrap();
     assert_eq!(cleaning.await.unwrap().unwrap(), 1998);

@@ -39,7 +39,7 @@ async fn a_server_that_was_killed_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_stands_still_leaves_a_write_in_doubt() {
+async fn a_write_to_a_stopped_server_is_indeterminate() {
     let Some(server) = Server::start() else { return };
     let redis = client(&server.address()).await;
     let key = key("frozen");
@@ -66,7 +66,7 @@ async fn a_server_that_stands_still_leaves_a_write_in_doubt() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_doubt_and_the_write_happened_once() {
+async fn a_write_whose_answer_is_lost_is_indeterminate_and_applied_once() {
     let Some(server) = Server::start() else { return };
     let relay = Relay::new(server.port);
     let redis = client(&server.address_at(relay.port())).await;
@@ -83,7 +83,7 @@ async fn a_lost_answer_is_doubt_and_the_write_happened_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_restarts_in_the_middle_of_a_hold_and_of_a_wait() {
+async fn a_holder_and_a_waiter_survive_a_restart_of_the_server() {
     let Some(server) = Server::start_with(Setup { durable: true, ..Setup::default() }) else {
         return;
     };
@@ -110,7 +110,7 @@ async fn a_server_restarts_in_the_middle_of_a_hold_and_of_a_wait() {
 }
 
 #[test]
-fn a_connection_whose_runtime_has_gone_is_replaced() {
+fn a_connection_whose_runtime_has_ended_is_replaced() {
     let Some(server) = Server::start() else { return };
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let first = runtime();
@@ -124,7 +124,7 @@ fn a_connection_whose_runtime_has_gone_is_replaced() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_failed_when_nobody_waited_is_not_what_the_next_one_gets() {
+async fn a_call_does_not_get_the_failure_of_an_abandoned_attempt() {
     let Some(server) = Server::start() else { return };
     let (port, was_left) = silent_to_the_second_client(server.port).await;
     let redis = client(&server.address_at(port)).await;
@@ -138,7 +138,7 @@ async fn an_attempt_that_failed_when_nobody_waited_is_not_what_the_next_one_gets
 }
 
 #[tokio::test]
-async fn a_request_that_was_given_up_does_not_cost_the_connection() {
+async fn a_cancelled_request_does_not_cost_the_connection() {
     let Some(server) = Server::start() else { return };
     let redis = client(&server.address()).await;
     put(&redis, &key("k"), None, write("x")).await;

@@ -21,7 +21,7 @@ async fn the_suite_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_suite_passes_with_deletions_doubts_and_a_clock_that_steps_back() {
+async fn the_suite_passes_with_deletions_lost_answers_and_a_clock_that_steps_back() {
     let setup = Setup { clock: true, ..Setup::default() };
     let Some(server) = Server::start_with(setup).map(Arc::new) else { return };
     let relay = Arc::new(Relay::new(server.port));
@@ -54,7 +54,7 @@ async fn the_suite_passes_with_deletions_doubts_and_a_clock_that_steps_back() {
 }
 
 #[tokio::test]
-async fn an_idle_register_goes_and_its_versions_do_not_come_again() {
+async fn an_idle_register_expires_and_its_versions_are_not_reused() {
     let Some(server) = Server::start_with(Setup { clock: true, ..Setup::default() }) else {
         return;
     };
@@ -113,7 +113,7 @@ async fn a_version_is_the_time_in_microseconds_to_the_last_digit() {
 }
 
 #[tokio::test]
-async fn a_server_that_forgot_the_script_is_told_again() {
+async fn a_server_that_lost_the_script_gets_it_again() {
     let Some(server) = Server::start() else { return };
     let redis = client(&server.address()).await;
     let mut last = None;
@@ -130,7 +130,7 @@ async fn a_server_that_forgot_the_script_is_told_again() {
 }
 
 #[tokio::test]
-async fn what_was_written_by_others_is_refused_and_left_alone() {
+async fn foreign_values_are_refused_and_left_alone() {
     let Some(server) = Server::start() else { return };
     let redis = client(&server.address()).await;
     let _: () = server.say(&["SET", "{lockword}:text", "mine"]);
@@ -148,7 +148,7 @@ async fn what_was_written_by_others_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_named_is_not_woken_and_no_message_is_sent_for_nobody() {
+async fn only_the_named_node_is_woken_and_an_unneeded_message_is_not_sent() {
     let Some(server) = Server::start() else { return };
     let redis = client(&server.address()).await;
     let key = key("named");
@@ -181,7 +181,7 @@ async fn whoever_is_not_named_is_not_woken_and_no_message_is_sent_for_nobody() {
 }
 
 #[tokio::test]
-async fn a_database_and_a_prefix_of_its_own() {
+async fn a_database_and_a_prefix_separate_registers() {
     let Some(server) = Server::start() else { return };
     let one = client(&server.address()).await;
     let two = client(&(server.address() + "/3?prefix=a/b")).await;
@@ -198,7 +198,7 @@ async fn a_database_and_a_prefix_of_its_own() {
 }
 
 #[tokio::test]
-async fn databases_are_strangers_to_each_other() {
+async fn a_change_in_one_database_wakes_no_watch_of_another() {
     let Some(server) = Server::start() else { return };
     let (zero, three) = (client(&server.address()).await, client(&(server.address() + "/3")).await);
     let mine = Node::builder(client(&server.address()).await).build();
@@ -207,10 +207,10 @@ async fn databases_are_strangers_to_each_other() {
     let mut watch = zero.watch(&key("jobs"), NodeId::new(1)).await.unwrap();
     let mut other = three.watch(&key("jobs"), NodeId::new(1)).await.unwrap();
     put(&three, &key("jobs"), None, write("of theirs")).await;
-    assert!(other.next().await.unwrap().unwrap().is_some(), "it is told there");
-    // Whatever was told here is in before the answer.
+    assert!(other.next().await.unwrap().unwrap().is_some(), "it is notified there");
+    // A notification would have arrived before the answer.
     let found = zero.load(&key("jobs")).await.unwrap().unwrap();
-    assert!(watch.next().now_or_never().is_none(), "told of another database's register");
+    assert!(watch.next().now_or_never().is_none(), "notified of another database's register");
     let new = Write { value: found.value, ..write("") };
     let version = put(&zero, &key("jobs"), Some(found.version), new).await;
     let seen = watch.next().await.unwrap().unwrap().unwrap();
@@ -219,7 +219,7 @@ async fn databases_are_strangers_to_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_tasks_on_three_nodes_count_without_an_atomic_step() {
+async fn ten_tasks_on_three_nodes_exclude_each_other() {
     const TURNS: u64 = 20;
     let Some(server) = Server::start() else { return };
     let mut nodes = vec![];

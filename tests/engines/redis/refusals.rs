@@ -1,4 +1,4 @@
-//! What is refused: each time a typed error, nothing written, and no password in any text.
+//! Servers and requests that are refused: with a typed error, without a write, without the password.
 
 use super::{Server, Setup, TransportError, client, key, put, until, write};
 use crate::support::process::free_port;
@@ -21,7 +21,7 @@ async fn refused(address: &str) -> (ConnectError, String) {
 }
 
 #[tokio::test]
-async fn wrong_credentials_and_missing_grants() {
+async fn wrong_credentials_and_missing_grants_are_denied() {
     let Some(server) = Server::start_with(Setup { password: true, ..Setup::default() }) else {
         return;
     };
@@ -61,7 +61,7 @@ async fn wrong_credentials_and_missing_grants() {
 }
 
 #[tokio::test]
-async fn certificates_that_are_not_trusted() {
+async fn untrusted_certificates_are_refused() {
     let Some(server) = Server::start_with(Setup { tls: true, ..Setup::default() }) else { return };
     let good = client(&server.address()).await;
     put(&good, &key("encrypted"), None, write("x")).await;
@@ -96,13 +96,13 @@ async fn certificates_that_are_not_trusted() {
 }
 
 #[tokio::test]
-async fn nobody_there() {
+async fn a_server_that_does_not_answer_is_unreachable() {
     let port = free_port();
     let (error, text) = refused(&format!("redis://lock:wrong-one@127.0.0.1:{port}")).await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{text}");
     let (error, text) = refused("redis://lock:wrong-one@no-such-host.invalid").await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{text}");
-    // One who listens and says nothing.
+    // A server that accepts the connection and does not answer.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (error, text) = refused(&format!("redis://lock:wrong-one@127.0.0.1:{port}")).await;
@@ -110,7 +110,7 @@ async fn nobody_there() {
 }
 
 #[tokio::test]
-async fn addresses_that_are_no_good() {
+async fn invalid_addresses_are_refused() {
     let (error, text) = refused("nats://lock:wrong-one@h").await;
     assert!(matches!(error, ConnectError::UnknownScheme { .. }) && text.contains("nats"), "{text}");
     let (error, text) = refused("redis://lock:wrong-one@h?perfix=x").await;
@@ -124,7 +124,7 @@ async fn addresses_that_are_no_good() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_and_a_server_that_is_busy() {
+async fn a_missing_database_and_a_busy_server_are_refused() {
     let Some(server) = Server::start() else { return };
     let (error, text) = refused(&(server.address() + "/99")).await;
     assert!(
@@ -133,7 +133,7 @@ async fn a_database_that_is_not_there_and_a_server_that_is_busy() {
     );
     let _: () = server.say(&["CONFIG", "SET", "maxclients", "1"]);
     let held = loop {
-        // Who set that has not quite gone, perhaps.
+        // The connection that set the limit may not be closed yet.
         let mut held = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
         let mut response = [0; 5];
         let asked = held.write_all(b"PING\r\n").await.is_ok();
@@ -148,7 +148,7 @@ async fn a_database_that_is_not_there_and_a_server_that_is_busy() {
 }
 
 #[tokio::test]
-async fn a_server_that_may_evict_what_is_held() {
+async fn a_server_that_may_evict_a_held_lock_is_refused() {
     let setup = Setup {
         extra: vec!["--maxmemory-policy".into(), "allkeys-lru".into()],
         ..Setup::default()
@@ -160,7 +160,7 @@ async fn a_server_that_may_evict_what_is_held() {
 }
 
 #[tokio::test]
-async fn a_full_server() {
+async fn a_full_server_refuses_writes_and_loses_nothing() {
     let Some(server) = Server::start() else { return };
     let redis = client(&server.address()).await;
     let held = put(&redis, &key("held"), None, write("held")).await;
@@ -181,7 +181,7 @@ async fn a_full_server() {
 }
 
 #[tokio::test]
-async fn a_replica_and_a_primary_that_becomes_one() {
+async fn a_replica_is_refused_also_if_it_was_the_primary() {
     let Some(primary) = Server::start() else { return };
     let port = primary.port.to_string();
     let setup = Setup {

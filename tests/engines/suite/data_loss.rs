@@ -10,7 +10,7 @@ use lockword::cluster::{Consistency, LockError, LossReason};
 /// Redis that keeps nothing admits a second holder. That is declared, the history tells it, and the
 /// resource refuses the first one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_forgets_admits_a_second_holder_and_says_so() {
+async fn a_server_without_a_disk_admits_a_second_holder_and_is_declared_lossy() {
     let Some(fixture) = Fixture::<VolatileRedis>::start().await else { return };
     let engine = client(&fixture.server.address()).await;
     let (one, two) = (fixture.node(LONG).await, fixture.node(LONG).await);
@@ -36,7 +36,7 @@ async fn a_server_that_forgets_admits_a_second_holder_and_says_so() {
 
 /// With `appendonly yes` and `appendfsync always` the very same does not happen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_writes_everything_down_does_not() {
+async fn a_server_with_a_durable_log_admits_no_second_holder() {
     let Some(fixture) = Fixture::<DurableRedis>::start().await else { return };
     let (one, two) = (fixture.node(LONG).await, fixture.node(LONG).await);
     let looker = fixture.looker().await;

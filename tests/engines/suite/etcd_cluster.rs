@@ -38,7 +38,7 @@ impl Fixture {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_leader_dies_in_a_hold_and_in_a_wait() {
+async fn the_leader_dies_while_a_node_holds_and_another_waits() {
     let Some(fixture) = Fixture::start() else { return };
     let (one, two) = (fixture.node(0, LONG).await, fixture.node(1, LONG).await);
     let looker = fixture.looker().await;
@@ -61,7 +61,7 @@ async fn the_leader_dies_in_a_hold_and_in_a_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_majority_is_lost_and_comes_back() {
+async fn the_majority_is_lost_and_returns() {
     let Some(fixture) = Fixture::start() else { return };
     let lease = Duration::from_secs(3);
     let (one, two) = (fixture.node(0, lease).await, fixture.node(1, lease).await);
@@ -74,7 +74,7 @@ async fn the_majority_is_lost_and_comes_back() {
     }
     let why = soon("the loss", held.lost()).await;
     assert!(matches!(why, LossReason::Expired { .. }), "{why}");
-    assert!(!waiting.is_finished(), "nobody can have answered");
+    assert!(!waiting.is_finished(), "no server can have answered");
     // They are ready when there is a leader: both at a time.
     for other in others {
         other.spawn();

@@ -1,4 +1,4 @@
-//! A server, nodes of it, and a history of what their transports were told.
+//! A server, nodes that use it, and the history of what their transports returned.
 
 use crate::support::engine::Engine;
 use lockword::cluster::conformance::{History, Recorded};
@@ -13,12 +13,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// Longer than anything here may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Longer than any server needs to start again.
+pub const LIMIT: Duration = Duration::from_secs(60);
+/// A lease that is longer than any server needs to start again.
 pub const LONG: Duration = Duration::from_secs(30);
-/// A lease that is soon over.
+/// A lease that ends soon.
 pub const SHORT: Duration = Duration::from_millis(1200);
-/// The lock that all is about.
+/// The name of the lock.
 pub const KEY: &str = "suite/k";
 
 pub struct Fixture<E> {
@@ -51,7 +51,7 @@ impl<E: Engine> Fixture<E> {
         Node::builder(client(&self.server.address()).await).label("looker").build()
     }
 
-    /// Nobody holds and nobody waits in the end; and what the transports said was the truth.
+    /// In the end the lock is free, and what the transports returned is consistent.
     pub async fn end(&self, looker: &Node) {
         is_free(looker).await;
         self.check();
@@ -70,7 +70,7 @@ pub async fn node(address: &str, lease: Duration, number: usize, history: &Histo
     Node::builder(Unique(transport))
         .label(format!("n{number}"))
         .lease(lease)
-        .unavailable_timeout(PATIENCE * 2)
+        .unavailable_timeout(LIMIT * 2)
         .build()
 }
 
@@ -99,7 +99,7 @@ pub async fn wait(node: &Node, looker: &Node) -> JoinHandle<Result<DistributedGu
     waiting
 }
 
-/// What who waited has got.
+/// The guard for which a task waited.
 pub async fn granted(waiting: JoinHandle<Result<DistributedGuard, LockError>>) -> DistributedGuard {
     soon("the lock", waiting).await.expect("no panic").expect("it is granted")
 }
@@ -109,7 +109,7 @@ pub async fn release(guard: DistributedGuard) {
 }
 
 pub async fn is_free(looker: &Node) {
-    until("nobody holds and nobody waits", async || {
+    until("the lock is free", async || {
         let state = looker.inspect(KEY).await;
         state.is_ok_and(|state| state.status == LockStatus::Free && state.queue.is_empty())
     })
@@ -117,12 +117,12 @@ pub async fn is_free(looker: &Node) {
 }
 
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
+    timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
 }
 
 /// Waits until it is so.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + LIMIT;
     while !is_so().await {
         assert!(Instant::now() < end, "in vain: {what}");
         sleep(Duration::from_millis(5)).await;

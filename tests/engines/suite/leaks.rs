@@ -26,7 +26,7 @@ pub async fn nothing_is_left<E: Engine>() {
     for _ in 0..NODES {
         nodes.push(build().await);
     }
-    let lock = |node: usize, key: usize| nodes[node % NODES].lock(format!("left/{key}")).unwrap();
+    let lock = |node: usize, key: usize| nodes[node % NODES].lock(format!("leaks/{key}")).unwrap();
 
     let began = Instant::now();
     let mut pairs = JoinSet::new();
@@ -63,7 +63,7 @@ pub async fn nothing_is_left<E: Engine>() {
     }
     println!("{CANCELLED} cancelled in {:?}", began.elapsed());
 
-    // What nobody needs any more is kept for a while.
+    // State that is not needed any more is kept for a while.
     until("the nodes forget the keys", async || nodes.iter().all(|node| node.keys() == 0)).await;
     until("nothing is watched", async || server.usage().await.watches == 0).await;
     let left = server.usage().await;

@@ -1,7 +1,8 @@
 //! The suite of faults: one list of tests, for each engine.
 //!
 //! Every test has a server of its own. The answers of the transports are checked by
-//! `conformance::History`, except where other processes write too. Figures are printed (`--nocapture`). `LOCKWORD_ENGINE_SECS=30` has the processes contend for longer.
+//! `conformance::History`, except where other processes write too. Figures are printed (`--nocapture`).
+//! `LOCKWORD_ENGINE_SECS=30` has the processes contend for longer.
 
 #[cfg(feature = "redis")]
 mod data_loss;

@@ -1,9 +1,9 @@
-//! One client is cut off. It is not told, and nor is the server.
+//! One client is cut off. Neither it nor the server notices.
 
 use super::fixture::{
-    Fixture, KEY, PATIENCE, SHORT, acquire, client, granted, is_free, release, soon, until, wait,
+    Fixture, KEY, LIMIT, SHORT, acquire, client, granted, is_free, release, soon, until, wait,
 };
-use super::processes::{LEASE, Process, TAKE_OVER, ask, tell};
+use super::processes::{ChildProcess, LEASE, TAKE_OVER, ask, tell};
 use crate::support::engine::Engine;
 use crate::support::network::{NEAR, NetworkLink};
 use crate::support::relay::Relay;
@@ -67,7 +67,7 @@ pub async fn network_is_down<E: Engine>() {
     let near = fixture.node(LEASE).await;
     let looker = fixture.looker().await;
     let (gate, key) = (Gate::new(), Key::new(KEY).expect("a key"));
-    let mut far = Process::start_at(&link.far, "lose", &address, "");
+    let mut far = ChildProcess::start_at(&link.far, "lose", &address, "");
     let token: u64 = far.hear().expect("it holds").parse().expect("a token");
     let token = FencingToken::from_u64(token);
     gate.pass(&key, token).expect("it is the first");
@@ -76,7 +76,7 @@ pub async fn network_is_down<E: Engine>() {
     let began = Instant::now();
     let next = granted(waiting).await;
     let took = began.elapsed();
-    // It knows by its own clock: it has heard of nobody.
+    // It knows this by its own clock alone.
     far.say("is it valid?");
     assert_eq!(far.hear().as_deref(), Some("false"), "two hold");
     println!("in after {took:?} of a lease of {LEASE:?}");
@@ -98,14 +98,14 @@ pub async fn network_is_down<E: Engine>() {
     release(next).await;
     let back: u64 = far.hear().expect("it holds again").parse().expect("a token");
     assert!(back > newest, "{back} after {newest}");
-    // Nobody has recorded what the child wrote: there is no history.
+    // What the child wrote was not recorded: there is no history.
     is_free(&looker).await;
 }
 
 /// The process at the far end.
 pub async fn lose(address: &str) {
     let node =
-        Node::builder(client(address).await).lease(LEASE).unavailable_timeout(PATIENCE * 2).build();
+        Node::builder(client(address).await).lease(LEASE).unavailable_timeout(LIMIT * 2).build();
     let lock = node.lock(KEY).unwrap();
     let held = lock.acquire().await.unwrap();
     tell(held.token());

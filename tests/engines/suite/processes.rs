@@ -22,13 +22,13 @@ const PROCESSES: usize = 32;
 const MARK: &str = "lockword> ";
 
 /// A child, and what it says.
-pub struct Process {
+pub struct ChildProcess {
     child: Child,
     to: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-impl Process {
+impl ChildProcess {
     fn start(role: &str, address: &str, file: &str) -> Self {
         Self::start_at(&Namespace::here(), role, address, file)
     }
@@ -69,7 +69,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -115,15 +115,15 @@ async fn hold(address: &str) {
 }
 
 pub const LEASE: Duration = Duration::from_secs(2);
-/// The next one gets in within that, after a holder has stopped to renew: whoever waits looks every
-/// third of a lease, and then sees the last heartbeat, if not before. A second is for the machine.
+/// A waiting node gets the lock within this time after the holder has stopped renewing: it polls every
+/// third of a lease, and sees the last heartbeat then, if not before. A second is for the machine.
 pub const TAKE_OVER: Duration = LEASE.saturating_add(Duration::from_millis(1667));
 
 pub async fn holder_is_killed<E: Engine>() {
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let node = fixture.node(LEASE).await;
     let looker = fixture.looker().await;
-    let mut process = Process::start("hold", &fixture.server.address(), "");
+    let mut process = ChildProcess::start("hold", &fixture.server.address(), "");
     let token: u64 = process.hear().expect("it holds").parse().expect("a token");
     let waiting = wait(&node, &looker).await;
     let began = Instant::now();
@@ -134,7 +134,7 @@ pub async fn holder_is_killed<E: Engine>() {
     assert!(took < TAKE_OVER, "{took:?}");
     assert!(next.token().get() > token, "{} after {token}", next.token());
     release(next).await;
-    // Nobody has recorded what the child wrote: there is no history.
+    // What the child wrote was not recorded: there is no history.
     is_free(&looker).await;
 }
 
@@ -144,7 +144,7 @@ pub async fn holder_is_stopped<E: Engine>() {
     let node = fixture.node(LEASE).await;
     let looker = fixture.looker().await;
     let (gate, key) = (Gate::new(), Key::new(KEY).expect("a key"));
-    let mut process = Process::start("hold", &fixture.server.address(), "");
+    let mut process = ChildProcess::start("hold", &fixture.server.address(), "");
     let token: u64 = process.hear().expect("it holds").parse().expect("a token");
     let waiting = wait(&node, &looker).await;
     process.signal(libc::SIGSTOP);
@@ -197,14 +197,14 @@ pub async fn contend<E: Engine>() {
     let file = folder.file("count");
     write(&file, "0 0").expect("a file of ours");
     let address = fixture.server.address();
-    let mut processes: Vec<Process> =
-        (0..PROCESSES).map(|_| Process::start("contend", &address, &file)).collect();
+    let mut processes: Vec<ChildProcess> =
+        (0..PROCESSES).map(|_| ChildProcess::start("contend", &address, &file)).collect();
     for process in &mut processes {
         assert_eq!(process.hear().as_deref(), Some("ready"));
     }
     let (gate, key) = (Gate::new(), Key::new(KEY).expect("a key"));
     let log = Mutex::new(vec![]);
-    let serve = |process: &mut Process| -> u64 {
+    let serve = |process: &mut ChildProcess| -> u64 {
         process.say(&seconds.to_string());
         loop {
             let said = process.hear().expect("it ends with a sum");
@@ -213,7 +213,7 @@ pub async fn contend<E: Engine>() {
             }
             let token: u64 = said.parse().expect("a token");
             let pass = || log.lock().unwrap().push(token);
-            gate.pass_and(&key, FencingToken::from_u64(token), pass).expect("nobody is late");
+            gate.pass_and(&key, FencingToken::from_u64(token), pass).expect("no token is late");
             process.say("passed");
         }
     };

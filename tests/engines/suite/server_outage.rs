@@ -1,6 +1,6 @@
 //! The server is killed (SIGKILL) and started again, or stopped (SIGSTOP) and continued.
 
-use super::fixture::{Fixture, LONG, PATIENCE, SHORT, acquire, granted, release, soon, wait};
+use super::fixture::{Fixture, LIMIT, LONG, SHORT, acquire, granted, release, soon, wait};
 use crate::support::engine::Engine;
 use lockword::cluster::LossReason;
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ pub async fn down_for_longer_than_the_lease<E: Engine>() {
     assert!(matches!(why, LossReason::Expired { .. }), "{why}");
     assert!(!held.is_valid());
     assert!(began.elapsed() < SHORT + Duration::from_secs(1), "{:?}", began.elapsed());
-    assert!(!waiting.is_finished(), "nobody can have answered");
+    assert!(!waiting.is_finished(), "no server can have answered");
     fixture.server.process().restart();
     let next = granted(waiting).await;
     assert!(next.token() > held.token(), "{} after {}", next.token(), held.token());
@@ -108,7 +108,7 @@ pub async fn stopped_for_longer_than_the_lease<E: Engine>() {
     let why = soon("the loss", held.lost()).await;
     assert!(matches!(why, LossReason::Expired { .. }), "{why}");
     assert!(began.elapsed() < SHORT + Duration::from_secs(1), "{:?}", began.elapsed());
-    assert!(!waiting.is_finished(), "nobody can have answered");
+    assert!(!waiting.is_finished(), "no server can have answered");
     fixture.server.process().cont();
     // A request that was sent meanwhile may be applied now. It does no harm.
     let next = granted(waiting).await;
@@ -125,7 +125,7 @@ pub async fn stopped_for_longer_than_the_lease<E: Engine>() {
 
 /// Waits without a pause.
 fn until_now(mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + LIMIT;
     while !is_so() {
         assert!(Instant::now() < end, "in vain");
         std::thread::yield_now();

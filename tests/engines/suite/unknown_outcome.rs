@@ -8,13 +8,13 @@ use std::cell::Cell;
 
 const LOSSES: [Loss; 2] = [Loss::Request, Loss::Response];
 
-/// It says that it does not know.
+/// The error of the write says that the outcome is unknown.
 pub async fn of_a_write<E: Engine>() {
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let relay = Relay::new(fixture.server.port());
     let engine = client(&fixture.server.address_at(relay.port())).await;
     let near = client(&fixture.server.address()).await;
-    let key = Key::new("suite/doubt").expect("a key");
+    let key = Key::new("suite/indeterminate").expect("a key");
     let write =
         |value: &str| Write { value: value.as_bytes().into(), wake: Wake::Nobody, idle: false };
     let mut version: Option<Version> = None;
@@ -45,7 +45,7 @@ pub async fn of_a_write<E: Engine>() {
     }
 }
 
-/// The lock finds out, and nobody is left in it.
+/// The lock finds out what became of its write, and no node stays in the queue.
 pub async fn of_a_lock<E: Engine>() {
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let relay = Relay::new(fixture.server.port());

@@ -1,7 +1,7 @@
 //! The server of an engine, as the suite of faults needs it.
 
 use super::disk::Disk;
-use super::process::Process;
+use super::process::ServerProcess;
 
 /// A server that a test starts. Its data outlives its process, except for Redis without a disk.
 pub trait Engine: Send + Sync + Sized + 'static {
@@ -11,7 +11,7 @@ pub trait Engine: Send + Sync + Sized + 'static {
     /// Starts a server with default options. `None`: it is not installed, skip the test.
     fn start() -> impl Future<Output = Option<Self>> + Send;
 
-    fn process(&self) -> &Process;
+    fn process(&self) -> &ServerProcess;
 
     fn port(&self) -> u16;
 

@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use super::engine::{Engine, OnDisk, Usage, WhenFull};
-use super::process::{Folder, Process, find, free_port};
+use super::process::{Folder, ServerProcess, find, free_port};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, date_time_ymd,
@@ -29,7 +29,7 @@ pub struct Setup {
 
 /// One server.
 pub struct Etcd {
-    pub process: Process,
+    pub process: ServerProcess,
     pub port: u16,
     pub disk: Disk,
     metrics: u16,
@@ -155,7 +155,8 @@ impl Cluster {
                 Ok(text) => Err(text),
                 Err(error) => Err(error.to_string()),
             };
-            let process = Process::start_at(disk.namespace.clone(), "etcd", &log, command, ready);
+            let process =
+                ServerProcess::start_at(disk.namespace.clone(), "etcd", &log, command, ready);
             let tls = setup.tls.is_some();
             Some(Etcd { process, port: client, disk, metrics, tls, _folder: folder })
         };
@@ -212,7 +213,7 @@ impl Engine for Etcd {
         Etcd::start()
     }
 
-    fn process(&self) -> &Process {
+    fn process(&self) -> &ServerProcess {
         &self.process
     }
 

@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::engine::{Engine, OnDisk, Usage, WhenFull};
 use super::namespace::Namespace;
-use super::process::{Folder, Process, find, free_port};
+use super::process::{Folder, ServerProcess, find, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -38,7 +38,7 @@ pub enum Tls {
 
 /// A server that runs.
 pub struct Server {
-    pub process: Process,
+    pub process: ServerProcess,
     pub port: u16,
     pub disk: Disk,
     folder: Folder,
@@ -58,7 +58,7 @@ fn programs() -> Option<PathBuf> {
     Some(fs::canonicalize(postgres).expect("it is there").parent().expect("a folder").to_owned())
 }
 
-/// Whom to run as: PostgreSQL refuses to be root. `None`: as who we are.
+/// The user and group to run as, since PostgreSQL refuses to run as root. `None`: those of this process.
 fn user() -> Option<(u32, u32)> {
     // SAFETY: a system call without arguments.
     if unsafe { libc::geteuid() } != 0 {
@@ -106,10 +106,16 @@ fn write(path: &str, text: &str) {
     }
 }
 
-fn start(disk: &Disk, bin: &Path, folder: &Folder, port: u16, settings: Vec<String>) -> Process {
+fn start(
+    disk: &Disk,
+    bin: &Path,
+    folder: &Folder,
+    port: u16,
+    settings: Vec<String>,
+) -> ServerProcess {
     let ready = bin.join("pg_isready");
     let (bin, data, socket) = (bin.join("postgres"), disk.file("data"), folder.file(""));
-    Process::start_at(
+    ServerProcess::start_at(
         disk.namespace.clone(),
         "PostgreSQL",
         &folder.path().join("log"),
@@ -225,7 +231,7 @@ impl Server {
         client
     }
 
-    /// What the server tells those who listen on `channel`, for as long as the client lives.
+    /// The notifications on `channel`, for as long as the client lives.
     pub async fn listen(&self, channel: &str) -> (Client, UnboundedReceiver<String>) {
         let address = self.address("application_name=by-hand");
         let (client, mut wire) = tokio_postgres::connect(&address, NoTls).await.expect("it runs");
@@ -270,7 +276,7 @@ fn certificates(folder: &Folder, expired: bool) {
 /// PgBouncer, which lends connections for a transaction.
 pub struct Pooler {
     pub port: u16,
-    _process: Process,
+    _process: ServerProcess,
     _folder: Folder,
 }
 
@@ -287,7 +293,7 @@ impl Pooler {
             server.port
         );
         write(&config, &text);
-        let process = Process::start(
+        let process = ServerProcess::start(
             "PgBouncer",
             &folder.path().join("log"),
             move || {
@@ -312,7 +318,7 @@ impl Engine for Server {
         start_with_table(None).await
     }
 
-    fn process(&self) -> &Process {
+    fn process(&self) -> &ServerProcess {
         &self.process
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use std::{env, io, process, thread};
 
 /// How long a server may take until it is ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The server's program, from `PATH` or from one of the folders `also_in`.
 ///
@@ -31,8 +31,8 @@ pub fn find(program: &str, also_in: &[&str]) -> Option<PathBuf> {
     found
 }
 
-/// A port of the loopback interface that nobody listens on, and that no other test gets, of this
-/// process or of another, while this process lives.
+/// A port of the loopback interface that is free, and that no other test gets, of this process or of
+/// another, while this process lives.
 ///
 /// It is below those that the system gives to clients, so that no client takes it while its server
 /// is down.
@@ -103,7 +103,7 @@ impl Drop for Folder {
 }
 
 /// A server process. It dies with this value, and with the test's process, however that ends.
-pub struct Process {
+pub struct ServerProcess {
     name: String,
     command: Box<dyn Fn() -> Command + Send + Sync>,
     ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
@@ -112,7 +112,7 @@ pub struct Process {
     child: Mutex<Option<Child>>,
 }
 
-impl Process {
+impl ServerProcess {
     /// Starts `command`, whose output is appended to `log`, and waits until `ready` says so.
     ///
     /// `ready` is called again and again; it must not wait long. Panics if the process ends before,
@@ -166,9 +166,9 @@ impl Process {
         *self.child.lock().unwrap() = Some(child);
     }
 
-    /// Waits until it is ready. Panics as [`Process::start`] does.
+    /// Waits until it is ready. Panics as [`ServerProcess::start`] does.
     pub fn wait_until_ready(&self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + LIMIT;
         while let Err(why) = (self.ready)() {
             if let Some(status) = self.ended() {
                 panic!("{} ended ({status}) before it was ready:\n{}", self.name, self.log());
@@ -192,7 +192,7 @@ impl Process {
         family.iter().for_each(|id| wait_for_state(*id, "ZX"));
     }
 
-    /// Halts it and its children (SIGSTOP) until [`Process::cont`], and waits until no thread of
+    /// Halts it and its children (SIGSTOP) until [`ServerProcess::cont`], and waits until no thread of
     /// theirs runs any more.
     pub fn stop(&self) {
         let child = self.child.lock().unwrap();
@@ -229,7 +229,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.kill9();
     }
@@ -253,7 +253,7 @@ fn halted_family(id: u32) -> Vec<u32> {
 /// Waits until all threads of the process are in one of these states, or are gone. A signal stops or
 /// kills one after the other.
 fn wait_for_state(id: u32, states: &str) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + LIMIT;
     let threads = || fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     loop {
         let stats = threads().map(|thread| fs::read_to_string(thread.path().join("stat")));

@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use super::engine::{Engine, OnDisk, Usage, WhenFull};
-use super::process::{Folder, Process, find, free_port};
+use super::process::{Folder, ServerProcess, find, free_port};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
@@ -12,10 +12,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-/// The password of the user `lock`, and of nobody else.
+/// The password of the user `lock`.
 pub const PASSWORD: &str = "open%sesame";
 
-/// What the docs say that a user needs.
+/// The permissions that a user needs, as in the documentation.
 const GRANTS: &str = "resetchannels ~{lockword}* &{lockword}:* \
     +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha \
     +publish +subscribe +unsubscribe +ping +hello";
@@ -41,7 +41,7 @@ pub struct Setup {
 
 /// A server. It ends with this value.
 pub struct Server {
-    pub process: Process,
+    pub process: ServerProcess,
     pub port: u16,
     pub disk: Disk,
     setup: Setup,
@@ -97,7 +97,7 @@ impl Server {
         let clock = setup.clock.then(|| shim(&folder));
         let clock_file = folder.file("clock");
         let admin = admin_address(&setup, &folder);
-        let process = Process::start_at(
+        let process = ServerProcess::start_at(
             disk.namespace.clone(),
             "redis-server",
             &folder.path().join("log"),
@@ -140,7 +140,7 @@ impl Server {
         self.folder.file(name)
     }
 
-    /// Says something to the server, as one who may do anything.
+    /// Sends a command to the server, as a user with all permissions.
     pub fn say<A: ::redis::FromRedisValue>(&self, words: &[&str]) -> A {
         let address = admin_address(&self.setup, &self.folder);
         let client = ::redis::Client::open(address).expect("an address");
@@ -199,7 +199,7 @@ impl Engine for DurableRedis {
         Some(Self(Server::start_with(Setup { durable: true, ..Setup::default() })?))
     }
 
-    fn process(&self) -> &Process {
+    fn process(&self) -> &ServerProcess {
         &self.0.process
     }
 
@@ -236,7 +236,7 @@ impl Engine for VolatileRedis {
         Some(Self(Server::start()?))
     }
 
-    fn process(&self) -> &Process {
+    fn process(&self) -> &ServerProcess {
         &self.0.process
     }
 
