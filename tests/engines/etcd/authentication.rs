@@ -220,6 +220,14 @@ async fn certificates_are_checked_on_both_sides() {
     let error = refused(&by_address).await;
     assert!(matches!(error, ConnectError::Untrusted { .. }), "{error:?}");
     client(&format!("{by_address}&server_name=localhost")).await;
+    // By a builder, from memory.
+    let pem = |name: &str| std::fs::read(certificates.file(name)).unwrap();
+    let builder = lockword::cluster::engines::etcd::Etcd::builder([server.server()])
+        .ca_pem(pem("authority.pem"))
+        .client_certificate_pem(pem("client.pem"), pem("client.key"))
+        .server_name("localhost");
+    let etcd = builder.connect().await.unwrap();
+    assert!(etcd.load(&key("secret")).await.unwrap().is_some());
     // Only one of them speaks TLS.
     let error = refused(&format!("etcd://{}?timeout_ms=1000", server.server())).await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");

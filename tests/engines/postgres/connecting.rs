@@ -131,6 +131,14 @@ async fn certificates_are_checked_on_both_sides() {
         let error = refused(&address).await;
         assert!(matches!(error, ConnectError::Untrusted { .. }), "{address}: {error}");
     }
+    // By the name in the certificate, at an address that is not in it; and by a builder, from memory.
+    let elsewhere = by(&server, "&server_name=127.0.0.1").replace("@127.0.0.1", "@localhost");
+    client(&elsewhere).await;
+    let pem = std::fs::read(server.file("ca.pem")).unwrap();
+    let builder = Postgres::builder(format!("127.0.0.1:{}", server.port));
+    let builder = builder.user("postgres").database("postgres").ca_pem(pem);
+    let engine = builder.connect().await.unwrap();
+    assert!(engine.load(&key("k")).await.unwrap().is_some());
     // Only TLS is let in.
     let error = refused(&server.address("")).await;
     assert!(matches!(error, ConnectError::Denied { .. }), "{error}");

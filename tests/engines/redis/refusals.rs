@@ -4,6 +4,7 @@ use super::{Server, Setup, TransportError, client, key, put, until, write};
 use crate::support::process::free_port;
 use crate::support::redis::PASSWORD;
 use crate::support::relay::Relay;
+use lockword::cluster::engines::redis::Redis;
 use lockword::cluster::{ConnectError, Transport, connect};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +84,15 @@ async fn untrusted_certificates_are_refused() {
         let (error, text) = refused(&address).await;
         assert!(matches!(error, ConnectError::Untrusted { .. }), "{case}: {text}");
     }
+    // By the name in the certificate, at an address that is not in it; and by a builder, from memory.
+    let elsewhere = format!("rediss://127.0.0.1:{port}?ca={ca}&{own}&server_name=localhost");
+    client(&elsewhere).await;
+    let pem = |name: &str| std::fs::read(server.file(name)).unwrap();
+    let builder = Redis::builder(format!("localhost:{port}"))
+        .ca_pem(pem("ca.pem"))
+        .client_certificate_pem(pem("client.pem"), pem("client.key"));
+    let redis = builder.connect().await.unwrap();
+    assert!(redis.load(&key("encrypted")).await.unwrap().is_some());
     let (error, text) = refused(&format!("redis://localhost:{port}")).await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{text}");
 
