@@ -1,4 +1,4 @@
-//! etcd servers of the test's own: one, or three that are a cluster.
+//! etcd servers that a test starts: one, or a cluster of three.
 
 use super::disk::Disk;
 use super::engine::{Engine, OnDisk, Usage, WhenFull};
@@ -14,20 +14,20 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How a server is to be started.
+/// The options of a server.
 #[derive(Clone, Default)]
 pub struct Setup {
-    /// It talks TLS to its clients, with these certificates.
+    /// With TLS for its clients, with these certificates.
     pub tls: Option<Arc<Certificates>>,
-    /// And wants one from them.
+    /// A client certificate is required.
     pub wants_certificate: bool,
     /// Further arguments.
     pub arguments: Vec<&'static str>,
-    /// It has a disk of its own, of so many megabytes.
+    /// The size of a disk of its own, in megabytes.
     pub disk: Option<u32>,
 }
 
-/// One server.
+/// A running server.
 pub struct Etcd {
     pub process: ServerProcess,
     pub port: u16,
@@ -38,7 +38,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// A server that is alone. `None` if etcd is not installed: the test has to be skipped.
+    /// Starts a single server with default options. `None`: etcd is not installed, skip the test.
     pub fn start() -> Option<Self> {
         Self::start_with(Setup::default())
     }
@@ -52,7 +52,7 @@ impl Etcd {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// For `lockword::cluster::connect`.
+    /// The address for `lockword::cluster::connect`.
     pub fn address(&self) -> String {
         match self.tls {
             // The name in its certificate.
@@ -61,7 +61,7 @@ impl Etcd {
         }
     }
 
-    /// For etcd's own client, without TLS.
+    /// The URL for etcd's own client, without TLS.
     pub fn url(&self) -> String {
         format!("http://{}", self.server())
     }
@@ -96,13 +96,13 @@ impl Etcd {
     }
 }
 
-/// Several servers that are one etcd.
+/// Several servers of one cluster.
 pub struct Cluster {
     pub members: Vec<Etcd>,
 }
 
 impl Cluster {
-    /// A cluster of three. `None` if etcd is not installed.
+    /// Starts a cluster of three. `None`: etcd is not installed, skip the test.
     pub fn start() -> Option<Self> {
         // Elections within the second.
         let arguments = vec!["--heartbeat-interval", "50", "--election-timeout", "500"];
@@ -168,7 +168,7 @@ impl Cluster {
         Some(Self { members: members? })
     }
 
-    /// For `lockword::cluster::connect`: all members, this one first.
+    /// The address for `lockword::cluster::connect`, with all members, beginning with this one.
     pub fn address(&self, first: usize) -> String {
         let number = self.members.len();
         let order = (first..number).chain(0..first);
@@ -176,7 +176,7 @@ impl Cluster {
         format!("etcd://{}", servers.join(","))
     }
 
-    /// Which one leads. Waits until one does.
+    /// The number of the leader. Waits until there is one.
     pub fn leader(&self) -> usize {
         loop {
             if let Some(leader) = self.members.iter().position(Etcd::is_leader) {
@@ -258,7 +258,7 @@ impl OnDisk for Etcd {
 pub struct Certificates(Folder);
 
 impl Certificates {
-    /// `expired`: the server's has.
+    /// `expired`: the server's certificate has expired.
     pub fn new(name: &str, expired: bool) -> Self {
         let folder = Folder::new(name);
         let mut params = CertificateParams::new(vec![]).expect("no names");
@@ -288,7 +288,7 @@ impl Certificates {
         Self(folder)
     }
 
-    /// The path of one of them.
+    /// The path of one of the files.
     pub fn file(&self, name: &str) -> String {
         self.0.file(name)
     }

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of the test's own, and a pooler in front of it.
+//! A PostgreSQL server that a test starts, and a pooler in front of it.
 
 use super::disk::Disk;
 use super::engine::{Engine, OnDisk, Usage, WhenFull};
@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-/// How the server is to be.
+/// The options of a server.
 #[derive(Clone, Default)]
 pub struct Setup {
     /// `name=value`, as in the server's configuration.
@@ -22,7 +22,7 @@ pub struct Setup {
     pub password: Option<String>,
     /// With TLS, and only with TLS.
     pub tls: Option<Tls>,
-    /// It has a disk of its own, of so many megabytes.
+    /// The size of a disk of its own, in megabytes.
     pub disk: Option<u32>,
 }
 
@@ -36,7 +36,7 @@ pub enum Tls {
     Mutual,
 }
 
-/// A server that runs.
+/// A running server.
 pub struct Server {
     pub process: ServerProcess,
     pub port: u16,
@@ -147,7 +147,7 @@ fn start(
 }
 
 impl Server {
-    /// `None`: there is no PostgreSQL, skip the test.
+    /// Starts a server. `None`: PostgreSQL is not installed, skip the test.
     pub fn start(setup: Setup) -> Option<Self> {
         let bin = programs()?;
         let (folder, port) = (owned_folder("postgres"), free_port());
@@ -181,7 +181,7 @@ impl Server {
         Some(Self { process, port, disk, folder, password: setup.password, has_tls })
     }
 
-    /// A replica of it that may only be read.
+    /// Starts a read-only replica of this server.
     pub fn replica(&self) -> Self {
         let bin = programs().expect("it was there before");
         let (folder, port) = (owned_folder("replica"), free_port());
@@ -206,12 +206,12 @@ impl Server {
         Self { process, port, disk, folder, password: None, has_tls: false }
     }
 
-    /// Its address; `more` follows the question mark.
+    /// The address, with `more` behind the question mark.
     pub fn address(&self, more: &str) -> String {
         self.address_at(self.port, more)
     }
 
-    /// The same by way of another port.
+    /// The address with another port.
     pub fn address_at(&self, port: u16, more: &str) -> String {
         let password = self.password.as_ref().map_or(String::new(), |word| format!(":{word}"));
         format!("postgres://postgres{password}@127.0.0.1:{port}/postgres?{more}")
@@ -222,7 +222,7 @@ impl Server {
         self.folder.file(name)
     }
 
-    /// A plain client, to look at things by hand. Not over TLS.
+    /// PostgreSQL's own client, without TLS.
     pub async fn client(&self) -> Client {
         assert!(!self.has_tls, "a plain client");
         let address = self.address("application_name=by-hand");
@@ -248,7 +248,7 @@ impl Server {
     }
 }
 
-/// Whom to trust, the server's certificate, a client's, and another authority.
+/// Writes the certificates of an authority, the server and a client, and that of another authority.
 fn certificates(folder: &Folder, expired: bool) {
     let authority = |name: &str| {
         let mut params = CertificateParams::new(vec![]).expect("no names");
@@ -273,7 +273,7 @@ fn certificates(folder: &Folder, expired: bool) {
     }
 }
 
-/// PgBouncer, which lends connections for a transaction.
+/// PgBouncer in transaction mode.
 pub struct Pooler {
     pub port: u16,
     _process: ServerProcess,
@@ -281,7 +281,7 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// In front of `server`. `None`: there is none, skip the test.
+    /// Starts a pooler in front of `server`. `None`: it is not installed, skip the test.
     pub fn start(server: &Server) -> Option<Self> {
         let program = find("pgbouncer", &["/usr/sbin"])?;
         let (folder, port) = (owned_folder("pooler"), free_port());
@@ -330,7 +330,8 @@ impl Engine for Server {
         Server::address_at(self, port, "")
     }
 
-    /// It does not tell of others' subscriptions: one that is kept shows as a connection.
+    /// The server does not show the subscriptions of other connections: a leaked one shows as a
+    /// connection.
     async fn usage(&self) -> Usage {
         let by_hand = self.client().await;
         let connections = "SELECT count(*) FROM pg_stat_activity \

@@ -1,5 +1,5 @@
-//! A server process of the test's own: started on a free loopback port with its data in a folder of
-//! its own, stopped, killed and started again, and gone when the test is.
+//! A server process that a test starts, stops, kills and starts again, on a free loopback port and with
+//! its data in a folder of its own. It ends with the test.
 
 use super::namespace::Namespace;
 use std::fs::{self, File};
@@ -17,8 +17,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The server's program, from `PATH` or from one of the folders `also_in`.
 ///
-/// `None`, and a line that says so, if it is not there: the test has to be skipped. With
-/// `LOCKWORD_ENGINES=required` in the environment that is a panic.
+/// `None`, and a line on standard error, if it is not installed: the test has to be skipped. With
+/// `LOCKWORD_ENGINES=required` in the environment it panics then.
 pub fn find(program: &str, also_in: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(also_in.iter().map(PathBuf::from));
@@ -45,7 +45,8 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Whether the port is this process's from now on: by a name that the system forgets with it.
+/// Reserves the port for this process, by the name of a socket that ends with the process. Returns
+/// whether it was free.
 #[cfg(target_os = "linux")]
 fn reserve(port: u16) -> bool {
     use std::os::linux::net::SocketAddrExt;
@@ -77,12 +78,12 @@ impl Folder {
         Self(path)
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// A file in it, as text.
+    /// The path of a file in it.
     #[allow(dead_code, reason = "not every engine needs it")]
     pub fn file(&self, name: &str) -> String {
         self.0.join(name).to_str().expect("the path is text").to_owned()
@@ -102,7 +103,7 @@ impl Drop for Folder {
     }
 }
 
-/// A server process. It dies with this value, and with the test's process, however that ends.
+/// A server process. It is killed when this is dropped, and when the test's process ends in any way.
 pub struct ServerProcess {
     name: String,
     command: Box<dyn Fn() -> Command + Send + Sync>,
@@ -126,7 +127,7 @@ impl ServerProcess {
         Self::start_at(Namespace::here(), name, log, command, ready)
     }
 
-    /// The same, at this namespace.
+    /// The same as [`start`](Self::start), in this namespace.
     pub fn start_at(
         namespace: Arc<Namespace>,
         name: &str,
@@ -192,14 +193,14 @@ impl ServerProcess {
         family.iter().for_each(|id| wait_for_state(*id, "ZX"));
     }
 
-    /// Halts it and its children (SIGSTOP) until [`ServerProcess::cont`], and waits until no thread of
+    /// Stops it and its children (SIGSTOP) until [`ServerProcess::cont`], and waits until no thread of
     /// theirs runs any more.
     pub fn stop(&self) {
         let child = self.child.lock().unwrap();
         halted_family(child.as_ref().expect("the server runs").id());
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Continues it and its children (SIGCONT).
     pub fn cont(&self) {
         self.signal(libc::SIGCONT);
     }

@@ -1,4 +1,4 @@
-//! A Redis server of the test's own.
+//! A Redis server that a test starts.
 
 use super::disk::Disk;
 use super::engine::{Engine, OnDisk, Usage, WhenFull};
@@ -20,26 +20,26 @@ const GRANTS: &str = "resetchannels ~{lockword}* &{lockword}:* \
     +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha \
     +publish +subscribe +unsubscribe +ping +hello";
 
-/// Setup a server is to be.
+/// The options of a server.
 #[derive(Default)]
 pub struct Setup {
-    /// It speaks TLS, and trusts the clients whom its authority has signed.
+    /// With TLS, and a client certificate of its authority is required.
     pub tls: bool,
     /// Its certificate has expired.
     pub expired: bool,
-    /// It wants a password.
+    /// A user and a password are required.
     pub password: bool,
-    /// The test sets its clock.
+    /// The test can set its clock.
     pub clock: bool,
     /// It writes each change to its disk before it answers.
     pub durable: bool,
-    /// It has a disk of its own, of so many megabytes.
+    /// The size of a disk of its own, in megabytes.
     pub disk: Option<u32>,
-    /// What else is on its command line.
+    /// Further arguments of the command line.
     pub extra: Vec<String>,
 }
 
-/// A server. It ends with this value.
+/// A running server. It ends when this is dropped.
 pub struct Server {
     pub process: ServerProcess,
     pub port: u16,
@@ -49,12 +49,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with nothing special. `None`: there is no program for it.
+    /// Starts a server with default options. `None`: Redis is not installed.
     pub fn start() -> Option<Self> {
         Self::start_with(Setup::default())
     }
 
-    /// A server that is so. `None`: there is no program for it.
+    /// Starts a server. `None`: Redis is not installed.
     pub fn start_with(setup: Setup) -> Option<Self> {
         let program = find("redis-server", &["/usr/local/bin", "/opt/homebrew/bin"])?;
         let folder = Arc::new(Folder::new("redis"));
@@ -118,12 +118,12 @@ impl Server {
         Some(Self { process, port, disk, setup, folder })
     }
 
-    /// The address for the transport, with what is needed.
+    /// The address for `lockword::cluster::connect`, with user and certificates.
     pub fn address(&self) -> String {
         self.address_at(self.port)
     }
 
-    /// The same through another port.
+    /// The address with another port.
     pub fn address_at(&self, port: u16) -> String {
         let user = if self.setup.password { "lock:open%25sesame@" } else { "" };
         let (ca, cert, key) =
@@ -150,20 +150,20 @@ impl Server {
         command.query(&mut client).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// Setup often this command was carried out, by scripts too.
+    /// How often this command was run, also by scripts.
     pub fn calls(&self, command: &str) -> u32 {
         let info: String = self.say(&["INFO", "commandstats"]);
         let line = info.lines().find_map(|l| l.strip_prefix(&format!("cmdstat_{command}:calls=")));
         line.map_or(0, |line| line.split(',').next().unwrap().parse().expect("a number"))
     }
 
-    /// Setup many connections there are through the network.
+    /// The number of connections over the network.
     pub fn connections(&self) -> usize {
         let list: String = self.say(&["CLIENT", "LIST"]);
         list.lines().filter(|line| line.contains(" addr=127.0.0.1")).count()
     }
 
-    /// Makes the server's clock wrong by so many seconds.
+    /// Sets the server's clock ahead by this many seconds.
     pub fn set_clock(&self, wrong_by: i64) {
         // At once, so that no half of it is read.
         fs::write(self.file("clock.new"), wrong_by.to_string()).expect("a file");
@@ -176,7 +176,7 @@ fn admin_address(setup: &Setup, folder: &Folder) -> String {
     format!("redis+unix://{}{user}", folder.file("admin"))
 }
 
-/// Compiles the clock.
+/// Compiles the library that replaces the clock, and returns its path.
 fn shim(folder: &Folder) -> String {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/engines/redis_clock.c");
     let shim = folder.file("clock.so");
@@ -186,10 +186,10 @@ fn shim(folder: &Folder) -> String {
     shim
 }
 
-/// It writes each change to its disk before it answers.
+/// Redis that writes each change to its disk before it answers.
 pub struct DurableRedis(Server);
 
-/// It keeps nothing on its disk.
+/// Redis that keeps nothing on its disk.
 pub struct VolatileRedis(Server);
 
 impl Engine for DurableRedis {
@@ -271,7 +271,7 @@ pub struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// A new one. Its certificate is `name.pem` in `folder`.
+    /// A new authority. Its certificate is `name.pem` in `folder`.
     pub fn new(folder: &'a Path, name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![]).expect("no names");

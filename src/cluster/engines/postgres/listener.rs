@@ -42,7 +42,7 @@ pub(super) struct NotificationListener {
     client: Arc<Client>,
     routes: Arc<Mutex<NotificationRoutes>>,
     config: Arc<PostgresConfig>,
-    wire: AbortHandle,
+    task: AbortHandle,
 }
 
 type NoticeSender = watch::Sender<Option<Versioned>>;
@@ -132,12 +132,13 @@ impl NotificationListener {
         config: Arc<PostgresConfig>,
         session: Arc<Session>,
     ) -> Result<Arc<Self>, PostgresFailure> {
-        let (client, wire) = open(&config).await?;
+        let (client, connection) = open(&config).await?;
         let client = Arc::new(client);
         let routes = Arc::new(Mutex::new(NotificationRoutes::default()));
         let (weak, table) = (Arc::downgrade(&client), config.table.clone());
-        let wire =
-            ConnectionTask(tokio::spawn(receive(wire, weak, routes.clone(), table)).abort_handle());
+        let task = ConnectionTask(
+            tokio::spawn(receive(connection, weak, routes.clone(), table)).abort_handle(),
+        );
         set_up(&client, &config).await?;
         let listen = format!("LISTEN \"{}\"", config.table);
         match timeout(config.connect_timeout, client.batch_execute(&listen)).await {
@@ -148,7 +149,7 @@ impl NotificationListener {
             }
         }
         check_notifications(&routes, &config, &session).await?;
-        Ok(Arc::new(Self { client, routes, wire: wire.keep(), config }))
+        Ok(Arc::new(Self { client, routes, task: task.keep(), config }))
     }
 
     /// A watch of `key` for `node`. It is in force when this returns.
@@ -162,7 +163,7 @@ impl NotificationListener {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(TransportError::unavailable(ENDED)),
             Err(_) => {
-                self.wire.abort();
+                self.task.abort();
                 return Err(TransportError::unavailable("no answer to LISTEN"));
             }
         }
@@ -290,14 +291,14 @@ impl Drop for CloseOnDrop {
 
 /// Receives notifications until the connection ends, or the server does not answer.
 async fn receive(
-    mut wire: PostgresConnection,
+    mut connection: PostgresConnection,
     client: Weak<Client>,
     routes: Arc<Mutex<NotificationRoutes>>,
     table: String,
 ) {
     let closing = CloseOnDrop(routes);
     let routes = &closing.0;
-    let mut messages = stream::poll_fn(move |cx| wire.poll_message(cx));
+    let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
     let receiving = pin!(async {
         while let Some(Ok(message)) = messages.next().await {
             if let AsyncMessage::Notification(said) = message {

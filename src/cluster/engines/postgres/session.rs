@@ -143,7 +143,7 @@ pub(super) async fn set_up(
 pub(super) struct Session {
     client: Client,
     config: Arc<PostgresConfig>,
-    wire: AbortHandle,
+    task: AbortHandle,
     pub(super) is_lossy: bool,
     prepared: OnceCell<PreparedStatements>,
     state: Mutex<SessionState>,
@@ -177,12 +177,12 @@ impl Session {
     ///
     /// [`PostgresFailure`].
     pub(super) async fn connect(config: Arc<PostgresConfig>) -> Result<Arc<Self>, PostgresFailure> {
-        let (client, wire) = open(&config).await?;
-        let wire = ConnectionTask(tokio::spawn(wire.map(drop)).abort_handle());
+        let (client, connection) = open(&config).await?;
+        let task = ConnectionTask(tokio::spawn(connection.map(drop)).abort_handle());
         let is_lossy = set_up(&client, &config).await?;
-        let wire = wire.keep();
+        let task = task.keep();
         let (prepared, state) = (OnceCell::new(), Mutex::new(SessionState::default()));
-        Ok(Arc::new(Self { client, config, wire, is_lossy, prepared, state }))
+        Ok(Arc::new(Self { client, config, task, is_lossy, prepared, state }))
     }
 
     /// Runs a statement, until `end`. `write`: the statement changes something.
@@ -336,7 +336,7 @@ impl Session {
     /// Ends the connection. All requests in flight fail.
     pub(super) fn kill(&self) {
         self.state.lock().is_dead = true;
-        self.wire.abort();
+        self.task.abort();
     }
 
     /// Ends the connection unless the server answers in time. This runs after a caller has stopped
@@ -390,9 +390,9 @@ pub(super) struct ConnectionTask(pub(super) AbortHandle);
 
 impl ConnectionTask {
     pub(super) fn keep(self) -> AbortHandle {
-        let wire = self.0.clone();
+        let task = self.0.clone();
         std::mem::forget(self);
-        wire
+        task
     }
 }
 
