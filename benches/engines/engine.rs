@@ -1,4 +1,4 @@
-//! The engines, and who takes part on each.
+//! What the bench needs of an engine, and of the contenders on it.
 
 use lockword::cluster::layers::{Counts, Intercept};
 use lockword::cluster::{Transport, async_trait, connect};
@@ -6,31 +6,24 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(all(unix, feature = "etcd"))]
-mod etcd;
-#[cfg(all(unix, feature = "postgres"))]
-mod postgres;
-#[cfg(all(unix, feature = "redis"))]
-mod redis;
-
 /// The engines of this build.
 pub fn all() -> Vec<&'static dyn Engine> {
     vec![
         #[cfg(all(unix, feature = "redis"))]
-        &redis::Redis,
+        &crate::redis::Redis,
         #[cfg(all(unix, feature = "etcd"))]
-        &etcd::Etcd,
+        &crate::etcd::Etcd,
         #[cfg(all(unix, feature = "postgres"))]
-        &postgres::Postgres,
+        &crate::postgres::Postgres,
     ]
 }
 
-/// Who acquires.
+/// The contender that acquires.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum What {
-    /// A node of ours.
+pub enum ContenderKind {
+    /// A node of lockword.
     Lockword,
-    /// Nobody: bare writes.
+    /// Bare writes, without a lock.
     Raw,
     /// Another lock.
     Peer,
@@ -45,7 +38,7 @@ pub struct Running {
     pub server: Box<dyn Any>,
 }
 
-/// An engine. All that is not of ours is done by its own client.
+/// An engine. Everything but lockword itself uses the engine's own client.
 #[async_trait]
 pub trait Engine: Send + Sync {
     fn name(&self) -> &'static str;
@@ -62,25 +55,25 @@ pub trait Engine: Send + Sync {
     /// A client of the peer.
     async fn acquirer(&self, address: &str) -> Box<dyn Pair>;
 
-    /// Two clients, one of which is told what the other says.
+    /// Two clients, one of which is notified by the other.
     async fn notifier(&self, address: &str) -> Box<dyn Notifier>;
 }
 
-/// Something that is done in pairs, a round trip or more each.
+/// A client that acquires and releases, with at least one round trip each.
 #[async_trait]
 pub trait Pair: Send {
     async fn acquire(&mut self);
     async fn release(&mut self);
 }
 
-/// A notification.
+/// A client that notifies another one.
 #[async_trait]
 pub trait Notifier: Send {
-    /// How long it took until the other client had it.
-    async fn ring(&mut self) -> Duration;
+    /// Sends a notification, and returns how long it took until the other client had it.
+    async fn notify(&mut self) -> Duration;
 }
 
-/// An engine, and where it is.
+/// An engine, and the address of its server.
 #[derive(Clone)]
 pub struct At {
     pub engine: &'static dyn Engine,
@@ -88,27 +81,27 @@ pub struct At {
 }
 
 impl At {
-    /// A transport of our own.
+    /// A transport of lockword, and its count of requests.
     pub async fn connect(&self) -> (Arc<dyn Transport>, Counts) {
         let counts = Counts::default();
         (self.connect_into(&counts).await, counts)
     }
 
-    /// The same, counted into these numbers.
+    /// A transport of lockword whose requests are added to `counts`.
     pub async fn connect_into(&self, counts: &Counts) -> Arc<dyn Transport> {
         let transport = connect(&self.address).await.expect("the server runs");
         Arc::new(Intercept::new(transport, counts.clone()))
     }
 
-    /// A client of somebody else.
-    pub async fn other(&self, what: What) -> Box<dyn Pair> {
+    /// A client of the engine or of the peer.
+    pub async fn other(&self, what: ContenderKind) -> Box<dyn Pair> {
         match what {
-            What::Peer => self.engine.acquirer(&self.address).await,
+            ContenderKind::Peer => self.engine.acquirer(&self.address).await,
             _ => self.engine.raw(&self.address).await,
         }
     }
 }
 
-/// Values of the size that ours have: held, and free.
-#[allow(dead_code, reason = "without engines nobody needs it")]
+/// The sizes of the values that lockword writes: held, and free.
+#[allow(dead_code, reason = "without engines it is not used")]
 pub const SIZES: [usize; 2] = [150, 40];

@@ -1,8 +1,9 @@
 //! etcd: transactions, watches, and its own lock.
 
-use super::{Engine, Notifier, Pair, Running, SIZES, async_trait};
+use crate::engine::{Engine, Notifier, Pair, Running, SIZES};
 use crate::servers::etcd::Etcd as Server;
 use etcd_client::{Client, Compare, CompareOp, LockOptions, Txn, TxnOp};
+use lockword::cluster::async_trait;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -49,7 +50,7 @@ impl Engine for Etcd {
                 && tell.send(Instant::now()).is_ok()
             {}
         });
-        Box::new(Bells { client: connect(address).await, heard })
+        Box::new(NotifiedClient { client: connect(address).await, heard })
     }
 }
 
@@ -58,7 +59,7 @@ async fn connect(address: &str) -> Client {
     Client::connect([url], None).await.expect("etcd runs")
 }
 
-/// Nobody else writes.
+/// The only writer.
 struct Raw {
     client: Client,
     revision: i64,
@@ -71,7 +72,7 @@ impl Raw {
             .and_then([TxnOp::put("raw", vec![b'x'; size], None)])
             .or_else([TxnOp::get("raw", None)]);
         let done = self.client.txn(swap).await.expect("etcd answers");
-        assert!(done.succeeded(), "nobody else writes");
+        assert!(done.succeeded(), "there is no other writer");
         self.revision = done.header().expect("a header").revision();
     }
 }
@@ -87,7 +88,7 @@ impl Pair for Raw {
     }
 }
 
-/// With a lease of its own: those who share one share the lock.
+/// It has a lease of its own, since clients with the same lease share the lock.
 struct Peer {
     client: Client,
     lease: i64,
@@ -107,16 +108,16 @@ impl Pair for Peer {
     }
 }
 
-struct Bells {
+struct NotifiedClient {
     client: Client,
     heard: UnboundedReceiver<Instant>,
 }
 
 #[async_trait]
-impl Notifier for Bells {
-    async fn ring(&mut self) -> Duration {
+impl Notifier for NotifiedClient {
+    async fn notify(&mut self) -> Duration {
         let start = Instant::now();
         self.client.put("notifier", vec![b'x'; SIZES[0]], None).await.expect("etcd answers");
-        self.heard.recv().await.expect("it is told") - start
+        self.heard.recv().await.expect("it is notified") - start
     }
 }

@@ -1,7 +1,8 @@
 //! PostgreSQL: upserts, `NOTIFY`, and `pg_advisory_lock`.
 
-use super::{Engine, Notifier, Pair, Running, SIZES, async_trait};
+use crate::engine::{Engine, Notifier, Pair, Running, SIZES};
 use crate::servers::postgres::{Server, Setup};
+use lockword::cluster::async_trait;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::{AsyncMessage, Client, NoTls, Statement};
@@ -30,7 +31,7 @@ impl Engine for Postgres {
         // Plain, so that the bare client understands it too.
         let address = server.address("").trim_end_matches('?').to_owned();
         let create = server.address("create_schema=true");
-        crate::here::runtime(1).block_on(async {
+        crate::in_process::runtime(1).block_on(async {
             drop(lockword::cluster::connect(&create).await.expect("PostgreSQL runs"));
             connect(&address).await.batch_execute(TABLE).await.expect("a table");
         });
@@ -64,7 +65,12 @@ impl Engine for Postgres {
         listener.batch_execute("LISTEN notifier").await.expect("it runs");
         let client = connect(address).await;
         let notify = client.prepare("SELECT pg_notify('notifier', $1)").await;
-        Box::new(Bells { client, notify: notify.expect("it is understood"), heard, listener })
+        Box::new(NotifiedClient {
+            client,
+            notify: notify.expect("it is understood"),
+            heard,
+            listener,
+        })
     }
 }
 
@@ -97,7 +103,7 @@ impl Pair for Raw {
     }
 }
 
-/// With a connection of its own: those who share one share the lock.
+/// It has a connection of its own, since users of the same connection share the lock.
 struct Peer {
     client: Client,
     lock: Statement,
@@ -116,7 +122,7 @@ impl Pair for Peer {
     }
 }
 
-struct Bells {
+struct NotifiedClient {
     client: Client,
     notify: Statement,
     heard: UnboundedReceiver<Instant>,
@@ -125,11 +131,11 @@ struct Bells {
 }
 
 #[async_trait]
-impl Notifier for Bells {
-    async fn ring(&mut self) -> Duration {
+impl Notifier for NotifiedClient {
+    async fn notify(&mut self) -> Duration {
         let start = Instant::now();
         let text = "x".repeat(SIZES[0]);
         self.client.query_one(&self.notify, &[&text]).await.expect("it runs");
-        self.heard.recv().await.expect("it is told") - start
+        self.heard.recv().await.expect("it is notified") - start
     }
 }

@@ -3,8 +3,8 @@
 //! A child connects, says that it is ready, is told when to begin and to end, and then writes a line
 //! for each of its acquisitions, with the times of the system's clock, which all processes have.
 
-use crate::engine::{self, At, What};
-use crate::here::runtime;
+use crate::engine::{self, At, ContenderKind};
+use crate::in_process::runtime;
 use crate::sample::{Sample, Waits};
 use lockword::cluster::Node;
 use lockword::contention::statistics;
@@ -12,17 +12,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long the lock is held in `elsewhere`, and what goes before each bare call there.
+/// How long the lock is held in `handoff`, and how long each bare call there is preceded by rest.
 pub const REST: Duration = Duration::from_millis(5);
 
 const PROCESSES: usize = 8;
 
-/// What the first argument of a child is.
+/// The first argument of a child.
 const CHILD: &str = "a-child-of-the-bench";
 
 /// An acquisition, in nanoseconds since 1970.
 #[derive(Clone, Copy)]
-struct Turn {
+struct Acquisition {
     asked: u64,
     granted: u64,
     releasing: u64,
@@ -33,7 +33,7 @@ fn now() -> u64 {
     u64::try_from(since.as_nanos()).expect("it is not yet 2554")
 }
 
-/// Does what a child has to do, if this process is one.
+/// Does the work of a child, if this process is one.
 pub fn is_child() -> bool {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [child, name, address, what, hold] = &arguments[..] else { return false };
@@ -42,20 +42,20 @@ pub fn is_child() -> bool {
     }
     let engine = engine::all().into_iter().find(|engine| engine.name() == name);
     let at = At { engine: engine.expect("the same build"), address: address.clone() };
-    let what = if what == "peer" { What::Peer } else { What::Lockword };
+    let what = if what == "peer" { ContenderKind::Peer } else { ContenderKind::Lockword };
     let hold = Duration::from_micros(hold.parse().expect("a number"));
     runtime(1).block_on(run_child(&at, what, hold));
     true
 }
 
-async fn run_child(at: &At, what: What, hold: Duration) {
+async fn run_child(at: &At, what: ContenderKind, hold: Duration) {
     let held = async || {
         if !hold.is_zero() {
             tokio::time::sleep(hold).await;
         }
     };
     let (turns, requests);
-    if what == What::Lockword {
+    if what == ContenderKind::Lockword {
         let (transport, counts) = at.connect().await;
         let node = Node::builder(transport).build().expect("a node");
         let lock = node.lock("processes").expect("a key");
@@ -68,7 +68,7 @@ async fn run_child(at: &At, what: What, hold: Duration) {
             held().await;
             let releasing = now();
             guard.release().await.expect("it is held");
-            Turn { asked, granted, releasing }
+            Acquisition { asked, granted, releasing }
         })
         .await;
         requests = counts.take().total();
@@ -82,19 +82,19 @@ async fn run_child(at: &At, what: What, hold: Duration) {
             held().await;
             let releasing = now();
             peer.release().await;
-            Turn { asked, granted, releasing }
+            Acquisition { asked, granted, releasing }
         })
         .await;
         requests = 0;
     }
     let mut out = std::io::stdout().lock();
-    for Turn { asked, granted, releasing } in turns {
+    for Acquisition { asked, granted, releasing } in turns {
         writeln!(out, "{asked} {granted} {releasing}").expect("somebody reads");
     }
     writeln!(out, "requests {requests}").expect("somebody reads");
 }
 
-/// Says that all is ready, and waits until it is time; when it will be over.
+/// Says that the child is ready, and waits for the beginning. Returns the end.
 async fn begin() -> u64 {
     println!("ready");
     let mut line = String::new();
@@ -105,7 +105,7 @@ async fn begin() -> u64 {
     end
 }
 
-async fn take_turns(end: u64, mut turn: impl AsyncFnMut() -> Turn) -> Vec<Turn> {
+async fn take_turns(end: u64, mut turn: impl AsyncFnMut() -> Acquisition) -> Vec<Acquisition> {
     let mut turns = vec![];
     while now() < end || turns.is_empty() {
         turns.push(turn().await);
@@ -113,33 +113,39 @@ async fn take_turns(end: u64, mut turn: impl AsyncFnMut() -> Turn) -> Vec<Turn> 
     turns
 }
 
-/// What the children tell: the turns of each, and the requests of all.
-struct Told {
-    turns: Vec<Vec<Turn>>,
+/// The acquisitions of each child, and the number of requests of all.
+struct ChildrenReport {
+    turns: Vec<Vec<Acquisition>>,
     requests: u64,
     end: u64,
 }
 
-/// Kills the child, unless it has ended: a panic here leaves none behind.
-struct Ended(Child);
+/// Kills the child when it is dropped, so that a panic leaves none behind.
+struct KillOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn run(at: &At, what: What, count: usize, hold: Duration, slice: Duration) -> Told {
+fn run(
+    at: &At,
+    what: ContenderKind,
+    count: usize,
+    hold: Duration,
+    slice: Duration,
+) -> ChildrenReport {
     let program = std::env::current_exe().expect("this program");
-    let what = if what == What::Peer { "peer" } else { "lockword" };
+    let what = if what == ContenderKind::Peer { "peer" } else { "lockword" };
     let hold = hold.as_micros().to_string();
     let mut children: Vec<_> = (0..count)
         .map(|_| {
             let mut command = Command::new(&program);
             command.args([CHILD, at.engine.name(), &at.address, what, &hold]);
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut child = Ended(command.spawn().expect("this program starts again"));
+            let mut child = KillOnDrop(command.spawn().expect("this program starts again"));
             let lines = BufReader::new(child.0.stdout.take().expect("piped")).lines();
             (child, lines.map(|line| line.expect("text")))
         })
@@ -161,23 +167,27 @@ fn run(at: &At, what: What, count: usize, hold: Duration, slice: Duration) -> To
             let number = |at: usize| -> u64 { words[at].parse().expect("a number") };
             match words[..] {
                 ["requests", _] => requests += number(1),
-                _ => own.push(Turn { asked: number(0), granted: number(1), releasing: number(2) }),
+                _ => own.push(Acquisition {
+                    asked: number(0),
+                    granted: number(1),
+                    releasing: number(2),
+                }),
             }
         }
         assert!(child.0.wait().expect("a child").success(), "a child failed");
         turns.push(own);
     }
-    Told { turns, requests, end }
+    ChildrenReport { turns, requests, end }
 }
 
 /// Eight processes on one key.
-pub fn contend(at: &At, what: What, slice: Duration) -> Sample {
-    let told = run(at, what, PROCESSES, Duration::ZERO, slice);
-    let within = |turn: &&Turn| turn.granted < told.end;
+pub fn contend(at: &At, what: ContenderKind, slice: Duration) -> Sample {
+    let report = run(at, what, PROCESSES, Duration::ZERO, slice);
+    let within = |turn: &&Acquisition| turn.granted < report.end;
     let grants: Vec<u64> =
-        told.turns.iter().map(|turns| turns.iter().filter(within).count() as u64).collect();
+        report.turns.iter().map(|turns| turns.iter().filter(within).count() as u64).collect();
     let done: u64 = grants.iter().sum();
-    let waits = told.turns.iter().flatten().map(|turn| turn.granted.saturating_sub(turn.asked));
+    let waits = report.turns.iter().flatten().map(|turn| turn.granted.saturating_sub(turn.asked));
     let waits = statistics::sorted(&waits.map(|ns| ns as f64).collect::<Vec<_>>());
     let mut sample = Sample::new(slice.as_nanos() as f64 / done.max(1) as f64).with_grants(&grants);
     sample.waits = Some(Waits {
@@ -185,30 +195,30 @@ pub fn contend(at: &At, what: What, slice: Duration) -> Sample {
         most: statistics::quantile(&waits, 0.99),
         all: waits[waits.len() - 1],
     });
-    if what == What::Lockword {
-        let all = told.turns.iter().map(Vec::len).sum::<usize>();
-        sample = sample.with_requests(told.requests, all as u64);
+    if what == ContenderKind::Lockword {
+        let all = report.turns.iter().map(Vec::len).sum::<usize>();
+        sample = sample.with_requests(report.requests, all as u64);
     }
     sample
 }
 
 /// From a release to the grant in another process: two of them, in turn.
-pub fn elsewhere(at: &At, what: What, slice: Duration) -> Sample {
-    let told = run(at, what, 2, REST, slice);
-    let mut all: Vec<(usize, Turn)> = vec![];
-    for (process, turns) in told.turns.iter().enumerate() {
+pub fn handoff(at: &At, what: ContenderKind, slice: Duration) -> Sample {
+    let report = run(at, what, 2, REST, slice);
+    let mut all: Vec<(usize, Acquisition)> = vec![];
+    for (process, turns) in report.turns.iter().enumerate() {
         all.extend(turns.iter().map(|turn| (process, *turn)));
     }
     all.sort_by_key(|(_, turn)| turn.granted);
-    let gap = |pair: &[(usize, Turn)]| {
+    let gap = |pair: &[(usize, Acquisition)]| {
         let [(one, before), (other, after)] = pair else { return None };
-        // Only if it was waiting for a while, and was told.
+        // Only if it was waiting for a while, and was report.
         let rest = u64::try_from(REST.as_nanos()).expect("milliseconds") / 2;
         let waited = one != other && after.asked + rest < before.releasing;
         waited.then(|| after.granted.saturating_sub(before.releasing) as f64)
     };
     let gaps: Vec<f64> = all.windows(2).filter_map(gap).collect();
-    assert!(!gaps.is_empty(), "nobody waited: {} turns", all.len());
+    assert!(!gaps.is_empty(), "no process waited: {} turns", all.len());
     let count = all.len() as u64;
-    Sample::new(statistics::median(&gaps).mid).with_requests(told.requests, count)
+    Sample::new(statistics::median(&gaps).mid).with_requests(report.requests, count)
 }

@@ -1,10 +1,11 @@
 //! Redis: scripts that compare and set, `PUBLISH`, and the crate `rslock`.
 
-use super::{Engine, Notifier, Pair, Running, SIZES, async_trait};
+use crate::engine::{Engine, Notifier, Pair, Running, SIZES};
 use crate::servers::redis::Server;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Client, Script, cmd};
 use futures_util::StreamExt;
+use lockword::cluster::async_trait;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -59,7 +60,7 @@ impl Engine for Redis {
             let mut messages = listener.on_message();
             while messages.next().await.is_some() && tell.send(Instant::now()).is_ok() {}
         });
-        Box::new(Bells { wire: connect(address).await, heard })
+        Box::new(NotifiedClient { wire: connect(address).await, heard })
     }
 }
 
@@ -68,7 +69,7 @@ async fn connect(address: &str) -> MultiplexedConnection {
     client.get_multiplexed_async_connection().await.expect("Redis runs")
 }
 
-/// Nobody else writes.
+/// The only writer.
 struct Raw {
     wire: MultiplexedConnection,
     digest: String,
@@ -80,7 +81,7 @@ impl Raw {
         let mut script = cmd("EVALSHA");
         script.arg(&self.digest).arg(1).arg("raw").arg(&self.version).arg(vec![b'x'; size]);
         let response: (String, String) = script.query_async(&mut self.wire).await.expect("it runs");
-        assert_eq!(response.0, "1", "nobody else writes");
+        assert_eq!(response.0, "1", "there is no other writer");
         self.version = response.1;
     }
 }
@@ -118,18 +119,18 @@ impl Pair for Peer {
     }
 }
 
-struct Bells {
+struct NotifiedClient {
     wire: MultiplexedConnection,
     heard: UnboundedReceiver<Instant>,
 }
 
 #[async_trait]
-impl Notifier for Bells {
-    async fn ring(&mut self) -> Duration {
+impl Notifier for NotifiedClient {
+    async fn notify(&mut self) -> Duration {
         let start = Instant::now();
         let mut publish = cmd("PUBLISH");
         publish.arg("notifier").arg(vec![b'x'; SIZES[0]]);
         let () = publish.query_async(&mut self.wire).await.expect("Redis runs");
-        self.heard.recv().await.expect("it is told") - start
+        self.heard.recv().await.expect("it is notified") - start
     }
 }

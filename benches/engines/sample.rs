@@ -1,26 +1,26 @@
-//! What a slice shows, and the tables and the verdicts of it.
+//! The figures of one slice, and the tables and verdicts over them.
 
 use crate::support::options::BenchOptions;
 use crate::support::table::{self, TextTable};
 use lockword::contention::{MachineInfo, statistics};
 
-/// How long they waited, in nanoseconds.
+/// How long the acquisitions waited, in nanoseconds.
 pub struct Waits {
-    /// Half of them no longer than that.
+    /// The median.
     pub half: f64,
-    /// All but one of a hundred.
+    /// The 99th percentile.
     pub most: f64,
     pub all: f64,
 }
 
-/// What one slice of one contender shows.
+/// The figures of one slice of one contender.
 pub struct Sample {
-    /// Nanoseconds, of what the cell is about.
+    /// Nanoseconds, of what the cell measures.
     pub ns: f64,
-    /// The transport's calls for an acquisition.
+    /// The calls of the transport for one acquisition.
     pub requests: Option<f64>,
     pub waits: Option<Waits>,
-    /// The grants of the unluckiest over those of the luckiest.
+    /// The smallest number of grants of a contender over the largest.
     pub evenness: Option<f64>,
 }
 
@@ -40,7 +40,7 @@ impl Sample {
     }
 }
 
-/// A contender of a cell: its name, and what one slice of it is.
+/// A contender of a cell: its name, and a function that measures one slice of it.
 pub struct Contender {
     pub name: &'static str,
     pub run: Box<dyn Fn() -> Sample>,
@@ -98,7 +98,7 @@ pub fn print(options: &BenchOptions, rounds: usize, measured: &Measured) {
     }
     rows.print();
     println!(
-        "Time: for an acquisition and its release; in elsewhere, what the contender's name says."
+        "Time: for an acquisition and its release; in handoff, what the contender's name says."
     );
     println!(
         "Requests: for an acquisition. Even: the unluckiest one's grants over the luckiest's."
@@ -129,13 +129,13 @@ fn verdicts(quick: bool, engine: &str, measured: &Measured) {
     table::verdict(quick, &target, ratio("uncontended", 0, 1), |v| v <= 1.25);
     let target = format!("{engine}: 8 threads, at least 50 times the peer's acquisitions");
     table::verdict(quick, &target, ratio("threads-8", 1, 0), |v| v >= 50.0);
-    let elsewhere = find("elsewhere").map(|samples| {
+    let handoff = find("handoff").map(|samples| {
         let (notice, trips) = (ns(&samples[1]), ns(&samples[2]));
         let bound: Vec<f64> = notice.iter().zip(&trips).map(|(notice, two)| notice + two).collect();
         statistics::paired_ratio(&ns(&samples[0]), &bound).mid
     });
-    let target = format!("{engine}: elsewhere, at most 1.25 times a notice and two round trips");
-    table::verdict(quick, &target, elsewhere, |v| v <= 1.25);
+    let target = format!("{engine}: handoff, at most 1.25 times a notice and two round trips");
+    table::verdict(quick, &target, handoff, |v| v <= 1.25);
     let requests = |cell: &str| middle(&find(cell)?[0], |sample| sample.requests);
     let growth = requests("waiting-32").zip(requests("waiting-4")).map(|(many, few)| many / few);
     let target = format!("{engine}: requests with 32 nodes, at most 1.05 times those with 4");

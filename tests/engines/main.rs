@@ -1,6 +1,7 @@
-//! The engines, against servers of the tests' own. What is not installed is skipped, with a line that
-//! says so; with `LOCKWORD_ENGINES=required` in the environment it is a failure. What the system does
-//! not permit is always skipped: namespaces and mounts, to one who is not root.
+//! The engines, against servers that the tests start. The tests of a server that is not installed are
+//! skipped, with a line on standard error; with `LOCKWORD_ENGINES=required` in the environment that is a
+//! failure. Tests that need namespaces or mounts are skipped where the system does not permit them, as
+//! for a user other than root.
 #![cfg(unix)]
 
 #[path = "../support/engines/mod.rs"]

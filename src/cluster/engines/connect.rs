@@ -1,4 +1,4 @@
-//! An engine by its address.
+//! Connecting to an engine by its address, and why that fails.
 
 use super::Memory;
 use crate::cluster::transport::{Cause, Transport};
@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use url::Url;
 
-/// Connects to the engine at this address.
+/// Connects to the engine at this address, and returns a transport for [`Node::builder`].
 ///
 /// | address | feature | engine |
 /// |---|---|---|
@@ -16,16 +16,24 @@ use url::Url;
 /// | `postgres://`, `postgresql://` | `postgres` | PostgreSQL |
 /// | `etcd://`, `etcds://` (TLS) | `etcd` | etcd |
 ///
-/// Several hosts are separated by commas, where an engine has several:
-/// `etcd://a:2379,b:2379,c:2379`.
+/// The form is `scheme://user:password@host:port/path?option=value`. Several servers, where an engine
+/// has several, are separated by commas: `etcd://a:2379,b:2379,c:2379`. The path and the options are
+/// described on the page of each [engine](crate::cluster::engines). These options mean the same for
+/// all of them, except for `memory:`, which has none: `ca`, `cert`, `key`, `server_name`,
+/// `connect_timeout_ms`, `timeout_ms`. Each engine also has a builder with a setter for each option.
 ///
-/// What else an address may say is told on each engine's page. A password in it is never part of an
-/// error's text. What is not a letter or a digit in it is written as `%` and two hexadecimal digits: an
-/// address with an `@` where none belongs is refused.
+/// Write every character of a user's name or a password that is not a letter or a digit as `%` and two
+/// hexadecimal digits. An address with an `@` in a wrong place is refused. A password is never part of
+/// an error's text.
+///
+/// It has to be called within a tokio runtime whose network and timers are enabled (`memory:` needs
+/// none). How long it may take depends on the engine, and is a few times its timeouts at most.
 ///
 /// # Errors
 ///
 /// [`ConnectError`].
+///
+/// [`Node::builder`]: crate::cluster::Node::builder
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -39,8 +47,7 @@ use url::Url;
 /// ```
 pub async fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> {
     check_text(address)?;
-    let url = Url::parse(&to_url(address))
-        .map_err(|why| ConnectError::Address { why: why.to_string() })?;
+    let url = Url::parse(&to_url(address)).map_err(|why| invalid(why.to_string()))?;
     match url.scheme() {
         "memory" => Ok(Arc::new(Memory::new())),
         "redis" | "rediss" => redis(&url).await,
@@ -50,8 +57,8 @@ pub async fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> 
     }
 }
 
-/// Fails: there is no such engine in this build.
-#[allow(dead_code, reason = "with all engines there is none missing")]
+/// The error that this engine is not part of the build.
+#[allow(dead_code, reason = "with all features no engine is missing")]
 fn missing(url: &Url, feature: &'static str) -> Result<Arc<dyn Transport>, ConnectError> {
     Err(ConnectError::MissingFeature { scheme: url.scheme().to_owned(), feature })
 }
@@ -86,13 +93,13 @@ async fn etcd(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
     Ok(Arc::new(super::etcd::Etcd::connect(url).await?))
 }
 
-/// Why there is no connection. No password, and no address that could have one, is in its text.
+/// Why there is no connection. Its text never has a password, nor an address that could have one.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The address is not understood.
+    /// The address, or an option of it or of a builder, is not valid.
     Address {
-        /// What is wrong with it.
+        /// What is wrong with it, with the name of the option.
         why: String,
     },
     /// No engine has this scheme.
@@ -107,29 +114,29 @@ pub enum ConnectError {
         /// The feature of lockword to enable.
         feature: &'static str,
     },
-    /// Nothing answers there.
+    /// No server answers at this address. A later attempt may succeed.
     Unreachable {
         /// Host and port.
         server: String,
         /// What the client said.
         cause: Cause,
     },
-    /// The server refuses the credentials, or grants too little.
+    /// The server refuses the credentials, or the user has too few permissions.
     Denied {
         /// Host and port.
         server: String,
         /// What the server said.
         cause: Cause,
     },
-    /// The server's certificate is not trusted, or has expired, or is for another name; or the server
-    /// does not trust the client's.
+    /// The server's certificate is not trusted, has expired, or is for another name; or the server
+    /// does not trust the client's certificate.
     Untrusted {
         /// Host and port.
         server: String,
         /// What the client said.
         cause: Cause,
     },
-    /// The server works, but not for locks: its version, or a setting.
+    /// The server answers, but is not fit for locks: because of its version, a setting, or its role.
     Unsuitable {
         /// Host and port.
         server: String,
@@ -141,7 +148,7 @@ pub enum ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address { why } => write!(f, "the engine's address is not understood: {why}"),
+            Self::Address { why } => write!(f, "the engine's address is not valid: {why}"),
             Self::UnknownScheme { scheme } => write!(
                 f,
                 "no engine is known for {scheme:?}: \
@@ -173,11 +180,11 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// An attempt to connect that several callers wait for.
+/// An attempt to connect for which several callers wait.
 ///
-/// It is a task of its own, so it goes on when the caller that began it has stopped waiting. To look
-/// at its state, which is done under a lock, polls nothing: no waker runs under that lock, and the
-/// runtime's cooperative budget does not matter.
+/// It is a task of its own, so it goes on when the caller that began it has stopped waiting. Its state
+/// is read under a lock and without polling: no waker runs under that lock, and the runtime's
+/// cooperative budget does not matter.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) struct PendingConnection<T>(tokio::sync::watch::Receiver<Option<T>>);
 
@@ -192,16 +199,16 @@ impl<T: Send + Sync + 'static> PendingConnection<T> {
         Self(receiver)
     }
 
-    /// Whether it is in flight, or has ended with what `is_good`.
+    /// Whether it is in flight, or has ended with a result that `is_good`.
     pub(crate) fn is_of_use(&self, is_good: impl FnOnce(&T) -> bool) -> bool {
         match &*self.0.borrow() {
             Some(result) => is_good(result),
-            // Its runtime may have ended, and it with that.
+            // It ends without a result when its runtime ends.
             None => self.0.has_changed().is_ok(),
         }
     }
 
-    /// Waits until it has ended. `None`: its runtime has ended before.
+    /// Waits for the result. `None`: its runtime has ended before.
     pub(crate) async fn result(&self) -> Option<T>
     where
         T: Clone,
@@ -211,7 +218,7 @@ impl<T: Send + Sync + 'static> PendingConnection<T> {
         result.clone()
     }
 
-    /// Whether both are the same.
+    /// Whether both are the same attempt.
     #[cfg(feature = "redis")]
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.0.same_channel(&other.0)
@@ -225,9 +232,9 @@ impl<T> Clone for PendingConnection<T> {
     }
 }
 
-/// `scheme://user@a:1,b:2/path?query` as a URL: `scheme://user@a:1/path?query&host=b:2`.
+/// Turns `scheme://user@a:1,b:2/path?query` into a URL: `scheme://user@a:1/path?query&host=b:2`.
 ///
-/// An address with one host, or none, is left as it is.
+/// An address with one host, or none, is returned as it is.
 fn to_url(address: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = address.split_once("://") else { return address.into() };
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -248,73 +255,32 @@ fn to_url(address: &str) -> Cow<'_, str> {
     format!("{scheme}://{user}{first}{rest}{more}{fragment}").into()
 }
 
-// Addresses in which a password may stand where none is looked for.
-//
-// A character that is not percent-encoded ends the password too early, and the rest of it becomes a
-// host, an option, a part of the path. It must not be shown then, nor used.
-/// Why an address is refused, and what is to be done about it.
-const ENCODE: &str = "there is an @ that is not percent-encoded behind the server's name, or two \
-                      before it: write what is special in a user's name or a password as % and two \
-                      hexadecimal digits (@ is %40, / is %2F, ? is %3F, # is %23)";
+/// What to do about a special character that stands in a user's name or a password as it is.
+///
+/// Such a character ends the password too early, and the rest of it becomes a host, an option or a
+/// part of the path, where it would be used and shown.
+pub(super) const ENCODE: &str = "there is an @ that is not percent-encoded behind the server's \
+     name, or two before it: write what is special in a user's name or a password as % and two \
+     hexadecimal digits (@ is %40, / is %2F, ? is %3F, # is %23)";
 
-/// Whether the address, as it was written, has a stray `@`. A URL does not tell: of two in its
-/// authority it takes the first for a part of the password.
+/// The error that an address or an option is not valid.
+pub(crate) fn invalid(why: impl Into<String>) -> ConnectError {
+    ConnectError::Address { why: why.into() }
+}
+
+/// Refuses an address with an `@` in a wrong place. The address is checked as it was written, since
+/// the parser of URLs takes the first of two for a part of the password.
 fn check_text(address: &str) -> Result<(), ConnectError> {
     let Some((_, rest)) = address.split_once("://") else { return Ok(()) };
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if authority.matches('@').count() > 1 || rest.contains('@') {
-        return Err(bad(ENCODE));
+        return Err(invalid(ENCODE));
     }
     Ok(())
 }
 
-/// The same of a URL, as far as it tells. Every engine asks this before it looks at one.
-#[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
-pub(crate) fn check(url: &Url) -> Result<(), ConnectError> {
-    let behind = [url.path(), url.query().unwrap_or_default(), url.fragment().unwrap_or_default()];
-    if behind.iter().any(|part| part.contains('@')) {
-        return Err(bad(ENCODE));
-    }
-    match url.host_str() {
-        Some(host) if has_at(host) => Err(bad(format!("{} is no server", shown(host)))),
-        _ => Ok(()),
-    }
-}
-
-/// That there is no such option. `known`: those that there are.
-#[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
-pub(crate) fn unknown_option(name: &str, known: &str) -> ConnectError {
-    let is_name = name.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
-    let name: Cow<'_, str> = if is_name && (1..=32).contains(&name.len()) {
-        format!("there is no option {name:?}").into()
-    } else {
-        "there is an option whose name is not shown, since it may be part of a password: \
-         percent-encode special characters in it"
-            .into()
-    };
-    bad(format!("{name}; there are {known}"))
-}
-
-/// A server's name, for messages: not if it could have a password in it.
-#[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
-pub(crate) fn shown(server: &str) -> Cow<'_, str> {
-    if has_at(server) {
-        return "a name that is not shown, since it has an @ in it,".into();
-    }
-    format!("{server:?}").into()
-}
-
-#[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
-fn has_at(server: &str) -> bool {
-    server.contains('@') || server.contains("%40")
-}
-
-fn bad(why: impl Into<String>) -> ConnectError {
-    ConnectError::Address { why: why.into() }
-}
-
 #[cfg(all(test, feature = "redis", feature = "postgres", feature = "etcd"))]
-mod secret_tests {
+mod secrets {
     use super::ConnectError;
     use crate::cluster::connect;
     use crate::cluster::engines::{etcd::Etcd, postgres::Postgres, redis::Redis};
@@ -322,7 +288,7 @@ mod secret_tests {
 
     const SECRET: &str = "Hush";
 
-    /// Behind the scheme. Nothing listens at these ports.
+    /// What follows the scheme. Nothing listens at these ports.
     const ADDRESSES: [&str; 15] = [
         // A slash, a question mark, a number sign in the password.
         "app:5/Hush@127.0.0.1",
@@ -345,8 +311,8 @@ mod secret_tests {
         "127.0.0.1:1?pass_Hush",
     ];
 
-    /// The error's text. The secret is not in it, nor in what a debugger is shown.
-    fn told<T>(address: &str, refused: Result<T, ConnectError>) -> (ConnectError, String) {
+    /// The error and its text. The secret is neither in it nor in its `Debug` output.
+    fn refusal<T>(address: &str, refused: Result<T, ConnectError>) -> (ConnectError, String) {
         let Err(error) = refused else { panic!("{address} is accepted") };
         let said = error.to_string();
         assert!(!said.contains(SECRET) && !format!("{error:?}").contains(SECRET), "{said}");
@@ -359,27 +325,32 @@ mod secret_tests {
             .iter()
             .flat_map(|scheme| ADDRESSES.map(|address| (scheme, format!("{scheme}://{address}"))))
         {
-            let (error, said) = told(&address, connect(&address).await);
+            let (error, said) = refusal(&address, connect(&address).await);
             assert!(matches!(error, ConnectError::Address { .. }), "{address}: {said}");
-            // Who brings a URL has to bring one that can be parsed.
+            // Not every address can be parsed as a URL.
             let Ok(url) = Url::parse(&address) else { continue };
             let of_url = match *scheme {
                 "redis" => Redis::connect(&url).await.map(drop),
                 "postgres" => Postgres::connect(&url).await.map(drop),
                 _ => Etcd::connect(&url).await.map(drop),
             };
-            println!("{address}: {}", told(&address, of_url).1);
+            refusal(&address, of_url);
         }
         for server in ["u:Hush@h:1", "u:Hush%40h:1", "Hush@h"] {
-            let builder = Etcd::builder(["a:1", server]);
-            let shown = format!("{builder:?}");
+            let etcd = Etcd::builder(["a:1", server]);
+            let shown = format!("{etcd:?}");
             assert!(!shown.contains(SECRET) && shown.contains("\"a:1\""), "{shown}");
-            told(server, builder.connect().await);
+            refusal(server, etcd.connect().await);
+            let (redis, postgres) = (Redis::builder(server), Postgres::builder(server));
+            let shown = format!("{redis:?} {postgres:?}");
+            assert!(!shown.contains(SECRET), "{shown}");
+            refusal(server, redis.connect().await);
+            refusal(server, postgres.connect().await);
         }
     }
 
     #[tokio::test]
-    async fn what_to_do_about_it_is_said() {
+    async fn the_error_says_how_to_encode_the_secret() {
         for (address, why) in [
             ("etcd://u:p@a:1,u:p@b:2", "%40"),
             ("redis://u:p?x@a", "%3F"),
@@ -389,7 +360,7 @@ mod secret_tests {
             ("postgres://a?abcdefghijklmnopqrstuvwxyz_abcde=1", "\"abcdef"),
             ("etcd://a?colour=red", "\"colour\""),
         ] {
-            let (_, said) = told(address, connect(address).await);
+            let (_, said) = refusal(address, connect(address).await);
             assert!(said.contains(why), "{address}: {said}");
         }
     }
@@ -397,24 +368,23 @@ mod secret_tests {
 
 #[cfg(test)]
 mod tests {
-    use super::connect;
-    use super::to_url;
+    use super::{connect, to_url};
 
     async fn refused(address: &str) -> String {
         connect(address).await.map(drop).unwrap_err().to_string()
     }
 
     #[tokio::test]
-    async fn an_address_without_an_engine_is_refused() {
+    async fn an_unknown_scheme_is_refused() {
         let said = refused("mysql://me:secret@host").await;
         assert!(said.contains("\"mysql\"") && said.contains("etcd://"), "{said}");
         assert!(!said.contains("secret"), "{said}");
         let said = refused("no address").await;
-        assert!(said.contains("not understood"), "{said}");
+        assert!(said.contains("not valid"), "{said}");
     }
 
     #[tokio::test]
-    async fn a_feature_that_is_missing_is_named() {
+    async fn a_missing_feature_is_named() {
         for (address, feature, is_there) in [
             ("redis://me:secret@a", "redis", cfg!(feature = "redis")),
             ("postgres://me:secret@a:1,b:2", "postgres", cfg!(feature = "postgres")),

@@ -1,13 +1,24 @@
-//! The engines, and how to connect to one by its address. No engine knows another.
+//! The engines, each with its own builder and URL, and [`connect`] for all of them.
+//!
+//! | engine | promise | a release wakes |
+//! |---|---|---|
+//! | [`Memory`] | linearizable, within this process | every node that waits |
+//! | `etcd` | linearizable | every node that waits |
+//! | `postgres` | linearizable, unless a failover can lead to a replica that lags | the next node |
+//! | `redis` | lossy: a failover or a restart can lose a grant | the next node |
 
 pub(crate) mod connect;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod memory;
+#[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
+pub(crate) mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
+pub(crate) mod tls;
 
 pub use connect::{ConnectError, connect};
 pub use memory::Memory;

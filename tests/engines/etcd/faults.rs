@@ -2,21 +2,21 @@
 
 use super::{client, key, load_in_the_end, ms, put, write};
 use crate::support::etcd::{Cluster, Etcd};
-use crate::support::wire::Wire;
+use crate::support::relay::Relay;
 use futures_util::StreamExt;
 use lockword::cluster::{Exchange, NodeId, Transport, TransportError, Version};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// Longer than anything here may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unanswered_write_is_indeterminate_and_may_happen_late() {
+async fn an_unanswered_write_is_indeterminate_and_may_be_applied_late() {
     let Some(server) = Etcd::start() else { return };
     let etcd = client(&format!("{}?timeout_ms=1000", server.address())).await;
     let key = key("late");
@@ -41,7 +41,7 @@ async fn an_unanswered_write_is_indeterminate_and_may_happen_late() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_never_sent_is_no_doubt() {
+async fn a_write_that_was_never_sent_is_not_indeterminate() {
     let Some(server) = Etcd::start() else { return };
     let etcd = client(&server.address()).await;
     let key = key("unsent");
@@ -58,7 +58,7 @@ async fn a_request_that_was_never_sent_is_no_doubt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_ends_with_its_server_and_can_be_had_again() {
+async fn a_watch_ends_with_its_server_and_can_be_opened_again() {
     let Some(server) = Etcd::start() else { return };
     let etcd = client(&server.address()).await;
     let key = key("watched");
@@ -78,10 +78,10 @@ async fn a_watch_ends_with_its_server_and_can_be_had_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_of_a_silent_connection_ends() {
     let Some(server) = Etcd::start() else { return };
-    let wire = Wire::new(server.port);
-    let etcd = client(&format!("etcd://{}", wire.server())).await;
+    let relay = Relay::new(server.port);
+    let etcd = client(&format!("etcd://{}", relay.server())).await;
     let mut watch = etcd.watch(&key("watched"), NodeId::new(1)).await.unwrap();
-    wire.hold();
+    relay.hold();
     let began = Instant::now();
     let last = soon("the watch to end", watch.next()).await;
     assert!(matches!(last, Some(Err(_))), "{last:?}");
@@ -94,13 +94,13 @@ async fn a_watch_of_a_silent_connection_ends() {
 async fn connections_that_break_leave_nothing_behind() {
     let Some(server) = Etcd::start() else { return };
     let watchers = || server.metric("etcd_debugging_mvcc_watcher_total");
-    let wire = Wire::new(server.port);
-    let etcd = client(&format!("etcd://{}", wire.server())).await;
+    let relay = Relay::new(server.port);
+    let etcd = client(&format!("etcd://{}", relay.server())).await;
     let key = key("k");
     let version = put(&etcd, &key, &write("{}", false)).await;
     for _ in 0..30 {
         let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
-        wire.cut();
+        relay.cut();
         soon("the watch to end", async { while let Some(Ok(_)) = watch.next().await {} }).await;
         assert_eq!(load_in_the_end(&etcd, &key).await.unwrap().version, version);
     }
@@ -113,11 +113,11 @@ async fn connections_that_break_leave_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_halts_is_left_for_another() {
+async fn a_stopped_server_is_replaced_by_another() {
     let Some(cluster) = Cluster::start() else { return };
     let first = (cluster.leader() + 1) % 3;
     let address = format!("{}?timeout_ms=2000", cluster.address(first));
-    // The second client learns it by a read, the third by a caller who does not wait for the end.
+    // The second client notices it by a read, the third by a call that is cancelled.
     let [writes, reads, waits] =
         [client(&address).await, client(&address).await, client(&address).await];
     let version = put(&writes, &key("k"), &write("0", false)).await;
@@ -141,7 +141,7 @@ async fn a_server_that_halts_is_left_for_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_minority_lost_is_not_noticed_and_a_majority_is() {
+async fn a_lost_minority_has_no_effect_and_a_lost_majority_fails_requests() {
     let Some(cluster) = Cluster::start() else { return };
     let leader = cluster.leader();
     let [first, second, third] = [0, 1, 2].map(|n| &cluster.members[(leader + n) % 3].process);
@@ -178,10 +178,10 @@ async fn a_minority_lost_is_not_noticed_and_a_majority_is() {
 
 /// Writes `value` where `version` was, whatever became of writes in between.
 async fn write_in_the_end(etcd: &impl Transport, version: Version, value: &str) -> Version {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + LIMIT;
     let mut expected = Some(version);
     loop {
-        assert!(Instant::now() < end, "no write in {PATIENCE:?}");
+        assert!(Instant::now() < end, "no write in {LIMIT:?}");
         match etcd.compare_exchange(&key("k"), expected, write(value, false)).await {
             Ok(Exchange::Swapped(new)) => {
                 assert!(new > version, "{new} after {version}");

@@ -26,7 +26,7 @@ impl Counter {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn ten_tasks_on_each_of_three_nodes_lose_no_count() {
+async fn ten_tasks_on_each_of_three_nodes_exclude_each_other() {
     let Some(server) = Etcd::start() else { return };
     let counter = Arc::new(Counter::default());
     let mut nodes = vec![];
@@ -53,7 +53,7 @@ async fn ten_tasks_on_each_of_three_nodes_lose_no_count() {
 }
 
 #[test]
-fn threads_without_a_runtime_have_locks_too() {
+fn threads_without_a_runtime_can_lock() {
     let Some(server) = Etcd::start() else { return };
     let connecting = tokio::runtime::Runtime::new().unwrap();
     let transport = connecting.block_on(client(&server.address()));

@@ -1,19 +1,18 @@
 use super::*;
-use crate::support::moody::moody;
-use crate::support::wire::{Loss, Wire};
+use crate::support::relay::{Loss, Relay, silent_to_the_second_client};
 use futures_util::StreamExt;
 use lockword::cluster::NodeId;
 use tokio::time::timeout;
 
 /// Both ways: what was written is indeterminate, and so is what was not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_is_lost_leaves_the_write_in_doubt() {
+async fn a_write_whose_connection_is_lost_is_indeterminate() {
     let Some(server) = server().await else { return };
-    let wire = Wire::new(server.port);
-    let engine = client(&server.address_at(wire.port(), "")).await;
+    let relay = Relay::new(server.port);
+    let engine = client(&server.address_at(relay.port(), "")).await;
     for (loss, left) in [(Loss::Request, "old"), (Loss::Response, "new")] {
         let version = put(&engine, "k", "old").await;
-        wire.lose(loss);
+        relay.lose(loss);
         let response = engine.compare_exchange(&key("k"), Some(version), value("new")).await;
         assert!(is_indeterminate(&response), "{loss:?}: {response:?}");
         // It connects again by itself. What was passed on is applied sooner or later.
@@ -21,7 +20,7 @@ async fn a_connection_that_is_lost_leaves_the_write_in_doubt() {
             &*engine.load(&key("k")).await.unwrap().unwrap().value == left.as_bytes()
         })
         .await;
-        wire.lose(loss);
+        relay.lose(loss);
         let response = engine.load(&key("k")).await;
         assert!(matches!(response, Err(TransportError::Unavailable(_))), "{loss:?}: {response:?}");
         engine.load(&key("k")).await.unwrap();
@@ -29,13 +28,14 @@ async fn a_connection_that_is_lost_leaves_the_write_in_doubt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_is_cut_off_is_told_in_time() {
+async fn a_client_that_is_cut_off_gets_errors_in_time() {
     let Some(server) = server().await else { return };
-    let wire = Wire::new(server.port);
-    let engine = client(&server.address_at(wire.port(), "timeout_ms=1000&connect_timeout=1")).await;
+    let relay = Relay::new(server.port);
+    let engine =
+        client(&server.address_at(relay.port(), "timeout_ms=1000&connect_timeout=1")).await;
     let version = put(&engine, "k", "v").await;
     let mut watch = engine.watch(&key("k"), NodeId::new(1)).await.unwrap();
-    wire.hold();
+    relay.hold();
     let began = Instant::now();
     let response = engine.compare_exchange(&key("k"), Some(version), value("w")).await;
     assert!(is_indeterminate(&response), "{response:?}");
@@ -50,11 +50,11 @@ async fn a_client_that_is_cut_off_is_told_in_time() {
     let within = engine.capabilities().wake_within + ms(3000);
     assert!(began.elapsed() < within, "{:?}", began.elapsed());
     assert!(engine.watch(&key("k"), NodeId::new(1)).await.is_err());
-    wire.pass();
+    relay.pass();
     until("it works again", async || engine.load(&key("k")).await.is_ok()).await;
     until("and hears", async || engine.watch(&key("k"), NodeId::new(1)).await.is_ok()).await;
-    // Who has stopped to wait leaves nobody else with a dead connection.
-    wire.hold();
+    // A cancelled call does not leave a dead connection for later calls.
+    relay.hold();
     let asked = tokio::time::timeout(ms(20), engine.load(&key("k"))).await;
     assert!(asked.is_err(), "{asked:?}");
     let by_hand = server.client().await;
@@ -64,9 +64,9 @@ async fn a_client_that_is_cut_off_is_told_in_time() {
             .is_ok_and(|response| response.is_err())
     })
     .await;
-    wire.pass();
+    relay.pass();
     until("it works again", async || engine.load(&key("k")).await.is_ok()).await;
-    drop((engine, wire));
+    drop((engine, relay));
     until("nothing is left", async || connections(&by_hand).await == 0).await;
 }
 
@@ -91,9 +91,9 @@ async fn a_server_that_is_killed_is_found_again() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_failed_when_nobody_waited_is_not_what_the_next_one_gets() {
+async fn a_call_does_not_get_the_failure_of_an_abandoned_attempt() {
     let Some(server) = server().await else { return };
-    let (port, was_left) = moody(server.port).await;
+    let (port, was_left) = silent_to_the_second_client(server.port).await;
     let engine = client(&server.address_at(port, "connect_timeout=1")).await;
     let version = put(&engine, "k", "v").await;
     server.process.restart();
@@ -106,7 +106,7 @@ async fn an_attempt_that_failed_when_nobody_waited_is_not_what_the_next_one_gets
 
 /// The first try fails before half of the time is over; the second one would end when all of it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_tries_again_ends_in_time() {
+async fn a_call_that_repeats_a_statement_ends_in_time() {
     let Some(server) = server().await else { return };
     let limit = ms(5000);
     let engine = client(&server.address("timeout_ms=5000")).await;

@@ -1,16 +1,16 @@
 use super::*;
 use crate::support::postgres::Pooler;
-use crate::support::wire::{Loss, Wire};
+use crate::support::relay::{Loss, Relay};
 use lockword::cluster::conformance::{Law, Suite, SuiteReport};
 use lockword::cluster::layers::{Intercept, Interceptor};
 use lockword::cluster::{NodeId, Wakeups};
 use std::future::ready;
 use std::sync::Arc;
 
-/// A client with a wire of its own.
-type Wired = Intercept<Postgres, Wire>;
+/// A client behind a relay of its own.
+type RelayedPostgres = Intercept<Postgres, Relay>;
 
-impl Interceptor<Postgres> for Wire {}
+impl Interceptor<Postgres> for Relay {}
 
 /// All of the suite, at this server, and by this port.
 async fn suite(server: &Server, port: u16, more: &str) -> SuiteReport {
@@ -21,9 +21,10 @@ async fn suite(server: &Server, port: u16, more: &str) -> SuiteReport {
         move || {
             let address = address.clone();
             async move {
-                let wire = Wire::new(real);
-                let by_wire = address.replace(&format!(":{real}/"), &format!(":{}/", wire.port()));
-                Wired::new(client(&by_wire).await, wire)
+                let relay = Relay::new(real);
+                let by_relay =
+                    address.replace(&format!(":{real}/"), &format!(":{}/", relay.port()));
+                RelayedPostgres::new(client(&by_relay).await, relay)
             }
         }
     };
@@ -33,7 +34,7 @@ async fn suite(server: &Server, port: u16, more: &str) -> SuiteReport {
             own.delete(&key).await.expect("it can be deleted");
         }
     };
-    let indeterminate_hook = |client: Arc<Wired>, _| {
+    let indeterminate_hook = |client: Arc<RelayedPostgres>, _| {
         client.interceptor().lose(if fastrand::bool() { Loss::Response } else { Loss::Request });
         ready(())
     };
@@ -82,9 +83,9 @@ async fn the_suite_passes_through_a_transaction_pooler_but_for_watches() {
     assert_eq!(missing, [Law::Watch, Law::Dropping], "{report}");
 }
 
-/// Whoever forgets to say so is told, and not left without wake-ups.
+/// If `pooled=true` is missing, the error says so; otherwise there would be no wake-ups.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_that_the_address_does_not_mention_is_noticed() {
+async fn an_undeclared_pooler_is_reported() {
     let Some(server) = server().await else { return };
     let Some(pooler) = Pooler::start(&server) else { return };
     let engine = client(&server.address_at(pooler.port, "connect_timeout=1")).await;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter that is only right if one task at a time has it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_tasks_of_three_nodes_count() {
+async fn ten_tasks_on_three_nodes_exclude_each_other() {
     let Some(server) = server().await else { return };
     let Some(pooler) = Pooler::start(&server) else { return };
     for address in [server.address(""), server.address_at(pooler.port, "pooled=true")] {
@@ -59,7 +59,7 @@ async fn nothing_is_left_behind() {
         let waiting = tokio::time::timeout(ms(n % 10), lock.acquire()).await;
         assert!(waiting.is_err(), "{waiting:?}");
     }
-    until("nobody waits", async || a.inspect("k0").await.unwrap().queue.is_empty()).await;
+    until("the queue is empty", async || a.inspect("k0").await.unwrap().queue.is_empty()).await;
     assert!(connections(&by_hand).await <= 2);
     guard.release().await.unwrap();
     lock(&b, "k0").acquire().await.unwrap().release().await.unwrap();
@@ -74,9 +74,8 @@ async fn nothing_is_left_behind() {
     until("the connections are closed", async || connections(&by_hand).await == 0).await;
 }
 
-/// What listens for a node ends with its last watch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handed_over_lock_comes_by_notification() {
+async fn a_release_wakes_the_next_node_by_a_notification() {
     let Some(server) = server().await else { return };
     let (first, second) = (client(&server.address("")).await, client(&server.address("")).await);
     // Without a wake-up it would take a third of that.
@@ -100,7 +99,7 @@ async fn a_handed_over_lock_comes_by_notification() {
 
 /// The engine by `connect`, as a user has it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn by_its_address() {
+async fn an_engine_by_its_address_locks() {
     let Some(server) = server().await else { return };
     let engine = lockword::cluster::connect(&server.address("")).await.unwrap();
     assert_eq!(engine.capabilities().name, "postgres");

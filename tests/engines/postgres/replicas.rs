@@ -6,7 +6,7 @@ async fn declared(address: &str) -> Consistency {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_may_lag_is_declared_and_harms_nobody() {
+async fn a_replica_that_may_lag_makes_the_engine_lossy() {
     let Some(server) = server().await else { return };
     let by_hand = server.client().await;
     let sql = "CREATE USER poor; GRANT SELECT, INSERT, UPDATE ON public.lockword TO poor";
@@ -32,7 +32,7 @@ async fn a_replica_that_may_lag_is_declared_and_harms_nobody() {
     }
     let refused = connect(&server.address("replicas=sync")).await.map(drop);
     assert!(matches!(refused, Err(ConnectError::Unsuitable { .. })), "{refused:?}");
-    // Who was there before goes on, by a new connection too.
+    // A client that was connected before goes on, also with a new connection.
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
         WHERE application_name = 'lockword'";
     by_hand.batch_execute(sql).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_replica_that_may_lag_is_declared_and_harms_nobody() {
     by_hand.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     drop(replica);
     until("it is gone", async || declared(&poor).await == Consistency::Linearizable).await;
-    // Nor does a later connection of who said that there are none but such replicas, until it is so.
+    // With `replicas=sync` a later connection is refused too, until the settings are right again.
     by_hand.batch_execute(sql).await.unwrap();
     until("it is refused", async || {
         strict.load(&key("k")).await.is_err_and(|error| error.to_string().contains("replicas=sync"))

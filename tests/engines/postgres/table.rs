@@ -2,9 +2,9 @@ use super::*;
 use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::{Consistency, NodeId, Versioned};
 
-/// The loser of a race for a row is told what the winner wrote, not what was there when it asked.
+/// The loser of a race for a row gets what the winner wrote, not what was there when it asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_waits_for_a_row_sees_it_as_it_is_then() {
+async fn a_write_that_waited_for_a_row_sees_the_row_as_it_is_then() {
     let Some(server) = server().await else { return };
     let (winner, by_hand) = (server.client().await, server.client().await);
     for (more, isolation) in [
@@ -15,7 +15,7 @@ async fn who_waits_for_a_row_sees_it_as_it_is_then() {
         let sql =
             format!("ALTER DATABASE postgres SET default_transaction_isolation = '{isolation}'");
         by_hand.batch_execute(&sql).await.unwrap();
-        let engine = client(&server.address(&format!("{PATIENT}{more}"))).await;
+        let engine = client(&server.address(&format!("{WAITING_LONG}{more}"))).await;
         let old = put(&engine, "k", "old").await;
         let newer = i64::try_from(old.get()).unwrap() + 3_600_000_000;
         let change = |to: &str| {
@@ -64,11 +64,11 @@ async fn who_waits_for_a_row_sees_it_as_it_is_then() {
 
 /// A key that is created while others are deleted gets a version above them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_creates_a_register_waits_for_the_floor() {
+async fn a_creation_waits_for_the_floor() {
     let Some(server) = server().await else { return };
     let (deleting, by_hand) = (server.client().await, server.client().await);
     for more in ["", "&pooled=true"] {
-        let engine = client(&server.address(&format!("{PATIENT}{more}"))).await;
+        let engine = client(&server.address(&format!("{WAITING_LONG}{more}"))).await;
         let old = put(&engine, "k", "old").await.get() + 3_600_000_000;
         let sql = format!(
             "UPDATE public.lockword SET version = {old} WHERE key = 'k'; BEGIN; \
@@ -90,7 +90,7 @@ async fn who_creates_a_register_waits_for_the_floor() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_housekeeping_deletes_what_has_been_idle_for_a_day() {
+async fn the_housekeeping_deletes_registers_idle_for_a_day() {
     let Some(server) = server().await else { return };
     let (engine, by_hand) = (client(&server.address("")).await, server.client().await);
     let idle = |text| Write { idle: true, ..value(text) };
@@ -154,7 +154,7 @@ async fn the_table_is_created_once_and_printed_as_sql() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_those_are_woken_whom_the_write_names() {
+async fn a_write_wakes_only_the_nodes_that_it_names() {
     let Some(server) = server().await else { return };
     let (engine, other) = (client(&server.address("")).await, client(&server.address("")).await);
     let (one, two) = (NodeId::new(1), NodeId::new(2));
@@ -178,7 +178,7 @@ async fn only_those_are_woken_whom_the_write_names() {
         let seen = watch.next().await.unwrap().unwrap().unwrap();
         assert_eq!((seen.version, &*seen.value), (told, b"for all".as_slice()));
     }
-    // What has no room is not sent, but told of.
+    // A value that is too long is not part of the notification.
     tell(Wake::Everybody, &"x".repeat(60_000)).await;
     assert_eq!(first.next().await.unwrap().unwrap(), None);
     assert!(elsewhere.next().now_or_never().is_none(), "another key");
@@ -190,7 +190,7 @@ async fn only_those_are_woken_whom_the_write_names() {
     let write = Write { wake: Wake::Node(one), ..value(&"x".repeat(3_800)) };
     other.compare_exchange(&key(&long), None, write).await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().unwrap().value.len(), 3_800);
-    // What others say on these channels harms nobody.
+    // Foreign notifications on these channels do no harm.
     let by_hand = server.client().await;
     for payload in
         ["", " ", "k", "k x", "k 0 00", "k 1 0", "k 1 zz", "k 1 \u{e4}\u{e4}", "k 1 00 x"]
@@ -206,7 +206,7 @@ async fn only_those_are_woken_whom_the_write_names() {
         seen.is_some_and(|seen| seen.version == told)
     })
     .await;
-    // Whoever watches no more is not listened for.
+    // Without a watch the channel is not listened to.
     drop((first, second, elsewhere, watch));
     let again = engine.watch(&key("k"), one).await.unwrap();
     drop(again);
@@ -218,11 +218,11 @@ async fn only_those_are_woken_whom_the_write_names() {
     .await;
 }
 
-/// A notification costs every other commit of the database: there is none that nobody needs.
+/// A notification delays every other commit of the database, so no unneeded one is sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_notification_is_sent_only_if_the_write_says_so_and_is_made() {
+async fn a_notification_is_sent_only_by_a_write_that_asks_for_it_and_succeeds() {
     let Some(server) = server().await else { return };
-    // Nobody watches: there is no other notification.
+    // There is no watch, and so no other notification.
     let (all, mut told) = server.listen("public.lockword").await;
     all.batch_execute("LISTEN \"public.lockword:0000000000000001\"").await.unwrap();
     for more in ["", "pooled=true"] {
@@ -251,7 +251,7 @@ async fn a_notification_is_sent_only_if_the_write_says_so_and_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_server_may_lose_is_declared() {
+async fn a_server_that_may_lose_writes_makes_the_engine_lossy() {
     let settings = vec!["synchronous_commit=off".to_owned()];
     let Some(server) = server_with(Setup { settings, ..Setup::default() }).await else { return };
     let engine = client(&server.address("")).await;
@@ -265,7 +265,7 @@ async fn what_the_server_may_lose_is_declared() {
         client(&server.address("")).await.capabilities().consistency == Consistency::Lossy
     })
     .await;
-    // Who has promised more does not go on with less.
+    // A client that has declared more does not go on with less.
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
         WHERE application_name = 'lockword'";
     by_hand.batch_execute(sql).await.unwrap();

@@ -1,6 +1,6 @@
-//! A Redis Cluster: the registers of a prefix are at one of its servers, which may change.
+//! A Redis Cluster: the registers of a prefix are on one of its servers, which may change.
 
-use super::{How, NodeId, Server, client, key, put, until, write};
+use super::{NodeId, Server, Setup, client, key, put, until, write};
 use crate::support::process::free_port;
 use futures_util::StreamExt;
 use lockword::cluster::Transport;
@@ -12,7 +12,7 @@ fn start() -> Option<(Server, String)> {
     let yes = ["--cluster-enabled", "yes", "--cluster-port", &bus];
     let no = ["--cluster-require-full-coverage", "no"];
     let extra = [&yes[..], &no[..]].concat().into_iter().map(Into::into).collect();
-    Some((Server::with(How { extra, ..How::default() })?, bus))
+    Some((Server::start_with(Setup { extra, ..Setup::default() })?, bus))
 }
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn the_slot_is_found_and_followed() {
     let slot: u16 = one.say(&["CLUSTER", "KEYSLOT", "{lockword}floor"]);
     assert_eq!(slot, one.say::<u16>(&["CLUSTER", "KEYSLOT", "{lockword}:any"]));
     let slot = slot.to_string();
-    // Another one too: who has none becomes a replica.
+    // It gets another slot too, since a server without slots becomes a replica.
     let _: () = two.say(&["CLUSTER", "ADDSLOTS", "0", &slot]);
     let _: () = one.say(&["CLUSTER", "MEET", "127.0.0.1", &two.port.to_string(), &bus]);
     let owner_as_seen_by = |server: &Server, id: &str| {
@@ -68,7 +68,7 @@ async fn the_slot_is_found_and_followed() {
 
 /// The address is that of one server; which one is the primary changes.
 #[tokio::test]
-async fn a_replica_knows_its_primary() {
+async fn a_replica_leads_to_its_primary() {
     let (Some((one, _)), Some((two, bus))) = (start(), start()) else { return };
     let slot: u16 = one.say(&["CLUSTER", "KEYSLOT", "{lockword}floor"]);
     let _: () = one.say(&["CLUSTER", "ADDSLOTS", &slot.to_string()]);

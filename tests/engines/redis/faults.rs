@@ -1,17 +1,19 @@
-//! Servers that die and stand still, and a client that is cut off.
+//! Servers that die or are stopped, clients that are cut off, connections that fail unnoticed.
 
-use super::{How, NodeId, Server, TransportError, client, key, put, until, write};
-use crate::support::wire::{Loss, Wire};
-use futures_util::StreamExt;
+use super::{NodeId, Server, Setup, TransportError, client, key, put, until, write};
+use crate::support::relay::{Loss, Relay, silent_to_the_second_client};
+use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::{Node, Transport};
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_server_that_was_killed_is_found_again() {
-    let Some(server) = Server::with(How { durable: true, ..How::default() }) else { return };
+    let Some(server) = Server::start_with(Setup { durable: true, ..Setup::default() }) else {
+        return;
+    };
     let redis = client(&server.address()).await;
     let key = key("survivor");
     let written = put(&redis, &key, None, write("before")).await;
@@ -37,7 +39,7 @@ async fn a_server_that_was_killed_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_stands_still_leaves_a_write_in_doubt() {
+async fn a_write_to_a_stopped_server_is_indeterminate() {
     let Some(server) = Server::start() else { return };
     let redis = client(&server.address()).await;
     let key = key("frozen");
@@ -64,16 +66,16 @@ async fn a_server_that_stands_still_leaves_a_write_in_doubt() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_doubt_and_the_write_happened_once() {
+async fn a_write_whose_answer_is_lost_is_indeterminate_and_applied_once() {
     let Some(server) = Server::start() else { return };
-    let wire = Wire::new(server.port);
-    let redis = client(&server.address_at(wire.port())).await;
+    let relay = Relay::new(server.port);
+    let redis = client(&server.address_at(relay.port())).await;
     let key = key("lost");
     let before = put(&redis, &key, None, write("before")).await;
-    wire.lose_with(Loss::Response, "EVAL");
+    relay.lose_with(Loss::Response, "EVAL");
     let indeterminate = redis.compare_exchange(&key, Some(before), write("once")).await;
     assert!(matches!(indeterminate, Err(TransportError::Indeterminate(_))), "{indeterminate:?}");
-    assert!(!wire.is_armed());
+    assert!(!relay.is_armed());
     let found = redis.load(&key).await.unwrap().unwrap();
     assert_eq!(&*found.value, b"once");
     // The first found no script there.
@@ -81,8 +83,10 @@ async fn a_lost_answer_is_doubt_and_the_write_happened_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_restarts_in_the_middle_of_a_hold_and_of_a_wait() {
-    let Some(server) = Server::with(How { durable: true, ..How::default() }) else { return };
+async fn a_holder_and_a_waiter_survive_a_restart_of_the_server() {
+    let Some(server) = Server::start_with(Setup { durable: true, ..Setup::default() }) else {
+        return;
+    };
     let lease = Duration::from_secs(6);
     let node = |label: &str, redis| Node::builder(redis).label(label).lease(lease).build().unwrap();
     let one = node("one", client(&server.address()).await);
@@ -106,7 +110,7 @@ async fn a_server_restarts_in_the_middle_of_a_hold_and_of_a_wait() {
 }
 
 #[test]
-fn a_connection_whose_runtime_has_gone_is_replaced() {
+fn a_connection_whose_runtime_has_ended_is_replaced() {
     let Some(server) = Server::start() else { return };
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let first = runtime();
@@ -117,4 +121,37 @@ fn a_connection_whose_runtime_has_gone_is_replaced() {
         assert_eq!(redis.load(&key("moved")).await.unwrap().unwrap().version, written);
         assert!(redis.watch(&key("moved"), NodeId::new(1)).await.is_ok());
     });
+}
+
+#[tokio::test]
+async fn a_call_does_not_get_the_failure_of_an_abandoned_attempt() {
+    let Some(server) = Server::start() else { return };
+    let (port, was_left) = silent_to_the_second_client(server.port).await;
+    let redis = client(&server.address_at(port)).await;
+    let written = put(&redis, &key("k"), None, write("x")).await;
+    server.process.restart();
+    // It finds the connection dead, and begins another.
+    while timeout(Duration::from_millis(300), redis.load(&key("k"))).await.is_ok() {}
+    was_left.await.expect("the attempt is given up");
+    let found = redis.load(&key("k")).await.expect("the server answers since then");
+    assert!(found.is_none(), "it kept nothing of {written}");
+}
+
+#[tokio::test]
+async fn a_cancelled_request_does_not_cost_the_connection() {
+    let Some(server) = Server::start() else { return };
+    let redis = client(&server.address()).await;
+    put(&redis, &key("k"), None, write("x")).await;
+    let id = || {
+        let list: String = server.say(&["CLIENT", "LIST"]);
+        let own = list.lines().find(|line| line.contains(" addr=127.0.0.1")).expect("one");
+        own.split(' ').next().expect("its number").to_owned()
+    };
+    let before = id();
+    // Polled once, so that it is sent.
+    assert!(redis.load(&key("k")).now_or_never().is_none());
+    // Longer than a server may be silent that was asked something.
+    sleep(Duration::from_millis(2500)).await;
+    assert!(redis.load(&key("k")).await.unwrap().is_some());
+    assert_eq!(id(), before);
 }

@@ -1,12 +1,13 @@
-//! The laws of a transport, and what this one adds to them.
+//! The laws of a transport, what this one adds to them, and locks over it.
 
-use super::{How, NodeId, Server, Write, client, idle, key, put, until, write};
-use crate::support::wire::{Loss, Wire};
+use super::{NodeId, Server, Setup, Write, client, idle, key, put, until, write};
+use crate::support::relay::{Loss, Relay};
 use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::conformance::{Suite, run};
-use lockword::cluster::{Exchange, Node, Transport};
+use lockword::cluster::{Exchange, Node, Transport, Wake};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_passes() {
@@ -20,16 +21,16 @@ async fn the_suite_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_suite_passes_with_deletions_doubts_and_a_clock_that_steps_back() {
-    let how = How { clock: true, ..How::default() };
-    let Some(server) = Server::with(how).map(Arc::new) else { return };
-    let wire = Arc::new(Wire::new(server.port));
-    let address = server.address_at(wire.port());
+async fn the_suite_passes_with_deletions_lost_answers_and_a_clock_that_steps_back() {
+    let setup = Setup { clock: true, ..Setup::default() };
+    let Some(server) = Server::start_with(setup).map(Arc::new) else { return };
+    let relay = Arc::new(Relay::new(server.port));
+    let address = server.address_at(relay.port());
     let suite = Suite::new(move || {
         let address = address.clone();
         async move { client(&address).await }
     });
-    let indeterminate_hook = wire.clone();
+    let indeterminate_hook = relay.clone();
     let (deleting, stepping, wrong_by) = (server.clone(), server.clone(), AtomicI64::new(0));
     let report = suite
         .deleting(move |key| {
@@ -53,8 +54,10 @@ async fn the_suite_passes_with_deletions_doubts_and_a_clock_that_steps_back() {
 }
 
 #[tokio::test]
-async fn an_idle_register_goes_and_its_versions_do_not_come_again() {
-    let Some(server) = Server::with(How { clock: true, ..How::default() }) else { return };
+async fn an_idle_register_expires_and_its_versions_are_not_reused() {
+    let Some(server) = Server::start_with(Setup { clock: true, ..Setup::default() }) else {
+        return;
+    };
     let redis = client(&server.address()).await;
     let (key, name) = (key("jobs"), "{lockword}:jobs");
     let held = put(&redis, &key, None, write("held")).await;
@@ -110,7 +113,7 @@ async fn a_version_is_the_time_in_microseconds_to_the_last_digit() {
 }
 
 #[tokio::test]
-async fn a_server_that_forgot_the_script_is_told_again() {
+async fn a_server_that_lost_the_script_gets_it_again() {
     let Some(server) = Server::start() else { return };
     let redis = client(&server.address()).await;
     let mut last = None;
@@ -127,7 +130,7 @@ async fn a_server_that_forgot_the_script_is_told_again() {
 }
 
 #[tokio::test]
-async fn what_was_written_by_others_is_refused_and_left_alone() {
+async fn foreign_values_are_refused_and_left_alone() {
     let Some(server) = Server::start() else { return };
     let redis = client(&server.address()).await;
     let _: () = server.say(&["SET", "{lockword}:text", "mine"]);
@@ -145,21 +148,18 @@ async fn what_was_written_by_others_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_named_is_not_woken_and_no_message_is_sent_for_nobody() {
-    use futures_util::{FutureExt, StreamExt};
-    use lockword::cluster::{NodeId, Wake};
+async fn only_the_named_node_is_woken_and_an_unneeded_message_is_not_sent() {
     let Some(server) = Server::start() else { return };
     let redis = client(&server.address()).await;
     let key = key("named");
     let mut one = redis.watch(&key, NodeId::new(1)).await.unwrap();
     let mut two = redis.watch(&key, NodeId::new(2)).await.unwrap();
-    let first =
-        put(&redis, &key, None, super::Write { wake: Wake::Node(NodeId::new(1)), ..write("a") });
+    let first = put(&redis, &key, None, Write { wake: Wake::Node(NodeId::new(1)), ..write("a") });
     let first = first.await;
     let seen = one.next().await.unwrap().unwrap().unwrap();
     assert_eq!((seen.version, &*seen.value), (first, &b"a"[..]));
     let messages = server.calls("publish");
-    let second = super::Write { wake: Wake::Nobody, ..write("b") };
+    let second = Write { wake: Wake::Nobody, ..write("b") };
     let second = put(&redis, &key, Some(first), second).await;
     assert_eq!(server.calls("publish"), messages);
     let third = put(&redis, &key, Some(second), write("c")).await;
@@ -181,7 +181,7 @@ async fn whoever_is_not_named_is_not_woken_and_no_message_is_sent_for_nobody() {
 }
 
 #[tokio::test]
-async fn a_database_and_a_prefix_of_its_own() {
+async fn a_database_and_a_prefix_separate_registers() {
     let Some(server) = Server::start() else { return };
     let one = client(&server.address()).await;
     let two = client(&(server.address() + "/3?prefix=a/b")).await;
@@ -198,7 +198,7 @@ async fn a_database_and_a_prefix_of_its_own() {
 }
 
 #[tokio::test]
-async fn databases_are_strangers_to_each_other() {
+async fn a_change_in_one_database_wakes_no_watch_of_another() {
     let Some(server) = Server::start() else { return };
     let (zero, three) = (client(&server.address()).await, client(&(server.address() + "/3")).await);
     let mine = Node::builder(client(&server.address()).await).build().unwrap();
@@ -207,13 +207,45 @@ async fn databases_are_strangers_to_each_other() {
     let mut watch = zero.watch(&key("jobs"), NodeId::new(1)).await.unwrap();
     let mut other = three.watch(&key("jobs"), NodeId::new(1)).await.unwrap();
     put(&three, &key("jobs"), None, write("of theirs")).await;
-    assert!(other.next().await.unwrap().unwrap().is_some(), "it is told there");
-    // Whatever was told here is in before the answer.
+    assert!(other.next().await.unwrap().unwrap().is_some(), "it is notified there");
+    // A notification would have arrived before the answer.
     let found = zero.load(&key("jobs")).await.unwrap().unwrap();
-    assert!(watch.next().now_or_never().is_none(), "told of another database's register");
+    assert!(watch.next().now_or_never().is_none(), "notified of another database's register");
     let new = Write { value: found.value, ..write("") };
     let version = put(&zero, &key("jobs"), Some(found.version), new).await;
     let seen = watch.next().await.unwrap().unwrap().unwrap();
     assert_eq!(seen.version, version);
     assert!(held.is_valid());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_tasks_on_three_nodes_exclude_each_other() {
+    const TURNS: u64 = 20;
+    let Some(server) = Server::start() else { return };
+    let mut nodes = vec![];
+    for number in 0..3 {
+        let redis = client(&server.address()).await;
+        nodes.push(Node::builder(redis).label(format!("node {number}")).build().unwrap());
+    }
+    // The sum, read and written in two steps; and the last token.
+    let counter = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+    let mut tasks = JoinSet::new();
+    for task in 0..10 {
+        let (lock, counter) = (nodes[task % 3].lock("counter").unwrap(), counter.clone());
+        tasks.spawn(async move {
+            for _ in 0..TURNS {
+                let guard = lock.acquire().await.unwrap();
+                let before = counter.0.load(Relaxed);
+                tokio::task::yield_now().await;
+                let token = guard.token().get();
+                assert!(counter.1.swap(token, Relaxed) < token);
+                counter.0.store(before + 1, Relaxed);
+                guard.release().await.unwrap();
+            }
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task.unwrap();
+    }
+    assert_eq!(counter.0.load(Relaxed), 10 * TURNS);
 }

@@ -1,37 +1,37 @@
-//! One client is cut off. It is not told, and nor is the server.
+//! One client is cut off. Neither it nor the server notices.
 
-use super::children::{LEASE, Process, TAKE_OVER, ask, tell};
-use super::stage::{
-    KEY, PATIENCE, SHORT, Stage, acquire, client, granted, is_free, release, soon, until, wait,
+use super::fixture::{
+    Fixture, KEY, LIMIT, SHORT, acquire, client, granted, is_free, release, soon, until, wait,
 };
-use crate::support::cable::{Cable, NEAR};
+use super::processes::{ChildProcess, LEASE, TAKE_OVER, ask, tell};
 use crate::support::engine::Engine;
-use crate::support::wire::Wire;
+use crate::support::network::{NEAR, NetworkLink};
+use crate::support::relay::Relay;
 use lockword::cluster::fence::Gate;
 use lockword::cluster::{FencingToken, Key, LossReason, Node, ReleaseError};
 use std::time::{Duration, Instant};
 
 /// What it has sent arrives late.
-pub async fn held_back<E: Engine>() {
-    cut_off::<E>(Wire::hold).await;
+pub async fn bytes_are_delayed<E: Engine>() {
+    cut_off::<E>(Relay::hold).await;
 }
 
 /// What it has sent is lost.
-pub async fn dropped<E: Engine>() {
-    cut_off::<E>(Wire::drop_all).await;
+pub async fn bytes_are_dropped<E: Engine>() {
+    cut_off::<E>(Relay::drop_all).await;
 }
 
-async fn cut_off<E: Engine>(cut: fn(&Wire)) {
-    let Some(stage) = Stage::<E>::start().await else { return };
-    let wire = Wire::new(stage.server.port());
-    let far = stage.node_at(&stage.server.address_at(wire.port()), SHORT).await;
-    let near = stage.node(SHORT).await;
-    let looker = stage.looker().await;
+async fn cut_off<E: Engine>(cut: fn(&Relay)) {
+    let Some(fixture) = Fixture::<E>::start().await else { return };
+    let relay = Relay::new(fixture.server.port());
+    let far = fixture.node_at(&fixture.server.address_at(relay.port()), SHORT).await;
+    let near = fixture.node(SHORT).await;
+    let looker = fixture.looker().await;
     let (gate, key) = (Gate::new(), Key::new(KEY).expect("a key"));
     let held = acquire(&far).await;
     gate.pass(&key, held.token()).expect("it is the first");
     let waiting = wait(&near, &looker).await;
-    cut(&wire);
+    cut(&relay);
     let began = Instant::now();
     let next = granted(waiting).await;
     // First the one is lost, then the other is granted.
@@ -45,7 +45,7 @@ async fn cut_off<E: Engine>(cut: fn(&Wire)) {
     let refused = gate.pass(&key, held.token()).expect_err("it is late");
     assert_eq!(refused.newest, next.token());
     // And back.
-    wire.pass();
+    relay.pass();
     drop(held);
     let waiting = wait(&far, &looker).await;
     assert!(next.is_valid());
@@ -54,29 +54,29 @@ async fn cut_off<E: Engine>(cut: fn(&Wire)) {
     let back = granted(waiting).await;
     assert!(back.token() > token, "{} after {token}", back.token());
     release(back).await;
-    stage.end(&looker).await;
+    fixture.end(&looker).await;
 }
 
-/// A process whose network ends at a cable, which is pulled out: no packet arrives any more, and no
+/// A process whose network ends at a link, which is pulled out: no packet arrives any more, and no
 /// reset.
-pub async fn unplugged<E: Engine>() {
-    let Some(cable) = Cable::new() else { return };
-    let Some(stage) = Stage::<E>::start().await else { return };
-    let wire = Wire::from(cable.listener(), stage.server.port());
-    let address = stage.server.address_at(wire.port()).replace("127.0.0.1", NEAR);
-    let near = stage.node(LEASE).await;
-    let looker = stage.looker().await;
+pub async fn network_is_down<E: Engine>() {
+    let Some(link) = NetworkLink::new() else { return };
+    let Some(fixture) = Fixture::<E>::start().await else { return };
+    let relay = Relay::from(link.listener(), fixture.server.port());
+    let address = fixture.server.address_at(relay.port()).replace("127.0.0.1", NEAR);
+    let near = fixture.node(LEASE).await;
+    let looker = fixture.looker().await;
     let (gate, key) = (Gate::new(), Key::new(KEY).expect("a key"));
-    let mut far = Process::start_at(&cable.far, "lose", &address, "");
+    let mut far = ChildProcess::start_at(&link.far, "lose", &address, "");
     let token: u64 = far.hear().expect("it holds").parse().expect("a token");
     let token = FencingToken::from_u64(token);
     gate.pass(&key, token).expect("it is the first");
     let waiting = wait(&near, &looker).await;
-    cable.pull();
+    link.take_down();
     let began = Instant::now();
     let next = granted(waiting).await;
     let took = began.elapsed();
-    // It knows by its own clock: it has heard of nobody.
+    // It knows this by its own clock alone.
     far.say("is it valid?");
     assert_eq!(far.hear().as_deref(), Some("false"), "two hold");
     println!("in after {took:?} of a lease of {LEASE:?}");
@@ -86,7 +86,7 @@ pub async fn unplugged<E: Engine>() {
     let refused = gate.pass(&key, token).expect_err("it is late");
     assert_eq!(refused.newest, next.token());
     // And back.
-    cable.plug();
+    link.bring_up();
     far.say("the cable is in");
     assert_eq!(far.hear().as_deref(), Some("it was not held"));
     until("it is in the queue", async || {
@@ -98,7 +98,7 @@ pub async fn unplugged<E: Engine>() {
     release(next).await;
     let back: u64 = far.hear().expect("it holds again").parse().expect("a token");
     assert!(back > newest, "{back} after {newest}");
-    // Nobody has recorded what the child wrote: there is no history.
+    // What the child wrote was not recorded: there is no history.
     is_free(&looker).await;
 }
 
@@ -106,7 +106,7 @@ pub async fn unplugged<E: Engine>() {
 pub async fn lose(address: &str) {
     let node = Node::builder(client(address).await)
         .lease(LEASE)
-        .unavailable_timeout(PATIENCE * 2)
+        .unavailable_timeout(LIMIT * 2)
         .build()
         .unwrap();
     let lock = node.lock(KEY).unwrap();

@@ -1,25 +1,26 @@
-//! A server's disk. One of its own can be filled.
+//! The disk of a server, which can be filled up.
 
-use super::namespace::{Namespace, Own};
+use super::namespace::{Isolated, Namespace};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::chown;
 use std::sync::Arc;
 
-/// What takes all the room.
+/// The file that takes all the space.
 const FILLER: &str = "filler";
 
-/// What is on it is there for those alone who are started at its namespace, and goes with them; unless it
-/// is a part of everybody's disk.
+/// A folder for a server, or a file system of its own. A file system of its own exists only for the
+/// processes in its namespace, and ends with them.
 pub struct Disk {
-    /// Where its server has to be started.
+    /// The namespace in which the server has to be started.
     pub namespace: Arc<Namespace>,
     folder: String,
 }
 
 impl Disk {
-    /// In a new folder of this name, for this user and group. With a size, in megabytes, it is a disk
-    /// of its own. `None`, and a line that says so: the system does not permit it, skip the test.
+    /// A new folder of this name, owned by this user and group. With a size, in megabytes, it is a file
+    /// system of its own. `None`, and a line on standard error: the system does not permit it, skip the
+    /// test.
     pub fn new(folder: String, size: Option<u32>, owner: Option<(u32, u32)>) -> Option<Self> {
         fs::create_dir(&folder).expect("a folder of ours");
         if let Some((user, group)) = owner {
@@ -35,7 +36,7 @@ impl Disk {
         }
     }
 
-    /// A file of it.
+    /// The path of a file on it.
     pub fn file(&self, name: &str) -> String {
         format!("{}/{name}", self.folder)
     }
@@ -46,7 +47,7 @@ impl Disk {
         self.namespace.run(move || fs::metadata(path).ok().map(|data| data.len()))
     }
 
-    /// Leaves no room.
+    /// Fills it up.
     pub fn fill(&self) {
         let path = self.file(FILLER);
         let full = self.namespace.run(move || {
@@ -59,18 +60,18 @@ impl Disk {
         assert_eq!(full.expect_err("no disk is endless").kind(), ErrorKind::StorageFull);
     }
 
-    /// Takes away what was filled in.
-    pub fn make_room(&self) {
+    /// Removes what filled it up.
+    pub fn make_space(&self) {
         let path = self.file(FILLER);
         self.namespace.run(move || fs::remove_file(path)).expect("it was filled");
     }
 }
 
 fn mount(folder: &str, size: u32, (user, group): (u32, u32)) -> Result<Arc<Namespace>, String> {
-    let namespace = Namespace::apart(Own::Mounts).map_err(|error| error.to_string())?;
-    // So that it does not show elsewhere.
-    namespace.tell("mount --make-rprivate /")?;
+    let namespace = Namespace::isolated(Isolated::Mounts).map_err(|error| error.to_string())?;
+    // The mount must not be visible elsewhere.
+    namespace.run_command("mount --make-rprivate /")?;
     let options = format!("size={size}m,mode=700,uid={user},gid={group}");
-    namespace.tell(&format!("mount -t tmpfs -o {options} lockword {folder}"))?;
+    namespace.run_command(&format!("mount -t tmpfs -o {options} lockword {folder}"))?;
     Ok(namespace)
 }

@@ -1,47 +1,37 @@
-//! What the suite of faults needs of an engine, so that it is the same for each.
+//! The server of an engine, as the suite of faults needs it.
 
 use super::disk::Disk;
-use super::process::Process;
+use super::process::ServerProcess;
 
-#[cfg(feature = "etcd")]
-mod etcd;
-#[cfg(feature = "postgres")]
-mod postgres;
-#[cfg(feature = "redis")]
-mod redis;
-
-#[cfg(feature = "redis")]
-pub use redis::{Durable, Forgetful};
-
-/// A server of the test's own, whose data outlives its process (but for [`Forgetful`]).
+/// A server that a test starts. Its data outlives its process, except for Redis without a disk.
 pub trait Engine: Send + Sync + Sized + 'static {
     /// How many connections a node may have.
     const CONNECTIONS: usize;
 
-    /// A server with nothing special. `None`: it is not installed, skip the test.
+    /// Starts a server with default options. `None`: it is not installed, skip the test.
     fn start() -> impl Future<Output = Option<Self>> + Send;
 
-    fn process(&self) -> &Process;
+    fn process(&self) -> &ServerProcess;
 
     fn port(&self) -> u16;
 
-    /// For `lockword::cluster::connect`, by way of another port.
+    /// The address for `lockword::cluster::connect`, with another port.
     fn address_at(&self, port: u16) -> String;
 
     fn address(&self) -> String {
         self.address_at(self.port())
     }
 
-    /// What the server has now.
-    fn left(&self) -> impl Future<Output = Left> + Send;
+    /// What the server has of its clients now.
+    fn usage(&self) -> impl Future<Output = Usage> + Send;
 }
 
 /// A server whose disk can be full.
 pub trait OnDisk: Engine {
-    /// What it does then.
+    /// What it does when the disk is full.
     const WHEN_FULL: WhenFull;
 
-    /// A server with a disk of its own. `None`: skip the test.
+    /// Starts a server with a disk of its own. `None`: skip the test.
     fn start_on_disk() -> impl Future<Output = Option<Self>> + Send;
 
     fn disk(&self) -> &Disk;
@@ -49,7 +39,7 @@ pub trait OnDisk: Engine {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It says that it has no room, and goes on.
+    /// It refuses writes, and goes on.
     Refuses,
     /// It ends.
     Ends,
@@ -57,10 +47,10 @@ pub enum WhenFull {
 
 /// What a server has of its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct Usage {
     /// Connections of lockword.
     pub connections: usize,
-    /// Watches or subscriptions, where the server tells of them.
+    /// Watches or subscriptions, if the server shows them.
     pub watches: usize,
     /// Registers.
     pub keys: usize,

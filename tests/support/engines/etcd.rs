@@ -1,34 +1,35 @@
-//! etcd servers of the test's own: one, or three that are a cluster.
+//! etcd servers that a test starts: one, or a cluster of three.
 
 use super::disk::Disk;
-use super::process::{Folder, Process, find, free_port};
+use super::engine::{Engine, OnDisk, Usage, WhenFull};
+use super::process::{Folder, ServerProcess, find, free_port};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use std::fs::write;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-// For TLS.
-mod certificates;
-
-pub use certificates::Certificates;
-
-/// How a server is to be started.
+/// The options of a server.
 #[derive(Clone, Default)]
 pub struct Setup {
-    /// It talks TLS to its clients, with these certificates.
+    /// With TLS for its clients, with these certificates.
     pub tls: Option<Arc<Certificates>>,
-    /// And wants one from them.
+    /// A client certificate is required.
     pub wants_certificate: bool,
     /// Further arguments.
     pub arguments: Vec<&'static str>,
-    /// It has a disk of its own, of so many megabytes.
+    /// The size of a disk of its own, in megabytes.
     pub disk: Option<u32>,
 }
 
-/// One server.
+/// A running server.
 pub struct Etcd {
-    pub process: Process,
+    pub process: ServerProcess,
     pub port: u16,
     pub disk: Disk,
     metrics: u16,
@@ -37,7 +38,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// A server that is alone. `None` if etcd is not installed: the test has to be skipped.
+    /// Starts a single server with default options. `None`: etcd is not installed, skip the test.
     pub fn start() -> Option<Self> {
         Self::start_with(Setup::default())
     }
@@ -51,7 +52,7 @@ impl Etcd {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// For `lockword::cluster::connect`.
+    /// The address for `lockword::cluster::connect`.
     pub fn address(&self) -> String {
         match self.tls {
             // The name in its certificate.
@@ -60,7 +61,7 @@ impl Etcd {
         }
     }
 
-    /// For etcd's own client, without TLS.
+    /// The URL for etcd's own client, without TLS.
     pub fn url(&self) -> String {
         format!("http://{}", self.server())
     }
@@ -95,13 +96,13 @@ impl Etcd {
     }
 }
 
-/// Several servers that are one etcd.
+/// Several servers of one cluster.
 pub struct Cluster {
     pub members: Vec<Etcd>,
 }
 
 impl Cluster {
-    /// A cluster of three. `None` if etcd is not installed.
+    /// Starts a cluster of three. `None`: etcd is not installed, skip the test.
     pub fn start() -> Option<Self> {
         // Elections within the second.
         let arguments = vec!["--heartbeat-interval", "50", "--election-timeout", "500"];
@@ -154,7 +155,8 @@ impl Cluster {
                 Ok(text) => Err(text),
                 Err(error) => Err(error.to_string()),
             };
-            let process = Process::start_at(disk.namespace.clone(), "etcd", &log, command, ready);
+            let process =
+                ServerProcess::start_at(disk.namespace.clone(), "etcd", &log, command, ready);
             let tls = setup.tls.is_some();
             Some(Etcd { process, port: client, disk, metrics, tls, _folder: folder })
         };
@@ -166,7 +168,7 @@ impl Cluster {
         Some(Self { members: members? })
     }
 
-    /// For `lockword::cluster::connect`: all members, this one first.
+    /// The address for `lockword::cluster::connect`, with all members, beginning with this one.
     pub fn address(&self, first: usize) -> String {
         let number = self.members.len();
         let order = (first..number).chain(0..first);
@@ -174,7 +176,7 @@ impl Cluster {
         format!("etcd://{}", servers.join(","))
     }
 
-    /// Which one leads. Waits until one does.
+    /// The number of the leader. Waits until there is one.
     pub fn leader(&self) -> usize {
         loop {
             if let Some(leader) = self.members.iter().position(Etcd::is_leader) {
@@ -195,11 +197,99 @@ fn own((name, address): (&str, &str)) -> (String, String) {
 
 fn http(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    let unavailable_timeout = Some(Duration::from_secs(2));
-    stream.set_read_timeout(unavailable_timeout)?;
-    stream.set_write_timeout(unavailable_timeout)?;
+    let limit = Some(Duration::from_secs(2));
+    stream.set_read_timeout(limit)?;
+    stream.set_write_timeout(limit)?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
+}
+
+impl Engine for Etcd {
+    const CONNECTIONS: usize = 1;
+
+    async fn start() -> Option<Self> {
+        Etcd::start()
+    }
+
+    fn process(&self) -> &ServerProcess {
+        &self.process
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn address_at(&self, port: u16) -> String {
+        format!("etcd://127.0.0.1:{port}")
+    }
+
+    async fn usage(&self) -> Usage {
+        Usage {
+            connections: self.connections(),
+            watches: self.metric("etcd_debugging_mvcc_watcher_total") as usize,
+            keys: self.metric("etcd_debugging_mvcc_keys_total") as usize,
+        }
+    }
+}
+
+impl OnDisk for Etcd {
+    const WHEN_FULL: WhenFull = WhenFull::Ends;
+
+    async fn start_on_disk() -> Option<Self> {
+        let server = Self::start_with(Setup { disk: Some(150), ..Setup::default() })?;
+        // Its log has reserved 64 MB, and reserves 64 more, all or nothing.
+        let end = Instant::now() + Duration::from_secs(60);
+        while server.disk.len("data/member/wal/0.tmp").unwrap_or(0) < 64_000_000 {
+            assert!(Instant::now() < end, "it keeps its log in another way");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Some(server)
+    }
+
+    fn disk(&self) -> &Disk {
+        &self.disk
+    }
+}
+
+/// An authority, and what it has signed for a server and a client named `localhost`. The files
+/// (`authority.pem`, `server.pem`, `server.key`, `client.pem`, `client.key`) go with this value.
+pub struct Certificates(Folder);
+
+impl Certificates {
+    /// `expired`: the server's certificate has expired.
+    pub fn new(name: &str, expired: bool) -> Self {
+        let folder = Folder::new(name);
+        let mut params = CertificateParams::new(vec![]).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        write(folder.file("authority.pem"), issuer.pem()).expect("a file");
+        // etcd shows the server's as a client, too: to itself.
+        let server = ExtendedKeyUsagePurpose::ServerAuth;
+        let client = ExtendedKeyUsagePurpose::ClientAuth;
+        for (name, usages, expired) in
+            [("server", vec![server, client.clone()], expired), ("client", vec![client], false)]
+        {
+            let mut params = CertificateParams::new(vec!["localhost".into()]).expect("a name");
+            params.extended_key_usages = usages;
+            if expired {
+                params.not_before = date_time_ymd(2001, 1, 1);
+                params.not_after = date_time_ymd(2002, 1, 1);
+            }
+            let key = KeyPair::generate().expect("a key");
+            let signed = params.signed_by(&key, &issuer).expect("a certificate");
+            write(folder.file(&format!("{name}.pem")), signed.pem()).expect("a file");
+            write(folder.file(&format!("{name}.key")), key.serialize_pem()).expect("a file");
+        }
+        Self(folder)
+    }
+
+    /// The path of one of the files.
+    pub fn file(&self, name: &str) -> String {
+        self.0.file(name)
+    }
 }

@@ -1,7 +1,7 @@
-//! Where processes are started: by threads that live long enough, in namespaces of their own if need be.
+//! Threads that start processes, in namespaces of their own if need be.
 //!
-//! What a thread starts has its namespaces. They go with the last thread, process or socket in them,
-//! however that ends: nothing has to be put away.
+//! A process has the namespaces of the thread that started it. They end with the last thread, process or
+//! socket in them, however that ends: nothing has to be cleaned up.
 
 use std::process::{Child, Command};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -9,41 +9,41 @@ use std::{fs, io, thread};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread that does what it is told, until this is dropped. What it has started ends with it.
+/// A thread that runs jobs until this is dropped. The processes that it has started end with it.
 pub struct Namespace {
     jobs: mpsc::Sender<Job>,
 }
 
-/// What a namespace can have for itself.
+/// What a namespace has for itself.
 #[derive(Clone, Copy)]
-pub enum Own {
+pub enum Isolated {
     /// Network interfaces: none but a loopback that is down.
     Network,
-    /// Mounts: those of everybody, until some are added.
+    /// Mounts: those of the system, until some are added.
     Mounts,
 }
 
 impl Namespace {
     fn new() -> Self {
-        let (jobs, told) = mpsc::channel::<Job>();
-        thread::spawn(move || told.into_iter().for_each(|job| job()));
+        let (jobs, queue) = mpsc::channel::<Job>();
+        thread::spawn(move || queue.into_iter().for_each(|job| job()));
         Self { jobs }
     }
 
-    /// That of everybody. It stays.
+    /// The namespace of the system. It is never dropped.
     pub fn here() -> Arc<Self> {
         static HERE: OnceLock<Arc<Namespace>> = OnceLock::new();
         HERE.get_or_init(|| Arc::new(Self::new())).clone()
     }
 
-    /// One that is apart. An error: the system does not permit it.
-    pub fn apart(own: Own) -> io::Result<Arc<Self>> {
+    /// A new namespace. An error: the system does not permit it.
+    pub fn isolated(own: Isolated) -> io::Result<Arc<Self>> {
         let namespace = Self::new();
         namespace.run(move || unshare(own))?;
         Ok(Arc::new(namespace))
     }
 
-    /// Does it there.
+    /// Runs a job in the namespace.
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (sender, response) = mpsc::channel();
         let job = Box::new(move || sender.send(job()).expect("somebody waits"));
@@ -51,7 +51,8 @@ impl Namespace {
         response.recv().expect("the thread answers")
     }
 
-    /// Starts it there. The kernel kills it when the thread ends, and so with this process.
+    /// Starts a process in the namespace. The kernel kills it when the thread ends, and so with this
+    /// process.
     pub fn spawn(&self, mut command: Command) -> io::Result<Child> {
         #[cfg(target_os = "linux")]
         // SAFETY: `prctl` is a system call and nothing else: it may be made between fork and exec.
@@ -65,8 +66,8 @@ impl Namespace {
         self.run(move || command.spawn())
     }
 
-    /// Runs a program there, and waits for its end. An error says what it said.
-    pub fn tell(&self, line: &str) -> Result<(), String> {
+    /// Runs a command line in the namespace, and waits for its end. An error has its output.
+    pub fn run_command(&self, line: &str) -> Result<(), String> {
         let mut words = line.split_whitespace().map(str::to_owned);
         let mut command = Command::new(words.next().expect("a program"));
         command.args(words);
@@ -78,7 +79,7 @@ impl Namespace {
         }
     }
 
-    /// The thread's folder in `/proc`, as others find it.
+    /// The folder of the thread in `/proc`, for other processes.
     pub fn proc(&self) -> String {
         let path = self.run(|| fs::canonicalize("/proc/thread-self")).expect("Linux has that");
         path.to_str().expect("numbers").to_owned()
@@ -86,10 +87,10 @@ impl Namespace {
 }
 
 #[cfg(target_os = "linux")]
-fn unshare(own: Own) -> io::Result<()> {
+fn unshare(own: Isolated) -> io::Result<()> {
     let flag = match own {
-        Own::Network => libc::CLONE_NEWNET,
-        Own::Mounts => libc::CLONE_NEWNS,
+        Isolated::Network => libc::CLONE_NEWNET,
+        Isolated::Mounts => libc::CLONE_NEWNS,
     };
     // SAFETY: it concerns this thread alone, which is the namespace's.
     match unsafe { libc::unshare(flag) } {
@@ -99,6 +100,6 @@ fn unshare(own: Own) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn unshare(_: Own) -> io::Result<()> {
+fn unshare(_: Isolated) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

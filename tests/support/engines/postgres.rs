@@ -1,8 +1,9 @@
-//! A PostgreSQL server of the test's own, and a pooler in front of it.
+//! A PostgreSQL server that a test starts, and a pooler in front of it.
 
 use super::disk::Disk;
+use super::engine::{Engine, OnDisk, Usage, WhenFull};
 use super::namespace::Namespace;
-use super::process::{Folder, Process, find, free_port};
+use super::process::{Folder, ServerProcess, find, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -12,7 +13,7 @@ use std::process::{Command, Stdio};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-/// How the server is to be.
+/// The options of a server.
 #[derive(Clone, Default)]
 pub struct Setup {
     /// `name=value`, as in the server's configuration.
@@ -21,7 +22,7 @@ pub struct Setup {
     pub password: Option<String>,
     /// With TLS, and only with TLS.
     pub tls: Option<Tls>,
-    /// It has a disk of its own, of so many megabytes.
+    /// The size of a disk of its own, in megabytes.
     pub disk: Option<u32>,
 }
 
@@ -35,9 +36,9 @@ pub enum Tls {
     Mutual,
 }
 
-/// A server that runs.
+/// A running server.
 pub struct Server {
-    pub process: Process,
+    pub process: ServerProcess,
     pub port: u16,
     pub disk: Disk,
     folder: Folder,
@@ -57,7 +58,7 @@ fn programs() -> Option<PathBuf> {
     Some(fs::canonicalize(postgres).expect("it is there").parent().expect("a folder").to_owned())
 }
 
-/// Whom to run as: PostgreSQL refuses to be root. `None`: as who we are.
+/// The user and group to run as, since PostgreSQL refuses to run as root. `None`: those of this process.
 fn user() -> Option<(u32, u32)> {
     // SAFETY: a system call without arguments.
     if unsafe { libc::geteuid() } != 0 {
@@ -105,10 +106,16 @@ fn write(path: &str, text: &str) {
     }
 }
 
-fn start(disk: &Disk, bin: &Path, folder: &Folder, port: u16, settings: Vec<String>) -> Process {
+fn start(
+    disk: &Disk,
+    bin: &Path,
+    folder: &Folder,
+    port: u16,
+    settings: Vec<String>,
+) -> ServerProcess {
     let ready = bin.join("pg_isready");
     let (bin, data, socket) = (bin.join("postgres"), disk.file("data"), folder.file(""));
-    Process::start_at(
+    ServerProcess::start_at(
         disk.namespace.clone(),
         "PostgreSQL",
         &folder.path().join("log"),
@@ -140,7 +147,7 @@ fn start(disk: &Disk, bin: &Path, folder: &Folder, port: u16, settings: Vec<Stri
 }
 
 impl Server {
-    /// `None`: there is no PostgreSQL, skip the test.
+    /// Starts a server. `None`: PostgreSQL is not installed, skip the test.
     pub fn start(setup: Setup) -> Option<Self> {
         let bin = programs()?;
         let (folder, port) = (owned_folder("postgres"), free_port());
@@ -174,7 +181,7 @@ impl Server {
         Some(Self { process, port, disk, folder, password: setup.password, has_tls })
     }
 
-    /// A replica of it that may only be read.
+    /// Starts a read-only replica of this server.
     pub fn replica(&self) -> Self {
         let bin = programs().expect("it was there before");
         let (folder, port) = (owned_folder("replica"), free_port());
@@ -199,12 +206,12 @@ impl Server {
         Self { process, port, disk, folder, password: None, has_tls: false }
     }
 
-    /// Its address; `more` follows the question mark.
+    /// The address, with `more` behind the question mark.
     pub fn address(&self, more: &str) -> String {
         self.address_at(self.port, more)
     }
 
-    /// The same by way of another port.
+    /// The address with another port.
     pub fn address_at(&self, port: u16, more: &str) -> String {
         let password = self.password.as_ref().map_or(String::new(), |word| format!(":{word}"));
         format!("postgres://postgres{password}@127.0.0.1:{port}/postgres?{more}")
@@ -215,7 +222,7 @@ impl Server {
         self.folder.file(name)
     }
 
-    /// A plain client, to look at things by hand. Not over TLS.
+    /// PostgreSQL's own client, without TLS.
     pub async fn client(&self) -> Client {
         assert!(!self.has_tls, "a plain client");
         let address = self.address("application_name=by-hand");
@@ -224,7 +231,7 @@ impl Server {
         client
     }
 
-    /// What the server tells those who listen on `channel`, for as long as the client lives.
+    /// The notifications on `channel`, for as long as the client lives.
     pub async fn listen(&self, channel: &str) -> (Client, UnboundedReceiver<String>) {
         let address = self.address("application_name=by-hand");
         let (client, mut wire) = tokio_postgres::connect(&address, NoTls).await.expect("it runs");
@@ -241,7 +248,7 @@ impl Server {
     }
 }
 
-/// Whom to trust, the server's certificate, a client's, and another authority.
+/// Writes the certificates of an authority, the server and a client, and that of another authority.
 fn certificates(folder: &Folder, expired: bool) {
     let authority = |name: &str| {
         let mut params = CertificateParams::new(vec![]).expect("no names");
@@ -266,15 +273,15 @@ fn certificates(folder: &Folder, expired: bool) {
     }
 }
 
-/// PgBouncer, which lends connections for a transaction.
+/// PgBouncer in transaction mode.
 pub struct Pooler {
     pub port: u16,
-    _process: Process,
+    _process: ServerProcess,
     _folder: Folder,
 }
 
 impl Pooler {
-    /// In front of `server`. `None`: there is none, skip the test.
+    /// Starts a pooler in front of `server`. `None`: it is not installed, skip the test.
     pub fn start(server: &Server) -> Option<Self> {
         let program = find("pgbouncer", &["/usr/sbin"])?;
         let (folder, port) = (owned_folder("pooler"), free_port());
@@ -286,7 +293,7 @@ impl Pooler {
             server.port
         );
         write(&config, &text);
-        let process = Process::start(
+        let process = ServerProcess::start(
             "PgBouncer",
             &folder.path().join("log"),
             move || {
@@ -301,4 +308,61 @@ impl Pooler {
         );
         Some(Self { port, _process: process, _folder: folder })
     }
+}
+
+impl Engine for Server {
+    // One is for notifications.
+    const CONNECTIONS: usize = 2;
+
+    async fn start() -> Option<Self> {
+        start_with_table(None).await
+    }
+
+    fn process(&self) -> &ServerProcess {
+        &self.process
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn address_at(&self, port: u16) -> String {
+        Server::address_at(self, port, "")
+    }
+
+    /// The server does not show the subscriptions of other connections: a leaked one shows as a
+    /// connection.
+    async fn usage(&self) -> Usage {
+        let by_hand = self.client().await;
+        let connections = "SELECT count(*) FROM pg_stat_activity \
+            WHERE application_name = 'lockword'";
+        let keys = "SELECT count(*) FROM public.lockword WHERE key <> ''";
+        let count = async |sql: &str| {
+            let row = by_hand.query_one(sql, &[]).await.expect("it runs");
+            usize::try_from(row.get::<_, i64>(0)).expect("a count")
+        };
+        Usage { connections: count(connections).await, watches: 0, keys: count(keys).await }
+    }
+}
+
+impl OnDisk for Server {
+    // While its log still has room: that is reserved in pieces of 16 MB.
+    const WHEN_FULL: WhenFull = WhenFull::Refuses;
+
+    async fn start_on_disk() -> Option<Self> {
+        start_with_table(Some(96)).await
+    }
+
+    fn disk(&self) -> &Disk {
+        &self.disk
+    }
+}
+
+async fn start_with_table(disk: Option<u32>) -> Option<Server> {
+    // The suite's 32 processes have two connections each.
+    let settings = vec!["max_connections=120".to_owned()];
+    let server = Server::start(Setup { settings, disk, ..Setup::default() })?;
+    let address = server.address("create_schema=true");
+    lockword::cluster::connect(&address).await.expect("the table can be made");
+    Some(server)
 }

@@ -1,5 +1,5 @@
-//! A server process of the test's own: started on a free loopback port with its data in a folder of
-//! its own, stopped, killed and started again, and gone when the test is.
+//! A server process that a test starts, stops, kills and starts again, on a free loopback port and with
+//! its data in a folder of its own. It ends with the test.
 
 use super::namespace::Namespace;
 use std::fs::{self, File};
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use std::{env, io, process, thread};
 
 /// How long a server may take until it is ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The server's program, from `PATH` or from one of the folders `also_in`.
 ///
-/// `None`, and a line that says so, if it is not there: the test has to be skipped. With
-/// `LOCKWORD_ENGINES=required` in the environment that is a panic.
+/// `None`, and a line on standard error, if it is not installed: the test has to be skipped. With
+/// `LOCKWORD_ENGINES=required` in the environment it panics then.
 pub fn find(program: &str, also_in: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(also_in.iter().map(PathBuf::from));
@@ -31,8 +31,8 @@ pub fn find(program: &str, also_in: &[&str]) -> Option<PathBuf> {
     found
 }
 
-/// A port of the loopback interface that nobody listens on, and that no other test gets, of this
-/// process or of another, while this process lives.
+/// A port of the loopback interface that is free, and that no other test gets, of this process or of
+/// another, while this process lives.
 ///
 /// It is below those that the system gives to clients, so that no client takes it while its server
 /// is down.
@@ -45,7 +45,8 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Whether the port is this process's from now on: by a name that the system forgets with it.
+/// Reserves the port for this process, by the name of a socket that ends with the process. Returns
+/// whether it was free.
 #[cfg(target_os = "linux")]
 fn reserve(port: u16) -> bool {
     use std::os::linux::net::SocketAddrExt;
@@ -77,12 +78,12 @@ impl Folder {
         Self(path)
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// A file in it, as text.
+    /// The path of a file in it.
     #[allow(dead_code, reason = "not every engine needs it")]
     pub fn file(&self, name: &str) -> String {
         self.0.join(name).to_str().expect("the path is text").to_owned()
@@ -102,8 +103,8 @@ impl Drop for Folder {
     }
 }
 
-/// A server process. It dies with this value, and with the test's process, however that ends.
-pub struct Process {
+/// A server process. It is killed when this is dropped, and when the test's process ends in any way.
+pub struct ServerProcess {
     name: String,
     command: Box<dyn Fn() -> Command + Send + Sync>,
     ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
@@ -112,7 +113,7 @@ pub struct Process {
     child: Mutex<Option<Child>>,
 }
 
-impl Process {
+impl ServerProcess {
     /// Starts `command`, whose output is appended to `log`, and waits until `ready` says so.
     ///
     /// `ready` is called again and again; it must not wait long. Panics if the process ends before,
@@ -126,7 +127,7 @@ impl Process {
         Self::start_at(Namespace::here(), name, log, command, ready)
     }
 
-    /// The same, at this namespace.
+    /// The same as [`start`](Self::start), in this namespace.
     pub fn start_at(
         namespace: Arc<Namespace>,
         name: &str,
@@ -166,9 +167,9 @@ impl Process {
         *self.child.lock().unwrap() = Some(child);
     }
 
-    /// Waits until it is ready. Panics as [`Process::start`] does.
+    /// Waits until it is ready. Panics as [`ServerProcess::start`] does.
     pub fn wait_until_ready(&self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + LIMIT;
         while let Err(why) = (self.ready)() {
             if let Some(status) = self.ended() {
                 panic!("{} ended ({status}) before it was ready:\n{}", self.name, self.log());
@@ -192,14 +193,14 @@ impl Process {
         family.iter().for_each(|id| wait_for_state(*id, "ZX"));
     }
 
-    /// Halts it and its children (SIGSTOP) until [`Process::cont`], and waits until no thread of
+    /// Stops it and its children (SIGSTOP) until [`ServerProcess::cont`], and waits until no thread of
     /// theirs runs any more.
     pub fn stop(&self) {
         let child = self.child.lock().unwrap();
         halted_family(child.as_ref().expect("the server runs").id());
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Continues it and its children (SIGCONT).
     pub fn cont(&self) {
         self.signal(libc::SIGCONT);
     }
@@ -229,7 +230,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.kill9();
     }
@@ -253,7 +254,7 @@ fn halted_family(id: u32) -> Vec<u32> {
 /// Waits until all threads of the process are in one of these states, or are gone. A signal stops or
 /// kills one after the other.
 fn wait_for_state(id: u32, states: &str) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + LIMIT;
     let threads = || fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     loop {
         let stats = threads().map(|thread| fs::read_to_string(thread.path().join("stat")));

@@ -1,63 +1,65 @@
-//! A Redis server of the test's own.
+//! A Redis server that a test starts.
 
 use super::disk::Disk;
-use super::process::{Folder, Process, find, free_port};
-use certificates::Authority;
+use super::engine::{Engine, OnDisk, Usage, WhenFull};
+use super::process::{Folder, ServerProcess, find, free_port};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-// Certificates, made on the spot.
-pub mod certificates;
-
-/// The password of the user `lock`, and of nobody else.
+/// The password of the user `lock`.
 pub const PASSWORD: &str = "open%sesame";
 
-/// What the docs say that a user needs.
+/// The permissions that a user needs, as in the documentation.
 const GRANTS: &str = "resetchannels ~{lockword}* &{lockword}:* \
     +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha \
     +publish +subscribe +unsubscribe +ping +hello";
 
-/// How a server is to be.
+/// The options of a server.
 #[derive(Default)]
-pub struct How {
-    /// It speaks TLS, and trusts the clients whom its authority has signed.
+pub struct Setup {
+    /// With TLS, and a client certificate of its authority is required.
     pub tls: bool,
     /// Its certificate has expired.
     pub expired: bool,
-    /// It wants a password.
+    /// A user and a password are required.
     pub password: bool,
-    /// The test sets its clock.
+    /// The test can set its clock.
     pub clock: bool,
     /// It writes each change to its disk before it answers.
     pub durable: bool,
-    /// It has a disk of its own, of so many megabytes.
+    /// The size of a disk of its own, in megabytes.
     pub disk: Option<u32>,
-    /// What else is on its command line.
+    /// Further arguments of the command line.
     pub extra: Vec<String>,
 }
 
-/// A server. It ends with this value.
+/// A running server. It ends when this is dropped.
 pub struct Server {
-    pub process: Process,
+    pub process: ServerProcess,
     pub port: u16,
     pub disk: Disk,
-    how: How,
+    setup: Setup,
     folder: Arc<Folder>,
 }
 
 impl Server {
-    /// A server with nothing special. `None`: there is no program for it.
+    /// Starts a server with default options. `None`: Redis is not installed.
     pub fn start() -> Option<Self> {
-        Self::with(How::default())
+        Self::start_with(Setup::default())
     }
 
-    /// A server that is so. `None`: there is no program for it.
-    pub fn with(how: How) -> Option<Self> {
+    /// Starts a server. `None`: Redis is not installed.
+    pub fn start_with(setup: Setup) -> Option<Self> {
         let program = find("redis-server", &["/usr/local/bin", "/opt/homebrew/bin"])?;
         let folder = Arc::new(Folder::new("redis"));
         let port = free_port();
-        let disk = Disk::new(folder.file("disk"), how.disk, None)?;
+        let disk = Disk::new(folder.file("disk"), setup.disk, None)?;
         let mut arguments: Vec<String> = vec![];
         let mut set = |name: &str, value: &str| {
             arguments.extend([format!("--{name}"), value.to_owned()]);
@@ -66,12 +68,12 @@ impl Server {
         set("dir", &folder.file("disk"));
         set("unixsocket", &folder.file("admin"));
         set("save", "");
-        set("appendonly", if how.durable { "yes" } else { "no" });
+        set("appendonly", if setup.durable { "yes" } else { "no" });
         set("appendfsync", "always");
         set("repl-diskless-sync-delay", "0");
-        if how.tls {
+        if setup.tls {
             let authority = Authority::new(folder.path(), "ca");
-            authority.sign("server", how.expired);
+            authority.sign("server", setup.expired);
             authority.sign("client", false);
             Authority::new(folder.path(), "other").sign("stranger", false);
             set("port", "0");
@@ -82,7 +84,7 @@ impl Server {
         } else {
             set("port", &port.to_string());
         }
-        if how.password {
+        if setup.password {
             let users = format!(
                 "user default off\nuser admin on nopass ~* &* +@all\n\
                  user lock on >{PASSWORD} {GRANTS}\n\
@@ -91,11 +93,11 @@ impl Server {
             fs::write(folder.path().join("users"), users).expect("a file");
             set("aclfile", &folder.file("users"));
         }
-        arguments.extend(how.extra.iter().cloned());
-        let clock = how.clock.then(|| shim(&folder));
+        arguments.extend(setup.extra.iter().cloned());
+        let clock = setup.clock.then(|| shim(&folder));
         let clock_file = folder.file("clock");
-        let admin = admin_address(&how, &folder);
-        let process = Process::start_at(
+        let admin = admin_address(&setup, &folder);
+        let process = ServerProcess::start_at(
             disk.namespace.clone(),
             "redis-server",
             &folder.path().join("log"),
@@ -113,20 +115,20 @@ impl Server {
                 ::redis::cmd("PING").exec(&mut client).map_err(|error| error.to_string())
             },
         );
-        Some(Self { process, port, disk, how, folder })
+        Some(Self { process, port, disk, setup, folder })
     }
 
-    /// The address for the transport, with what is needed.
+    /// The address for `lockword::cluster::connect`, with user and certificates.
     pub fn address(&self) -> String {
         self.address_at(self.port)
     }
 
-    /// The same through another port.
+    /// The address with another port.
     pub fn address_at(&self, port: u16) -> String {
-        let user = if self.how.password { "lock:open%25sesame@" } else { "" };
+        let user = if self.setup.password { "lock:open%25sesame@" } else { "" };
         let (ca, cert, key) =
             (self.file("ca.pem"), self.file("client.pem"), self.file("client.key"));
-        if self.how.tls {
+        if self.setup.tls {
             format!("rediss://{user}localhost:{port}?ca={ca}&cert={cert}&key={key}")
         } else {
             format!("redis://{user}127.0.0.1:{port}")
@@ -138,9 +140,9 @@ impl Server {
         self.folder.file(name)
     }
 
-    /// Says something to the server, as one who may do anything.
+    /// Sends a command to the server, as a user with all permissions.
     pub fn say<A: ::redis::FromRedisValue>(&self, words: &[&str]) -> A {
-        let address = admin_address(&self.how, &self.folder);
+        let address = admin_address(&self.setup, &self.folder);
         let client = ::redis::Client::open(address).expect("an address");
         let mut client = client.get_connection().expect("the server runs");
         let mut command = ::redis::cmd(words[0]);
@@ -148,20 +150,20 @@ impl Server {
         command.query(&mut client).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// How often this command was carried out, by scripts too.
+    /// How often this command was run, also by scripts.
     pub fn calls(&self, command: &str) -> u32 {
         let info: String = self.say(&["INFO", "commandstats"]);
         let line = info.lines().find_map(|l| l.strip_prefix(&format!("cmdstat_{command}:calls=")));
         line.map_or(0, |line| line.split(',').next().unwrap().parse().expect("a number"))
     }
 
-    /// How many connections there are through the network.
+    /// The number of connections over the network.
     pub fn connections(&self) -> usize {
         let list: String = self.say(&["CLIENT", "LIST"]);
         list.lines().filter(|line| line.contains(" addr=127.0.0.1")).count()
     }
 
-    /// Makes the server's clock wrong by so many seconds.
+    /// Sets the server's clock ahead by this many seconds.
     pub fn set_clock(&self, wrong_by: i64) {
         // At once, so that no half of it is read.
         fs::write(self.file("clock.new"), wrong_by.to_string()).expect("a file");
@@ -169,17 +171,133 @@ impl Server {
     }
 }
 
-fn admin_address(how: &How, folder: &Folder) -> String {
-    let user = if how.password { "?user=admin&pass=x" } else { "" };
+fn admin_address(setup: &Setup, folder: &Folder) -> String {
+    let user = if setup.password { "?user=admin&pass=x" } else { "" };
     format!("redis+unix://{}{user}", folder.file("admin"))
 }
 
-/// Compiles the clock.
+/// Compiles the library that replaces the clock, and returns its path.
 fn shim(folder: &Folder) -> String {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/engines/redis/clock.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/engines/redis_clock.c");
     let shim = folder.file("clock.so");
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-O1", "-o", &shim, source, "-ldl"]);
     assert!(cc.status().expect("Rust needs a C linker too").success(), "{cc:?}");
     shim
+}
+
+/// Redis that writes each change to its disk before it answers.
+pub struct DurableRedis(Server);
+
+/// Redis that keeps nothing on its disk.
+pub struct VolatileRedis(Server);
+
+impl Engine for DurableRedis {
+    const CONNECTIONS: usize = 1;
+
+    async fn start() -> Option<Self> {
+        Some(Self(Server::start_with(Setup { durable: true, ..Setup::default() })?))
+    }
+
+    fn process(&self) -> &ServerProcess {
+        &self.0.process
+    }
+
+    fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    fn address_at(&self, port: u16) -> String {
+        self.0.address_at(port)
+    }
+
+    async fn usage(&self) -> Usage {
+        usage(&self.0)
+    }
+}
+
+impl OnDisk for DurableRedis {
+    // With `appendfsync always` it has no other way: it did already what it cannot write down.
+    const WHEN_FULL: WhenFull = WhenFull::Ends;
+
+    async fn start_on_disk() -> Option<Self> {
+        Some(Self(Server::start_with(Setup { durable: true, disk: Some(4), ..Setup::default() })?))
+    }
+
+    fn disk(&self) -> &Disk {
+        &self.0.disk
+    }
+}
+
+impl Engine for VolatileRedis {
+    const CONNECTIONS: usize = 1;
+
+    async fn start() -> Option<Self> {
+        Some(Self(Server::start()?))
+    }
+
+    fn process(&self) -> &ServerProcess {
+        &self.0.process
+    }
+
+    fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    fn address_at(&self, port: u16) -> String {
+        self.0.address_at(port)
+    }
+
+    async fn usage(&self) -> Usage {
+        usage(&self.0)
+    }
+}
+
+/// What the server has of its clients.
+fn usage(server: &Server) -> Usage {
+    Usage {
+        connections: server.connections(),
+        watches: server.say::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len(),
+        // All but the floor.
+        keys: server.say::<usize>(&["DBSIZE"])
+            - server.say::<usize>(&["EXISTS", "{lockword}floor"]),
+    }
+}
+
+/// An authority whose files are in a folder.
+pub struct Authority<'a> {
+    folder: &'a Path,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl<'a> Authority<'a> {
+    /// A new authority. Its certificate is `name.pem` in `folder`.
+    pub fn new(folder: &'a Path, name: &str) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec![]).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let certificate = params.self_signed(&key).expect("a certificate");
+        fs::write(folder.join(format!("{name}.pem")), certificate.pem()).expect("a file");
+        Self { folder, issuer: Issuer::new(params, key) }
+    }
+
+    /// Signs a certificate for `localhost` (and no address), good for servers and clients: `name.pem`
+    /// and `name.key`. `expired`: it was valid until 2020.
+    pub fn sign(&self, name: &str, expired: bool) {
+        let key = KeyPair::generate().expect("a key");
+        let names = vec!["localhost".to_owned()];
+        let mut params = CertificateParams::new(names).expect("names of this machine");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        if expired {
+            params.not_before = date_time_ymd(2019, 1, 1);
+            params.not_after = date_time_ymd(2020, 1, 1);
+        }
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        fs::write(self.folder.join(format!("{name}.pem")), certificate.pem()).expect("a file");
+        fs::write(self.folder.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
+    }
 }

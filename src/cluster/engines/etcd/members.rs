@@ -1,77 +1,76 @@
 //! The servers of the cluster, and which of them is asked.
 //!
-//! There is a client for each server, made when it is first needed, so that it is known which server
-//! failed, and so that a request that was certainly not sent goes to another one. The client library
-//! can spread requests over servers by itself, but asks the dead ones as often as the others.
+//! There is a client for each server, made when it is first needed. So it is known which server
+//! failed, and a request that was certainly not sent goes to another one. The client library can
+//! spread requests over servers by itself, but asks the dead ones as often as the others.
 
-use super::failure::{Failure, FailureKind};
+use super::failure::{EtcdFailure, EtcdFailureKind};
 use crate::Mutex;
 use etcd_client::{Channel, Client, ConnectOptions};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Endpoint;
 
-/// How long a connection may take. One that takes longer is not worth the wait.
-const DIAL: Duration = Duration::from_secs(2);
-
 /// All servers.
 pub(super) struct Members {
     members: Vec<Member>,
     options: ConnectOptions,
-    /// Which one is asked first.
+    /// The one that is asked first.
     current: Mutex<usize>,
-    request_timeout: Duration,
+    connect_timeout: Duration,
+    timeout: Duration,
 }
 
 struct Member {
     /// Host and port.
     name: String,
     endpoint: Endpoint,
-    login: tokio::sync::Mutex<Login>,
+    login: tokio::sync::Mutex<MemberLogin>,
 }
 
-/// The connection to a member, and what it knows the user by.
+/// The client of a member, which has the connection and the user's token.
 #[derive(Default)]
-struct Login {
+struct MemberLogin {
     client: Option<Client>,
-    /// How many tokens were got in place of old ones.
+    /// How many times the token was renewed.
     renewals: u64,
 }
 
-/// What a request does to the register, which decides when it may be sent again.
+/// What a request does to the register. This decides when it may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// Nothing: whenever it fails.
-    None,
-    /// It writes: only when it was certainly not applied.
+pub(super) enum RequestEffect {
+    /// It reads: it may be sent again whenever it has failed.
+    Reads,
+    /// It writes: it may be sent again only if it was certainly not applied.
     Writes,
 }
 
-/// A request, which can be made more than once: a function of the client to make it of.
-pub(super) trait Request<T, E>: Sync {
-    fn of(&self, client: Client) -> impl Future<Output = Result<T, E>> + Send;
+/// A request that can be sent more than once: a function of the client to send it with.
+pub(super) trait EtcdRequest<T, E>: Sync {
+    fn send(&self, client: Client) -> impl Future<Output = Result<T, E>> + Send;
 }
 
-impl<T, E, F, Fut> Request<T, E> for F
+impl<T, E, F, Fut> EtcdRequest<T, E> for F
 where
     F: Fn(Client) -> Fut + Sync,
     Fut: Future<Output = Result<T, E>> + Send,
 {
-    fn of(&self, client: Client) -> impl Future<Output = Result<T, E>> + Send {
+    fn send(&self, client: Client) -> impl Future<Output = Result<T, E>> + Send {
         self(client)
     }
 }
 
 impl Members {
-    /// `servers`: host and port, and how to get there. At least one.
+    /// `servers`: the name of each, and how to connect to it. At least one.
     pub(super) fn new(
         servers: Vec<(String, Endpoint)>,
         options: ConnectOptions,
-        request_timeout: Duration,
+        connect_timeout: Duration,
+        timeout: Duration,
     ) -> Self {
         let member = |(name, endpoint)| Member { name, endpoint, login: Default::default() };
         let members = servers.into_iter().map(member).collect();
-        Self { members, options, current: Mutex::new(0), request_timeout }
+        Self { members, options, current: Mutex::new(0), connect_timeout, timeout }
     }
 
     /// The names, for messages.
@@ -79,111 +78,124 @@ impl Members {
         self.members.iter().map(|member| &*member.name)
     }
 
-    /// When a request that begins now has to have ended.
+    /// When a request that begins now has to end.
     pub(super) fn end(&self) -> Instant {
-        Instant::now() + self.request_timeout
+        Instant::now() + self.timeout
     }
 
-    /// Has `request` be made of the current server, and of the next ones while it fails and may be
-    /// made again. Ends within the request timeout.
-    pub(super) async fn ask<T, E: Into<Failure>>(
+    /// Sends `request` to the current server, and to the next ones as long as it fails and may be sent
+    /// again. Returns within the timeout.
+    pub(super) async fn ask<T, E: Into<EtcdFailure>>(
         &self,
-        effect: Effect,
-        request: impl Request<T, E>,
-    ) -> Result<T, Failure> {
+        effect: RequestEffect,
+        request: impl EtcdRequest<T, E>,
+    ) -> Result<T, EtcdFailure> {
         self.ask_until(self.end(), effect, request).await
     }
 
-    /// The same, and ends by `end`.
-    pub(super) async fn ask_until<T, E: Into<Failure>>(
+    /// The same as [`ask`](Self::ask), and returns by `end`.
+    pub(super) async fn ask_until<T, E: Into<EtcdFailure>>(
         &self,
         end: Instant,
-        effect: Effect,
-        request: impl Request<T, E>,
-    ) -> Result<T, Failure> {
+        effect: RequestEffect,
+        request: impl EtcdRequest<T, E>,
+    ) -> Result<T, EtcdFailure> {
         self.ask_each(end, effect, request).await.map_err(|(_, failure)| failure)
     }
 
-    /// The same; an error comes with the server's name.
-    pub(super) async fn ask_each<T, E: Into<Failure>>(
+    /// The same as [`ask_until`](Self::ask_until); an error comes with the server's name.
+    pub(super) async fn ask_each<T, E: Into<EtcdFailure>>(
         &self,
         end: Instant,
-        effect: Effect,
-        request: impl Request<T, E>,
-    ) -> Result<T, (String, Failure)> {
+        effect: RequestEffect,
+        request: impl EtcdRequest<T, E>,
+    ) -> Result<T, (String, EtcdFailure)> {
         let mut left = self.members.len();
-        let mut worst: Option<(String, Failure)> = None;
+        let mut worst: Option<(String, EtcdFailure)> = None;
         loop {
-            let turn = Turn { members: self, number: *self.current.lock(), stays: false };
-            let member = &self.members[turn.number];
+            let attempt =
+                MemberAttempt { members: self, number: *self.current.lock(), stays: false };
+            let member = &self.members[attempt.number];
             left = left.saturating_sub(1);
             let failure = match self.ask_one(member, effect, left == 0, end, &request).await {
                 Ok(response) => {
-                    turn.end(false);
+                    attempt.end(false);
                     return Ok(response);
                 }
                 Err(failure) => failure,
             };
-            // Another server would deny the same; but a certificate is each server's own.
+            // Another server would deny the same request; but each server has its own certificate.
             let next = matches!(
                 failure.kind,
-                FailureKind::Passing | FailureKind::Indeterminate | FailureKind::Untrusted
+                EtcdFailureKind::Transient
+                    | EtcdFailureKind::Indeterminate
+                    | EtcdFailureKind::Untrusted
             );
-            let again =
-                next && (failure.kind != FailureKind::Indeterminate || effect == Effect::None);
-            turn.end(next);
-            let telling = |failure: &Failure| {
-                !matches!(failure.kind, FailureKind::Passing | FailureKind::Indeterminate)
+            let again = next
+                && (failure.kind != EtcdFailureKind::Indeterminate
+                    || effect == RequestEffect::Reads);
+            attempt.end(next);
+            let telling = |failure: &EtcdFailure| {
+                !matches!(failure.kind, EtcdFailureKind::Transient | EtcdFailureKind::Indeterminate)
             };
             let replace = !again || worst.as_ref().is_none_or(|(_, worst)| !telling(worst));
             if replace {
                 worst = Some((member.name.clone(), failure));
             }
             if !again || left == 0 || Instant::now() >= end {
-                let nothing =
-                    || (String::new(), Failure::new(FailureKind::Passing, "no server is known"));
+                let nothing = || {
+                    (
+                        String::new(),
+                        EtcdFailure::new(EtcdFailureKind::Transient, "no server is known"),
+                    )
+                };
                 return Err(worst.unwrap_or_else(nothing));
             }
         }
     }
 
-    /// One server's answer. Unless it is the `last`, something that is not written leaves time for
-    /// the others.
-    async fn ask_one<T, E: Into<Failure>>(
+    /// The answer of one server. A request that reads leaves time for the other servers, unless this
+    /// is the `last` one.
+    async fn ask_one<T, E: Into<EtcdFailure>>(
         &self,
         member: &Member,
-        effect: Effect,
+        effect: RequestEffect,
         last: bool,
         end: Instant,
-        request: &impl Request<T, E>,
-    ) -> Result<T, Failure> {
+        request: &impl EtcdRequest<T, E>,
+    ) -> Result<T, EtcdFailure> {
         let left = end.saturating_duration_since(Instant::now());
         let share = |last: bool| if last { left } else { left / 2 };
-        let dialled = Instant::now() + share(last).min(DIAL);
-        let until = if effect == Effect::Writes { end } else { Instant::now() + share(last) };
+        let connected_by = Instant::now() + share(last).min(self.connect_timeout);
+        let until =
+            if effect == RequestEffect::Writes { end } else { Instant::now() + share(last) };
         let mut renewed = false;
         loop {
-            let client = timeout_at(dialled, member.client(&self.options)).await;
+            let client = timeout_at(connected_by, member.client(&self.options)).await;
             let Ok(client) = client else {
-                return Err(Failure::new(FailureKind::Passing, "no connection in time"));
+                return Err(EtcdFailure::new(EtcdFailureKind::Transient, "no connection in time"));
             };
             let (client, renewals) = client?;
-            let Ok(response) = timeout_at(until.min(end), request.of(client)).await else {
-                return Err(Failure::new(FailureKind::Indeterminate, "no answer in time"));
+            let Ok(response) = timeout_at(until.min(end), request.send(client)).await else {
+                return Err(EtcdFailure::new(EtcdFailureKind::Indeterminate, "no answer in time"));
             };
             let response = response.map_err(Into::into);
             match &response {
                 Err(failure) if failure.is_dead_client() => {
                     member.login.lock().await.client = None;
                 }
-                // Refused for certain. Once: the next may be old because of the next change.
+                // The request was certainly refused. The token is renewed once: the new one may be old
+                // too, because of another change.
                 Err(failure) if failure.is_old_token() && !renewed => {
                     renewed = true;
                     match timeout_at(until.min(end), member.renew(renewals)).await {
                         Ok(Ok(())) => continue,
                         Ok(Err(failure)) => return Err(failure),
                         Err(_) => {
-                            return Err(Failure::new(FailureKind::Passing, "no token in time"));
+                            return Err(EtcdFailure::new(
+                                EtcdFailureKind::Transient,
+                                "no token in time",
+                            ));
                         }
                     }
                 }
@@ -195,50 +207,49 @@ impl Members {
 }
 
 impl Member {
-    /// The client, and how many of its tokens were renewed. Makes the connection if there was none
-    /// yet; one that broke is renewed by the client itself, at the next request.
-    async fn client(&self, options: &ConnectOptions) -> Result<(Client, u64), Failure> {
+    /// The client, and how many times its token was renewed. Connects if there was no client yet; the
+    /// client itself renews a connection that broke, at the next request.
+    async fn client(&self, options: &ConnectOptions) -> Result<(Client, u64), EtcdFailure> {
         let mut login = self.login.lock().await;
         let renewals = login.renewals;
         if let Some(client) = &login.client {
             return Ok((client.clone(), renewals));
         }
-        let dialled = self.endpoint.connect().await;
-        let channel = Channel::Tonic(dialled.map_err(|why| Failure::of_dialling(&why))?);
-        // Gets a token, if there is a user. Nothing of ours is written by that.
+        let connected = self.endpoint.connect().await;
+        let channel = Channel::Tonic(connected.map_err(|why| EtcdFailure::of_connecting(&why))?);
+        // This gets a token, if there is a user. It writes no register.
         let client = Client::from_channel(channel, Some(options.clone())).await;
-        let client = client.map_err(Failure::of_login)?;
+        let client = client.map_err(EtcdFailure::of_login)?;
         Ok((login.client.insert(client).clone(), renewals))
     }
 
-    /// Gets a token in place of the one that the client had after so many `renewals`, unless another
-    /// request has done that: those that come meanwhile wait for it. The connection stays, and its
-    /// watches go on.
-    async fn renew(&self, renewals: u64) -> Result<(), Failure> {
+    /// Replaces the token that the client had after this number of `renewals`, unless another request
+    /// has done that; concurrent requests wait for it. The connection stays, and its watches go on.
+    async fn renew(&self, renewals: u64) -> Result<(), EtcdFailure> {
         let mut login = self.login.lock().await;
         if let Some(client) = login.client.clone().filter(|_| login.renewals == renewals) {
-            client.refresh_token().await.map_err(Failure::of_login)?;
+            client.refresh_token().await.map_err(EtcdFailure::of_login)?;
             login.renewals += 1;
         }
         Ok(())
     }
 }
 
-/// A server's turn. Where it failed, or was given up by a caller who did not want to wait any
-/// longer, it is another one's next.
-struct Turn<'a> {
+/// An attempt at one server. If it fails, or its caller stops waiting, the next request goes to
+/// another server.
+struct MemberAttempt<'a> {
     members: &'a Members,
     number: usize,
     stays: bool,
 }
 
-impl Turn<'_> {
+impl MemberAttempt<'_> {
     fn end(mut self, next: bool) {
         self.stays = !next;
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for MemberAttempt<'_> {
     fn drop(&mut self) {
         let mut current = self.members.current.lock();
         if !self.stays && *current == self.number {

@@ -1,4 +1,4 @@
-//! etcd, version 3.4 or newer: linearizable, and wakes every waiting node at once.
+//! etcd, version 3.4 or newer (feature `etcd`): linearizable, and wakes every waiting node at once.
 //!
 //! ```no_run
 //! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -11,85 +11,87 @@
 //! # }
 //! ```
 //!
-//! # What it promises
+//! # Guarantees
 //!
-//! Every write is one transaction that compares the key's `mod_revision`. It is agreed upon by the
-//! majority of the servers before it is answered: no acknowledged write is lost while a majority of
-//! the disks survives, whichever server fails, and reads are linearizable
-//! ([`Consistency::Linearizable`]). The version of a register is its `mod_revision`. etcd counts
-//! revisions over all keys and never goes back: a key that was deleted and created anew is newer. No
-//! clock of a server matters.
+//! Every write is one transaction that compares the key's `mod_revision`. A majority of the servers
+//! agrees on it before it is answered: no acknowledged write is lost while a majority of the disks
+//! survives, whichever server fails, and reads are linearizable ([`Consistency::Linearizable`]). The
+//! version of a register is its `mod_revision`. etcd counts revisions over all keys and never goes
+//! back: a key that was deleted and created again is newer. The servers' clocks do not matter.
 //!
 //! etcd's own locks, elections and leases are not used.
 //!
-//! What breaks the promise: a backup that is restored (revisions begin again at the backup's: raise
-//! them by `etcdutl snapshot restore --bump-revision`, or use another prefix), `etcd
-//! --unsafe-no-fsync` together with a power failure, and `--force-new-cluster`.
+//! The guarantee does not survive a restored backup (revisions begin again at those of the backup:
+//! raise them by `etcdutl snapshot restore --bump-revision`, or use another prefix),
+//! `etcd --unsafe-no-fsync` together with a power failure, and `--force-new-cluster`.
 //!
-//! *When a server fails*, requests go to the next one of the address. A write that was in flight is
-//! [`Indeterminate`]; one that was certainly refused, or not sent, is made of another server at once.
-//! Without a majority nothing is read or written. The new leader's election takes one to two seconds
-//! with etcd's defaults (`--election-timeout`): leases of less than ten seconds do not survive it
-//! well.
+//! *When a server fails*, requests go to the next one of the URL. A write that was in flight is
+//! [`Indeterminate`]; one that was certainly refused, or not sent, goes to another server at once.
+//! Without a majority nothing is read or written. The election of a new leader takes one to two seconds
+//! with etcd's defaults (`--election-timeout`), so a lease of less than ten seconds may not survive it.
 //!
-//! *Wake-ups* come by etcd's watches, and carry the value. A watch ends with an error when its
-//! connection breaks, when its server has lost the leader, when the history that it had yet to tell was
-//! compacted, and when nothing has been heard of the server for eight seconds (it is asked for a sign
-//! of life meanwhile, by HTTP/2 pings). It is not resumed: who waits looks, and watches anew.
+//! *Wake-ups* are etcd's watches, and carry the value. A watch ends with an error when its connection
+//! breaks, when its server has lost the leader, when the history that it had yet to deliver was
+//! compacted, and when nothing has been heard of the server for eight seconds (HTTP/2 pings ask it for
+//! a sign of life meanwhile). A watch is not resumed: the node reads the register and watches again.
 //!
 //! A client has one connection to each server that it has had to ask, mostly one in all, however many
 //! keys are watched.
 //!
-//! # What it needs
+//! # Requirements
 //!
 //! - etcd 3.4 or newer (the tests run against 3.4).
-//! - Read and write permission for the prefix: `etcdctl role grant-permission locks --prefix=true
-//!   readwrite lockword/`, for the role of the user, if authentication is on. The token is renewed when
-//!   it has expired, and when users or roles were changed since (`--auth-token jwt`): the server refuses
-//!   the old one before it does anything, so the request can be made again without indeterminacy.
-//! - Room: etcd keeps the history until it is compacted. Have it do that by itself
+//! - If authentication is on: read and write permission for the prefix (`etcdctl role grant-permission
+//!   locks --prefix=true readwrite lockword/`, for a role of the user). The token is renewed when it
+//!   has expired, and when users or roles were changed since (`--auth-token jwt`): the server refuses
+//!   the old token before it does anything, so the request can be sent again safely.
+//! - Compaction: etcd keeps the history until it is compacted. Let it do that by itself
 //!   (`--auto-compaction-retention 1h`), and defragment it now and then. A full database
-//!   (`--quota-backend-bytes`) refuses every write, until somebody makes room and disarms the alarm
-//!   (`etcdctl alarm disarm`). It also "refuses" writes after it has applied them, those that were
-//!   in flight while it got full: so the register is read then, and the write is [`Unsupported`] where
-//!   that shows that it was not applied, and [`Indeterminate`] else.
+//!   (`--quota-backend-bytes`) refuses every write until an operator frees space and disarms the alarm
+//!   (`etcdctl alarm disarm`). It also answers so for writes that it has applied, namely those that
+//!   were in flight while it became full. So the register is read after such an answer: the write is
+//!   [`Unsupported`] if that shows that it was not applied, and [`Indeterminate`] otherwise.
 //! - A fast disk: each write waits for two of them. A server whose disk is full, so that it cannot
-//!   write its log (which grows by 64 MB at a time), ends by itself: the write that was in flight is in
-//!   indeterminacy, and nothing that was acknowledged is lost. The others go on, as when one is killed, as long
-//!   as they are a majority. Make room, and start it again.
+//!   extend its log (by 64 MB at a time), ends by itself: the write that was in flight has an unknown
+//!   outcome, and nothing that was acknowledged is lost. The other servers go on as long as they are a
+//!   majority. Free some space, and start the server again.
 //!
-//! # Address
+//! # The URL
 //!
-//! `etcd://[user:password@]host[:port][,host[:port]..][/prefix][?option=value&..]`; `etcds://` for
-//! TLS. The port is 2379 unless it is given. All servers of the cluster should be named. What is not
-//! a letter or a digit in the user's name and the password is written as `%` and two hexadecimal
-//! digits. The prefix is `lockword/` unless it is given; a slash is put behind it.
+//! `etcd://user:password@host:port/prefix?option=value`; everything but the host is optional, the port
+//! is 2379 by default. `etcds://` uses TLS. All servers of the cluster should be named: further ones as
+//! the option `host`, which may be repeated, or, for [`connect`](crate::cluster::connect), behind the
+//! first one with commas. Special characters of the user's name and the password are percent-encoded.
+//! All keys begin with the prefix, which is `lockword/` by default; a slash is added to one that does
+//! not end with it. [`EtcdBuilder`] has a setter for each option:
 //!
-//! | option | |
-//! |---|---|
-//! | `ca` | file with the authorities to trust (PEM), instead of the system's |
-//! | `cert`, `key` | files with the client's certificate and its key (PEM) |
-//! | `name` | the name in the servers' certificates, if it is not their host |
-//! | `timeout_ms` | how long a request may take; 5000 unless it is given |
+//! | option | meaning | default |
+//! |---|---|---|
+//! | `host` | a further server, `host` or `host:port` | none |
+//! | `ca` | with TLS: a PEM file of the authorities to trust | those of the system |
+//! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | none is shown |
+//! | `server_name` | with TLS: the name that the servers' certificates must have | the host |
+//! | `connect_timeout_ms` | how long connecting to one server may take, in milliseconds | 2000 |
+//! | `timeout_ms` | how long a request may take, with all attempts, in milliseconds | 5000 |
 //!
-//! What is in memory, and not in files, goes through [`Etcd::builder`].
+//! The files are read once, when it connects.
 //!
-//! # By hand
+//! # Data on the servers
 //!
-//! The key is the prefix and the name of the lock. The value is what the lock wrote, and a line feed,
-//! or a blank if nobody holds the lock or waits for it.
+//! The key is the prefix and the name of the lock. The value is what the lock wrote, and one byte: a
+//! line feed, or a space if nobody holds the lock or waits for it.
 //!
 //! ```text
 //! etcdctl get lockword/jobs/nightly            # the register
 //! etcdctl get -w json lockword/jobs/nightly    # and its mod_revision
-//! etcdctl watch --prefix lockword/             # what goes on
-//! etcdctl get --prefix --keys-only lockword/   # which locks there are
+//! etcdctl watch --prefix lockword/             # all changes
+//! etcdctl get --prefix --keys-only lockword/   # the names of all locks
 //! ```
 //!
 //! # Names that are no longer used
 //!
-//! A register stays when its lock is free: etcd drops nothing by itself. A program whose names of
-//! locks are always new ones calls [`Etcd::housekeeping`] now and then.
+//! A register stays when its lock is free: etcd deletes nothing by itself. A program that always uses
+//! new names of locks should call [`Etcd::housekeeping`] now and then.
 //!
 //! [`Consistency::Linearizable`]: crate::cluster::Consistency::Linearizable
 //! [`Indeterminate`]: TransportError::Indeterminate
@@ -99,81 +101,132 @@ use crate::cluster::{
     Capabilities, ConnectError, Exchange, Key, NodeId, Transport, TransportError, Version,
     Versioned, Watch, Write, async_trait,
 };
-use etcd_client::proto::PbTxnOpResponse;
-use etcd_client::{Client, Compare, CompareOp, GetOptions, GetResponse, Txn, TxnOp, TxnResponse};
-use failure::{Failure, FailureKind};
-use members::{Effect, Members};
+use etcd_client::proto::{PbKeyValue, PbTxnOpResponse};
+use etcd_client::{
+    Client, Compare, CompareOp, GetOptions, GetResponse, SortOrder, SortTarget, Txn, TxnOp,
+    TxnResponse,
+};
+use failure::{EtcdFailure, EtcdFailureKind};
+use members::{Members, RequestEffect};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use url::Url;
 
-// What an address says, and what it cannot say.
-mod address;
-// What an error means.
+mod builder;
 mod failure;
-// Registers that nobody uses.
-mod housekeeping;
-// Which server is asked.
 mod members;
-// The register in the key.
-mod value;
-// Wake-ups.
-mod watching;
+mod watch;
 
-pub use address::Builder;
+pub use builder::EtcdBuilder;
+
+/// How many registers one request of the housekeeping reads. With values of 64 KiB that is less than
+/// the client's limit for a message.
+const PAGE: i64 = 32;
 
 /// A client of an etcd cluster: see the [module's documentation](self).
 ///
-/// Cheap to clone: a clone uses the same connections. It belongs to the runtime in which it was
-/// connected, but finds its way in another one, by new connections, when that has ended.
+/// A clone is cheap and uses the same connections. The connections live in the runtime in which they
+/// were made; when that runtime has ended, a request in another one makes new connections.
 #[derive(Clone)]
 pub struct Etcd {
-    inner: Arc<Inner>,
+    inner: Arc<EtcdInner>,
 }
 
-/// How often a server has to hang up right after the TLS handshake, which a restarting one does too,
-/// before that is taken for its opinion of the client's certificate.
+/// How often a server has to hang up right after the TLS handshake before this is taken for a refusal
+/// of the client's certificate. A server that restarts hangs up too.
 const HUNG_UP: u32 = 3;
 
-struct Inner {
+struct EtcdInner {
     members: Members,
     prefix: String,
 }
 
 impl Etcd {
-    /// Connects to the etcd at this address. One of its servers has to answer, and a majority has to
-    /// be well: credentials and permissions are checked by a write that changes nothing.
+    /// A builder for a client of these servers: `host` or `host:port` each, where the port is 2379 by
+    /// default. An IPv6 address is in brackets.
+    pub fn builder<S: Into<String>>(servers: impl IntoIterator<Item = S>) -> EtcdBuilder {
+        EtcdBuilder::new(servers.into_iter().map(Into::into).collect())
+    }
+
+    /// Connects to the etcd at this [URL](self#the-url): the same as [`EtcdBuilder::from_url`] and then
+    /// [`EtcdBuilder::connect`].
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]; never `UnknownScheme` or `MissingFeature`.
+    /// Those of the two methods.
     pub async fn connect(url: &Url) -> Result<Self, ConnectError> {
-        Builder::from_url(url)?.connect().await
+        EtcdBuilder::from_url(url)?.connect().await
     }
 
-    /// Connects to these servers, host and port each; 2379 where there is none.
-    pub fn builder<S: Into<String>>(servers: impl IntoIterator<Item = S>) -> Builder {
-        Builder::new(servers.into_iter().map(Into::into).collect())
-    }
-
-    async fn new(members: Members, prefix: String, tls: bool) -> Result<Self, ConnectError> {
-        let etcd = Self { inner: Arc::new(Inner { members, prefix }) };
-        // No revision is negative: this compares, finds it different, and does nothing. But it has to
-        // be agreed upon, and permissions are checked for what it would do.
+    async fn open(members: Members, prefix: String, tls: bool) -> Result<Self, ConnectError> {
+        let etcd = Self { inner: Arc::new(EtcdInner { members, prefix }) };
+        // No revision is negative: the comparison fails, and nothing is written. But the majority has
+        // to agree on the transaction, and the permission for the write is checked.
         let key = format!("{}lockword", etcd.inner.prefix);
         let nothing = Txn::new()
             .when([Compare::mod_revision(&*key, CompareOp::Less, 0)])
             .and_then([TxnOp::put(&*key, "", None)])
             .or_else([TxnOp::get(&*key, None)]);
         let ask = |client| txn(client, nothing.clone());
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
-            tries += 1;
+            attempts += 1;
             let members = &etcd.inner.members;
-            match members.ask_each(members.end(), Effect::None, ask).await {
+            match members.ask_each(members.end(), RequestEffect::Reads, ask).await {
                 Ok(_) => return Ok(etcd),
-                Err((_, failure)) if tls && failure.is_hung_up() && tries < HUNG_UP => {}
+                Err((_, failure)) if tls && failure.is_hung_up() && attempts < HUNG_UP => {}
                 Err((server, failure)) => return Err(failure.with_hint(tls).of_connect(server)),
+            }
+        }
+    }
+
+    /// Deletes the registers that are idle now (nobody holds the lock or waits for it) and were not
+    /// written when `retention` is over. Returns how many it has deleted. It takes at least
+    /// `retention`.
+    ///
+    /// `retention` has to be longer than a request of any node can be in flight; an hour is good. A
+    /// lock that is used again later gets a larger version than it had before. It may run on several
+    /// nodes at once. Dropping the future is safe at any moment: what was deleted remains deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`]. What was deleted before it remains deleted.
+    pub async fn housekeeping(&self, retention: Duration) -> Result<usize, TransportError> {
+        let mut idle = self.idle().await.map_err(EtcdFailure::of_read)?;
+        tokio::time::sleep(retention).await;
+        let mut deleted = 0;
+        while let Some((key, revision)) = idle.pop() {
+            // A register that was written meanwhile has another revision, whether it is idle or not.
+            let delete = Txn::new()
+                .when([Compare::mod_revision(&*key, CompareOp::Equal, revision)])
+                .and_then([TxnOp::delete(&*key, None)]);
+            let ask = |client| txn(client, delete.clone());
+            let done = self.inner.members.ask(RequestEffect::Writes, ask).await;
+            deleted += usize::from(done.map_err(EtcdFailure::of_write)?.succeeded());
+        }
+        Ok(deleted)
+    }
+
+    /// The keys of the idle registers, with their revisions.
+    async fn idle(&self) -> Result<Vec<(Vec<u8>, i64)>, EtcdFailure> {
+        let mut idle = vec![];
+        let mut begin = self.inner.prefix.clone().into_bytes();
+        let end = end_of_prefix(&begin);
+        loop {
+            let page = GetOptions::new()
+                .with_range(&*end)
+                .with_limit(PAGE)
+                .with_sort(SortTarget::Key, SortOrder::Ascend);
+            let ask = |client| get(client, begin.clone(), Some(page.clone()));
+            let mut read = self.inner.members.ask(RequestEffect::Reads, ask).await?;
+            let page: Vec<PbKeyValue> = std::mem::take(&mut read.0.kvs);
+            let Some(last) = page.last() else { return Ok(idle) };
+            begin.clone_from(&last.key);
+            begin.push(0); // the next possible key
+            idle.extend(page.into_iter().filter(is_idle).map(|kv| (kv.key, kv.mod_revision)));
+            if !read.more() {
+                return Ok(idle);
             }
         }
     }
@@ -188,10 +241,10 @@ impl Transport for Etcd {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
         let key = self.key(key);
         let ask = |client| get(client, key.clone(), None);
-        let read = self.inner.members.ask(Effect::None, ask).await;
-        let read = read.map_err(Failure::of_read)?;
-        let register = read.0.kvs.first().map(value::read).transpose();
-        register.map_err(Failure::of_read)
+        let read = self.inner.members.ask(RequestEffect::Reads, ask).await;
+        let read = read.map_err(EtcdFailure::of_read)?;
+        let register = read.0.kvs.first().map(read_register).transpose();
+        register.map_err(EtcdFailure::of_read)
     }
 
     async fn compare_exchange(
@@ -208,37 +261,37 @@ impl Transport for Etcd {
         let revision = expected.map_or(0, |version| version.get().cast_signed());
         let swap = Txn::new()
             .when([Compare::mod_revision(&*key, CompareOp::Equal, revision)])
-            .and_then([TxnOp::put(&*key, value::stored(&new), None)])
+            .and_then([TxnOp::put(&*key, stored_value(&new), None)])
             .or_else([TxnOp::get(&*key, None)]);
         let ask = |client| txn(client, swap.clone());
         let members = &self.inner.members;
         let end = members.end();
-        let done = match members.ask_until(end, Effect::Writes, ask).await {
+        let done = match members.ask_until(end, RequestEffect::Writes, ask).await {
             Ok(done) => done,
-            Err(failure) if failure.kind == FailureKind::Full => {
+            Err(failure) if failure.kind == EtcdFailureKind::Full => {
                 let look = |client| get(client, key.clone(), None);
-                let seen = members.ask_until(end, Effect::None, look).await;
+                let seen = members.ask_until(end, RequestEffect::Reads, look).await;
                 let now = |seen: GetResponse| seen.0.kvs.first().map_or(0, |kv| kv.mod_revision);
                 return Err(failure.of_full(seen.is_ok_and(|seen| now(seen) == revision)));
             }
             Err(failure) => return Err(failure.of_write()),
         };
         if !done.0.succeeded {
-            return Ok(Exchange::Mismatch(found(&done).map_err(Failure::of_read)?));
+            return Ok(Exchange::Mismatch(found(&done).map_err(EtcdFailure::of_read)?));
         }
         // The revision of the transaction is that of every key in it.
         let revision = done.header().map_or(0, |header| header.revision());
-        let version = value::version(revision);
-        // It was written: whatever is wrong with the answer, that must not be denied.
+        let version = version(revision);
+        // It was written: an answer that is not valid must not be taken for a refusal.
         Ok(Exchange::Swapped(version.map_err(|why| TransportError::indeterminate(why.said))?))
     }
 
     async fn watch(&self, key: &Key, _node: NodeId) -> Result<Watch, TransportError> {
-        watching::watch(&self.inner.members, &self.key(key)).await
+        watch::watch(&self.inner.members, &self.key(key)).await
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { wake_within: address::WAKE_WITHIN, ..Capabilities::new("etcd") }
+        Capabilities { wake_within: builder::WAKE_WITHIN, ..Capabilities::new("etcd") }
     }
 }
 
@@ -254,12 +307,61 @@ async fn txn(mut client: Client, txn: Txn) -> Result<TxnResponse, etcd_client::E
     client.txn(txn).await
 }
 
-/// What the transaction has found instead of the expected version.
-fn found(done: &TxnResponse) -> Result<Option<Versioned>, Failure> {
+/// What the transaction found instead of the expected version.
+fn found(done: &TxnResponse) -> Result<Option<Versioned>, EtcdFailure> {
     match done.0.responses.first().and_then(|response| response.response.as_ref()) {
-        Some(PbTxnOpResponse::ResponseRange(read)) => read.kvs.first().map(value::read).transpose(),
-        _ => Err(Failure::new(FailureKind::Corrupt, "etcd's answer lacks what was asked for")),
+        Some(PbTxnOpResponse::ResponseRange(read)) => {
+            read.kvs.first().map(read_register).transpose()
+        }
+        _ => Err(EtcdFailure::new(
+            EtcdFailureKind::Corrupt,
+            "etcd's answer lacks what was asked for",
+        )),
     }
+}
+
+/// The first key behind all keys with this prefix, which ends with a slash.
+fn end_of_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
+// A register is stored as its value, then one byte that says whether it is idle. JSON permits both bytes
+// at its end.
+const IN_USE: u8 = b'\n';
+const IDLE: u8 = b' ';
+
+/// The bytes that are stored for a write.
+fn stored_value(write: &Write) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(write.value.len() + 1);
+    stored.extend_from_slice(&write.value);
+    stored.push(if write.idle { IDLE } else { IN_USE });
+    stored
+}
+
+/// Whether the stored register is idle. One that was written by hand is not.
+fn is_idle(stored: &PbKeyValue) -> bool {
+    stored.value.last() == Some(&IDLE)
+}
+
+/// The register that is stored.
+fn read_register(stored: &PbKeyValue) -> Result<Versioned, EtcdFailure> {
+    let value = match &*stored.value {
+        [value @ .., IN_USE | IDLE] => value,
+        by_hand => by_hand,
+    };
+    Ok(Versioned { version: version(stored.mod_revision)?, value: value.into() })
+}
+
+/// The version that stands for this revision.
+fn version(revision: i64) -> Result<Version, EtcdFailure> {
+    let version = u64::try_from(revision).ok().and_then(|revision| Version::new(revision).ok());
+    version.ok_or_else(|| {
+        EtcdFailure::new(EtcdFailureKind::Corrupt, format!("{revision} is no revision"))
+    })
 }
 
 impl fmt::Debug for Etcd {
@@ -267,5 +369,32 @@ impl fmt::Debug for Etcd {
         let servers: Vec<&str> = self.inner.members.names().collect();
         let mut shown = f.debug_struct("Etcd");
         shown.field("servers", &servers).field("prefix", &self.inner.prefix).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_idle, read_register, stored_value};
+    use crate::cluster::{Wake, Write};
+    use etcd_client::proto::PbKeyValue;
+
+    #[test]
+    fn every_value_is_read_as_it_was_written() {
+        for value in [&b""[..], b" ", b"\n", b"{}", b"{} \n"] {
+            for idle in [false, true] {
+                let write = Write { value: value.into(), wake: Wake::Nobody, idle };
+                let kv = PbKeyValue {
+                    value: stored_value(&write),
+                    mod_revision: 7,
+                    ..Default::default()
+                };
+                assert_eq!(&*read_register(&kv).unwrap().value, value);
+                assert_eq!(is_idle(&kv), idle);
+            }
+        }
+        let by_hand = PbKeyValue { value: b"{}".into(), mod_revision: 7, ..Default::default() };
+        assert_eq!(&*read_register(&by_hand).unwrap().value, b"{}");
+        assert!(!is_idle(&by_hand));
+        assert!(read_register(&PbKeyValue::default()).is_err(), "revision 0");
     }
 }

@@ -1,9 +1,8 @@
-//! The connection that hears of changes.
+//! The connection that receives notifications of changes.
 
-use super::address::Settings;
-use super::failure::Failure;
-use super::link::Alive;
-use super::session::{Session, Wire, Wired, open, set_up};
+use super::builder::PostgresConfig;
+use super::session::{CheckAlive, ConnectionTask, PostgresConnection, Session, open, set_up};
+use super::sql::PostgresFailure;
 use crate::Mutex;
 use crate::cluster::{Key, NodeId, TransportError, Version, Versioned, Wake, Watch};
 use futures_util::future::{BoxFuture, select};
@@ -17,70 +16,70 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client, Notification};
 
-/// How often it is asked, while somebody watches, whether the server is still there; and how long
-/// that answer may take.
+/// How often the server is asked whether it is there, while there is a watch; and how long the answer
+/// may take.
 const PING: Duration = Duration::from_secs(1);
 
-/// A watch yields within this time, or ends.
-pub(super) const WITHIN: Duration = Duration::from_secs(3);
+/// The longest time until a watch has yielded or ended.
+pub(super) const WAKE_WITHIN: Duration = Duration::from_secs(3);
 
-/// The longest value that a notification has room for, in bytes: it takes less than 8000, two for
-/// each byte, and has a key and a version too.
-const LARGEST: usize = 3_800;
+/// The longest value that is part of a notification, in bytes. A notification has less than 8000 bytes:
+/// a key, a version, and two digits for each byte of the value.
+const LARGEST_NOTIFIED: usize = 3_800;
 
-/// The channel to notify on, and whether the value goes along.
+/// The channel to notify, and whether the value is part of the notification.
 pub(super) fn channel(table: &str, wake: Wake, value: &[u8]) -> (Option<String>, bool) {
     let channel = match wake {
         Wake::Nobody => None,
         Wake::Node(node) => Some(format!("{table}:{node}")),
         Wake::Everybody => Some(table.to_owned()),
     };
-    (channel, value.len() <= LARGEST)
+    (channel, value.len() <= LARGEST_NOTIFIED)
 }
 
-/// The connection, and who listens.
-pub(super) struct Listener {
+/// The connection, and the watches that it serves.
+pub(super) struct NotificationListener {
     client: Arc<Client>,
-    routes: Arc<Mutex<Routes>>,
-    settings: Arc<Settings>,
-    wire: AbortHandle,
+    routes: Arc<Mutex<NotificationRoutes>>,
+    config: Arc<PostgresConfig>,
+    task: AbortHandle,
 }
 
 type NoticeSender = watch::Sender<Option<Versioned>>;
 
-/// Who is to be told.
+/// The watches, by node and key.
 #[derive(Default)]
-struct Routes {
+struct NotificationRoutes {
     is_closed: bool,
     next: u64,
-    /// No node and no key without a bell.
+    /// There is no entry of a node or a key without a watch.
     nodes: HashMap<NodeId, HashMap<Key, Vec<(u64, NoticeSender)>>>,
-    /// What this connection is to hear first.
+    /// The notification that this connection has to receive first.
     hello: Option<(String, oneshot::Sender<()>)>,
 }
 
-impl Routes {
+impl NotificationRoutes {
     fn add(&mut self, key: &Key, node: NodeId, notice_sender: NoticeSender) -> u64 {
         self.next += 1;
-        let bells = self.nodes.entry(node).or_default().entry(key.clone()).or_default();
-        bells.push((self.next, notice_sender));
+        let senders = self.nodes.entry(node).or_default().entry(key.clone()).or_default();
+        senders.push((self.next, notice_sender));
         self.next
     }
 
-    /// Whether nobody is left for this node.
+    /// Removes a watch, and returns whether it was the last one of its node.
     fn remove(&mut self, key: &Key, node: NodeId, number: u64) -> bool {
         let Some(keys) = self.nodes.get_mut(&node) else { return false };
-        if let Some(bells) = keys.get_mut(key) {
-            bells.retain(|(other, _)| *other != number);
-            if bells.is_empty() {
+        if let Some(senders) = keys.get_mut(key) {
+            senders.retain(|(other, _)| *other != number);
+            if senders.is_empty() {
                 keys.remove(key);
             }
         }
         keys.is_empty() && self.nodes.remove(&node).is_some()
     }
 
-    /// The bells of `key` that a notification on `channel` is for.
-    fn bells(&self, table: &str, channel: &str, key: &Key) -> Vec<NoticeSender> {
+    /// The watches of `key` that a notification on `channel` concerns.
+    fn senders(&self, table: &str, channel: &str, key: &Key) -> Vec<NoticeSender> {
         let number = |node: &str| u64::from_str_radix(node.strip_prefix(':')?, 16).ok();
         let nodes: Vec<_> = match channel.strip_prefix(table) {
             Some("") => self.nodes.values().collect(),
@@ -89,27 +88,27 @@ impl Routes {
             }
             None => vec![],
         };
-        let bells = nodes.into_iter().filter_map(|keys| keys.get(key)).flatten();
-        bells.map(|(_, notice_sender)| notice_sender.clone()).collect()
+        let senders = nodes.into_iter().filter_map(|keys| keys.get(key)).flatten();
+        senders.map(|(_, notice_sender)| notice_sender.clone()).collect()
     }
 }
 
-/// Rings for what a notification says. What is not of ours is ignored.
-fn ring(routes: &Mutex<Routes>, table: &str, said: &Notification) {
+/// Passes a notification on to the watches that it concerns. One that lockword did not send is ignored.
+fn deliver(routes: &Mutex<NotificationRoutes>, table: &str, said: &Notification) {
     if said.payload().starts_with(HELLO) {
         let hello = routes.lock().hello.take_if(|(hello, _)| hello == said.payload());
         hello.map(|(_, heard)| heard.send(()));
         return;
     }
     let Some((key, register)) = read(said.payload()) else { return };
-    // Not under the lock: a waker may drop a watch, which takes it.
-    let bells = routes.lock().bells(table, said.channel(), &key);
-    for notice_sender in bells {
+    // Not under the lock: a waker may drop a watch, which takes the lock.
+    let senders = routes.lock().senders(table, said.channel(), &key);
+    for notice_sender in senders {
         notice_sender.send_replace(register.clone());
     }
 }
 
-/// `key version`, or `key version value` in hexadecimal digits.
+/// Reads `key version`, or `key version value` with the value in hexadecimal digits.
 fn read(payload: &str) -> Option<(Key, Option<Versioned>)> {
     let mut parts = payload.split(' ');
     let key = Key::new(parts.next()?).ok()?;
@@ -123,112 +122,123 @@ fn read(payload: &str) -> Option<(Key, Option<Versioned>)> {
     Some((key, register))
 }
 
-impl Listener {
-    /// Connects, and sees whether it hears what is said by way of `session`.
+impl NotificationListener {
+    /// Connects, and checks that it receives a notification that is sent over `session`.
     ///
     /// # Errors
     ///
-    /// [`Failure`].
+    /// [`PostgresFailure`].
     pub(super) async fn connect(
-        settings: Arc<Settings>,
+        config: Arc<PostgresConfig>,
         session: Arc<Session>,
-    ) -> Result<Arc<Self>, Failure> {
-        let (client, wire) = open(&settings).await?;
+    ) -> Result<Arc<Self>, PostgresFailure> {
+        let (client, connection) = open(&config).await?;
         let client = Arc::new(client);
-        let routes = Arc::new(Mutex::new(Routes::default()));
-        let (weak, table) = (Arc::downgrade(&client), settings.table.clone());
-        let wire = Wired(tokio::spawn(hear(wire, weak, routes.clone(), table)).abort_handle());
-        set_up(&client, &settings).await?;
-        let listen = format!("LISTEN \"{}\"", settings.table);
-        match timeout(settings.connect_timeout, client.batch_execute(&listen)).await {
+        let routes = Arc::new(Mutex::new(NotificationRoutes::default()));
+        let (weak, table) = (Arc::downgrade(&client), config.table.clone());
+        let task = ConnectionTask(
+            tokio::spawn(receive(connection, weak, routes.clone(), table)).abort_handle(),
+        );
+        set_up(&client, &config).await?;
+        let listen = format!("LISTEN \"{}\"", config.table);
+        match timeout(config.connect_timeout, client.batch_execute(&listen)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(Failure::connecting(&settings.server, &error)),
-            Err(_) => return Err(Failure::unreachable(&settings.server, "it does not answer")),
+            Ok(Err(error)) => return Err(PostgresFailure::of_connecting(&config.server, &error)),
+            Err(_) => {
+                return Err(PostgresFailure::unreachable(&config.server, "it does not answer"));
+            }
         }
-        hello(&routes, &settings, &session).await?;
-        Ok(Arc::new(Self { client, routes, wire: wire.keep(), settings }))
+        check_notifications(&routes, &config, &session).await?;
+        Ok(Arc::new(Self { client, routes, task: task.keep(), config }))
     }
 
+    /// A watch of `key` for `node`. It is in force when this returns.
+    ///
     /// # Errors
     ///
     /// [`TransportError::Unavailable`].
     pub(super) async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        let (ear, listening) = self.subscribe(key, node)?;
-        match timeout(self.settings.timeout, listening).await {
+        let (watch, listening) = self.subscribe(key, node)?;
+        match timeout(self.config.timeout, listening).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(TransportError::unavailable(ENDED)),
             Err(_) => {
-                self.wire.abort();
+                self.task.abort();
                 return Err(TransportError::unavailable("no answer to LISTEN"));
             }
         }
-        Ok(Box::pin(stream::unfold(Some(ear), |ear| async {
-            let mut ear = ear?;
-            match ear.rung.changed().await {
+        Ok(Box::pin(stream::unfold(Some(watch), |watch| async {
+            let mut watch = watch?;
+            match watch.notices.changed().await {
                 Ok(()) => {
-                    let register = ear.rung.borrow_and_update().clone();
-                    Some((Ok(register), Some(ear)))
+                    let register = watch.notices.borrow_and_update().clone();
+                    Some((Ok(register), Some(watch)))
                 }
                 Err(_) => Some((Err(TransportError::unavailable(ENDED)), None)),
             }
         })))
     }
 
-    /// The ear is in its place, and LISTEN is on its way: in the order of all who come and go.
-    fn subscribe(&self, key: &Key, node: NodeId) -> Result<(Ear, Listening), TransportError> {
-        let (notice_sender, rung) = watch::channel(None);
+    /// Adds a watch, and sends LISTEN. Both happen under one lock, so that the server receives LISTEN
+    /// and UNLISTEN in the order in which watches come and go.
+    fn subscribe(
+        &self,
+        key: &Key,
+        node: NodeId,
+    ) -> Result<(PostgresWatch, ListenFuture), TransportError> {
+        let (notice_sender, notices) = watch::channel(None);
         let mut routes = self.routes.lock();
         if routes.is_closed {
             return Err(TransportError::unavailable(ENDED));
         }
-        let ear = Ear {
-            rung,
+        let watch = PostgresWatch {
+            notices,
             number: routes.add(key, node, notice_sender),
             key: key.clone(),
             node,
-            table: self.settings.table.clone(),
+            table: self.config.table.clone(),
             client: Arc::downgrade(&self.client),
             routes: Arc::downgrade(&self.routes),
         };
-        let listen = format!("LISTEN \"{}:{node}\"", self.settings.table);
+        let listen = format!("LISTEN \"{}:{node}\"", self.config.table);
         let listening = send(self.client.clone(), listen);
-        Ok((ear, listening))
+        Ok((watch, listening))
     }
 }
 
 const ENDED: &str = "the connection for notifications has ended";
 
-type Listening = BoxFuture<'static, Result<(), tokio_postgres::Error>>;
+type ListenFuture = BoxFuture<'static, Result<(), tokio_postgres::Error>>;
 
-/// Whether what is said is heard: through a pooler the server listens, but nobody is told.
-async fn hello(
-    routes: &Mutex<Routes>,
-    settings: &Settings,
+/// Checks that notifications arrive. Through a transaction pooler LISTEN succeeds, and none arrives.
+async fn check_notifications(
+    routes: &Mutex<NotificationRoutes>,
+    config: &PostgresConfig,
     session: &Session,
-) -> Result<(), Failure> {
-    let Settings { server, table, .. } = settings;
+) -> Result<(), PostgresFailure> {
+    let PostgresConfig { server, table, .. } = config;
     let (tell, heard) = oneshot::channel();
     let hello = format!("{HELLO}{:016x}", fastrand::u64(..));
     let say = format!("SELECT pg_notify('{table}', '{hello}')");
     routes.lock().hello = Some((hello, tell));
     let said = session.batch(&say).await;
-    said.map_err(|told| Failure::unreachable(server, told.error.to_string()))?;
-    match timeout(settings.connect_timeout, heard).await {
+    said.map_err(|failure| PostgresFailure::unreachable(server, failure.error.to_string()))?;
+    match timeout(config.connect_timeout, heard).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Failure::unreachable(server, ENDED)),
+        Ok(Err(_)) => Err(PostgresFailure::unreachable(server, ENDED)),
         Err(_) => {
-            let why = "nothing is heard after LISTEN: if a transaction pooler is in between, add \
-                       pooled=true to the address";
-            Err(Failure::unsuitable(server, why))
+            let why = "no notification arrives after LISTEN: if a transaction pooler is in between, \
+                       add pooled=true to the address";
+            Err(PostgresFailure::unsuitable(server, why))
         }
     }
 }
 
-/// What no key begins with.
+/// No key begins with this.
 const HELLO: char = '?';
 
-/// Sends a statement at once; the answer comes by the future.
-fn send(client: Arc<Client>, text: String) -> Listening {
+/// Sends a statement at once. The future waits for the answer.
+fn send(client: Arc<Client>, text: String) -> ListenFuture {
     let mut response = async move { client.batch_execute(&text).await }.boxed();
     match response.as_mut().now_or_never() {
         Some(done) => std::future::ready(done).boxed(),
@@ -236,40 +246,40 @@ fn send(client: Arc<Client>, text: String) -> Listening {
     }
 }
 
-impl Alive for Listener {
+impl CheckAlive for NotificationListener {
     fn is_alive(&self) -> bool {
         !self.client.is_closed() && !self.routes.lock().is_closed
     }
 }
 
-/// One watch.
-struct Ear {
-    rung: watch::Receiver<Option<Versioned>>,
+/// One watch. Dropping it ends it.
+struct PostgresWatch {
+    notices: watch::Receiver<Option<Versioned>>,
     number: u64,
     key: Key,
     node: NodeId,
     table: String,
     client: Weak<Client>,
-    routes: Weak<Mutex<Routes>>,
+    routes: Weak<Mutex<NotificationRoutes>>,
 }
 
-impl Drop for Ear {
+impl Drop for PostgresWatch {
     fn drop(&mut self) {
         let (Some(routes), client) = (self.routes.upgrade(), self.client.upgrade()) else { return };
         let mut routes = routes.lock();
         if routes.remove(&self.key, self.node, self.number)
             && let Some(client) = client
         {
-            // Nobody needs the answer.
+            // The answer does not matter.
             drop(send(client, format!("UNLISTEN \"{}:{}\"", self.table, self.node)));
         }
     }
 }
 
-/// Ends all watches when the connection is gone, however that happens.
-struct Closing(Arc<Mutex<Routes>>);
+/// Ends all watches when the connection has ended, in whatever way.
+struct CloseOnDrop(Arc<Mutex<NotificationRoutes>>);
 
-impl Drop for Closing {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         let mut routes = self.0.lock();
         routes.is_closed = true;
@@ -279,15 +289,20 @@ impl Drop for Closing {
     }
 }
 
-/// Hears until the connection ends, or does not answer.
-async fn hear(mut wire: Wire, client: Weak<Client>, routes: Arc<Mutex<Routes>>, table: String) {
-    let closing = Closing(routes);
+/// Receives notifications until the connection ends, or the server does not answer.
+async fn receive(
+    mut connection: PostgresConnection,
+    client: Weak<Client>,
+    routes: Arc<Mutex<NotificationRoutes>>,
+    table: String,
+) {
+    let closing = CloseOnDrop(routes);
     let routes = &closing.0;
-    let mut messages = stream::poll_fn(move |cx| wire.poll_message(cx));
-    let hearing = pin!(async {
+    let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
+    let receiving = pin!(async {
         while let Some(Ok(message)) = messages.next().await {
             if let AsyncMessage::Notification(said) = message {
-                ring(routes, &table, &said);
+                deliver(routes, &table, &said);
             }
         }
     });
@@ -303,5 +318,5 @@ async fn hear(mut wire: Wire, client: Weak<Client>, routes: Arc<Mutex<Routes>>, 
             }
         }
     });
-    select(hearing, asking).await;
+    select(receiving, asking).await;
 }

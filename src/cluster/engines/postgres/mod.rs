@@ -1,7 +1,7 @@
-//! PostgreSQL: registers in one table.
+//! PostgreSQL (feature `postgres`): registers in one table.
 //!
 //! ```no_run
-//! use lockword::cluster::{Node, transports::postgres::Postgres};
+//! use lockword::cluster::{Node, engines::postgres::Postgres};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -13,104 +13,116 @@
 //! # }
 //! ```
 //!
-//! # What it promises
+//! # Guarantees
 //!
-//! Against a single primary it is linearizable, and nothing that was acknowledged is lost when the
-//! server is killed. A version is the larger of the last one plus one and the server's clock in
-//! microseconds, computed when the row is locked; so versions grow although the clock steps back.
+//! Over a single primary it is linearizable, and nothing that was acknowledged is lost when the server
+//! is killed. A version is the larger of the last one plus one and the server's clock in microseconds,
+//! computed while the row is locked; so versions grow although the clock steps back.
 //!
-//! **A failover can lose writes.** With asynchronous replicas (the default) the last writes that the
-//! old primary has acknowledged may be missing in the new one, and an old primary that is still
-//! reached goes on. Then two nodes may hold a lock at a time, and the order of fencing tokens is not
-//! guaranteed across that event; the same is true of a restored backup. With
-//! `synchronous_standby_names` and `synchronous_commit` at `on` or `remote_apply`, and an old primary
-//! that is fenced off, a failover loses nothing. etcd does that by itself.
+//! **A failover can lose writes.** With asynchronous replicas (the default of PostgreSQL) the new
+//! primary may lack the last writes that the old one has acknowledged, and an old primary that can
+//! still be reached goes on. Then two nodes may hold a lock at a time, and the order of fencing tokens
+//! is not guaranteed across that event; the same is true of a restored backup. A failover loses nothing
+//! if `synchronous_standby_names` is set, `synchronous_commit` is `on` or `remote_apply`, and the old
+//! primary is fenced off. etcd does this by itself.
 //!
-//! So [`Consistency::Lossy`] is declared if, when it connects, there is a replica
-//! (`pg_stat_replication` has a row) without both of these settings. A backup that is being taken
-//! and a logical subscriber look like a replica; one that is away, or lives on archived files, is not
-//! seen; and one that comes later changes neither what was declared nor what works. Who knows better
-//! says so in the address: `replicas=none`, if no failover ever leads to one; `async`, if it may;
-//! `sync`, if it leads only to those that have what was acknowledged. Then a server without these two
-//! settings is refused, by the first connection and by each later one ([`TransportError::Unavailable`],
-//! as long as that is so): give them to the one that takes over, too. What becomes of them while a
-//! connection lasts is not seen.
+//! So the engine declares [`Consistency::Lossy`] if there is a replica when it connects
+//! (`pg_stat_replication` has a row), and these two settings are not both as above. A backup that is
+//! being taken and a logical subscriber look like a replica. A replica that is disconnected, or that
+//! reads archived files, is not seen. A replica that comes later changes neither what was declared nor
+//! how the engine works. The option `replicas` says it instead:
 //!
-//! `synchronous_commit = off` is set to `on` for its own connections. Where that is not possible
-//! (`pooled=true`), and with `fsync = off`, [`Consistency::Lossy`] is declared too. A later connection
-//! to a server that may lose what it has acknowledged in this way, where the first one did not, is
-//! refused ([`TransportError::Unsupported`]).
+//! - `none`: a failover never leads to a replica;
+//! - `async`: it may lead to any;
+//! - `sync`: it leads only to replicas that have every acknowledged write. A server without the two
+//!   settings is then refused, by the first connection and by each later one
+//!   ([`TransportError::Unavailable`], as long as that is so): the server that takes over needs them
+//!   too. A change of the settings during a connection is not noticed.
 //!
-//! Who is to be woken is told by `NOTIFY`, in the statement of the write, and only when somebody
-//! waits: PostgreSQL makes all transactions that notify commit one after the other.
+//! `synchronous_commit = off` is set to `on` for the engine's own connections. Where that is not
+//! possible (`pooled=true`), and with `fsync = off`, [`Consistency::Lossy`] is declared too. If a later
+//! connection leads to a server that can lose acknowledged writes in this way, and the first one did
+//! not, it is refused ([`TransportError::Unsupported`]).
 //!
-//! # What it needs
+//! The statement that writes also notifies the node that is to be woken (`NOTIFY`), and only if a node
+//! waits: PostgreSQL lets transactions that notify commit only one after the other.
 //!
-//! PostgreSQL 12 or later, the primary. The table of [`Postgres::schema_sql`], and on it:
+//! # Requirements
+//!
+//! PostgreSQL 12 or newer; the primary. The table of [`Postgres::schema_sql`], and these permissions:
 //!
 //! ```sql
 //! GRANT SELECT, INSERT, UPDATE ON public.lockword TO app;
 //! GRANT DELETE ON public.lockword TO app; -- for housekeeping() and delete() only
 //! ```
 //!
-//! [`Postgres::create_schema`] needs the right to create a table in the schema, unless the table is
-//! there. Two connections per [`Postgres`] (and its clones): one for requests, and one that hears of
-//! changes, from the first time that somebody waits for a lock. Any `default_transaction_isolation`
-//! will do.
+//! [`Postgres::create_schema`] needs the right to create a table in the schema, unless the table
+//! exists. Each [`Postgres`] and its clones have two connections: one for requests, and one for
+//! notifications, which is opened when a node first waits for a lock. Any
+//! `default_transaction_isolation` will do.
 //!
-//! Nothing deletes a register but [`Postgres::housekeeping`], which deletes those that have been idle
-//! for longer than a day. Call it daily where names are not used again. The row without a name is the
-//! *floor*: its version is at least that of all registers that were deleted. Never delete it.
+//! Only [`Postgres::housekeeping`] deletes registers, namely those that have been idle for more than a
+//! day. Call it daily where names of locks are not used again. The row without a name is the *floor*:
+//! its version is at least that of all deleted registers. Never delete it.
 //!
-//! The housekeeping has a connection of its own, and goes through the table page by page, by the
-//! primary key. An index on `idle_since` would make it shorter and each release longer: a column that
-//! has an index cannot be updated in place (HOT).
+//! The housekeeping has a connection of its own, and reads the table page by page, by the primary key.
+//! An index on `idle_since` would make it shorter and each release slower: a row cannot be updated in
+//! place (HOT) if an indexed column changes.
 //!
-//! **Keep no row locked by hand.** Requests share a connection, on which the server answers one after
-//! the other. A write to a row that somebody has locked is refused after a twentieth of `timeout_ms`
-//! (a quarter of a second; never less than 50 ms) as [`TransportError::Unavailable`], and the node
-//! tries again later. (Nodes that contend for a register keep its row for as long as a commit takes. If
-//! that is long, since a synchronous replica is far away, make `timeout_ms` a hundred times as long.) So
-//! long the requests for other locks wait; and again for each such try, and
-//! for each such row. Who locks the floor so keeps new registers from being created.
+//! **Keep no row locked by hand.** All requests share a connection, on which the server answers one
+//! after the other. A write to a row that another transaction has locked is refused after a twentieth
+//! of `timeout_ms` (a quarter of a second by default, never less than 50 ms) as
+//! [`TransportError::Unavailable`], and the node tries again later. Requests for other locks wait
+//! meanwhile, and again for each such attempt and each such row. A transaction that locks the floor
+//! keeps registers from being created in the same way. (Nodes that contend for a register lock its row
+//! for as long as a commit takes. If that is long, because a synchronous replica is far away, make
+//! `timeout_ms` a hundred times as long as a commit.)
 //!
-//! # The address
+//! # The URL
 //!
-//! `postgres://user:password@host:port/database`, or `postgresql://`. A host may be the folder of a
-//! socket: `postgres://user@%2Fvar%2Frun%2Fpostgresql/app`. After a question mark there may be:
+//! `postgres://user:password@host:port/database?option=value`, or `postgresql://`; everything but the
+//! host is optional, the port is 5432 by default. Special characters of the user's name and the
+//! password are percent-encoded. The host may be the folder of a Unix socket:
+//! `postgres://user@%2Fvar%2Frun%2Fpostgresql/app`. [`PostgresBuilder`] has a setter for each option:
 //!
-//! | option | meaning | unless given |
+//! | option | meaning | default |
 //! |---|---|---|
-//! | `sslmode` | `verify-full`: TLS, and the server's certificate must be trusted and have its name; `require` is the same here; `disable`: no TLS | `disable` |
-//! | `sslrootcert` | file of the authorities to trust, PEM | the system's |
-//! | `sslcert`, `sslkey` | files of the client's certificate and key, PEM | none |
-//! | `table` | `name` or `schema.name`, of `a-z`, `0-9` and `_`, of at most 46 bytes together | `public.lockword` |
-//! | `create_schema` | `true`: creates the table if it is not there | `false` |
-//! | `replicas` | `none`, `sync` or `async`: what a failover may lead to | what is seen |
+//! | `sslmode` | `verify-full`: TLS, and the server's certificate must be trusted and have its name; `require` means the same here; `disable`: no TLS | `disable` |
+//! | `ca` (or `sslrootcert`) | with TLS: a PEM file of the authorities to trust | those of the system |
+//! | `cert`, `key` (or `sslcert`, `sslkey`) | with TLS: PEM files of the client's certificate and its key | none is shown |
+//! | `server_name` | with TLS: the name that the server's certificate must have | the host |
+//! | `connect_timeout_ms` (or `connect_timeout`, in seconds) | how long connecting may take, in milliseconds | 5000 |
+//! | `timeout_ms` | how long a request may take, in milliseconds | 5000 |
+//! | `table` | `name` or `schema.name`, of `a-z`, `0-9` and `_`, at most 46 bytes together | `public.lockword` |
+//! | `create_schema` | `true`: creates the table if it does not exist | `false` |
+//! | `replicas` | `none`, `sync` or `async`: see above | derived when it connects |
 //! | `pooled` | `true`: there is a transaction pooler in between | `false` |
-//! | `connect_timeout` | seconds | 5 |
-//! | `timeout_ms` | how long an answer may take | 5000 |
-//! | `application_name` | what the server shows | `lockword` |
+//! | `application_name` | the name of the connections, for the server | `lockword` |
 //!
-//! **Through a pooler** such as PgBouncer in transaction mode, add `pooled=true`: then no statement
-//! is prepared by name, nothing is set for longer than a transaction, and there is no `LISTEN`.
-//! Whoever waits looks from time to time ([`Wakeups::Poll`]). Writes notify all the same, those who
-//! listen past the pooler. Where it was forgotten, the errors say so.
+//! The names in parentheses are those of libpq. The files are read once, when it connects.
+//!
+//! # Poolers
+//!
+//! Through a pooler such as PgBouncer in transaction mode, set `pooled=true`: then no statement is
+//! prepared by name, nothing is set for longer than a transaction, and there is no `LISTEN`. Waiting
+//! nodes poll ([`Wakeups::Poll`]). Their writes do notify the nodes that listen without the pooler. If
+//! the option is missing, the errors say so.
 //!
 //! # Errors
 //!
-//! What the server refuses was certainly not applied: a full disk, too little memory, a lock of
-//! somebody else's that lasts, a replica ([`TransportError::Unavailable`]); missing rights
-//! ([`Denied`](TransportError::Denied)); a missing table ([`Unsupported`](TransportError::Unsupported)).
-//! A write whose connection was lost or that was not answered in time is
-//! [`Indeterminate`](TransportError::Indeterminate). A statement that lost against another transaction
-//! (40001, 40P01) is repeated while half of the time is left, and nothing else is. A read, a write and
-//! a deletion end within `timeout_ms`, whatever it takes: to connect, to be repeated. A new watch ends
-//! within eight times the longer of the two timeouts.
+//! A request that the server refuses was certainly not applied: because of a full disk, too little
+//! memory, a lock that another transaction keeps, or because the server is a replica
+//! ([`TransportError::Unavailable`]); because of missing permissions
+//! ([`Denied`](TransportError::Denied)); because of a missing table
+//! ([`Unsupported`](TransportError::Unsupported)). A write whose connection was lost, or that was not
+//! answered in time, is [`Indeterminate`](TransportError::Indeterminate). A statement that lost against
+//! another transaction (40001, 40P01) is repeated while half of the time is left, and nothing else is
+//! repeated. A read, a write and a deletion end within `timeout_ms`, with connecting and repeating. A
+//! new watch is in force, or has failed, within eight times the longer of the two timeouts.
 //!
-//! After a server was lost the next call connects again (where little of a call's time was left when it
-//! fell silent, one `timeout_ms` later at most); watches have ended, and the next one listens
-//! again.
+//! After a server was lost, the next request connects again. (If little of a request's time was left
+//! when the server fell silent, this happens up to one `timeout_ms` later.) The watches have ended, and
+//! the next one listens again.
 //!
 //! # By hand
 //!
@@ -118,130 +130,119 @@
 //! SELECT key, version, idle_since, convert_from(value, 'UTF8') AS value
 //!   FROM public.lockword WHERE key = 'jobs/nightly';
 //! SELECT * FROM pg_stat_activity WHERE application_name = 'lockword';
-//! LISTEN "public.lockword"; -- what everybody is told; "public.lockword:NODE" for one node
+//! LISTEN "public.lockword"; -- for all nodes; "public.lockword:NODE" for one node
 //! ```
 
 use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
     Version, Versioned, Wakeups, Watch, Write, async_trait,
 };
-use address::Settings;
-use failure::Failure;
+use builder::PostgresConfig;
 use futures_util::{StreamExt, stream};
-use link::Link;
-use listener::Listener;
-use session::{Param, Session, Which};
+use listener::NotificationListener;
+use session::{Param, Reconnecting, Session, StatementKind};
+use sql::PostgresFailure;
 use std::fmt;
 use std::sync::Arc;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::Row;
 use url::Url;
 
-// What an address says.
-mod address;
-// What went wrong, in our words.
-mod failure;
-// A connection that is opened when it is asked for.
-mod link;
-// The connection that hears of changes.
+mod builder;
 mod listener;
-// What a failover may lead to.
-mod replicas;
-// The connection for requests.
 mod session;
-// The table, and the statements upon it.
 mod sql;
-// Whom to trust, and as whom to come.
-mod tls;
+
+pub use builder::{PostgresBuilder, Replicas};
 
 /// Registers in a table of PostgreSQL: see the [module's documentation](self). A clone shares the
 /// connections.
 #[derive(Clone)]
 pub struct Postgres {
-    inner: Arc<Inner>,
+    inner: Arc<PostgresInner>,
 }
 
-struct Inner {
-    settings: Arc<Settings>,
-    requests: Link<Session>,
-    changes: Link<Listener>,
+struct PostgresInner {
+    config: Arc<PostgresConfig>,
+    requests: Reconnecting<Session>,
+    changes: Reconnecting<NotificationListener>,
     capabilities: Capabilities,
 }
 
 impl Postgres {
-    /// Connects to the server at this address; what it may say is told [above](self).
-    ///
-    /// Whether the table is there is not looked at: [`create_schema`](Self::create_schema) can be
-    /// called next. Needs a tokio runtime with timers and I/O enabled.
+    /// A builder for a client of this server: `host` or `host:port`, where the port is 5432 by
+    /// default, or the folder of a Unix socket, which begins with a slash. An IPv6 address is in
+    /// brackets.
+    pub fn builder(server: impl Into<String>) -> PostgresBuilder {
+        PostgresBuilder::new(server.into())
+    }
+
+    /// Connects to the server at this [URL](self#the-url): the same as [`PostgresBuilder::from_url`]
+    /// and then [`PostgresBuilder::connect`].
     ///
     /// # Errors
     ///
-    /// [`ConnectError`].
+    /// Those of the two methods.
     pub async fn connect(url: &Url) -> Result<Self, ConnectError> {
-        let settings = Arc::new(Settings::new(url)?);
-        let requests = Link::new();
-        let connect = || Session::connect(settings.clone());
-        let session = requests.get(connect).await.map_err(|failure: Failure| failure.connect)?;
+        PostgresBuilder::from_url(url)?.connect().await
+    }
+
+    async fn open(config: PostgresConfig) -> Result<Self, ConnectError> {
+        let config = Arc::new(config);
+        let requests = Reconnecting::new();
+        let connect = || Session::connect(config.clone());
+        let failed = |failure: PostgresFailure| failure.connect;
+        let session = requests.get(connect).await.map_err(failed)?;
         let mut capabilities = Capabilities::new("postgres");
-        capabilities.wakeups = if settings.pooled { Wakeups::Poll } else { Wakeups::PushToOne };
-        capabilities.wake_within = listener::WITHIN;
-        let fails_over =
-            replicas::lag(&session, &settings).await.map_err(|failure| failure.connect)?;
-        if session.is_lossy || fails_over {
+        capabilities.wakeups = if config.pooled { Wakeups::Poll } else { Wakeups::PushToOne };
+        capabilities.wake_within = listener::WAKE_WITHIN;
+        if session.is_lossy || session.replicas_may_lag().await.map_err(failed)? {
             capabilities.consistency = Consistency::Lossy;
         }
-        let create = settings.create_schema;
-        let server = settings.server.clone();
-        let inner = Inner { settings, requests, changes: Link::new(), capabilities };
-        let postgres = Self { inner: Arc::new(inner) };
-        if create {
-            let why = |error: TransportError| ConnectError::Unsuitable {
-                server,
-                why: format!("the table could not be created: {error}"),
-            };
-            postgres.create_schema().await.map_err(why)?;
-        }
-        Ok(postgres)
+        let inner = PostgresInner { config, requests, changes: Reconnecting::new(), capabilities };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The table as SQL, for those who run migrations: with the name that the address says.
+    /// The SQL that creates the table, for a migration, with the name of the table from the options.
     #[must_use]
     pub fn schema_sql(&self) -> String {
-        sql::schema(&self.inner.settings.table)
+        sql::schema(&self.inner.config.table)
     }
 
-    /// Creates the table, if it is not there. Whoever may write to one that is there needs no other
-    /// right.
+    /// Creates the table if it does not exist. If it exists, the permission to write to it suffices.
     ///
     /// # Errors
     ///
-    /// [`TransportError::Denied`] without the right to do so, and any other.
+    /// [`TransportError`]; [`Denied`](TransportError::Denied) without the permission.
     pub async fn create_schema(&self) -> Result<(), TransportError> {
-        let Settings { table, limits, .. } = &*self.inner.settings;
+        let PostgresConfig { table, limits, .. } = &*self.inner.config;
         let session = self.inner.session(&self.inner.requests).await?;
-        let seen = session.yes(&sql::is_there(table)).await.map_err(|failure| failure.call)?;
-        let is_there = seen.is_some_and(|seen| seen[0]);
-        let text = if is_there { sql::floor(table) } else { sql::create_schema(table, *limits) };
-        session.batch(&text).await.map_err(|told| {
-            if told.broken {
+        let seen =
+            session.query_bools(&sql::table_exists(table)).await.map_err(|failure| failure.call)?;
+        let exists = seen.is_some_and(|seen| seen[0]);
+        let text = if exists { sql::floor(table) } else { sql::create_schema(table, *limits) };
+        session.batch(&text).await.map_err(|failure| {
+            if failure.is_broken {
                 session.kill();
             }
-            told.error
+            failure.error
         })
     }
 
-    /// Deletes the registers that have been idle for longer than a day, and tells how many those
-    /// were. To be called from time to time by whoever uses names that are not used again; nothing
-    /// else deletes one. It has a connection of its own, for so long.
+    /// Deletes the registers that have been idle for longer than a day, and returns how many it has
+    /// deleted. Call it from time to time if names of locks are not used again: nothing else deletes a
+    /// register. It opens a connection of its own. Dropping the future is safe at any moment: what was
+    /// deleted remains deleted.
     ///
     /// # Errors
     ///
-    /// [`TransportError`]; some may have been deleted.
+    /// [`TransportError`]. What was deleted before it remains deleted.
     pub async fn housekeeping(&self) -> Result<u64, TransportError> {
         let Self { inner } = self;
-        let (own, mut all, mut after) = (Link::new(), 0, String::new());
+        let (own, mut all, mut after) = (Reconnecting::new(), 0, String::new());
         loop {
-            let row = inner.ask(&own, Which::DeleteIdle, &[&after], true, inner.end()).await?;
+            let row =
+                inner.ask(&own, StatementKind::DeleteIdle, &[&after], true, inner.end()).await?;
             let row = row.ok_or_else(|| TransportError::corrupt("no count"))?;
             all += count(&row)?;
             match column(&row, 1)? {
@@ -251,9 +252,9 @@ impl Postgres {
         }
     }
 
-    /// Deletes the register of `key`, whether it is idle or not, and tells whether there was one.
-    /// Versions go on above the one that is deleted, which `DELETE` by hand does not see to. For
-    /// tests and operators.
+    /// Deletes the register of `key`, whether it is idle or not, and returns whether there was one. The
+    /// next register of this name gets a larger version, which a `DELETE` by hand does not ensure. It is
+    /// for tests and operators.
     ///
     /// # Errors
     ///
@@ -261,14 +262,14 @@ impl Postgres {
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
         let Self { inner } = self;
         let (link, end) = (&inner.requests, inner.end());
-        let row = inner.ask(link, Which::Delete, &[&key.as_str()], true, end).await?;
+        let row = inner.ask(link, StatementKind::Delete, &[&key.as_str()], true, end).await?;
         Ok(row.as_ref().map_or(Ok(0), count)? > 0)
     }
 }
 
-impl Inner {
-    async fn session(&self, link: &Link<Session>) -> Result<Arc<Session>, TransportError> {
-        let connect = || Session::connect(self.settings.clone());
+impl PostgresInner {
+    async fn session(&self, link: &Reconnecting<Session>) -> Result<Arc<Session>, TransportError> {
+        let connect = || Session::connect(self.config.clone());
         let session = link.get(connect).await.map_err(|failure| failure.call)?;
         if session.is_lossy && self.capabilities.consistency == Consistency::Linearizable {
             let why = "fsync or synchronous_commit is off now, and was on before";
@@ -277,44 +278,44 @@ impl Inner {
         Ok(session)
     }
 
-    /// When a call that begins now ends, at the latest.
+    /// When a request that begins now has to end.
     fn end(&self) -> Instant {
-        Instant::now() + self.settings.timeout
+        Instant::now() + self.config.timeout
     }
 
-    /// Whether it is too late to try again in a call that ends at `end`: a write that is cut short is
-    /// indeterminate, one that failed is not.
+    /// Whether it is too late to try again in a request that ends at `end`: a write that runs out of
+    /// time has an unknown outcome, a write that failed has not.
     fn is_late(&self, end: Instant) -> bool {
-        Instant::now() + self.settings.timeout / 2 >= end
+        Instant::now() + self.config.timeout / 2 >= end
     }
 
-    /// Asks, and asks again where that is harmless.
+    /// Runs a statement, and runs it again where that is safe.
     async fn ask(
         &self,
-        link: &Link<Session>,
-        which: Which,
+        link: &Reconnecting<Session>,
+        which: StatementKind,
         params: &[Param<'_>],
         write: bool,
         end: Instant,
     ) -> Result<Option<Row>, TransportError> {
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
             let session = match timeout_at(end, self.session(link)).await {
                 Ok(session) => session?,
                 Err(_) => return Err(TransportError::unavailable("no connection in time")),
             };
-            let told = match session.query(which, params, write, end).await {
+            let failure = match session.query(which, params, write, end).await {
                 Ok(row) => return Ok(row),
-                Err(told) => told,
+                Err(failure) => failure,
             };
-            if told.broken {
+            if failure.is_broken {
                 session.kill();
             }
-            if !told.again || self.is_late(end) {
-                return Err(told.error);
+            if !failure.can_retry || self.is_late(end) {
+                return Err(failure.error);
             }
-            sleep(session::pause(tries)).await;
-            tries += 1;
+            sleep(session::backoff(attempts)).await;
+            attempts += 1;
         }
     }
 }
@@ -324,7 +325,7 @@ impl Transport for Postgres {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
         let Self { inner } = self;
         let (link, end) = (&inner.requests, inner.end());
-        let row = inner.ask(link, Which::Load, &[&key.as_str()], false, end).await?;
+        let row = inner.ask(link, StatementKind::Load, &[&key.as_str()], false, end).await?;
         row.map(|row| register(&row, 0)).transpose()
     }
 
@@ -334,17 +335,17 @@ impl Transport for Postgres {
         expected: Option<Version>,
         new: Write,
     ) -> Result<Exchange, TransportError> {
-        let Inner { settings, requests, capabilities, .. } = &*self.inner;
+        let PostgresInner { config, requests, capabilities, .. } = &*self.inner;
         let end = self.inner.end();
         let Write { value, wake, idle } = new;
         if value.len() > capabilities.largest_value {
             return Err(TransportError::unsupported("a value of more than 64 KiB"));
         }
-        let (channel, whole) = listener::channel(&settings.table, wake, &value);
+        let (channel, whole) = listener::channel(&config.table, wake, &value);
         let (key, value) = (key.as_str(), &*value);
         let Some(expected) = expected else {
             let params: [Param<'_>; 5] = [&key, &value, &idle, &channel, &whole];
-            let row = self.inner.ask(requests, Which::Create, &params, true, end).await?;
+            let row = self.inner.ask(requests, StatementKind::Create, &params, true, end).await?;
             let Some(row) = row else {
                 let why = "the row without a name is missing in the table: call create_schema()";
                 return Err(TransportError::unsupported(why));
@@ -357,7 +358,7 @@ impl Transport for Postgres {
         let number = i64::try_from(expected.get()).expect("below 2^52");
         let params: [Param<'_>; 6] = [&key, &number, &value, &idle, &channel, &whole];
         loop {
-            let row = self.inner.ask(requests, Which::Update, &params, true, end).await?;
+            let row = self.inner.ask(requests, StatementKind::Update, &params, true, end).await?;
             let Some(row) = row else {
                 return Ok(Exchange::Mismatch(None));
             };
@@ -368,7 +369,7 @@ impl Transport for Postgres {
             if seen.version != expected {
                 return Ok(Exchange::Mismatch(Some(seen)));
             }
-            // It has become what was expected while the statement ran.
+            // The row has got the expected version while the statement ran.
             if self.inner.is_late(end) {
                 return Err(TransportError::unavailable("it changes all the time"));
             }
@@ -376,13 +377,13 @@ impl Transport for Postgres {
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        let Inner { settings, changes, .. } = &*self.inner;
-        if settings.pooled {
-            // Nothing is heard through a pooler.
+        let PostgresInner { config, changes, .. } = &*self.inner;
+        if config.pooled {
+            // No notification arrives through a pooler.
             return Ok(stream::empty().boxed());
         }
         let session = self.inner.session(&self.inner.requests).await?;
-        let connect = || Listener::connect(settings.clone(), session.clone());
+        let connect = || NotificationListener::connect(config.clone(), session.clone());
         let listener = changes.get(connect).await;
         listener.map_err(|failure| failure.call)?.watch(key, node).await
     }
@@ -416,6 +417,6 @@ fn register(row: &Row, at: usize) -> Result<Versioned, TransportError> {
 
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Postgres").field(&self.inner.settings).finish()
+        f.debug_tuple("Postgres").field(&self.inner.config).finish()
     }
 }

@@ -1,11 +1,10 @@
-//! The connection for requests.
+//! The connection for requests; and how a connection is opened when it is needed.
 
-use super::address::{Replicas, Settings};
-use super::failure::{Failure, Told, told};
-use super::link::Alive;
-use super::sql::{self, Statement};
+use super::builder::{PostgresConfig, PostgresTls, Replicas};
+use super::sql::{self, PostgresFailure, SYNC, SqlStatement, StatementFailure};
 use crate::Mutex;
 use crate::cluster::TransportError;
+use crate::cluster::engines::connect::PendingConnection;
 use futures_util::FutureExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,46 +15,106 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, Row, SimpleQueryMessage, Socket};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// The oldest server that has all that the statements need.
+/// A connection that may have ended.
+pub(super) trait CheckAlive: Send + Sync + 'static {
+    fn is_alive(&self) -> bool;
+}
+
+type PostgresConnectResult<S> = Result<Arc<S>, PostgresFailure>;
+
+/// One connection, opened when it is asked for, and again when it has ended.
+pub(super) struct Reconnecting<S>(Mutex<Option<PendingConnection<PostgresConnectResult<S>>>>);
+
+impl<S: CheckAlive> Reconnecting<S> {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// The connection. If there is none that is alive, `connect` opens one.
+    ///
+    /// # Errors
+    ///
+    /// [`PostgresFailure`] of this attempt.
+    pub(super) async fn get<F>(&self, connect: impl Fn() -> F) -> PostgresConnectResult<S>
+    where
+        F: Future<Output = PostgresConnectResult<S>> + Send + 'static,
+    {
+        let ended = || Err(PostgresFailure::unreachable("the server", "the runtime has ended"));
+        let mut result = self.pending(&connect).result().await.unwrap_or_else(ended);
+        if result.as_ref().is_ok_and(|session| !session.is_alive()) {
+            // An attempt that ended while nobody waited, and whose connection has ended since.
+            result = self.pending(&connect).result().await.unwrap_or_else(ended);
+        }
+        result
+    }
+
+    /// The last attempt if it is of use, otherwise a new one.
+    fn pending<F>(&self, connect: impl Fn() -> F) -> PendingConnection<PostgresConnectResult<S>>
+    where
+        F: Future<Output = PostgresConnectResult<S>> + Send + 'static,
+    {
+        let mut last = self.0.lock();
+        let is_good = |result: &PostgresConnectResult<S>| {
+            result.as_ref().is_ok_and(|session| session.is_alive())
+        };
+        if let Some(pending) = last.as_ref().filter(|pending| pending.is_of_use(is_good)) {
+            return pending.clone();
+        }
+        let pending = PendingConnection::begin(connect());
+        let dead = last.replace(pending.clone());
+        // Dropped after the lock is released, since that wakes the watches of the dead connection.
+        drop(last);
+        drop(dead);
+        pending
+    }
+}
+
+/// The oldest version of PostgreSQL that has what the statements need.
 const OLDEST: u32 = 120_000;
 
-pub(super) type Wire = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+/// The socket of a connection, with everything that is read from it.
+pub(super) type PostgresConnection =
+    Connection<Socket, <PostgresTls as MakeTlsConnect<Socket>>::Stream>;
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 
-/// Opens a connection. Nothing moves on it unless the second part is polled.
+/// Opens a connection. It makes progress only while the second part is polled.
 ///
 /// # Errors
 ///
-/// [`Failure`]; it takes `connect_timeout` at most.
-pub(super) async fn open(settings: &Settings) -> Result<(Client, Wire), Failure> {
-    let limit = settings.connect_timeout;
-    let connect = settings.config.connect(settings.tls.clone());
+/// [`PostgresFailure`]; it takes `connect_timeout` at most.
+pub(super) async fn open(
+    config: &PostgresConfig,
+) -> Result<(Client, PostgresConnection), PostgresFailure> {
+    let limit = config.connect_timeout;
+    let connect = config.client.connect(config.tls.clone());
     match timeout(limit, connect).await {
         Ok(Ok(connected)) => Ok(connected),
-        Ok(Err(error)) => Err(Failure::connecting(&settings.server, &error)),
+        Ok(Err(error)) => Err(PostgresFailure::of_connecting(&config.server, &error)),
         Err(_) => {
             let why = format!("no answer in {limit:?}");
-            Err(Failure::unreachable(&settings.server, why))
+            Err(PostgresFailure::unreachable(&config.server, why))
         }
     }
 }
 
-/// Prepares the server's side of a connection, and tells whether the server may forget what it has
-/// acknowledged.
+/// Sets the server's side of a connection up, checks the server, and returns whether the server can
+/// lose writes that it has acknowledged.
 ///
 /// # Errors
 ///
-/// [`Failure`] if it is of no use.
-pub(super) async fn set_up(client: &Client, settings: &Settings) -> Result<bool, Failure> {
-    let server = &settings.server;
-    let must_be_sync = settings.replicas == Some(Replicas::Sync);
-    let text = sql::setup((!settings.pooled).then_some(settings.limits), must_be_sync);
-    let response = match timeout(settings.connect_timeout, client.simple_query(&text)).await {
+/// [`PostgresFailure`] if the connection is of no use.
+pub(super) async fn set_up(
+    client: &Client,
+    config: &PostgresConfig,
+) -> Result<bool, PostgresFailure> {
+    let server = &config.server;
+    let must_be_sync = config.replicas == Some(Replicas::Sync);
+    let text = sql::setup((!config.pooled).then_some(config.limits), must_be_sync);
+    let response = match timeout(config.connect_timeout, client.simple_query(&text)).await {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => return Err(Failure::connecting(server, &error)),
-        Err(_) => return Err(Failure::unreachable(server, "it does not answer")),
+        Ok(Err(error)) => return Err(PostgresFailure::of_connecting(server, &error)),
+        Err(_) => return Err(PostgresFailure::unreachable(server, "it does not answer")),
     };
     let rows = response.iter().rev().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -65,47 +124,47 @@ pub(super) async fn set_up(client: &Client, settings: &Settings) -> Result<bool,
     let version: u32 = column(0).parse().unwrap_or_default();
     if version < OLDEST {
         let why = format!("PostgreSQL 12 or later is needed; its version is {version}");
-        return Err(Failure::unsuitable(server, why));
+        return Err(PostgresFailure::unsuitable(server, why));
     }
     if column(3) != "false" || column(4) != "off" {
         let why = "it is read-only: a replica, or default_transaction_read_only is on; use the \
                    address of the primary";
-        return Err(Failure::passing(server, why));
+        return Err(PostgresFailure::unsuitable_for_now(server, why));
     }
     if must_be_sync && column(5) != "t" {
-        let why = "the address says replicas=sync, but synchronous_standby_names is empty, or \
+        let why = "the option replicas=sync is set, but synchronous_standby_names is empty, or \
                    synchronous_commit is not on or remote_apply";
-        return Err(Failure::passing(server, why));
+        return Err(PostgresFailure::unsuitable_for_now(server, why));
     }
     Ok(column(1) != "on" || column(2) == "off")
 }
 
-/// The connection for requests. Many may be in flight at a time.
+/// The connection for requests. Many requests may be in flight at a time.
 pub(super) struct Session {
     client: Client,
-    settings: Arc<Settings>,
-    wire: AbortHandle,
+    config: Arc<PostgresConfig>,
+    task: AbortHandle,
     pub(super) is_lossy: bool,
-    prepared: OnceCell<Prepared>,
-    state: Mutex<State>,
+    prepared: OnceCell<PreparedStatements>,
+    state: Mutex<SessionState>,
 }
 
 #[derive(Default)]
-struct State {
+struct SessionState {
     is_dead: bool,
     is_probed: bool,
 }
 
-/// The statements that the server knows by name.
-struct Prepared {
+/// The statements that are prepared on the server.
+struct PreparedStatements {
     load: tokio_postgres::Statement,
     create: tokio_postgres::Statement,
     update: tokio_postgres::Statement,
 }
 
-/// Which statement.
+/// The name of a statement.
 #[derive(Clone, Copy)]
-pub(super) enum Which {
+pub(super) enum StatementKind {
     Load,
     Create,
     Update,
@@ -116,30 +175,30 @@ pub(super) enum Which {
 impl Session {
     /// # Errors
     ///
-    /// [`Failure`].
-    pub(super) async fn connect(settings: Arc<Settings>) -> Result<Arc<Self>, Failure> {
-        let (client, wire) = open(&settings).await?;
-        let wire = Wired(tokio::spawn(wire.map(drop)).abort_handle());
-        let is_lossy = set_up(&client, &settings).await?;
-        let wire = wire.keep();
-        let (prepared, state) = (OnceCell::new(), Mutex::new(State::default()));
-        Ok(Arc::new(Self { client, settings, wire, is_lossy, prepared, state }))
+    /// [`PostgresFailure`].
+    pub(super) async fn connect(config: Arc<PostgresConfig>) -> Result<Arc<Self>, PostgresFailure> {
+        let (client, connection) = open(&config).await?;
+        let task = ConnectionTask(tokio::spawn(connection.map(drop)).abort_handle());
+        let is_lossy = set_up(&client, &config).await?;
+        let task = task.keep();
+        let (prepared, state) = (OnceCell::new(), Mutex::new(SessionState::default()));
+        Ok(Arc::new(Self { client, config, task, is_lossy, prepared, state }))
     }
 
-    /// Asks, until `end`.
+    /// Runs a statement, until `end`. `write`: the statement changes something.
     ///
     /// # Errors
     ///
-    /// What went wrong. `write`: the statement changes something.
+    /// [`StatementFailure`].
     pub(super) async fn query(
         self: &Arc<Self>,
-        which: Which,
+        which: StatementKind,
         params: &[Param<'_>],
         write: bool,
         end: Instant,
-    ) -> Result<Option<Row>, Told> {
-        let Settings { timeout, limits, .. } = &*self.settings;
-        let awaited = Awaited(self, true);
+    ) -> Result<Option<Row>, StatementFailure> {
+        let PostgresConfig { timeout, limits, .. } = &*self.config;
+        let probe = ProbeOnDrop(self, true);
         let (mut silent_since, mut indeterminate) = (Instant::now(), false);
         let response = timeout_at(end, async {
             let Some(known) = self.known(which) else {
@@ -152,78 +211,82 @@ impl Session {
             self.client.query(prepared, params).await
         });
         let response = response.await;
-        // Not every silence is death: what was left of the time may have been short. Then it is probed.
-        let broken = response.is_err() && silent_since.elapsed() >= limits.statement;
-        if broken || response.is_ok() {
-            awaited.ended();
+        // Not every silence means that the connection is broken, since `end` may have been near. Then
+        // the connection is probed.
+        let is_broken = response.is_err() && silent_since.elapsed() >= limits.statement;
+        if is_broken || response.is_ok() {
+            probe.disarm();
         }
         match response {
             Ok(Ok(rows)) => Ok(rows.into_iter().next()),
-            Ok(Err(error)) => Err(told(&error, indeterminate)),
+            Ok(Err(error)) => Err(StatementFailure::new(&error, indeterminate)),
             Err(_) => {
                 let why = format!("no answer in {timeout:?}");
                 let error = match indeterminate {
                     true => TransportError::indeterminate(why),
                     false => TransportError::unavailable(why),
                 };
-                Err(Told { error, again: false, broken })
+                Err(StatementFailure { error, can_retry: false, is_broken })
             }
         }
     }
 
-    /// The statements that are known by name, if this one is to be among them.
+    /// The prepared statements, if this one is to be one of them.
     fn known(
         &self,
-        which: Which,
-    ) -> Option<impl Future<Output = Result<&Prepared, tokio_postgres::Error>>> {
-        let by_name =
-            !self.settings.pooled && matches!(which, Which::Load | Which::Create | Which::Update);
+        which: StatementKind,
+    ) -> Option<impl Future<Output = Result<&PreparedStatements, tokio_postgres::Error>>> {
+        let by_name = !self.config.pooled
+            && matches!(which, StatementKind::Load | StatementKind::Create | StatementKind::Update);
         by_name.then(|| self.prepared.get_or_try_init(|| self.prepare()))
     }
 
-    async fn prepare(&self) -> Result<Prepared, tokio_postgres::Error> {
+    async fn prepare(&self) -> Result<PreparedStatements, tokio_postgres::Error> {
         let prepare = async |which| {
-            let Statement { text, types } = self.text(which);
+            let SqlStatement { text, types } = self.text(which);
             self.client.prepare_typed(text, types).await
         };
-        Ok(Prepared {
-            load: prepare(Which::Load).await?,
-            create: prepare(Which::Create).await?,
-            update: prepare(Which::Update).await?,
+        Ok(PreparedStatements {
+            load: prepare(StatementKind::Load).await?,
+            create: prepare(StatementKind::Create).await?,
+            update: prepare(StatementKind::Update).await?,
         })
     }
 
-    fn text(&self, which: Which) -> &Statement {
-        let all = &self.settings.statements;
+    fn text(&self, which: StatementKind) -> &SqlStatement {
+        let all = &self.config.statements;
         match which {
-            Which::Load => &all.load,
-            Which::Create => &all.create,
-            Which::Update => &all.update,
-            Which::DeleteIdle => &all.delete_idle,
-            Which::Delete => &all.delete,
+            StatementKind::Load => &all.load,
+            StatementKind::Create => &all.create,
+            StatementKind::Update => &all.update,
+            StatementKind::DeleteIdle => &all.delete_idle,
+            StatementKind::Delete => &all.delete,
         }
     }
 
-    fn typed<'a>(&self, which: Which, params: &[Param<'a>]) -> Vec<(Param<'a>, Type)> {
+    fn typed<'a>(&self, which: StatementKind, params: &[Param<'a>]) -> Vec<(Param<'a>, Type)> {
         params.iter().copied().zip(self.text(which).types.iter().cloned()).collect()
     }
 
-    /// Whether the server says yes to each column of `text`. `None`: it does not let us see.
+    /// Whether each column of the query `text` is true. `None`: this user may not read it.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if it does not answer.
-    pub(super) async fn yes(&self, text: &str) -> Result<Option<Vec<bool>>, Failure> {
-        let settings = &self.settings;
-        let response = match timeout(settings.timeout, self.client.simple_query(text)).await {
+    /// [`PostgresFailure`] if it does not answer.
+    pub(super) async fn query_bools(
+        &self,
+        text: &str,
+    ) -> Result<Option<Vec<bool>>, PostgresFailure> {
+        let config = &self.config;
+        let response = match timeout(config.timeout, self.client.simple_query(text)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) if error.code().is_some_and(|code| code.code() == "42501") => {
                 return Ok(None);
             }
-            Ok(Err(error)) => return Err(Failure::connecting(&settings.server, &error)),
+            Ok(Err(error)) => return Err(PostgresFailure::of_connecting(&config.server, &error)),
             Err(_) => {
                 self.kill();
-                return Err(Failure::unreachable(&settings.server, "it does not answer"));
+                return Err(PostgresFailure::unreachable(&config.server, "it does not answer"));
             }
         };
         Ok(response.iter().find_map(|message| match message {
@@ -234,30 +297,50 @@ impl Session {
         }))
     }
 
-    /// Several statements without parameters, as one.
+    /// Whether a failover may lead to a replica that lacks acknowledged writes.
     ///
     /// # Errors
     ///
-    /// What went wrong.
-    pub(super) async fn batch(&self, text: &str) -> Result<(), Told> {
-        match timeout(self.settings.timeout, self.client.batch_execute(text)).await {
+    /// [`PostgresFailure`] if the server does not answer.
+    pub(super) async fn replicas_may_lag(&self) -> Result<bool, PostgresFailure> {
+        match self.config.replicas {
+            // `Sync` is checked by every new connection.
+            Some(Replicas::None | Replicas::Sync) => return Ok(false),
+            Some(Replicas::Async) => return Ok(true),
+            None => {}
+        }
+        // Whether there are replicas now, and whether they have every acknowledged write.
+        let seen = format!("SELECT EXISTS (SELECT FROM pg_stat_replication), {SYNC}");
+        let seen = self.query_bools(&seen).await?;
+        // Nothing is promised if this user may not read it.
+        let (has_replicas, is_sync) = seen.map_or((true, false), |seen| (seen[0], seen[1]));
+        Ok(has_replicas && !is_sync)
+    }
+
+    /// Runs several statements without parameters as one.
+    ///
+    /// # Errors
+    ///
+    /// [`StatementFailure`].
+    pub(super) async fn batch(&self, text: &str) -> Result<(), StatementFailure> {
+        match timeout(self.config.timeout, self.client.batch_execute(text)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(told(&error, true)),
+            Ok(Err(error)) => Err(StatementFailure::new(&error, true)),
             Err(_) => {
                 let error = TransportError::indeterminate("no answer in time");
-                Err(Told { error, again: false, broken: true })
+                Err(StatementFailure { error, can_retry: false, is_broken: true })
             }
         }
     }
 
-    /// Ends it: whatever is in flight fails.
+    /// Ends the connection. All requests in flight fail.
     pub(super) fn kill(&self) {
         self.state.lock().is_dead = true;
-        self.wire.abort();
+        self.task.abort();
     }
 
-    /// Somebody has stopped to wait for an answer. If there is still none after a while the
-    /// connection is dead, and nobody else would find that out.
+    /// Ends the connection unless the server answers in time. This runs after a caller has stopped
+    /// waiting for an answer, since no request may find out that the connection is dead.
     fn probe(self: &Arc<Self>) {
         let Ok(runtime) = Handle::try_current() else { return };
         if std::mem::replace(&mut self.state.lock().is_probed, true) {
@@ -265,8 +348,7 @@ impl Session {
         }
         let session = self.clone();
         runtime.spawn(async move {
-            let response =
-                timeout(session.settings.timeout, session.client.batch_execute("")).await;
+            let response = timeout(session.config.timeout, session.client.batch_execute("")).await;
             session.state.lock().is_probed = false;
             if !matches!(response, Ok(Ok(()))) {
                 session.kill();
@@ -275,26 +357,27 @@ impl Session {
     }
 }
 
-impl Prepared {
-    fn of(&self, which: Which) -> &tokio_postgres::Statement {
+impl PreparedStatements {
+    fn of(&self, which: StatementKind) -> &tokio_postgres::Statement {
         match which {
-            Which::Create => &self.create,
-            Which::Update => &self.update,
+            StatementKind::Create => &self.create,
+            StatementKind::Update => &self.update,
             _ => &self.load,
         }
     }
 }
 
-/// An answer is awaited, unless the waiting is given up.
-struct Awaited<'a>(&'a Arc<Session>, bool);
+/// Probes the connection when it is dropped, unless it was disarmed: when a caller stops waiting for an
+/// answer.
+struct ProbeOnDrop<'a>(&'a Arc<Session>, bool);
 
-impl Awaited<'_> {
-    fn ended(mut self) {
+impl ProbeOnDrop<'_> {
+    fn disarm(mut self) {
         self.1 = false;
     }
 }
 
-impl Drop for Awaited<'_> {
+impl Drop for ProbeOnDrop<'_> {
     fn drop(&mut self) {
         if self.1 {
             self.0.probe();
@@ -302,30 +385,128 @@ impl Drop for Awaited<'_> {
     }
 }
 
-/// Ends the connection's task, unless it is kept.
-pub(super) struct Wired(pub(super) AbortHandle);
+/// The task that drives a connection. Dropping this ends the task, unless it is kept.
+pub(super) struct ConnectionTask(pub(super) AbortHandle);
 
-impl Wired {
+impl ConnectionTask {
     pub(super) fn keep(self) -> AbortHandle {
-        let wire = self.0.clone();
+        let task = self.0.clone();
         std::mem::forget(self);
-        wire
+        task
     }
 }
 
-impl Drop for Wired {
+impl Drop for ConnectionTask {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-impl Alive for Session {
+impl CheckAlive for Session {
     fn is_alive(&self) -> bool {
         !self.state.lock().is_dead && !self.client.is_closed()
     }
 }
 
-/// What to wait before a statement is tried again.
-pub(super) fn pause(tries: u32) -> Duration {
-    Duration::from_micros(fastrand::u64(100..=1000 << tries.min(5)))
+/// How long to wait before a statement is sent again, after this many attempts.
+pub(super) fn backoff(attempts: u32) -> Duration {
+    Duration::from_micros(fastrand::u64(100..=1000 << attempts.min(5)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CheckAlive, PostgresConnectResult, PostgresFailure, Reconnecting};
+    use crate::primitive::{AtomicBool, Ordering};
+    use futures_util::FutureExt;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::sync::{Arc, Mutex, mpsc};
+    use std::task::{Context, Poll, Wake, Waker};
+    use std::thread;
+    use std::time::Duration;
+    use tokio::runtime::Builder;
+    use tokio::sync::oneshot;
+    use tokio::task::{coop::consume_budget, yield_now};
+
+    struct Fake;
+
+    impl CheckAlive for Fake {
+        fn is_alive(&self) -> bool {
+            true
+        }
+    }
+
+    async fn works() -> PostgresConnectResult<Fake> {
+        Ok(Arc::new(Fake))
+    }
+
+    #[tokio::test]
+    async fn a_caller_without_budget_does_not_get_the_failure_of_an_old_attempt() {
+        let (link, has_failed) = (Reconnecting::new(), Arc::new(AtomicBool::new(false)));
+        let fails = || {
+            let has_failed = has_failed.clone();
+            async move {
+                has_failed.store(true, Ordering::Relaxed);
+                Err(PostgresFailure::unreachable("a server", "long ago"))
+            }
+        };
+        // Nobody waits for it.
+        assert!(link.get(fails).now_or_never().is_none());
+        while !has_failed.load(Ordering::Relaxed) {
+            yield_now().await;
+        }
+        let mut asked = pin!(link.get(works));
+        let at_once = poll_fn(|cx| {
+            // After this nothing of tokio is ready in this poll.
+            while pin!(consume_budget()).poll(cx).is_ready() {}
+            Poll::Ready(asked.as_mut().poll(cx))
+        });
+        let got = match at_once.await {
+            Poll::Ready(got) => got,
+            Poll::Pending => asked.await,
+        };
+        assert!(got.is_ok(), "{:?}", got.err());
+    }
+
+    /// A waker that asks for the connection when it is woken.
+    struct ReentrantWaker(Arc<Reconnecting<Fake>>, Mutex<Option<oneshot::Sender<bool>>>);
+
+    impl Wake for ReentrantWaker {
+        fn wake(self: Arc<Self>) {
+            let got = self.0.get(works).now_or_never();
+            let tell = self.1.lock().unwrap().take().unwrap();
+            tell.send(got.is_some_and(|got| got.is_ok())).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_waker_may_ask_for_the_connection() {
+        let (tell, told) = mpsc::channel();
+        // A thread that may stay behind.
+        thread::spawn(move || {
+            let runtime = Builder::new_current_thread().build().unwrap();
+            tell.send(runtime.block_on(woken())).unwrap();
+        });
+        let got = told.recv_timeout(Duration::from_secs(10)).expect("it is not stuck");
+        assert!(got, "the connection is there");
+    }
+
+    async fn woken() -> bool {
+        let (open, gate) = oneshot::channel::<()>();
+        let gate = Mutex::new(Some(gate));
+        let connect = || {
+            let gate = gate.lock().unwrap().take().unwrap();
+            async move {
+                gate.await.unwrap();
+                works().await
+            }
+        };
+        let link = Arc::new(Reconnecting::new());
+        let (tell, told) = oneshot::channel();
+        let waker = Waker::from(Arc::new(ReentrantWaker(link.clone(), Mutex::new(Some(tell)))));
+        let mut asked = pin!(link.get(connect));
+        assert!(asked.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        open.send(()).unwrap();
+        told.await.unwrap()
+    }
 }

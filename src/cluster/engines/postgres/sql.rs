@@ -1,71 +1,78 @@
-//! The table, and the statements upon it. Each is one transaction.
+//! The table, the statements, and what the errors of the server mean. Each statement is one transaction.
 //!
-//! A statement sees the table as it was when it began, except for rows that it locks: those it sees
-//! as they are when the lock is held. So each operation locks what it decides upon, and computes the
-//! version afterwards.
+//! A statement sees the table as it was when the statement began, except for rows that it locks: those
+//! it sees as they are when it has the lock. So each operation locks the rows that it decides on, and
+//! computes the version afterwards.
 
+use crate::cluster::{ConnectError, TransportError};
+use std::error::Error;
+use std::io;
 use std::time::Duration;
+use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::Type;
 
-/// The moment, in microseconds since 1970.
+/// The present time, in microseconds since 1970.
 const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-/// How many registers one statement of the housekeeping looks at. It keeps the floor locked while it
-/// deletes, and so those waiting who create a register: for less than [`Limits::row`].
+/// How many registers one statement of the housekeeping reads. While it deletes, it keeps the floor
+/// locked, and so delays the creation of registers: for less than [`ServerTimeouts::row`].
 const PAGE: u32 = 500;
 
-/// How long the server waits before it refuses.
+/// How long the server waits for a lock or a statement before it refuses.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
-    /// For a row that is locked. Ours are for milliseconds; whoever keeps one keeps all requests
-    /// waiting that come after on the same connection.
+pub(super) struct ServerTimeouts {
+    /// For a row that is locked. lockword locks a row for milliseconds. A statement that waits delays
+    /// all later requests on the same connection.
     pub(super) row: Duration,
-    /// For any other lock: who notifies waits at its commit for all others that notify.
+    /// For any other lock: a transaction that notifies waits at its commit for all others that notify.
     pub(super) lock: Duration,
     /// For a statement.
     pub(super) statement: Duration,
 }
 
-impl Limits {
-    /// An answer of the server's within `timeout` is better than none: it says what was not done.
+impl ServerTimeouts {
+    /// The server's timeouts are shorter than `timeout`, so that its answer comes in time: the answer
+    /// says that nothing was written.
     pub(super) fn new(timeout: Duration) -> Self {
         let (lock, statement) = (timeout * 3 / 5, timeout * 4 / 5);
         Self { row: (timeout / 20).max(Duration::from_millis(50)).min(lock), lock, statement }
     }
 }
 
-/// As a setting.
+/// The value of a setting of the server.
 fn in_ms(limit: Duration) -> String {
     format!("{}ms", limit.as_millis().max(1))
 }
 
-/// Sets `lock_timeout` for the rest of the transaction, and is true. A statement that waits for a
-/// lock looks at it when it begins to wait.
+/// An expression that sets `lock_timeout` for the rest of the transaction, and is true. A statement
+/// reads the setting when it begins to wait for a lock.
 fn wait_for(limit: Duration) -> String {
     format!("set_config('lock_timeout', '{}', true) IS NOT NULL", in_ms(limit))
 }
 
 /// A statement, and the types of its parameters.
-pub(super) struct Statement {
+pub(super) struct SqlStatement {
     pub(super) text: String,
     pub(super) types: &'static [Type],
 }
 
 /// All statements.
-pub(super) struct Statements {
+pub(super) struct SqlStatements {
     /// `version, value`; no row if there is no register.
-    pub(super) load: Statement,
-    /// `fresh, version, value`: the row was created; or what it was. No row if there is no floor.
-    pub(super) create: Statement,
-    /// `written, version, value`: the new version; or what the row is. No row if there is no register.
-    pub(super) update: Statement,
-    /// `count, last`: the last key that was looked at, if there was any.
-    pub(super) delete_idle: Statement,
+    pub(super) load: SqlStatement,
+    /// `fresh, version, value`: whether the row was created; if not, what it is. No row if there is no
+    /// floor.
+    pub(super) create: SqlStatement,
+    /// `written, version, value`: the new version; if there is none, what the row is. No row if there
+    /// is no register.
+    pub(super) update: SqlStatement,
+    /// `count, last`: the last key that was read, if there was any.
+    pub(super) delete_idle: SqlStatement,
     /// `count`.
-    pub(super) delete: Statement,
+    pub(super) delete: SqlStatement,
 }
 
-/// The table `table`, as SQL.
+/// The SQL that creates the table `table`.
 pub(super) fn schema(table: &str) -> String {
     format!(
         r#"-- The registers of lockword, a row each.
@@ -78,7 +85,7 @@ CREATE TABLE IF NOT EXISTS {table} (
     value bytea NOT NULL,
     -- Since when nobody holds the lock and nobody waits for it.
     idle_since timestamptz,
-    -- Tells the one who created the row from the one who found it.
+    -- Whether the last statement has created the row, or found it.
     fresh boolean NOT NULL DEFAULT true
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 {};
@@ -87,10 +94,10 @@ CREATE TABLE IF NOT EXISTS {table} (
     )
 }
 
-/// The same, for one client at a time.
-pub(super) fn create_schema(table: &str, limits: Limits) -> String {
-    // The number is lockword's own. Without the lock, of two that create the table one may fail.
-    // Statements that are sent together are one transaction.
+/// The same as [`schema`], for one client at a time.
+pub(super) fn create_schema(table: &str, limits: ServerTimeouts) -> String {
+    // The number is lockword's own. Without this lock, one of two clients that create the table at a
+    // time may fail. Statements that are sent together are one transaction.
     format!(
         "SELECT {}; SELECT pg_advisory_xact_lock(7813295760128);
 {}",
@@ -99,29 +106,30 @@ pub(super) fn create_schema(table: &str, limits: Limits) -> String {
     )
 }
 
-/// Whether the table is there. It is looked at first: whoever may write to a table that is there
-/// need not have the right to create one.
-pub(super) fn is_there(table: &str) -> String {
+/// Whether the table exists. This is asked first, since a user who may write to an existing table need
+/// not have the right to create one.
+pub(super) fn table_exists(table: &str) -> String {
     format!("SELECT to_regclass('{table}') IS NOT NULL")
 }
 
-/// The floor, in a table that is there.
+/// The SQL that creates the floor in an existing table.
 pub(super) fn floor(table: &str) -> String {
     format!(
         "INSERT INTO {table} (key, version, value) VALUES ('', 1, '') ON CONFLICT (key) DO NOTHING"
     )
 }
 
-/// Notifies `channel`, if it is not null, that `version` was written; with `value`, if `whole`.
+/// An expression that notifies `channel`, if it is not null, that `version` was written; with `value`,
+/// if `whole`.
 fn notify(
-    limits: Limits,
+    limits: ServerTimeouts,
     done: &str,
     channel: &str,
     version: &str,
     value: &str,
     whole: &str,
 ) -> String {
-    // All rows are locked by now.
+    // All rows are locked by now, so the longer timeout for other locks applies.
     let patient = wait_for(limits.lock);
     format!(
         "CASE WHEN {done} AND {channel}::text IS NOT NULL AND {patient} THEN \
@@ -130,14 +138,13 @@ fn notify(
     )
 }
 
-/// The version of the floor, which is locked before any other row: by whoever creates a register,
-/// and by whoever deletes one. So a key is not created anew before the floor is above what was
-/// deleted.
+/// The version of the floor. A statement that creates or deletes a register locks the floor before any
+/// other row. So a key is not created again before the floor is above what was deleted.
 fn floor_for(table: &str, lock: &str, when: &str) -> String {
     format!("floor AS MATERIALIZED (SELECT version FROM {table} WHERE key = ''{when} FOR {lock})")
 }
 
-/// Raises the floor above what is `gone`.
+/// Raises the floor above the versions of the rows in `gone`.
 fn raised(table: &str) -> String {
     format!(
         "raised AS (UPDATE {table} AS r SET version = greatest(floor.version, \
@@ -145,37 +152,37 @@ fn raised(table: &str) -> String {
     )
 }
 
-impl Statements {
-    /// For this table. `own`: the limits are the connection's own already.
-    pub(super) fn new(table: &str, limits: Limits, own: bool) -> Self {
-        // Part of the condition by which the first row is found that is locked.
+impl SqlStatements {
+    /// The statements for this table. `own`: the timeouts are set for the whole connection already.
+    pub(super) fn new(table: &str, limits: ServerTimeouts, own: bool) -> Self {
+        // A part of the condition by which the first row that is to be locked is found.
         let brief = match own {
             true => String::new(),
             false => format!(" AND (SELECT {})", wait_for(limits.row)),
         };
         Self {
-            load: Statement {
+            load: SqlStatement {
                 text: format!("SELECT version, value FROM {table} WHERE key = $1::text"),
                 types: &[Type::TEXT],
             },
-            create: Statement {
+            create: SqlStatement {
                 text: create(table, limits, &brief),
                 types: &[Type::TEXT, Type::BYTEA, Type::BOOL, Type::TEXT, Type::BOOL],
             },
-            update: Statement {
+            update: SqlStatement {
                 text: update(table, limits, &brief),
                 types: &[Type::TEXT, Type::INT8, Type::BYTEA, Type::BOOL, Type::TEXT, Type::BOOL],
             },
-            delete_idle: Statement { text: delete_idle(table, limits), types: &[Type::TEXT] },
-            delete: Statement { text: delete(table, &brief), types: &[Type::TEXT] },
+            delete_idle: SqlStatement { text: delete_idle(table, limits), types: &[Type::TEXT] },
+            delete: SqlStatement { text: delete(table, &brief), types: &[Type::TEXT] },
         }
     }
 }
 
-fn create(table: &str, limits: Limits, brief: &str) -> String {
+fn create(table: &str, limits: ServerTimeouts, brief: &str) -> String {
     let notified = notify(limits, "r.fresh", "$4", "r.version", "$2", "$5");
     let floor = floor_for(table, "SHARE", brief);
-    // Who finds the row writes it as it is, which locks it and returns it.
+    // A statement that finds the row writes it as it is, which locks and returns it.
     format!(
         "WITH {floor} \
          INSERT INTO {table} AS r (key, version, value, idle_since, fresh) \
@@ -186,9 +193,9 @@ fn create(table: &str, limits: Limits, brief: &str) -> String {
     )
 }
 
-/// Only who does not write locks the row to see it: the row may be a newer one than those that the
-/// statement could write to, and may have the version that was expected.
-fn update(table: &str, limits: Limits, brief: &str) -> String {
+/// A statement that does not write locks the row to read it: the row may be newer than the one that the
+/// statement saw, and may have the version that was expected.
+fn update(table: &str, limits: ServerTimeouts, brief: &str) -> String {
     let notified = notify(limits, "true", "$5", "r.version", "$3", "$6");
     format!(
         "WITH written AS ( \
@@ -206,11 +213,12 @@ fn update(table: &str, limits: Limits, brief: &str) -> String {
     )
 }
 
-/// The next page, in the order of the keys: by the index that is there, and without a look at what
-/// comes later. Those that somebody has locked are not idle.
+/// Deletes the idle registers of the next page, in the order of the keys: by the index of the primary
+/// key, and without reading later rows. A row that is locked is not idle.
 ///
-/// Whoever creates registers shares the floor, and may keep it shared for long: it has patience.
-fn delete_idle(table: &str, limits: Limits) -> String {
+/// Statements that create registers share the floor, and together they may keep it for long. So this
+/// one uses the longer timeout.
+fn delete_idle(table: &str, limits: ServerTimeouts) -> String {
     let long_idle = "idle_since < clock_timestamp() - interval '1 day'";
     let patient = wait_for(limits.lock);
     let when = format!(" AND EXISTS (SELECT FROM page WHERE is_old) AND (SELECT {patient})");
@@ -240,18 +248,18 @@ fn delete(table: &str, brief: &str) -> String {
     )
 }
 
-/// Whether a replica has what is acknowledged. `t` or `f`, or null where there are no such settings.
+/// Whether replicas have every acknowledged write: `t` or `f`, or null without such settings.
 pub(super) const SYNC: &str = "current_setting('synchronous_standby_names', true) <> '' \
     AND current_setting('synchronous_commit') IN ('on', 'remote_apply')";
 
-/// What a new connection asks, after it has set what is its `own`: nothing, where other clients share
-/// the server's side of it.
-pub(super) fn setup(own: Option<Limits>, must_be_sync: bool) -> String {
+/// The first statement of a connection: it sets the connection's `own` timeouts, if no other client
+/// shares the server's side of the connection, and reads the settings of the server.
+pub(super) fn setup(own: Option<ServerTimeouts>, must_be_sync: bool) -> String {
     let asked = "SELECT current_setting('server_version_num'), current_setting('fsync'), \
         current_setting('synchronous_commit'), pg_is_in_recovery()::text, \
         current_setting('transaction_read_only')";
     let sync = if must_be_sync { format!(", {SYNC}") } else { String::new() };
-    let Some(Limits { row, statement, .. }) = own else { return format!("{asked}{sync}") };
+    let Some(ServerTimeouts { row, statement, .. }) = own else { return format!("{asked}{sync}") };
     format!(
         "SELECT set_config('default_transaction_isolation', 'read committed', false), \
              set_config('statement_timeout', '{}', false), \
@@ -264,4 +272,171 @@ pub(super) fn setup(own: Option<Limits>, must_be_sync: bool) -> String {
         in_ms(statement),
         in_ms(row)
     )
+}
+
+/// Why there is no connection: as the error of connecting, and as that of a later request.
+#[derive(Clone, Debug)]
+pub(super) struct PostgresFailure {
+    pub(super) connect: ConnectError,
+    pub(super) call: TransportError,
+}
+
+impl PostgresFailure {
+    pub(super) fn unreachable(server: &str, why: impl Into<String>) -> Self {
+        let why = why.into();
+        let call = TransportError::unavailable(why.clone());
+        let connect = ConnectError::Unreachable { server: server.to_owned(), cause: why.into() };
+        Self { connect, call }
+    }
+
+    pub(super) fn unsuitable(server: &str, why: impl Into<String>) -> Self {
+        let why = why.into();
+        let call = TransportError::unsupported(why.clone());
+        Self { connect: ConnectError::Unsuitable { server: server.to_owned(), why }, call }
+    }
+
+    /// A server that may be fit later.
+    pub(super) fn unsuitable_for_now(server: &str, why: impl Into<String>) -> Self {
+        let failure = Self::unsuitable(server, why.into());
+        let ConnectError::Unsuitable { why, .. } = &failure.connect else { return failure };
+        Self { call: TransportError::unavailable(why.clone()), ..failure }
+    }
+
+    fn denied(server: &str, why: String) -> Self {
+        let call = TransportError::denied(why.clone());
+        Self {
+            connect: ConnectError::Denied { server: server.to_owned(), cause: why.into() },
+            call,
+        }
+    }
+
+    fn untrusted(server: &str, why: String) -> Self {
+        let call = TransportError::denied(why.clone());
+        let server = server.to_owned();
+        Self { connect: ConnectError::Untrusted { server, cause: why.into() }, call }
+    }
+
+    /// What the error of an attempt to connect means.
+    pub(super) fn of_connecting(server: &str, error: &tokio_postgres::Error) -> Self {
+        let why = text(error);
+        if let Some(said) = error.as_db_error() {
+            return match said.code().code() {
+                // A database that does not exist.
+                "3D000" => Self::unsuitable(server, why),
+                code if code.starts_with("28") || code == "42501" => Self::denied(server, why),
+                code if code.starts_with("42") => Self::unsuitable(server, why),
+                _ => Self::unreachable(server, why),
+            };
+        }
+        match tls_error(error) {
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) => {
+                Self::untrusted(server, why)
+            }
+            Some(_) => Self::unsuitable(server, why),
+            None if why.contains("does not support TLS") => Self::unsuitable(
+                server,
+                "it offers no TLS: use sslmode=disable where the network is trusted",
+            ),
+            None if why.starts_with("authentication error") => Self::denied(server, why),
+            None if why.starts_with("invalid configuration") => Self::denied(server, why),
+            None => Self::unreachable(server, why),
+        }
+    }
+}
+
+/// What a statement's failure means.
+pub(super) struct StatementFailure {
+    pub(super) error: TransportError,
+    /// The statement was certainly not applied, and may succeed when it is sent again at once.
+    pub(super) can_retry: bool,
+    /// The connection is of no use any more.
+    pub(super) is_broken: bool,
+}
+
+impl StatementFailure {
+    /// What the error of a statement means. `write`: the statement changes something.
+    pub(super) fn new(error: &tokio_postgres::Error, write: bool) -> Self {
+        let why = text(error);
+        let lost = |why: String| {
+            let error = if write {
+                TransportError::indeterminate(why)
+            } else {
+                TransportError::unavailable(why)
+            };
+            Self { error, can_retry: false, is_broken: true }
+        };
+        let Some(said) = error.as_db_error() else { return lost(why) };
+        let code = said.code().code();
+        // An error that ends the connection may come in place of an answer.
+        if is_fatal(said) || code.starts_with("08") || code == "40003" {
+            return lost(why);
+        }
+        let transient = |why: String| TransportError::unavailable(why);
+        let (error, can_retry, is_broken) = match code {
+            // It lost against another transaction.
+            "40001" | "40P01" => (transient(why), true, false),
+            // It is a replica: the next connection may lead to another server.
+            "25006" => (transient(why), false, true),
+            // The server does not know a prepared statement, or has another one of the same name.
+            "26000" | "42P05" => {
+                let hint = "if a transaction pooler is in between, add pooled=true to the address";
+                (TransportError::unsupported(format!("{why}; {hint}")), false, true)
+            }
+            // A prepared statement has become invalid, because the table was changed.
+            "0A000" => (transient(why), false, true),
+            "42P01" | "42703" | "3F000" | "42P10" => {
+                let hint = "create the table by create_schema(), or by the SQL of schema_sql()";
+                (TransportError::unsupported(format!("{why}; {hint}")), false, false)
+            }
+            "42501" => (TransportError::denied(why), false, false),
+            _ if code.starts_with("28") => (TransportError::denied(why), false, true),
+            _ if code.starts_with("XX") => (TransportError::corrupt(why), false, false),
+            _ if ["0A", "21", "22", "23", "42"].iter().any(|class| code.starts_with(class)) => {
+                (TransportError::unsupported(why), false, false)
+            }
+            // A full disk, too little memory, a timeout.
+            _ => (transient(why), false, false),
+        };
+        Self { error, can_retry, is_broken }
+    }
+}
+
+fn is_fatal(said: &DbError) -> bool {
+    match said.parsed_severity() {
+        Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
+        None => said.severity() != "ERROR",
+    }
+}
+
+/// The texts of an error and its sources, in one line and without repetitions.
+fn text(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = match cause.downcast_ref::<DbError>() {
+            Some(said) => format!("{} ({})", said.message(), said.code().code()),
+            None => cause.to_string(),
+        };
+        if !text.contains(&said) {
+            text = if text == "db error" { said } else { format!("{text}: {said}") };
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The error of rustls among the sources of an error.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match inside {
+            Some(inside) => Some(inside),
+            None => error.source(),
+        };
+    }
+    None
 }

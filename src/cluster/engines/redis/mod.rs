@@ -1,47 +1,52 @@
-//! Redis and Valkey (feature `redis`): a small versioned hash per key, written by a script.
+//! Redis and Valkey (feature `redis`): one small versioned hash per key, written by a script.
 //!
-//! # What it promises
+//! # Guarantees
 //!
-//! While one primary runs and keeps its memory, all [laws](crate::cluster::transport): a server does
-//! one thing at a time, and a script is one thing. It is declared [`Consistency::Lossy`], always,
-//! since a server cannot promise more:
+//! While one primary runs and keeps its memory, it keeps all [laws](crate::cluster::transport): a
+//! server runs one command at a time, and a script is one command. The engine always declares
+//! [`Consistency::Lossy`], since a server cannot promise more:
 //!
-//! - a **failover** (Sentinel, Cluster, a managed service) can lose the last acknowledged writes, as
-//!   replicas are told afterwards. The new primary may not know of a holder, and admit a second one.
-//!   `min-replicas-to-write` narrows that, it does not end it;
-//! - a server that is **killed and started again** has what is on its disk: nothing, the snapshot of
-//!   some minutes ago, the last second missing (`appendfsync everysec`), or all of it
+//! - A **failover** (Sentinel, Cluster, a managed service) can lose the last acknowledged writes,
+//!   because replicas receive them afterwards. The new primary may not know of a holder, and admit a
+//!   second one. `min-replicas-to-write` makes that less likely, and does not rule it out.
+//! - A server that is **killed and started again** has what is on its disk: nothing, the snapshot of
+//!   some minutes ago, everything but the last second (`appendfsync everysec`), or everything
 //!   (`appendonly yes` with `appendfsync always`: then a restart loses nothing).
 //!
-//! The tokens go on growing across such an event as long as the clocks of the two servers agree, since
-//! versions begin with the time; that is not promised. A resource that checks the fencing token refuses
-//! the first holder as soon as the second one has used it. If an acknowledged grant must never be lost,
-//! use etcd, or PostgreSQL with synchronous replicas.
+//! Fencing tokens go on growing across such an event as long as the clocks of the two servers agree,
+//! since versions begin with the time; that is not guaranteed. A resource that checks the fencing token
+//! refuses the first holder as soon as the second one has used the resource. If an acknowledged grant
+//! must never be lost, use etcd, or PostgreSQL with synchronous replicas.
 //!
-//! # Address
+//! # The URL
 //!
-//! `redis://user:password@host:port/database?prefix=...`, all but the host optional. Special
-//! characters of the password are percent-encoded. For TLS `rediss://`, with these options:
+//! `redis://user:password@host:port/database?option=value`; everything but the host is optional, the
+//! port is 6379 by default. `rediss://` uses TLS. Special characters of the user's name and the
+//! password are percent-encoded. [`RedisBuilder`] has a setter for each option:
 //!
-//! | option | meaning | unless it is there |
+//! | option | meaning | default |
 //! |---|---|---|
-//! | `prefix` | begins all names on the server; an alphabet as of a [`Key`] | `lockword` |
-//! | `ca` | a PEM file with the authorities to trust | those of the system |
-//! | `cert`, `key` | PEM files with a certificate to show, and its key | none is shown |
+//! | `prefix` | begins all names on the server; 1 to 100 of the characters of a [`Key`] | `lockword` |
+//! | `ca` | with TLS: a PEM file of the authorities to trust | those of the system |
+//! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | none is shown |
+//! | `server_name` | with TLS: the name that the server's certificate must have | the host |
+//! | `connect_timeout_ms` | how long connecting may take, in milliseconds | 3000 |
+//! | `timeout_ms` | how long an answer may take, in milliseconds | 5000 |
 //!
-//! The files are read once. A certificate has to be for the host as it is in the address.
+//! The files are read once, when it connects.
 //!
-//! # What it needs on the server
+//! # Requirements
 //!
-//! - Redis 6.2 or newer, or Valkey (the tests run against Redis 7.0); not a replica, except in a Redis Cluster, where the primary is
-//!   found from there.
-//! - A `maxmemory-policy` of `noeviction`, or of `volatile-*`: with `allkeys-*` a lock that is held could
-//!   be evicted, and [`Redis::connect`] refuses that. With `volatile-*` a full server evicts registers
-//!   that nobody uses before their hour is over. A request that was long delayed may then create the
-//!   register anew for somebody who does not want it any more, and keep the others out for a lease.
-//!   A full server (`OOM`) refuses writes and loses nothing. One whose disk is full ends by itself if it
-//!   keeps an append-only file: the last write is indeterminate, and nothing that it answered is lost.
-//! - For a user with limited rights, these and no more (`+select` too for a database that is not 0):
+//! - Redis 6.2 or newer, or Valkey (the tests run against Redis 7.0). The server must not be a
+//!   replica, except in a Redis Cluster, where a replica leads to its primary.
+//! - A `maxmemory-policy` of `noeviction` or `volatile-*`. With `allkeys-*` the server could evict a
+//!   lock that is held: [`Redis::connect`] refuses such a server. With `volatile-*` a full server
+//!   evicts unused registers before their hour is over; then a request that was delayed for long may
+//!   create the register again for a node that no longer wants the lock, and keep the others out for
+//!   one lease. A full server (`OOM`) refuses writes and loses nothing. A server that keeps an
+//!   append-only file and whose disk is full ends by itself: the last write has an unknown outcome,
+//!   and nothing that was acknowledged is lost.
+//! - For a user with limited rights, these and no more (for a database other than 0 also `+select`):
 //!
 //!   ```text
 //!   ACL SETUSER lock on >password resetchannels ~{lockword}* &{lockword}:*
@@ -52,16 +57,17 @@
 //! The address has to lead to the primary, also after a failover: by its name, or by a proxy.
 //! Sentinels are not asked.
 //!
-//! In a Redis Cluster all locks of a prefix are in one slot, because of the braces: the server that
-//! has it is found from any other, and found again when the slot has moved. More prefixes use more
-//! servers.
+//! In a Redis Cluster all locks of a prefix are in one slot, because of the braces. The server that has
+//! the slot is found from any other server, and found again when the slot has moved. Several prefixes
+//! use several servers.
 //!
-//! # What is there
+//! # Data on the server
 //!
-//! A hash `{lockword}:KEY` per key, with `version` and `value`; its changes are told on the channel of
-//! the same name (`{lockword}:#3:KEY` in database 3), and only if somebody is to be woken. A register that nobody uses goes after an hour.
-//! `{lockword}floor` stays: the largest version so far, from which a register that comes back goes on,
-//! even if the clock has stepped back. To look, and to listen:
+//! There is a hash `{lockword}:KEY` per key, with the fields `version` and `value`. Its changes are
+//! published on the channel of the same name (`{lockword}:#3:KEY` in database 3), and only if a node is
+//! to be woken. A register that nobody uses expires after an hour. `{lockword}floor` stays: it is the
+//! largest version so far, and a register that is created again continues from it, even if the clock
+//! has stepped back. To look, and to listen:
 //!
 //! ```text
 //! redis-cli HGETALL '{lockword}:jobs/nightly'
@@ -69,104 +75,105 @@
 //! redis-cli SUBSCRIBE '{lockword}:jobs/nightly'
 //! ```
 //!
-//! To delete a register by hand is safe as regards tokens, and takes the lock from whoever holds it.
+//! Deleting a register by hand keeps the order of fencing tokens, and takes the lock from its holder.
 //!
 //! # Connections
 //!
-//! One for each [`Redis`], for requests and watches. It is made anew at the next call when it is lost,
-//! or when nothing was heard for two seconds of something that was asked. Nothing is ever sent twice: what
-//! was sent and not answered is [`Indeterminate`](TransportError::Indeterminate). While somebody
-//! watches, the server is asked twice a second whether it is there; watches end with an error when it
-//! is not, or the connection is lost, and the node makes new ones and looks. A call takes eight seconds
-//! at most: three to connect, five for the answer; more where the server has forgotten the script, or
-//! a cluster has moved the slot, which takes one more round each.
+//! Each [`Redis`] has one connection, for requests and watches. The next request replaces it when it
+//! is lost, or when nothing was heard for two seconds after something was asked. No request is ever
+//! sent twice: one that was sent and not answered is
+//! [`Indeterminate`](TransportError::Indeterminate). While there is a watch, the server is asked twice
+//! a second whether it is there. Watches end with an error when it does not answer or the connection
+//! is lost; the node then reads the register and watches again. A request takes at most the connect
+//! timeout plus the timeout: eight seconds by default. It takes one more round where the server has
+//! forgotten the script, and where a cluster has moved the slot.
 
 use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
     Version, Versioned, Wakeups, Watch, Write, async_trait,
 };
 use ::redis::{Cmd, Value, cmd};
+use commands::LuaScript;
+use connection::RedisConnector;
 use futures_util::stream;
 use std::time::Duration;
+use subscriptions::Subscriptions;
 use url::Url;
 
-// What an address says.
-mod address;
-// Whether a server is fit.
-mod check;
-// What errors mean.
-mod errors;
-// The connection.
-mod link;
-// The scripts.
-mod script;
-// Whether the server answers.
-mod silence;
-// Who watches what.
+mod builder;
+mod commands;
+mod connection;
 mod subscriptions;
-// Plain and encrypted sockets.
-mod tls;
+
+pub use builder::RedisBuilder;
 
 /// A client of Redis or Valkey: see the [module's documentation](self).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use lockword::cluster::{Node, transports::redis::Redis};
+/// use lockword::cluster::{Node, engines::redis::Redis};
 ///
-/// let address = "rediss://lock:password@redis.example.org/0?prefix=shop".parse()?;
-/// let node = Node::builder(Redis::connect(&address).await?).build()?;
+/// let url = "rediss://lock:password@redis.example.org/0?prefix=shop".parse()?;
+/// let node = Node::builder(Redis::connect(&url).await?).build()?;
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// It may be shared by nodes, and by runtimes. A connection lives in the runtime in which it was made;
-/// if that has gone, or does not run any more, it is replaced.
+/// Several nodes and several runtimes may share it. A connection lives in the runtime in which it was
+/// opened; when that runtime has ended, or does not run any more, the connection is replaced.
 pub struct Redis {
-    link: link::Link,
-    compare_exchange: script::Loaded,
-    delete: script::Loaded,
+    connector: RedisConnector,
+    compare_exchange: LuaScript,
+    delete: LuaScript,
 }
 
 impl Redis {
-    /// Connects to the server at this [address](self#address), and looks whether it is fit.
-    ///
-    /// It takes three seconds at most. It has to be called within a tokio runtime with its network
-    /// and timers enabled, and so have all others.
+    /// A builder for a client of this server: `host` or `host:port`, where the port is 6379 by
+    /// default. An IPv6 address is in brackets.
+    pub fn builder(server: impl Into<String>) -> RedisBuilder {
+        RedisBuilder::new(server.into())
+    }
+
+    /// Connects to the server at this [URL](self#the-url): the same as [`RedisBuilder::from_url`] and
+    /// then [`RedisBuilder::connect`].
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]; [`Unsuitable`](ConnectError::Unsuitable) for a server that is too old, that
-    /// is a replica, or that may evict what is held.
+    /// Those of the two methods.
     pub async fn connect(url: &Url) -> Result<Self, ConnectError> {
+        RedisBuilder::from_url(url)?.connect().await
+    }
+
+    async fn open(config: builder::RedisConfig) -> Result<Self, ConnectError> {
         let redis = Self {
-            link: link::Link::new(address::Settings::read(url)?),
-            compare_exchange: script::Loaded::compare_exchange(),
-            delete: script::Loaded::delete(),
+            connector: RedisConnector::new(config),
+            compare_exchange: LuaScript::compare_exchange(),
+            delete: LuaScript::delete(),
         };
-        redis.link.connection().await.map_err(|failed| failed.error)?;
+        redis.connector.connection().await.map_err(|failed| failed.error)?;
         Ok(redis)
     }
 
-    /// Removes the register of `key`, whatever it holds, and tells whether there was one. For an
-    /// operator who knows that nobody uses the key.
+    /// Removes the register of `key`, whatever it holds, and returns whether there was one. It is for
+    /// an operator who knows that nobody uses the key.
     ///
-    /// Whoever holds the lock loses it at its next write. The next register of this name gets larger
+    /// The holder of the lock loses it at its next write. The next register of this name gets larger
     /// versions.
     ///
     /// # Errors
     ///
     /// As [`compare_exchange`](Transport::compare_exchange).
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
-        let names = &self.link.settings().names;
+        let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
-        let response = self.link.run(&self.delete.call([&register, &floor], &[])).await?;
+        let response = self.connector.run(&self.delete.call([&register, &floor], &[])).await?;
         Ok(response == Value::Int(1))
     }
 
     /// The command that reads the register.
-    fn reading(&self, key: &Key) -> Cmd {
+    fn read_command(&self, key: &Key) -> Cmd {
         let mut read = cmd("HMGET");
-        read.arg(self.link.settings().names.register(key)).arg("version").arg("value");
+        read.arg(self.connector.config().names.register(key)).arg("version").arg("value");
         read
     }
 }
@@ -174,7 +181,7 @@ impl Redis {
 #[async_trait]
 impl Transport for Redis {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        script::register(&self.link.read(&self.reading(key)).await?)
+        commands::register(&self.connector.read(&self.read_command(key)).await?)
     }
 
     async fn compare_exchange(
@@ -186,25 +193,25 @@ impl Transport for Redis {
         if new.value.len() > self.capabilities().largest_value {
             return Err(TransportError::unsupported("a value of more than 64 KiB"));
         }
-        let names = &self.link.settings().names;
+        let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
-        let arguments = script::arguments(expected, &new, names.channel(key));
+        let arguments = commands::arguments(expected, &new, names.channel(key));
         let call = self.compare_exchange.call([&register, &floor], &arguments);
-        let response = self.link.run(&call).await?;
-        script::exchange(&response)
+        let response = self.connector.run(&call).await?;
+        commands::exchange(&response)
             .ok_or_else(|| TransportError::indeterminate("the script's answer makes no sense"))
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        let connection = self.link.connection().await.map_err(errors::not_sent)?;
-        let channel = self.link.settings().names.channel(key);
-        let ear = subscriptions::Subscriptions::listen(connection, &channel, node).await?;
-        Ok(Box::pin(stream::unfold(Some(ear), |ear| async {
-            let mut ear = ear?;
-            let item = ear.next().await;
+        let connection = self.connector.connection().await?;
+        let channel = self.connector.config().names.channel(key);
+        let watch = Subscriptions::watch(connection, &channel, node).await?;
+        Ok(Box::pin(stream::unfold(Some(watch), |watch| async {
+            let mut watch = watch?;
+            let item = watch.next().await;
             // An error is the last item.
-            let ear = item.is_ok().then_some(ear);
-            Some((item, ear))
+            let watch = item.is_ok().then_some(watch);
+            Some((item, watch))
         })))
     }
 
@@ -220,12 +227,12 @@ impl Transport for Redis {
     }
 }
 
-/// No user and no password.
+/// Without user and password.
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let settings = self.link.settings();
+        let config = self.connector.config();
         let mut shown = f.debug_struct("Redis");
-        shown.field("server", &settings.server()).field("prefix", &settings.names.prefix);
+        shown.field("server", &config.server()).field("prefix", &config.names.prefix);
         shown.finish_non_exhaustive()
     }
 }

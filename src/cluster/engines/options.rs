@@ -1,0 +1,335 @@
+//! What the builders of the engines have in common: the parts of a URL, and the options that have the
+//! same name and meaning for every engine.
+
+pub(crate) use super::connect::invalid;
+use super::connect::{ConnectError, ENCODE};
+use super::tls::{Pem, TlsOptions};
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
+use std::time::Duration;
+use url::Url;
+
+/// The longest timeout that can be set.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+/// A URL of an engine, in decoded parts.
+pub(crate) struct EngineUrl {
+    /// `host` or `host:port` each: the one of the URL itself, then those of the option `host`.
+    pub(crate) servers: Vec<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
+    /// Without its first slash.
+    pub(crate) path: String,
+    /// All other options. No name occurs twice.
+    pub(crate) options: Vec<(String, String)>,
+}
+
+impl EngineUrl {
+    /// Splits `url` up. `form`: what such a URL looks like, for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Address`] if there is no server, if an option occurs twice, and if a part of a
+    /// password seems to be in the wrong place. Nothing that could be one is in the error.
+    pub(crate) fn parse(url: &Url, form: &str) -> Result<Self, ConnectError> {
+        let parts =
+            [url.path(), url.query().unwrap_or_default(), url.fragment().unwrap_or_default()];
+        if parts.iter().any(|part| part.contains('@')) {
+            return Err(invalid(ENCODE));
+        }
+        if url.fragment().is_some() {
+            return Err(invalid("there is a # in it: write %23 if it is part of the password"));
+        }
+        let host = url.host_str().filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| invalid(format!("it names no server: expected {form}")))?;
+        if has_at(host) {
+            return Err(invalid(format!("{} is no server", shown(host))));
+        }
+        let host = decoded("server", host)?;
+        let server = url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
+        let user = Some(url.username()).filter(|user| !user.is_empty());
+        let path = url.path();
+        let mut parts = Self {
+            servers: vec![server],
+            user: user.map(|user| decoded("user", user)).transpose()?,
+            password: url.password().map(|text| decoded("password", text)).transpose()?,
+            path: decoded("path", path.strip_prefix('/').unwrap_or(path))?,
+            options: vec![],
+        };
+        for (name, value) in url.query_pairs() {
+            if name == "host" {
+                parts.servers.push(value.into_owned());
+                continue;
+            }
+            if parts.options.iter().any(|(other, _)| *other == name) {
+                let name = option_name(&name);
+                return Err(invalid(format!("the option {name} is there twice")));
+            }
+            parts.options.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(parts)
+    }
+
+    /// The server, for an engine that has one.
+    #[cfg(any(feature = "redis", feature = "postgres"))]
+    pub(crate) fn only_server(&self) -> Result<String, ConnectError> {
+        match &self.servers[..] {
+            [server] => Ok(server.clone()),
+            _ => Err(invalid("it names several servers: one is expected")),
+        }
+    }
+}
+
+/// Options that every engine has. The setters are those of [`connection_setters`].
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct ConnectionOptions {
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) tls: TlsOptions,
+}
+
+impl ConnectionOptions {
+    pub(crate) fn new(connect_timeout: Duration, timeout: Duration) -> Self {
+        Self { user: None, password: None, connect_timeout, timeout, tls: TlsOptions::default() }
+    }
+
+    /// What the URL options of [`set`](Self::set) are called, for messages.
+    pub(crate) const NAMES: &str = "ca, cert, key, server_name, connect_timeout_ms, timeout_ms";
+
+    /// Sets the option of a URL that is called `name`. `false`: it is none of these.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<bool, ConnectError> {
+        match name {
+            "ca" => self.tls.ca = Some(Pem::File(value.into())),
+            "cert" => self.tls.certificate = Some(Pem::File(value.into())),
+            "key" => self.tls.key = Some(Pem::File(value.into())),
+            "server_name" => self.tls.server_name = Some(value.to_owned()),
+            "connect_timeout_ms" => {
+                self.connect_timeout = Duration::from_millis(number(name, value)?);
+            }
+            "timeout_ms" => self.timeout = Duration::from_millis(number(name, value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Checks what was set, by a URL or by setters. `tls_by`: how TLS is turned on in a URL.
+    pub(crate) fn check(&self, tls_by: &str) -> Result<(), ConnectError> {
+        for (name, timeout) in
+            [("connect_timeout_ms", self.connect_timeout), ("timeout_ms", self.timeout)]
+        {
+            if timeout < Duration::from_millis(1) || timeout > LONGEST_TIMEOUT {
+                let (is, most) = (timeout.as_millis(), LONGEST_TIMEOUT.as_millis());
+                return Err(invalid(format!("{name} is {is}, but must be from 1 to {most}")));
+            }
+        }
+        self.tls.check(tls_by)
+    }
+}
+
+/// The setters of the [`ConnectionOptions`] in the field `connection`.
+macro_rules! connection_setters {
+    (connect_timeout: $connect_timeout:literal, timeout: $timeout:literal, $bounds:literal) => {
+        /// The name of the user. Default: none.
+        pub fn user(mut self, name: impl Into<String>) -> Self {
+            self.connection.user = Some(name.into());
+            self
+        }
+
+        /// The user's password, as it is (in a URL it is percent-encoded). Default: none. It is in no
+        /// error and in no `Debug` output.
+        pub fn password(mut self, password: impl Into<String>) -> Self {
+            self.connection.password = Some(password.into());
+            self
+        }
+
+        #[doc = concat!(
+            "How long it may take to open a connection, with the TLS handshake and the login: from ",
+            "1 ms to 1 h. Default: ", $connect_timeout, ". In a URL: `connect_timeout_ms`."
+        )]
+        pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.connection.connect_timeout = timeout;
+            self
+        }
+
+        #[doc = concat!(
+            $bounds, ": from 1 ms to 1 h. Default: ", $timeout, ". In a URL: `timeout_ms`."
+        )]
+        pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.connection.timeout = timeout;
+            self
+        }
+
+        /// Encrypts the connection (TLS 1.2 or 1.3), and checks the server's certificate against the
+        /// authorities that the system trusts. Default: no TLS. There is no way to use TLS without
+        /// this check.
+        pub fn tls(mut self) -> Self {
+            self.connection.tls.enabled = true;
+            self
+        }
+
+        /// Turns TLS on, and trusts the authorities in this PEM file (one or more certificates)
+        /// instead of the system's. [`connect`](Self::connect) reads the file once. In a URL: `ca`.
+        pub fn ca_file(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+            self.connection.tls.ca = Some($crate::cluster::engines::tls::Pem::File(file.into()));
+            self.tls()
+        }
+
+        /// The same as [`ca_file`](Self::ca_file), with the text of the file.
+        pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+            self.connection.tls.ca = Some($crate::cluster::engines::tls::Pem::Text(pem.into()));
+            self.tls()
+        }
+
+        /// Turns TLS on, and shows the server the certificate chain in the first PEM file, whose
+        /// private key is in the second. [`connect`](Self::connect) reads the files once. Default: no
+        /// certificate is shown. In a URL: `cert` and `key`.
+        pub fn client_certificate_files(
+            mut self,
+            certificate: impl Into<std::path::PathBuf>,
+            key: impl Into<std::path::PathBuf>,
+        ) -> Self {
+            use $crate::cluster::engines::tls::Pem;
+            self.connection.tls.certificate = Some(Pem::File(certificate.into()));
+            self.connection.tls.key = Some(Pem::File(key.into()));
+            self.tls()
+        }
+
+        /// The same as [`client_certificate_files`](Self::client_certificate_files), with the texts of
+        /// the files.
+        pub fn client_certificate_pem(
+            mut self,
+            certificate: impl Into<Vec<u8>>,
+            key: impl Into<Vec<u8>>,
+        ) -> Self {
+            use $crate::cluster::engines::tls::Pem;
+            self.connection.tls.certificate = Some(Pem::Text(certificate.into()));
+            self.connection.tls.key = Some(Pem::Text(key.into()));
+            self.tls()
+        }
+
+        /// Turns TLS on, and expects this name in the server's certificate. Default: the host to which
+        /// it connects. In a URL: `server_name`.
+        pub fn server_name(mut self, name: impl Into<String>) -> Self {
+            self.connection.tls.server_name = Some(name.into());
+            self.tls()
+        }
+    };
+}
+pub(crate) use connection_setters;
+
+/// The host and the port of `server`: `host`, `host:port`, `[IPv6]` or `[IPv6]:port`. The brackets are
+/// not part of the host.
+pub(crate) fn host_and_port(
+    server: &str,
+    default_port: u16,
+) -> Result<(String, u16), ConnectError> {
+    let refused = |why: &str| invalid(format!("{} is no server: {why}", shown(server)));
+    if server.contains(['@', '%', '/', '?', '#']) {
+        return Err(refused("a host and a port are expected"));
+    }
+    let url = Url::parse(&format!("server://{server}")).map_err(|why| refused(&why.to_string()))?;
+    let host = url.host_str().filter(|host| !host.is_empty());
+    let host = host.ok_or_else(|| refused("a host and a port are expected"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Ok((host.to_owned(), url.port().unwrap_or(default_port)))
+}
+
+/// The error that there is no option `name`. `known`: those that there are.
+pub(crate) fn unknown_option(name: &str, known: &str) -> ConnectError {
+    invalid(format!("there is no option {}; there are {known}", option_name(name)))
+}
+
+/// The name of an option, for messages: not if it could be part of a password.
+fn option_name(name: &str) -> Cow<'static, str> {
+    let is_name = name.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+    if is_name && (1..=32).contains(&name.len()) {
+        return format!("{name:?}").into();
+    }
+    "of a name that is not shown, since it may be part of a password (percent-encode special \
+     characters in it)"
+        .into()
+}
+
+/// The number that the option `name` of a URL is set to.
+pub(crate) fn number(name: &str, value: &str) -> Result<u64, ConnectError> {
+    value.parse().map_err(|_| invalid(format!("{name} is {value:?}, but must be a number")))
+}
+
+/// A server's name, for messages: not if it could have a password in it.
+pub(crate) fn shown(server: &str) -> Cow<'_, str> {
+    if has_at(server) {
+        return "a name that is not shown, since it has an @ in it,".into();
+    }
+    format!("{server:?}").into()
+}
+
+fn has_at(server: &str) -> bool {
+    server.contains('@') || server.contains("%40")
+}
+
+fn decoded(what: &str, text: &str) -> Result<String, ConnectError> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(Into::into).map_err(|_| invalid(format!("the {what} in it is not UTF-8")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConnectionOptions, EngineUrl, host_and_port};
+    use std::time::Duration;
+    use url::Url;
+
+    fn parse(url: &str) -> Result<EngineUrl, String> {
+        EngineUrl::parse(&Url::parse(url).unwrap(), "x://host").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_url_is_split_into_decoded_parts() {
+        let url = parse("x://me:p%2Fw%2B+&@a:1/db%20x/y?host=[::1]:2&z=1%2C2&host=b").unwrap();
+        assert_eq!(url.servers, ["a:1", "[::1]:2", "b"]);
+        assert_eq!((url.user.as_deref(), url.password.as_deref()), (Some("me"), Some("p/w++&")));
+        assert_eq!(url.path, "db x/y");
+        assert_eq!(url.options, [("z".to_owned(), "1,2".to_owned())]);
+        for (bad, why) in [
+            ("x:///db", "names no server: expected x://host"),
+            ("x:db", "names no server"),
+            ("x://a/#z", "%23"),
+            ("x://a?z=1&z=2", "\"z\" is there twice"),
+            ("x://a?Hush=1&Hush=2", "not shown"),
+            ("x://a/%FF", "not UTF-8"),
+        ] {
+            let said = parse(bad).map(|_| ()).unwrap_err();
+            assert!(said.contains(why) && !said.contains("Hush"), "{bad}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_a_host_and_a_port() {
+        for (server, host, port) in
+            [("a", "a", 9), ("a:80", "a", 80), ("[::1]", "::1", 9), ("[::1]:443", "::1", 443)]
+        {
+            assert_eq!(host_and_port(server, 9).unwrap(), (host.to_owned(), port));
+        }
+        for bad in ["", ":1", "a:x", "a:1/b", "u:p@a", "u%40a", "a b", "::1"] {
+            assert!(host_and_port(bad, 9).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn timeouts_have_bounds_and_names() {
+        let second = Duration::from_secs(1);
+        let mut options = ConnectionOptions::new(second, second);
+        assert!(options.check("").is_ok());
+        for (name, value) in
+            [("timeout_ms", "0"), ("timeout_ms", "3600001"), ("connect_timeout_ms", "0")]
+        {
+            let mut options = options.clone();
+            assert!(options.set(name, value).unwrap());
+            let said = options.check("").unwrap_err().to_string();
+            assert!(said.contains(name), "{said}");
+        }
+        assert!(options.set("timeout_ms", "soon").unwrap_err().to_string().contains("timeout_ms"));
+        assert!(!options.set("colour", "red").unwrap());
+    }
+}

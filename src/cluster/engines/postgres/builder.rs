@@ -1,0 +1,403 @@
+//! The options of the PostgreSQL engine, from setters or from a URL.
+
+use super::Postgres;
+use super::sql::{ServerTimeouts, SqlStatements};
+use crate::cluster::ConnectError;
+use crate::cluster::engines::options::{
+    ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, number, shown,
+    unknown_option,
+};
+use std::fmt;
+use std::time::Duration;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Config, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use url::Url;
+
+/// The longest name of a table, with its schema, in bytes. The name of a channel may have 63 bytes, and
+/// has the name of the table, a colon and the number of a node.
+const LONGEST_TABLE: usize = 46;
+
+const PORT: u16 = 5432;
+
+/// How PostgreSQL is to be reached: from [`Postgres::builder`], or from a URL.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use lockword::cluster::engines::postgres::{Postgres, PostgresBuilder};
+///
+/// let postgres = Postgres::builder("db.example.org:5432")
+///     .user("app")
+///     .password("pass/word")
+///     .database("shop")
+///     .tls()
+///     .create_schema(true)
+///     .connect()
+///     .await?;
+/// // The same by a URL.
+/// let url = "postgres://app:pass%2Fword@db.example.org:5432/shop?sslmode=verify-full\
+///            &create_schema=true";
+/// let postgres = PostgresBuilder::from_url(&url.parse()?)?.connect().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing happens before connect is called"]
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresBuilder {
+    server: String,
+    database: Option<String>,
+    application_name: String,
+    table: String,
+    create_schema: bool,
+    replicas: Option<Replicas>,
+    pooled: bool,
+    connection: ConnectionOptions,
+}
+
+/// The servers to which a failover may lead: see [the guarantees](super#guarantees).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Replicas {
+    /// A failover never leads to a replica. In a URL: `none`.
+    None,
+    /// A failover leads only to replicas that have every acknowledged write. A server that is not set
+    /// up for this is refused. In a URL: `sync`.
+    Sync,
+    /// A failover may lead to a replica that lacks acknowledged writes. In a URL: `async`.
+    Async,
+}
+
+impl PostgresBuilder {
+    pub(super) fn new(server: String) -> Self {
+        Self {
+            server,
+            database: None,
+            application_name: "lockword".to_owned(),
+            table: "public.lockword".to_owned(),
+            create_schema: false,
+            replicas: None,
+            pooled: false,
+            connection: ConnectionOptions::new(Duration::from_secs(5), Duration::from_secs(5)),
+        }
+    }
+
+    /// Reads the options from a URL, whose form is described at the [module](super#the-url). No file
+    /// is read and nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Address`] if the URL is not valid. Its password is not part of the error.
+    pub fn from_url(url: &Url) -> Result<Self, ConnectError> {
+        let url_parts = EngineUrl::parse(url, "postgres://user:password@host:port/database")?;
+        let mut builder = Self::new(url_parts.only_server()?);
+        builder.connection.user = url_parts.user;
+        builder.connection.password = url_parts.password;
+        builder.database = Some(url_parts.path).filter(|name| !name.is_empty());
+        for (name, value) in &url_parts.options {
+            // libpq has other names for some of the options that all engines have.
+            let (name, value) = match &**name {
+                "sslrootcert" => ("ca", value.clone()),
+                "sslcert" => ("cert", value.clone()),
+                "sslkey" => ("key", value.clone()),
+                "connect_timeout" => {
+                    let millis = number(name, value)?.saturating_mul(1000);
+                    ("connect_timeout_ms", millis.to_string())
+                }
+                name => (name, value.clone()),
+            };
+            builder.set(name, &value)?;
+        }
+        Ok(builder)
+    }
+
+    /// Sets the option of a URL that is called `name`.
+    fn set(&mut self, name: &str, value: &str) -> Result<(), ConnectError> {
+        let refused =
+            |allowed: &str| invalid(format!("{name} is {value:?}, but must be {allowed}"));
+        let boolean = || value.parse().map_err(|_| refused("true or false"));
+        match name {
+            "sslmode" => {
+                self.connection.tls.enabled = match value {
+                    "disable" => false,
+                    "require" | "verify-full" => true,
+                    _ => return Err(refused("disable or verify-full (require is the same)")),
+                }
+            }
+            "application_name" => value.clone_into(&mut self.application_name),
+            "table" => value.clone_into(&mut self.table),
+            "create_schema" => self.create_schema = boolean()?,
+            "pooled" => self.pooled = boolean()?,
+            "replicas" => {
+                self.replicas = Some(match value {
+                    "none" => Replicas::None,
+                    "sync" => Replicas::Sync,
+                    "async" => Replicas::Async,
+                    _ => return Err(refused("none, sync or async")),
+                });
+            }
+            _ if self.connection.set(name, value)? => {}
+            _ => {
+                let known = "sslmode, table, create_schema, replicas, pooled, application_name";
+                let known = format!("{}, {known}", ConnectionOptions::NAMES);
+                return Err(unknown_option(name, &known));
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of the database. Default: the user's name. In a URL: the path.
+    pub fn database(mut self, name: impl Into<String>) -> Self {
+        self.database = Some(name.into());
+        self
+    }
+
+    /// The name under which the server shows the connections. Default: `lockword`. In a URL:
+    /// `application_name`.
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.application_name = name.into();
+        self
+    }
+
+    /// The table of the registers: `name` or `schema.name`, of `a-z`, `0-9` and `_`, at most 46 bytes
+    /// together. Default: `public.lockword`. In a URL: `table`.
+    pub fn table(mut self, name: impl Into<String>) -> Self {
+        self.table = name.into();
+        self
+    }
+
+    /// Whether [`connect`](Self::connect) creates the table if it does not exist. Default: `false`. In
+    /// a URL: `create_schema`.
+    pub fn create_schema(mut self, create: bool) -> Self {
+        self.create_schema = create;
+        self
+    }
+
+    /// The servers to which a failover may lead, which decides what the engine promises. Default: it is
+    /// derived from the replicas that the server has when the engine connects. In a URL: `replicas`.
+    pub fn replicas(mut self, replicas: Replicas) -> Self {
+        self.replicas = Some(replicas);
+        self
+    }
+
+    /// Whether there is a transaction pooler between here and the server: see
+    /// [the module](super#poolers). Default: `false`. In a URL: `pooled`.
+    pub fn pooled(mut self, pooled: bool) -> Self {
+        self.pooled = pooled;
+        self
+    }
+
+    connection_setters! {
+        connect_timeout: "5 s", timeout: "5 s",
+        "How long a request may take, with everything that it needs"
+    }
+
+    /// Checks the options, reads the files that they name, connects, and checks the server.
+    ///
+    /// Whether the table exists is not checked: see [`create_schema`](Self::create_schema) and
+    /// [`Postgres::create_schema`]. It returns within a few timeouts. It has to be called within a
+    /// tokio runtime whose network and timers are enabled. Dropping the future leaves nothing behind
+    /// but an attempt that ends by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`], but never `UnknownScheme` or `MissingFeature`.
+    /// [`Address`](ConnectError::Address) names the option that is not valid.
+    pub async fn connect(self) -> Result<Postgres, ConnectError> {
+        let create_schema = self.create_schema;
+        let config = self.config()?;
+        let server = config.server.clone();
+        let postgres = Postgres::open(config).await?;
+        if create_schema {
+            postgres.create_schema().await.map_err(|error| ConnectError::Unsuitable {
+                server,
+                why: format!("the table could not be created: {error}"),
+            })?;
+        }
+        Ok(postgres)
+    }
+
+    /// The checked options.
+    fn config(self) -> Result<PostgresConfig, ConnectError> {
+        self.connection.check("sslmode=verify-full")?;
+        let table = full_name(&self.table)?;
+        let ConnectionOptions { user, password, connect_timeout, timeout, tls } = self.connection;
+        let mut client = Config::new();
+        let (host, port) = match self.server.strip_prefix('/') {
+            // The folder of a socket.
+            Some(_) if cfg!(unix) => match self.server.rsplit_once(':') {
+                Some((folder, port)) => {
+                    let port = port.parse();
+                    let port = port.map_err(|_| invalid("the port of the server is no number"))?;
+                    (folder.to_owned(), port)
+                }
+                None => (self.server.clone(), PORT),
+            },
+            _ => host_and_port(&self.server, PORT)?,
+        };
+        if tls.enabled && host.starts_with('/') {
+            return Err(invalid("there is no TLS over a socket that is a file"));
+        }
+        client.host(&host).port(port);
+        if let Some(user) = user {
+            client.user(user);
+        }
+        if let Some(password) = password {
+            client.password(password);
+        }
+        if let Some(database) = self.database {
+            client.dbname(database);
+        }
+        client.ssl_mode(if tls.enabled { SslMode::Require } else { SslMode::Disable });
+        client.application_name(self.application_name);
+        client.connect_timeout(connect_timeout);
+        client.keepalives_idle(Duration::from_secs(30));
+        client.tcp_user_timeout(timeout);
+        let limits = ServerTimeouts::new(timeout);
+        let connector = MakeRustlsConnect::new(tls.rustls()?);
+        Ok(PostgresConfig {
+            client,
+            tls: PostgresTls { connector, server_name: tls.server_name },
+            server: format!("{host}:{port}"),
+            statements: SqlStatements::new(&table, limits, !self.pooled),
+            table,
+            pooled: self.pooled,
+            replicas: self.replicas,
+            connect_timeout,
+            timeout,
+            limits,
+        })
+    }
+}
+
+/// The name of a table with its schema. `lockword` is `public.lockword`. Only names that need no
+/// quotation marks are allowed.
+fn full_name(table: &str) -> Result<String, ConnectError> {
+    let full = if table.contains('.') { table.to_owned() } else { format!("public.{table}") };
+    let is_name = |name: &str| {
+        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';
+        name.bytes().all(allowed) && name.bytes().next().is_some_and(|c| !c.is_ascii_digit())
+    };
+    if full.len() > LONGEST_TABLE || full.split('.').count() != 2 || !full.split('.').all(is_name) {
+        return Err(invalid(format!(
+            "table is {table:?}, but must be a name or schema.name of a-z, 0-9 and _, of at most \
+             {LONGEST_TABLE} bytes together"
+        )));
+    }
+    Ok(full)
+}
+
+/// Without user and password.
+impl fmt::Debug for PostgresBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("PostgresBuilder");
+        fields.field("server", &format_args!("{}", shown(&self.server)));
+        fields.field("tls", &self.connection.tls.enabled).field("table", &self.table);
+        fields.field("pooled", &self.pooled).finish_non_exhaustive()
+    }
+}
+
+/// The options after they were checked, and what follows from them.
+pub(super) struct PostgresConfig {
+    pub(super) client: Config,
+    pub(super) tls: PostgresTls,
+    /// Host and port, for messages.
+    pub(super) server: String,
+    /// With its schema.
+    pub(super) table: String,
+    pub(super) statements: SqlStatements,
+    /// There is a transaction pooler between here and the server.
+    pub(super) pooled: bool,
+    pub(super) replicas: Option<Replicas>,
+    pub(super) connect_timeout: Duration,
+    pub(super) timeout: Duration,
+    pub(super) limits: ServerTimeouts,
+}
+
+/// Without user and password.
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("PostgresConfig");
+        shown.field("server", &self.server).field("table", &self.table);
+        shown.field("pooled", &self.pooled).finish_non_exhaustive()
+    }
+}
+
+/// TLS that expects `server_name` in the certificate, if there is one, instead of the host.
+#[derive(Clone)]
+pub(super) struct PostgresTls {
+    connector: MakeRustlsConnect,
+    server_name: Option<String>,
+}
+
+impl MakeTlsConnect<Socket> for PostgresTls {
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
+    type Error = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
+        let name = self.server_name.as_deref().unwrap_or(host);
+        MakeTlsConnect::<Socket>::make_tls_connect(&mut self.connector, name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Postgres, PostgresBuilder, PostgresConfig, Replicas};
+    use std::time::Duration;
+    use url::Url;
+
+    fn builder(url: &str) -> Result<PostgresBuilder, String> {
+        PostgresBuilder::from_url(&Url::parse(url).unwrap()).map_err(|error| error.to_string())
+    }
+
+    fn config(url: &str) -> Result<PostgresConfig, String> {
+        builder(url)?.config().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_url_and_setters_give_the_same_options() {
+        let by_setters = Postgres::builder("a:7000")
+            .user("me")
+            .password("p@ss")
+            .database("shop")
+            .application_name("checkout")
+            .table("my.locks")
+            .create_schema(true)
+            .replicas(Replicas::Sync)
+            .pooled(true)
+            .ca_file("/ca")
+            .client_certificate_files("/cert", "/key")
+            .connect_timeout(Duration::from_secs(7))
+            .timeout(Duration::from_secs(2));
+        let shared = "sslmode=verify-full&application_name=checkout&table=my.locks\
+             &create_schema=true&replicas=sync&pooled=true&timeout_ms=2000";
+        for names in [
+            "ca=/ca&cert=/cert&key=/key&connect_timeout_ms=7000",
+            // As libpq has it.
+            "sslrootcert=/ca&sslcert=/cert&sslkey=/key&connect_timeout=7",
+        ] {
+            let url = format!("postgres://me:p%40ss@a:7000/shop?{shared}&{names}");
+            assert!(builder(&url).unwrap() == by_setters, "{names}");
+        }
+        assert!(builder("postgres://a").unwrap() == Postgres::builder("a"));
+        let named = builder("postgres://a?sslmode=require&server_name=b").unwrap();
+        assert!(named == Postgres::builder("a").server_name("b"));
+    }
+
+    #[test]
+    fn a_server_is_a_host_or_the_folder_of_a_socket() {
+        for (url, server) in [
+            ("postgres://a", "a:5432"),
+            ("postgresql://[::1]:7/db", "::1:7"),
+            ("postgres://me@%2Fvar%2Frun/db", "/var/run:5432"),
+            ("postgres://me@%2Fvar%2Frun:7/db", "/var/run:7"),
+        ] {
+            assert_eq!(config(url).unwrap().server, server);
+        }
+        let by_folder = Postgres::builder("/var/run:7").user("me").database("db");
+        assert!(builder("postgres://me@%2Fvar%2Frun:7/db").unwrap() == by_folder);
+        let debug = format!("{:?}", builder("postgres://user:secret@h/1").unwrap());
+        assert!(!debug.contains("secret") && !debug.contains("user"), "{debug}");
+    }
+}

@@ -1,0 +1,313 @@
+//! The options of the Redis engine, from setters or from a URL.
+
+use super::Redis;
+use crate::cluster::engines::options::{
+    ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, unknown_option,
+};
+use crate::cluster::{ConnectError, Key};
+use ::redis::{ProtocolVersion, RedisConnectionInfo};
+use rustls::ClientConfig;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// The longest prefix, in bytes.
+const LONGEST_PREFIX: usize = 100;
+
+const PORT: u16 = 6379;
+
+/// How Redis is to be reached: from [`Redis::builder`], or from a URL.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use lockword::cluster::engines::redis::{Redis, RedisBuilder};
+///
+/// let redis = Redis::builder("redis.example.org:6379")
+///     .user("lock")
+///     .password("pass/word")
+///     .tls()
+///     .prefix("shop")
+///     .connect()
+///     .await?;
+/// // The same by a URL.
+/// let url = "rediss://lock:pass%2Fword@redis.example.org:6379/0?prefix=shop".parse()?;
+/// let redis = RedisBuilder::from_url(&url)?.connect().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing happens before connect is called"]
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisBuilder {
+    server: String,
+    database: u32,
+    prefix: String,
+    connection: ConnectionOptions,
+}
+
+impl RedisBuilder {
+    pub(super) fn new(server: String) -> Self {
+        Self {
+            server,
+            database: 0,
+            prefix: "lockword".to_owned(),
+            connection: ConnectionOptions::new(Duration::from_secs(3), Duration::from_secs(5)),
+        }
+    }
+
+    /// Reads the options from a URL, whose form is described at the
+    /// [module](super#the-url). No file is read and nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Address`] if the URL is not valid. Its password is not part of the error.
+    pub fn from_url(url: &Url) -> Result<Self, ConnectError> {
+        let form = "redis://user:password@host:port/database";
+        let url_parts = EngineUrl::parse(url, form)?;
+        let mut builder = Self::new(url_parts.only_server()?);
+        builder.connection.tls.enabled = url.scheme() == "rediss";
+        builder.connection.user = url_parts.user;
+        builder.connection.password = url_parts.password;
+        if !url_parts.path.is_empty() {
+            // The path could be a part of a password: it is not shown.
+            let database = url_parts.path.parse();
+            builder.database = database.map_err(|_| {
+                invalid(format!("the database in it is not a number: expected {form}"))
+            })?;
+        }
+        for (name, value) in &url_parts.options {
+            match &**name {
+                "prefix" => builder.prefix.clone_from(value),
+                _ if builder.connection.set(name, value)? => {}
+                _ => {
+                    let known = format!("{}, prefix", ConnectionOptions::NAMES);
+                    return Err(unknown_option(name, &known));
+                }
+            }
+        }
+        Ok(builder)
+    }
+
+    /// The number of the database. Default: 0. In a URL: the path.
+    pub fn database(mut self, number: u32) -> Self {
+        self.database = number;
+        self
+    }
+
+    /// What all names on the server begin with: 1 to 100 bytes, of the characters of a [`Key`].
+    /// Default: `lockword`. In a URL: `prefix`.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    connection_setters! {
+        connect_timeout: "3 s", timeout: "5 s",
+        "How long the server may take to answer a request"
+    }
+
+    /// Checks the options, reads the files that they name, connects, and checks that the server and
+    /// the user's permissions suffice.
+    ///
+    /// It returns within the connect timeout. It has to be called within a tokio runtime whose
+    /// network and timers are enabled, and so has every method of [`Redis`]. Dropping the future
+    /// leaves nothing behind but an attempt that ends within the connect timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`], but never `UnknownScheme` or `MissingFeature`.
+    /// [`Address`](ConnectError::Address) names the option that is not valid;
+    /// [`Unsuitable`](ConnectError::Unsuitable) is a server that is too old, that is a replica, or
+    /// that may evict what is held.
+    pub async fn connect(self) -> Result<Redis, ConnectError> {
+        Redis::open(self.config()?).await
+    }
+
+    /// The checked options.
+    pub(super) fn config(self) -> Result<RedisConfig, ConnectError> {
+        self.connection.check("rediss://")?;
+        let (host, port) = host_and_port(&self.server, PORT)?;
+        let ConnectionOptions { user, password, connect_timeout, timeout, tls } = self.connection;
+        // To set the name of the library would need one more grant.
+        let mut login = RedisConnectionInfo::default()
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_db(self.database.into())
+            .set_skip_set_lib_name();
+        if let Some(user) = user {
+            login = login.set_username(user);
+        }
+        if let Some(password) = password {
+            login = login.set_password(password);
+        }
+        let tls = match tls.enabled {
+            true => Some((Arc::new(tls.rustls()?), tls.server_name)),
+            false => None,
+        };
+        let names = RedisNames::new(&self.prefix, self.database)?;
+        Ok(RedisConfig { host, port, login, tls, names, connect_timeout, timeout })
+    }
+}
+
+/// Without user and password.
+impl fmt::Debug for RedisBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use crate::cluster::engines::options::shown;
+        let mut fields = f.debug_struct("RedisBuilder");
+        fields.field("server", &format_args!("{}", shown(&self.server)));
+        fields.field("tls", &self.connection.tls.enabled).field("prefix", &self.prefix);
+        fields.finish_non_exhaustive()
+    }
+}
+
+/// The options after they were checked.
+#[derive(Clone)]
+pub(super) struct RedisConfig {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// User, password, database.
+    pub(super) login: RedisConnectionInfo,
+    /// The name that is expected in the certificate, if it is not the host.
+    pub(super) tls: Option<(Arc<ClientConfig>, Option<String>)>,
+    pub(super) names: RedisNames,
+    pub(super) connect_timeout: Duration,
+    pub(super) timeout: Duration,
+}
+
+impl RedisConfig {
+    /// Host and port, for messages.
+    pub(super) fn server(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// Without user and password.
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig").field("server", &self.server()).finish_non_exhaustive()
+    }
+}
+
+/// The names of the keys and channels on the server.
+///
+/// The braces keep all names of a prefix in one slot of a Redis Cluster.
+#[derive(Clone, Debug)]
+pub(super) struct RedisNames {
+    pub(super) prefix: String,
+    database: u32,
+}
+
+impl RedisNames {
+    fn new(prefix: &str, database: u32) -> Result<Self, ConnectError> {
+        if prefix.len() > LONGEST_PREFIX {
+            return Err(invalid(format!("prefix is longer than {LONGEST_PREFIX} bytes")));
+        }
+        let key = Key::new(prefix).map_err(|why| invalid(format!("prefix: {why}")))?;
+        Ok(Self { prefix: key.as_str().to_owned(), database })
+    }
+
+    /// The register of `key`.
+    pub(super) fn register(&self, key: &Key) -> String {
+        format!("{{{}}}:{key}", self.prefix)
+    }
+
+    /// The channel on which the changes of `key` are published. All databases share the channels, so
+    /// the name of the channel has the number of the database, after a character that no key has;
+    /// that of database 0 has no number.
+    pub(super) fn channel(&self, key: &Key) -> String {
+        match self.database {
+            0 => self.register(key),
+            other => format!("{{{}}}:#{other}:{key}", self.prefix),
+        }
+    }
+
+    /// The key of the largest version of all registers. No register has this name.
+    pub(super) fn floor(&self) -> String {
+        format!("{{{}}}floor", self.prefix)
+    }
+
+    /// A channel to which nobody subscribes.
+    pub(super) fn unused_channel(&self) -> String {
+        format!("{{{}}}:", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Redis, RedisBuilder, RedisConfig};
+    use crate::cluster::Key;
+    use std::time::Duration;
+    use url::Url;
+
+    fn builder(url: &str) -> Result<RedisBuilder, String> {
+        RedisBuilder::from_url(&Url::parse(url).unwrap()).map_err(|error| error.to_string())
+    }
+
+    fn config(url: &str) -> Result<RedisConfig, String> {
+        builder(url)?.config().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_url_and_setters_give_the_same_options() {
+        let by_url = builder(
+            "rediss://me:p%40ss@a:7000/3?prefix=a/b&ca=/ca&cert=/cert&key=/key&server_name=b\
+             &connect_timeout_ms=1000&timeout_ms=2000",
+        );
+        let by_setters = Redis::builder("a:7000")
+            .user("me")
+            .password("p@ss")
+            .database(3)
+            .prefix("a/b")
+            .ca_file("/ca")
+            .client_certificate_files("/cert", "/key")
+            .server_name("b")
+            .connect_timeout(Duration::from_secs(1))
+            .timeout(Duration::from_secs(2));
+        assert!(by_url.unwrap() == by_setters);
+        assert!(builder("redis://a").unwrap() == Redis::builder("a"));
+        assert!(builder("rediss://a").unwrap() == Redis::builder("a").tls());
+    }
+
+    #[test]
+    fn a_url_says_everything() {
+        let settings = config("redis://me:p%40ss%23@example.org:7000/3?prefix=a/b").unwrap();
+        assert_eq!(settings.server(), "example.org:7000");
+        assert_eq!(settings.login.username(), Some("me"));
+        assert_eq!(settings.login.password(), Some("p@ss#"));
+        assert_eq!(settings.login.db(), 3);
+        let key = Key::new("jobs").unwrap();
+        assert_eq!(settings.names.register(&key), "{a/b}:jobs");
+        assert_eq!(settings.names.channel(&key), "{a/b}:#3:jobs");
+        assert_eq!(settings.names.floor(), "{a/b}floor");
+        let settings = config("redis://[::1]").unwrap();
+        assert_eq!(settings.names.channel(&key), "{lockword}:jobs");
+        assert_eq!((&*settings.host, settings.port), ("::1", 6379));
+        assert_eq!(settings.names.floor(), "{lockword}floor");
+        assert!(config("rediss://localhost").unwrap().tls.is_some());
+    }
+
+    #[test]
+    fn an_option_that_is_not_valid_is_named_and_the_password_is_not_shown() {
+        for (url, why) in [
+            ("redis://u:secret@h/1?prefx=a", "there is no option \"prefx\""),
+            ("redis://u:secret@h/1?prefix=a&prefix=b", "\"prefix\" is there twice"),
+            ("redis://u:secret@h/1?prefix=a{b", "prefix: "),
+            ("redis://u:secret@h/1?ca=/x", "\"ca\" needs rediss://"),
+            ("redis://u:secret@h/one", "user:password@host:port/database"),
+            ("redis://u:secret@h/1#x", "%23"),
+            ("redis://u:secret@h/1?host=b", "several servers"),
+            ("redis://u:secret@h/1?timeout_ms=0", "timeout_ms"),
+            ("redis:///1", "no server"),
+            ("rediss://u:secret@h/1?ca=/no/such/file", "ca=/no/such/file"),
+            ("rediss://u:secret@h/1?cert=/no/such/file", "\"key\""),
+        ] {
+            let error = config(url).unwrap_err();
+            assert!(error.contains(why), "{url}: {error}");
+            assert!(!error.contains("secret"), "{url}: {error}");
+        }
+        let long = Redis::builder("a").prefix("x".repeat(101)).config().unwrap_err().to_string();
+        assert!(long.contains("prefix is longer"), "{long}");
+        let builder = builder("redis://user:secret@h/1").unwrap();
+        let debug = format!("{builder:?} {:?}", builder.clone().config().unwrap());
+        assert!(!debug.contains("secret") && !debug.contains("user"), "{debug}");
+    }
+}

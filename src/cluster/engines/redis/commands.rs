@@ -1,0 +1,307 @@
+//! What is sent to the server, the scripts above all, and what its answers and errors mean.
+
+use crate::cluster::{ConnectError, Exchange, TransportError, Version, Versioned, Wake, Write};
+use ::redis::{Cmd, ErrorKind, RedisError, Script, Value, cmd};
+use std::{fmt, io};
+
+/// How long an idle register is kept, in seconds: an hour.
+const RETENTION: &str = "3600";
+
+/// A script, and the digest by which the server knows it.
+pub(super) struct LuaScript {
+    text: &'static str,
+    digest: String,
+}
+
+impl LuaScript {
+    pub(super) fn compare_exchange() -> Self {
+        Self::new(include_str!("compare_exchange.lua"))
+    }
+
+    pub(super) fn delete() -> Self {
+        Self::new(include_str!("delete.lua"))
+    }
+
+    fn new(text: &'static str) -> Self {
+        Self { text, digest: Script::new(text).get_hash().to_owned() }
+    }
+
+    pub(super) fn call<'a>(
+        &'a self,
+        keys: [&'a str; 2],
+        arguments: &'a [Vec<u8>],
+    ) -> ScriptCall<'a> {
+        ScriptCall { script: self, keys, arguments }
+    }
+}
+
+/// A script with its keys and arguments.
+pub(super) struct ScriptCall<'a> {
+    script: &'a LuaScript,
+    keys: [&'a str; 2],
+    arguments: &'a [Vec<u8>],
+}
+
+impl ScriptCall<'_> {
+    /// The command for a server that knows the script.
+    pub(super) fn by_digest(&self) -> Cmd {
+        self.command("EVALSHA", &self.script.digest)
+    }
+
+    /// The command for a server that does not know the script; it knows the script afterwards.
+    pub(super) fn with_text(&self) -> Cmd {
+        self.command("EVAL", self.script.text)
+    }
+
+    fn command(&self, name: &str, script: &str) -> Cmd {
+        let mut command = cmd(name);
+        command.arg(script).arg(self.keys.len()).arg(&self.keys[..]).arg(self.arguments);
+        command
+    }
+}
+
+/// The arguments of `compare_exchange.lua`.
+pub(super) fn arguments(expected: Option<Version>, new: &Write, channel: String) -> [Vec<u8>; 5] {
+    let expected = expected.map(|version| version.to_string()).unwrap_or_default();
+    let wake = match new.wake {
+        Wake::Nobody => String::new(),
+        Wake::Node(node) => node.to_string(),
+        Wake::Everybody => "*".to_owned(),
+    };
+    let retention = if new.idle { RETENTION } else { "" };
+    [
+        expected.into_bytes(),
+        new.value.to_vec(),
+        wake.into_bytes(),
+        retention.into(),
+        channel.into_bytes(),
+    ]
+}
+
+/// The answer of `compare_exchange.lua`. `None`: it is none that the script gives.
+pub(super) fn exchange(response: &Value) -> Option<Exchange> {
+    let Value::Array(parts) = response else { return None };
+    let parts: Vec<&[u8]> = parts.iter().map(bytes).collect::<Option<_>>()?;
+    match parts[..] {
+        [b"1", version] => Some(Exchange::Swapped(number(version)?)),
+        [b"0"] => Some(Exchange::Mismatch(None)),
+        [b"0", version, value] => {
+            let found = Versioned { version: number(version)?, value: value.into() };
+            Some(Exchange::Mismatch(Some(found)))
+        }
+        _ => None,
+    }
+}
+
+/// The answer of `HMGET register version value`.
+pub(super) fn register(response: &Value) -> Result<Option<Versioned>, TransportError> {
+    let understood = match response {
+        Value::Array(parts) => match &parts[..] {
+            [Value::Nil, _] => Some(None),
+            [version, value] => bytes(version).and_then(number).zip(bytes(value)).map(Some),
+            _ => None,
+        },
+        _ => None,
+    };
+    let understood = understood.ok_or_else(|| TransportError::corrupt("it is no register"))?;
+    Ok(understood.map(|(version, value)| Versioned { version, value: value.into() }))
+}
+
+fn bytes(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+fn number(text: &[u8]) -> Option<Version> {
+    Version::new(std::str::from_utf8(text).ok()?.parse().ok()?).ok()
+}
+
+/// What an error means for the request that it answers.
+pub(super) enum RedisErrorKind {
+    /// The server refuses for now. It did nothing.
+    Transient,
+    /// The server refuses this client. It did nothing.
+    Denied,
+    /// The server cannot do this. It did nothing.
+    Unsupported,
+    /// The key has a value that lockword did not write.
+    Corrupt,
+    /// Another server of the cluster has the slot. This one did nothing.
+    Moved,
+    /// The server does not know the script. It did nothing.
+    NoScript,
+    /// Nothing is known: the connection was lost, or no answer came.
+    Unknown,
+}
+
+/// What `error` means for a request that was sent.
+pub(super) fn kind(error: &RedisError) -> RedisErrorKind {
+    if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+        return RedisErrorKind::Unknown;
+    }
+    let detail = error.detail().unwrap_or_default();
+    match error.code().unwrap_or_default() {
+        "NOSCRIPT" => RedisErrorKind::NoScript,
+        "MOVED" => RedisErrorKind::Moved,
+        "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => RedisErrorKind::Denied,
+        "READONLY" | "OOM" | "MISCONF" | "NOREPLICAS" | "LOADING" | "BUSY" | "MASTERDOWN"
+        | "CLUSTERDOWN" | "TRYAGAIN" | "ASK" => RedisErrorKind::Transient,
+        "CROSSSLOT" | "NOPROTO" => RedisErrorKind::Unsupported,
+        "WRONGTYPE" | "LOCKWORD" => RedisErrorKind::Corrupt,
+        "ERR" if detail.contains("ACL failure") || detail.contains("can't run this command") => {
+            RedisErrorKind::Denied
+        }
+        "ERR" if detail.contains("max number of clients") => RedisErrorKind::Transient,
+        "ERR" if detail.contains("unknown command") => RedisErrorKind::Unsupported,
+        _ => RedisErrorKind::Unknown,
+    }
+}
+
+/// The error of a request that was sent. `writes`: whether it was to write.
+pub(super) fn request_failed(error: RedisError, writes: bool) -> TransportError {
+    let kind = kind(&error);
+    let message = message(error);
+    match kind {
+        RedisErrorKind::Denied => TransportError::denied(message),
+        RedisErrorKind::Transient | RedisErrorKind::Moved | RedisErrorKind::NoScript => {
+            TransportError::unavailable(message)
+        }
+        RedisErrorKind::Unsupported => TransportError::unsupported(message),
+        RedisErrorKind::Corrupt => TransportError::corrupt(message),
+        RedisErrorKind::Unknown if writes => TransportError::indeterminate(message),
+        RedisErrorKind::Unknown => TransportError::unavailable(message),
+    }
+}
+
+/// Why there is no connection.
+#[derive(Clone)]
+pub(super) struct RedisConnectError {
+    pub(super) error: ConnectError,
+    /// A later attempt may succeed.
+    pub(super) is_transient: bool,
+}
+
+impl From<ConnectError> for RedisConnectError {
+    fn from(error: ConnectError) -> Self {
+        let is_transient = matches!(error, ConnectError::Unreachable { .. });
+        Self { error, is_transient }
+    }
+}
+
+impl From<RedisConnectError> for TransportError {
+    /// The error of a request that needed a connection: it was not sent.
+    fn from(RedisConnectError { error, is_transient }: RedisConnectError) -> Self {
+        match &error {
+            _ if is_transient => Self::unavailable(error),
+            ConnectError::Denied { .. } | ConnectError::Untrusted { .. } => Self::denied(error),
+            _ => Self::unsupported(error),
+        }
+    }
+}
+
+/// The error of an attempt to connect to `server`, or to set the connection up.
+pub(super) fn connect_failed(error: RedisError, server: String) -> ConnectError {
+    if is_certificate_alert(&error.to_string()) {
+        return ConnectError::Untrusted { server, cause: message(error).into() };
+    }
+    match kind(&error) {
+        RedisErrorKind::Denied => ConnectError::Denied { server, cause: message(error).into() },
+        RedisErrorKind::Unsupported | RedisErrorKind::Corrupt => {
+            ConnectError::Unsuitable { server, why: message(error).to_string() }
+        }
+        _ if error.kind() == ErrorKind::AuthenticationFailed => {
+            ConnectError::Denied { server, cause: message(error).into() }
+        }
+        _ if error.kind() == ErrorKind::RESP3NotSupported => {
+            let why = "it does not speak RESP3: Redis 6.2 or newer is needed, or Valkey".to_owned();
+            ConnectError::Unsuitable { server, why }
+        }
+        // The server did answer: that it has no such database, for example.
+        RedisErrorKind::Unknown
+            if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) =>
+        {
+            ConnectError::Unsuitable { server, why: message(error).to_string() }
+        }
+        _ => ConnectError::Unreachable { server, cause: message(error).into() },
+    }
+}
+
+/// The error of an attempt to open a socket to `server`, with the TLS handshake.
+pub(super) fn socket_failed(error: io::Error, server: String) -> ConnectError {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let is_refused = matches!(inner, Some(rustls::Error::InvalidCertificate(_)));
+    if is_refused || is_certificate_alert(&error.to_string()) {
+        return ConnectError::Untrusted { server, cause: error.into() };
+    }
+    ConnectError::Unreachable { server, cause: error.into() }
+}
+
+/// Whether the text of an error has a TLS alert about a certificate. A server that does not trust the
+/// client's sends it after the handshake.
+fn is_certificate_alert(text: &str) -> bool {
+    let alert = text.split_once("fatal alert: ").map_or("", |(_, alert)| alert);
+    let alert: String = alert.chars().filter(char::is_ascii_alphabetic).collect();
+    alert.contains("Certificate") || alert == "UnknownCA" || alert == "AccessDenied"
+}
+
+/// The text of an error: "CODE what happened" as the server puts it, or what the client says.
+struct ServerMessage(String);
+
+fn message(error: RedisError) -> ServerMessage {
+    match (error.kind(), error.code(), error.detail()) {
+        (ErrorKind::Server(_) | ErrorKind::Extension, Some(code), Some(detail)) => {
+            ServerMessage(format!("{code} {detail}"))
+        }
+        _ => ServerMessage(error.to_string()),
+    }
+}
+
+impl fmt::Display for ServerMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ServerMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ServerMessage {}
+
+#[cfg(test)]
+mod tests {
+    use super::{exchange, register};
+    use crate::cluster::Exchange;
+    use ::redis::Value::{self, Array, Int, Nil};
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    #[test]
+    fn answers_that_make_no_sense_are_seen() {
+        let good = Array(vec![text("1"), text("4503599627370495")]);
+        assert!(matches!(exchange(&good), Some(Exchange::Swapped(version)) if version.get() > 1));
+        assert_eq!(exchange(&Array(vec![text("0")])), Some(Exchange::Mismatch(None)));
+        for bad in [
+            Nil,
+            Array(vec![]),
+            Array(vec![text("1")]),
+            Array(vec![text("1"), text("0")]),
+            Array(vec![text("1"), text("4503599627370496")]),
+            Array(vec![Int(1), text("7")]),
+            Array(vec![text("0"), text("7")]),
+        ] {
+            assert_eq!(exchange(&bad), None, "{bad:?}");
+        }
+        assert_eq!(register(&Array(vec![Nil, Nil])).unwrap(), None);
+        assert!(register(&Array(vec![text("7"), text("v")])).unwrap().is_some());
+        for bad in [Nil, Array(vec![text("x"), text("v")]), Array(vec![text("7"), Nil])] {
+            assert!(register(&bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! The connection: opened when it is needed, checked, shared by all requests, and replaced when the
+//! server is silent or the connection is lost.
+
+use super::builder::RedisConfig;
+use super::commands::{self, RedisConnectError, RedisErrorKind, ScriptCall};
+use super::subscriptions::Subscriptions;
+use crate::Mutex;
+use crate::cluster::engines::connect::PendingConnection;
+use crate::cluster::{ConnectError, TransportError};
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value, cmd, from_redis_value};
+use rustls::pki_types::ServerName;
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+
+/// How many redirections within a cluster one request or one attempt to connect follows.
+const REDIRECTIONS: usize = 3;
+
+/// A connection on which something was asked, and on which nothing was heard for this long, is given
+/// up.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// The current connection to the server, and how to open the next one.
+pub(super) struct RedisConnector {
+    config: RedisConfig,
+    state: Mutex<ConnectorState>,
+}
+
+#[derive(Default)]
+struct ConnectorState {
+    /// The last connection. It may be dead.
+    last: Option<Arc<RedisConnection>>,
+    connecting: Option<PendingConnection<RedisConnectResult>>,
+}
+
+type RedisConnectResult = Result<Arc<RedisConnection>, RedisConnectError>;
+
+impl RedisConnector {
+    pub(super) fn new(config: RedisConfig) -> Self {
+        Self { config, state: Mutex::default() }
+    }
+
+    pub(super) fn config(&self) -> &RedisConfig {
+        &self.config
+    }
+
+    /// A connection that works as far as is known: the present one, or else a new one. All callers
+    /// wait for the same attempt.
+    pub(super) async fn connection(&self) -> RedisConnectResult {
+        let last = self.state.lock().last.clone();
+        if let Some(last) = last {
+            if last.is_usable() {
+                return Ok(last);
+            }
+            self.forget(&last);
+        }
+        let pending = self.pending();
+        let result = pending.result().await.unwrap_or_else(|| {
+            let cause = "the runtime that was connecting has ended".into();
+            Err(ConnectError::Unreachable { server: self.config.server(), cause }.into())
+        });
+        let mut state = self.state.lock();
+        if state.connecting.take_if(|now| now.is(&pending)).is_some() {
+            let last = std::mem::replace(&mut state.last, result.clone().ok());
+            drop(state);
+            drop(last);
+        }
+        result
+    }
+
+    /// The attempt that is in flight, or a new one. It goes on when its caller stops waiting.
+    fn pending(&self) -> PendingConnection<RedisConnectResult> {
+        let mut state = self.state.lock();
+        // An attempt that ended while nobody waited may have led to a connection that is dead by now.
+        let is_good =
+            |result: &RedisConnectResult| result.as_ref().is_ok_and(|made| made.is_usable());
+        if let Some(pending) = state.connecting.as_ref().filter(|now| now.is_of_use(is_good)) {
+            return pending.clone();
+        }
+        let pending = PendingConnection::begin(RedisConnection::open(self.config.clone()));
+        let dead = state.connecting.replace(pending.clone());
+        // Dropped after the lock is released, since that wakes the watches of the dead connection.
+        drop(state);
+        drop(dead);
+        pending
+    }
+
+    /// Runs a command that only reads.
+    pub(super) async fn read(&self, command: &Cmd) -> Result<Value, TransportError> {
+        self.follow(command).await.map_err(|error| error.into_transport_error(false))
+    }
+
+    /// Runs a script that may write.
+    pub(super) async fn run(&self, script: &ScriptCall<'_>) -> Result<Value, TransportError> {
+        let response = match self.follow(&script.by_digest()).await {
+            Err(RequestFailure::Sent(error))
+                if matches!(commands::kind(&error), RedisErrorKind::NoScript) =>
+            {
+                self.follow(&script.with_text()).await
+            }
+            response => response,
+        };
+        response.map_err(|error| error.into_transport_error(true))
+    }
+
+    /// Sends `command` to the server that has the slot of the prefix.
+    async fn follow(&self, command: &Cmd) -> Result<Value, RequestFailure> {
+        let mut redirections = 0;
+        loop {
+            let connection = self.connection().await.map_err(RequestFailure::NotSent)?;
+            let error = match connection.ask(command).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            match commands::kind(&error) {
+                RedisErrorKind::Moved if redirections < REDIRECTIONS => {
+                    // A new connection finds out which server has the slot.
+                    redirections += 1;
+                    self.forget(&connection);
+                }
+                RedisErrorKind::Transient if error.code() == Some("READONLY") => {
+                    // It is no longer the primary. The address may lead to the new one.
+                    self.forget(&connection);
+                    return Err(RequestFailure::Sent(error));
+                }
+                _ => return Err(RequestFailure::Sent(error)),
+            }
+        }
+    }
+
+    /// Gives `connection` up. The next request opens another one.
+    fn forget(&self, connection: &Arc<RedisConnection>) {
+        let last = self.state.lock().last.take_if(|last| Arc::ptr_eq(last, connection));
+        connection.give_up();
+        drop(last);
+    }
+}
+
+/// Why there is no answer.
+enum RequestFailure {
+    /// There was no connection.
+    NotSent(RedisConnectError),
+    Sent(RedisError),
+}
+
+impl RequestFailure {
+    /// The error of a request that was to write (`writes`), or only to read.
+    fn into_transport_error(self, writes: bool) -> TransportError {
+        match self {
+            Self::NotSent(error) => error.into(),
+            Self::Sent(error) => commands::request_failed(error, writes),
+        }
+    }
+}
+
+/// One connection. Its socket is closed with the last handle, or when it is given up.
+pub(super) struct RedisConnection {
+    client: MultiplexedConnection,
+    /// The task that reads and writes.
+    driver: AbortHandle,
+    pub(super) subscriptions: Arc<Subscriptions>,
+    silence: SilenceDetector,
+    /// How long an answer may take.
+    pub(super) timeout: Duration,
+}
+
+impl RedisConnection {
+    /// Connects to the server of `config`, or to the one to which it redirects.
+    async fn open(mut config: RedisConfig) -> RedisConnectResult {
+        let (server, limit) = (config.server(), config.connect_timeout);
+        let open = async {
+            for _ in 0..=REDIRECTIONS {
+                let connection = Self::open_here(&config).await?;
+                match check(&connection, &config).await? {
+                    None => {
+                        tokio::spawn(tend(Arc::downgrade(&connection)));
+                        return Ok(connection);
+                    }
+                    Some(redirected) => (config.host, config.port) = redirected,
+                }
+            }
+            let cause = "its cluster redirects from one server to the next".into();
+            Err(ConnectError::Unreachable { server: server.clone(), cause }.into())
+        };
+        timeout(limit, open).await.unwrap_or_else(|_| {
+            let cause = format!("no answer in {limit:?}").into();
+            Err(ConnectError::Unreachable { server: server.clone(), cause }.into())
+        })
+    }
+
+    async fn open_here(config: &RedisConfig) -> RedisConnectResult {
+        let server = || config.server();
+        let stream = open_socket(config).await;
+        let stream = stream.map_err(|error| commands::socket_failed(error, server()))?;
+        let subscriptions = Arc::new(Subscriptions::default());
+        let receiver = subscriptions.clone();
+        let options = AsyncConnectionConfig::new()
+            .set_push_sender(move |push: PushInfo| {
+                receiver.receive(push);
+                Ok::<(), ()>(())
+            })
+            .set_response_timeout(Some(config.timeout));
+        let opened = MultiplexedConnection::new_with_config(&config.login, stream, options).await;
+        let (client, driver) = opened.map_err(|error| commands::connect_failed(error, server()))?;
+        let end = EndOnDrop(subscriptions.clone());
+        let driver = tokio::spawn(async move {
+            let _end = end;
+            driver.await;
+        });
+        let driver = driver.abort_handle();
+        let silence = SilenceDetector::new(subscriptions.clone());
+        Ok(Arc::new(Self { client, driver, subscriptions, silence, timeout: config.timeout }))
+    }
+
+    /// Sends a command and waits for the answer.
+    pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, RedisError> {
+        let mut client = self.client.clone();
+        self.observed(command.query_async(&mut client)).await
+    }
+
+    /// Subscribes to these channels.
+    pub(super) async fn subscribe(&self, channels: &[Arc<str>]) -> Result<(), RedisError> {
+        let mut client = self.client.clone();
+        let channels: Vec<&str> = channels.iter().map(|channel| &**channel).collect();
+        self.observed(client.subscribe(channels)).await
+    }
+
+    /// Ends the subscription to these channels.
+    pub(super) async fn unsubscribe(&self, channels: &[Arc<str>]) -> Result<(), RedisError> {
+        let mut client = self.client.clone();
+        let channels: Vec<&str> = channels.iter().map(|channel| &**channel).collect();
+        self.observed(client.unsubscribe(channels)).await
+    }
+
+    /// Waits for an answer, and tells the silence detector whether one came.
+    async fn observed<A>(
+        &self,
+        call: impl Future<Output = Result<A, RedisError>>,
+    ) -> Result<A, RedisError> {
+        let pending = self.silence.begin();
+        let result = call.await;
+        // An error without a code may mean that nothing was heard.
+        if result.is_ok() || result.as_ref().is_err_and(|error| error.code().is_some()) {
+            pending.answered();
+        }
+        result
+    }
+
+    fn is_usable(&self) -> bool {
+        let over = self.driver.is_finished() || self.subscriptions.is_over();
+        !over && !self.silence.is_long()
+    }
+
+    /// Closes it. Requests in flight fail, and watches end.
+    pub(super) fn give_up(&self) {
+        self.driver.abort();
+        self.subscriptions.end("the server was silent, or is not the right one any more");
+    }
+}
+
+impl Drop for RedisConnection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Keeps the subscriptions of a connection as its watches want them, until the connection ends.
+async fn tend(connection: Weak<RedisConnection>) {
+    let Some(subscriptions) = connection.upgrade().map(|alive| alive.subscriptions.clone()) else {
+        return;
+    };
+    while subscriptions.something_to_do().await {
+        let Some(alive) = connection.upgrade() else { return };
+        if subscriptions.tend(&alive).await.is_err() {
+            alive.give_up();
+            return;
+        }
+    }
+}
+
+/// Ends the watches when the task that reads has ended, in whatever way.
+struct EndOnDrop(Arc<Subscriptions>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end("the connection was lost");
+    }
+}
+
+/// A socket, encrypted or not.
+trait RedisStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> RedisStream for T {}
+
+/// Connects to the server, with a TLS handshake if the configuration says so.
+async fn open_socket(config: &RedisConfig) -> io::Result<Box<dyn RedisStream>> {
+    let stream = TcpStream::connect((&*config.host, config.port)).await?;
+    stream.set_nodelay(true)?;
+    let Some((tls, name)) = &config.tls else { return Ok(Box::new(stream)) };
+    let name = name.as_ref().unwrap_or(&config.host).clone();
+    let name = ServerName::try_from(name).map_err(io::Error::other)?;
+    Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await?))
+}
+
+/// Checks that the server of a new connection is fit for locks, and that the user has the permissions
+/// that are needed.
+///
+/// `Some`: it is part of a cluster, and this other server has the slot of the prefix.
+async fn check(
+    connection: &RedisConnection,
+    config: &RedisConfig,
+) -> Result<Option<(String, u16)>, RedisConnectError> {
+    let server = || config.server();
+    let failed = |error| RedisConnectError::from(commands::connect_failed(error, server()));
+    // This comes first, since a replica in a cluster knows where its primary is. It reads the floor,
+    // which is in the slot of all registers of the prefix.
+    let probe = connection.ask(cmd("GET").arg(config.names.floor())).await;
+    match probe {
+        Ok(_) => {}
+        Err(error) if matches!(commands::kind(&error), RedisErrorKind::Moved) => {
+            let to = error.redirect_node().and_then(|(address, _)| address.rsplit_once(':'));
+            let Some((host, port)) = to else { return Err(failed(error)) };
+            let Ok(port) = port.parse() else { return Err(failed(error)) };
+            // A server that does not know its own address leaves it out.
+            let host = if host.is_empty() { &config.host } else { host };
+            return Ok(Some((host.to_owned(), port)));
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    let info = connection.ask(&cmd("INFO")).await.map_err(failed)?;
+    let info: String = from_redis_value(info).unwrap_or_default();
+    suits(&info).map_err(|(why, is_transient)| RedisConnectError {
+        error: ConnectError::Unsuitable { server: server(), why },
+        is_transient,
+    })?;
+    // In a script a refused PUBLISH would come too late: after the register was written.
+    let probe = connection.ask(cmd("PUBLISH").arg(config.names.unused_channel()).arg("")).await;
+    probe.map(|_| None).map_err(failed)
+}
+
+/// Why a server of which `INFO` says this is not fit, and whether a later attempt may succeed.
+fn suits(info: &str) -> Result<(), (String, bool)> {
+    let find = |name: &str| {
+        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(found, _)| *found == name).map(|(_, value)| value.trim())
+    };
+    let version = find("redis_version").unwrap_or("0");
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let (major, minor): (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if (major, minor) < (6, 2) {
+        return Err((
+            format!("its version is {version}: 6.2 or newer is needed, or Valkey"),
+            false,
+        ));
+    }
+    if let Some(policy) = find("maxmemory_policy").filter(|policy| policy.starts_with("allkeys")) {
+        let why = format!(
+            "its maxmemory-policy is {policy}, which may drop a lock that is held: \
+             set it to noeviction, or to one of volatile-*"
+        );
+        return Err((why, false));
+    }
+    if find("role").is_some_and(|role| role != "master") {
+        return Err(("it is a replica: connect to the primary".to_owned(), true));
+    }
+    Ok(())
+}
+
+/// Detects that requests are not answered any more.
+struct SilenceDetector {
+    state: Mutex<SilenceState>,
+    subscriptions: Arc<Subscriptions>,
+}
+
+#[derive(Default)]
+struct SilenceState {
+    /// How many requests wait for an answer.
+    pending: usize,
+    /// Since when nothing was heard, if something was asked. It stays when the last request is given
+    /// up, until a probe, which is a request itself, is answered.
+    since: Option<Instant>,
+}
+
+impl SilenceDetector {
+    fn new(subscriptions: Arc<Subscriptions>) -> Self {
+        Self { state: Mutex::default(), subscriptions }
+    }
+
+    fn is_long(&self) -> bool {
+        self.state.lock().since.is_some_and(|since| since.elapsed() >= SILENCE)
+    }
+
+    /// A request is sent.
+    fn begin(&self) -> PendingReply<'_> {
+        let mut now = self.state.lock();
+        now.pending += 1;
+        now.since.get_or_insert_with(Instant::now);
+        PendingReply(self)
+    }
+}
+
+/// A request that waits for its answer.
+struct PendingReply<'a>(&'a SilenceDetector);
+
+impl PendingReply<'_> {
+    /// The answer has come. Both fields change under one lock: when two answers come at a time, the
+    /// later one finds that nothing is pending.
+    fn answered(self) {
+        let mut now = self.0.state.lock();
+        now.pending -= 1;
+        now.since = (now.pending > 0).then(Instant::now);
+        drop(now);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for PendingReply<'_> {
+    fn drop(&mut self) {
+        let mut now = self.0.state.lock();
+        now.pending -= 1;
+        let is_last = now.pending == 0;
+        drop(now);
+        // The answer may come without being seen: that is no reason to give the connection up.
+        if is_last {
+            self.0.subscriptions.probe();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SilenceDetector, suits};
+    use std::sync::Arc;
+    use std::thread;
+
+    #[test]
+    fn a_server_that_does_not_suit_is_refused_with_a_reason() {
+        let good = "# Server\r\nredis_version:7.0.15\r\nrole:master\r\n";
+        assert!(suits(good).is_ok());
+        assert!(suits(&format!("{good}maxmemory_policy:volatile-lru\r\n")).is_ok());
+        let evicting = format!("{good}maxmemory_policy:allkeys-lru\r\n");
+        let (why, is_transient) = suits(&evicting).unwrap_err();
+        assert!(why.contains("allkeys-lru") && !is_transient, "{why}");
+        for old in ["5.0.3", "6.0.16"] {
+            let info = format!("redis_version:{old}\r\nrole:master\r\n");
+            let (why, is_transient) = suits(&info).unwrap_err();
+            assert!(why.contains(old) && !is_transient, "{why}");
+        }
+        assert!(suits("redis_version:6.2.0\r\nrole:master\r\n").is_ok());
+        let (why, is_transient) = suits("redis_version:7.0.15\r\nrole:slave\r\n").unwrap_err();
+        assert!(why.contains("replica") && is_transient, "{why}");
+        assert!(suits("").is_err());
+    }
+
+    /// Otherwise a connection that is idle, and works, would be given up.
+    #[test]
+    fn there_is_no_silence_when_all_requests_are_answered() {
+        let silence = SilenceDetector::new(Arc::default());
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for round in 0..100_000 {
+                        silence.begin().answered();
+                        let now = silence.state.lock();
+                        assert!(now.pending > 0 || now.since.is_none(), "in round {round}");
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn requests_that_are_given_up_leave_the_silence_to_the_probe() {
+        let silence = SilenceDetector::new(Arc::default());
+        let (first, second) = (silence.begin(), silence.begin());
+        drop(first);
+        drop(second);
+        assert!(silence.state.lock().since.is_some() && !silence.is_long());
+        // The probe.
+        silence.begin().answered();
+        assert!(silence.state.lock().since.is_none());
+    }
+}

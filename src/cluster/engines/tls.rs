@@ -1,0 +1,188 @@
+//! TLS of the engines' connections: whom to trust, and which certificate to show.
+
+use super::connect::{ConnectError, invalid};
+use std::path::PathBuf;
+
+/// The options of TLS, the same for each engine.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct TlsOptions {
+    pub(crate) enabled: bool,
+    /// The authorities to trust. `None`: those that the system trusts.
+    pub(crate) ca: Option<Pem>,
+    /// The client's certificate chain; only together with its key.
+    pub(crate) certificate: Option<Pem>,
+    pub(crate) key: Option<Pem>,
+    /// What the server's certificate has to be for. `None`: the host of the address.
+    pub(crate) server_name: Option<String>,
+}
+
+/// Certificates or a key, in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Pem {
+    /// In a file that is still to be read.
+    File(PathBuf),
+    /// The text itself.
+    Text(Vec<u8>),
+}
+
+impl Pem {
+    /// The text. `option`: for the error.
+    pub(crate) fn read(&self, option: &str) -> Result<Vec<u8>, ConnectError> {
+        match self {
+            Self::File(file) => std::fs::read(file).map_err(|why| self.unfit(option, why)),
+            Self::Text(text) => Ok(text.clone()),
+        }
+    }
+
+    /// The error that this cannot be used for `option`.
+    fn unfit(&self, option: &str, why: impl std::fmt::Display) -> ConnectError {
+        match self {
+            Self::File(file) => invalid(format!("{option}={}: {why}", file.display())),
+            Self::Text(_) => invalid(format!("{option}: {why}")),
+        }
+    }
+}
+
+impl TlsOptions {
+    /// Checks that the options go together. `enable`: how TLS is turned on in a URL.
+    pub(crate) fn check(&self, enable: &str) -> Result<(), ConnectError> {
+        let set = [
+            ("ca", self.ca.is_some()),
+            ("cert", self.certificate.is_some()),
+            ("key", self.key.is_some()),
+            ("server_name", self.server_name.is_some()),
+        ];
+        if let Some((name, _)) = set.iter().find(|(_, is_set)| *is_set && !self.enabled) {
+            return Err(invalid(format!("the option {name:?} needs {enable}")));
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            return Err(invalid("\"cert\" and \"key\" go together: both or neither"));
+        }
+        Ok(())
+    }
+
+    /// The client's certificate chain and its key, if one is to be shown.
+    fn identity(&self) -> Option<(&Pem, &Pem)> {
+        self.certificate.as_ref().zip(self.key.as_ref())
+    }
+}
+
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod rustls_config {
+    use super::{Pem, TlsOptions};
+    use crate::cluster::ConnectError;
+    use crate::cluster::engines::connect::invalid;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{ClientConfig, RootCertStore};
+    use std::sync::Arc;
+
+    impl TlsOptions {
+        /// The configuration of rustls; reads the files. Without TLS it trusts nobody.
+        ///
+        /// # Errors
+        ///
+        /// [`ConnectError::Address`] if a file cannot be read, or if it does not hold what it should.
+        pub(crate) fn rustls(&self) -> Result<ClientConfig, ConnectError> {
+            let mut roots = RootCertStore::empty();
+            if let Some(ca) = &self.ca {
+                for authority in certificates(ca, "ca")? {
+                    roots.add(authority).map_err(|why| ca.unfit("ca", why))?;
+                }
+            } else if self.enabled {
+                // Those of the system that cannot be read are not trusted.
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+            // The process's default provider may be missing, and another crate may have chosen it.
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let builder = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .map_err(|why| invalid(why.to_string()))?
+                .with_root_certificates(roots);
+            let Some((certificate, key)) = self.identity() else {
+                return Ok(builder.with_no_client_auth());
+            };
+            let chain = certificates(certificate, "cert")?;
+            let secret = PrivateKeyDer::from_pem_slice(&key.read("key")?);
+            let secret = secret.map_err(|why| key.unfit("key", why))?;
+            builder.with_client_auth_cert(chain, secret).map_err(|why| key.unfit("key", why))
+        }
+    }
+
+    fn certificates(pem: &Pem, option: &str) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+        let text = pem.read(option)?;
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+        let all = all.map_err(|why| pem.unfit(option, why))?;
+        if all.is_empty() {
+            return Err(pem.unfit(option, "there is no certificate in it"));
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(feature = "etcd")]
+mod tonic_config {
+    use super::TlsOptions;
+    use crate::cluster::ConnectError;
+    use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+    impl TlsOptions {
+        /// The configuration of tonic; reads the files.
+        ///
+        /// # Errors
+        ///
+        /// [`ConnectError::Address`] if a file cannot be read. Its content is checked where the
+        /// configuration is used.
+        pub(crate) fn tonic(&self) -> Result<ClientTlsConfig, ConnectError> {
+            let mut config = ClientTlsConfig::new();
+            config = match &self.ca {
+                Some(ca) => config.ca_certificate(Certificate::from_pem(ca.read("ca")?)),
+                None => config.with_native_roots(),
+            };
+            if let Some((certificate, key)) = self.identity() {
+                let identity = Identity::from_pem(certificate.read("cert")?, key.read("key")?);
+                config = config.identity(identity);
+            }
+            if let Some(name) = &self.server_name {
+                config = config.domain_name(name);
+            }
+            Ok(config)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pem, TlsOptions};
+
+    fn text() -> Option<Pem> {
+        Some(Pem::Text(b"no PEM".to_vec()))
+    }
+
+    #[test]
+    fn options_of_tls_go_together() {
+        let plain = TlsOptions { server_name: Some("a".to_owned()), ..TlsOptions::default() };
+        let said = plain.check("x://").unwrap_err().to_string();
+        assert!(said.contains("\"server_name\" needs x://"), "{said}");
+        let half = TlsOptions { enabled: true, key: text(), ..TlsOptions::default() };
+        assert!(half.check("x://").unwrap_err().to_string().contains("go together"));
+        let whole = TlsOptions { certificate: text(), ..half };
+        assert!(whole.check("x://").is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named_with_its_option() {
+        let missing = Pem::File("/no/such/file".into());
+        let said = missing.read("ca").unwrap_err().to_string();
+        assert!(said.contains("ca=/no/such/file: "), "{said}");
+    }
+
+    #[cfg(any(feature = "redis", feature = "postgres"))]
+    #[test]
+    fn what_is_no_certificate_and_no_key_is_refused() {
+        let ca = TlsOptions { enabled: true, ca: text(), ..TlsOptions::default() };
+        let said = ca.rustls().unwrap_err().to_string();
+        assert!(said.contains("ca: there is no certificate in it"), "{said}");
+        assert!(TlsOptions::default().rustls().is_ok());
+    }
+}
