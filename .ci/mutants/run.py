@@ -44,7 +44,8 @@ class Copy:
         # The first worker uses what the steps of CI have built of the dependencies.
         self.target = self.root / "target" if number else TARGET / tests.folder
         shutil.rmtree(self.root / "src", ignore_errors=True)
-        shutil.copytree(ROOT / "src", self.root / "src")
+        # With the time of now: cargo takes the last mutant for fresh otherwise.
+        shutil.copytree(ROOT / "src", self.root / "src", copy_function=shutil.copy)
         # Mutants leave things unused. `lockword` itself need not be fast, its dependencies are as
         # in other builds, so that they can be shared.
         manifest = (ROOT / "Cargo.toml").read_text()
