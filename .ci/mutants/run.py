@@ -12,7 +12,7 @@ one fails. `core` runs loom models; `--search` tries all of them on a mutant tha
 live. `cluster` runs 2,000 seeds and the scenarios of the simulation, or the tests of `local`; the
 known killer is tried first. `ci` takes the mutants with `always`, and a third of the others, which
 the hash of the commit chooses. `models` runs all models on the crate as it is, each for at most
-60 s; `--quick` leaves out those that core.toml lists as slow.
+60 s of processor time; `--quick` leaves out those that core.toml lists as slow.
 Exit status 1 if a mutant survives, 2 if a text is not found exactly once (so the lists cannot rot).
 """
 
@@ -23,6 +23,7 @@ import pathlib
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +32,8 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 WORKERS = os.cpu_count() or 1
-# In seconds. A model that runs longer has not killed the mutant; a simulation is stuck.
+# In seconds of processor time, so that a busy machine changes nothing. A model that takes longer has
+# not killed the mutant; a simulation is stuck.
 MODEL_LIMIT, SUITE_LIMIT = 60, 150
 
 
@@ -44,7 +46,8 @@ class Copy:
         # The first worker uses what the steps of CI have built of the dependencies.
         self.target = self.root / "target" if number else TARGET / tests.folder
         shutil.rmtree(self.root / "src", ignore_errors=True)
-        shutil.copytree(ROOT / "src", self.root / "src")
+        # With the time of now: cargo takes the last mutant for fresh otherwise.
+        shutil.copytree(ROOT / "src", self.root / "src", copy_function=shutil.copy)
         # Mutants leave things unused. `lockword` itself need not be fast, its dependencies are as
         # in other builds, so that they can be shared.
         manifest = (ROOT / "Cargo.toml").read_text()
@@ -75,11 +78,15 @@ class Copy:
 
 def run(program, arguments, limit, **variables):
     """Runs tests. Returns whether they passed (None: no end), and what they printed."""
+    command = ["prlimit", f"--cpu={limit}:{limit + 5}", program, *arguments]
     try:
-        done = subprocess.run([program, *arguments], env=os.environ | variables, timeout=limit,
+        # One that sleeps for ever takes no time.
+        done = subprocess.run(command, env=os.environ | variables, timeout=5 * limit,
                               capture_output=True, text=True)
     except subprocess.TimeoutExpired:
         return None, ""
+    if done.returncode == -signal.SIGXCPU:
+        return None, done.stdout + done.stderr
     if "running 0 tests" in done.stdout:
         sys.exit(f"no such test: {' '.join(arguments)}")
     return done.returncode == 0, done.stdout + done.stderr
