@@ -379,8 +379,9 @@ fn host_name() -> String {
 fn host_name() -> String {
     let mut name = [0_u8; 256];
     // The last byte stays 0, so that a name that fills the buffer is terminated too.
+    // The type of the length differs between systems.
     // SAFETY: the pointer and the length are those of a buffer that is ours to write.
-    let result = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) };
+    let result = unsafe { libc::gethostname(name.as_mut_ptr().cast(), (name.len() - 1) as _) };
     let name = std::ffi::CStr::from_bytes_until_nul(&name).ok().filter(|_| result == 0);
     name.unwrap_or_default().to_string_lossy().into_owned()
 }

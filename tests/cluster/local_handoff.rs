@@ -42,7 +42,7 @@ async fn local_handoffs_send_no_request_and_tokens_increase() {
     assert!((10..=50).contains(&total), "{total} operations for 10,000 acquisitions");
 }
 
-/// Many more handoffs than a version has tokens, while the engine does not answer for long.
+/// Many more handoffs than a version has tokens, while the engine takes long to respond.
 #[tokio::test(start_paused = true)]
 async fn a_waiter_waits_for_new_tokens_when_they_are_used_up() {
     let engine = Faulty::delayed(Memory::new(), ms(2));

@@ -83,14 +83,14 @@ impl Driver {
     /// Handles all events that are there. Pending if the budget is used up.
     fn work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Each source has its own budget, so that none keeps the others out.
-        let [mut calls, mut responses, mut notices, mut timers] = [BUDGET; 4];
+        let [mut polls, mut responses, mut notices, mut timers] = [BUDGET; 4];
         loop {
-            let before = [calls, responses, notices, timers];
+            let before = [polls, responses, notices, timers];
             self.closing = self.shared.run_queue.drain(&mut self.scheduled).or(self.closing);
-            while calls > 0
+            while polls > 0
                 && let Some(local) = self.scheduled.pop()
             {
-                calls -= 1;
+                polls -= 1;
                 self.poll_key(local);
             }
             while responses > 0
@@ -119,7 +119,7 @@ impl Driver {
             }
             // Again, after the machines: a guard that is woken at its deadline then knows the cause.
             self.shared.run_queue.fire_timers(now);
-            let left = [calls, responses, notices, timers];
+            let left = [polls, responses, notices, timers];
             if left.contains(&0) {
                 return Poll::Pending;
             }
@@ -405,7 +405,7 @@ async fn request<T>(
         Either::Left((Err(panic), _)) => {
             Err(fail(format!("the transport panicked: {}", message(&*panic))))
         }
-        Either::Right(_) => Err(fail(format!("no answer in {limit:?}"))),
+        Either::Right(_) => Err(fail(format!("no response within {limit:?}"))),
     };
     let took = shared.clock.now().since(began);
     shared
