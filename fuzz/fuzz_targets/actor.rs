@@ -41,7 +41,7 @@ pub enum Command {
 
 /// What came of a command.
 #[derive(Clone, Copy, Debug)]
-pub enum Answer {
+pub enum Response {
     /// The lock is the actor's, and this is the value behind it.
     Acquired(u64),
     /// The lock was refused, after this long.
@@ -64,7 +64,7 @@ pub struct Pool {
     sent: [u64; ACTORS],
     /// For each actor, how many commands it has taken up.
     taken: Arc<[AtomicU64; ACTORS]>,
-    pub answers: Receiver<(usize, Answer)>,
+    pub responses: Receiver<(usize, Response)>,
 }
 
 enum Message {
@@ -74,30 +74,30 @@ enum Message {
 
 impl Pool {
     pub fn new() -> Self {
-        let (answer, answers) = channel();
+        let (response, responses) = channel();
         let taken: Arc<[AtomicU64; ACTORS]> = Arc::default();
         let (mut mailboxes, mut threads) = (Vec::new(), Vec::new());
         for number in 0..ACTORS {
-            let (mailbox, messages) = channel();
+            let (inbox, messages) = channel();
             let (say_thread, thread) = channel();
-            let actor = Actor { number, messages, answer: answer.clone(), taken: taken.clone() };
+            let actor = Actor { number, messages, response: response.clone(), taken: taken.clone() };
             thread::spawn(move || {
                 say_thread.send(asleep::Thread::current()).expect("the pool is being made");
                 while let Ok(Message::Begin(world)) = actor.messages.recv() {
                     actor.play(&world);
                     drop(world);
-                    actor.answer(Answer::Done);
+                    actor.response(Response::Done);
                 }
             });
-            mailboxes.push(mailbox);
+            mailboxes.push(inbox);
             threads.push(thread.recv().expect("the actor has started"));
         }
-        Pool { mailboxes, threads, sent: [0; ACTORS], taken, answers }
+        Pool { mailboxes, threads, sent: [0; ACTORS], taken, responses }
     }
 
     pub fn begin(&self, world: &Arc<World>) {
-        for mailbox in &self.mailboxes {
-            mailbox.send(Message::Begin(world.clone())).expect("actors do not end");
+        for inbox in &self.mailboxes {
+            inbox.send(Message::Begin(world.clone())).expect("actors do not end");
         }
     }
 
@@ -127,13 +127,13 @@ impl Pool {
 struct Actor {
     number: usize,
     messages: Receiver<Message>,
-    answer: Sender<(usize, Answer)>,
+    response: Sender<(usize, Response)>,
     taken: Arc<[AtomicU64; ACTORS]>,
 }
 
 impl Actor {
-    fn answer(&self, answer: Answer) {
-        self.answer.send((self.number, answer)).expect("the controller does not end");
+    fn response(&self, response: Response) {
+        self.response.send((self.number, response)).expect("the controller does not end");
     }
 
     /// Carries out the commands of one run.
@@ -142,7 +142,7 @@ impl Actor {
         while let Ok(Message::Carry(command)) = self.messages.recv() {
             self.taken[self.number].fetch_add(1, Ordering::Release);
             match carry_out(command, world, &mut guards) {
-                Some(answer) => self.answer(answer),
+                Some(response) => self.response(response),
                 None => return,
             }
         }
@@ -153,18 +153,18 @@ fn carry_out<'w>(
     command: Command,
     world: &'w World,
     guards: &mut [Option<MutexGuard<'w, u64>>; LOCKS],
-) -> Option<Answer> {
+) -> Option<Response> {
     let World { locks, condvars } = world;
     let start = Instant::now();
     let mut keep = |n: usize, guard: Option<MutexGuard<'w, u64>>| match guard {
         Some(guard) => {
             let value = *guard;
             guards[n] = Some(guard);
-            Answer::Acquired(value)
+            Response::Acquired(value)
         }
-        None => Answer::Refused(start.elapsed()),
+        None => Response::Refused(start.elapsed()),
     };
-    let released = |n: usize| Answer::Released { still_locked: locks[n].is_locked() };
+    let released = |n: usize| Response::Released { still_locked: locks[n].is_locked() };
     const HELD: &str = "the model says that the actor holds the lock";
     Some(match command {
         Command::Lock(n) => keep(n, Some(locks[n].lock())),
@@ -176,7 +176,7 @@ fn carry_out<'w>(
         }
         Command::Write(n) => {
             **guards[n].as_mut().expect(HELD) += 1;
-            Answer::Done
+            Response::Done
         }
         Command::Unlock(n) => {
             drop(guards[n].take().expect(HELD));
@@ -189,11 +189,11 @@ fn carry_out<'w>(
         Command::Bump(n) => {
             let guard = guards[n].as_mut().expect(HELD);
             MutexGuard::bump(guard);
-            Answer::Acquired(**guard)
+            Response::Acquired(**guard)
         }
         Command::Forget(n) => {
             mem::forget(guards[n].take().expect(HELD));
-            Answer::Done
+            Response::Done
         }
         Command::ForceUnlock(n) => {
             // SAFETY: the model says that the lock is held by a guard that was forgotten.
@@ -208,15 +208,15 @@ fn carry_out<'w>(
         Command::Wait(n) => {
             let guard = guards[n].as_mut().expect(HELD);
             condvars[n].wait(guard);
-            Answer::Waited { timed_out: false, value: **guard, took: start.elapsed() }
+            Response::Waited { timed_out: false, value: **guard, took: start.elapsed() }
         }
         Command::WaitFor(n, timeout) => {
             let guard = guards[n].as_mut().expect(HELD);
             let timed_out = condvars[n].wait_for(guard, timeout).timed_out();
-            Answer::Waited { timed_out, value: **guard, took: start.elapsed() }
+            Response::Waited { timed_out, value: **guard, took: start.elapsed() }
         }
-        Command::NotifyOne(n) => Answer::Notified(condvars[n].notify_one().into()),
-        Command::NotifyAll(n) => Answer::Notified(condvars[n].notify_all()),
+        Command::NotifyOne(n) => Response::Notified(condvars[n].notify_one().into()),
+        Command::NotifyAll(n) => Response::Notified(condvars[n].notify_all()),
         Command::End => return None,
     })
 }

@@ -1,6 +1,6 @@
-//! Sends the steps to the actors, and holds what they answer against the model.
+//! Sends the steps to the actors, and holds what they response against the model.
 
-use crate::actor::{Answer, Command, Pool, World};
+use crate::actor::{Response, Command, Pool, World};
 use crate::model::{Activity, Model, Owner, Verdict};
 use crate::step::{ACTORS, LOCKS, Operation, Step};
 use lock_api::GuardSend;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// No answer in this time is a lost wake-up.
+/// No response in this time is a lost wake-up.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Steps of a run; what the fuzzer says beyond them is left out.
 const STEPS: usize = 100;
@@ -41,7 +41,7 @@ struct Controller<'p> {
     world: Arc<World>,
     model: Model,
     /// Answers that came before that of the command in hand.
-    early: VecDeque<(usize, Answer)>,
+    early: VecDeque<(usize, Response)>,
     history: Vec<(usize, Command)>,
 }
 
@@ -123,17 +123,17 @@ impl Controller<'_> {
     }
 
     fn try_lock(&mut self, actor: usize, lock: usize, command: Command) {
-        let answer = self.prompt(actor, command);
-        let verdict = self.model.tried(actor, lock, answer);
+        let response = self.prompt(actor, command);
+        let verdict = self.model.tried(actor, lock, response);
         self.check(verdict);
     }
 
     /// `parked`: if someone parks for the lock, it must not be seen free.
     fn unlock(&mut self, actor: usize, lock: usize, command: Command, parked: bool) {
-        let handed_over = parked && self.model.someone_locking(lock) && self.pool.all_asleep();
+        let handed_off = parked && self.model.someone_locking(lock) && self.pool.all_asleep();
         self.model.release(lock);
-        let answer = self.prompt(actor, command);
-        if handed_over && matches!(answer, Answer::Released { still_locked: false }) {
+        let response = self.prompt(actor, command);
+        if handed_off && matches!(response, Response::Released { still_locked: false }) {
             self.check(Err(format!("a fair unlock of lock {lock} passed by a parked waiter")));
         }
     }
@@ -146,7 +146,7 @@ impl Controller<'_> {
     }
 
     fn notify(&mut self, actor: usize, lock: usize, command: Command, limit: usize) {
-        let Answer::Notified(woken) = self.prompt(actor, command) else { unreachable!() };
+        let Response::Notified(woken) = self.prompt(actor, command) else { unreachable!() };
         let verdict = self.model.notified(lock, woken, limit);
         self.check(verdict);
     }
@@ -156,27 +156,27 @@ impl Controller<'_> {
         self.pool.send(actor, command);
     }
 
-    /// Has `actor` carry out a command that cannot block. Other answers that come before its own
+    /// Has `actor` carry out a command that cannot block. Other responses that come before its own
     /// are kept: it may be what made them possible.
-    fn prompt(&mut self, actor: usize, command: Command) -> Answer {
+    fn prompt(&mut self, actor: usize, command: Command) -> Response {
         self.send(actor, command);
         loop {
-            match self.pool.answers.recv_timeout(PATIENCE) {
-                Ok((from, answer)) if from == actor => return answer,
+            match self.pool.responses.recv_timeout(PATIENCE) {
+                Ok((from, response)) if from == actor => return response,
                 Ok(early) => self.early.push_back(early),
-                Err(_) => self.check(Err(format!("actor {actor} does not answer"))),
+                Err(_) => self.check(Err(format!("actor {actor} does not response"))),
             }
         }
     }
 
-    /// Takes answers until the state of every lock is known, and checks that it is so.
+    /// Takes responses until the state of every lock is known, and checks that it is so.
     fn settle(&mut self) {
         let end = Instant::now() + PATIENCE;
         loop {
-            while let Some((actor, answer)) =
-                self.early.pop_front().or_else(|| self.pool.answers.try_recv().ok())
+            while let Some((actor, response)) =
+                self.early.pop_front().or_else(|| self.pool.responses.try_recv().ok())
             {
-                self.finished(actor, answer);
+                self.finished(actor, response);
             }
             for (lock, model) in self.world.locks.iter().zip(&mut self.model.locks) {
                 model.release_due &= lock.is_locked();
@@ -201,14 +201,14 @@ impl Controller<'_> {
     }
 
     fn take_answer(&mut self, end: Instant) {
-        match self.pool.answers.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok((actor, answer)) => self.finished(actor, answer),
+        match self.pool.responses.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok((actor, response)) => self.finished(actor, response),
             Err(_) => self.check(Err("nobody takes a lock that is free".into())),
         }
     }
 
-    fn finished(&mut self, actor: usize, answer: Answer) {
-        let verdict = self.model.finished(actor, answer);
+    fn finished(&mut self, actor: usize, response: Response) {
+        let verdict = self.model.finished(actor, response);
         self.check(verdict);
     }
 

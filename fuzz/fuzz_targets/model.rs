@@ -5,11 +5,11 @@
 //! model cannot know is whether a timeout has come already: one who waits with a timeout *may*
 //! take the lock when it is free, while the others *must*.
 
-use crate::actor::Answer;
+use crate::actor::Response;
 use crate::step::{ACTORS, LOCKS};
 use std::time::Duration;
 
-/// What the model has to say against an answer.
+/// What the model has to say against an response.
 pub type Verdict = Result<(), String>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -90,7 +90,7 @@ impl Model {
         (untimed.saturating_sub(notified), all.saturating_sub(notified))
     }
 
-    /// Whether an answer must come before the state of every lock is known again.
+    /// Whether an response must come before the state of every lock is known again.
     pub fn answer_due(&self) -> bool {
         (0..LOCKS).any(|n| {
             let lock = &self.locks[n];
@@ -147,7 +147,7 @@ impl Model {
         Ok(())
     }
 
-    /// A try that answers at once, or a timed one, has failed.
+    /// A try that responses at once, or a timed one, has failed.
     fn refuse(&mut self, lock: usize, met_holder: bool) -> Verdict {
         if met_holder || self.locks[lock].owner != Owner::Free {
             return Ok(());
@@ -159,10 +159,10 @@ impl Model {
         }
     }
 
-    /// The answer to a `try_lock`.
-    pub fn tried(&mut self, actor: usize, lock: usize, answer: Answer) -> Verdict {
-        match answer {
-            Answer::Acquired(value) => self.acquire(actor, lock, value),
+    /// The response to a `try_lock`.
+    pub fn tried(&mut self, actor: usize, lock: usize, response: Response) -> Verdict {
+        match response {
+            Response::Acquired(value) => self.acquire(actor, lock, value),
             _ => self.refuse(lock, false),
         }
     }
@@ -177,20 +177,20 @@ impl Model {
         Ok(())
     }
 
-    /// The answer to an operation that may block.
-    pub fn finished(&mut self, actor: usize, answer: Answer) -> Verdict {
-        match (std::mem::take(&mut self.actors[actor]), answer) {
-            (Activity::Locking(lock), Answer::Acquired(value))
-            | (Activity::TryingFor { lock, .. }, Answer::Acquired(value)) => {
+    /// The response to an operation that may block.
+    pub fn finished(&mut self, actor: usize, response: Response) -> Verdict {
+        match (std::mem::take(&mut self.actors[actor]), response) {
+            (Activity::Locking(lock), Response::Acquired(value))
+            | (Activity::TryingFor { lock, .. }, Response::Acquired(value)) => {
                 self.acquire(actor, lock, value)
             }
-            (Activity::TryingFor { lock, timeout, met_holder }, Answer::Refused(took)) => {
+            (Activity::TryingFor { lock, timeout, met_holder }, Response::Refused(took)) => {
                 if took < timeout {
                     return Err(format!("lock {lock} was refused early, after {took:?}"));
                 }
                 self.refuse(lock, met_holder)
             }
-            (Activity::Waiting { lock, timeout }, Answer::Waited { timed_out, value, took }) => {
+            (Activity::Waiting { lock, timeout }, Response::Waited { timed_out, value, took }) => {
                 match (timed_out, timeout) {
                     (false, _) => match self.locks[lock].notified.checked_sub(1) {
                         Some(left) => self.locks[lock].notified = left,
@@ -202,7 +202,7 @@ impl Model {
                 self.acquire(actor, lock, value)?;
                 self.check_notifications(lock)
             }
-            (activity, answer) => Err(format!("actor {actor} answered {answer:?} to {activity:?}")),
+            (activity, response) => Err(format!("actor {actor} answered {response:?} to {activity:?}")),
         }
     }
 
