@@ -135,7 +135,8 @@ step_lint_quick() {
 
 # Each feature alone, and the engines in pairs.
 step_features() {
-    cargo hack clippy --each-feature -- -D warnings
+    cargo hack clippy --each-feature --exclude-all-features --exclude-features default,$ENGINES \
+        -- -D warnings
     cargo hack clippy --feature-powerset --depth 2 --include-features $ENGINES -- -D warnings
 }
 
@@ -144,7 +145,8 @@ step_documentation() {
 }
 
 step_test() {
-    $(readme_command "cargo test --features cluster,conformance")
+    # Of the simulation a few seeds: a step of its own runs many, optimized.
+    LOCKWORD_SEEDS=400 $(readme_command "cargo test --features cluster,conformance")
 }
 
 # Without features, what the README's command does not build.
