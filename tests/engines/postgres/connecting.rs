@@ -185,8 +185,8 @@ async fn a_replica_and_a_read_only_server_are_refused() {
 #[tokio::test]
 async fn a_write_that_the_server_refused_is_never_indeterminate() {
     let Some(server) = server().await else { return };
-    let prepared = client(&server.address("timeout_ms=500")).await;
-    let pooled = client(&server.address("timeout_ms=500&pooled=true")).await;
+    let prepared = client(&server.address("timeout_ms=1500")).await;
+    let pooled = client(&server.address("timeout_ms=1500&pooled=true")).await;
     let version = put(&prepared, "k", "v").await;
     let by_hand = server.client().await;
     for (code, is_right) in [
