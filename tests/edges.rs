@@ -37,7 +37,7 @@ fn paths(source: &str) -> Vec<String> {
 const RUNTIMES: &str = "tokio tokio_util async_std smol futures futures_util async_io pollster";
 const CLIENTS: &str = "redis etcd_client tonic tokio_postgres rustls tokio_rustls rslock";
 /// Where the engines are.
-const ENGINES: [&str; 2] = ["engines", "transports"];
+const ENGINES: [&str; 1] = ["engines"];
 
 /// Why the file `file` of `src` must not name `path`, if it must not.
 fn forbidden(file: &str, path: &str) -> Option<&'static str> {
@@ -70,7 +70,7 @@ fn forbidden(file: &str, path: &str) -> Option<&'static str> {
     }
     let below: Vec<&str> = below.skip_while(|part| *part == "cluster").collect();
     match module[1..] {
-        ["protocol" | "register", ..] => {
+        ["protocol", ..] => {
             let impure = is_one_of(RUNTIMES, first) || is_one_of(CLIENTS, first);
             let reads = ["Instant", "SystemTime", "net", "clock", "Clock"].into_iter().any(names);
             let transport = path.ends_with("transport::Transport")

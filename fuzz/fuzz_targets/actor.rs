@@ -80,7 +80,8 @@ impl Pool {
         for number in 0..ACTORS {
             let (inbox, messages) = channel();
             let (say_thread, thread) = channel();
-            let actor = Actor { number, messages, response: response.clone(), taken: taken.clone() };
+            let actor =
+                Actor { number, messages, response: response.clone(), taken: taken.clone() };
             thread::spawn(move || {
                 say_thread.send(asleep::Thread::current()).expect("the pool is being made");
                 while let Ok(Message::Begin(world)) = actor.messages.recv() {

@@ -1,6 +1,6 @@
-//! Sends the steps to the actors, and holds what they response against the model.
+//! Sends the steps to the actors, and holds their responses against the model.
 
-use crate::actor::{Response, Command, Pool, World};
+use crate::actor::{Command, Pool, Response, World};
 use crate::model::{Activity, Model, Owner, Verdict};
 use crate::step::{ACTORS, LOCKS, Operation, Step};
 use lock_api::GuardSend;

@@ -202,7 +202,9 @@ impl Model {
                 self.acquire(actor, lock, value)?;
                 self.check_notifications(lock)
             }
-            (activity, response) => Err(format!("actor {actor} answered {response:?} to {activity:?}")),
+            (activity, response) => {
+                Err(format!("actor {actor} answered {response:?} to {activity:?}"))
+            }
         }
     }
 
