@@ -200,8 +200,7 @@ optimized() {
 
 # Many nodes in virtual time, more seeds than a test run takes.
 step_simulation() {
-    note "simulation: 10,000 seeds; 20,000 by hand"
-    LOCKWORD_SEEDS=10000 optimized --lib $SIMULATION
+    LOCKWORD_SEEDS=20000 optimized --lib $SIMULATION
 }
 
 # Store buffering on the machine itself, with the barrier and (the control) without.
