@@ -146,6 +146,7 @@ step_documentation() {
 
 step_test() {
     # Of the simulation a few seeds: a step of its own runs many, optimized.
+    note "test: 400 seeds of the simulation; the step simulation runs 20,000"
     LOCKWORD_SEEDS=400 $(readme_command "cargo test --features cluster,conformance")
 }
 
@@ -163,6 +164,7 @@ step_test_all_features() {
 
 # The mode of targets that have no process-wide barrier. It is a matter of the core alone.
 step_symmetric() {
+    note "symmetric: doctests, and the features arc_lock, serde and peers"
     RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc_symmetric cargo test --lib --tests
 }
 
@@ -221,10 +223,10 @@ step_destroy() {
 # The README's first command, cut short. Then every bench once, without measuring.
 step_benches() {
     $(readme_command "cargo run --release --features cli -- bench") --rounds 1 --slice 5
-    $(readme_command "cargo bench --features peers --bench uncontended") -- --test
-    cargo bench --features peers --bench contended --bench starvation --bench condvar \
+    cargo bench --features peers --bench uncontended --bench contended --bench starvation --bench condvar \
         --bench many_locks --bench sync -- --test
-    $(readme_command "cargo bench --features cluster,peers --bench cluster") -- --test
+    cargo bench --features cluster,peers --bench cluster -- --test
+    note "benches: engines; it is compiled by lint"
 }
 
 # The tests of other crates, over std::sync and over lockword::sync: two of the four in turn.
@@ -273,7 +275,7 @@ step_fuzz() {
     done
 }
 
-# The rows of the README's table of platforms; the library, with all that is not for the program.
+# The rows of the table of platforms in the crate's docs; the library, with all that is not for the program.
 step_targets() {
     local check=(debian_cargo check --lib -Zbuild-std=std --features) first second target
     # Windows and WebAssembly in every run, of these two in turn.

@@ -79,11 +79,14 @@ fn forbidden(file: &str, path: &str) -> Option<&'static str> {
             (impure || reads || transport || path == "std::time::*")
                 .then_some("the protocol knows no clock, socket, runtime or transport")
         }
-        [folder, own, ..] if ENGINES.contains(&folder) && !["mod", "connect"].contains(&own) => {
+        [folder, own, ..] if ENGINES.contains(&folder) => {
             let into = if ENGINES.contains(below.first()?) { &below[1..] } else { &below[..] };
             let target = into.first().filter(|_| is_local)?;
+            // `mod` and `connect` choose the engine.
+            let chooses = ["mod", "connect"].contains(&own);
             let other = is_one_of("memory dir etcd redis postgres", target) && *target != own;
-            let above = is_one_of("lock guard driver protocol", target);
+            let other = other && !chooses;
+            let above = is_one_of("local node lock guard protocol", target);
             (other || above).then_some("an engine knows neither another one nor who uses it")
         }
         _ => None,
@@ -131,13 +134,15 @@ fn each_rule_finds_what_it_is_for() {
         ("raw/lock.rs", "use crate::{fork, cluster::Key};"),
         ("sync/mutex.rs", "fn f() { tokio::task::yield_now() }"),
         ("lobby.rs", "use std::sync::{Arc, atomic::AtomicU8};"),
-        ("cluster/local/line.rs", "loom::model(f)"),
+        ("cluster/local/wait_queue.rs", "loom::model(f)"),
         ("cluster/protocol/view.rs", "use std::time::{Duration, Instant};"),
         ("cluster/protocol/view.rs", "use super::super::transport::Transport;"),
         ("cluster/protocol/mod.rs", "use tokio::net::TcpStream;"),
         ("cluster/engines/redis/mod.rs", "use super::{etcd::Etcd};"),
         ("cluster/engines/redis/link.rs", "use crate::cluster::engines::memory::Memory;"),
         ("cluster/engines/etcd/mod.rs", "use crate::cluster::{key::Key, guard::Guard};"),
+        ("cluster/engines/etcd/mod.rs", "use crate::cluster::local::driver::Driver;"),
+        ("cluster/engines/connect.rs", "use crate::cluster::node::Node;"),
         ("contention/mod.rs", "#[path = \"../bin/lockword/args.rs\"] mod args;"),
     ] {
         assert_eq!(edges(file, bad).count(), 1, "{file}: {bad}");

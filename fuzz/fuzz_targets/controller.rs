@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// No response in this time is a lost wake-up.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(5);
 /// Steps of a run; what the fuzzer says beyond them is left out.
 const STEPS: usize = 100;
 
@@ -55,7 +55,7 @@ impl Controller<'_> {
             return;
         }
         if self.choose(actor, lock, step.operation).is_some() {
-            self.settle();
+            self.await_quiescence();
         }
     }
 
@@ -161,7 +161,7 @@ impl Controller<'_> {
     fn prompt(&mut self, actor: usize, command: Command) -> Response {
         self.send(actor, command);
         loop {
-            match self.pool.responses.recv_timeout(PATIENCE) {
+            match self.pool.responses.recv_timeout(LIMIT) {
                 Ok((from, response)) if from == actor => return response,
                 Ok(early) => self.early.push_back(early),
                 Err(_) => self.check(Err(format!("actor {actor} does not response"))),
@@ -170,8 +170,8 @@ impl Controller<'_> {
     }
 
     /// Takes responses until the state of every lock is known, and checks that it is so.
-    fn settle(&mut self) {
-        let end = Instant::now() + PATIENCE;
+    fn await_quiescence(&mut self) {
+        let end = Instant::now() + LIMIT;
         loop {
             while let Some((actor, response)) =
                 self.early.pop_front().or_else(|| self.pool.responses.try_recv().ok())
@@ -181,7 +181,7 @@ impl Controller<'_> {
             for (lock, model) in self.world.locks.iter().zip(&mut self.model.locks) {
                 model.release_due &= lock.is_locked();
             }
-            if self.model.answer_due() {
+            if self.model.response_due() {
                 self.take_answer(end);
             } else if self.model.locks.iter().any(|lock| lock.release_due) {
                 if Instant::now() > end {
@@ -214,7 +214,7 @@ impl Controller<'_> {
 
     /// Waits until the timed operation of `actor` has ended, unless it needs a lock that is held.
     fn join(&mut self, actor: usize) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + LIMIT;
         loop {
             match self.model.actors[actor] {
                 Activity::TryingFor { .. } => self.take_answer(end),
@@ -226,12 +226,12 @@ impl Controller<'_> {
                 _ => break,
             }
         }
-        self.settle();
+        self.await_quiescence();
     }
 
     /// Frees every lock, ends every wait, and has every actor leave the run.
     fn finish(&mut self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + LIMIT;
         while !self.model.at_rest() {
             if Instant::now() > end {
                 self.check(Err("the run does not come to rest".into()));
@@ -274,7 +274,7 @@ impl Controller<'_> {
             // It waits, for another lock or for a timeout.
             Owner::Actor(actor) => return self.join(actor),
         }
-        self.settle();
+        self.await_quiescence();
     }
 
     fn timed(&self, actor: usize, n: usize) -> bool {

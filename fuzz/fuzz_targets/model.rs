@@ -91,7 +91,7 @@ impl Model {
     }
 
     /// Whether an response must come before the state of every lock is known again.
-    pub fn answer_due(&self) -> bool {
+    pub fn response_due(&self) -> bool {
         (0..LOCKS).any(|n| {
             let lock = &self.locks[n];
             lock.holder_due || (lock.owner == Owner::Free && self.takers(n).0 > 0)

@@ -8,7 +8,7 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 /// A number of waiters and the mutex they wait with.
 ///
 /// A waiter counts itself in under the mutex and gives the mutex up only by waiting, so
-/// whoever holds the mutex and reads `waiting` knows that so many threads wait.
+/// a thread that holds the mutex and reads `waiting` knows how many threads wait.
 #[derive(Default)]
 struct Waiters {
     waiting: Mutex<usize>,

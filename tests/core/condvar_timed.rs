@@ -156,7 +156,7 @@ fn wait_while_for_reports_the_condition_and_not_the_clock() {
     assert!(!result.timed_out(), "the condition was met, if only after the deadline");
 }
 
-/// A notification and a deadline that race: whoever reports a timeout must not have eaten a
+/// A notification and a deadline that race: a waiter that reports a timeout must not have eaten a
 /// notification, so the two sides' counts agree.
 #[test]
 fn notifications_and_timeouts_add_up() {

@@ -49,7 +49,7 @@ fn fair_unlocks_under_load_lose_nobody() {
 
 /// These look at whether a waiter is parked, which only Linux shows.
 #[cfg(target_os = "linux")]
-mod hand_over {
+mod handoff {
     use super::*;
     use crate::asleep::spawn_parked;
     use std::sync::mpsc::{Receiver, channel};

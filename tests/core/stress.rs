@@ -209,6 +209,8 @@ fn ticker(hall: &Hall, slot: &Slot, rng: &mut Rng) {
 /// The stress itself; `plant` makes the first thread take lock 0 and keep it for ever.
 fn run(length: Duration, limit: Duration, plant: bool) {
     let seed = env_number("LOCKWORD_STRESS_SEED", RandomState::new().hash_one(1));
+    // At once: a crash leaves no report.
+    eprintln!("LOCKWORD_STRESS_SEED={seed}");
     let workers = 3 * thread::available_parallelism().map_or(2, usize::from).max(2);
     let hall = Hall::new();
     let progress = Progress::new(workers + 1, OPS);

@@ -72,7 +72,7 @@ fn a_timeout_is_neither_early_nor_absurdly_late() {
             }
         }
         drop(guard);
-        assert!(m.try_lock().is_some(), "whoever gave up left nothing behind");
+        assert!(m.try_lock().is_some(), "a waiter that gave up left something behind");
     });
 }
 
@@ -206,7 +206,7 @@ mod parked_waiters {
     }
 
     #[test]
-    fn a_fair_unlock_skips_whoever_has_given_up() {
+    fn a_fair_unlock_skips_a_waiter_that_has_given_up() {
         within_limit(|| {
             let m = Mutex::new(0);
             let guard = m.lock();

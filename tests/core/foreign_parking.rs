@@ -57,13 +57,13 @@ fn hold(rng: &mut Rng) {
     }
 }
 
-/// Threads that park on one lock, while `stranger` runs until they are done.
-fn contend(rounds: usize, lock: &Mutex<u64>, stranger: impl Fn(&AtomicBool) + Sync) {
+/// Threads that park on one lock, while `foreigner` runs until they are done.
+fn contend(rounds: usize, lock: &Mutex<u64>, foreigner: impl Fn(&AtomicBool) + Sync) {
     const THREADS: usize = 4;
     let progress = Progress::new(THREADS, &["lock", "timed lock"]);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let (progress, done, stranger) = (&progress, &done, &stranger);
+        let (progress, done, foreigner) = (&progress, &done, &foreigner);
         let threads: Vec<_> = (0..THREADS)
             .map(|i| {
                 scope.spawn(move || {
@@ -81,7 +81,7 @@ fn contend(rounds: usize, lock: &Mutex<u64>, stranger: impl Fn(&AtomicBool) + Sy
                 })
             })
             .collect();
-        scope.spawn(move || stranger(done));
+        scope.spawn(move || foreigner(done));
         let bucket = || lockword::__bucket((&raw const *lock).addr());
         let state = move || format!("held: {}; {:?}", lock.is_locked(), bucket());
         scope.spawn(move || progress.watch(LIMIT, state));
@@ -101,7 +101,7 @@ fn keys<T>(lock: &Mutex<T>) -> std::ops::Range<usize> {
 /// Another user of the parking lot unparks all threads that wait on the lock's own address. That is
 /// legal, since that user may have owned the address a moment ago.
 #[test]
-fn a_stranger_unparks_by_the_address_of_a_lock() {
+fn a_foreigner_unparks_by_the_address_of_a_lock() {
     let lock = Mutex::new(0);
     let elsewhere = 0_usize;
     contend(5_000, &lock, |done| {
@@ -132,7 +132,7 @@ fn a_stranger_unparks_by_the_address_of_a_lock() {
         }
         // Where addresses leave room for it, our keys are no addresses at all.
         if cfg!(target_pointer_width = "64") {
-            assert_eq!(taken, 0, "a stranger reached threads that wait for a lock");
+            assert_eq!(taken, 0, "a foreigner reached threads that wait for a lock");
         }
     });
 }
@@ -140,7 +140,7 @@ fn a_stranger_unparks_by_the_address_of_a_lock() {
 /// A thread that another user of the parking lot parks on the address of a lock is not woken by that
 /// lock.
 #[test]
-fn a_stranger_parks_on_the_address_of_a_lock() {
+fn a_foreigner_parks_on_the_address_of_a_lock() {
     const MINE: UnparkToken = UnparkToken(0x5712);
     let lock = Mutex::new(0);
     contend(2_500, &lock, |done| {
@@ -163,7 +163,7 @@ fn a_stranger_parks_on_the_address_of_a_lock() {
                         ParkResult::Invalid => true,
                         ParkResult::TimedOut => false,
                     };
-                    assert!(meant, "a stranger was woken by {result:?}");
+                    assert!(meant, "a foreigner was woken by {result:?}");
                 });
             }
             while !done.load(Ordering::Acquire) {
