@@ -246,7 +246,7 @@ fn main() {
     ];
     let cells = situations.map(|situation| Uncontended { situation, slice });
     let cells = options.select_cells(cells.into(), Workload::name);
-    let contenders = options.select_contenders(contenders::mutexes::<Uncontended>());
+    let contenders = options.select_contenders(contenders::mutexes_and_fair::<Uncontended>());
     let measured = contenders::interleave(&options, cells, &contenders, options.rounds(ROUNDS));
 
     // (situation, lock, thousands of acquisitions of the neighbour a second).
