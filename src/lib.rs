@@ -24,7 +24,7 @@
 //!   without poisoning. They are made with the crate [`lock_api`] (0.5), which is re-exported.
 //! - [`RawLock`]: the lock without data, for generic code over `lock_api`'s `RawMutex`,
 //!   `RawMutexFair` and `RawMutexTimed`.
-//! - [`sync`]: a drop-in replacement for [`std::sync`], with its methods, its poisoning and its own
+//! - [`sync`]: a drop-in replacement for [`std::sync`], with std's methods, std's poisoning and std's
 //!   error types. [`migration`] tells how to come from std and from `parking_lot`, and when not to.
 //! - `contention` (feature `contention`): measures locks, yours too, under a load of your own.
 //! - `cluster` (feature `cluster`): a lock shared by processes and machines under a name, over any
@@ -43,10 +43,13 @@
 //! - **Bounded waiting.** Waiters are woken in the order in which they parked. A waiter that an unlock
 //!   has woken can be passed over for the time of one wake-up: until it runs, plus 15 to 60 us of
 //!   spinning. Then it is a *starving waiter*. Parked starving waiters are handed the lock in the order
-//!   of their first wait, one in 500 us or one in a section or two, whichever is longer. So the longest
-//!   wait grows with the number of waiters ahead, not with the eagerness of other threads. Where two
-//!   contended locks share a bucket of the table, they share its designated waker and its memory of
-//!   starving waiters, and a turn can take longer. A timed wait that gives up loses its place.
+//!   of their first wait. At least one of them is handed the lock every 500 us, or every one or two
+//!   critical sections if that is longer, and at most one every 150 us. So the longest wait grows with
+//!   the number of waiters ahead, not with the eagerness of other threads. An awake waiter that will
+//!   try the lock after the next unlock is the *designated waker*; while there is one, unlocks wake
+//!   nobody. Where two contended locks share a bucket of the table, they share its designated waker and
+//!   its memory of starving waiters: handoffs may be more frequent, and a turn can take longer. A timed
+//!   wait that gives up loses its place.
 //! - **Fair unlock on request.** When `MutexGuard::unlock_fair` returns, a waiter holds the lock, if
 //!   one was parked.
 //! - **Condvar.** There are no spurious wake-ups: `wait` returns only after a notification meant for
@@ -60,12 +63,12 @@
 //!
 //! Not guaranteed:
 //!
-//! - **A bound in real time, or against the scheduler.** If the scheduler does not run the holder, or
-//!   the waiter that was woken or spins and will look after the lock, the others wait or are passed
-//!   over. One unlock in 64 looks for that, and may have to look twice: with sections of 1 ms that
-//!   takes some 0.1 s. There is no priority inheritance.
+//! - **A bound in real time, or against the scheduler.** If the scheduler does not run the holder or
+//!   the designated waker, the others wait or are passed over. One unlock in 64, chosen at random,
+//!   checks for such a waiter, and the second check may be the one that acts: that is about 128
+//!   critical sections, or 0.1 s with sections of 1 ms. There is no priority inheritance.
 //! - **The order of the queue where the kernel refuses the barrier** (see Platforms). Parked threads
-//!   lose their place whenever they wake to look at the lock.
+//!   lose their place whenever they wake to try the lock.
 //! - **The order of arrival.** Threads that spin are not in the queue. They may overtake parked ones,
 //!   for at most about 500 us before one of the queue is let in.
 //!
@@ -76,8 +79,8 @@
 //! - Two copies of the crate in one process, or a lock shared across a `cdylib` boundary, have two
 //!   tables and do not find each other's waiters. They must not share a lock: wake-ups would be lost.
 //! - The locks are not for memory that processes share.
-//! - A thread that sleeps for long on one lock makes every unlock in its bucket, 1 in 256 of all other
-//!   locks, take the slow path.
+//! - A thread that sleeps for long on one lock makes unlocks of all locks in the same bucket (1 in 256
+//!   of the others) take the slow path.
 //! - `notify_all` wakes all waiters at once; it does not move them to the queue of the mutex.
 //! - Rust's memory model has no asymmetric fence. That the barrier suffices is a fact about compiler,
 //!   kernel and processor (`src/barrier.rs` has the argument, and a litmus test checks it on the
@@ -101,7 +104,7 @@
 //! | platform | barrier | what is checked |
 //! |---|---|---|
 //! | Linux on x86-64 | `membarrier` (private expedited; Linux 4.14) | all tests run (glibc); musl is type-checked |
-//! | the same, where the kernel or a seccomp filter refuses it | fences for good; parked threads wake every 4 ms at most to look | a test with a filter runs |
+//! | the same, where the kernel or a seccomp filter refuses it | fences from then on; parked threads wake at least every 4 ms and try the lock | a test with a filter runs |
 //! | Linux on AArch64 and x86; Android | `membarrier` | AArch64 Linux and i686 are type-checked, Android is not |
 //! | Windows on x86-64, x86 and AArch64 | `FlushProcessWriteBuffers` | x86-64 is type-checked |
 //! | macOS, FreeBSD, WebAssembly, all others | fences on both sides | AArch64 macOS, x86-64 FreeBSD and `wasm32-unknown-unknown` are type-checked |
@@ -114,15 +117,18 @@
 //! The first thread that parks registers the process with the kernel, which can take some milliseconds
 //! in a process that has threads already. [`init`] does this in advance; calling it is optional.
 //!
+//! In a full CI run Windows and WebAssembly are type-checked always, the other targets in turn: two of
+//! them in each run.
+//!
 //! `cluster` runs where tokio does (all of these but `wasm32-unknown-unknown`), and is tested on x86-64
-//! Linux. Its clock counts the time that the machine is suspended on Linux. Elsewhere it does not, and
-//! only the fencing token helps after a suspension.
+//! Linux. On Linux its clock includes time in suspend. Elsewhere it does not, and only the fencing
+//! token helps after a suspension.
 //!
 //! The crate needs the standard library and Rust 1.95 or later.
 //!
 //! # Features
 //!
-//! All are off by default.
+//! All are off by default. The default build needs no C compiler.
 //!
 //! | feature | adds |
 //! |---|---|
@@ -131,10 +137,11 @@
 //! | `contention` | the module `contention` |
 //! | `peers` | `contention::peers`, the locks of other crates to compare with; the benches need it |
 //! | `cluster` | the module `cluster` with its in-memory engine; brings tokio |
-//! | `etcd`, `postgres`, `redis` | engines for `cluster`; the build of `etcd` needs `protoc` |
+//! | `etcd`, `postgres`, `redis` | engines for `cluster`; the build needs a C compiler (for `ring`), that of `etcd` also `protoc` |
 //! | `conformance` | `cluster::conformance`, the suite that checks an engine |
 //! | `tracing` | spans and events of `cluster`, for the crate `tracing` |
 //! | `cli` | the program `lockword` |
+//! | `engine_peers` | another crate's lock on Redis, for the bench `engines` to compare with; adds nothing to the API |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(docsrs, doc(auto_cfg(hide(lockword_loom))))]

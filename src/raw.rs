@@ -1,5 +1,6 @@
-//! [`RawLock`]: try, spin, park; release, and wake if anybody waits. This page tells how waiting
-//! works as a whole; each part has the details and the proofs in its own file.
+//! [`RawLock`] tries, spins, then parks; its unlock releases the word and wakes a waiter if there is
+//! one. This page tells how waiting works as a whole; each part has the details and the proofs in its
+//! own file.
 //!
 //! # The word
 //!
@@ -18,7 +19,7 @@
 //! | lock, free | one compare-and-swap |
 //! | lock, held | spin for some microseconds ([`spin`](crate::spin)), then park ([`park`](crate::park)), and again |
 //! | unlock, bucket quiet | load the hint; store 0; load the hint again |
-//! | unlock, bucket armed | hand the lock off if a waiter is due; else store 0, fence, and wake one waiter unless one is awake |
+//! | unlock, bucket armed | hand the lock off if a waiter is due; else store 0, fence, and wake one waiter unless there is a designated waker |
 //!
 //! The *hint* says whether anyone may wait. It is in the waiter table ([`lobby`]): 256
 //! buckets, found by a hash of the lock's address. A hint changes seldom: a thread that parks arms it,
@@ -38,10 +39,11 @@
 //! A thread that finds the word held spins for up to 10 us (3 us if another waiter is awake already;
 //! not at all on one processor), then parks, and tries again when it is woken.
 //!
-//! An unlock wakes at most one waiter, and none if a waiter is awake and has the role of the
-//! *designated waker* ([`duty`](crate::duty)): it will look at the word by itself. A running thread may
-//! take the lock before a woken one does, which makes short sections fast. These rules bound for how
-//! long a waiter is passed over:
+//! An awake waiter that will try the lock after the next unlock is the *designated waker*. This role is
+//! called the *duty* in the code ([`duty`](crate::duty)): each bucket has a slot for one lock and the
+//! thread that has the duty for it. An unlock wakes at most one waiter, and none while the duty for its
+//! lock is taken. A running thread may take the lock before a woken one does, which makes short
+//! sections fast. These rules bound for how long a waiter is passed over:
 //!
 //! - A woken waiter that finds the lock held for 15 us (60 us where that has lately been long
 //!   enough) parks again as a *starving waiter* ([`queue`](crate::queue)). An unlock that would wake
@@ -63,7 +65,7 @@
 //! # Who looks after a free word with waiters
 //!
 //! At every moment one of these: an unlocker between its store and its wake-up; a waiter that it has
-//! woken, or that is the designated waker anyway; or the next holder, whose unlock comes. loom checks
+//! woken, or the designated waker; or the next holder, whose unlock is yet to come. loom checks
 //! that (`src/models`).
 //!
 //! # Sources

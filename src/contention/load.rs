@@ -80,8 +80,8 @@ pub struct Batch {
 #[serde(rename_all = "snake_case")]
 pub enum Arrivals {
     /// A closed loop: as soon as the thread is done with the previous acquisition and the work
-    /// outside. While a lock stalls nothing more is requested, so a stall of any length is one long
-    /// wait for each thread among many short ones.
+    /// outside. While a lock stalls nothing more is requested, so a stall of any length appears as
+    /// a single long wait per thread, among many short ones.
     Closed,
     /// An open loop: on a fixed schedule, whether or not the lock keeps up. The schedule of all
     /// threads begins when the first of them starts. Waits are counted from the scheduled time, and
@@ -348,17 +348,16 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-// Which lock a thread takes next.
-//
-// The choices of a thread are drawn beforehand into a table, which its loop reads cyclically: to
-// draw from Zipf's law takes a logarithm or a search, which would take longer than the lock.
-//
-// Zipf's law is sampled by inversion: the shares of the locks are added up, and a number between 0
-// and 1 falls into one of the sums. The numbers are drawn by stratified sampling, one at random in
-// each of as many equal intervals as the table has entries, so that the count of each lock in a
-// table is exact to within two entries. Then the table is shuffled (Fisher and Yates; Knuth, *The
-// Art of Computer Programming*, volume 2, algorithm P in section 3.4.2).
 /// Chooses the lock of the next acquisition.
+///
+/// The choices of a thread are drawn beforehand into a table, which its loop reads cyclically: to
+/// draw from Zipf's law takes a logarithm or a search, which would take longer than the lock.
+///
+/// Zipf's law is sampled by inversion: the shares of the locks are added up, and a number between 0
+/// and 1 falls into one of the sums. The numbers are drawn by stratified sampling, one at random in
+/// each of as many equal intervals as the table has entries, so that the count of each lock in a
+/// table is exact to within two entries. Then the table is shuffled (Fisher and Yates; Knuth, *The
+/// Art of Computer Programming*, volume 2, algorithm P in section 3.4.2).
 pub(super) trait LockChooser {
     /// The index of the lock.
     fn next(&mut self) -> usize;

@@ -62,9 +62,10 @@
 //! - Work is arithmetic, counted in units whose duration was measured beforehand ([`Work`]): the
 //!   loop reads no clock. Reading a clock takes longer than a short critical section, so waits are
 //!   timed in a pass of its own ([`Comparison::waits`]).
-//! - In a closed loop a thread does not ask again while it waits, so a lock that stalls gets fewer
-//!   requests meanwhile, which hides the stall ("coordinated omission", Gil Tene). An open loop
-//!   ([`Arrivals::Open`]) does not hide it.
+//! - In a closed loop a thread makes no further request while it waits. So a lock that stalls gets
+//!   fewer requests meanwhile, and the stall appears as a single long wait per thread ("coordinated
+//!   omission", Gil Tene). In an open loop ([`Arrivals::Open`]) each request that was due meanwhile
+//!   has its own long wait.
 //! - Read the throughput together with the fairness ([`Sample::fairness_factor`]) and the longest
 //!   wait: a lock that lets one thread run alone has the throughput of an uncontended lock.
 //! - An acquisition counts if its critical section ended before the slice did.
