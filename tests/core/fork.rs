@@ -31,6 +31,9 @@ mod support {
 /// How many threads the child starts.
 const NEW_THREADS: usize = 3;
 
+/// How long a thread of the child may take to fall asleep, on a busy machine too.
+const LIMIT: Duration = Duration::from_secs(30);
+
 /// The locks of one round. They live as long as the process: a forked child still has them.
 #[derive(Default)]
 struct Locks {
@@ -130,7 +133,8 @@ fn contend(lock: &'static Mutex<u32>, steps: &Steps<'_>, step: u32) -> Result<()
     let tids: &'static [Tid; NEW_THREADS] = Box::leak(Box::default());
     let threads: Vec<_> = tids.iter().map(|tid| lock_once(lock, tid, steps.stacks)).collect();
     steps.begin(step + 1);
-    if !tids.iter().all(|tid| tid.asleep_within(Duration::from_secs(5))) {
+    if !tids.iter().all(|tid| tid.asleep_within(LIMIT)) {
+        tids.iter().for_each(|tid| eprintln!("{}", tid.describe()));
         return Err("a new thread of the child does not park");
     }
     steps.begin(step + 2);
@@ -164,7 +168,8 @@ fn lock_once(lock: &'static Mutex<u32>, tid: &'static Tid, stacks: Stacks) -> Jo
 fn converse(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
     let tid: &'static Tid = Box::leak(Box::default());
     let waiter = wait_once(locks, tid, steps.stacks);
-    if !tid.asleep_within(Duration::from_secs(5)) {
+    if !tid.asleep_within(LIMIT) {
+        eprintln!("{}", tid.describe());
         return Err("a new thread of the child does not wait");
     }
     steps.begin(71);
@@ -235,7 +240,7 @@ fn round(number: u64, stacks: Stacks) {
     }
 
     let forked = Forked::start(|number| child(locks, &Steps { number, stacks }));
-    forked.expect_success(Duration::from_secs(10));
+    forked.expect_success(3 * LIMIT);
 
     // The parent goes on, unharmed.
     drop(ManuallyDrop::into_inner(parked));

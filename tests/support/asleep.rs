@@ -56,6 +56,17 @@ impl Tid {
         }
     }
 
+    /// What the kernel says of the thread, for the message of a test that fails.
+    #[allow(dead_code, reason = "only some test binaries print it")]
+    pub fn describe(&self) -> String {
+        let tid = self.0.load(Ordering::Acquire);
+        let file = |name: &str| {
+            let read = std::fs::read_to_string(format!("/proc/self/task/{tid}/{name}"));
+            read.unwrap_or_else(|error| error.to_string())
+        };
+        format!("thread {tid}: syscall {}{}", file("syscall"), file("status"))
+    }
+
     /// How often the thread has gone to sleep, 0 if it is unknown.
     #[allow(dead_code, reason = "not every test binary counts")]
     pub fn sleeps(&self) -> u64 {
