@@ -10,7 +10,7 @@ use std::time::Duration;
 use url::Url;
 
 /// The longest timeout that can be set.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// A URL of an engine, in decoded parts.
 pub(crate) struct EngineUrl {

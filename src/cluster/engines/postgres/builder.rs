@@ -4,8 +4,8 @@ use super::Postgres;
 use super::sql::{ServerTimeouts, SqlStatements};
 use crate::cluster::ConnectError;
 use crate::cluster::engines::options::{
-    ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, number, shown,
-    unknown_option,
+    ConnectionOptions, EngineUrl, LONGEST_TIMEOUT, connection_setters, host_and_port, invalid,
+    number, shown, unknown_option,
 };
 use std::fmt;
 use std::time::Duration;
@@ -20,6 +20,14 @@ use url::Url;
 const LONGEST_TABLE: usize = 46;
 
 const PORT: u16 = 5432;
+
+/// libpq's names of the options that all engines have, and the names that lockword gives them.
+const LIBPQ_NAMES: [(&str, &str); 4] = [
+    ("sslrootcert", "ca"),
+    ("sslcert", "cert"),
+    ("sslkey", "key"),
+    ("connect_timeout", "connect_timeout_ms"),
+];
 
 /// How PostgreSQL is to be reached: from [`Postgres::builder`], or from a URL.
 ///
@@ -94,19 +102,16 @@ impl PostgresBuilder {
         builder.connection.user = url_parts.user;
         builder.connection.password = url_parts.password;
         builder.database = Some(url_parts.path).filter(|name| !name.is_empty());
+        for (alias, name) in LIBPQ_NAMES {
+            let is_set = |name: &str| url_parts.options.iter().any(|(other, _)| other == name);
+            if is_set(alias) && is_set(name) {
+                let both =
+                    format!("the options {alias:?} and {name:?} mean the same: use only one");
+                return Err(invalid(both));
+            }
+        }
         for (name, value) in &url_parts.options {
-            // libpq has other names for some of the options that all engines have.
-            let (name, value) = match &**name {
-                "sslrootcert" => ("ca", value.clone()),
-                "sslcert" => ("cert", value.clone()),
-                "sslkey" => ("key", value.clone()),
-                "connect_timeout" => {
-                    let millis = number(name, value)?.saturating_mul(1000);
-                    ("connect_timeout_ms", millis.to_string())
-                }
-                name => (name, value.clone()),
-            };
-            builder.set(name, &value)?;
+            builder.set(name, value)?;
         }
         Ok(builder)
     }
@@ -116,6 +121,32 @@ impl PostgresBuilder {
         let refused =
             |allowed: &str| invalid(format!("{name} is {value:?}, but must be {allowed}"));
         let boolean = || value.parse().map_err(|_| refused("true or false"));
+        // libpq's names, of which the errors are to speak where they are used.
+        let names = &mut self.connection.tls.names;
+        let name = match name {
+            "sslrootcert" => {
+                names.ca = "sslrootcert";
+                "ca"
+            }
+            "sslcert" => {
+                names.certificate = "sslcert";
+                "cert"
+            }
+            "sslkey" => {
+                names.key = "sslkey";
+                "key"
+            }
+            "connect_timeout" => {
+                let seconds = number(name, value)?;
+                if !(1..=LONGEST_TIMEOUT.as_secs()).contains(&seconds) {
+                    let most = LONGEST_TIMEOUT.as_secs();
+                    return Err(refused(&format!("from 1 to {most} (in seconds)")));
+                }
+                self.connection.connect_timeout = Duration::from_secs(seconds);
+                return Ok(());
+            }
+            name => name,
+        };
         match name {
             "sslmode" => {
                 self.connection.tls.enabled = match value {
@@ -383,6 +414,35 @@ mod tests {
         assert!(builder("postgres://a").unwrap() == Postgres::builder("a"));
         let named = builder("postgres://a?sslmode=require&server_name=b").unwrap();
         assert!(named == Postgres::builder("a").server_name("b"));
+    }
+
+    #[test]
+    fn an_error_has_the_name_of_the_option_as_it_was_written() {
+        let tls = "sslmode=verify-full";
+        for (options, why) in [
+            ("sslrootcert=/x", "\"sslrootcert\" needs sslmode=verify-full"),
+            ("sslcert=/x&sslkey=/y", "\"sslcert\" needs sslmode=verify-full"),
+            ("sslkey=/x", "\"sslkey\" needs sslmode=verify-full"),
+            ("ca=/x", "\"ca\" needs sslmode=verify-full"),
+            (&format!("{tls}&sslrootcert=/none/ca"), "sslrootcert=/none/ca: "),
+            (&format!("{tls}&sslcert=/none/c&sslkey=/none/k"), "sslcert=/none/c: "),
+            (&format!("{tls}&sslkey=/x"), "\"sslkey\" go together"),
+            (&format!("{tls}&key=/x"), "\"key\" go together"),
+            ("connect_timeout=soon", "connect_timeout is \"soon\""),
+            ("connect_timeout=0", "connect_timeout is \"0\", but must be from 1 to 3600 (in"),
+            ("connect_timeout=3601", "connect_timeout is \"3601\""),
+            ("connect_timeout_ms=0", "connect_timeout_ms is 0"),
+            ("ca=/x&sslrootcert=/y", "\"sslrootcert\" and \"ca\" mean the same"),
+            ("sslcert=/x&cert=/x", "\"sslcert\" and \"cert\" mean the same"),
+            ("key=/x&sslkey=/y", "\"sslkey\" and \"key\" mean the same"),
+            (
+                "connect_timeout=1&connect_timeout_ms=9",
+                "\"connect_timeout\" and \"connect_timeout_ms\" mean the same",
+            ),
+        ] {
+            let said = config(&format!("postgres://u:hush@a?{options}")).unwrap_err();
+            assert!(said.contains(why) && !said.contains("hush"), "{options}: {said}");
+        }
     }
 
     #[test]
