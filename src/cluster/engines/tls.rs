@@ -99,7 +99,7 @@ mod rustls_config {
     use super::{Pem, TlsOptionNames, TlsOptions};
     use crate::cluster::ConnectError;
     use crate::cluster::engines::connect::invalid;
-    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::pem::{self, PemObject};
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use rustls::{ClientConfig, RootCertStore};
     use std::sync::Arc;
@@ -133,7 +133,7 @@ mod rustls_config {
             };
             let chain = certificates(certificate, certificate_name)?;
             let secret = PrivateKeyDer::from_pem_slice(&key.read(key_name)?);
-            let secret = secret.map_err(|why| key.unfit(key_name, why))?;
+            let secret = secret.map_err(|why| key.unfit(key_name, pem_error(&why)))?;
             builder.with_client_auth_cert(chain, secret).map_err(|why| key.unfit(key_name, why))
         }
     }
@@ -141,11 +141,22 @@ mod rustls_config {
     fn certificates(pem: &Pem, option: &str) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
         let text = pem.read(option)?;
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-        let all = all.map_err(|why| pem.unfit(option, why))?;
+        let all = all.map_err(|why| pem.unfit(option, pem_error(&why)))?;
         if all.is_empty() {
             return Err(pem.unfit(option, "there is no certificate in it"));
         }
         Ok(all)
+    }
+
+    /// What is wrong with a PEM text. The library's own message may repeat a line of it, which can have
+    /// a whole private key.
+    fn pem_error(error: &pem::Error) -> &'static str {
+        match error {
+            pem::Error::NoItemsFound => "there is no private key in it",
+            _ => {
+                "it is no PEM text: BEGIN and END need a line of their own, and base64 is between them"
+            }
+        }
     }
 }
 
@@ -214,6 +225,11 @@ mod tests {
         let ca = TlsOptions { enabled: true, ca: text(), ..TlsOptions::default() };
         let said = ca.rustls().unwrap_err().to_string();
         assert!(said.contains("ca: there is no certificate in it"), "{said}");
+        let key =
+            TlsOptions { enabled: true, certificate: text(), key: text(), ..TlsOptions::default() };
+        assert!(
+            key.rustls().unwrap_err().to_string().contains("cert: there is no certificate in it")
+        );
         assert!(TlsOptions::default().rustls().is_ok());
     }
 }
