@@ -6,6 +6,7 @@ use super::connect::{ConnectError, ENCODE};
 use super::tls::{Pem, TlsOptions};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 use url::Url;
 
@@ -126,6 +127,12 @@ impl ConnectionOptions {
         }
         self.tls.check(tls_by)
     }
+
+    /// Adds what the `Debug` output of every builder has: nothing of the user, and no PEM text.
+    pub(crate) fn debug_fields(&self, fields: &mut fmt::DebugStruct<'_, '_>) {
+        fields.field("tls", &self.tls.enabled);
+        fields.field("connect_timeout", &self.connect_timeout).field("timeout", &self.timeout);
+    }
 }
 
 /// The setters of the [`ConnectionOptions`] in the field `connection`.
@@ -228,6 +235,12 @@ pub(crate) fn host_and_port(
     let refused = |why: &str| invalid(format!("{} is no server: {why}", shown(server)));
     if server.contains(['@', '%', '/', '?', '#']) {
         return Err(refused("a host and a port are expected"));
+    }
+    if !server.is_ascii() {
+        return Err(refused(
+            "a host name has ASCII letters only here: write its other labels in the form that \
+             begins with xn--",
+        ));
     }
     let url = Url::parse(&format!("server://{server}")).map_err(|why| refused(&why.to_string()))?;
     let host = url.host_str().filter(|host| !host.is_empty());

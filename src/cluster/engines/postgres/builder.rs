@@ -98,7 +98,12 @@ impl PostgresBuilder {
     /// [`ConnectError::Address`] if the URL is not valid. Its password is not part of the error.
     pub fn from_url(url: &Url) -> Result<Self, ConnectError> {
         let url_parts = EngineUrl::parse(url, "postgres://user:password@host:port/database")?;
-        let mut builder = Self::new(url_parts.only_server()?);
+        let mut server = url_parts.only_server()?;
+        if server.starts_with('/') && url.port().is_none() && server.contains(':') {
+            // A colon in the name of the folder: what follows it is not the port.
+            server = format!("{server}:{PORT}");
+        }
+        let mut builder = Self::new(server);
         builder.connection.user = url_parts.user;
         builder.connection.password = url_parts.password;
         builder.database = Some(url_parts.path).filter(|name| !name.is_empty());
@@ -259,7 +264,13 @@ impl PostgresBuilder {
             Some(_) if cfg!(unix) => match self.server.rsplit_once(':') {
                 Some((folder, port)) => {
                     let port = port.parse();
-                    let port = port.map_err(|_| invalid("the port of the server is no number"))?;
+                    let port = port.map_err(|_| {
+                        invalid(format!(
+                            "{} is no server: a folder with a colon in its name needs the port \
+                             behind it, as in /folder:name:{PORT}",
+                            shown(&self.server)
+                        ))
+                    })?;
                     (folder.to_owned(), port)
                 }
                 None => (self.server.clone(), PORT),
@@ -318,13 +329,13 @@ fn full_name(table: &str) -> Result<String, ConnectError> {
     Ok(full)
 }
 
-/// Without user and password.
+/// Without user, password and key.
 impl fmt::Debug for PostgresBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("PostgresBuilder");
         fields.field("server", &format_args!("{}", shown(&self.server)));
-        fields.field("tls", &self.connection.tls.enabled).field("table", &self.table);
-        fields.field("pooled", &self.pooled).finish_non_exhaustive()
+        self.connection.debug_fields(&mut fields);
+        fields.field("table", &self.table).field("pooled", &self.pooled).finish_non_exhaustive()
     }
 }
 
@@ -452,8 +463,22 @@ mod tests {
             ("postgresql://[::1]:7/db", "::1:7"),
             ("postgres://me@%2Fvar%2Frun/db", "/var/run:5432"),
             ("postgres://me@%2Fvar%2Frun:7/db", "/var/run:7"),
+            ("postgres://me@%2Fvar%2Frun%3A7/db", "/var/run:7:5432"),
+            ("postgres://me@%2Fvar%2Frun%3A7%2Fx:8/db", "/var/run:7/x:8"),
         ] {
             assert_eq!(config(url).unwrap().server, server);
+        }
+        for (folder, server) in
+            [("/var/run:7", Some("/var/run:7")), ("/run:a:7", Some("/run:a:7")), ("/run:a", None)]
+        {
+            let config = Postgres::builder(folder).config();
+            match server {
+                Some(server) => assert_eq!(config.unwrap().server, server),
+                None => {
+                    let said = config.unwrap_err().to_string();
+                    assert!(said.contains("\"/run:a\"") && said.contains("port"), "{said}");
+                }
+            }
         }
         let by_folder = Postgres::builder("/var/run:7").user("me").database("db");
         assert!(builder("postgres://me@%2Fvar%2Frun:7/db").unwrap() == by_folder);
