@@ -276,14 +276,7 @@ impl Transport for Etcd {
             }
             Err(failure) => return Err(failure.of_write()),
         };
-        if !done.0.succeeded {
-            return Ok(Exchange::Mismatch(found(&done).map_err(EtcdFailure::of_read)?));
-        }
-        // The revision of the transaction is that of every key in it.
-        let revision = done.header().map_or(0, |header| header.revision());
-        let version = version(revision);
-        // It was written: an answer that is not valid must not be taken for a refusal.
-        Ok(Exchange::Swapped(version.map_err(|why| TransportError::indeterminate(why.said))?))
+        exchange(&done)
     }
 
     async fn watch(&self, key: &Key, _node: NodeId) -> Result<Watch, TransportError> {
@@ -305,6 +298,18 @@ async fn get(
 
 async fn txn(mut client: Client, txn: Txn) -> Result<TxnResponse, etcd_client::Error> {
     client.txn(txn).await
+}
+
+/// What the transaction of a write has done. A response that makes no sense may be that of a write
+/// that was applied.
+fn exchange(done: &TxnResponse) -> Result<Exchange, TransportError> {
+    let unreadable = |why: EtcdFailure| TransportError::indeterminate(why.said);
+    if !done.0.succeeded {
+        return found(done).map(Exchange::Mismatch).map_err(unreadable);
+    }
+    // The revision of the transaction is that of every key in it.
+    let revision = done.header().map_or(0, |header| header.revision());
+    version(revision).map(Exchange::Swapped).map_err(unreadable)
 }
 
 /// What the transaction found instead of the expected version.
@@ -374,9 +379,38 @@ impl fmt::Debug for Etcd {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_idle, read_register, stored_value};
-    use crate::cluster::{Wake, Write};
-    use etcd_client::proto::PbKeyValue;
+    use super::{exchange, is_idle, read_register, stored_value};
+    use crate::cluster::{Exchange, TransportError, Wake, Write};
+    use etcd_client::TxnResponse;
+    use etcd_client::proto::{
+        PbKeyValue, PbRangeResponse, PbResponseHeader, PbResponseOp, PbTxnOpResponse, PbTxnResponse,
+    };
+
+    #[test]
+    fn a_response_to_a_write_that_makes_no_sense_is_indeterminate() {
+        let header = |revision| Some(PbResponseHeader { revision, ..Default::default() });
+        let found = |mod_revision| {
+            let kv = PbKeyValue { value: b"{}\n".into(), mod_revision, ..Default::default() };
+            let read = PbRangeResponse { kvs: vec![kv], ..Default::default() };
+            let response = Some(PbTxnOpResponse::ResponseRange(read));
+            vec![PbResponseOp { response }]
+        };
+        let response = |succeeded, header, responses| {
+            exchange(&TxnResponse(PbTxnResponse { succeeded, header, responses }))
+        };
+        let swapped = response(true, header(7), vec![]);
+        assert!(matches!(swapped, Ok(Exchange::Swapped(version)) if version.get() == 7));
+        let mismatch = response(false, header(7), found(7));
+        assert!(matches!(mismatch, Ok(Exchange::Mismatch(Some(_)))), "{mismatch:?}");
+        for bad in [
+            response(true, None, vec![]),
+            response(true, header(1 << 52), vec![]),
+            response(false, header(7), vec![]),
+            response(false, header(7), found(0)),
+        ] {
+            assert!(matches!(bad, Err(TransportError::Indeterminate(_))), "{bad:?}");
+        }
+    }
 
     #[test]
     fn every_value_is_read_as_it_was_written() {

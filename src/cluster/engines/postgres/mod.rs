@@ -243,9 +243,9 @@ impl Postgres {
         loop {
             let row =
                 inner.ask(&own, StatementKind::DeleteIdle, &[&after], true, inner.end()).await?;
-            let row = row.ok_or_else(|| TransportError::corrupt("no count"))?;
-            all += count(&row)?;
-            match column(&row, 1)? {
+            let row = row.ok_or_else(|| TransportError::indeterminate("no count"))?;
+            all += count(&row).map_err(after_a_write)?;
+            match column(&row, 1).map_err(after_a_write)? {
                 Some(last) => after = last,
                 None => return Ok(all),
             }
@@ -263,7 +263,7 @@ impl Postgres {
         let Self { inner } = self;
         let (link, end) = (&inner.requests, inner.end());
         let row = inner.ask(link, StatementKind::Delete, &[&key.as_str()], true, end).await?;
-        Ok(row.as_ref().map_or(Ok(0), count)? > 0)
+        Ok(row.as_ref().map_or(Ok(0), count).map_err(after_a_write)? > 0)
     }
 }
 
@@ -350,10 +350,7 @@ impl Transport for Postgres {
                 let why = "the row without a name is missing in the table: call create_schema()";
                 return Err(TransportError::unsupported(why));
             };
-            return match column(&row, 0)? {
-                true => Ok(Exchange::Swapped(version(column(&row, 1)?)?)),
-                false => Ok(Exchange::Mismatch(Some(register(&row, 1)?))),
-            };
+            return created(&row).map_err(after_a_write);
         };
         let number = i64::try_from(expected.get()).expect("below 2^52");
         let params: [Param<'_>; 6] = [&key, &number, &value, &idle, &channel, &whole];
@@ -362,12 +359,9 @@ impl Transport for Postgres {
             let Some(row) = row else {
                 return Ok(Exchange::Mismatch(None));
             };
-            if let Some(written) = column(&row, 0)? {
-                return Ok(Exchange::Swapped(version(written)?));
-            }
-            let seen = register(&row, 1)?;
-            if seen.version != expected {
-                return Ok(Exchange::Mismatch(Some(seen)));
+            match updated(&row).map_err(after_a_write)? {
+                Exchange::Mismatch(Some(seen)) if seen.version == expected => {}
+                exchange => return Ok(exchange),
             }
             // The row has got the expected version while the statement ran.
             if self.inner.is_late(end) {
@@ -390,6 +384,31 @@ impl Transport for Postgres {
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities.clone()
+    }
+}
+
+/// What the statement that creates a register has done.
+fn created(row: &Row) -> Result<Exchange, TransportError> {
+    match column(row, 0)? {
+        true => Ok(Exchange::Swapped(version(column(row, 1)?)?)),
+        false => Ok(Exchange::Mismatch(Some(register(row, 1)?))),
+    }
+}
+
+/// What the statement that changes a register has done.
+fn updated(row: &Row) -> Result<Exchange, TransportError> {
+    match column(row, 0)? {
+        Some(written) => Ok(Exchange::Swapped(version(written)?)),
+        None => Ok(Exchange::Mismatch(Some(register(row, 1)?))),
+    }
+}
+
+/// The error of a row that makes no sense, when it is the response to a write: the write may have been
+/// applied.
+fn after_a_write(error: TransportError) -> TransportError {
+    match error {
+        TransportError::Corrupt(why) => TransportError::Indeterminate(why),
+        other => other,
     }
 }
 

@@ -167,7 +167,10 @@ impl Redis {
         let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
         let response = self.connector.run(&self.delete.call([&register, &floor], &[])).await?;
-        Ok(response == Value::Int(1))
+        match response {
+            Value::Int(found @ (0 | 1)) => Ok(found == 1),
+            _ => Err(TransportError::indeterminate("the script's answer makes no sense")),
+        }
     }
 
     /// The command that reads the register.
