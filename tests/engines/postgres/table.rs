@@ -143,7 +143,7 @@ async fn the_housekeeping_deletes_registers_idle_for_a_day() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_table_is_created_once_and_printed_as_sql() {
-    let Some(server) = Server::start(Setup::default()) else { return };
+    let Some(server) = PostgresServer::start(PostgresSetup::default()) else { return };
     let engine = client(&server.address("table=locks.of_mine")).await;
     let error = engine.load(&key("k")).await.unwrap_err();
     assert!(matches!(error, TransportError::Unsupported(_)), "{error}");
@@ -274,7 +274,10 @@ async fn a_notification_is_sent_only_by_a_write_that_asks_for_it_and_succeeds() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_may_lose_writes_makes_the_engine_lossy() {
     let settings = vec!["synchronous_commit=off".to_owned()];
-    let Some(server) = server_with(Setup { settings, ..Setup::default() }).await else { return };
+    let Some(server) = server_with(PostgresSetup { settings, ..PostgresSetup::default() }).await
+    else {
+        return;
+    };
     let engine = client(&server.address("")).await;
     assert_eq!(engine.capabilities().consistency, Consistency::Linearizable, "it is set to on");
     let pooled = client(&server.address("pooled=true")).await;

@@ -169,13 +169,13 @@ impl Etcd {
             .and_then([TxnOp::put(&*key, "", None)])
             .or_else([TxnOp::get(&*key, None)]);
         let ask = |client| txn(client, nothing.clone());
-        let mut attempts = 0;
+        let mut tries = 0;
         loop {
-            attempts += 1;
+            tries += 1;
             let members = &etcd.inner.members;
             match members.ask_each(members.end(), RequestEffect::Reads, ask).await {
                 Ok(_) => return Ok(etcd),
-                Err((_, failure)) if tls && failure.is_hung_up() && attempts < HUNG_UP => {}
+                Err((_, failure)) if tls && failure.is_hung_up() && tries < HUNG_UP => {}
                 Err((server, failure)) => return Err(failure.with_hint(tls).of_connect(server)),
             }
         }

@@ -298,7 +298,7 @@ impl PostgresInner {
         write: bool,
         end: Instant,
     ) -> Result<Option<Row>, TransportError> {
-        let mut attempts = 0;
+        let mut tries = 0;
         loop {
             let session = match timeout_at(end, self.session(link)).await {
                 Ok(session) => session?,
@@ -314,8 +314,8 @@ impl PostgresInner {
             if !failure.can_retry || self.is_late(end) {
                 return Err(failure.error);
             }
-            sleep(session::backoff(attempts)).await;
-            attempts += 1;
+            sleep(session::backoff(tries)).await;
+            tries += 1;
         }
     }
 }
