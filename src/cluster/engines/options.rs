@@ -137,8 +137,12 @@ impl ConnectionOptions {
 
 /// The setters of the [`ConnectionOptions`] in the field `connection`.
 macro_rules! connection_setters {
-    (connect_timeout: $connect_timeout:literal, timeout: $timeout:literal, $bounds:literal) => {
-        /// The name of the user. Default: none.
+    (
+        user: $user:literal,
+        connect_timeout: $connect_timeout:literal,
+        timeout: $timeout:literal, $bounds:literal
+    ) => {
+        #[doc = concat!("The name of the user. Default: ", $user, ".")]
         pub fn user(mut self, name: impl Into<String>) -> Self {
             self.connection.user = Some(name.into());
             self
@@ -189,9 +193,9 @@ macro_rules! connection_setters {
             self.tls()
         }
 
-        /// Turns TLS on, and shows the server the certificate chain in the first PEM file, whose
+        /// Turns TLS on, and presents to the server the certificate chain in the first PEM file, whose
         /// private key is in the second. [`connect`](Self::connect) reads the files once. Default: no
-        /// certificate is shown. In a URL: `cert` and `key`.
+        /// client certificate is presented. In a URL: `cert` and `key`.
         pub fn client_certificate_files(
             mut self,
             certificate: impl Into<std::path::PathBuf>,

@@ -97,16 +97,19 @@ impl EtcdBuilder {
     }
 
     connection_setters! {
+        user: "none, and no authentication",
         connect_timeout: "2 s (for each server)", timeout: "5 s",
-        "How long a request may take, with all attempts at all servers"
+        "How long a request may take, with all tries of all servers"
     }
 
     /// Checks the options, reads the files that they name, and connects. One of the servers has to
     /// answer, and a majority has to be available: the credentials and permissions are checked by a
     /// write that changes nothing.
     ///
-    /// It returns within a few timeouts. It has to be called within a tokio runtime whose network and
-    /// timers are enabled. Dropping the future leaves nothing behind.
+    /// It returns within [`timeout`](Self::timeout), or with TLS within three times of it, since a
+    /// server that hangs up after the handshake is tried again. It has to be called within a tokio
+    /// runtime whose network and timers are enabled. Dropping the future is safe at any moment, and
+    /// leaves nothing behind.
     ///
     /// # Errors
     ///

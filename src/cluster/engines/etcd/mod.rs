@@ -1,4 +1,4 @@
-//! etcd, version 3.4 or newer (feature `etcd`): linearizable, and wakes every waiting node at once.
+//! etcd, version 3.4 or newer (feature `etcd`): linearizable; a change wakes all waiting nodes.
 //!
 //! ```no_run
 //! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,8 +35,7 @@
 //! compacted, and when nothing has been heard of the server for eight seconds (HTTP/2 pings ask it for
 //! a sign of life meanwhile). A watch is not resumed: the node reads the register and watches again.
 //!
-//! A client has one connection to each server that it has had to ask, mostly one in all, however many
-//! keys are watched.
+//! A client has one connection per server that was asked, usually one, however many keys are watched.
 //!
 //! # Requirements
 //!
@@ -51,7 +50,7 @@
 //!   (`etcdctl alarm disarm`). It also answers so for writes that it has applied, namely those that
 //!   were in flight while it became full. So the register is read after such an answer: the write is
 //!   [`Unsupported`] if that shows that it was not applied, and [`Indeterminate`] otherwise.
-//! - A fast disk: each write waits for two of them. A server whose disk is full, so that it cannot
+//! - A fast disk: each write waits for an fsync on a majority (two servers of three). A server whose disk is full, so that it cannot
 //!   extend its log (by 64 MB at a time), ends by itself: the write that was in flight has an unknown
 //!   outcome, and nothing that was acknowledged is lost. The other servers go on as long as they are a
 //!   majority. Free some space, and start the server again.
@@ -69,10 +68,10 @@
 //! |---|---|---|
 //! | `host` | a further server, `host` or `host:port` | none |
 //! | `ca` | with TLS: a PEM file of the authorities to trust | those of the system |
-//! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | none is shown |
+//! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | no client certificate is presented |
 //! | `server_name` | with TLS: the name that the servers' certificates must have | the host |
 //! | `connect_timeout_ms` | how long connecting to one server may take, in milliseconds | 2000 |
-//! | `timeout_ms` | how long a request may take, with all attempts, in milliseconds | 5000 |
+//! | `timeout_ms` | how long a request may take, with all tries of all servers, in milliseconds | 5000 |
 //!
 //! The files are read once, when it connects.
 //!
@@ -152,6 +151,9 @@ impl Etcd {
     /// Connects to the etcd at this [URL](self#the-url): the same as [`EtcdBuilder::from_url`] and then
     /// [`EtcdBuilder::connect`].
     ///
+    /// It returns within the timeout, or with TLS within three times of it. Dropping the future is safe
+    /// at any moment, and leaves nothing behind.
+    ///
     /// # Errors
     ///
     /// Those of the two methods.
@@ -181,17 +183,19 @@ impl Etcd {
         }
     }
 
-    /// Deletes the registers that are idle now (nobody holds the lock or waits for it) and were not
-    /// written when `retention` is over. Returns how many it has deleted. It takes at least
-    /// `retention`.
+    /// Lists the idle registers, waits for `retention`, and deletes those that were not written
+    /// meanwhile. Returns how many it has deleted. A register is idle if nobody holds the lock or waits
+    /// for it.
     ///
     /// `retention` has to be longer than a request of any node can be in flight; an hour is good. A
     /// lock that is used again later gets a larger version than it had before. It may run on several
-    /// nodes at once. Dropping the future is safe at any moment: what was deleted remains deleted.
+    /// nodes at once. Dropping the future is safe at any moment: what was deleted remains deleted, and
+    /// the register whose deletion is in flight may or may not be deleted.
     ///
     /// # Errors
     ///
-    /// [`TransportError`]. What was deleted before it remains deleted.
+    /// [`TransportError`]. What was deleted before it remains deleted. After
+    /// [`Indeterminate`](TransportError::Indeterminate) one more register may or may not be deleted.
     pub async fn housekeeping(&self, retention: Duration) -> Result<usize, TransportError> {
         let mut idle = self.idle().await.map_err(EtcdFailure::of_read)?;
         tokio::time::sleep(retention).await;

@@ -182,7 +182,7 @@ impl PostgresBuilder {
         Ok(())
     }
 
-    /// The name of the database. Default: the user's name. In a URL: the path.
+    /// The name of the database. Default: the name of the [user](Self::user). In a URL: the path.
     pub fn database(mut self, name: impl Into<String>) -> Self {
         self.database = Some(name.into());
         self
@@ -224,6 +224,7 @@ impl PostgresBuilder {
     }
 
     connection_setters! {
+        user: "the user of the system that runs this process",
         connect_timeout: "5 s", timeout: "5 s",
         "How long a request may take, with everything that it needs"
     }
@@ -231,9 +232,16 @@ impl PostgresBuilder {
     /// Checks the options, reads the files that they name, connects, and checks the server.
     ///
     /// Whether the table exists is not checked: see [`create_schema`](Self::create_schema) and
-    /// [`Postgres::create_schema`]. It returns within a few timeouts. It has to be called within a
-    /// tokio runtime whose network and timers are enabled. Dropping the future leaves nothing behind
-    /// but an attempt that ends by itself.
+    /// [`Postgres::create_schema`]. It has to be called within a tokio runtime whose network and timers
+    /// are enabled.
+    ///
+    /// It returns within four times the connect timeout plus the timeout: twice the connect timeout to
+    /// connect and to set the connection up, and that again if the connection is lost at once. If it
+    /// creates the table, it returns within twice as long plus the timeout.
+    ///
+    /// Dropping the future is safe at any moment. It leaves nothing behind but a try to connect, which
+    /// ends by itself within four times the connect timeout. A table that is being created may or may
+    /// not be created.
     ///
     /// # Errors
     ///

@@ -105,6 +105,7 @@ impl RedisBuilder {
     }
 
     connection_setters! {
+        user: "the server's user `default`",
         connect_timeout: "3 s", timeout: "5 s",
         "How long the server may take to answer a request"
     }
@@ -112,9 +113,11 @@ impl RedisBuilder {
     /// Checks the options, reads the files that they name, connects, and checks that the server and
     /// the user's permissions suffice.
     ///
-    /// It returns within the connect timeout. It has to be called within a tokio runtime whose
-    /// network and timers are enabled, and so has every method of [`Redis`]. Dropping the future
-    /// leaves nothing behind but an attempt that ends within the connect timeout.
+    /// It returns within the connect timeout, however often the servers of a cluster redirect it. It has to be called within a tokio runtime whose
+    /// network and timers are enabled, and so has every method of [`Redis`].
+    ///
+    /// Dropping the future is safe at any moment. It leaves nothing behind but a try that ends within
+    /// the connect timeout. Connecting writes nothing.
     ///
     /// # Errors
     ///
