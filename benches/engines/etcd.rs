@@ -1,7 +1,7 @@
 //! etcd: transactions, watches, and its own lock.
 
 use crate::engine::{Engine, Notifier, Pair, Running, SIZES};
-use crate::servers::etcd::Etcd as Server;
+use crate::servers::etcd::EtcdServer;
 use etcd_client::{Client, Compare, CompareOp, LockOptions, Txn, TxnOp};
 use lockword::cluster::async_trait;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ impl Engine for Etcd {
     }
 
     fn start(&self) -> Option<Running> {
-        let server = Server::start()?;
+        let server = EtcdServer::start()?;
         Some(Running { address: server.address(), server: Box::new(server) })
     }
 

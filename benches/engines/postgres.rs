@@ -1,7 +1,7 @@
 //! PostgreSQL: upserts, `NOTIFY`, and `pg_advisory_lock`.
 
 use crate::engine::{Engine, Notifier, Pair, Running, SIZES};
-use crate::servers::postgres::{Server, Setup};
+use crate::servers::postgres::{PostgresServer, PostgresSetup};
 use lockword::cluster::async_trait;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -27,7 +27,7 @@ impl Engine for Postgres {
 
     fn start(&self) -> Option<Running> {
         let settings = vec!["max_connections=200".to_owned()];
-        let server = Server::start(Setup { settings, ..Setup::default() })?;
+        let server = PostgresServer::start(PostgresSetup { settings, ..PostgresSetup::default() })?;
         // Plain, so that the bare client understands it too.
         let address = server.address("").trim_end_matches('?').to_owned();
         let create = server.address("create_schema=true");

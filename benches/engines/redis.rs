@@ -1,7 +1,7 @@
 //! Redis: scripts that compare and set, `PUBLISH`, and the crate `rslock`.
 
 use crate::engine::{Engine, Notifier, Pair, Running, SIZES};
-use crate::servers::redis::Server;
+use crate::servers::redis::RedisServer;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Client, Script, cmd};
 use futures_util::StreamExt;
@@ -29,7 +29,7 @@ impl Engine for Redis {
     }
 
     fn start(&self) -> Option<Running> {
-        let server = Server::start()?;
+        let server = RedisServer::start()?;
         Some(Running { address: server.address(), server: Box::new(server) })
     }
 

@@ -1,4 +1,4 @@
-//! The embedded engine: registers in the memory of this process.
+//! The in-memory engine: registers in the memory of this process.
 
 use crate::Mutex;
 use crate::cluster::{
@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// The engine within this process: the default, and the reference implementation of the
+/// The engine within this process, for tests and first steps; also the reference implementation of the
 /// [laws](crate::cluster::transport).
 ///
 /// A clone is the same engine: build the nodes of one process that share locks over clones. Nothing

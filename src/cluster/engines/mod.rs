@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`Memory`] | linearizable, within this process | every node that waits |
 //! | `etcd` | linearizable | every node that waits |
-//! | `postgres` | linearizable, unless a failover can lead to a replica that lags | the next node |
+//! | `postgres` | linearizable; lossy if a failover can reach a replica that lags | the next node |
 //! | `redis` | lossy: a failover or a restart can lose a grant | the next node |
 
 pub(crate) mod connect;

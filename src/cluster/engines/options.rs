@@ -6,11 +6,12 @@ use super::connect::{ConnectError, ENCODE};
 use super::tls::{Pem, TlsOptions};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 use url::Url;
 
 /// The longest timeout that can be set.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// A URL of an engine, in decoded parts.
 pub(crate) struct EngineUrl {
@@ -126,12 +127,22 @@ impl ConnectionOptions {
         }
         self.tls.check(tls_by)
     }
+
+    /// Adds what the `Debug` output of every builder has: nothing of the user, and no PEM text.
+    pub(crate) fn debug_fields(&self, fields: &mut fmt::DebugStruct<'_, '_>) {
+        fields.field("tls", &self.tls.enabled);
+        fields.field("connect_timeout", &self.connect_timeout).field("timeout", &self.timeout);
+    }
 }
 
 /// The setters of the [`ConnectionOptions`] in the field `connection`.
 macro_rules! connection_setters {
-    (connect_timeout: $connect_timeout:literal, timeout: $timeout:literal, $bounds:literal) => {
-        /// The name of the user. Default: none.
+    (
+        user: $user:literal,
+        connect_timeout: $connect_timeout:literal,
+        timeout: $timeout:literal, $bounds:literal
+    ) => {
+        #[doc = concat!("The name of the user. Default: ", $user, ".")]
         pub fn user(mut self, name: impl Into<String>) -> Self {
             self.connection.user = Some(name.into());
             self
@@ -182,9 +193,9 @@ macro_rules! connection_setters {
             self.tls()
         }
 
-        /// Turns TLS on, and shows the server the certificate chain in the first PEM file, whose
+        /// Turns TLS on, and presents to the server the certificate chain in the first PEM file, whose
         /// private key is in the second. [`connect`](Self::connect) reads the files once. Default: no
-        /// certificate is shown. In a URL: `cert` and `key`.
+        /// client certificate is presented. In a URL: `cert` and `key`.
         pub fn client_certificate_files(
             mut self,
             certificate: impl Into<std::path::PathBuf>,
@@ -228,6 +239,12 @@ pub(crate) fn host_and_port(
     let refused = |why: &str| invalid(format!("{} is no server: {why}", shown(server)));
     if server.contains(['@', '%', '/', '?', '#']) {
         return Err(refused("a host and a port are expected"));
+    }
+    if !server.is_ascii() {
+        return Err(refused(
+            "a host name has ASCII letters only here: write its other labels in the form that \
+             begins with xn--",
+        ));
     }
     let url = Url::parse(&format!("server://{server}")).map_err(|why| refused(&why.to_string()))?;
     let host = url.host_str().filter(|host| !host.is_empty());

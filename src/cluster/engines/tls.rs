@@ -1,4 +1,4 @@
-//! TLS of the engines' connections: whom to trust, and which certificate to show.
+//! TLS of the engines' connections: whom to trust, and which certificate to present.
 
 use super::connect::{ConnectError, invalid};
 use std::path::PathBuf;
@@ -14,7 +14,31 @@ pub(crate) struct TlsOptions {
     pub(crate) key: Option<Pem>,
     /// What the server's certificate has to be for. `None`: the host of the address.
     pub(crate) server_name: Option<String>,
+    pub(crate) names: TlsOptionNames,
 }
+
+/// What the options of PEM files are called, for messages: as the URL has them.
+#[derive(Clone, Copy)]
+pub(crate) struct TlsOptionNames {
+    pub(crate) ca: &'static str,
+    pub(crate) certificate: &'static str,
+    pub(crate) key: &'static str,
+}
+
+impl Default for TlsOptionNames {
+    fn default() -> Self {
+        Self { ca: "ca", certificate: "cert", key: "key" }
+    }
+}
+
+/// All are equal: a name changes nothing about what an option means.
+impl PartialEq for TlsOptionNames {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for TlsOptionNames {}
 
 /// Certificates or a key, in PEM.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,17 +70,20 @@ impl Pem {
 impl TlsOptions {
     /// Checks that the options go together. `enable`: how TLS is turned on in a URL.
     pub(crate) fn check(&self, enable: &str) -> Result<(), ConnectError> {
+        let TlsOptionNames { ca, certificate, key } = self.names;
         let set = [
-            ("ca", self.ca.is_some()),
-            ("cert", self.certificate.is_some()),
-            ("key", self.key.is_some()),
+            (ca, self.ca.is_some()),
+            (certificate, self.certificate.is_some()),
+            (key, self.key.is_some()),
             ("server_name", self.server_name.is_some()),
         ];
         if let Some((name, _)) = set.iter().find(|(_, is_set)| *is_set && !self.enabled) {
             return Err(invalid(format!("the option {name:?} needs {enable}")));
         }
         if self.certificate.is_some() != self.key.is_some() {
-            return Err(invalid("\"cert\" and \"key\" go together: both or neither"));
+            return Err(invalid(format!(
+                "{certificate:?} and {key:?} go together: both or neither"
+            )));
         }
         Ok(())
     }
@@ -69,10 +96,10 @@ impl TlsOptions {
 
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod rustls_config {
-    use super::{Pem, TlsOptions};
+    use super::{Pem, TlsOptionNames, TlsOptions};
     use crate::cluster::ConnectError;
     use crate::cluster::engines::connect::invalid;
-    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::pem::{self, PemObject};
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use rustls::{ClientConfig, RootCertStore};
     use std::sync::Arc;
@@ -84,10 +111,12 @@ mod rustls_config {
         ///
         /// [`ConnectError::Address`] if a file cannot be read, or if it does not hold what it should.
         pub(crate) fn rustls(&self) -> Result<ClientConfig, ConnectError> {
+            let TlsOptionNames { ca: ca_name, certificate: certificate_name, key: key_name } =
+                self.names;
             let mut roots = RootCertStore::empty();
             if let Some(ca) = &self.ca {
-                for authority in certificates(ca, "ca")? {
-                    roots.add(authority).map_err(|why| ca.unfit("ca", why))?;
+                for authority in certificates(ca, ca_name)? {
+                    roots.add(authority).map_err(|why| ca.unfit(ca_name, why))?;
                 }
             } else if self.enabled {
                 // Those of the system that cannot be read are not trusted.
@@ -102,27 +131,38 @@ mod rustls_config {
             let Some((certificate, key)) = self.identity() else {
                 return Ok(builder.with_no_client_auth());
             };
-            let chain = certificates(certificate, "cert")?;
-            let secret = PrivateKeyDer::from_pem_slice(&key.read("key")?);
-            let secret = secret.map_err(|why| key.unfit("key", why))?;
-            builder.with_client_auth_cert(chain, secret).map_err(|why| key.unfit("key", why))
+            let chain = certificates(certificate, certificate_name)?;
+            let secret = PrivateKeyDer::from_pem_slice(&key.read(key_name)?);
+            let secret = secret.map_err(|why| key.unfit(key_name, pem_error(&why)))?;
+            builder.with_client_auth_cert(chain, secret).map_err(|why| key.unfit(key_name, why))
         }
     }
 
     fn certificates(pem: &Pem, option: &str) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
         let text = pem.read(option)?;
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-        let all = all.map_err(|why| pem.unfit(option, why))?;
+        let all = all.map_err(|why| pem.unfit(option, pem_error(&why)))?;
         if all.is_empty() {
             return Err(pem.unfit(option, "there is no certificate in it"));
         }
         Ok(all)
     }
+
+    /// What is wrong with a PEM text. The library's own message may repeat a line of it, which can have
+    /// a whole private key.
+    fn pem_error(error: &pem::Error) -> &'static str {
+        match error {
+            pem::Error::NoItemsFound => "there is no private key in it",
+            _ => {
+                "it is no PEM text: BEGIN and END need a line of their own, and base64 is between them"
+            }
+        }
+    }
 }
 
 #[cfg(feature = "etcd")]
 mod tonic_config {
-    use super::TlsOptions;
+    use super::{TlsOptionNames, TlsOptions};
     use crate::cluster::ConnectError;
     use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
@@ -134,14 +174,16 @@ mod tonic_config {
         /// [`ConnectError::Address`] if a file cannot be read. Its content is checked where the
         /// configuration is used.
         pub(crate) fn tonic(&self) -> Result<ClientTlsConfig, ConnectError> {
+            let TlsOptionNames { ca: ca_name, certificate: certificate_name, key: key_name } =
+                self.names;
             let mut config = ClientTlsConfig::new();
             config = match &self.ca {
-                Some(ca) => config.ca_certificate(Certificate::from_pem(ca.read("ca")?)),
+                Some(ca) => config.ca_certificate(Certificate::from_pem(ca.read(ca_name)?)),
                 None => config.with_native_roots(),
             };
             if let Some((certificate, key)) = self.identity() {
-                let identity = Identity::from_pem(certificate.read("cert")?, key.read("key")?);
-                config = config.identity(identity);
+                let certificate = certificate.read(certificate_name)?;
+                config = config.identity(Identity::from_pem(certificate, key.read(key_name)?));
             }
             if let Some(name) = &self.server_name {
                 config = config.domain_name(name);
@@ -183,6 +225,11 @@ mod tests {
         let ca = TlsOptions { enabled: true, ca: text(), ..TlsOptions::default() };
         let said = ca.rustls().unwrap_err().to_string();
         assert!(said.contains("ca: there is no certificate in it"), "{said}");
+        let key =
+            TlsOptions { enabled: true, certificate: text(), key: text(), ..TlsOptions::default() };
+        assert!(
+            key.rustls().unwrap_err().to_string().contains("cert: there is no certificate in it")
+        );
         assert!(TlsOptions::default().rustls().is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! Credentials, permissions and certificates, and the errors where they do not suffice.
 
 use super::{client, key, ms, put, raw, typed, write};
-use crate::support::etcd::{Certificates, Etcd, Setup};
+use crate::support::etcd::{Certificates, EtcdServer, EtcdSetup};
 use crate::support::process::{Folder, free_port};
 use etcd_client::{Permission, PermissionType};
 use futures_util::StreamExt;
@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const PASSWORD: &str = "pa/ss wörd+1";
 
 /// A server on which `locks` may use `lockword/`, and nothing else.
-async fn with_users(arguments: &[&'static str]) -> Option<Etcd> {
+async fn with_users(arguments: &[&'static str]) -> Option<EtcdServer> {
     let arguments = [&["--bcrypt-cost", "4"], arguments].concat();
-    let server = Etcd::start_with(Setup { arguments, ..Setup::default() })?;
+    let server = EtcdServer::start_with(EtcdSetup { arguments, ..EtcdSetup::default() })?;
     let mut raw = raw(&server.url()).await;
     for (user, password) in [("root", "toor"), ("locks", PASSWORD)] {
         raw.user_add(user, password, None).await.unwrap();
@@ -29,12 +29,12 @@ async fn with_users(arguments: &[&'static str]) -> Option<Etcd> {
     Some(server)
 }
 
-fn address(server: &Etcd, user: &str) -> String {
+fn address(server: &EtcdServer, user: &str) -> String {
     format!("etcd://{user}@{}", server.server())
 }
 
 /// etcd's own client, with this user's present token.
-async fn raw_as(server: &Etcd, user: &str, password: &str) -> etcd_client::Client {
+async fn raw_as(server: &EtcdServer, user: &str, password: &str) -> etcd_client::Client {
     let options = etcd_client::ConnectOptions::new().with_user(user, password);
     etcd_client::Client::connect([server.url()], Some(options)).await.unwrap()
 }
@@ -43,7 +43,6 @@ const USER: &str = "locks:pa%2Fss%20w%C3%B6rd%2B1";
 
 async fn refused(address: &str) -> ConnectError {
     let error = connect(address).await.map(drop).unwrap_err();
-    println!("{error}");
     let said = format!("{error} {error:?}");
     for secret in [PASSWORD, "pa%2F", "s3cret"] {
         assert!(!said.contains(secret), "{said}");
@@ -84,7 +83,7 @@ async fn credentials_and_permissions_are_checked() {
 
 #[tokio::test]
 async fn a_user_is_refused_where_authentication_is_off() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let error = refused(&address(&server, "locks:s3cret")).await;
     assert!(matches!(error, ConnectError::Denied { .. }), "{error:?}");
     assert!(error.to_string().contains("authentication is not enabled"), "{error}");
@@ -157,8 +156,7 @@ async fn a_change_of_rights_renews_a_signed_token() {
         assert_eq!(read.unwrap().unwrap().version, version);
     }
     let renewals = server.metric(tokens) - before;
-    println!("50 reads with a token of before: {renewals} new ones");
-    assert_eq!(renewals, 1.0);
+    assert_eq!(renewals, 1.0, "50 reads with a token of before");
     assert_eq!(server.connections(), 2, "the transport's, and this test's own");
 
     // The lease is renewed all the while.
@@ -170,7 +168,7 @@ async fn a_change_of_rights_renews_a_signed_token() {
 
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_unreachable() {
-    if Etcd::start().is_none() {
+    if EtcdServer::start().is_none() {
         return;
     }
     let server = format!("127.0.0.1:{}", free_port());
@@ -183,9 +181,9 @@ async fn a_server_that_does_not_answer_is_unreachable() {
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
 }
 
-async fn with_tls(certificates: &Arc<Certificates>, wants_certificate: bool) -> Option<Etcd> {
+async fn with_tls(certificates: &Arc<Certificates>, wants_certificate: bool) -> Option<EtcdServer> {
     let tls = Some(certificates.clone());
-    Etcd::start_with(Setup { tls, wants_certificate, ..Setup::default() })
+    EtcdServer::start_with(EtcdSetup { tls, wants_certificate, ..EtcdSetup::default() })
 }
 
 #[tokio::test]
@@ -201,14 +199,14 @@ async fn certificates_are_checked_on_both_sides() {
     let etcd = client(&complete).await;
     put(&etcd, &key("secret"), &write("{}", false)).await;
 
-    let stranger = Certificates::new("stranger", false);
+    let foreign = Certificates::new("foreign", false);
     for address in [
         // No certificate of the client's.
         trusting(&certificates),
-        // A stranger's.
-        trusting(&certificates) + &showing(&stranger),
+        // One of a foreign authority.
+        trusting(&certificates) + &showing(&foreign),
         // The client does not know the server's authority.
-        trusting(&stranger) + &showing(&certificates),
+        trusting(&foreign) + &showing(&certificates),
         // It expects another server.
         format!("{complete}&server_name=elsewhere.example"),
     ] {
@@ -232,7 +230,7 @@ async fn certificates_are_checked_on_both_sides() {
     let error = refused(&format!("etcd://{}?timeout_ms=1000", server.server())).await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains("etcds:// instead"), "{error}");
-    let plain = Etcd::start().expect("as before");
+    let plain = EtcdServer::start().expect("as before");
     let ca = certificates.file("authority.pem");
     let error = refused(&format!("etcds://{}?ca={ca}", plain.server())).await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");

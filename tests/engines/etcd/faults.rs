@@ -1,7 +1,7 @@
 //! Servers that die, halt or lose each other, and clients that are cut off.
 
 use super::{client, key, load_in_the_end, ms, put, write};
-use crate::support::etcd::{Cluster, Etcd};
+use crate::support::etcd::{Cluster, EtcdServer};
 use crate::support::relay::Relay;
 use futures_util::StreamExt;
 use lockword::cluster::{Exchange, NodeId, Transport, TransportError, Version};
@@ -17,7 +17,7 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unanswered_write_is_indeterminate_and_may_be_applied_late() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let etcd = client(&format!("{}?timeout_ms=1000", server.address())).await;
     let key = key("late");
     let first = put(&etcd, &key, &write("first", false)).await;
@@ -42,7 +42,7 @@ async fn an_unanswered_write_is_indeterminate_and_may_be_applied_late() {
 
 #[tokio::test]
 async fn a_write_that_was_never_sent_is_not_indeterminate() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let etcd = client(&server.address()).await;
     let key = key("unsent");
     let first = put(&etcd, &key, &write("first", false)).await;
@@ -59,7 +59,7 @@ async fn a_write_that_was_never_sent_is_not_indeterminate() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_ends_with_its_server_and_can_be_opened_again() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let etcd = client(&server.address()).await;
     let key = key("watched");
     let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
@@ -77,7 +77,7 @@ async fn a_watch_ends_with_its_server_and_can_be_opened_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_of_a_silent_connection_ends() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let relay = Relay::new(server.port);
     let etcd = client(&format!("etcd://{}", relay.server())).await;
     let mut watch = etcd.watch(&key("watched"), NodeId::new(1)).await.unwrap();
@@ -92,7 +92,7 @@ async fn a_watch_of_a_silent_connection_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_break_leave_nothing_behind() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let watchers = || server.metric("etcd_debugging_mvcc_watcher_total");
     let relay = Relay::new(server.port);
     let etcd = client(&format!("etcd://{}", relay.server())).await;

@@ -1,7 +1,7 @@
 //! A database that is full.
 
 use super::{client, key, put, raw, write};
-use crate::support::etcd::{Etcd, Setup};
+use crate::support::etcd::{EtcdServer, EtcdSetup};
 use futures_util::future::join_all;
 use lockword::cluster::{
     ConnectError, Exchange, LockError, Node, Transport, TransportError, Version, connect,
@@ -9,15 +9,18 @@ use lockword::cluster::{
 use std::sync::Arc;
 
 /// A server whose database may have this many bytes.
-fn with_room(bytes: &'static str) -> Option<Etcd> {
+fn with_room(bytes: &'static str) -> Option<EtcdServer> {
     let arguments = vec!["--quota-backend-bytes", bytes];
-    Etcd::start_with(Setup { arguments, ..Setup::default() })
+    EtcdServer::start_with(EtcdSetup { arguments, ..EtcdSetup::default() })
 }
 
 #[tokio::test]
 async fn a_full_database_refuses_a_write_without_indeterminacy() {
     let arguments = vec!["--quota-backend-bytes", "2000000"];
-    let Some(server) = Etcd::start_with(Setup { arguments, ..Setup::default() }) else { return };
+    let Some(server) = EtcdServer::start_with(EtcdSetup { arguments, ..EtcdSetup::default() })
+    else {
+        return;
+    };
     let etcd = client(&server.address()).await;
     let held = put(&etcd, &key("held"), &write("{}", false)).await;
     let mut raw = raw(&server.url()).await;

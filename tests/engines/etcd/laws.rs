@@ -1,7 +1,7 @@
 //! The laws, and registers that are deleted.
 
 use super::{client, key, ms, put, raw, typed, write};
-use crate::support::etcd::{Cluster, Etcd};
+use crate::support::etcd::{Cluster, EtcdServer};
 use crate::support::relay::{Loss, Relay};
 use futures_util::StreamExt;
 use lockword::cluster::conformance::{Law, Suite};
@@ -22,7 +22,7 @@ impl Interceptor<engines::etcd::Etcd> for Cut {}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_keeps_the_laws() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let server = Arc::new(server);
     let url = server.url();
     let port = server.server().rsplit(':').next().unwrap().parse().unwrap();
@@ -75,7 +75,7 @@ async fn three_servers_keep_the_laws() {
 
 #[tokio::test]
 async fn housekeeping_deletes_idle_registers_and_their_versions_are_not_reused() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let etcd = typed(&server.address()).await;
     let (idle, used) = (key("idle"), key("used"));
     // More than a page of them.
@@ -105,7 +105,7 @@ async fn housekeeping_deletes_idle_registers_and_their_versions_are_not_reused()
 
 #[tokio::test]
 async fn housekeeping_keeps_a_register_that_is_written_meanwhile() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let etcd = typed(&server.address()).await;
     let (again, held, idle) = (key("idle/again"), key("held"), key("idle/still"));
     for key in [&again, &held, &idle] {
@@ -129,7 +129,7 @@ async fn housekeeping_keeps_a_register_that_is_written_meanwhile() {
 
 #[tokio::test]
 async fn a_register_can_be_read_and_written_by_hand() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let etcd = typed(&format!("{}/teams/locks", server.address())).await;
     let mut raw = raw(&server.url()).await;
     put(&etcd, &key("a/b"), &write("{\"x\": 1}", false)).await;
@@ -143,7 +143,7 @@ async fn a_register_can_be_read_and_written_by_hand() {
 
 #[tokio::test]
 async fn a_watch_survives_compaction() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let etcd = typed(&server.address()).await;
     let mut raw = raw(&server.url()).await;
     let key = key("compacted");
@@ -166,7 +166,7 @@ async fn a_watch_survives_compaction() {
 
 #[tokio::test]
 async fn hundreds_of_watches_share_a_connection() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let etcd = typed(&server.address()).await;
     let mut watches = vec![];
     for number in 0..500 {
@@ -187,7 +187,7 @@ async fn hundreds_of_watches_share_a_connection() {
 
 #[tokio::test]
 async fn a_value_that_is_too_large_is_refused() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let etcd = typed(&server.address()).await;
     let largest = etcd.capabilities().largest_value;
     put(&etcd, &key("large"), &write(&"x".repeat(largest), false)).await;

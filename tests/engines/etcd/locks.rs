@@ -1,7 +1,7 @@
 //! Locks, when all is well.
 
 use super::client;
-use crate::support::etcd::Etcd;
+use crate::support::etcd::EtcdServer;
 use lockword::cluster::{DistributedLock, Node};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ impl Counter {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ten_tasks_on_each_of_three_nodes_exclude_each_other() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let counter = Arc::new(Counter::default());
     let mut nodes = vec![];
     let mut tasks = vec![];
@@ -54,7 +54,7 @@ async fn ten_tasks_on_each_of_three_nodes_exclude_each_other() {
 
 #[test]
 fn threads_without_a_runtime_can_lock() {
-    let Some(server) = Etcd::start() else { return };
+    let Some(server) = EtcdServer::start() else { return };
     let connecting = tokio::runtime::Runtime::new().unwrap();
     let transport = connecting.block_on(client(&server.address()));
     // The runtime in which the connection was made has gone: another one is made.

@@ -52,8 +52,9 @@ async fn a_server_that_does_not_answer_is_unreachable() {
 
 #[tokio::test]
 async fn credentials_databases_and_permissions_are_checked() {
-    let setup = Setup { password: Some("hush-hush!".to_owned()), ..Setup::default() };
-    let Some(server) = Server::start(setup) else { return };
+    let setup =
+        PostgresSetup { password: Some("hush-hush!".to_owned()), ..PostgresSetup::default() };
+    let Some(server) = PostgresServer::start(setup) else { return };
     let at = |who: &str, database: &str| {
         format!("postgres://{who}@127.0.0.1:{}/{database}", server.port)
     };
@@ -109,9 +110,9 @@ async fn credentials_databases_and_permissions_are_checked() {
 
 #[tokio::test]
 async fn certificates_are_checked_on_both_sides() {
-    let tls = |tls| Setup { tls: Some(tls), ..Setup::default() };
-    let Some(server) = Server::start(tls(Tls::Good)) else { return };
-    let by = |server: &Server, more: &str| {
+    let tls = |tls| PostgresSetup { tls: Some(tls), ..PostgresSetup::default() };
+    let Some(server) = PostgresServer::start(tls(Tls::Good)) else { return };
+    let by = |server: &PostgresServer, more: &str| {
         server.address(&format!("sslmode=verify-full&sslrootcert={}{more}", server.file("ca.pem")))
     };
     let engine = client(&by(&server, "&create_schema=true")).await;
@@ -144,12 +145,12 @@ async fn certificates_are_checked_on_both_sides() {
     assert!(matches!(error, ConnectError::Denied { .. }), "{error}");
     assert!(error.to_string().contains("no encryption"), "{error}");
 
-    let server = Server::start(tls(Tls::Expired)).unwrap();
+    let server = PostgresServer::start(tls(Tls::Expired)).unwrap();
     let error = refused(&by(&server, "")).await;
     assert!(matches!(error, ConnectError::Untrusted { .. }), "{error}");
     assert!(error.to_string().contains("expired"), "{error}");
 
-    let server = Server::start(tls(Tls::Mutual)).unwrap();
+    let server = PostgresServer::start(tls(Tls::Mutual)).unwrap();
     let error = refused(&by(&server, "")).await;
     assert!(matches!(error, ConnectError::Denied { .. }), "{error}");
     let own =

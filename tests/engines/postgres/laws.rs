@@ -13,7 +13,7 @@ type RelayedPostgres = Intercept<Postgres, Relay>;
 impl Interceptor<Postgres> for Relay {}
 
 /// All of the suite, at this server, and by this port.
-async fn suite(server: &Server, port: u16, more: &str) -> SuiteReport {
+async fn suite(server: &PostgresServer, port: u16, more: &str) -> SuiteReport {
     let address = server.address_at(port, more);
     let own = client(&server.address("")).await;
     let make = {
@@ -52,7 +52,7 @@ async fn suite(server: &Server, port: u16, more: &str) -> SuiteReport {
 }
 
 /// A clock that can be stepped back: a function that is found before the real one.
-async fn fake_clock(server: &Server) {
+async fn fake_clock(server: &PostgresServer) {
     let sql = "CREATE SCHEMA fake;
         CREATE TABLE fake.clock (shift interval NOT NULL);
         INSERT INTO fake.clock VALUES ('0');

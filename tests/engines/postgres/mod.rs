@@ -1,6 +1,6 @@
 //! PostgreSQL, against servers that the tests start.
 
-use crate::support::postgres::{Server, Setup};
+use crate::support::postgres::{PostgresServer, PostgresSetup};
 use lockword::cluster::engines::postgres::Postgres;
 use lockword::cluster::{
     ConnectError, DistributedLock, Exchange, Key, Node, NodeBuilder, Transport, TransportError,
@@ -23,12 +23,12 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// A server with the table in it. `None`: skip the test.
-async fn server() -> Option<Server> {
-    server_with(Setup::default()).await
+async fn server() -> Option<PostgresServer> {
+    server_with(PostgresSetup::default()).await
 }
 
-async fn server_with(setup: Setup) -> Option<Server> {
-    let server = Server::start(setup)?;
+async fn server_with(setup: PostgresSetup) -> Option<PostgresServer> {
+    let server = PostgresServer::start(setup)?;
     client(&server.address("create_schema=true")).await;
     Some(server)
 }

@@ -2,6 +2,27 @@ use super::*;
 use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::{Consistency, NodeId, Versioned};
 
+/// A table that was changed by hand has versions that are none.
+#[tokio::test]
+async fn a_response_to_a_write_that_makes_no_sense_is_indeterminate() {
+    let Some(server) = server().await else { return };
+    let engine = client(&server.address("")).await;
+    let version = put(&engine, "k", "v").await;
+    let by_hand = server.client().await;
+    let sql = "ALTER TABLE public.lockword DROP CONSTRAINT lockword_version_check; \
+        INSERT INTO public.lockword (key, version, value) VALUES ('odd', 4503599627370496, 'v'); \
+        UPDATE public.lockword SET version = 4503599627370496 WHERE key = ''";
+    by_hand.batch_execute(sql).await.unwrap();
+    let read = engine.load(&key("odd")).await;
+    assert!(matches!(read, Err(TransportError::Corrupt(_))), "{read:?}");
+    // What it finds is not valid; what it has written is not valid.
+    for (name, expected) in [("odd", Some(version)), ("odd", None), ("new", None)] {
+        let written = engine.compare_exchange(&key(name), expected, value("w")).await;
+        assert!(is_indeterminate(&written), "{name} {expected:?}: {written:?}");
+    }
+    assert!(engine.load(&key("new")).await.is_err(), "the control: it was written");
+}
+
 /// The loser of a race for a row gets what the winner wrote, not what was there when it asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_waited_for_a_row_sees_the_row_as_it_is_then() {
@@ -122,7 +143,7 @@ async fn the_housekeeping_deletes_registers_idle_for_a_day() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_table_is_created_once_and_printed_as_sql() {
-    let Some(server) = Server::start(Setup::default()) else { return };
+    let Some(server) = PostgresServer::start(PostgresSetup::default()) else { return };
     let engine = client(&server.address("table=locks.of_mine")).await;
     let error = engine.load(&key("k")).await.unwrap_err();
     assert!(matches!(error, TransportError::Unsupported(_)), "{error}");
@@ -253,7 +274,10 @@ async fn a_notification_is_sent_only_by_a_write_that_asks_for_it_and_succeeds() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_may_lose_writes_makes_the_engine_lossy() {
     let settings = vec!["synchronous_commit=off".to_owned()];
-    let Some(server) = server_with(Setup { settings, ..Setup::default() }).await else { return };
+    let Some(server) = server_with(PostgresSetup { settings, ..PostgresSetup::default() }).await
+    else {
+        return;
+    };
     let engine = client(&server.address("")).await;
     assert_eq!(engine.capabilities().consistency, Consistency::Linearizable, "it is set to on");
     let pooled = client(&server.address("pooled=true")).await;

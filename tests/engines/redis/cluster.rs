@@ -1,24 +1,24 @@
 //! A Redis Cluster: the registers of a prefix are on one of its servers, which may change.
 
-use super::{NodeId, Server, Setup, client, key, put, until, write};
+use super::{NodeId, RedisServer, RedisSetup, client, key, put, until, write};
 use crate::support::process::free_port;
 use futures_util::StreamExt;
 use lockword::cluster::Transport;
 use std::time::Duration;
 
 /// A server of a cluster, and the port on which the others talk to it.
-fn start() -> Option<(Server, String)> {
+fn start() -> Option<(RedisServer, String)> {
     let bus = free_port().to_string();
     let yes = ["--cluster-enabled", "yes", "--cluster-port", &bus];
     let no = ["--cluster-require-full-coverage", "no"];
     let extra = [&yes[..], &no[..]].concat().into_iter().map(Into::into).collect();
-    Some((Server::start_with(Setup { extra, ..Setup::default() })?, bus))
+    Some((RedisServer::start_with(RedisSetup { extra, ..RedisSetup::default() })?, bus))
 }
 
 #[tokio::test]
 async fn the_slot_is_found_and_followed() {
     let (Some((one, _)), Some((two, bus))) = (start(), start()) else { return };
-    let id = |server: &Server| server.say::<String>(&["CLUSTER", "MYID"]);
+    let id = |server: &RedisServer| server.say::<String>(&["CLUSTER", "MYID"]);
     let ids = (id(&one), id(&two));
     let slot: u16 = one.say(&["CLUSTER", "KEYSLOT", "{lockword}floor"]);
     assert_eq!(slot, one.say::<u16>(&["CLUSTER", "KEYSLOT", "{lockword}:any"]));
@@ -26,7 +26,7 @@ async fn the_slot_is_found_and_followed() {
     // It gets another slot too, since a server without slots becomes a replica.
     let _: () = two.say(&["CLUSTER", "ADDSLOTS", "0", &slot]);
     let _: () = one.say(&["CLUSTER", "MEET", "127.0.0.1", &two.port.to_string(), &bus]);
-    let owner_as_seen_by = |server: &Server, id: &str| {
+    let owner_as_seen_by = |server: &RedisServer, id: &str| {
         let nodes: String = server.say(&["CLUSTER", "NODES"]);
         nodes.lines().any(|line| line.starts_with(id) && line.ends_with(&format!(" {slot}")))
     };
@@ -74,20 +74,21 @@ async fn a_replica_leads_to_its_primary() {
     let _: () = one.say(&["CLUSTER", "ADDSLOTS", &slot.to_string()]);
     let _: () = one.say(&["CLUSTER", "MEET", "127.0.0.1", &two.port.to_string(), &bus]);
     let id: String = one.say(&["CLUSTER", "MYID"]);
-    let knows = |server: &Server, what: &str| {
+    let knows = |server: &RedisServer, what: &str| {
         let nodes: String = server.say(&["CLUSTER", "NODES"]);
         nodes.lines().any(|line| line.starts_with(&id) && line.contains(what))
     };
     until("they know each other", || knows(&two, &format!(" {slot}"))).await;
     let _: () = two.say(&["CLUSTER", "REPLICATE", &id]);
-    let role = |server: &Server, role: &str| {
+    let role = |server: &RedisServer, role: &str| {
         server.say::<String>(&["INFO", "replication"]).contains(&format!("role:{role}"))
     };
-    let synced = |server: &Server| {
+    let synced = |server: &RedisServer| {
         server.say::<String>(&["INFO", "replication"]).contains("master_link_status:up")
     };
-    let is_up =
-        |server: &Server| server.say::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+    let is_up = |server: &RedisServer| {
+        server.say::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+    };
     until("it is a replica", || role(&two, "slave") && synced(&two)).await;
     until("the cluster is up", || is_up(&one) && is_up(&two)).await;
 

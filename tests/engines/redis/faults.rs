@@ -1,6 +1,6 @@
 //! Servers that die or are stopped, clients that are cut off, connections that fail unnoticed.
 
-use super::{NodeId, Server, Setup, TransportError, client, key, put, until, write};
+use super::{NodeId, RedisServer, RedisSetup, TransportError, client, key, put, until, write};
 use crate::support::relay::{Loss, Relay, silent_to_the_second_client};
 use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::{Node, Transport};
@@ -11,7 +11,9 @@ const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_server_that_was_killed_is_found_again() {
-    let Some(server) = Server::start_with(Setup { durable: true, ..Setup::default() }) else {
+    let Some(server) =
+        RedisServer::start_with(RedisSetup { durable: true, ..RedisSetup::default() })
+    else {
         return;
     };
     let redis = client(&server.address()).await;
@@ -40,7 +42,7 @@ async fn a_server_that_was_killed_is_found_again() {
 
 #[tokio::test]
 async fn a_write_to_a_stopped_server_is_indeterminate() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = RedisServer::start() else { return };
     let redis = client(&server.address()).await;
     let key = key("frozen");
     let written = put(&redis, &key, None, write("before")).await;
@@ -67,7 +69,7 @@ async fn a_write_to_a_stopped_server_is_indeterminate() {
 
 #[tokio::test]
 async fn a_write_whose_answer_is_lost_is_indeterminate_and_applied_once() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = RedisServer::start() else { return };
     let relay = Relay::new(server.port);
     let redis = client(&server.address_at(relay.port())).await;
     let key = key("lost");
@@ -84,7 +86,9 @@ async fn a_write_whose_answer_is_lost_is_indeterminate_and_applied_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_and_a_waiter_survive_a_restart_of_the_server() {
-    let Some(server) = Server::start_with(Setup { durable: true, ..Setup::default() }) else {
+    let Some(server) =
+        RedisServer::start_with(RedisSetup { durable: true, ..RedisSetup::default() })
+    else {
         return;
     };
     let lease = Duration::from_secs(6);
@@ -111,7 +115,7 @@ async fn a_holder_and_a_waiter_survive_a_restart_of_the_server() {
 
 #[test]
 fn a_connection_whose_runtime_has_ended_is_replaced() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = RedisServer::start() else { return };
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let first = runtime();
     let redis = first.block_on(client(&server.address()));
@@ -125,7 +129,7 @@ fn a_connection_whose_runtime_has_ended_is_replaced() {
 
 #[tokio::test]
 async fn a_call_does_not_get_the_failure_of_an_abandoned_attempt() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = RedisServer::start() else { return };
     let (port, was_left) = silent_to_the_second_client(server.port).await;
     let redis = client(&server.address_at(port)).await;
     let written = put(&redis, &key("k"), None, write("x")).await;
@@ -139,7 +143,7 @@ async fn a_call_does_not_get_the_failure_of_an_abandoned_attempt() {
 
 #[tokio::test]
 async fn a_cancelled_request_does_not_cost_the_connection() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = RedisServer::start() else { return };
     let redis = client(&server.address()).await;
     put(&redis, &key("k"), None, write("x")).await;
     let id = || {

@@ -5,7 +5,7 @@ mod faults;
 mod laws;
 mod refusals;
 
-use crate::support::redis::{Server, Setup};
+use crate::support::redis::{RedisServer, RedisSetup};
 use lockword::cluster::engines::redis::Redis;
 use lockword::cluster::{Exchange, Key, NodeId, Transport, TransportError, Version, Wake, Write};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Servers and requests that are refused: with a typed error, without a write, without the password.
 
-use super::{Server, Setup, TransportError, client, key, put, until, write};
+use super::{RedisServer, RedisSetup, TransportError, client, key, put, until, write};
 use crate::support::process::free_port;
 use crate::support::redis::PASSWORD;
 use crate::support::relay::Relay;
@@ -23,7 +23,9 @@ async fn refused(address: &str) -> (ConnectError, String) {
 
 #[tokio::test]
 async fn wrong_credentials_and_missing_grants_are_denied() {
-    let Some(server) = Server::start_with(Setup { password: true, ..Setup::default() }) else {
+    let Some(server) =
+        RedisServer::start_with(RedisSetup { password: true, ..RedisSetup::default() })
+    else {
         return;
     };
     let port = server.port;
@@ -63,7 +65,10 @@ async fn wrong_credentials_and_missing_grants_are_denied() {
 
 #[tokio::test]
 async fn untrusted_certificates_are_refused() {
-    let Some(server) = Server::start_with(Setup { tls: true, ..Setup::default() }) else { return };
+    let Some(server) = RedisServer::start_with(RedisSetup { tls: true, ..RedisSetup::default() })
+    else {
+        return;
+    };
     let good = client(&server.address()).await;
     put(&good, &key("encrypted"), None, write("x")).await;
     let port = server.port;
@@ -73,13 +78,13 @@ async fn untrusted_certificates_are_refused() {
             (server.file(&format!("{name}.pem")), server.file(&format!("{name}.key")));
         format!("cert={cert}&key={key}")
     };
-    let (own, stranger) = (files("client"), files("stranger"));
+    let (own, foreign) = (files("client"), files("foreign"));
     for (case, address) in [
         ("another authority", format!("rediss://localhost:{port}?ca={other}&{own}")),
         ("the system's authorities", format!("rediss://localhost:{port}?{own}")),
         ("another name", format!("rediss://127.0.0.1:{port}?ca={ca}&{own}")),
         ("no certificate of ours", format!("rediss://localhost:{port}?ca={ca}")),
-        ("a stranger's certificate", format!("rediss://localhost:{port}?ca={ca}&{stranger}")),
+        ("a foreign certificate", format!("rediss://localhost:{port}?ca={ca}&{foreign}")),
     ] {
         let (error, text) = refused(&address).await;
         assert!(matches!(error, ConnectError::Untrusted { .. }), "{case}: {text}");
@@ -96,7 +101,8 @@ async fn untrusted_certificates_are_refused() {
     let (error, text) = refused(&format!("redis://localhost:{port}")).await;
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{text}");
 
-    let Some(server) = Server::start_with(Setup { tls: true, expired: true, ..Setup::default() })
+    let Some(server) =
+        RedisServer::start_with(RedisSetup { tls: true, expired: true, ..RedisSetup::default() })
     else {
         return;
     };
@@ -135,7 +141,7 @@ async fn invalid_addresses_are_refused() {
 
 #[tokio::test]
 async fn a_missing_database_and_a_busy_server_are_refused() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = RedisServer::start() else { return };
     let (error, text) = refused(&(server.address() + "/99")).await;
     assert!(
         matches!(error, ConnectError::Unsuitable { .. }) && text.contains("DB index"),
@@ -159,11 +165,11 @@ async fn a_missing_database_and_a_busy_server_are_refused() {
 
 #[tokio::test]
 async fn a_server_that_may_evict_a_held_lock_is_refused() {
-    let setup = Setup {
+    let setup = RedisSetup {
         extra: vec!["--maxmemory-policy".into(), "allkeys-lru".into()],
-        ..Setup::default()
+        ..RedisSetup::default()
     };
-    let Some(server) = Server::start_with(setup) else { return };
+    let Some(server) = RedisServer::start_with(setup) else { return };
     let (error, text) = refused(&server.address()).await;
     assert!(matches!(error, ConnectError::Unsuitable { .. }), "{text}");
     assert!(text.contains("allkeys-lru") && text.contains("noeviction"), "{text}");
@@ -171,7 +177,7 @@ async fn a_server_that_may_evict_a_held_lock_is_refused() {
 
 #[tokio::test]
 async fn a_full_server_refuses_writes_and_loses_nothing() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = RedisServer::start() else { return };
     let redis = client(&server.address()).await;
     let held = put(&redis, &key("held"), None, write("held")).await;
     let _: () = server.say(&["CONFIG", "SET", "maxmemory", "1"]);
@@ -192,13 +198,13 @@ async fn a_full_server_refuses_writes_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_replica_is_refused_also_if_it_was_the_primary() {
-    let Some(primary) = Server::start() else { return };
+    let Some(primary) = RedisServer::start() else { return };
     let port = primary.port.to_string();
-    let setup = Setup {
+    let setup = RedisSetup {
         extra: vec!["--replicaof".into(), format!("127.0.0.1 {port}")],
-        ..Setup::default()
+        ..RedisSetup::default()
     };
-    let Some(replica) = Server::start_with(setup).map(Arc::new) else { return };
+    let Some(replica) = RedisServer::start_with(setup).map(Arc::new) else { return };
     let (error, text) = refused(&replica.address()).await;
     assert!(matches!(error, ConnectError::Unsuitable { .. }) && text.contains("replica"), "{text}");
 

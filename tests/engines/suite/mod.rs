@@ -56,7 +56,7 @@ macro_rules! tests {
 }
 
 suite! {
-    "etcd" etcd: crate::support::etcd::Etcd;
-    "postgres" postgres: crate::support::postgres::Server;
+    "etcd" etcd: crate::support::etcd::EtcdServer;
+    "postgres" postgres: crate::support::postgres::PostgresServer;
     "redis" redis: crate::support::redis::DurableRedis;
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// The options of a server.
 #[derive(Clone, Default)]
-pub struct Setup {
+pub struct EtcdSetup {
     /// With TLS for its clients, with these certificates.
     pub tls: Option<Arc<Certificates>>,
     /// A client certificate is required.
@@ -28,7 +28,7 @@ pub struct Setup {
 }
 
 /// A running server.
-pub struct Etcd {
+pub struct EtcdServer {
     pub process: ServerProcess,
     pub port: u16,
     pub disk: Disk,
@@ -37,13 +37,13 @@ pub struct Etcd {
     _folder: Folder,
 }
 
-impl Etcd {
+impl EtcdServer {
     /// Starts a single server with default options. `None`: etcd is not installed, skip the test.
     pub fn start() -> Option<Self> {
-        Self::start_with(Setup::default())
+        Self::start_with(EtcdSetup::default())
     }
 
-    pub fn start_with(setup: Setup) -> Option<Self> {
+    pub fn start_with(setup: EtcdSetup) -> Option<Self> {
         Some(Cluster::start_some(1, &setup)?.members.remove(0))
     }
 
@@ -98,7 +98,7 @@ impl Etcd {
 
 /// Several servers of one cluster.
 pub struct Cluster {
-    pub members: Vec<Etcd>,
+    pub members: Vec<EtcdServer>,
 }
 
 impl Cluster {
@@ -106,10 +106,10 @@ impl Cluster {
     pub fn start() -> Option<Self> {
         // Elections within the second.
         let arguments = vec!["--heartbeat-interval", "50", "--election-timeout", "500"];
-        Self::start_some(3, &Setup { arguments, ..Setup::default() })
+        Self::start_some(3, &EtcdSetup { arguments, ..EtcdSetup::default() })
     }
 
-    fn start_some(number: usize, setup: &Setup) -> Option<Self> {
+    fn start_some(number: usize, setup: &EtcdSetup) -> Option<Self> {
         let program = find("etcd", &["/usr/local/bin"])?;
         let ports: Vec<[u16; 3]> = (0..number).map(|_| [(); 3].map(|()| free_port())).collect();
         let peers: Vec<String> = ports.iter().map(|ports| peer(ports[1])).collect();
@@ -158,7 +158,7 @@ impl Cluster {
             let process =
                 ServerProcess::start_at(disk.namespace.clone(), "etcd", &log, command, ready);
             let tls = setup.tls.is_some();
-            Some(Etcd { process, port: client, disk, metrics, tls, _folder: folder })
+            Some(EtcdServer { process, port: client, disk, metrics, tls, _folder: folder })
         };
         // None is ready before the majority is.
         let members: Option<_> = std::thread::scope(|scope| {
@@ -179,7 +179,7 @@ impl Cluster {
     /// The number of the leader. Waits until there is one.
     pub fn leader(&self) -> usize {
         loop {
-            if let Some(leader) = self.members.iter().position(Etcd::is_leader) {
+            if let Some(leader) = self.members.iter().position(EtcdServer::is_leader) {
                 return leader;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -206,11 +206,11 @@ fn http(port: u16, path: &str) -> std::io::Result<String> {
     Ok(text)
 }
 
-impl Engine for Etcd {
+impl Engine for EtcdServer {
     const CONNECTIONS: usize = 1;
 
     async fn start() -> Option<Self> {
-        Etcd::start()
+        EtcdServer::start()
     }
 
     fn process(&self) -> &ServerProcess {
@@ -234,11 +234,11 @@ impl Engine for Etcd {
     }
 }
 
-impl OnDisk for Etcd {
+impl OnDisk for EtcdServer {
     const WHEN_FULL: WhenFull = WhenFull::Ends;
 
     async fn start_on_disk() -> Option<Self> {
-        let server = Self::start_with(Setup { disk: Some(150), ..Setup::default() })?;
+        let server = Self::start_with(EtcdSetup { disk: Some(150), ..EtcdSetup::default() })?;
         // Its log has reserved 64 MB, and reserves 64 more, all or nothing.
         let end = Instant::now() + Duration::from_secs(60);
         while server.disk.len("data/member/wal/0.tmp").unwrap_or(0) < 64_000_000 {

@@ -15,7 +15,7 @@ use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 /// The options of a server.
 #[derive(Clone, Default)]
-pub struct Setup {
+pub struct PostgresSetup {
     /// `name=value`, as in the server's configuration.
     pub settings: Vec<String>,
     /// The password of the user `postgres`; without one everybody is trusted.
@@ -37,7 +37,7 @@ pub enum Tls {
 }
 
 /// A running server.
-pub struct Server {
+pub struct PostgresServer {
     pub process: ServerProcess,
     pub port: u16,
     pub disk: Disk,
@@ -146,9 +146,9 @@ fn start(
     )
 }
 
-impl Server {
+impl PostgresServer {
     /// Starts a server. `None`: PostgreSQL is not installed, skip the test.
-    pub fn start(setup: Setup) -> Option<Self> {
+    pub fn start(setup: PostgresSetup) -> Option<Self> {
         let bin = programs()?;
         let (folder, port) = (owned_folder("postgres"), free_port());
         let disk = Disk::new(folder.file("disk"), setup.disk, user())?;
@@ -282,7 +282,7 @@ pub struct Pooler {
 
 impl Pooler {
     /// Starts a pooler in front of `server`. `None`: it is not installed, skip the test.
-    pub fn start(server: &Server) -> Option<Self> {
+    pub fn start(server: &PostgresServer) -> Option<Self> {
         let program = find("pgbouncer", &["/usr/sbin"])?;
         let (folder, port) = (owned_folder("pooler"), free_port());
         let config = folder.file("config");
@@ -310,7 +310,7 @@ impl Pooler {
     }
 }
 
-impl Engine for Server {
+impl Engine for PostgresServer {
     // One is for notifications.
     const CONNECTIONS: usize = 2;
 
@@ -327,7 +327,7 @@ impl Engine for Server {
     }
 
     fn address_at(&self, port: u16) -> String {
-        Server::address_at(self, port, "")
+        PostgresServer::address_at(self, port, "")
     }
 
     /// The server does not show the subscriptions of other connections: a leaked one shows as a
@@ -345,7 +345,7 @@ impl Engine for Server {
     }
 }
 
-impl OnDisk for Server {
+impl OnDisk for PostgresServer {
     // While its log still has room: that is reserved in pieces of 16 MB.
     const WHEN_FULL: WhenFull = WhenFull::Refuses;
 
@@ -358,10 +358,11 @@ impl OnDisk for Server {
     }
 }
 
-async fn start_with_table(disk: Option<u32>) -> Option<Server> {
+async fn start_with_table(disk: Option<u32>) -> Option<PostgresServer> {
     // The suite's 32 processes have two connections each.
     let settings = vec!["max_connections=120".to_owned()];
-    let server = Server::start(Setup { settings, disk, ..Setup::default() })?;
+    let server =
+        PostgresServer::start(PostgresSetup { settings, disk, ..PostgresSetup::default() })?;
     let address = server.address("create_schema=true");
     lockword::cluster::connect(&address).await.expect("the table can be made");
     Some(server)

@@ -22,7 +22,7 @@ const GRANTS: &str = "resetchannels ~{lockword}* &{lockword}:* \
 
 /// The options of a server.
 #[derive(Default)]
-pub struct Setup {
+pub struct RedisSetup {
     /// With TLS, and a client certificate of its authority is required.
     pub tls: bool,
     /// Its certificate has expired.
@@ -40,22 +40,22 @@ pub struct Setup {
 }
 
 /// A running server. It ends when this is dropped.
-pub struct Server {
+pub struct RedisServer {
     pub process: ServerProcess,
     pub port: u16,
     pub disk: Disk,
-    setup: Setup,
+    setup: RedisSetup,
     folder: Arc<Folder>,
 }
 
-impl Server {
+impl RedisServer {
     /// Starts a server with default options. `None`: Redis is not installed.
     pub fn start() -> Option<Self> {
-        Self::start_with(Setup::default())
+        Self::start_with(RedisSetup::default())
     }
 
     /// Starts a server. `None`: Redis is not installed.
-    pub fn start_with(setup: Setup) -> Option<Self> {
+    pub fn start_with(setup: RedisSetup) -> Option<Self> {
         let program = find("redis-server", &["/usr/local/bin", "/opt/homebrew/bin"])?;
         let folder = Arc::new(Folder::new("redis"));
         let port = free_port();
@@ -75,7 +75,7 @@ impl Server {
             let authority = Authority::new(folder.path(), "ca");
             authority.sign("server", setup.expired);
             authority.sign("client", false);
-            Authority::new(folder.path(), "other").sign("stranger", false);
+            Authority::new(folder.path(), "other").sign("foreign", false);
             set("port", "0");
             set("tls-port", &port.to_string());
             set("tls-cert-file", &folder.file("server.pem"));
@@ -171,7 +171,7 @@ impl Server {
     }
 }
 
-fn admin_address(setup: &Setup, folder: &Folder) -> String {
+fn admin_address(setup: &RedisSetup, folder: &Folder) -> String {
     let user = if setup.password { "?user=admin&pass=x" } else { "" };
     format!("redis+unix://{}{user}", folder.file("admin"))
 }
@@ -187,16 +187,16 @@ fn shim(folder: &Folder) -> String {
 }
 
 /// Redis that writes each change to its disk before it answers.
-pub struct DurableRedis(Server);
+pub struct DurableRedis(RedisServer);
 
 /// Redis that keeps nothing on its disk.
-pub struct VolatileRedis(Server);
+pub struct VolatileRedis(RedisServer);
 
 impl Engine for DurableRedis {
     const CONNECTIONS: usize = 1;
 
     async fn start() -> Option<Self> {
-        Some(Self(Server::start_with(Setup { durable: true, ..Setup::default() })?))
+        Some(Self(RedisServer::start_with(RedisSetup { durable: true, ..RedisSetup::default() })?))
     }
 
     fn process(&self) -> &ServerProcess {
@@ -221,7 +221,11 @@ impl OnDisk for DurableRedis {
     const WHEN_FULL: WhenFull = WhenFull::Ends;
 
     async fn start_on_disk() -> Option<Self> {
-        Some(Self(Server::start_with(Setup { durable: true, disk: Some(4), ..Setup::default() })?))
+        Some(Self(RedisServer::start_with(RedisSetup {
+            durable: true,
+            disk: Some(4),
+            ..RedisSetup::default()
+        })?))
     }
 
     fn disk(&self) -> &Disk {
@@ -233,7 +237,7 @@ impl Engine for VolatileRedis {
     const CONNECTIONS: usize = 1;
 
     async fn start() -> Option<Self> {
-        Some(Self(Server::start()?))
+        Some(Self(RedisServer::start()?))
     }
 
     fn process(&self) -> &ServerProcess {
@@ -254,7 +258,7 @@ impl Engine for VolatileRedis {
 }
 
 /// What the server has of its clients.
-fn usage(server: &Server) -> Usage {
+fn usage(server: &RedisServer) -> Usage {
     Usage {
         connections: server.connections(),
         watches: server.say::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len(),

@@ -113,13 +113,13 @@ impl Members {
         let mut left = self.members.len();
         let mut worst: Option<(String, EtcdFailure)> = None;
         loop {
-            let attempt =
-                MemberAttempt { members: self, number: *self.current.lock(), stays: false };
-            let member = &self.members[attempt.number];
+            let member_try =
+                MemberTry { members: self, number: *self.current.lock(), stays: false };
+            let member = &self.members[member_try.number];
             left = left.saturating_sub(1);
             let failure = match self.ask_one(member, effect, left == 0, end, &request).await {
                 Ok(response) => {
-                    attempt.end(false);
+                    member_try.end(false);
                     return Ok(response);
                 }
                 Err(failure) => failure,
@@ -134,7 +134,7 @@ impl Members {
             let again = next
                 && (failure.kind != EtcdFailureKind::Indeterminate
                     || effect == RequestEffect::Reads);
-            attempt.end(next);
+            member_try.end(next);
             let telling = |failure: &EtcdFailure| {
                 !matches!(failure.kind, EtcdFailureKind::Transient | EtcdFailureKind::Indeterminate)
             };
@@ -235,21 +235,21 @@ impl Member {
     }
 }
 
-/// An attempt at one server. If it fails, or its caller stops waiting, the next request goes to
-/// another server.
-struct MemberAttempt<'a> {
+/// A try of one server. If it fails, or its caller stops waiting, the next request goes to another
+/// server.
+struct MemberTry<'a> {
     members: &'a Members,
     number: usize,
     stays: bool,
 }
 
-impl MemberAttempt<'_> {
+impl MemberTry<'_> {
     fn end(mut self, next: bool) {
         self.stays = !next;
     }
 }
 
-impl Drop for MemberAttempt<'_> {
+impl Drop for MemberTry<'_> {
     fn drop(&mut self) {
         let mut current = self.members.current.lock();
         if !self.stays && *current == self.number {

@@ -1,4 +1,4 @@
-//! etcd, version 3.4 or newer (feature `etcd`): linearizable, and wakes every waiting node at once.
+//! etcd, version 3.4 or newer (feature `etcd`): linearizable; a change wakes all waiting nodes.
 //!
 //! ```no_run
 //! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,8 +35,7 @@
 //! compacted, and when nothing has been heard of the server for eight seconds (HTTP/2 pings ask it for
 //! a sign of life meanwhile). A watch is not resumed: the node reads the register and watches again.
 //!
-//! A client has one connection to each server that it has had to ask, mostly one in all, however many
-//! keys are watched.
+//! A client has one connection per server that was asked, usually one, however many keys are watched.
 //!
 //! # Requirements
 //!
@@ -51,7 +50,7 @@
 //!   (`etcdctl alarm disarm`). It also answers so for writes that it has applied, namely those that
 //!   were in flight while it became full. So the register is read after such an answer: the write is
 //!   [`Unsupported`] if that shows that it was not applied, and [`Indeterminate`] otherwise.
-//! - A fast disk: each write waits for two of them. A server whose disk is full, so that it cannot
+//! - A fast disk: each write waits for an fsync on a majority (two servers of three). A server whose disk is full, so that it cannot
 //!   extend its log (by 64 MB at a time), ends by itself: the write that was in flight has an unknown
 //!   outcome, and nothing that was acknowledged is lost. The other servers go on as long as they are a
 //!   majority. Free some space, and start the server again.
@@ -69,10 +68,10 @@
 //! |---|---|---|
 //! | `host` | a further server, `host` or `host:port` | none |
 //! | `ca` | with TLS: a PEM file of the authorities to trust | those of the system |
-//! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | none is shown |
+//! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | no client certificate is presented |
 //! | `server_name` | with TLS: the name that the servers' certificates must have | the host |
 //! | `connect_timeout_ms` | how long connecting to one server may take, in milliseconds | 2000 |
-//! | `timeout_ms` | how long a request may take, with all attempts, in milliseconds | 5000 |
+//! | `timeout_ms` | how long a request may take, with all tries of all servers, in milliseconds | 5000 |
 //!
 //! The files are read once, when it connects.
 //!
@@ -152,6 +151,9 @@ impl Etcd {
     /// Connects to the etcd at this [URL](self#the-url): the same as [`EtcdBuilder::from_url`] and then
     /// [`EtcdBuilder::connect`].
     ///
+    /// It returns within the timeout, or with TLS within three times of it. Dropping the future is safe
+    /// at any moment, and leaves nothing behind.
+    ///
     /// # Errors
     ///
     /// Those of the two methods.
@@ -169,29 +171,31 @@ impl Etcd {
             .and_then([TxnOp::put(&*key, "", None)])
             .or_else([TxnOp::get(&*key, None)]);
         let ask = |client| txn(client, nothing.clone());
-        let mut attempts = 0;
+        let mut tries = 0;
         loop {
-            attempts += 1;
+            tries += 1;
             let members = &etcd.inner.members;
             match members.ask_each(members.end(), RequestEffect::Reads, ask).await {
                 Ok(_) => return Ok(etcd),
-                Err((_, failure)) if tls && failure.is_hung_up() && attempts < HUNG_UP => {}
+                Err((_, failure)) if tls && failure.is_hung_up() && tries < HUNG_UP => {}
                 Err((server, failure)) => return Err(failure.with_hint(tls).of_connect(server)),
             }
         }
     }
 
-    /// Deletes the registers that are idle now (nobody holds the lock or waits for it) and were not
-    /// written when `retention` is over. Returns how many it has deleted. It takes at least
-    /// `retention`.
+    /// Lists the idle registers, waits for `retention`, and deletes those that were not written
+    /// meanwhile. Returns how many it has deleted. A register is idle if nobody holds the lock or waits
+    /// for it.
     ///
     /// `retention` has to be longer than a request of any node can be in flight; an hour is good. A
     /// lock that is used again later gets a larger version than it had before. It may run on several
-    /// nodes at once. Dropping the future is safe at any moment: what was deleted remains deleted.
+    /// nodes at once. Dropping the future is safe at any moment: what was deleted remains deleted, and
+    /// the register whose deletion is in flight may or may not be deleted.
     ///
     /// # Errors
     ///
-    /// [`TransportError`]. What was deleted before it remains deleted.
+    /// [`TransportError`]. What was deleted before it remains deleted. After
+    /// [`Indeterminate`](TransportError::Indeterminate) one more register may or may not be deleted.
     pub async fn housekeeping(&self, retention: Duration) -> Result<usize, TransportError> {
         let mut idle = self.idle().await.map_err(EtcdFailure::of_read)?;
         tokio::time::sleep(retention).await;
@@ -276,14 +280,7 @@ impl Transport for Etcd {
             }
             Err(failure) => return Err(failure.of_write()),
         };
-        if !done.0.succeeded {
-            return Ok(Exchange::Mismatch(found(&done).map_err(EtcdFailure::of_read)?));
-        }
-        // The revision of the transaction is that of every key in it.
-        let revision = done.header().map_or(0, |header| header.revision());
-        let version = version(revision);
-        // It was written: an answer that is not valid must not be taken for a refusal.
-        Ok(Exchange::Swapped(version.map_err(|why| TransportError::indeterminate(why.said))?))
+        exchange(&done)
     }
 
     async fn watch(&self, key: &Key, _node: NodeId) -> Result<Watch, TransportError> {
@@ -305,6 +302,18 @@ async fn get(
 
 async fn txn(mut client: Client, txn: Txn) -> Result<TxnResponse, etcd_client::Error> {
     client.txn(txn).await
+}
+
+/// What the transaction of a write has done. A response that makes no sense may be that of a write
+/// that was applied.
+fn exchange(done: &TxnResponse) -> Result<Exchange, TransportError> {
+    let unreadable = |why: EtcdFailure| TransportError::indeterminate(why.said);
+    if !done.0.succeeded {
+        return found(done).map(Exchange::Mismatch).map_err(unreadable);
+    }
+    // The revision of the transaction is that of every key in it.
+    let revision = done.header().map_or(0, |header| header.revision());
+    version(revision).map(Exchange::Swapped).map_err(unreadable)
 }
 
 /// What the transaction found instead of the expected version.
@@ -374,9 +383,38 @@ impl fmt::Debug for Etcd {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_idle, read_register, stored_value};
-    use crate::cluster::{Wake, Write};
-    use etcd_client::proto::PbKeyValue;
+    use super::{exchange, is_idle, read_register, stored_value};
+    use crate::cluster::{Exchange, TransportError, Wake, Write};
+    use etcd_client::TxnResponse;
+    use etcd_client::proto::{
+        PbKeyValue, PbRangeResponse, PbResponseHeader, PbResponseOp, PbTxnOpResponse, PbTxnResponse,
+    };
+
+    #[test]
+    fn a_response_to_a_write_that_makes_no_sense_is_indeterminate() {
+        let header = |revision| Some(PbResponseHeader { revision, ..Default::default() });
+        let found = |mod_revision| {
+            let kv = PbKeyValue { value: b"{}\n".into(), mod_revision, ..Default::default() };
+            let read = PbRangeResponse { kvs: vec![kv], ..Default::default() };
+            let response = Some(PbTxnOpResponse::ResponseRange(read));
+            vec![PbResponseOp { response }]
+        };
+        let response = |succeeded, header, responses| {
+            exchange(&TxnResponse(PbTxnResponse { succeeded, header, responses }))
+        };
+        let swapped = response(true, header(7), vec![]);
+        assert!(matches!(swapped, Ok(Exchange::Swapped(version)) if version.get() == 7));
+        let mismatch = response(false, header(7), found(7));
+        assert!(matches!(mismatch, Ok(Exchange::Mismatch(Some(_)))), "{mismatch:?}");
+        for bad in [
+            response(true, None, vec![]),
+            response(true, header(1 << 52), vec![]),
+            response(false, header(7), vec![]),
+            response(false, header(7), found(0)),
+        ] {
+            assert!(matches!(bad, Err(TransportError::Indeterminate(_))), "{bad:?}");
+        }
+    }
 
     #[test]
     fn every_value_is_read_as_it_was_written() {

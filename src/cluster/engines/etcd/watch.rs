@@ -9,7 +9,7 @@ use futures_util::stream;
 
 /// How often it is tried to begin a watch. An attempt fails when the revision to begin with was
 /// compacted meanwhile, or when the rights of the user were changed.
-const ATTEMPTS: usize = 3;
+const TRIES: usize = 3;
 
 /// Watches the etcd key `key`. The watch is in force when this returns: the server has confirmed it.
 ///
@@ -31,7 +31,7 @@ pub(super) async fn watch(members: &Members, key: &str) -> Result<Watch, Transpo
 }
 
 async fn open(mut client: Client, key: String) -> Result<WatchStream, EtcdFailure> {
-    for left in (0..ATTEMPTS).rev() {
+    for left in (0..TRIES).rev() {
         // The read gives the latest revision, agreed on by the majority. It also renews a token that
         // has expired, which the watch itself would not do, and it distinguishes an old token from
         // missing rights, which a refused watch does not do.

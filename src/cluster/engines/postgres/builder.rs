@@ -4,8 +4,8 @@ use super::Postgres;
 use super::sql::{ServerTimeouts, SqlStatements};
 use crate::cluster::ConnectError;
 use crate::cluster::engines::options::{
-    ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, number, shown,
-    unknown_option,
+    ConnectionOptions, EngineUrl, LONGEST_TIMEOUT, connection_setters, host_and_port, invalid,
+    number, shown, unknown_option,
 };
 use std::fmt;
 use std::time::Duration;
@@ -20,6 +20,14 @@ use url::Url;
 const LONGEST_TABLE: usize = 46;
 
 const PORT: u16 = 5432;
+
+/// libpq's names of the options that all engines have, and the names that lockword gives them.
+const LIBPQ_NAMES: [(&str, &str); 4] = [
+    ("sslrootcert", "ca"),
+    ("sslcert", "cert"),
+    ("sslkey", "key"),
+    ("connect_timeout", "connect_timeout_ms"),
+];
 
 /// How PostgreSQL is to be reached: from [`Postgres::builder`], or from a URL.
 ///
@@ -90,23 +98,25 @@ impl PostgresBuilder {
     /// [`ConnectError::Address`] if the URL is not valid. Its password is not part of the error.
     pub fn from_url(url: &Url) -> Result<Self, ConnectError> {
         let url_parts = EngineUrl::parse(url, "postgres://user:password@host:port/database")?;
-        let mut builder = Self::new(url_parts.only_server()?);
+        let mut server = url_parts.only_server()?;
+        if server.starts_with('/') && url.port().is_none() && server.contains(':') {
+            // A colon in the name of the folder: what follows it is not the port.
+            server = format!("{server}:{PORT}");
+        }
+        let mut builder = Self::new(server);
         builder.connection.user = url_parts.user;
         builder.connection.password = url_parts.password;
         builder.database = Some(url_parts.path).filter(|name| !name.is_empty());
+        for (alias, name) in LIBPQ_NAMES {
+            let is_set = |name: &str| url_parts.options.iter().any(|(other, _)| other == name);
+            if is_set(alias) && is_set(name) {
+                let both =
+                    format!("the options {alias:?} and {name:?} mean the same: use only one");
+                return Err(invalid(both));
+            }
+        }
         for (name, value) in &url_parts.options {
-            // libpq has other names for some of the options that all engines have.
-            let (name, value) = match &**name {
-                "sslrootcert" => ("ca", value.clone()),
-                "sslcert" => ("cert", value.clone()),
-                "sslkey" => ("key", value.clone()),
-                "connect_timeout" => {
-                    let millis = number(name, value)?.saturating_mul(1000);
-                    ("connect_timeout_ms", millis.to_string())
-                }
-                name => (name, value.clone()),
-            };
-            builder.set(name, &value)?;
+            builder.set(name, value)?;
         }
         Ok(builder)
     }
@@ -116,6 +126,32 @@ impl PostgresBuilder {
         let refused =
             |allowed: &str| invalid(format!("{name} is {value:?}, but must be {allowed}"));
         let boolean = || value.parse().map_err(|_| refused("true or false"));
+        // libpq's names, of which the errors are to speak where they are used.
+        let names = &mut self.connection.tls.names;
+        let name = match name {
+            "sslrootcert" => {
+                names.ca = "sslrootcert";
+                "ca"
+            }
+            "sslcert" => {
+                names.certificate = "sslcert";
+                "cert"
+            }
+            "sslkey" => {
+                names.key = "sslkey";
+                "key"
+            }
+            "connect_timeout" => {
+                let seconds = number(name, value)?;
+                if !(1..=LONGEST_TIMEOUT.as_secs()).contains(&seconds) {
+                    let most = LONGEST_TIMEOUT.as_secs();
+                    return Err(refused(&format!("from 1 to {most} (in seconds)")));
+                }
+                self.connection.connect_timeout = Duration::from_secs(seconds);
+                return Ok(());
+            }
+            name => name,
+        };
         match name {
             "sslmode" => {
                 self.connection.tls.enabled = match value {
@@ -146,7 +182,7 @@ impl PostgresBuilder {
         Ok(())
     }
 
-    /// The name of the database. Default: the user's name. In a URL: the path.
+    /// The name of the database. Default: the name of the [user](Self::user). In a URL: the path.
     pub fn database(mut self, name: impl Into<String>) -> Self {
         self.database = Some(name.into());
         self
@@ -188,6 +224,7 @@ impl PostgresBuilder {
     }
 
     connection_setters! {
+        user: "the user of the system that runs this process",
         connect_timeout: "5 s", timeout: "5 s",
         "How long a request may take, with everything that it needs"
     }
@@ -195,9 +232,16 @@ impl PostgresBuilder {
     /// Checks the options, reads the files that they name, connects, and checks the server.
     ///
     /// Whether the table exists is not checked: see [`create_schema`](Self::create_schema) and
-    /// [`Postgres::create_schema`]. It returns within a few timeouts. It has to be called within a
-    /// tokio runtime whose network and timers are enabled. Dropping the future leaves nothing behind
-    /// but an attempt that ends by itself.
+    /// [`Postgres::create_schema`]. It has to be called within a tokio runtime whose network and timers
+    /// are enabled.
+    ///
+    /// It returns within four times the connect timeout plus the timeout: twice the connect timeout to
+    /// connect and to set the connection up, and that again if the connection is lost at once. If it
+    /// creates the table, it returns within twice as long plus the timeout.
+    ///
+    /// Dropping the future is safe at any moment. It leaves nothing behind but a try to connect, which
+    /// ends by itself within four times the connect timeout. A table that is being created may or may
+    /// not be created.
     ///
     /// # Errors
     ///
@@ -228,7 +272,13 @@ impl PostgresBuilder {
             Some(_) if cfg!(unix) => match self.server.rsplit_once(':') {
                 Some((folder, port)) => {
                     let port = port.parse();
-                    let port = port.map_err(|_| invalid("the port of the server is no number"))?;
+                    let port = port.map_err(|_| {
+                        invalid(format!(
+                            "{} is no server: a folder with a colon in its name needs the port \
+                             behind it, as in /folder:name:{PORT}",
+                            shown(&self.server)
+                        ))
+                    })?;
                     (folder.to_owned(), port)
                 }
                 None => (self.server.clone(), PORT),
@@ -287,13 +337,13 @@ fn full_name(table: &str) -> Result<String, ConnectError> {
     Ok(full)
 }
 
-/// Without user and password.
+/// Without user, password and key.
 impl fmt::Debug for PostgresBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("PostgresBuilder");
         fields.field("server", &format_args!("{}", shown(&self.server)));
-        fields.field("tls", &self.connection.tls.enabled).field("table", &self.table);
-        fields.field("pooled", &self.pooled).finish_non_exhaustive()
+        self.connection.debug_fields(&mut fields);
+        fields.field("table", &self.table).field("pooled", &self.pooled).finish_non_exhaustive()
     }
 }
 
@@ -386,14 +436,57 @@ mod tests {
     }
 
     #[test]
+    fn an_error_has_the_name_of_the_option_as_it_was_written() {
+        let tls = "sslmode=verify-full";
+        for (options, why) in [
+            ("sslrootcert=/x", "\"sslrootcert\" needs sslmode=verify-full"),
+            ("sslcert=/x&sslkey=/y", "\"sslcert\" needs sslmode=verify-full"),
+            ("sslkey=/x", "\"sslkey\" needs sslmode=verify-full"),
+            ("ca=/x", "\"ca\" needs sslmode=verify-full"),
+            (&format!("{tls}&sslrootcert=/none/ca"), "sslrootcert=/none/ca: "),
+            (&format!("{tls}&sslcert=/none/c&sslkey=/none/k"), "sslcert=/none/c: "),
+            (&format!("{tls}&sslkey=/x"), "\"sslkey\" go together"),
+            (&format!("{tls}&key=/x"), "\"key\" go together"),
+            ("connect_timeout=soon", "connect_timeout is \"soon\""),
+            ("connect_timeout=0", "connect_timeout is \"0\", but must be from 1 to 3600 (in"),
+            ("connect_timeout=3601", "connect_timeout is \"3601\""),
+            ("connect_timeout_ms=0", "connect_timeout_ms is 0"),
+            ("ca=/x&sslrootcert=/y", "\"sslrootcert\" and \"ca\" mean the same"),
+            ("sslcert=/x&cert=/x", "\"sslcert\" and \"cert\" mean the same"),
+            ("key=/x&sslkey=/y", "\"sslkey\" and \"key\" mean the same"),
+            (
+                "connect_timeout=1&connect_timeout_ms=9",
+                "\"connect_timeout\" and \"connect_timeout_ms\" mean the same",
+            ),
+        ] {
+            let said = config(&format!("postgres://u:hush@a?{options}")).unwrap_err();
+            assert!(said.contains(why) && !said.contains("hush"), "{options}: {said}");
+        }
+    }
+
+    #[test]
     fn a_server_is_a_host_or_the_folder_of_a_socket() {
         for (url, server) in [
             ("postgres://a", "a:5432"),
             ("postgresql://[::1]:7/db", "::1:7"),
             ("postgres://me@%2Fvar%2Frun/db", "/var/run:5432"),
             ("postgres://me@%2Fvar%2Frun:7/db", "/var/run:7"),
+            ("postgres://me@%2Fvar%2Frun%3A7/db", "/var/run:7:5432"),
+            ("postgres://me@%2Fvar%2Frun%3A7%2Fx:8/db", "/var/run:7/x:8"),
         ] {
             assert_eq!(config(url).unwrap().server, server);
+        }
+        for (folder, server) in
+            [("/var/run:7", Some("/var/run:7")), ("/run:a:7", Some("/run:a:7")), ("/run:a", None)]
+        {
+            let config = Postgres::builder(folder).config();
+            match server {
+                Some(server) => assert_eq!(config.unwrap().server, server),
+                None => {
+                    let said = config.unwrap_err().to_string();
+                    assert!(said.contains("\"/run:a\"") && said.contains("port"), "{said}");
+                }
+            }
         }
         let by_folder = Postgres::builder("/var/run:7").user("me").database("db");
         assert!(builder("postgres://me@%2Fvar%2Frun:7/db").unwrap() == by_folder);

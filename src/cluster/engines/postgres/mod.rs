@@ -24,13 +24,13 @@
 //! still be reached goes on. Then two nodes may hold a lock at a time, and the order of fencing tokens
 //! is not guaranteed across that event; the same is true of a restored backup. A failover loses nothing
 //! if `synchronous_standby_names` is set, `synchronous_commit` is `on` or `remote_apply`, and the old
-//! primary is fenced off. etcd does this by itself.
+//! primary is fenced off. etcd needs no such settings.
 //!
 //! So the engine declares [`Consistency::Lossy`] if there is a replica when it connects
 //! (`pg_stat_replication` has a row), and these two settings are not both as above. A backup that is
 //! being taken and a logical subscriber look like a replica. A replica that is disconnected, or that
 //! reads archived files, is not seen. A replica that comes later changes neither what was declared nor
-//! how the engine works. The option `replicas` says it instead:
+//! how the engine works. The option `replicas` overrides this:
 //!
 //! - `none`: a failover never leads to a replica;
 //! - `async`: it may lead to any;
@@ -45,7 +45,7 @@
 //! not, it is refused ([`TransportError::Unsupported`]).
 //!
 //! The statement that writes also notifies the node that is to be woken (`NOTIFY`), and only if a node
-//! waits: PostgreSQL lets transactions that notify commit only one after the other.
+//! waits, because PostgreSQL commits transactions that notify one at a time.
 //!
 //! # Requirements
 //!
@@ -69,7 +69,7 @@
 //! An index on `idle_since` would make it shorter and each release slower: a row cannot be updated in
 //! place (HOT) if an indexed column changes.
 //!
-//! **Keep no row locked by hand.** All requests share a connection, on which the server answers one
+//! **Do not lock its rows in your own transactions.** All requests share a connection, on which the server answers one
 //! after the other. A write to a row that another transaction has locked is refused after a twentieth
 //! of `timeout_ms` (a quarter of a second by default, never less than 50 ms) as
 //! [`TransportError::Unavailable`], and the node tries again later. Requests for other locks wait
@@ -82,14 +82,15 @@
 //!
 //! `postgres://user:password@host:port/database?option=value`, or `postgresql://`; everything but the
 //! host is optional, the port is 5432 by default. Special characters of the user's name and the
-//! password are percent-encoded. The host may be the folder of a Unix socket:
+//! password are percent-encoded. The default user is the user of the system that runs this process, and
+//! the default database has the name of the user. The host may be the folder of a Unix socket:
 //! `postgres://user@%2Fvar%2Frun%2Fpostgresql/app`. [`PostgresBuilder`] has a setter for each option:
 //!
 //! | option | meaning | default |
 //! |---|---|---|
 //! | `sslmode` | `verify-full`: TLS, and the server's certificate must be trusted and have its name; `require` means the same here; `disable`: no TLS | `disable` |
 //! | `ca` (or `sslrootcert`) | with TLS: a PEM file of the authorities to trust | those of the system |
-//! | `cert`, `key` (or `sslcert`, `sslkey`) | with TLS: PEM files of the client's certificate and its key | none is shown |
+//! | `cert`, `key` (or `sslcert`, `sslkey`) | with TLS: PEM files of the client's certificate and its key | no client certificate is presented |
 //! | `server_name` | with TLS: the name that the server's certificate must have | the host |
 //! | `connect_timeout_ms` (or `connect_timeout`, in seconds) | how long connecting may take, in milliseconds | 5000 |
 //! | `timeout_ms` | how long a request may take, in milliseconds | 5000 |
@@ -99,7 +100,7 @@
 //! | `pooled` | `true`: there is a transaction pooler in between | `false` |
 //! | `application_name` | the name of the connections, for the server | `lockword` |
 //!
-//! The names in parentheses are those of libpq. The files are read once, when it connects.
+//! The names in parentheses are those of libpq; an option is set by one of its names only. The files are read once, when it connects.
 //!
 //! # Poolers
 //!
@@ -115,7 +116,8 @@
 //! ([`TransportError::Unavailable`]); because of missing permissions
 //! ([`Denied`](TransportError::Denied)); because of a missing table
 //! ([`Unsupported`](TransportError::Unsupported)). A write whose connection was lost, or that was not
-//! answered in time, is [`Indeterminate`](TransportError::Indeterminate). A statement that lost against
+//! answered in time, or whose response cannot be read, is
+//! [`Indeterminate`](TransportError::Indeterminate). A statement that lost against
 //! another transaction (40001, 40P01) is repeated while half of the time is left, and nothing else is
 //! repeated. A read, a write and a deletion end within `timeout_ms`, with connecting and repeating. A
 //! new watch is in force, or has failed, within eight times the longer of the two timeouts.
@@ -172,13 +174,16 @@ struct PostgresInner {
 impl Postgres {
     /// A builder for a client of this server: `host` or `host:port`, where the port is 5432 by
     /// default, or the folder of a Unix socket, which begins with a slash. An IPv6 address is in
-    /// brackets.
+    /// brackets. Behind a folder that has a colon in its name the port is required.
     pub fn builder(server: impl Into<String>) -> PostgresBuilder {
         PostgresBuilder::new(server.into())
     }
 
     /// Connects to the server at this [URL](self#the-url): the same as [`PostgresBuilder::from_url`]
     /// and then [`PostgresBuilder::connect`].
+    ///
+    /// [`PostgresBuilder::connect`] says how long it may take, and what dropping the future leaves
+    /// behind.
     ///
     /// # Errors
     ///
@@ -209,11 +214,17 @@ impl Postgres {
         sql::schema(&self.inner.config.table)
     }
 
-    /// Creates the table if it does not exist. If it exists, the permission to write to it suffices.
+    /// Creates the table if it does not exist. If it exists, the permission to write to it suffices. It
+    /// may be called again at any time, and by several clients at once.
+    ///
+    /// It takes at most twice the timeout, and four times the connect timeout if it has to connect. If
+    /// the future is dropped, the table may or may not be created, as a whole.
     ///
     /// # Errors
     ///
-    /// [`TransportError`]; [`Denied`](TransportError::Denied) without the permission.
+    /// [`TransportError`]: [`Denied`](TransportError::Denied) without the permission;
+    /// [`Indeterminate`](TransportError::Indeterminate) if the connection was lost or no response came
+    /// in time: the table may or may not be created, so call it again.
     pub async fn create_schema(&self) -> Result<(), TransportError> {
         let PostgresConfig { table, limits, .. } = &*self.inner.config;
         let session = self.inner.session(&self.inner.requests).await?;
@@ -232,20 +243,21 @@ impl Postgres {
     /// Deletes the registers that have been idle for longer than a day, and returns how many it has
     /// deleted. Call it from time to time if names of locks are not used again: nothing else deletes a
     /// register. It opens a connection of its own. Dropping the future is safe at any moment: what was
-    /// deleted remains deleted.
+    /// deleted remains deleted, and the page that is being worked on may or may not be.
     ///
     /// # Errors
     ///
-    /// [`TransportError`]. What was deleted before it remains deleted.
+    /// [`TransportError`]. What was deleted before it remains deleted. After
+    /// [`Indeterminate`](TransportError::Indeterminate) one more page may or may not be deleted.
     pub async fn housekeeping(&self) -> Result<u64, TransportError> {
         let Self { inner } = self;
         let (own, mut all, mut after) = (Reconnecting::new(), 0, String::new());
         loop {
             let row =
                 inner.ask(&own, StatementKind::DeleteIdle, &[&after], true, inner.end()).await?;
-            let row = row.ok_or_else(|| TransportError::corrupt("no count"))?;
-            all += count(&row)?;
-            match column(&row, 1)? {
+            let row = row.ok_or_else(|| TransportError::indeterminate("no count"))?;
+            all += count(&row).map_err(after_a_write)?;
+            match column(&row, 1).map_err(after_a_write)? {
                 Some(last) => after = last,
                 None => return Ok(all),
             }
@@ -254,16 +266,19 @@ impl Postgres {
 
     /// Deletes the register of `key`, whether it is idle or not, and returns whether there was one. The
     /// next register of this name gets a larger version, which a `DELETE` by hand does not ensure. It is
-    /// for tests and operators.
+    /// for tests and operators. It ends within the timeout.
+    ///
+    /// If the future is dropped, the register may or may not be deleted; later calls work as before.
     ///
     /// # Errors
     ///
-    /// [`TransportError`].
+    /// [`TransportError`]. After [`Indeterminate`](TransportError::Indeterminate) the register may or
+    /// may not be deleted; after any other error it is not.
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
         let Self { inner } = self;
         let (link, end) = (&inner.requests, inner.end());
         let row = inner.ask(link, StatementKind::Delete, &[&key.as_str()], true, end).await?;
-        Ok(row.as_ref().map_or(Ok(0), count)? > 0)
+        Ok(row.as_ref().map_or(Ok(0), count).map_err(after_a_write)? > 0)
     }
 }
 
@@ -298,7 +313,7 @@ impl PostgresInner {
         write: bool,
         end: Instant,
     ) -> Result<Option<Row>, TransportError> {
-        let mut attempts = 0;
+        let mut tries = 0;
         loop {
             let session = match timeout_at(end, self.session(link)).await {
                 Ok(session) => session?,
@@ -314,8 +329,8 @@ impl PostgresInner {
             if !failure.can_retry || self.is_late(end) {
                 return Err(failure.error);
             }
-            sleep(session::backoff(attempts)).await;
-            attempts += 1;
+            sleep(session::backoff(tries)).await;
+            tries += 1;
         }
     }
 }
@@ -350,10 +365,7 @@ impl Transport for Postgres {
                 let why = "the row without a name is missing in the table: call create_schema()";
                 return Err(TransportError::unsupported(why));
             };
-            return match column(&row, 0)? {
-                true => Ok(Exchange::Swapped(version(column(&row, 1)?)?)),
-                false => Ok(Exchange::Mismatch(Some(register(&row, 1)?))),
-            };
+            return created(&row).map_err(after_a_write);
         };
         let number = i64::try_from(expected.get()).expect("below 2^52");
         let params: [Param<'_>; 6] = [&key, &number, &value, &idle, &channel, &whole];
@@ -362,12 +374,9 @@ impl Transport for Postgres {
             let Some(row) = row else {
                 return Ok(Exchange::Mismatch(None));
             };
-            if let Some(written) = column(&row, 0)? {
-                return Ok(Exchange::Swapped(version(written)?));
-            }
-            let seen = register(&row, 1)?;
-            if seen.version != expected {
-                return Ok(Exchange::Mismatch(Some(seen)));
+            match updated(&row).map_err(after_a_write)? {
+                Exchange::Mismatch(Some(seen)) if seen.version == expected => {}
+                exchange => return Ok(exchange),
             }
             // The row has got the expected version while the statement ran.
             if self.inner.is_late(end) {
@@ -390,6 +399,31 @@ impl Transport for Postgres {
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities.clone()
+    }
+}
+
+/// What the statement that creates a register has done.
+fn created(row: &Row) -> Result<Exchange, TransportError> {
+    match column(row, 0)? {
+        true => Ok(Exchange::Swapped(version(column(row, 1)?)?)),
+        false => Ok(Exchange::Mismatch(Some(register(row, 1)?))),
+    }
+}
+
+/// What the statement that changes a register has done.
+fn updated(row: &Row) -> Result<Exchange, TransportError> {
+    match column(row, 0)? {
+        Some(written) => Ok(Exchange::Swapped(version(written)?)),
+        None => Ok(Exchange::Mismatch(Some(register(row, 1)?))),
+    }
+}
+
+/// The error of a row that makes no sense, when it is the response to a write: the write may have been
+/// applied.
+fn after_a_write(error: TransportError) -> TransportError {
+    match error {
+        TransportError::Corrupt(why) => TransportError::Indeterminate(why),
+        other => other,
     }
 }
 

@@ -409,8 +409,8 @@ impl CheckAlive for Session {
 }
 
 /// How long to wait before a statement is sent again, after this many attempts.
-pub(super) fn backoff(attempts: u32) -> Duration {
-    Duration::from_micros(fastrand::u64(100..=1000 << attempts.min(5)))
+pub(super) fn backoff(tries: u32) -> Duration {
+    Duration::from_micros(fastrand::u64(100..=1000 << tries.min(5)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::Redis;
 use crate::cluster::engines::options::{
-    ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, unknown_option,
+    ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, shown, unknown_option,
 };
 use crate::cluster::{ConnectError, Key};
 use ::redis::{ProtocolVersion, RedisConnectionInfo};
@@ -72,7 +72,10 @@ impl RedisBuilder {
             // The path could be a part of a password: it is not shown.
             let database = url_parts.path.parse();
             builder.database = database.map_err(|_| {
-                invalid(format!("the database in it is not a number: expected {form}"))
+                invalid(format!(
+                    "the database in it is not a number: expected {form}, where the path is only \
+                     the number of a database, such as /0"
+                ))
             })?;
         }
         for (name, value) in &url_parts.options {
@@ -102,6 +105,7 @@ impl RedisBuilder {
     }
 
     connection_setters! {
+        user: "the server's user `default`",
         connect_timeout: "3 s", timeout: "5 s",
         "How long the server may take to answer a request"
     }
@@ -109,9 +113,11 @@ impl RedisBuilder {
     /// Checks the options, reads the files that they name, connects, and checks that the server and
     /// the user's permissions suffice.
     ///
-    /// It returns within the connect timeout. It has to be called within a tokio runtime whose
-    /// network and timers are enabled, and so has every method of [`Redis`]. Dropping the future
-    /// leaves nothing behind but an attempt that ends within the connect timeout.
+    /// It returns within the connect timeout, however often the servers of a cluster redirect it. It has to be called within a tokio runtime whose
+    /// network and timers are enabled, and so has every method of [`Redis`].
+    ///
+    /// Dropping the future is safe at any moment. It leaves nothing behind but a try that ends within
+    /// the connect timeout. Connecting writes nothing.
     ///
     /// # Errors
     ///
@@ -148,14 +154,13 @@ impl RedisBuilder {
     }
 }
 
-/// Without user and password.
+/// Without user, password and key.
 impl fmt::Debug for RedisBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use crate::cluster::engines::options::shown;
         let mut fields = f.debug_struct("RedisBuilder");
         fields.field("server", &format_args!("{}", shown(&self.server)));
-        fields.field("tls", &self.connection.tls.enabled).field("prefix", &self.prefix);
-        fields.finish_non_exhaustive()
+        self.connection.debug_fields(&mut fields);
+        fields.field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
@@ -293,6 +298,7 @@ mod tests {
             ("redis://u:secret@h/1?prefix=a{b", "prefix: "),
             ("redis://u:secret@h/1?ca=/x", "\"ca\" needs rediss://"),
             ("redis://u:secret@h/one", "user:password@host:port/database"),
+            ("redis://u:secret@h/1/", "only the number of a database, such as /0"),
             ("redis://u:secret@h/1#x", "%23"),
             ("redis://u:secret@h/1?host=b", "several servers"),
             ("redis://u:secret@h/1?timeout_ms=0", "timeout_ms"),

@@ -28,7 +28,7 @@
 //! |---|---|---|
 //! | `prefix` | begins all names on the server; 1 to 100 of the characters of a [`Key`] | `lockword` |
 //! | `ca` | with TLS: a PEM file of the authorities to trust | those of the system |
-//! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | none is shown |
+//! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | no client certificate is presented |
 //! | `server_name` | with TLS: the name that the server's certificate must have | the host |
 //! | `connect_timeout_ms` | how long connecting may take, in milliseconds | 3000 |
 //! | `timeout_ms` | how long an answer may take, in milliseconds | 5000 |
@@ -80,10 +80,10 @@
 //! # Connections
 //!
 //! Each [`Redis`] has one connection, for requests and watches. The next request replaces it when it
-//! is lost, or when nothing was heard for two seconds after something was asked. No request is ever
+//! is lost, or when no data came for two seconds while a response was outstanding. No request is ever
 //! sent twice: one that was sent and not answered is
-//! [`Indeterminate`](TransportError::Indeterminate). While there is a watch, the server is asked twice
-//! a second whether it is there. Watches end with an error when it does not answer or the connection
+//! [`Indeterminate`](TransportError::Indeterminate). While there is a watch, the server is pinged twice
+//! a second. Watches end with an error when it does not answer or the connection
 //! is lost; the node then reads the register and watches again. A request takes at most the connect
 //! timeout plus the timeout: eight seconds by default. It takes one more round where the server has
 //! forgotten the script, and where a cluster has moved the slot.
@@ -137,6 +137,8 @@ impl Redis {
     /// Connects to the server at this [URL](self#the-url): the same as [`RedisBuilder::from_url`] and
     /// then [`RedisBuilder::connect`].
     ///
+    /// It returns within the connect timeout. Dropping the future is safe at any moment.
+    ///
     /// # Errors
     ///
     /// Those of the two methods.
@@ -160,14 +162,25 @@ impl Redis {
     /// The holder of the lock loses it at its next write. The next register of this name gets larger
     /// versions.
     ///
+    /// It takes as long as a request. If the future is dropped, the register may or may not be removed;
+    /// later calls work as before.
+    ///
     /// # Errors
     ///
-    /// As [`compare_exchange`](Transport::compare_exchange).
+    /// [`TransportError::Indeterminate`] if the request was sent and no response came, or none that can
+    /// be read: the register may or may not be removed. It was not removed after any other error:
+    /// [`Unavailable`](TransportError::Unavailable) if the server cannot be reached or refuses for now,
+    /// [`Denied`](TransportError::Denied), [`Unsupported`](TransportError::Unsupported), and
+    /// [`Corrupt`](TransportError::Corrupt) if the name stands for something that lockword did not
+    /// write.
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
         let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
         let response = self.connector.run(&self.delete.call([&register, &floor], &[])).await?;
-        Ok(response == Value::Int(1))
+        match response {
+            Value::Int(found @ (0 | 1)) => Ok(found == 1),
+            _ => Err(TransportError::indeterminate("the script's answer makes no sense")),
+        }
     }
 
     /// The command that reads the register.

@@ -14,11 +14,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-/// How often the server is asked whether it is there, while there is a watch.
+/// How often the server is pinged while there is a watch.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
-/// How long it may take to answer that, or to subscribe.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long the response to that may take, and that to a subscription.
+const RESPONSE: Duration = Duration::from_secs(2);
 
 /// The watches of a connection, and the channels to which it is subscribed.
 #[derive(Default)]
@@ -185,24 +185,24 @@ impl Subscriptions {
     pub(super) async fn tend(&self, connection: &RedisConnection) -> Result<(), ()> {
         let (join, leave) = self.plan();
         if !join.is_empty() {
-            match timeout(ANSWER, connection.subscribe(&join)).await {
+            match timeout(RESPONSE, connection.subscribe(&join)).await {
                 Ok(Ok(())) => self.joined(&join),
-                Ok(Err(error)) if is_answer(&error) => self.refused(&join, &error),
+                Ok(Err(error)) if is_response(&error) => self.refused(&join, &error),
                 _ => return Err(()),
             }
         }
         if !leave.is_empty() {
-            match timeout(ANSWER, connection.unsubscribe(&leave)).await {
+            match timeout(RESPONSE, connection.unsubscribe(&leave)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) if is_answer(&error) => {}
+                Ok(Err(error)) if is_response(&error) => {}
                 _ => return Err(()),
             }
         }
         if join.is_empty() && leave.is_empty() {
             let ping = ::redis::cmd("PING");
-            match timeout(ANSWER, connection.ask(&ping)).await {
+            match timeout(RESPONSE, connection.ask(&ping)).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) if is_answer(&error) => {}
+                Ok(Err(error)) if is_response(&error) => {}
                 _ => return Err(()),
             }
         }
@@ -254,8 +254,8 @@ impl Subscriptions {
     }
 }
 
-/// Whether the error is an answer of the server.
-fn is_answer(error: &RedisError) -> bool {
+/// Whether the error is a response of the server.
+fn is_response(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
 }
 
