@@ -79,7 +79,7 @@
 //! of a client, and what it repeats by itself, should fit into it: then the error names the cause, and
 //! not only the time. There is one request in flight for each key of a node, besides the watch.
 //!
-//! A node repeats a request after an error that [passes](TransportError::is_passing), with a backoff,
+//! A node repeats a request after a [transient](TransportError::is_transient) error, with a backoff,
 //! and reports the error to the callers that wait when that has gone on for its
 //! [`unavailable_timeout`](super::NodeBuilder::unavailable_timeout). Errors of the other kinds are
 //! reported at once; so is each error by [`try_acquire`](super::DistributedLock::try_acquire).
@@ -484,7 +484,7 @@ impl TransportError {
     /// Whether the same call may succeed later without any repair:
     /// [`Indeterminate`](Self::Indeterminate) and [`Unavailable`](Self::Unavailable).
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Indeterminate(_) | Self::Unavailable(_))
     }
 

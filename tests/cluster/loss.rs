@@ -136,7 +136,7 @@ async fn a_try_fails_at_the_first_error_and_a_wait_after_the_unavailable_timeout
     let error = lock.acquire().await.unwrap_err();
     assert!(began.elapsed() >= ms(4_000), "{:?}", began.elapsed());
     assert!(
-        matches!(&error, LockError::Transport { source, .. } if source.is_passing()),
+        matches!(&error, LockError::Transport { source, .. } if source.is_transient()),
         "{error}"
     );
     assert!(

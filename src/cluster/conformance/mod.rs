@@ -19,8 +19,8 @@
 //! that is in use. It leaves the registers of these keys behind.
 //!
 //! The three operations of a transport cannot delete a register, step a clock back or lose a response.
-//! For the checks that need these, the caller gives a hook: [`Suite::deleting`],
-//! [`Suite::stepping_back`], [`Suite::indeterminate_hook`]. The [`SuiteReport`] says what was not
+//! For the checks that need these, the caller gives a hook: [`Suite::delete_hook`],
+//! [`Suite::clock_hook`], [`Suite::indeterminate_hook`]. The [`SuiteReport`] says what was not
 //! checked, and why.
 //!
 //! A suite can show that a law is broken, not that it is kept: it knows only the runs that it has seen.
