@@ -261,17 +261,20 @@ fn a_failed_try_reports_the_holder_and_leaves_no_entry() {
 }
 
 #[test]
-fn a_foreign_value_is_refused_and_not_overwritten() {
-    let (mut engine, mut one) = (TestEngine::default(), machine(1));
-    let write = Write { value: b"mine".as_slice().into(), wake: Wake::Nobody, idle: false };
-    engine.exchange(None, write);
-    for intent in [Intent::Try, Intent::Wait] {
-        let told = engine.tell(&mut one, Event::Intent(intent), at(0));
-        let [Action::Failed(Failure::Unreadable(Unreadable::Foreign))] = &told[..] else {
-            panic!("{told:?}")
-        };
+fn a_value_that_is_not_understood_is_refused_and_not_overwritten() {
+    let old = br#"{"lockword":"1.0","beat":1,"queue":[]}"#;
+    let format = Unreadable::Format { major: 1, minor: 0 };
+    for (value, expected) in [(&b"mine"[..], Unreadable::Foreign), (old, format)] {
+        let (mut engine, mut one) = (TestEngine::default(), machine(1));
+        let write = Write { value: value.into(), wake: Wake::Nobody, idle: false };
+        engine.exchange(None, write);
+        for intent in [Intent::Try, Intent::Wait] {
+            let told = engine.tell(&mut one, Event::Intent(intent), at(0));
+            let [Action::Failed(Failure::Unreadable(why))] = &told[..] else { panic!("{told:?}") };
+            assert_eq!(*why, expected);
+        }
+        assert_eq!((engine.writes.len(), one.is_idle()), (1, true));
     }
-    assert_eq!((engine.writes.len(), one.is_idle()), (1, true));
 }
 
 #[test]
