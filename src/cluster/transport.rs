@@ -34,8 +34,8 @@
 //!    be.
 //!
 //!    Timeouts and connections that break after the request was sent are the usual cases. Switch off
-//!    what your client library does to send a write again: the second request ends with a
-//!    mismatch, because the first one was applied.
+//!    automatic retries of writes in your client library: the second request ends with a mismatch,
+//!    because the first one was applied.
 //!
 //!    *Why:* a node resolves an unknown outcome by itself, if it knows of it. If it does not, it may
 //!    hold a lock, or stand in a queue, without knowing.
@@ -44,9 +44,10 @@
 //!    call, the version of the register was not the expected one, and it carries the register of such a
 //!    moment.
 //!
-//!    *Why:* a node uses it as a load, and expects that version in its next write at once. With an older
-//!    version, from a cache or a replica, the next write must fail; with the version that it expected
-//!    before, the node repeats the same write for nothing.
+//!    *Why:* a node uses it as a load, and expects that version in its next write at once. A mismatch that
+//!    carries an older version (from a cache or a replica) makes the next write fail too. One that
+//!    carries the expected version is an error of the engine: the node reports
+//!    [`Corrupt`](TransportError::Corrupt) to its callers.
 //!
 //! 5. **A live watch wakes.** After a change that was to wake its node ([`Write::wake`]), a watch yields
 //!    an item within [`Capabilities::wake_within`], or it ends, or it yields an error.
@@ -67,8 +68,14 @@
 //!    *Why:* a node drops a request when its time is over, when nobody waits for it any more, and when
 //!    the node shuts down.
 //!
-//! Three more rules cannot be checked from outside: a call never blocks its thread; it ends by itself
-//! sooner or later; and the text of an error has no password and no key material.
+//! Three more rules have no number:
+//!
+//! - A call ends by itself. The suite checks this as
+//!   [`Law::Responses`](../conformance/enum.Law.html#variant.Responses).
+//! - A call never blocks its thread.
+//! - The text of an error has no password and no key material.
+//!
+//! The last two cannot be checked from outside.
 //!
 //! # How long a call may last
 //!
@@ -177,7 +184,7 @@ pub trait Transport: Send + Sync + 'static {
     /// Writes `new` if the version of the register is `expected` (`None`: if there is no register), and
     /// returns the version that this has made. Otherwise returns the register.
     ///
-    /// A write must not be applied twice, nor after another error than
+    /// A write is applied at most once, and never after an error other than
     /// [`Indeterminate`](TransportError::Indeterminate). If the future is dropped, the write may or may
     /// not be applied.
     ///
@@ -301,15 +308,15 @@ pub enum Exchange {
 pub struct Write {
     /// The bytes. An engine does not read them.
     pub value: Arc<[u8]>,
-    /// Whose watch is to yield. An engine may wake more nodes than that.
+    /// Which nodes' watches must yield. An engine may wake more nodes than that.
     pub wake: Wake,
     /// No node holds the lock and none waits: the engine may delete the register after a retention
     /// that it documents. The retention must be longer than any request may be in flight, since a late
-    /// write that expects no register would find none. An hour is good.
+    /// write that expects no register would find none. One hour is recommended.
     pub idle: bool,
 }
 
-/// Whose watch a [`Write`] is to wake.
+/// Which nodes a [`Write`] wakes: their watches must yield.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
     /// None: no node waits.
