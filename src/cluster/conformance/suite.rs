@@ -36,6 +36,10 @@ pub(super) type ClockHook = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync
 /// # Errors
 ///
 /// The first violation found.
+///
+/// # Cancel safety
+///
+/// That of [`Suite::run`].
 pub async fn run<F, Fut, T>(make: F) -> Result<SuiteReport, Violation>
 where
     F: Fn() -> Fut + Send + Sync + 'static,
@@ -129,9 +133,10 @@ impl<T: Transport> Suite<T> {
         Self { delete_hook: Some(Arc::new(move |key| Box::pin(hook(key)))), ..self }
     }
 
-    /// `hook` prepares that the response to the next write of this key by this client is lost, whether
-    /// the write is applied at once, later, or not at all. With it, law 3 is checked. The suite calls
-    /// it before each such write. The [module's documentation](super) has a recipe.
+    /// `hook` makes the outcome of the next write of this key by this client unknown to the client: it
+    /// arranges that the request or its response is lost, or that the request arrives late. With it,
+    /// law 3 is checked. The suite awaits the hook before each such write. The
+    /// [module's documentation](super) has a recipe.
     #[must_use]
     pub fn indeterminate_hook<H, Fut>(self, hook: H) -> Self
     where
@@ -162,6 +167,11 @@ impl<T: Transport> Suite<T> {
     /// # Errors
     ///
     /// The first violation found.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the run ends without a result. Requests that are in flight are given
+    /// up, and the registers that the run has written stay in the engine. A new run uses other keys.
     pub async fn run(self) -> Result<SuiteReport, Violation> {
         let mut engines = vec![];
         for _ in 0..CLIENTS {
