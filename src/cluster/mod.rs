@@ -63,12 +63,13 @@
 //! ```
 //!
 //! - **Fairness.** Nodes get the lock in the order in which they joined the queue, except past a
-//!   node that does not confirm in time. A handoff takes three writes, whatever the number of nodes:
-//!   join, reserve, confirm. If nobody waits, an acquisition takes two requests in all, one to get
-//!   the lock and one to release it. It takes three if another node had the lock last, or if the
-//!   node kept no [`DistributedLock`] of the key, which is what remembers the version. To join the queue a node needs a moment in which the
-//!   register does not change for a round trip. Where nodes hold the lock for less than that and
-//!   want it again at once, one of them has it several times in a row before the next one gets in.
+//!   node that does not confirm in time. A handoff takes three writes, whatever the number of
+//!   nodes: join, reserve, confirm. If nobody waits, an acquisition takes two requests in all, one
+//!   to get the lock and one to release it. It takes three if another node had the lock last, or if
+//!   the node kept no [`DistributedLock`] of the key, which is what remembers the version. To join
+//!   the queue a node needs a moment in which the register does not change for a round trip. Where
+//!   nodes hold the lock for less than that and want it again at once, one of them has it several
+//!   times in a row before the next one gets in.
 //! - **Local first.** Threads and tasks of one node queue in the process. While others of the same
 //!   node wait, the lock is handed to them without a message. Once another node waits, that ends at
 //!   bounds that the [`NodeBuilder`] sets.
