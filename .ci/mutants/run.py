@@ -9,10 +9,10 @@
 A mutant is one change of one file: core.toml and cluster.toml list them. It is applied to a copy of
 the crate under `target/mutants`, which is built, and the tests that must notice it are run until
 one fails. `core` runs loom models; `--search` tries all of them on a mutant that those named let
-live. `cluster` runs 2,000 seeds and the scenarios of the simulation, or the tests of `local`; the
-known killer is tried first. `ci` takes the mutants with `always`, and a third of the others, which
-the hash of the commit chooses. `models` runs all models on the crate as it is, each for at most
-60 s of processor time; `--quick` leaves out those that core.toml lists as slow.
+live. `cluster` runs 2,000 seeds and the scenarios of the simulation, or the tests of `local` or of
+`protocol`; the known killer is tried first. `ci` takes the mutants with `always`, and a third of the
+others, which the hash of the commit chooses. `models` runs all models on the crate as it is, each
+for at most 60 s of processor time; `--quick` leaves out those that core.toml lists as slow.
 Exit status 1 if a mutant survives, 2 if a text is not found exactly once (so the lists cannot rot).
 """
 
@@ -126,7 +126,7 @@ class Core:
 
 
 class Cluster:
-    """The cluster's mutants are killed by the simulation, or by the tests of who is next locally."""
+    """The cluster's mutants are killed by the simulation, or by tests of `local` or `protocol`."""
 
     name, folder, arguments = "cluster", ".", ["--features", "cluster,conformance"]
     environment = {}

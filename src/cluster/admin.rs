@@ -71,11 +71,12 @@ pub struct ForcedRelease {
     pub label: String,
 }
 
-/// How often [`Node::break_lock`] writes, if other nodes write in between each time.
+/// How many writes [`Node::break_lock`] makes at most, if other nodes write in between each time.
 const MAX_BREAKS: u32 = 100;
 
 impl Node {
-    /// Reads the state of a key from the engine, by one request. It changes nothing there.
+    /// Reads the state of a key from the engine, by one request, within the
+    /// [request timeout](super::NodeBuilder::request_timeout). It changes nothing there.
     ///
     /// # Errors
     ///
@@ -108,10 +109,16 @@ impl Node {
     /// holder that was seen first has released it meanwhile: the lock is not taken from another one in
     /// its place.
     ///
+    /// This takes one load and one write. If another node writes in between, it is repeated with what
+    /// that node wrote, up to 100 times. Each request ends within the
+    /// [request timeout](super::NodeBuilder::request_timeout).
+    ///
     /// # Errors
     ///
     /// As [`inspect`](Self::inspect). If the source of [`LockError::Transport`] is
-    /// [`TransportError::Indeterminate`], the lock may be broken or not: inspect the key.
+    /// [`TransportError::Indeterminate`], the lock may be broken or not: inspect the key. It is
+    /// [`TransportError::Unavailable`] also if another node wrote first 100 times; then the lock is not
+    /// broken.
     ///
     /// # Cancel safety
     ///

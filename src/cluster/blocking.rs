@@ -23,7 +23,10 @@
 //! - The thread of the current-thread runtime that runs the node would wait for itself. It gets
 //!   [`LockError::WouldDeadlock`]. So does an [`Observer`](super::Observer) that is called by the node's
 //!   background task.
-//! - A thread that waits while no thread runs the node's current-thread runtime waits until one does.
+//! - On a thread of the node's current-thread runtime, a call blocks for up to 1 s if the node's
+//!   background task has never run, since it is not known yet which thread runs it. After that the
+//!   call ends as if it were this thread. This includes `try_acquire` and `release`.
+//! - If nothing drives the node's current-thread runtime, a waiting thread waits until something does.
 
 use super::admin::{ForcedRelease, KeyState};
 use super::error::{LockError, ReleaseError};

@@ -31,7 +31,7 @@ pub(crate) struct Config {
     pub(crate) poll: Duration,
 }
 
-/// Builds a [`Node`]: from [`Node::builder`].
+/// The builder of a [`Node`]; made by [`Node::builder`].
 ///
 /// Nodes that share keys may have different settings. [`build`](Self::build) checks the ranges that
 /// are given here.
@@ -86,8 +86,8 @@ impl NodeBuilder {
         }
     }
 
-    /// The lease: how long a lock stays with this node after its last sign of life. From 100 ms to one
-    /// hour; 10 s by default. The node renews it after each third of that time.
+    /// The lease: how long a lock stays with this node after its last successful write. From 100 ms to
+    /// one hour; 10 s by default. The node renews it after each third of that time.
     ///
     /// When this node dies, other nodes wait for this long before one of them takes the lock. When
     /// this node is cut off from the engine or stopped for longer than this, it loses its locks.
@@ -96,8 +96,8 @@ impl NodeBuilder {
         self
     }
 
-    /// How long this node leaves a lock that is reserved for the node before it in the queue, until it
-    /// takes the lock instead. From 1 ms to the lease. By default a twentieth of the lease, but at least
+    /// How long the first node in the queue has to confirm a lock reserved for it, before this node,
+    /// being next, may take it. From 1 ms to the lease. By default a twentieth of the lease, but at least
     /// 50 ms and at most 1 s.
     ///
     /// Each dead node in the queue costs the next one such a window, and half a window more if the
@@ -126,8 +126,8 @@ impl NodeBuilder {
     /// A local handoff takes about a microsecond; a handoff to another node takes three writes and a
     /// wake-up. With 512 local handoffs for each of those, they cost little. A node learns from a write
     /// whether others wait, and each write gives it 1,024 fencing tokens. So a busy node renews its
-    /// lease after half this number of handoffs: a small number costs writes even if no other node
-    /// waits.
+    /// lease after half this number of handoffs, at most 512: a small number costs writes even if no
+    /// other node waits.
     pub fn local_handoffs(mut self, local_handoffs: u32) -> Self {
         self.local_handoffs = local_handoffs;
         self
@@ -177,22 +177,28 @@ impl NodeBuilder {
         self
     }
 
-    /// How many nodes may wait in the queue of a key before this node does not join. From 1 to 10,000;
-    /// 100 by default. It is lowered to what the
-    /// [largest value](super::Capabilities::largest_value) of the engine has room for. Further nodes
-    /// wait for room in the queue, in no particular order.
+    /// The longest queue that this node joins: it waits outside while as many nodes are in the queue of
+    /// the key. From 1 to 10,000; 100 by default. It is lowered to what the
+    /// [largest value](super::Capabilities::largest_value) of the engine has room for. Nodes
+    /// outside the queue join it when there is room, in no particular order.
     pub fn queue_limit(mut self, queue_limit: usize) -> Self {
         self.queue_limit = queue_limit;
         self
     }
 
-    /// The longest time between two loads of a key that this node waits for, where the engine has no
-    /// wake-ups: from 1 ms to the lease. Unless it is set, a tenth of the claim window, but at least
-    /// 10 ms.
+    /// The longest time between two loads of a key for which this node is first in the queue, where no
+    /// watch wakes it. From 1 ms to the lease. By default a tenth of the claim window, but at least
+    /// 10 ms. A value above half of the claim window counts as half of it.
     ///
-    /// After a change of the register the node loads it every tenth of this, and then less and less
-    /// often. A node that is not the first in the queue loads it as many times less often as its place
-    /// in the queue says, but at least twice in a claim window.
+    /// This applies to an engine without wake-ups ([`Wakeups::Poll`](super::Wakeups::Poll)), and to
+    /// other engines while the watch of the key has failed. The nth node in the queue loads the key an
+    /// nth as often, but at least twice in a claim window.
+    ///
+    /// An engine without wake-ups is asked more often after a change of the key: the interval is a
+    /// quarter of the time since the last change, but not less than a tenth of this setting, nor less
+    /// than 1 ms. With the default settings the first in the queue makes up to 200 loads a second of a
+    /// key that changes more than 50 times a second, and 20 loads a second of a key that has not
+    /// changed for 0.2 s.
     pub fn poll(mut self, poll: Duration) -> Self {
         self.poll = Some(poll);
         self

@@ -40,7 +40,8 @@ pub enum LockError {
     Busy {
         /// The key and the engine.
         at: LockContext,
-        /// The label of the node that holds the lock. `None` if that is this node, or not known.
+        /// The label of the node that holds the lock. `None` if that is this node, if it is not known,
+        /// or if the lock is only reserved.
         holder: Option<String>,
     },
     /// Only from `acquire_timeout`: the timeout passed first.
@@ -61,9 +62,10 @@ pub enum LockError {
         /// The key and the engine.
         at: LockContext,
     },
-    /// A request to the engine failed, with an error that does not pass by itself; or requests have
-    /// failed for longer than the node's
-    /// [unavailable timeout](super::NodeBuilder::unavailable_timeout).
+    /// The engine failed. From `acquire` and `acquire_timeout`: with an error that is not
+    /// [transient](TransportError::is_transient), or for longer than the node's
+    /// [unavailable timeout](super::NodeBuilder::unavailable_timeout). From `try_acquire`, `inspect` and
+    /// `break_lock`: once, with any error.
     Transport {
         /// The key and the engine.
         at: LockContext,
@@ -122,7 +124,9 @@ fn advice(tried: &str, error: &TransportError) -> &'static str {
         TransportError::Indeterminate(_) if tried == BREAKING => {
             "the lock may be broken: look at it by inspect before you try again"
         }
-        TransportError::Indeterminate(_) => "whatever was written is undone; try again",
+        TransportError::Indeterminate(_) => {
+            "the node undoes the write if it took effect; try again"
+        }
         TransportError::Unavailable(_) => "check that the engine runs and can be reached",
         TransportError::Denied(_) => "check the credentials and the permissions",
         TransportError::Unsupported(_) => "check the engine's version and its limits",
@@ -228,14 +232,18 @@ impl fmt::Display for ConfigError {
             }
             Self::SmallValues { transport, largest } => write!(
                 f,
-                "{transport} stores values of up to {largest} bytes, too few for a queue: at least \
-                 1024 are needed"
+                "{transport} stores values of up to {largest} bytes, too few for a queue: set its \
+                 limit to at least 1024 bytes, or use another engine"
             ),
             Self::Runtime { why } => write!(
                 f,
                 "the node's background task cannot run: {why}; build the runtime by enable_all"
             ),
-            Self::Random { why } => write!(f, "the system gave no random number: {why}"),
+            Self::Random { why } => write!(
+                f,
+                "the system gave no random number: {why}; let the process read the system's random \
+                 source (a sandbox may forbid it), then try again"
+            ),
         }
     }
 }

@@ -60,7 +60,7 @@
 //! assert_eq!(run(Some(Gate::new())), ["34: total 12"]);
 //! ```
 //!
-//! # Which form
+//! # Which check to use
 //!
 //! - If one process serves the resource to all: a [`Gate`] in that process.
 //! - If the resource stores the token itself, and can compare and set in one step (a row of a database,
@@ -116,8 +116,8 @@ impl Gate {
 
     /// Accepts `token`, and remembers it, unless a larger token of `key` has passed before.
     ///
-    /// A newer holder may pass before the caller does what it has passed for. If this process does that
-    /// work, [`pass_and`](Gate::pass_and) keeps the order.
+    /// This only checks: a newer holder may pass before this caller has done its operation. If the
+    /// operation runs in this process, use [`pass_and`](Gate::pass_and).
     ///
     /// # Errors
     ///
@@ -356,8 +356,9 @@ impl<E: Error + 'static> Error for CheckError<E> {
 /// it has accepted and refuses every smaller one ([`fence`](crate::cluster::fence)).
 ///
 /// The number is the version of the write that granted or renewed the lease, shifted left by ten
-/// bits, plus the number of handoffs within the node since that write. So it fits an `i64`, is never
-/// 0, and does not depend on a clock. Only tokens of the same key can be compared.
+/// bits, plus the number of tokens already made from that version. So it fits an `i64` and is never 0.
+/// An engine may derive versions from its clock; [law 2](crate::cluster::transport#the-laws) makes it
+/// keep them growing when the clock steps back. Only tokens of the same key can be compared.
 ///
 /// The text of a token is the number in decimal. Write it into JSON as a string: many readers of JSON
 /// take a number for a float and lose its last digits.
@@ -368,8 +369,8 @@ impl FencingToken {
     /// The number of tokens that can be made of one version.
     pub(crate) const PER_VERSION: u32 = 1 << 10;
 
-    /// The token after this number of local handoffs since the write of this version. `None` if the
-    /// tokens of the version are used up.
+    /// The token of this version of which this many were made before. `None` if the tokens of the
+    /// version are used up.
     pub(crate) fn of(version: Version, local_handoffs: u32) -> Option<Self> {
         (local_handoffs < Self::PER_VERSION)
             .then(|| Self(version.get() * u64::from(Self::PER_VERSION) + u64::from(local_handoffs)))

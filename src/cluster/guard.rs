@@ -142,7 +142,7 @@ impl DistributedGuard {
         !self.remaining().is_zero()
     }
 
-    /// How long the lease lasts without a renewal; zero if the lock is lost.
+    /// The time until the deadline of the lease; zero if the lock is lost. A renewal moves the deadline.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.held_lease.remaining(&self.shared.clock)
@@ -166,11 +166,11 @@ impl DistributedGuard {
     ///
     /// # Errors
     ///
-    /// In either case the lock is not held any more.
-    ///
     /// - [`ReleaseError::Lost`] if the lock was lost before it was released.
-    /// - [`ReleaseError::Indeterminate`] if the engine did not confirm before the end of the lease that
-    ///   it was held until then.
+    /// - [`ReleaseError::Indeterminate`] if the lease ended before the engine confirmed the release. The
+    ///   lock may have been lost before it was released, or not.
+    ///
+    /// After either error, as after `Ok`, this guard does not hold the lock any more.
     ///
     /// # Cancel safety
     ///

@@ -8,12 +8,13 @@ use super::observer::tracing;
 use std::fmt;
 use std::time::Duration;
 
-/// A lock that is shared by all nodes which use the same key over the same engine: from
+/// A lock that is shared by all nodes which use the same key over the same engine. It is made by
 /// [`Node::lock`](super::Node::lock).
 ///
-/// A clone is the same lock. All locks of one node and one key share one queue, for tasks and threads
-/// alike. It is served in the order of the calls, but others may take the lock before a *thread* that is
-/// first in it for a short time: see [`barging_window`](super::NodeBuilder::barging_window).
+/// A clone is the same lock. All locks of one node and one key share one queue, in which tasks and
+/// threads wait. The queue is served in the order of the calls, with one exception: while a *thread* is
+/// first in the queue, other callers may take the lock before it for a short time
+/// ([`barging_window`](super::NodeBuilder::barging_window)).
 ///
 /// A lock does not keep its node alive. The futures can be awaited on any executor.
 ///
@@ -57,9 +58,9 @@ impl DistributedLock {
     /// Acquires the lock if no one holds it or waits for it. This waits for the response of the engine,
     /// but not for the lock.
     ///
-    /// To find out that a holder is dead, a node has to watch it for the length of its lease. It does so
-    /// from the first attempt by this lock or a clone of it, for as long as one of them is kept. So keep
-    /// the lock, and try again later. If every attempt makes a new lock, or a new process, the result
+    /// To find out that a holder is dead, a node has to observe its heartbeat for the length of its
+    /// lease. It does so from the first attempt by this lock or a clone of it, for as long as one of
+    /// them is kept. So keep the lock, and try again later. If every attempt makes a new lock, or a new process, the result
     /// stays [`LockError::Busy`] for ever. [`acquire_timeout`](Self::acquire_timeout) with more than the
     /// lease needs no second attempt.
     ///

@@ -4,7 +4,7 @@
 //! state of the lock is one small versioned value, the *register* of the key, in an engine that the
 //! nodes share. Any engine will do that has a compare-and-swap and can notify: it implements the
 //! three operations of [`Transport`]. [`connect`] makes one from an address; [`Memory`] is the
-//! engine within one process, for tests and first steps.
+//! in-memory engine, for the nodes of one process: for tests and first steps.
 //!
 //! ```rust
 //! use lockword::cluster::{Memory, Node};
@@ -33,46 +33,53 @@
 //!
 //! # How it works
 //!
-//! The lock is acquired like a [`Mutex`](crate::Mutex), at a distance: by one compare-and-swap if
-//! it is free. Otherwise the node adds itself to the queue, which is a part of the register,
-//! subscribes to changes of the register, and sleeps.
+//! The lock is acquired like a [`Mutex`](crate::Mutex), at a distance: by one compare-and-swap if it
+//! is free and the node knows its version, else by two. If it is not free, the node adds itself to
+//! the queue, which is a part of the register, subscribes to changes of the register, and sleeps.
+//!
+//! Two terms are needed to read the diagram. A lock is *reserved* if it has no holder but a queue:
+//! only the first node in the queue may confirm, that is, become the holder by a write. The
+//! *heartbeat* is a number in the register that changes with every write of the holder.
+//!
+//! Each arrow is one compare-and-swap, and `v1` to `v7` are the versions of the register. An arrow
+//! `--->` is a write that succeeds, and `--x` one that fails because it expects an older version.
 //!
 //! ```text
-//!  node A               register               node B
-//!    |                                            |
-//!    |-- cas: A holds -----> v1                   |
-//!    |                       v1 <----- cas: B holds    (mismatch: B gets v1)
-//!    |                       v1 <----- watch      |
-//!    |                       v2 <----- cas: A holds, B waits
-//!    |-- cas (v1): renew     v2                   |    (mismatch: A gets v2)
-//!    |-- cas: renew -------> v3                   |    the heartbeat moves
-//!    |      works            |                    |
-//!    |-- cas: for B -------> v4 --- notice ------>|    reserved, not yet held
-//!    |                       v5 <----- cas: B holds    B confirms: token of v5
-//!    |                       |                    |
-//!    |                       v5     B dies        x
-//!    |-- cas: B holds, A waits v6                 |
-//!    |      the heartbeat stands still for a lease|
-//!    |-- cas: A holds -----> v7                        token of v7, larger than that of v5
+//!  node A                          register                     node B
+//!    |                                |                            |
+//!    | A holds ---------------------> v1                           |
+//!    |                                v1 x--------------- B holds  |  mismatch: B gets v1
+//!    |                                v2 <------ A holds, B waits  |  B subscribes, and sleeps
+//!    | A holds (renewal) -----------x v2                           |  mismatch: A gets v2
+//!    | A holds (renewal) -----------> v3                           |  the heartbeat moves
+//!    |   works                        |                            |
+//!    | reserved for B --------------> v4                           |  the engine wakes B
+//!    |                                v5 <--------------- B holds  |  B confirms: token of v5
+//!    |                                |                    B dies  x
+//!    | B holds, A waits ------------> v6
+//!    |   the heartbeat does not move  |
+//!    |   for the length of B's lease  |
+//!    | A holds ---------------------> v7                              token of v7, which is larger
 //! ```
 //!
-//! - **Fairness.** Nodes get the lock in the order in which they joined the queue. A handoff takes
-//!   three writes, whatever the number of nodes: join, reserve, confirm. If nobody waits, an
-//!   acquisition takes two requests in all, one to get the lock and one to release it. It takes
-//!   three if another node had the lock last, or if no [`DistributedLock`] of the key was kept
-//!   since, which remembers the version. To join the queue a node needs a moment in which the
-//!   register does not change for a round trip. Where nodes hold the lock for less than that and
-//!   want it again at once, one of them has it several times in a row before the next one gets in.
+//! - **Fairness.** Nodes get the lock in the order in which they joined the queue, except past a
+//!   node that does not confirm in time. A handoff takes three writes, whatever the number of
+//!   nodes: join, reserve, confirm. If nobody waits, an acquisition takes two requests in all, one
+//!   to get the lock and one to release it. It takes three if another node had the lock last, or if
+//!   the node kept no [`DistributedLock`] of the key, which is what remembers the version. To join
+//!   the queue a node needs a moment in which the register does not change for a round trip. Where
+//!   nodes hold the lock for less than that and want it again at once, one of them has it several
+//!   times in a row before the next one gets in.
 //! - **Local first.** Threads and tasks of one node queue in the process. While others of the same
 //!   node wait, the lock is handed to them without a message. Once another node waits, that ends at
 //!   bounds that the [`NodeBuilder`] sets.
-//! - **Dead holders.** The register has a *heartbeat*, a number that only the holder changes. A
-//!   holder is taken for dead when its heartbeat has not changed for the length of its lease.
-//!   Waiting nodes measure that on their own clocks. The register contains no time, and no decision
-//!   depends on a wall clock. A caller that only tries now and then, each time from a new process
-//!   or by a new [`DistributedLock`], does not watch for that long, and never finds out.
-//! - **Dead waiters.** If the lock is reserved for a node that does not confirm within the claim
-//!   window, the next node in the queue takes it.
+//! - **Dead holders.** A holder is taken for dead when its heartbeat has not changed for the length
+//!   of its lease (plus 1 % for clock error). Waiting nodes measure that on their own clocks. The
+//!   register contains no time, and no decision of a node depends on a wall clock. A caller that
+//!   only tries now and then, each time from a new process or by a new [`DistributedLock`], does not
+//!   observe the heartbeat for that long, and never finds out.
+//! - **Dead waiters.** If the lock is reserved for a node that does not confirm within the
+//!   [claim window](NodeBuilder::claim_window), the next node in the queue takes it.
 //! - **Writes of unknown outcome.** A write without a response may have been applied or not. The
 //!   node does not guess: it writes again until the version has changed, and then undoes what is
 //!   not wanted any more.

@@ -63,7 +63,8 @@ impl Node {
         Self { owner: Arc::new(NodeOwner { shared }) }
     }
 
-    /// The lock of this key. This acquires nothing and sends nothing to the engine.
+    /// The lock of this key. This acquires nothing and sends nothing to the engine. It succeeds on a
+    /// closed node too; [`acquire`](DistributedLock::acquire) then returns [`LockError::Closed`].
     ///
     /// # Errors
     ///

@@ -34,8 +34,8 @@
 //!    be.
 //!
 //!    Timeouts and connections that break after the request was sent are the usual cases. Switch off
-//!    what your client library does to send a write again: the second request ends with a
-//!    mismatch, because the first one was applied.
+//!    automatic retries of writes in your client library: the second request ends with a mismatch,
+//!    because the first one was applied.
 //!
 //!    *Why:* a node resolves an unknown outcome by itself, if it knows of it. If it does not, it may
 //!    hold a lock, or stand in a queue, without knowing.
@@ -44,9 +44,10 @@
 //!    call, the version of the register was not the expected one, and it carries the register of such a
 //!    moment.
 //!
-//!    *Why:* a node uses it as a load, and expects that version in its next write at once. With an older
-//!    version, from a cache or a replica, the next write must fail; with the version that it expected
-//!    before, the node repeats the same write for nothing.
+//!    *Why:* a node uses it as a load, and expects that version in its next write at once. A mismatch that
+//!    carries an older version (from a cache or a replica) makes the next write fail too. One that
+//!    carries the expected version is an error of the engine: the node reports
+//!    [`Corrupt`](TransportError::Corrupt) to its callers.
 //!
 //! 5. **A live watch wakes.** After a change that was to wake its node ([`Write::wake`]), a watch yields
 //!    an item within [`Capabilities::wake_within`], or it ends, or it yields an error.
@@ -67,8 +68,14 @@
 //!    *Why:* a node drops a request when its time is over, when nobody waits for it any more, and when
 //!    the node shuts down.
 //!
-//! Three more rules cannot be checked from outside: a call never blocks its thread; it ends by itself
-//! sooner or later; and the text of an error has no password and no key material.
+//! Three more rules have no number:
+//!
+//! - A call ends by itself. The suite checks this as
+//!   [`Law::Responses`](../conformance/enum.Law.html#variant.Responses).
+//! - A call never blocks its thread.
+//! - The text of an error has no password and no key material.
+//!
+//! The last two cannot be checked from outside.
 //!
 //! # How long a call may last
 //!
@@ -79,7 +86,7 @@
 //! of a client, and what it repeats by itself, should fit into it: then the error names the cause, and
 //! not only the time. There is one request in flight for each key of a node, besides the watch.
 //!
-//! A node repeats a request after an error that [passes](TransportError::is_passing), with a backoff,
+//! A node repeats a request after a [transient](TransportError::is_transient) error, with a backoff,
 //! and reports the error to the callers that wait when that has gone on for its
 //! [`unavailable_timeout`](super::NodeBuilder::unavailable_timeout). Errors of the other kinds are
 //! reported at once; so is each error by [`try_acquire`](super::DistributedLock::try_acquire).
@@ -177,7 +184,7 @@ pub trait Transport: Send + Sync + 'static {
     /// Writes `new` if the version of the register is `expected` (`None`: if there is no register), and
     /// returns the version that this has made. Otherwise returns the register.
     ///
-    /// A write must not be applied twice, nor after another error than
+    /// A write is applied at most once, and never after an error other than
     /// [`Indeterminate`](TransportError::Indeterminate). If the future is dropped, the write may or may
     /// not be applied.
     ///
@@ -301,15 +308,15 @@ pub enum Exchange {
 pub struct Write {
     /// The bytes. An engine does not read them.
     pub value: Arc<[u8]>,
-    /// Whose watch is to yield. An engine may wake more nodes than that.
+    /// Which nodes' watches must yield. An engine may wake more nodes than that.
     pub wake: Wake,
     /// No node holds the lock and none waits: the engine may delete the register after a retention
     /// that it documents. The retention must be longer than any request may be in flight, since a late
-    /// write that expects no register would find none. An hour is good.
+    /// write that expects no register would find none. One hour is recommended.
     pub idle: bool,
 }
 
-/// Whose watch a [`Write`] is to wake.
+/// Which nodes a [`Write`] wakes: their watches must yield.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
     /// None: no node waits.
@@ -425,10 +432,11 @@ pub enum Wakeups {
     /// There are no watches. A node that waits loads the register again and again.
     ///
     /// The first in the queue does so at least once in a [`poll`](super::NodeBuilder::poll) interval,
-    /// which is 50 ms with the default lease of 10 s, and ten times as often when the register has
-    /// changed lately. Nodes that pass the lock on as soon as they have it make about 95 grants a
-    /// second where a round trip takes 2 ms. A node that waits for long makes 20 loads a second, and
-    /// one that is the nth in the queue about an nth of that, but not less than 4.
+    /// which is 50 ms with the default settings, and up to ten times as often while the register
+    /// changes. So it makes 20 loads a second of a key that does not change, and up to 200 of a busy
+    /// key. The nth in the queue makes an nth of that, but not less than 4. Where a round trip takes
+    /// 2 ms, nodes that pass the lock on as soon as they have it make more than 50 grants a second
+    /// (`tests/conformance/polling.rs` checks that).
     Poll,
 }
 
@@ -484,7 +492,7 @@ impl TransportError {
     /// Whether the same call may succeed later without any repair:
     /// [`Indeterminate`](Self::Indeterminate) and [`Unavailable`](Self::Unavailable).
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Indeterminate(_) | Self::Unavailable(_))
     }
 

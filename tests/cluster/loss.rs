@@ -64,15 +64,24 @@ fn a_guard_ends_by_the_clock_alone() {
     let node = Node::builder(Memory::new()).lease(ms(100)).runtime(runtime.handle().clone());
     let node = node.build().unwrap();
     let lock = node.lock("k").unwrap();
+    let asked = std::time::Instant::now();
     let guard = runtime.block_on(lock.acquire()).unwrap();
-    assert!(guard.is_valid());
+    let acquired = std::time::Instant::now();
     // No thread runs the runtime from here on.
-    let began = std::time::Instant::now();
-    while guard.is_valid() {
-        assert!(began.elapsed() < Duration::from_secs(10));
+    let mut valid = acquired;
+    loop {
+        // Before the check, so that a pause of this thread does not count.
+        let now = std::time::Instant::now();
+        if !guard.is_valid() {
+            break;
+        }
+        valid = now;
+        assert!(acquired.elapsed() < Duration::from_secs(10));
         std::thread::yield_now();
     }
-    assert!(began.elapsed() <= ms(110) || !guard.is_valid());
+    // The lease counts from a moment between the two, and 1 % of it is for the error of clocks.
+    assert!(asked.elapsed() >= ms(98), "it ended {:?} after the call", asked.elapsed());
+    assert!(valid - acquired < ms(100), "it was valid {:?} after the grant", valid - acquired);
     // It stays lost when the driver runs again and renews.
     let error = runtime.block_on(guard.release()).unwrap_err();
     assert!(matches!(error, ReleaseError::Lost { .. }), "{error}");
@@ -136,7 +145,7 @@ async fn a_try_fails_at_the_first_error_and_a_wait_after_the_unavailable_timeout
     let error = lock.acquire().await.unwrap_err();
     assert!(began.elapsed() >= ms(4_000), "{:?}", began.elapsed());
     assert!(
-        matches!(&error, LockError::Transport { source, .. } if source.is_passing()),
+        matches!(&error, LockError::Transport { source, .. } if source.is_transient()),
         "{error}"
     );
     assert!(

@@ -1,4 +1,4 @@
-//! The cluster as a whole: nodes, locks and guards over the embedded engine, mostly on a clock that the
+//! The cluster as a whole: nodes, locks and guards over the in-memory engine, mostly on a clock that the
 //! test advances.
 
 mod acquire;

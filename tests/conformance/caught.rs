@@ -110,13 +110,13 @@ fn of_small(versions: Versions, deletes: bool, steps: bool) -> Suite<Small> {
     let (made, deleted) = (engine.clone(), engine.clone());
     let mut suite = Suite::new(move || ready(made.clone())).rounds(LATE);
     if deletes {
-        suite = suite.deleting(move |key| {
+        suite = suite.delete_hook(move |key| {
             deleted.delete(&key);
             ready(())
         });
     }
     if steps {
-        suite = suite.stepping_back(move || {
+        suite = suite.clock_hook(move || {
             engine.step_back();
             ready(())
         });

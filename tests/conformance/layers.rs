@@ -149,7 +149,23 @@ async fn the_next_write_meets_the_fault_that_was_asked_for() {
     );
     tokio::time::sleep(ms(1)).await;
     assert_eq!(value(&engine).await.as_deref(), Some("2"));
-    assert_eq!(name(client.compare_exchange(&key(), None, write("3")).await), "well");
+    client.faults().lose_next_request();
+    let version = engine.load(&key()).await.unwrap().map(|found| found.version);
+    let response = client.compare_exchange(&key(), version, write("3")).await;
+    assert_eq!(name(response), "indeterminate");
+    tokio::time::sleep(ms(1)).await;
+    assert_eq!(value(&engine).await.as_deref(), Some("2"));
+    assert_eq!(name(client.compare_exchange(&key(), None, write("4")).await), "well");
+}
+
+#[test]
+fn the_capabilities_are_the_same_at_every_call() {
+    let client = Faulty::new(Memory::new(), Plan { delay: ms(1)..=ms(3), ..Plan::default() }, 1);
+    let before = client.capabilities();
+    let added = before.wake_within - Memory::new().capabilities().wake_within;
+    assert_eq!(added, Duration::from_secs(1) + ms(6));
+    client.faults().set(Plan { timeout: ms(1), ..Plan::default() });
+    assert_eq!(client.capabilities(), before);
 }
 
 #[tokio::test(start_paused = true)]

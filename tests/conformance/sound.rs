@@ -30,12 +30,16 @@ fn faulty(plan: Plan, seed: u64) -> Suite<Faulty<Memory>> {
         let seed = seeds.lock().unwrap().u64(..);
         ready(Faulty::new(engine.clone(), plan.clone(), seed))
     };
-    let deleting = move |key| {
+    let delete_hook = move |key| {
         deleted.delete(&key);
         ready(())
     };
     let call_timeout = Duration::from_secs(100);
-    Suite::new(make).seed(seed).deleting(deleting).settling(settling).call_timeout(call_timeout)
+    Suite::new(make)
+        .seed(seed)
+        .delete_hook(delete_hook)
+        .settling(settling)
+        .call_timeout(call_timeout)
 }
 
 fn all_but(report: &SuiteReport, missing: &[Law]) {
@@ -57,14 +61,14 @@ async fn memory_keeps_the_laws_on_many_threads() {
 async fn memory_keeps_the_laws_on_one_thread_and_across_deletions() {
     let (engine, deleted) = (Memory::new(), Memory::new());
     let (made, gone) = (engine.clone(), engine.clone());
-    let suite = Suite::new(move || ready(made.clone())).deleting(move |key| {
+    let suite = Suite::new(move || ready(made.clone())).delete_hook(move |key| {
         gone.delete(&key);
         ready(())
     });
     let report = suite.clone().run().await.unwrap();
     assert!(!report.not_checked.iter().any(|missing| missing.what.contains("deletion")));
     // The report says so if the hook deletes nothing.
-    let report = suite.deleting(move |key| {
+    let report = suite.delete_hook(move |key| {
         deleted.delete(&key);
         ready(())
     });

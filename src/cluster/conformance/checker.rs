@@ -276,7 +276,7 @@ fn not_growing(history: &KeyHistory) -> Option<String> {
     // When it was known that a version as large as this had been reached.
     let mut known: Vec<(u64, Version)> = vec![];
     let mut values: HashMap<Version, &[u8]> = HashMap::new();
-    if let Some(begin) = &history.begins_with {
+    if let Some(begin) = &history.initial {
         known.push((0, begin.version));
         values.insert(begin.version, &begin.value);
     }
@@ -352,7 +352,7 @@ fn not_explained(
     let Some(intervals) = intervals(history, &of) else {
         return Some("a mismatch shows the very version that was expected".into());
     };
-    let begin = history.begins_with.as_ref().map(|begin| begin.version);
+    let begin = history.initial.as_ref().map(|begin| begin.version);
     if linearizable(begin, &intervals, durability) {
         return None;
     }
@@ -403,7 +403,7 @@ fn never_written(history: &KeyHistory) -> Option<(&Operation, String)> {
     history.operations.iter().find_map(|operation| {
         let shown = operation.shown()?.as_ref()?;
         let (until, _) = operation.response.as_ref()?;
-        let is_written = history.begins_with.as_ref() == Some(shown)
+        let is_written = history.initial.as_ref() == Some(shown)
             || history.operations.iter().any(|other| {
                 other.invoked < *until
                     && other.write().is_some_and(|(_, value)| *value == *shown.value)
@@ -473,14 +473,14 @@ fn latest_beginning(history: KeyHistory, breaks: impl Fn(&KeyHistory) -> bool) -
             (None, None) => false,
         };
         let (old, kept): (Vec<_>, _) = history.operations.iter().cloned().partition(is_old);
-        let begins_with = Some(Versioned { version, value: value.into() });
+        let initial = Some(Versioned { version, value: value.into() });
         // Where responses contradict each other, what is kept may show the value of an old write.
         let is_lost = |old: &Operation| {
             old.write().is_some_and(|(_, value)| {
                 kept.iter().any(|kept| {
                     let shown = kept.shown().and_then(Option::as_ref);
                     shown.is_some_and(|shown| {
-                        *shown.value == *value && Some(shown) != begins_with.as_ref()
+                        *shown.value == *value && Some(shown) != initial.as_ref()
                     })
                 })
             })
@@ -488,7 +488,7 @@ fn latest_beginning(history: KeyHistory, breaks: impl Fn(&KeyHistory) -> bool) -
         if old.iter().any(is_lost) {
             return None;
         }
-        Some(KeyHistory { begins_with, operations: kept, ..history.clone() })
+        Some(KeyHistory { initial, operations: kept, ..history.clone() })
     };
     let found = history.operations.iter().rev().filter_map(from).find(breaks);
     found.unwrap_or(history)

@@ -532,21 +532,21 @@ async fn write_once<T: Transport>(run: &mut SuiteRun<T>) -> Result<(), Violation
 /// The first violation.
 pub(super) async fn versions<T: Transport>(
     run: &mut SuiteRun<T>,
-    deleting: Option<DeleteHook>,
-    stepping_back: Option<ClockHook>,
+    delete_hook: Option<DeleteHook>,
+    clock_hook: Option<ClockHook>,
 ) -> Result<(), Violation> {
     for (missing, what, why) in [
-        (deleting.is_none(), "versions after deletion", "no hook `deleting`"),
-        (stepping_back.is_none(), "versions after a step of the clock", "no hook `stepping_back`"),
+        (delete_hook.is_none(), "versions after deletion", "no `delete_hook`"),
+        (clock_hook.is_none(), "versions after a step of the clock", "no `clock_hook`"),
     ] {
         if missing {
             run.not_checked(Law::Versions, what, why);
         }
     }
-    let mut any_deleted = deleting.is_none();
+    let mut any_deleted = delete_hook.is_none();
     for _ in 0..run.rounds.min(8) {
         let (clients, history) = run.clients();
-        if let Some(hook) = &stepping_back {
+        if let Some(hook) = &clock_hook {
             let key = run.key();
             for client in &clients {
                 client.must_write(&key, Wake::Nobody, false).await?;
@@ -554,12 +554,12 @@ pub(super) async fn versions<T: Transport>(
             }
             clients[0].must_write(&key, Wake::Nobody, true).await?;
         }
-        if let Some(hook) = &deleting {
+        if let Some(hook) = &delete_hook {
             let key = run.key();
             for (turn, client) in clients.iter().enumerate() {
                 let written = client.must_write(&key, Wake::Nobody, turn % 2 == 1).await?;
                 any_deleted |= delete(client, &key, hook, &history).await?;
-                if let Some(step) = stepping_back.as_ref().filter(|_| turn > 1) {
+                if let Some(step) = clock_hook.as_ref().filter(|_| turn > 1) {
                     step().await;
                 }
                 // This version is not there any more.
@@ -571,7 +571,7 @@ pub(super) async fn versions<T: Transport>(
         history.check()?;
     }
     if !any_deleted {
-        let why = "the register was still there after the hook `deleting`";
+        let why = "the register was still there after the `delete_hook`";
         run.not_checked(Law::Versions, "versions after deletion", why);
     }
     Ok(())

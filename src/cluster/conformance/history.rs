@@ -51,8 +51,8 @@ impl History {
     }
 
     /// Says what `key` holds before the first operation. Without this, it has no register.
-    pub fn begins_with(&self, key: &Key, register: Versioned) {
-        self.0.lock().begins.insert(key.clone(), register);
+    pub fn initial(&self, key: &Key, register: Versioned) {
+        self.0.lock().initial.insert(key.clone(), register);
     }
 
     /// Records that a watch of `key` has yielded `register`. That says nothing of the moment, since
@@ -115,7 +115,7 @@ impl History {
             let key = &operation.key;
             let history = by_key.entry(key.clone()).or_insert_with(|| KeyHistory {
                 key: key.clone(),
-                begins_with: records.begins.get(key).cloned(),
+                initial: records.initial.get(key).cloned(),
                 noticed: records.noticed.get(key).cloned().unwrap_or_default(),
                 operations: vec![],
             });
@@ -159,7 +159,7 @@ struct Records {
     /// The number of invocations and responses so far: the order of real time.
     moments: u64,
     operations: Vec<Operation>,
-    begins: BTreeMap<Key, Versioned>,
+    initial: BTreeMap<Key, Versioned>,
     /// What watches have yielded.
     noticed: BTreeMap<Key, Vec<Versioned>>,
 }
@@ -333,7 +333,7 @@ pub struct KeyHistory {
     /// The key.
     pub key: Key,
     /// What the key holds before the first operation.
-    pub begins_with: Option<Versioned>,
+    pub initial: Option<Versioned>,
     /// What watches have yielded, at moments that do not matter.
     pub noticed: Vec<Versioned>,
     /// The operations, in the order of their invocations.
@@ -342,7 +342,7 @@ pub struct KeyHistory {
 
 impl fmt::Display for KeyHistory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "key {}, which begins with {}:", self.key, DisplayRegister(&self.begins_with))?;
+        write!(f, "key {}, which begins with {}:", self.key, DisplayRegister(&self.initial))?;
         for operation in &self.operations {
             write!(f, "\n  {operation}")?;
         }

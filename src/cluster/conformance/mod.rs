@@ -19,11 +19,11 @@
 //! that is in use. It leaves the registers of these keys behind.
 //!
 //! The three operations of a transport cannot delete a register, step a clock back or lose a response.
-//! For the checks that need these, the caller gives a hook: [`Suite::deleting`],
-//! [`Suite::stepping_back`], [`Suite::indeterminate_hook`]. The [`SuiteReport`] says what was not
+//! For the checks that need these, the caller gives a hook: [`Suite::delete_hook`],
+//! [`Suite::clock_hook`], [`Suite::indeterminate_hook`]. The [`SuiteReport`] says what was not
 //! checked, and why.
 //!
-//! A suite can show that a law is broken, not that it is kept: it knows only the runs that it has seen.
+//! The suite can show that a law is broken, not that it is kept: it covers only the runs that it made.
 //! What it reports as broken is broken. The checks of a [`History`] admit every order of operations that
 //! real time admits, errors included.
 //!
@@ -48,8 +48,9 @@
 //! request again on a new connection. The second request ends with a mismatch, although the first one was
 //! applied.
 //!
-//! An engine inside the process has no connection to cut. There the hook is a fault layer, whose
-//! operations take the same three positions:
+//! An engine inside the process has no connection to cut. There the hook uses a fault layer,
+//! [`Faulty`](super::layers::Faulty), which loses the request or the response of the next write, or
+//! applies that write late:
 //!
 //! ```
 //! use lockword::cluster::Memory;
@@ -64,7 +65,11 @@
 //! let plan = Plan { timeout: Duration::from_millis(50), ..Plan::default() };
 //! let make = move || std::future::ready(Faulty::new(engine.clone(), plan.clone(), 1));
 //! let hook = |client: Arc<Faulty<Memory>>, _key| {
-//!     client.faults().lose_next_response();
+//!     match fastrand::u8(..3) {
+//!         0 => client.faults().lose_next_request(),
+//!         1 => client.faults().lose_next_response(),
+//!         _ => client.faults().delay_next_write(),
+//!     }
 //!     std::future::ready(())
 //! };
 //! let report = Suite::new(make).rounds(4).indeterminate_hook(hook).run().await.unwrap();

@@ -36,6 +36,10 @@ pub(super) type ClockHook = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync
 /// # Errors
 ///
 /// The first violation found.
+///
+/// # Cancel safety
+///
+/// That of [`Suite::run`].
 pub async fn run<F, Fut, T>(make: F) -> Result<SuiteReport, Violation>
 where
     F: Fn() -> Fut + Send + Sync + 'static,
@@ -54,7 +58,7 @@ where
 /// let engine = Memory::new();
 /// let client = engine.clone();
 /// let suite = Suite::new(move || std::future::ready(client.clone())).rounds(4);
-/// let suite = suite.deleting(move |key| {
+/// let suite = suite.delete_hook(move |key| {
 ///     engine.delete(&key);
 ///     std::future::ready(())
 /// });
@@ -68,9 +72,9 @@ pub struct Suite<T> {
     seed: u64,
     call_timeout: Duration,
     settling: Duration,
-    deleting: Option<DeleteHook>,
+    delete_hook: Option<DeleteHook>,
     indeterminate_hook: Option<IndeterminateHook<T>>,
-    stepping_back: Option<ClockHook>,
+    clock_hook: Option<ClockHook>,
 }
 
 impl<T: Transport> Suite<T> {
@@ -86,9 +90,9 @@ impl<T: Transport> Suite<T> {
             seed: fastrand::u64(..),
             call_timeout: Duration::from_secs(10),
             settling: Duration::from_millis(20),
-            deleting: None,
+            delete_hook: None,
             indeterminate_hook: None,
-            stepping_back: None,
+            clock_hook: None,
         }
     }
 
@@ -121,17 +125,18 @@ impl<T: Transport> Suite<T> {
     /// `hook` deletes the register of a key, if there is one, by the means of the engine. With it,
     /// law 2 is checked across deletions.
     #[must_use]
-    pub fn deleting<H, Fut>(self, hook: H) -> Self
+    pub fn delete_hook<H, Fut>(self, hook: H) -> Self
     where
         H: Fn(Key) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self { deleting: Some(Arc::new(move |key| Box::pin(hook(key)))), ..self }
+        Self { delete_hook: Some(Arc::new(move |key| Box::pin(hook(key)))), ..self }
     }
 
-    /// `hook` prepares that the response to the next write of this key by this client is lost, whether
-    /// the write is applied at once, later, or not at all. With it, law 3 is checked. The suite calls
-    /// it before each such write. The [module's documentation](super) has a recipe.
+    /// `hook` makes the outcome of the next write of this key by this client unknown to the client: it
+    /// arranges that the request or its response is lost, or that the request arrives late. With it,
+    /// law 3 is checked. The suite awaits the hook before each such write. The
+    /// [module's documentation](super) has a recipe.
     #[must_use]
     pub fn indeterminate_hook<H, Fut>(self, hook: H) -> Self
     where
@@ -147,12 +152,12 @@ impl<T: Transport> Suite<T> {
     /// `hook` sets the engine's clock back, by a minute for example. With it, law 2 is checked across
     /// such steps.
     #[must_use]
-    pub fn stepping_back<H, Fut>(self, hook: H) -> Self
+    pub fn clock_hook<H, Fut>(self, hook: H) -> Self
     where
         H: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self { stepping_back: Some(Arc::new(move || Box::pin(hook()))), ..self }
+        Self { clock_hook: Some(Arc::new(move || Box::pin(hook()))), ..self }
     }
 
     /// Runs all checks.
@@ -162,6 +167,11 @@ impl<T: Transport> Suite<T> {
     /// # Errors
     ///
     /// The first violation found.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the run ends without a result. Requests that are in flight are given
+    /// up, and the registers that the run has written stay in the engine. A new run uses other keys.
     pub async fn run(self) -> Result<SuiteReport, Violation> {
         let mut engines = vec![];
         for _ in 0..CLIENTS {
@@ -182,7 +192,7 @@ impl<T: Transport> Suite<T> {
         checks::races(&mut run).await?;
         checks::watches(&mut run).await?;
         checks::lost_responses(&mut run, self.indeterminate_hook).await?;
-        checks::versions(&mut run, self.deleting, self.stepping_back).await?;
+        checks::versions(&mut run, self.delete_hook, self.clock_hook).await?;
         checks::drops(&mut run).await?;
         let mut report = run.report;
         for history in run.started {
@@ -198,10 +208,10 @@ impl<T: Transport> Suite<T> {
 
 impl<T> Clone for Suite<T> {
     fn clone(&self) -> Self {
-        let (make, deleting) = (Arc::clone(&self.make), self.deleting.clone());
+        let (make, delete_hook) = (Arc::clone(&self.make), self.delete_hook.clone());
         let indeterminate_hook = self.indeterminate_hook.clone();
-        let stepping_back = self.stepping_back.clone();
-        Self { make, deleting, indeterminate_hook, stepping_back, ..*self }
+        let clock_hook = self.clock_hook.clone();
+        Self { make, delete_hook, indeterminate_hook, clock_hook, ..*self }
     }
 }
 
@@ -328,7 +338,7 @@ impl<T: Transport> Client<T> {
     ) -> CallResult<A> {
         match timeout(self.call_timeout, call).await {
             Ok(Ok(response)) => Ok(Ok(response)),
-            Ok(Err(error)) if error.is_passing() => Ok(Err(error)),
+            Ok(Err(error)) if error.is_transient() => Ok(Err(error)),
             Ok(Err(error)) => {
                 Err(Violation::new(Law::Responses, format!("{what} of {key} failed: {error}")))
             }

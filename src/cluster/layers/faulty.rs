@@ -47,20 +47,29 @@ use tokio::time::{sleep, timeout};
 pub struct Faulty<T> {
     inner: Arc<T>,
     faults: Faults,
+    capabilities: Capabilities,
 }
 
 impl<T> Clone for Faulty<T> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), faults: self.faults.clone() }
+        let (faults, capabilities) = (self.faults.clone(), self.capabilities.clone());
+        Self { inner: Arc::clone(&self.inner), faults, capabilities }
     }
 }
 
 impl<T: Transport> Faulty<T> {
     /// `inner` with the faults of `plan`, drawn from `seed`.
+    ///
+    /// The [capabilities](Transport::capabilities) are those of `inner`, but
+    /// [`wake_within`](Capabilities::wake_within) is longer by twice the longest delay, the longest
+    /// lateness and the timeout of `plan`.
     pub fn new(inner: T, plan: Plan, seed: u64) -> Self {
+        let mut capabilities = inner.capabilities();
+        capabilities.wake_within += *plan.delay.end() * 2 + *plan.lateness.end() + plan.timeout;
         let draws = Mutex::new(Draws { plan, dice: Rng::with_seed(seed), next_write: None });
         let route = watch::Sender::new(Route::default());
-        Self { inner: Arc::new(inner), faults: Faults(Arc::new(FaultState { draws, route })) }
+        let faults = Faults(Arc::new(FaultState { draws, route }));
+        Self { inner: Arc::new(inner), faults, capabilities }
     }
 
     /// `inner` without faults at a distance: each request, each response and each item of a watch
@@ -159,23 +168,24 @@ impl<T: Transport> Transport for Faulty<T> {
         Ok(disturbed(watch, self.faults.clone(), dice))
     }
 
-    /// Those of the wrapped transport, but `wake_within` is longer by what the plan of this moment may
-    /// add to a wake-up.
+    /// Those of the wrapped transport, but `wake_within` is longer by what the plan of
+    /// [`Faulty::new`] may add to a wake-up. A later [`Faults::set`] changes nothing here.
     fn capabilities(&self) -> Capabilities {
-        let inner = self.inner.capabilities();
-        let plan = self.faults.plan();
-        let added = *plan.delay.end() * 2 + *plan.lateness.end() + plan.timeout;
-        Capabilities { wake_within: inner.wake_within + added, ..inner }
+        self.capabilities.clone()
     }
 }
 
 /// Which faults a [`Faulty`] makes, how often and for how long. By default there are none.
 ///
 /// Probabilities are from 0 (never) to 1 (always). At most one of `refuse`, `lose_request`,
-/// `lose_response` and `late` happens to an operation, so their sum should not be larger than 1.
+/// `lose_response` and `late` happens to an operation, so the sum of their probabilities should not be
+/// larger than 1. If it is, the later ones of this order happen less often than they say.
+///
+/// Of a range, each duration is equally likely. An empty range counts as its start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// How long a request takes to the engine, a response takes back, and an item of a watch takes.
+    /// How long a request takes to the engine, how long a response takes back, and how long an item of
+    /// a watch takes. Each is drawn anew.
     pub delay: RangeInclusive<Duration>,
     /// The probability that a request is not sent. The caller knows it, and gets
     /// [`TransportError::Unavailable`] at once.
@@ -186,10 +196,12 @@ pub struct Plan {
     /// The probability that the operation is done and its response is lost on its way. The caller
     /// sees the same as with a lost request.
     pub lose_response: f64,
-    /// The probability that a request arrives late: when [`Plan::timeout`] is over, and the caller has
-    /// the same error as for a lost request, it takes [`Plan::lateness`] more.
+    /// The probability that a request arrives late. After [`Plan::timeout`] the caller gets the same
+    /// error as for a lost request. A write is applied when a duration of [`Plan::lateness`] has passed
+    /// after that; a load or a watch is never carried out.
     pub late: f64,
-    /// How late a late request is, and how long an item of a watch is held back by `reorder`.
+    /// How long after its caller's error a late write is applied, and how long an item of a watch is
+    /// held back by `reorder` to let its successor come first.
     pub lateness: RangeInclusive<Duration>,
     /// How long a caller waits for a response that does not come, and how long a watch that is cut off
     /// is silent before it ends with an error. One second by default.
@@ -270,7 +282,8 @@ struct RequestFaults {
 }
 
 impl Faults {
-    /// Replaces the plan. Operations that are in flight follow the old one.
+    /// Replaces the plan. Operations that are in flight follow the old one, and the
+    /// [capabilities](Transport::capabilities) stay as they were.
     pub fn set(&self, plan: Plan) {
         self.0.draws.lock().plan = plan;
     }
@@ -292,6 +305,14 @@ impl Faults {
     /// items of watches, until the pause ends. Nothing is lost.
     pub fn pause(&self, paused: bool) {
         self.0.route.send_modify(|route| route.paused = paused);
+    }
+
+    /// Loses the next write on its way to the engine, as [`Plan::lose_request`] does.
+    ///
+    /// This and the two methods below hold for one write, whatever the plan says. The last call before
+    /// the write counts.
+    pub fn lose_next_request(&self) {
+        self.0.draws.lock().next_write = Some(Fault::RequestLost);
     }
 
     /// Loses the response to the next write, as [`Plan::lose_response`] does.

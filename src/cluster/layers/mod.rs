@@ -1,4 +1,4 @@
-//! Transports around a transport: to observe one, to change what it does, to test with faults.
+//! Wrappers around a transport: to observe it, to change what it does, to test with faults.
 //!
 //! - [`Intercept`] passes each operation to an [`Interceptor`] of your own.
 //! - [`Counts`] is an interceptor that counts the operations.

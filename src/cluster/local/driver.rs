@@ -1,6 +1,7 @@
 //! The one task of a node. It owns the state machines of all keys, and does what they ask for.
 //!
-//! The driver is told only which keys it should poll ([`RunQueue`]). It reads from the state of a key
+//! The driver is told only which keys it should poll
+//! ([`RunQueue`](super::run_queue::RunQueue)). It reads from the state of a key
 //! what is wanted, tells the machine of the key, and carries out the actions of the machine: requests,
 //! a watch, grants and losses.
 //!

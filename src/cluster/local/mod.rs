@@ -5,6 +5,17 @@
 //! it. When the user ends, the lease goes to another waiter without a message to the engine, as long as
 //! the settings of the node allow that; otherwise the driver releases it ([`state`]).
 //!
+//! An acquisition runs like this: [`KeyHandle::acquire`] → [`LocalKeyState::barge`], which may take the
+//! lease at once; otherwise the waiter joins the wait queue, and the key is put into the run queue → the
+//! driver polls the key and tells its state machine what is wanted
+//! ([`Event::Intent`]) → the machine takes the lock by a write (`Action::CompareExchange`), which the
+//! driver sends to the transport → the response (`Event::Exchanged`) → `Action::Granted` →
+//! [`LocalKeyState::granted`] assigns the lease to the first waiter → the waiter's waker →
+//! [`AcquireFuture`] is polled again and returns the guard.
+//!
+//! What is called `shared` in this module is the [`NodeShared`]: the settings, the clock, the transport
+//! and the run queue of the node, which all of its keys use.
+//!
 //! The state of a key is under one mutex ([`LocalKey`]). The mutex is held for some tens of instructions
 //! and never while code of the user or of a transport is called. The driver is told only that it should
 //! poll a key ([`run_queue`]); what it has to do is in the state ([`LocalKeyState::next_event`]).

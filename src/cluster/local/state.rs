@@ -39,7 +39,7 @@
 //! has just released the lease. So it leaves the lease to others until that has been available for
 //! [`GRACE`].
 //!
-//! Bounded *barging* with *eventual fairness* is what the in-process lock does too (`src/word.rs`), after
+//! Bounded *barging* with *eventual fairness* is what the in-process lock does too (`src/raw.rs`), after
 //! WebKit's `WTF::Lock` (<https://webkit.org/blog/6161/locking-in-webkit/>) and `parking_lot`. With
 //! eight threads that do nothing under the lock, on two processors, an acquisition takes 0.6 us, and one
 //! wait in a hundred is longer than 0.3 ms. In strict order it takes 6.5 us, and the wait is 0.1 ms.

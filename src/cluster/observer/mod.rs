@@ -9,15 +9,23 @@ use std::time::Duration;
 
 pub(crate) mod tracing;
 
-/// Is called for each event of the locks of a node: see
+/// Receives the events of the locks of a node: see
 /// [`NodeBuilder::observer`](crate::cluster::NodeBuilder::observer).
 ///
-/// Every method does nothing by default. The methods are called where the event happens: on the thread of
-/// the caller, or in the background task of the node. They should return soon, since the background task
-/// does nothing else meanwhile, not even renew leases. No mutex of the node is held during a call, so an
-/// observer may use the node. But it must not wait for its locks: a blocking call from the background task
-/// returns [`LockError::WouldDeadlock`]. An observer that keeps the [`Node`](super::Node) keeps it from
-/// being dropped. A panic of an observer is caught.
+/// Every method does nothing by default. The node calls them where the event happens:
+///
+/// | Method | Thread |
+/// |---|---|
+/// | `acquire_started`, `acquired`, `acquire_failed` | the one that polls the caller's future, or that made the blocking call |
+/// | `renewed`, `lost` | the one that runs the node's background task |
+/// | `released` | the one that releases or drops the guard, if the outcome is known at once (`HandedOff`, or a loss that was known before); otherwise the one that runs the background task |
+/// | `request_finished` | the one that runs the background task; for `inspect` and `break_lock`, another task of the node's runtime |
+///
+/// A method should return soon, since the background task does nothing else meanwhile, not even renew
+/// leases. No mutex of the node is held during a call, so an observer may use the node. But it must not
+/// wait for its locks: a blocking call from the background task returns [`LockError::WouldDeadlock`]. An
+/// observer that keeps the [`Node`](super::Node) keeps it from being dropped. A panic of an observer is
+/// caught.
 pub trait Observer: Send + Sync + 'static {
     /// A caller begins to acquire the lock.
     fn acquire_started(&self, key: &Key) {
@@ -29,7 +37,8 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (key, waited, via, token);
     }
 
-    /// A call that began to acquire the lock has failed. This is not called if its future was dropped.
+    /// An acquisition failed: after what time, and with which error. This is not called if its future
+    /// was dropped.
     fn acquire_failed(&self, key: &Key, waited: Duration, error: &LockError) {
         let _ = (key, waited, error);
     }

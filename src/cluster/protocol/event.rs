@@ -17,7 +17,7 @@ pub(crate) struct MachineSettings {
     pub(crate) lease: Duration,
     /// How long the next waiter has to confirm a reserved lock before the node after it may take it.
     pub(crate) claim_window: Duration,
-    /// How often the first in the queue loads the register if no watch wakes it.
+    /// The longest time between two loads by the first in the queue if no watch wakes it.
     pub(crate) poll: Duration,
     /// How many nodes the queue in the register holds. Other nodes wait to join it.
     pub(crate) queue_limit: usize,

@@ -695,7 +695,7 @@ impl Machine {
             Intent::Nothing => false,
             Intent::Try => true,
             Intent::Wait => {
-                !error.is_passing() || now.since(since) >= self.settings.unavailable_timeout
+                !error.is_transient() || now.since(since) >= self.settings.unavailable_timeout
             }
         };
         if gives_up {

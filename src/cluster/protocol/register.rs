@@ -3,9 +3,9 @@
 //! It is JSON, so that an operator can read it with the engine's own tools:
 //!
 //! ```json
-//! {"lockword":"1.0","heartbeat":7,
-//!  "holder":{"node":"00c0ffee00c0ffee","nonce":"…","label":"web[311]","lease_ms":10000},
-//!  "queue":[{"node":"…","nonce":"…","label":"web[97]"}]}
+//! {"lockword":"2.0","heartbeat":7,
+//!  "holder":{"node":"00c0ffee00c0ffee","nonce":"…","label":"web-3/indexer[311]","lease_ms":10000},
+//!  "queue":[{"node":"…","nonce":"…","label":"web-4/indexer[97]"}]}
 //! ```
 //!
 //! - `lockword` is the format: a major and a minor number. A value of another major format is
@@ -29,7 +29,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// The major format that this code reads and writes.
-const MAJOR: u32 = 1;
+const MAJOR: u32 = 2;
 /// The minor format that it knows.
 const MINOR: u32 = 0;
 /// A longer value is refused without decoding it.
@@ -211,11 +211,19 @@ impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Foreign => write!(f, "the value is not of lockword; use another key"),
-            Self::Format { major, minor } => write!(
-                f,
-                "the value has format {major}.{minor}, and this version of lockword knows \
-                 {MAJOR}.x; upgrade this node"
-            ),
+            Self::Format { major, minor } => {
+                write!(f, "the value has format {major}.{minor}, and this version of lockword ")?;
+                write!(f, "knows {MAJOR}.x; ")?;
+                if *major > MAJOR {
+                    write!(f, "upgrade this node")
+                } else {
+                    write!(
+                        f,
+                        "upgrade the nodes that wrote it, then delete it with the engine's "
+                    )?;
+                    write!(f, "own tools")
+                }
+            }
             Self::Malformed(why) => write!(
                 f,
                 "the value is damaged ({why}); look at it with the engine's own tools, and delete \
@@ -322,7 +330,7 @@ mod tests {
     fn the_json_has_readable_fields() {
         let text = String::from_utf8(full().encode()).unwrap();
         for part in [
-            r#""lockword":"1.0""#,
+            r#""lockword":"2.0""#,
             r#""heartbeat":7"#,
             r#""node":"0000000000000001""#,
             r#""label":"web[1]""#,
@@ -334,14 +342,14 @@ mod tests {
 
     #[test]
     fn unknown_fields_of_a_newer_minor_format_are_kept() {
-        let newer = r#"{"lockword":"1.9","heartbeat":2,"colour":"red","queue":
+        let newer = r#"{"lockword":"2.9","heartbeat":2,"colour":"red","queue":
             [{"node":"0000000000000002","nonce":"0000000000000003","label":"b","weight":4}],
             "holder":{"node":"0000000000000001","nonce":"0000000000000004","lease_ms":5,"shade":[1]}}"#;
         let mut register = Register::decode(newer.as_bytes()).unwrap();
         register.advance();
         let text = String::from_utf8(register.encode()).unwrap();
         for part in
-            [r#""1.9""#, r#""colour":"red""#, r#""weight":4"#, r#""shade":[1]"#, r#""heartbeat":3"#]
+            [r#""2.9""#, r#""colour":"red""#, r#""weight":4"#, r#""shade":[1]"#, r#""heartbeat":3"#]
         {
             assert!(text.contains(part), "{part} is not in {text}");
         }
@@ -356,12 +364,17 @@ mod tests {
         assert_eq!(refused("[1]"), Unreadable::Foreign);
         assert_eq!(refused(r#"{"heartbeat":1}"#), Unreadable::Foreign);
         assert_eq!(refused(r#"{"lockword":"one"}"#), Unreadable::Foreign);
-        assert_eq!(refused(r#"{"lockword":"2.3"}"#), Unreadable::Format { major: 2, minor: 3 });
+        let format = |major, minor| Unreadable::Format { major, minor };
+        assert_eq!(refused(r#"{"lockword":"3.1"}"#), format(3, 1));
+        assert_eq!(refused(r#"{"lockword":"1.0","beat":1,"queue":[]}"#), format(1, 0));
+        let advice = |major| format(major, 0).to_string();
+        assert!(advice(3).ends_with("upgrade this node"), "{}", advice(3));
+        assert!(advice(1).contains("upgrade the nodes"), "{}", advice(1));
         for damaged in [
-            r#"{"lockword":"1.0"}"#,
-            r#"{"lockword":"1.0","heartbeat":-1}"#,
-            r#"{"lockword":"1.0","heartbeat":1,"holder":{"node":"1","nonce":"0000000000000001","lease_ms":1}}"#,
-            r#"{"lockword":"1.0","heartbeat":1,"queue":[{"node":"+000000000000001","nonce":"0000000000000001"}]}"#,
+            r#"{"lockword":"2.0"}"#,
+            r#"{"lockword":"2.0","heartbeat":-1}"#,
+            r#"{"lockword":"2.0","heartbeat":1,"holder":{"node":"1","nonce":"0000000000000001","lease_ms":1}}"#,
+            r#"{"lockword":"2.0","heartbeat":1,"queue":[{"node":"+000000000000001","nonce":"0000000000000001"}]}"#,
         ] {
             assert!(matches!(refused(damaged), Unreadable::Malformed(_)), "{damaged}");
         }

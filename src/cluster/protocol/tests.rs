@@ -1,6 +1,7 @@
 //! Tests of single steps of one or two machines. The simulator tests many machines together.
 
 use super::register::{Register, Unreadable};
+use super::watch::WatchState;
 use super::{
     Action, Event, Failure, Grant, GrantedVia, Intent, Loss, Machine, MachineSettings, Outcome,
     allowance, force_release,
@@ -261,17 +262,20 @@ fn a_failed_try_reports_the_holder_and_leaves_no_entry() {
 }
 
 #[test]
-fn a_foreign_value_is_refused_and_not_overwritten() {
-    let (mut engine, mut one) = (TestEngine::default(), machine(1));
-    let write = Write { value: b"mine".as_slice().into(), wake: Wake::Nobody, idle: false };
-    engine.exchange(None, write);
-    for intent in [Intent::Try, Intent::Wait] {
-        let told = engine.tell(&mut one, Event::Intent(intent), at(0));
-        let [Action::Failed(Failure::Unreadable(Unreadable::Foreign))] = &told[..] else {
-            panic!("{told:?}")
-        };
+fn a_value_that_is_not_understood_is_refused_and_not_overwritten() {
+    let old = br#"{"lockword":"1.0","beat":1,"queue":[]}"#;
+    let format = Unreadable::Format { major: 1, minor: 0 };
+    for (value, expected) in [(&b"mine"[..], Unreadable::Foreign), (old, format)] {
+        let (mut engine, mut one) = (TestEngine::default(), machine(1));
+        let write = Write { value: value.into(), wake: Wake::Nobody, idle: false };
+        engine.exchange(None, write);
+        for intent in [Intent::Try, Intent::Wait] {
+            let told = engine.tell(&mut one, Event::Intent(intent), at(0));
+            let [Action::Failed(Failure::Unreadable(why))] = &told[..] else { panic!("{told:?}") };
+            assert_eq!(*why, expected);
+        }
+        assert_eq!((engine.writes.len(), one.is_idle()), (1, true));
     }
-    assert_eq!((engine.writes.len(), one.is_idle()), (1, true));
 }
 
 #[test]
@@ -413,5 +417,44 @@ fn a_failed_load_is_repeated() {
             waiter.handle(Event::Timer, now);
         }
         assert!(now < at(3) + CLAIM / 4, "{wakeups:?}: not before {now:?}");
+    }
+}
+
+/// How long after it has seen a change a node that is first in the queue loads the register again.
+fn poll_interval(settings: MachineSettings, watch: WatchState) -> Duration {
+    let mut one = Machine::new(settings);
+    one.watch = watch;
+    let value = Register::empty().encode().into();
+    let seen = Versioned { version: Version::new(1).unwrap(), value };
+    one.view.responded(Some(seen), None, at(0));
+    one.poll_register(0, at(0));
+    one.wake_at().expect("it polls").since(at(0))
+}
+
+#[test]
+fn without_wake_ups_a_change_shortens_the_poll_interval_to_no_less_than_a_millisecond() {
+    let micros = Duration::from_micros;
+    for (poll, claim_window, expected) in [
+        (micros(100_000), CLAIM, micros(10_000)),
+        (micros(5_000), CLAIM, micros(1_000)),
+        // Never longer than the setting and half of the claim window.
+        (micros(900), CLAIM, micros(900)),
+        (micros(5_000), micros(1_000), micros(500)),
+    ] {
+        let settings =
+            MachineSettings { poll, claim_window, wakeups: Wakeups::Poll, ..settings(1) };
+        assert_eq!(poll_interval(settings, WatchState::Off), expected, "{poll:?}");
+    }
+}
+
+#[test]
+fn without_its_watch_a_node_polls_at_a_fixed_interval() {
+    let failed = WatchState::Failed { retry_at: at(500) };
+    for watch in [failed, WatchState::Off, WatchState::Starting] {
+        for wakeups in [Wakeups::PushToOne, Wakeups::PushToAll] {
+            let settings = MachineSettings { wakeups, ..settings(1) };
+            let poll = settings.poll;
+            assert_eq!(poll_interval(settings, watch), poll, "{wakeups:?}, {watch:?}");
+        }
     }
 }

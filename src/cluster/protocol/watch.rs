@@ -5,6 +5,9 @@ use crate::cluster::protocol::Time;
 use crate::cluster::transport::{TransportError, Wakeups};
 use std::time::Duration;
 
+/// An engine without wake-ups is not polled more often than this, unless the settings say so.
+const MIN_POLL: Duration = Duration::from_millis(1);
+
 /// The watch of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WatchState {
@@ -107,9 +110,9 @@ impl Machine {
     /// as often as one waiter does, times the logarithm of their number.
     ///
     /// Without a watch the interval has to be short enough to claim a reservation within the claim
-    /// window. A register that has changed lately is likely to change soon: the interval is a quarter
-    /// of the time for which the register has been unchanged, between a tenth of the poll interval and
-    /// all of it.
+    /// window. That is the poll interval of the settings, but at most half of the claim window, times
+    /// this node's place in the queue. An engine without wake-ups is polled more often than that after
+    /// a change. An engine whose watch has failed is not: it may be overloaded.
     pub(super) fn poll_register(&mut self, rank: usize, now: Time) {
         let depth = u32::try_from(rank).unwrap_or(u32::MAX);
         let (precaution, rare) = (self.settings.lease / 3, self.settings.claim_window / 2);
@@ -118,11 +121,13 @@ impl Machine {
                 precaution.min(rare.saturating_mul(depth))
             }
             (WatchState::On { .. }, _) => precaution,
-            _ => {
+            (_, wakeups) => {
                 let longest = self.settings.poll.min(rare);
-                let unchanged = self.view.heard_at.since(self.view.version_since);
-                let poll = (unchanged / 4).clamp(longest / 10, longest);
-                poll.saturating_mul(depth.saturating_add(1)).min(rare)
+                let interval = match wakeups {
+                    Wakeups::Poll => self.adaptive_interval(longest),
+                    Wakeups::PushToOne | Wakeups::PushToAll => longest,
+                };
+                interval.saturating_mul(depth.saturating_add(1)).min(rare)
             }
         };
         let at = self.view.heard_at + interval;
@@ -131,5 +136,16 @@ impl Machine {
         } else {
             self.wake_by(at);
         }
+    }
+
+    /// The poll interval of the first in the queue of an engine without wake-ups, at most `longest`.
+    ///
+    /// A register that has changed lately is likely to change soon: the interval is a quarter of the
+    /// time for which the register has been unchanged. It is not less than a tenth of `longest`, nor
+    /// less than [`MIN_POLL`].
+    fn adaptive_interval(&self, longest: Duration) -> Duration {
+        let shortest = (longest / 10).max(MIN_POLL).min(longest);
+        let unchanged = self.view.heard_at.since(self.view.version_since);
+        (unchanged / 4).clamp(shortest, longest)
     }
 }

@@ -166,7 +166,7 @@ async fn a_lost_minority_has_no_effect_and_a_lost_majority_fails_requests() {
     assert!(matches!(last, Some(Err(TransportError::Unavailable(_)))), "{last:?}");
     let refused = etcd.compare_exchange(&key, Some(version), write("2", false)).await;
     let Err(error) = refused else { panic!("{refused:?}") };
-    assert!(error.is_passing(), "{error:?}");
+    assert!(error.is_transient(), "{error:?}");
     let read = etcd.load(&key).await;
     assert!(matches!(read, Err(TransportError::Unavailable(_))), "{read:?}");
     first.cont();
@@ -189,7 +189,7 @@ async fn write_in_the_end(etcd: &impl Transport, version: Version, value: &str) 
             }
             Ok(Exchange::Mismatch(found)) => expected = found.map(|found| found.version),
             Err(error) => {
-                assert!(error.is_passing(), "{error:?}");
+                assert!(error.is_transient(), "{error:?}");
                 tokio::time::sleep(ms(5)).await;
             }
         }

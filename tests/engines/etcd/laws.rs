@@ -40,7 +40,7 @@ async fn one_server_keeps_the_laws() {
                 _ => relay.lose(Loss::Response),
             }
         })
-        .deleting(move |key| {
+        .delete_hook(move |key| {
             let url = url.clone();
             async move {
                 let deleted = raw(&url).await.delete(format!("lockword/{key}"), None).await;

@@ -28,7 +28,7 @@ async fn suite(server: &PostgresServer, port: u16, more: &str) -> SuiteReport {
             }
         }
     };
-    let deleting = move |key: Key| {
+    let delete_hook = move |key: Key| {
         let own = own.clone();
         async move {
             own.delete(&key).await.expect("it can be deleted");
@@ -39,16 +39,18 @@ async fn suite(server: &PostgresServer, port: u16, more: &str) -> SuiteReport {
         ready(())
     };
     let by_hand = Arc::new(server.client().await);
-    let stepping_back = move || {
+    let clock_hook = move || {
         let by_hand = by_hand.clone();
         async move {
             let back = "UPDATE fake.clock SET shift = shift - interval '1 minute'";
             by_hand.batch_execute(back).await.expect("the clock steps back");
         }
     };
-    let suite =
-        Suite::new(make).deleting(deleting).indeterminate_hook(indeterminate_hook).settling(ms(50));
-    suite.stepping_back(stepping_back).rounds(4).run().await.unwrap_or_else(|e| panic!("{e}"))
+    let suite = Suite::new(make)
+        .delete_hook(delete_hook)
+        .indeterminate_hook(indeterminate_hook)
+        .settling(ms(50));
+    suite.clock_hook(clock_hook).rounds(4).run().await.unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// A clock that can be stepped back: a function that is found before the real one.

@@ -33,11 +33,11 @@ async fn the_suite_passes_with_deletions_lost_answers_and_a_clock_that_steps_bac
     let indeterminate_hook = relay.clone();
     let (deleting, stepping, wrong_by) = (server.clone(), server.clone(), AtomicI64::new(0));
     let report = suite
-        .deleting(move |key| {
+        .delete_hook(move |key| {
             let _: () = deleting.say(&["DEL", &format!("{{lockword}}:{key}")]);
             std::future::ready(())
         })
-        .stepping_back(move || {
+        .clock_hook(move || {
             stepping.set_clock(wrong_by.fetch_sub(60, SeqCst) - 60);
             std::future::ready(())
         })

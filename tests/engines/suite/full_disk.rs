@@ -36,7 +36,7 @@ pub async fn loses_nothing<E: OnDisk>() {
         WhenFull::Refuses => assert!(matches!(error, TransportError::Unavailable(_)), "{error:?}"),
         WhenFull::Ends => {
             // Whether it was asked before it ended is for the client to know.
-            assert!(error.is_passing(), "{error:?}");
+            assert!(error.is_transient(), "{error:?}");
             until("it ends", async || fixture.server.process().ended().is_some()).await;
         }
     }
