@@ -2,9 +2,8 @@
 //! `--cfg fuzzing`.
 
 use super::fence::FencingToken;
-use super::protocol::Time;
 use super::protocol::register::Register;
-use super::protocol::{Action, Event, Grant, Intent, Machine, MachineSettings, Outcome};
+use super::protocol::{Action, Event, Grant, Intent, Machine, MachineSettings, Outcome, Time};
 use super::transport::{Exchange, NodeId, TransportError, Version, Versioned, Wakeups, Write};
 use std::time::Duration;
 

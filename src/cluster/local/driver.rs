@@ -17,8 +17,9 @@ use crate::cluster::local::LocalKey;
 use crate::cluster::local::clock::NodeTimer;
 use crate::cluster::node::{NodeShared, Shutdown};
 use crate::cluster::observer::{ReleaseOutcome, RemoteOperation};
-use crate::cluster::protocol::Time;
-use crate::cluster::protocol::{Action, Event, Failure, Intent, Machine, MachineSettings, Outcome};
+use crate::cluster::protocol::{
+    Action, Event, Failure, Intent, Machine, MachineSettings, Outcome, Time,
+};
 use crate::cluster::transport::{Exchange, TransportError, Version, Versioned, Watch, Write};
 use crate::{Condvar, Mutex};
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, Either, FutureExt, select};

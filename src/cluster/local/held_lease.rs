@@ -6,8 +6,7 @@
 use crate::Mutex;
 use crate::cluster::guard::LossReason;
 use crate::cluster::local::clock::NodeClock;
-use crate::cluster::protocol::Outcome;
-use crate::cluster::protocol::Time;
+use crate::cluster::protocol::{Outcome, Time};
 use std::task::Waker;
 use std::time::Duration;
 

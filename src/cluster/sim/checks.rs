@@ -7,9 +7,8 @@ use super::network::Author;
 use super::node::{ProcessState, SimLease};
 use super::world::{MS, Moment, World};
 use crate::cluster::fence::FencingToken;
-use crate::cluster::protocol::Time;
 use crate::cluster::protocol::register::ClaimId;
-use crate::cluster::protocol::{Failure, Grant, Intent, Loss, Outcome};
+use crate::cluster::protocol::{Failure, Grant, Intent, Loss, Outcome, Time};
 use crate::cluster::transport::Version;
 use std::fmt::{self, Write};
 

@@ -7,9 +7,8 @@
 
 use super::world::{MS, Moment, Scheduled, SimClock, World};
 use crate::cluster::fence::FencingToken;
-use crate::cluster::protocol::Time;
 use crate::cluster::protocol::register::ClaimId;
-use crate::cluster::protocol::{Action, Event, Grant, Intent, Machine};
+use crate::cluster::protocol::{Action, Event, Grant, Intent, Machine, Time};
 use crate::cluster::transport::{NodeId, TransportError, Version, Versioned, Write};
 use std::time::Duration;
 
