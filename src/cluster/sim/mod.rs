@@ -148,7 +148,7 @@ fn explain(profile: &Profile, seed: u64) -> Option<String> {
     let from = report.lines.len().saturating_sub(60);
     Some(format!(
         "\n{}\n\nprofile {}, seed {seed}: {violation}\nagain: LOCKWORD_PROFILE={} LOCKWORD_SEED={seed} \
-         cargo test --features cluster,conformance --lib cluster::sim::runs::replay -- \
+         cargo test --features cluster,conformance --lib cluster::sim::replay -- \
          --nocapture",
         report.lines[from..].join("\n"),
         profile.name,
