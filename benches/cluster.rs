@@ -14,7 +14,7 @@
 //!   releases it, and acquires it again at once; beside it the same with faults (`faulty`: 2 % of the
 //!   requests and 2 % of the responses are lost, delays up to 0.2 ms), and without faults and without
 //!   holding the lock for any time (`tight`)
-//! - `grant-elsewhere`: from a release to the grant at another node, which waits
+//! - `handoff-elsewhere`: from a release to the grant at another node, which waits
 //!
 //! The contenders of a cell run in alternating slices. A layer around the transport counts requests and
 //! writes.
@@ -234,7 +234,7 @@ fn cells() -> Vec<Cell> {
             ],
         },
         Cell {
-            name: "grant-elsewhere".into(),
+            name: "handoff-elsewhere".into(),
             contenders: vec![contender("lockword", grant_elsewhere)],
         },
     ];
@@ -322,7 +322,7 @@ fn print(options: &BenchOptions, measured: &Measured) {
     }
     rows.print();
     println!(
-        "Time, requests and writes are for an acquisition (in grant-elsewhere the time from a"
+        "Time, requests and writes are for an acquisition (in handoff-elsewhere the time from a"
     );
     println!(
         "release to the next grant). Out of turn: grants that passed over the first in the queue."
