@@ -39,7 +39,7 @@ struct RelayShared {
     /// The port to which new connections lead.
     server: u16,
     /// What is to be lost next: the request with this word in it, or its answer.
-    order: Option<(Loss, &'static str)>,
+    order: Option<(Loss, String)>,
     /// Bytes were dropped: the open connections are not usable any more.
     torn: bool,
     open: Vec<TcpStream>,
@@ -118,8 +118,8 @@ impl Relay {
     }
 
     /// Loses the next bytes with this word in them, which must come in one piece, or the answer.
-    pub fn lose_with(&self, loss: Loss, word: &'static str) {
-        self.state.shared.lock().unwrap().order = Some((loss, word));
+    pub fn lose_with(&self, loss: Loss, word: &str) {
+        self.state.shared.lock().unwrap().order = Some((loss, word.to_owned()));
     }
 
     /// Whether a loss that was requested has not happened yet.
@@ -213,7 +213,7 @@ impl RelayState {
             let has = |word: &str| {
                 word.is_empty() || bytes.windows(word.len()).any(|found| found == word.as_bytes())
             };
-            match shared.order {
+            match &shared.order {
                 Some((Loss::Request, word)) if has(word) => {
                     shared.order = None;
                     return None;
