@@ -10,20 +10,23 @@
 
 use lockword::{Condvar, Mutex};
 use std::mem::ManuallyDrop;
-use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use support::asleep::Tid;
+use support::child::alone;
 use support::forked::Forked;
+use support::gate::Gate;
 use support::setting::env_number;
 use support::waiters::{counts, with_starving_waiter};
 
 #[path = "../support"]
 mod support {
     pub mod asleep;
+    pub mod child;
     pub mod forked;
+    pub mod gate;
     pub mod setting;
     pub mod waiters;
 }
@@ -53,6 +56,8 @@ struct Locks {
     /// A thread waits on it at the fork.
     condvar: Condvar,
     condition: Mutex<bool>,
+    /// Keeps the parent's threads from ending at the fork.
+    gate: Gate,
 }
 
 /// What the child does, and how the parent reads where it stopped.
@@ -164,6 +169,19 @@ fn lock_once(lock: &'static Mutex<u32>, tid: &'static Tid, stacks: Stacks) -> Jo
     })
 }
 
+/// A thread of the parent, whose stack the child may use again. It ends when the gate is open.
+fn lock_once_and_stay(
+    lock: &'static Mutex<u32>,
+    tid: &'static Tid,
+    gate: &'static Gate,
+) -> JoinHandle<()> {
+    spawn(Stacks::OfTheDead, move || {
+        tid.set();
+        *lock.lock() += 1;
+        gate.pass();
+    })
+}
+
 /// A new thread waits on the condvar on which a thread of the parent waits.
 fn converse(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
     let tid: &'static Tid = Box::leak(Box::default());
@@ -219,15 +237,16 @@ fn round(number: u64, stacks: Stacks) {
     is_ready.recv().expect("the holder lives");
 
     // The guards must not be dropped in the child, where `child` unlocks in its own way.
-    let start = || lock_once(&locks.hogged, Box::leak(Box::default()), PARENT);
+    let stay = |lock, tid| lock_once_and_stay(lock, tid, &locks.gate);
+    let start = || stay(&locks.hogged, Box::leak(Box::default()));
     let (hogged, starving) = with_starving_waiter(&locks.hogged, start);
     let (hogged, locked) = (ManuallyDrop::new(hogged), starving.len() as u32);
     let parked = ManuallyDrop::new(locks.parked.lock());
     let waking = locks.waking.lock();
     let waiters = [
-        lock_once(&locks.parked, &tids[0], PARENT),
-        lock_once(&locks.waking, &tids[1], PARENT),
-        lock_once(&locks.held, &tids[2], PARENT),
+        stay(&locks.parked, &tids[0]),
+        stay(&locks.waking, &tids[1]),
+        stay(&locks.held, &tids[2]),
         wait_once(locks, &tids[3], PARENT),
     ];
     tids.iter().for_each(Tid::wait_until_asleep);
@@ -243,6 +262,7 @@ fn round(number: u64, stacks: Stacks) {
     forked.expect_success(3 * LIMIT);
 
     // The parent goes on, unharmed.
+    locks.gate.open();
     drop(ManuallyDrop::into_inner(parked));
     drop(ManuallyDrop::into_inner(hogged));
     *locks.condition.lock() = true;
@@ -265,11 +285,7 @@ fn join_all(threads: impl Iterator<Item = JoinHandle<()>>) {
     }
 }
 
-/// One test at a time: a thread of another test might be in the middle of something at the fork.
-static ALONE: StdMutex<()> = StdMutex::new(());
-
 fn rounds(stacks: Stacks) {
-    let _alone = ALONE.lock();
     for number in 0..env_number("LOCKWORD_FORK_ROUNDS", 200) {
         round(number, stacks);
     }
@@ -277,10 +293,11 @@ fn rounds(stacks: Stacks) {
 
 #[test]
 fn locks_survive_a_fork() {
-    rounds(Stacks::New);
+    alone("locks_survive_a_fork", 20 * LIMIT, || rounds(Stacks::New));
 }
 
 #[test]
 fn locks_survive_a_fork_and_new_threads_on_old_stacks() {
-    rounds(Stacks::OfTheDead);
+    let name = "locks_survive_a_fork_and_new_threads_on_old_stacks";
+    alone(name, 20 * LIMIT, || rounds(Stacks::OfTheDead));
 }

@@ -7,25 +7,40 @@
 use lockword::{Condvar, Mutex, MutexGuard};
 use std::cell::Cell;
 use std::mem::forget;
-use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier, Mutex as StdMutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use support::child::alone;
 use support::forked::Forked;
+use support::gate::Gate;
 use support::waiters::{counts, state, waiters_within, with_starving_waiter};
 
 #[path = "../support"]
 mod support {
     pub mod child;
     pub mod forked;
+    pub mod gate;
     pub mod waiters;
 }
 
 const SOON: Duration = Duration::from_secs(10);
 
+/// How long a test may take in its own process.
+const ALL_SOON: Duration = Duration::from_secs(60);
+
 fn lock_once(lock: &'static Mutex<u32>) -> JoinHandle<()> {
     thread::spawn(|| *lock.lock() += 1)
+}
+
+/// As `lock_once`, and does not end before the gate is open.
+fn lock_once_and_stay(lock: &'static Mutex<u32>, gate: &Arc<Gate>) -> JoinHandle<()> {
+    let gate = Arc::clone(gate);
+    thread::spawn(move || {
+        *lock.lock() += 1;
+        gate.pass();
+    })
 }
 
 fn join_soon(thread: JoinHandle<()>) -> Result<(), &'static str> {
@@ -118,11 +133,10 @@ fn fork_and_unlock(lock: &'static Mutex<u32>, go: &Receiver<()>, done: &Sender<(
 /// while ours has yet to run. And another thread of the parent has forked meanwhile.
 #[test]
 fn an_earlier_handler_unlocks_in_the_child() {
-    const NAME: &str = "an_earlier_handler_unlocks_in_the_child";
-    if support::child::role().is_none() {
-        let ended = support::child::run(NAME, "handlers", Duration::from_secs(60));
-        return ended.expect_success("the process with the handlers");
-    }
+    alone("an_earlier_handler_unlocks_in_the_child", ALL_SOON, unlock_in_handlers);
+}
+
+fn unlock_in_handlers() {
     // SAFETY: the handlers do what the C library allows in them.
     assert_eq!(unsafe { libc::pthread_atfork(Some(prepare), None, Some(in_child)) }, 0);
     lockword::init();
@@ -134,12 +148,15 @@ fn an_earlier_handler_unlocks_in_the_child() {
     let rounds = 30;
     for _ in 0..rounds {
         let before = *HELD.lock();
-        let (guard, threads) = with_starving_waiter(&HELD, || lock_once(&HELD));
+        let gate = Arc::default();
+        let start = || lock_once_and_stay(&HELD, &gate);
+        let (guard, threads) = with_starving_waiter(&HELD, start);
         let number = threads.len() as u32;
         FORKS.set(true);
         let forked = Forked::start(|_| after_the_handlers());
         FORKS.set(false);
         forked.expect_success(SOON * 3);
+        gate.open();
         drop(guard);
         threads.into_iter().for_each(|thread| join_soon(thread).unwrap());
         assert_eq!(*HELD.lock(), before + number);
@@ -171,11 +188,13 @@ fn first_process() -> Result<(), &'static str> {
 fn first_parent() -> Result<(), &'static str> {
     first_process()?;
     let lock: &'static Mutex<u32> = Box::leak(Box::default());
-    let (guard, threads) = with_starving_waiter(lock, || lock_once(lock));
+    let gate = Arc::default();
+    let (guard, threads) = with_starving_waiter(lock, || lock_once_and_stay(lock, &gate));
     if !unshare() {
         return Err("a second namespace is refused");
     }
     Forked::start(|_| first_child(lock)).expect_success(SOON * 2);
+    gate.open();
     drop(guard);
     threads.into_iter().try_for_each(join_soon)
 }
@@ -198,6 +217,10 @@ fn first_child(lock: &'static Mutex<u32>) -> Result<(), &'static str> {
 /// A child that has the same process number as its parent.
 #[test]
 fn a_child_with_the_number_of_its_parent() {
+    alone("a_child_with_the_number_of_its_parent", ALL_SOON, keep_the_number);
+}
+
+fn keep_the_number() {
     // So that all of those below are children who know it, and park where children do.
     lockword::init();
     let forked = Forked::start(|step| {
@@ -231,17 +254,26 @@ fn converse() -> Result<(), &'static str> {
 /// parking lot must not go into the child.
 #[test]
 fn a_fork_in_the_middle_of_parking() {
+    alone("a_fork_in_the_middle_of_parking", ALL_SOON, fork_while_others_park);
+}
+
+fn fork_while_others_park() {
     // So that the first child knows that it is one, and parks in that lot.
     lockword::init();
     let first = |step: &AtomicU32| {
+        // No thread is starting when this one forks: see `Gate`.
+        let started = Arc::new(Barrier::new(3));
         for _ in 0..2 {
-            thread::spawn(|| {
+            let started = Arc::clone(&started);
+            thread::spawn(move || {
+                started.wait();
                 let lock = Mutex::new(());
                 loop {
                     BUSY.wait_for(&mut lock.lock(), Duration::ZERO);
                 }
             });
         }
+        started.wait();
         for round in 0..300 {
             step.store(round, Ordering::SeqCst);
             Forked::start(|_| converse()).expect_success(SOON);

@@ -71,3 +71,14 @@ pub fn run(test: &str, role: &str, deadline: Duration) -> Ended {
     let output = readers.map(|reader| reader.join().unwrap()).concat();
     Ended { timed_out, status, output }
 }
+
+/// Runs `body` in a process in which no other test runs, and with it no thread but those that
+/// `body` starts. It panics when that fails or takes longer than `deadline`.
+#[allow(dead_code, reason = "only the tests that fork need it")]
+pub fn alone(test: &str, deadline: Duration, body: impl FnOnce()) {
+    if role().is_some() {
+        body();
+    } else {
+        run(test, "alone", deadline).expect_success(test);
+    }
+}
