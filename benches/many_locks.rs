@@ -10,25 +10,54 @@
 //! bytes with each of the locks that take part, and none has an advantage by its size. The index
 //! comes from a xorshift generator, whose cost (about a nanosecond) is included in every figure.
 //!
+//! One more cell runs only if it is asked for by its name:
+//!
+//! ```text
+//! cargo bench --features peers --bench many_locks -- 500-now-and-then
+//! ```
+//!
+//! - `500-now-and-then`: 64 threads, each of which locks a random one of 500 locks and sleeps for a
+//!   millisecond with it. So each lock is contended now and then, with a pause in between, which is
+//!   what makes lockword call `membarrier` most often. The figure is the time of an acquisition;
+//!   what matters is what `strace` counts meanwhile (see `benches/README.md`), for which the bench
+//!   prints how long this load ran
+//!
 //! The slices are taken round-robin over the locks; the table and the criterion report both
 //! show these samples (see `support/report.rs` for how).
 
 mod support;
 
 use std::hint::black_box;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lockword::contention::{LockKind, MachineInfo, MeasuredMutex};
-use support::contenders::{self, Cell, PARKING_LOT, STD, Workload};
+use support::contenders::{self, Cell, LOCKWORD, PARKING_LOT, STD, Workload};
 use support::options::BenchOptions;
 use support::{report, table};
 
 /// Rounds in full mode.
 const ROUNDS: usize = 40;
 
+/// Rounds of `500-now-and-then` in full mode.
+const NOW_AND_THEN_ROUNDS: usize = 3;
+
+/// The cell that runs only if it is asked for.
+const NOW_AND_THEN: &str = "500-now-and-then";
+
+/// The locks and threads of that cell, and how long a thread holds a lock.
+const NOW_AND_THEN_LOCKS: usize = 500;
+const NOW_AND_THEN_THREADS: u64 = 64;
+const HOLD: Duration = Duration::from_millis(1);
+
 /// Random access to a vector of locks.
 struct ManyLocks {
     locks: usize,
+    slice: Duration,
+}
+
+/// The same by many threads that hold the locks for long.
+struct NowAndThen {
     slice: Duration,
 }
 
@@ -58,23 +87,69 @@ impl Workload for ManyLocks {
     }
 }
 
+impl Workload for NowAndThen {
+    /// An acquisition, and how long the load ran.
+    type Sample = (f64, Duration);
+
+    fn name(&self) -> String {
+        NOW_AND_THEN.to_owned()
+    }
+
+    fn run<K: LockKind>(&self) -> Self::Sample {
+        let locks: Vec<K::Mutex<u64>> = (0..NOW_AND_THEN_LOCKS).map(|_| K::Mutex::new(0)).collect();
+        let start = Instant::now();
+        let turns = |number: u64| {
+            // Any number but zero, and another for each thread.
+            let mut state = 0x9E37_79B9_7F4A_7C15 ^ (number << 40);
+            let mut count = 0;
+            while start.elapsed() < self.slice {
+                let mut data = locks[next(&mut state) % NOW_AND_THEN_LOCKS].lock();
+                *data += 1;
+                thread::sleep(HOLD);
+                count += 1;
+            }
+            count
+        };
+        let turns = &turns;
+        let count: u64 = thread::scope(|scope| {
+            let threads: Vec<_> =
+                (1..=NOW_AND_THEN_THREADS).map(|n| scope.spawn(move || turns(n))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        let elapsed = start.elapsed();
+        (elapsed.as_secs_f64() * 1e9 / count as f64, elapsed)
+    }
+}
+
+/// The next random number: Marsaglia's xorshift.
+#[inline(always)]
+fn next(state: &mut u64) -> usize {
+    let mut x = *state;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    *state = x;
+    (x >> 32) as usize
+}
+
 /// Locks and unlocks `count` random locks. The number of locks is a power of two.
 #[inline(never)]
 fn pass<K: LockKind>(locks: &[K::Mutex<u64>], state: &mut u64, count: u32) {
     let locks = black_box(locks);
     let mask = locks.len() - 1;
+    // A copy, so that it stays in a register.
     let mut x = *state;
     for _ in 0..count {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        *locks[(x >> 32) as usize & mask].lock() += 1;
+        *locks[next(&mut x) & mask].lock() += 1;
     }
     *state = x;
 }
 
 fn main() {
     let options = BenchOptions::read("many_locks");
+    if options.asks_for(NOW_AND_THEN) {
+        return now_and_then(&options);
+    }
     let slice = options.slice(Duration::from_millis(25));
     let cells: Vec<ManyLocks> =
         [1, 64, 4096, 1 << 20].into_iter().map(|locks| ManyLocks { locks, slice }).collect();
@@ -85,6 +160,28 @@ fn main() {
     report::publish_times(&options, &measured, Workload::name);
     if !options.list {
         print(&options, &measured);
+    }
+}
+
+/// Measures the cell that was asked for.
+fn now_and_then(options: &BenchOptions) {
+    let slice = if options.quick { Duration::from_millis(200) } else { Duration::from_secs(2) };
+    let cells = vec![NowAndThen { slice }];
+    let contenders = options.select_contenders(contenders::common_mutexes::<NowAndThen>());
+    let rounds = options.rounds(NOW_AND_THEN_ROUNDS);
+    let measured = contenders::interleave(options, cells, &contenders, rounds);
+    let seconds = |cell: &Cell<NowAndThen, (f64, Duration)>, lock| {
+        let series = cell.of(lock)?;
+        Some(series.samples.iter().map(|(_, elapsed)| elapsed.as_secs_f64()).sum::<f64>())
+    };
+    let lockword: f64 = measured.iter().filter_map(|cell| seconds(cell, LOCKWORD)).sum();
+    let measured: Vec<_> = measured.into_iter().map(|cell| cell.into_figures(|s| s.0)).collect();
+    report::publish_times(options, &measured, Workload::name);
+    if !options.list {
+        println!("\n{NOW_AND_THEN_THREADS} threads, each with a random lock for a millisecond, ns");
+        println!("{}; {rounds} rounds\n", MachineInfo::read());
+        report::print_times("load", &measured, Workload::name);
+        println!("lockword was under this load for {lockword:.2} s");
     }
 }
 

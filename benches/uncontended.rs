@@ -1,22 +1,25 @@
 //! One thread, one lock that no other thread wants: how long a lock + unlock takes.
 //!
 //! ```text
-//! cargo bench --features peers --bench uncontended                   # all four situations, a minute
+//! cargo bench --features peers --bench uncontended                   # all five situations, a minute
 //! cargo bench --features peers --bench uncontended -- hot-neighbour  # one of them
 //! ```
 //!
 //! lockword keeps "does anyone wait?" in a static table that locks share, so the same lock is
-//! measured in four situations:
+//! measured in five situations:
 //!
 //! - `alone`: no other lock in use
 //! - `hot-neighbour`: other threads contend all the time on another lock, which hashes to the
 //!   *next* bucket of that table
 //! - `hot-same-bucket`: the same, and that lock hashes to the *same* bucket
-//! - `waiter-same-bucket`: a thread sleeps all the time on another lock in the same bucket, which
-//!   is the known worst case
+//! - `waiter-same-bucket`: a thread sleeps all the time on another lock in the same bucket
+//! - `starving-same-bucket`: two threads do, and both have been woken before, found that lock taken
+//!   again, and wait for it again. lockword hands a lock off to such a waiter, so its unlock has
+//!   more to find out
 //!
 //! The peers have no such table: for them the other lock is just another lock, some distance away
-//! in memory, and their figures show the cost of the disturbance itself.
+//! in memory, and their figures show the cost of the disturbance itself. The waiters of peers just
+//! sleep.
 //!
 //! The measuring thread has its own processor; otherwise a neighbour would take processor time from
 //! it, and not only cache lines. The hot neighbour is two threads on up to two other processors. If
@@ -42,15 +45,12 @@ use std::time::{Duration, Instant};
 use lockword::contention::{
     LockKind, Lockword, MachineInfo, MeasuredMutex, statistics, system, work,
 };
-use support::contenders::{self, Cell, PARKING_LOT, SPIN, STD, Workload};
+use support::contenders::{self, Cell, Guard, LOCKWORD, PARKING_LOT, SPIN, STD, Workload};
 use support::options::BenchOptions;
 use support::{report, table};
 
 /// Rounds in full mode.
 const ROUNDS: usize = 40;
-
-/// Buckets of lockword's table.
-const BUCKETS: usize = 256;
 
 /// The number of locks to choose from: some for every bucket, far enough from each other.
 const CANDIDATES: usize = 20_000;
@@ -62,6 +62,7 @@ enum Situation {
     HotNeighbour,
     HotSameBucket,
     WaiterSameBucket,
+    StarvingSameBucket,
 }
 
 /// Lock + unlock in a situation.
@@ -87,6 +88,7 @@ impl Workload for Uncontended {
             Situation::HotNeighbour => "hot-neighbour",
             Situation::HotSameBucket => "hot-same-bucket",
             Situation::WaiterSameBucket => "waiter-same-bucket",
+            Situation::StarvingSameBucket => "starving-same-bucket",
         };
         name.to_owned()
     }
@@ -115,6 +117,9 @@ impl Workload for Uncontended {
                         self.beside_hot::<K>(measured, other, others)
                     }
                     Situation::WaiterSameBucket => self.beside_waiter::<K>(measured, other, others),
+                    Situation::StarvingSameBucket => {
+                        self.beside_starving::<K>(measured, other, others)
+                    }
                 }
             });
             measure.join().unwrap()
@@ -136,7 +141,9 @@ impl Uncontended {
         }
         let bucket =
             |lock: &K::Mutex<u64>| lockword::__bucket(std::ptr::from_ref(lock).addr()).index;
-        let wanted = (bucket(&locks[0]) + after) % BUCKETS;
+        // There is a candidate for every bucket, so also for the last one.
+        let buckets = 1 + locks.iter().map(bucket).max().expect("candidates");
+        let wanted = (bucket(&locks[0]) + after) % buckets;
         far.find(|lock| bucket(lock) == wanted).expect("a candidate for every bucket")
     }
 
@@ -217,6 +224,80 @@ impl Uncontended {
             UncontendedSample { ns, neighbour: 0.0 }
         })
     }
+
+    /// Measures while two threads, which have been passed over, wait for `other`.
+    fn beside_starving<K: LockKind>(
+        &self,
+        measured: &K::Mutex<u64>,
+        other: &K::Mutex<u64>,
+        cpus: &[usize],
+    ) -> UncontendedSample {
+        let over = AtomicBool::new(false);
+        let about_to_wait = Barrier::new(1 + STARVING as usize);
+        let wait = || {
+            system::pin(cpus);
+            about_to_wait.wait();
+            // Again and again, since they may acquire it before both have been passed over.
+            while !over.load(Ordering::Relaxed) {
+                *other.lock() += 1;
+            }
+        };
+        thread::scope(|scope| {
+            let mut held = other.lock();
+            let waiters = [(); STARVING as usize].map(|()| scope.spawn(wait));
+            about_to_wait.wait();
+            if TypeId::of::<K>() == TypeId::of::<Lockword>() {
+                held = pass_over::<K>(other, held);
+            } else {
+                thread::sleep(Duration::from_millis(2));
+            }
+            let ns = self.measure::<K>(measured);
+            over.store(true, Ordering::Relaxed);
+            drop(held);
+            waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+            UncontendedSample { ns, neighbour: 0.0 }
+        })
+    }
+}
+
+/// How many threads are passed over.
+const STARVING: u32 = 2;
+
+/// How long to try to have them passed over.
+const TRIAL: Duration = Duration::from_secs(5);
+
+/// Releases and acquires a lock of lockword, for which `STARVING` threads wait, until all of them
+/// have been passed over and wait again. The caller holds the lock before and after that.
+///
+/// # Panics
+///
+/// If that has not happened after some seconds.
+fn pass_over<'a, K: LockKind>(
+    lock: &'a K::Mutex<u64>,
+    mut held: Guard<'a, K, u64>,
+) -> Guard<'a, K, u64> {
+    let bucket = || lockword::__bucket(std::ptr::from_ref(lock).addr());
+    let begun = Instant::now();
+    // Short and long sections in turn: a waiter that was woken finds the lock taken, or is too late.
+    for section_us in [5, 20, 100, 500].into_iter().cycle() {
+        while bucket().waiters < STARVING {
+            assert!(begun.elapsed() < TRIAL, "two waiters in the bucket");
+            thread::yield_now();
+        }
+        drop(held);
+        held = lock.lock();
+        let section = Instant::now();
+        while section.elapsed() < Duration::from_micros(section_us) {
+            std::hint::spin_loop();
+        }
+        if bucket().starving >= STARVING {
+            break;
+        }
+        assert!(begun.elapsed() < TRIAL, "two passed-over waiters in the bucket");
+    }
+    // They sleep by then, as long as the lock is held.
+    thread::sleep(Duration::from_millis(2));
+    held
 }
 
 /// Returns when lockword counts a waiter in the bucket of `addr`: it is parked, or will be before
@@ -243,6 +324,7 @@ fn main() {
         Situation::HotNeighbour,
         Situation::HotSameBucket,
         Situation::WaiterSameBucket,
+        Situation::StarvingSameBucket,
     ];
     let cells = situations.map(|situation| Uncontended { situation, slice });
     let cells = options.select_cells(cells.into(), Workload::name);
@@ -278,7 +360,15 @@ fn print(
 
     println!("How hot the neighbour was, thousands of acquisitions a second:");
     for (situation, lock, rate) in neighbours.iter().filter(|(_, _, rate)| *rate > 0.0) {
-        println!("  {situation:<18} {lock:<12} {rate:>8.0}");
+        println!("  {situation:<20} {lock:<12} {rate:>8.0}");
+    }
+
+    println!("\nTargets (beside sleepers in the same bucket):");
+    let sleepers = [Situation::WaiterSameBucket, Situation::StarvingSameBucket];
+    for cell in measured.iter().filter(|cell| sleepers.contains(&cell.load.situation)) {
+        let target = format!("{}: time relative to std's, at most 1.00", cell.load.name());
+        let ratio = report::relative_to(cell, LOCKWORD, STD).map(|ratio| ratio.mid);
+        table::verdict(options.quick, &target, ratio, |v| v <= 1.0);
     }
 
     let alone = measured.iter().find(|cell| cell.load.situation == Situation::Alone);
@@ -305,6 +395,6 @@ fn costs(alone: &Cell<Uncontended, f64>, measured: &[Cell<Uncontended, f64>], lo
         let Some(disturbed) = cell.of(lock) else { continue };
         let cost = statistics::paired_ratio(&disturbed.samples, &alone.samples);
         let name = cell.load.name();
-        println!("  {name:<18} {lock:<12} takes {} times as long", table::ratio(&cost));
+        println!("  {name:<20} {lock:<12} takes {} times as long", table::ratio(&cost));
     }
 }

@@ -1,9 +1,12 @@
 //! The locks that take part, the interface of condition variables, and the round-robin that
 //! measures the locks interleaved.
 
+use std::time::Instant;
+
 use lockword::contention::peers::{ParkingLot, ParkingLotFair, SpinMutex, Usync};
 use lockword::contention::{LockApi, LockKind, Lockword, MeasuredMutex, Std, StdCompat, rotation};
 
+use super::beside::BusyProcesses;
 use super::options::BenchOptions;
 
 /// The crate under test, as the tables name it.
@@ -117,6 +120,26 @@ impl CondvarKind for Usync {
     }
 }
 
+/// A lock kind whose mutex can be waited for until a point in time.
+pub trait TimedKind: LockKind {
+    /// Blocks until the mutex is acquired or `deadline` has passed: then the result is `None`.
+    fn lock_until<T: Send>(mutex: &Self::Mutex<T>, deadline: Instant)
+    -> Option<Guard<'_, Self, T>>;
+}
+
+impl<R> TimedKind for LockApi<R>
+where
+    R: lock_api::RawMutexTimed<Instant = Instant> + Send + Sync + 'static,
+{
+    #[inline]
+    fn lock_until<T: Send>(
+        mutex: &Self::Mutex<T>,
+        deadline: Instant,
+    ) -> Option<Guard<'_, Self, T>> {
+        mutex.try_lock_until(deadline)
+    }
+}
+
 /// A cell of a bench: a load that can be measured with any lock, in short slices.
 pub trait Workload {
     /// What one slice measures.
@@ -141,6 +164,18 @@ pub trait CondvarWorkload {
     fn run<K: CondvarKind>(&self) -> Self::Sample;
 }
 
+/// The same for a load whose threads wait until a point in time.
+pub trait TimedWorkload {
+    /// What one slice measures.
+    type Sample;
+
+    /// The cell's name, as the filter and the tables use it.
+    fn name(&self) -> String;
+
+    /// Sets up, warms up and measures one slice.
+    fn run<K: TimedKind>(&self) -> Self::Sample;
+}
+
 /// A lock that takes part, and the function that measures a slice of it. Starting a slice is the
 /// only indirect call.
 pub struct Contender<W, S> {
@@ -149,6 +184,13 @@ pub struct Contender<W, S> {
     /// Whether waiters go to sleep. Some targets compare with the best peer that parks.
     pub parks: bool,
     run: fn(&W) -> S,
+}
+
+impl<W, S> Contender<W, S> {
+    /// Sets up, warms up and measures one slice with this lock.
+    pub fn measure(&self, load: &W) -> S {
+        (self.run)(load)
+    }
 }
 
 /// lockword, std, parking_lot, usync, spin.
@@ -168,6 +210,21 @@ pub fn mutexes_and_fair<W: Workload>() -> Vec<Contender<W, W::Sample>> {
     let fair = Contender { name: PARKING_LOT_FAIR, parks: true, run: W::run::<ParkingLotFair> };
     all.insert(3, fair);
     all
+}
+
+/// lockword, std, parking_lot: for loads of thousands of threads.
+pub fn common_mutexes<W: Workload>() -> Vec<Contender<W, W::Sample>> {
+    let mut all = mutexes();
+    all.retain(|contender| [LOCKWORD, STD, PARKING_LOT].contains(&contender.name));
+    all
+}
+
+/// The locks that can be waited for until a point in time: lockword, parking_lot.
+pub fn timed_mutexes<W: TimedWorkload>() -> Vec<Contender<W, W::Sample>> {
+    vec![
+        Contender { name: LOCKWORD, parks: true, run: W::run::<Lockword> },
+        Contender { name: PARKING_LOT, parks: true, run: W::run::<ParkingLot> },
+    ]
 }
 
 /// `lockword::sync::Mutex` under lockword's name, lockword without poison, std, parking_lot.
@@ -213,13 +270,25 @@ pub struct Cell<W, S> {
 ///
 /// Rounds are the outermost loop and locks the innermost: a disturbance of some seconds affects all
 /// locks of a cell alike, and each cell in a few rounds only. The order of the locks changes from
-/// round to round ([`rotation`]).
+/// round to round ([`rotation`]). If the options say so, busy processes run beside it all.
 pub fn interleave<W, S>(
     options: &BenchOptions,
     cells: Vec<W>,
     contenders: &[Contender<W, S>],
     rounds: usize,
 ) -> Vec<Cell<W, S>> {
+    interleave_by(options, cells, contenders, rounds, Contender::measure)
+}
+
+/// [`interleave`], where `measure` measures a slice: in another process, for one.
+pub fn interleave_by<W, S>(
+    options: &BenchOptions,
+    cells: Vec<W>,
+    contenders: &[Contender<W, S>],
+    rounds: usize,
+    measure: impl Fn(&Contender<W, S>, &W) -> S,
+) -> Vec<Cell<W, S>> {
+    let _busy = BusyProcesses::start(if rounds > 0 { options.beside } else { 0 });
     let mut measured: Vec<Cell<W, S>> = cells
         .into_iter()
         .map(|load| Cell {
@@ -235,7 +304,7 @@ pub fn interleave<W, S>(
         options.progress(round, rounds);
         for cell in &mut measured {
             for turn in rotation(round, contenders.len()) {
-                let sample = (contenders[turn].run)(&cell.load);
+                let sample = measure(&contenders[turn], &cell.load);
                 cell.series[turn].samples.push(sample);
             }
         }
@@ -252,14 +321,28 @@ impl<W, S> Cell<W, S> {
         self.series.iter().find(|s| s.lock == lock)
     }
 
+    /// A copy of the cell with one figure of each sample.
+    pub fn figures(&self, figure: impl Fn(&S) -> f64) -> Cell<W, f64>
+    where
+        W: Clone,
+    {
+        Cell { load: self.load.clone(), series: self.series_of(figure) }
+    }
+
     /// The same cell with one figure of each sample.
     pub fn into_figures(self, figure: impl Fn(&S) -> f64) -> Cell<W, f64> {
+        let series = self.series_of(figure);
+        Cell { load: self.load, series }
+    }
+
+    /// The series, with one figure of each sample.
+    fn series_of(&self, figure: impl Fn(&S) -> f64) -> Vec<Series<f64>> {
         let map = |series: &Series<S>| Series {
             lock: series.lock,
             parks: series.parks,
             samples: series.map(&figure),
         };
-        Cell { load: self.load, series: self.series.iter().map(map).collect() }
+        self.series.iter().map(map).collect()
     }
 }
 

@@ -7,10 +7,13 @@
 //! - `LOCKWORD_BENCH=quick`: quick mode, everything once, in a few seconds
 //! - `LOCKWORD_BENCH_LOCKS=lockword,std`: only these locks
 //! - `LOCKWORD_BENCH_ROUNDS=3`: this number of rounds instead of the bench's default
+//! - `LOCKWORD_BENCH_BESIDE=2`: beside two busy processes, each bound to one of the processors in
+//!   turn (see [`super::beside`])
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use super::beside;
 use super::contenders::Contender;
 
 /// The options of one run of one bench.
@@ -21,6 +24,8 @@ pub struct BenchOptions {
     pub quick: bool,
     /// Whether criterion only wants the names of the benchmarks.
     pub list: bool,
+    /// How many busy processes run beside the measurement.
+    pub beside: usize,
     filter: Option<String>,
     locks: Option<Vec<String>>,
     rounds: Option<usize>,
@@ -28,24 +33,32 @@ pub struct BenchOptions {
 }
 
 impl BenchOptions {
-    /// Reads the command line and the environment.
+    /// Reads the command line and the environment. It does not return in a copy of the bench that
+    /// is to be busy beside another.
+    ///
+    /// # Panics
+    ///
+    /// If a variable that must be a number is not.
     pub fn read(bench: &'static str) -> Self {
+        beside::be_busy_if_asked();
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let has = |flag: &str| arguments.iter().any(|a| a == flag);
         let asked_quick = std::env::var("LOCKWORD_BENCH").is_ok_and(|v| v == "quick");
         let locks = std::env::var("LOCKWORD_BENCH_LOCKS")
             .ok()
             .map(|v| v.split(',').map(|name| name.trim().to_owned()).collect());
-        let rounds = std::env::var("LOCKWORD_BENCH_ROUNDS")
-            .ok()
-            .map(|v| v.parse().expect("LOCKWORD_BENCH_ROUNDS is a number"));
+        let number = |variable: &str| {
+            let value = std::env::var(variable).ok()?;
+            Some(value.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+        };
         BenchOptions {
             bench,
             quick: asked_quick || has("--test") || !has("--bench"),
             list: has("--list"),
+            beside: number("LOCKWORD_BENCH_BESIDE").unwrap_or(0),
             filter: free_argument(&arguments),
             locks,
-            rounds,
+            rounds: number("LOCKWORD_BENCH_ROUNDS"),
             start: Instant::now(),
         }
     }
@@ -79,6 +92,25 @@ impl BenchOptions {
         cells
     }
 
+    /// Whether the filter is this name of a cell: some cells run only if they are asked for.
+    pub fn asks_for(&self, name: &str) -> bool {
+        let filter = self.filter.as_deref().unwrap_or("");
+        filter.strip_prefix(&format!("{}/", self.bench)).unwrap_or(filter) == name
+    }
+
+    /// What runs beside the measurement, for the head of a table: empty if nothing does.
+    pub fn surroundings(&self) -> String {
+        match self.beside {
+            0 => String::new(),
+            count => format!("; beside {count} busy processes"),
+        }
+    }
+
+    /// Whether the environment selects this lock: all, if it selects none.
+    pub fn wants(&self, lock: &str) -> bool {
+        self.locks.as_ref().is_none_or(|wanted| wanted.iter().any(|name| name == lock))
+    }
+
     /// The contenders that the environment selects.
     ///
     /// # Panics
@@ -96,7 +128,7 @@ impl BenchOptions {
                     "LOCKWORD_BENCH_LOCKS: no lock `{name}` in this bench; it has {known:?}"
                 );
             }
-            contenders.retain(|c| wanted.iter().any(|name| name == c.name));
+            contenders.retain(|c| self.wants(c.name));
         }
         contenders
     }

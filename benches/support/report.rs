@@ -12,7 +12,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 use lockword::contention::statistics::{self, Median};
 
-use super::contenders::{Cell, LOCKWORD, Series};
+use super::contenders::{Cell, LOCKWORD, STD, Series};
 use super::options::BenchOptions;
 use super::table::{self, TextTable};
 
@@ -97,34 +97,79 @@ pub fn print_times<W>(head: &str, measured: &[Cell<W, f64>], name: impl Fn(&W) -
     let mut table = TextTable::new(2, &heads);
     for cell in measured {
         for series in &cell.series {
-            let median = statistics::median(&series.samples);
-            let sorted = statistics::sorted(&series.samples);
-            let (first, third) =
-                (statistics::quantile(&sorted, 0.25), statistics::quantile(&sorted, 0.75));
-            let (lead, note) = if series.lock == LOCKWORD {
-                let best = best_parking_peer(cell);
-                let lead = best.and_then(|peer| lead_over(cell, peer.lock));
-                (lead, best.map_or_else(String::new, |peer| format!("best: {}", peer.lock)))
-            } else {
-                (lead_over(cell, series.lock), String::new())
-            };
-            table.row(vec![
-                name(&cell.load),
-                series.lock.to_owned(),
-                table::figure(median.mid),
-                table::interval(&median),
-                format!("{} - {}", table::figure(first), table::figure(third)),
-                lead.map_or_else(String::new, |lead| table::ratio(&lead)),
-                note,
-            ]);
+            table.row(times_row(cell, series, &name));
         }
         table.gap();
     }
     table.print();
 }
 
+/// The same table with the CPU time per operation beside the wall-clock time, and what the CPU time
+/// is relative to std's. `cpu` has the same cells and locks as `measured`.
+pub fn print_times_and_cpu<W>(
+    head: &str,
+    measured: &[Cell<W, f64>],
+    cpu: &[Cell<W, f64>],
+    name: impl Fn(&W) -> String,
+) {
+    let heads = [
+        head,
+        "lock",
+        "median ns",
+        "95 % CI",
+        "quartiles",
+        "lockword's lead [95 % CI]",
+        "",
+        "CPU ns",
+        "95 % CI",
+        "relative to std's [95 % CI]",
+    ];
+    let mut table = TextTable::new(2, &heads);
+    for (cell, cpu) in measured.iter().zip(cpu) {
+        for series in &cell.series {
+            let mut row = times_row(cell, series, &name);
+            let own = cpu.of(series.lock).filter(|own| own.samples.iter().all(|v| v.is_finite()));
+            let median = own.map(|own| statistics::median(&own.samples));
+            let ratio = own.and_then(|own| relative_to(cpu, own.lock, STD));
+            row.push(median.map_or_else(String::new, |median| table::figure(median.mid)));
+            row.push(median.map_or_else(String::new, |median| table::interval(&median)));
+            row.push(ratio.map_or_else(String::new, |ratio| table::ratio(&ratio)));
+            table.row(row);
+        }
+        table.gap();
+    }
+    table.print();
+}
+
+/// The line of a lock in a table of times.
+fn times_row<W>(
+    cell: &Cell<W, f64>,
+    series: &Series<f64>,
+    name: impl Fn(&W) -> String,
+) -> Vec<String> {
+    let median = statistics::median(&series.samples);
+    let sorted = statistics::sorted(&series.samples);
+    let (first, third) = (statistics::quantile(&sorted, 0.25), statistics::quantile(&sorted, 0.75));
+    let (lead, note) = if series.lock == LOCKWORD {
+        let best = best_parking_peer(cell);
+        let lead = best.and_then(|peer| lead_over(cell, peer.lock));
+        (lead, best.map_or_else(String::new, |peer| format!("best: {}", peer.lock)))
+    } else {
+        (lead_over(cell, series.lock), String::new())
+    };
+    vec![
+        name(&cell.load),
+        series.lock.to_owned(),
+        table::figure(median.mid),
+        table::interval(&median),
+        format!("{} - {}", table::figure(first), table::figure(third)),
+        lead.map_or_else(String::new, |lead| table::ratio(&lead)),
+        note,
+    ]
+}
+
 /// The fastest lock other than lockword whose waiters go to sleep.
-fn best_parking_peer<W>(cell: &Cell<W, f64>) -> Option<&Series<f64>> {
+pub fn best_parking_peer<W>(cell: &Cell<W, f64>) -> Option<&Series<f64>> {
     let peers = cell.series.iter().filter(|s| s.parks && s.lock != LOCKWORD);
     let middle = |series: &&Series<f64>| statistics::median(&series.samples).mid;
     peers.min_by(|a, b| middle(a).total_cmp(&middle(b)))
@@ -132,6 +177,10 @@ fn best_parking_peer<W>(cell: &Cell<W, f64>) -> Option<&Series<f64>> {
 
 /// How many times faster lockword is than a peer: the median of the rounds.
 pub fn lead_over<W>(cell: &Cell<W, f64>, peer: &str) -> Option<Median> {
-    let (lockword, peer) = (cell.of(LOCKWORD)?, cell.of(peer)?);
-    Some(statistics::paired_ratio(&peer.samples, &lockword.samples))
+    relative_to(cell, peer, LOCKWORD)
+}
+
+/// The figure of a lock over that of another lock: the median of the rounds.
+pub fn relative_to<W>(cell: &Cell<W, f64>, lock: &str, other: &str) -> Option<Median> {
+    Some(statistics::paired_ratio(&cell.of(lock)?.samples, &cell.of(other)?.samples))
 }
