@@ -224,7 +224,7 @@ step_destroy() {
 step_benches() {
     $(readme_command "cargo run --release --features cli -- bench") --rounds 1 --slice 5
     cargo bench --features peers --bench uncontended --bench contended --bench starvation --bench condvar \
-        --bench many_locks --bench sync -- --test
+        --bench many_locks --bench many_waiters --bench first_contention --bench sync -- --test
     cargo bench --features cluster,peers --bench cluster -- --test
     note "benches: engines; it is compiled by lint"
 }

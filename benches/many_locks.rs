@@ -16,11 +16,12 @@
 //! cargo bench --features peers --bench many_locks -- 500-now-and-then
 //! ```
 //!
-//! - `500-now-and-then`: 64 threads, each of which locks a random one of 500 locks and sleeps for a
-//!   millisecond with it. So each lock is contended now and then, with a pause in between, which is
-//!   what makes lockword call `membarrier` most often. The figure is the time of an acquisition;
-//!   what matters is what `strace` counts meanwhile (see `benches/README.md`), for which the bench
-//!   prints how long this load ran
+//! - `500-now-and-then`: 500 locks, in two halves. Two pairs of threads go through a half each: one
+//!   thread holds a lock for half a millisecond, and the other comes for it meanwhile. A fifth thread
+//!   uses all locks for a moment every five milliseconds. So each lock is contended now and then and
+//!   used without contention in between, and lockword calls `membarrier` often. The figure is the
+//!   time of a contention; what matters is what `strace` counts meanwhile (see `benches/README.md`),
+//!   for which the bench prints how long this load ran
 //!
 //! The slices are taken round-robin over the locks; the table and the criterion report both
 //! show these samples (see `support/report.rs` for how).
@@ -28,6 +29,8 @@
 mod support;
 
 use std::hint::black_box;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,10 +48,12 @@ const NOW_AND_THEN_ROUNDS: usize = 3;
 /// The cell that runs only if it is asked for.
 const NOW_AND_THEN: &str = "500-now-and-then";
 
-/// The locks and threads of that cell, and how long a thread holds a lock.
+/// The locks of that cell; the pairs of threads that contend on them; how long a lock is held; and
+/// the time between two uses of each lock by one thread alone.
 const NOW_AND_THEN_LOCKS: usize = 500;
-const NOW_AND_THEN_THREADS: u64 = 64;
-const HOLD: Duration = Duration::from_millis(1);
+const PAIRS: usize = 2;
+const HOLD: Duration = Duration::from_micros(500);
+const BETWEEN_USES: Duration = Duration::from_millis(5);
 
 /// Random access to a vector of locks.
 struct ManyLocks {
@@ -56,7 +61,7 @@ struct ManyLocks {
     slice: Duration,
 }
 
-/// The same by many threads that hold the locks for long.
+/// Locks that are contended one after the other.
 struct NowAndThen {
     slice: Duration,
 }
@@ -88,7 +93,7 @@ impl Workload for ManyLocks {
 }
 
 impl Workload for NowAndThen {
-    /// An acquisition, and how long the load ran.
+    /// Nanoseconds per contention, and how long the load ran.
     type Sample = (f64, Duration);
 
     fn name(&self) -> String {
@@ -98,23 +103,50 @@ impl Workload for NowAndThen {
     fn run<K: LockKind>(&self) -> Self::Sample {
         let locks: Vec<K::Mutex<u64>> = (0..NOW_AND_THEN_LOCKS).map(|_| K::Mutex::new(0)).collect();
         let start = Instant::now();
-        let turns = |number: u64| {
-            // Any number but zero, and another for each thread.
-            let mut state = 0x9E37_79B9_7F4A_7C15 ^ (number << 40);
-            let mut count = 0;
-            while start.elapsed() < self.slice {
-                let mut data = locks[next(&mut state) % NOW_AND_THEN_LOCKS].lock();
-                *data += 1;
-                thread::sleep(HOLD);
-                count += 1;
-            }
-            count
+        let is_over = || start.elapsed() >= self.slice;
+        // Two threads go through the same locks in step: the second comes while the first holds.
+        let pair = |locks: &[K::Mutex<u64>]| {
+            let (step, is_last) = (Barrier::new(2), AtomicBool::new(false));
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    for lock in locks.iter().cycle() {
+                        step.wait();
+                        let was_last = is_last.load(Ordering::Relaxed);
+                        *lock.lock() += 1;
+                        step.wait();
+                        if was_last {
+                            return;
+                        }
+                    }
+                });
+                let mut count = 0;
+                for lock in locks.iter().cycle() {
+                    let held = lock.lock();
+                    count += 1;
+                    is_last.store(is_over(), Ordering::Relaxed);
+                    step.wait();
+                    thread::sleep(HOLD);
+                    drop(held);
+                    step.wait();
+                    if is_last.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+                count
+            })
         };
-        let turns = &turns;
+        let (pair, is_over) = (&pair, &is_over);
         let count: u64 = thread::scope(|scope| {
-            let threads: Vec<_> =
-                (1..=NOW_AND_THEN_THREADS).map(|n| scope.spawn(move || turns(n))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            let parts = locks.chunks(NOW_AND_THEN_LOCKS / PAIRS);
+            let pairs: Vec<_> = parts.map(|part| scope.spawn(move || pair(part))).collect();
+            // In between each lock is used alone.
+            while !is_over() {
+                for lock in &locks {
+                    *lock.lock() += 1;
+                }
+                thread::sleep(BETWEEN_USES);
+            }
+            pairs.into_iter().map(|pair| pair.join().unwrap()).sum()
         });
         let elapsed = start.elapsed();
         (elapsed.as_secs_f64() * 1e9 / count as f64, elapsed)
@@ -178,7 +210,7 @@ fn now_and_then(options: &BenchOptions) {
     let measured: Vec<_> = measured.into_iter().map(|cell| cell.into_figures(|s| s.0)).collect();
     report::publish_times(options, &measured, Workload::name);
     if !options.list {
-        println!("\n{NOW_AND_THEN_THREADS} threads, each with a random lock for a millisecond, ns");
+        println!("\n{NOW_AND_THEN_LOCKS} locks that are contended now and then, ns per contention");
         println!("{}; {rounds} rounds\n", MachineInfo::read());
         report::print_times("load", &measured, Workload::name);
         println!("lockword was under this load for {lockword:.2} s");
