@@ -14,15 +14,17 @@
 //! - `pinned`: it is bound to one processor. A lock that asks in that thread how many processors
 //!   there are may believe for good that spinning is useless
 //!
-//! After that each process runs a fixed contended load: four threads that are not bound, each
-//! locking and unlocking a number of times. The second table has the voluntary context switches of
-//! that load. They should be the same in both cells.
+//! After that each process runs a fixed contended load: four threads, each of which locks and
+//! unlocks a number of times. They are bound to the processors in turn, since otherwise it is the
+//! scheduler that decides how often they meet. The second table has the voluntary context switches
+//! of that load. They should be the same in both cells.
 //!
 //! The processes are taken round-robin over the locks, one in each round; the first table and the
 //! criterion report both show these samples (see `support/report.rs` for how).
 
 mod support;
 
+use std::hint::black_box;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -44,7 +46,7 @@ const SECTION: Duration = Duration::from_millis(2);
 const THREADS: usize = 4;
 
 /// How often each of them locks.
-const ACQUISITIONS: u32 = 100_000;
+const ACQUISITIONS: u32 = 200_000;
 
 /// Units of work inside and outside the lock.
 const WORK: u32 = 100;
@@ -127,18 +129,24 @@ impl FirstContention {
 /// The voluntary context switches of a contended load.
 fn switches<K: LockKind>() -> f64 {
     let lock = K::Mutex::<u64>::new(0);
+    let cpus = system::processors();
     let before = voluntary_switches();
+    let load = |number: usize| {
+        if !cpus.is_empty() {
+            system::pin(&[cpus[number % cpus.len()]]);
+        }
+        let mut outside = 0;
+        for _ in 0..ACQUISITIONS {
+            let mut guard = lock.lock();
+            *guard = work(*guard, WORK);
+            drop(guard);
+            outside = black_box(work(outside, WORK));
+        }
+    };
+    let load = &load;
     thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                let mut outside = 0;
-                for _ in 0..ACQUISITIONS {
-                    let mut guard = lock.lock();
-                    *guard = work(*guard, WORK);
-                    drop(guard);
-                    outside = std::hint::black_box(work(outside, WORK));
-                }
-            });
+        for number in 0..THREADS {
+            scope.spawn(move || load(number));
         }
     });
     voluntary_switches() - before

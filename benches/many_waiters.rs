@@ -1,7 +1,7 @@
 //! Thousands of threads wait for one lock: how long an unlock takes.
 //!
 //! ```text
-//! cargo bench --features peers --bench many_waiters          # all eight cells, about three minutes
+//! cargo bench --features peers --bench many_waiters          # all eight cells, about five minutes
 //! cargo bench --features peers --bench many_waiters -- 3000- # those with that in their name
 //! ```
 //!
