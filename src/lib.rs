@@ -77,7 +77,8 @@
 //! - A lock of this crate must not be used inside a global allocator, since parking may allocate, nor
 //!   in a signal handler. Both limits come from `parking_lot_core`.
 //! - Two copies of the crate in one process, or a lock shared across a `cdylib` boundary, have two
-//!   tables and do not find each other's waiters. They must not share a lock: wake-ups would be lost.
+//!   tables and do not find each other's waiters, and number threads each for itself. They must not
+//!   share a lock: wake-ups would be lost, and a `ReentrantMutex` could take one thread for another.
 //! - The locks are not for memory that processes share.
 //! - A thread that sleeps for long on one lock makes unlocks of all locks in the same bucket (1 in 256
 //!   of the others) take the slow path.

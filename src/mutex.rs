@@ -1,9 +1,18 @@
 //! The public lock types: [`RawLock`] under `lock_api`'s guards.
 
+use crate::primitive::Ordering;
 use crate::raw::RawLock;
+use core::cell::Cell;
 use core::num::NonZeroUsize;
 use lock_api::{GuardSend, RawMutex, RawMutexFair, RawMutexTimed};
 use std::time::{Duration, Instant};
+
+/// As wide as a `usize`.
+#[cfg(not(target_pointer_width = "64"))]
+use crate::primitive::AtomicU32 as AtomicCounter;
+/// As wide as a `usize`.
+#[cfg(target_pointer_width = "64")]
+use crate::primitive::WideCell as AtomicCounter;
 
 // SAFETY: a lock method returns success to one caller at a time, and the next success happens
 // after the unlock of the one before: by the compare-exchange of `LockWord`, or by a handoff to
@@ -69,21 +78,48 @@ unsafe impl RawMutexTimed for RawLock {
     }
 }
 
-/// Tells running threads apart, for [`ReentrantMutex`], by the address of a thread-local variable.
+/// Tells threads apart, for [`ReentrantMutex`], by a number of their own.
+///
+/// A thread draws its number from a counter of the process when it first asks for it, and keeps it. No
+/// two threads of a process ever have the same number, also if one has ended before the other starts.
+/// In the child of a `fork`, the thread that forked keeps its number, and so the mutexes that it holds.
+///
+/// # Panics
+/// `nonzero_thread_id` panics when all numbers are drawn: with a `usize` of 32 bits, in the 2^32nd
+/// thread that asks for one. It never gives a number twice. With 64 bits this takes centuries.
 #[derive(Debug)]
 pub struct RawThreadId;
 
-// SAFETY: the address of a thread-local differs among the threads that run at one time, and
-// is not null.
+// SAFETY: a number is drawn once (`draw`), and only its thread can read the cell that keeps it.
 unsafe impl lock_api::GetThreadId for RawThreadId {
     const INIT: Self = RawThreadId;
 
     #[inline]
     fn nonzero_thread_id(&self) -> NonZeroUsize {
-        thread_local!(static KEY: u8 = const { 0 });
-        KEY.with(|x| (core::ptr::from_ref(x).addr()).try_into())
-            .expect("a thread-local has an address")
+        // Constant and without a destructor: it is there in the destructors of other thread-locals,
+        // and nothing is allocated for it where the target has thread-local variables.
+        thread_local!(static ID: Cell<Option<NonZeroUsize>> = const { Cell::new(None) });
+        static DRAWN: AtomicCounter = AtomicCounter::new(0);
+        ID.with(|id| match id.get() {
+            Some(number) => number,
+            None => {
+                let number = draw(&DRAWN);
+                id.set(Some(number));
+                number
+            }
+        })
     }
+}
+
+/// A number that `drawn` has not given before. Panics when there is none left.
+#[cold]
+fn draw(drawn: &AtomicCounter) -> NonZeroUsize {
+    // ORDERING: Relaxed: that a number is given once follows from the order of the changes of one
+    // variable. Nothing else is told by it.
+    let before = drawn.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1));
+    let before = before.expect("ReentrantMutex: each thread identity has been used");
+    // As wide as a `usize`, and less than its maximum.
+    NonZeroUsize::MIN.saturating_add(before as usize)
 }
 
 /// A mutual exclusion lock around a `T`. It takes one byte more than the data, and padding.
@@ -142,6 +178,10 @@ pub type ArcMutexGuard<T> = lock_api::ArcMutexGuard<RawLock, T>;
 /// The guards give shared access only: put a `Cell` or a `RefCell` inside to change the data. A lock
 /// panics when the number of guards overflows a `usize`.
 ///
+/// The owner is known by a number that no other thread of the process ever has ([`RawThreadId`]). So a
+/// guard that is passed to `mem::forget` leaves the mutex locked for all other threads, also after its
+/// thread has ended. In the child of a `fork`, the thread that forked still owns what it owned before.
+///
 /// ```
 /// use lockword::ReentrantMutex;
 /// use std::cell::Cell;
@@ -165,3 +205,19 @@ pub type MappedReentrantMutexGuard<'a, T> =
 /// A [`ReentrantMutexGuard`] that owns an `Arc` of its mutex: `ReentrantMutex::lock_arc`.
 #[cfg(feature = "arc_lock")]
 pub type ArcReentrantMutexGuard<T> = lock_api::ArcReentrantMutexGuard<RawLock, RawThreadId, T>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_thread_number_is_drawn_twice() {
+        let drawn = AtomicCounter::new(0);
+        assert_eq!([draw(&drawn).get(), draw(&drawn).get()], [1, 2]);
+        let nearly = AtomicCounter::new(0_usize.wrapping_sub(2) as _);
+        assert_eq!(draw(&nearly), NonZeroUsize::MAX);
+        for _ in 0..2 {
+            assert!(std::panic::catch_unwind(|| draw(&nearly)).is_err(), "the last was drawn");
+        }
+    }
+}

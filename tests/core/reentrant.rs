@@ -67,7 +67,7 @@ fn ownership_is_seen_from_each_thread() {
 
 #[test]
 fn a_thread_that_ended_leaves_no_claim() {
-    // The next thread may well get the ended thread's memory, and with it its identity.
+    // The next thread may well get the ended thread's memory, but not its identity.
     let m = ReentrantMutex::new(0);
     for _ in 0..50 {
         thread::scope(|s| {
@@ -79,6 +79,26 @@ fn a_thread_that_ended_leaves_no_claim() {
             });
         });
         assert!(!m.is_locked());
+    }
+}
+
+#[test]
+fn a_thread_does_not_inherit_what_an_ended_one_has_forgotten() {
+    let mut forgotten: Option<ReentrantMutex<()>> = None;
+    for number in 0..100 {
+        let m = ReentrantMutex::new(());
+        thread::scope(|s| {
+            s.spawn(|| {
+                if let Some(earlier) = &forgotten {
+                    assert!(!earlier.is_owned_by_current_thread(), "thread {number} owns it");
+                    assert!(earlier.try_lock().is_none(), "thread {number} has locked it");
+                }
+                std::mem::forget(m.lock());
+                assert!(m.try_lock().is_some(), "the owner may lock again");
+            });
+        });
+        assert!(m.is_locked(), "the forgotten guard holds the mutex for ever");
+        forgotten = Some(m);
     }
 }
 
