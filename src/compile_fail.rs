@@ -74,6 +74,76 @@
 /// ```
 mod a_guard_does_not_outlive_its_mutex {}
 
+/// A guard stays in its thread, unless the mutex is a `SendMutex`.
+///
+/// ```
+/// static M: lockword::SendMutex<u32> = lockword::SendMutex::new(1);
+/// let guard = M.lock();
+/// std::thread::spawn(move || drop(guard)).join().unwrap();
+/// ```
+/// ```compile_fail,E0277
+/// static M: lockword::Mutex<u32> = lockword::Mutex::new(1);
+/// let guard = M.lock();
+/// std::thread::spawn(move || drop(guard)).join().unwrap();
+/// ```
+/// ```compile_fail,E0277
+/// static M: lockword::ReentrantMutex<u32> = lockword::ReentrantMutex::new(1);
+/// let guard = M.lock();
+/// std::thread::spawn(move || drop(guard)).join().unwrap();
+/// ```
+/// ```compile_fail,E0277
+/// static M: lockword::sync::Mutex<u32> = lockword::sync::Mutex::new(1);
+/// let guard = M.lock().unwrap();
+/// std::thread::spawn(move || drop(guard)).join().unwrap();
+/// ```
+///
+/// A task that a runtime may move between threads does not hold it across an `.await`. What is
+/// dropped before the `.await` does no harm.
+///
+/// ```
+/// # use lockword::SendMutex;
+/// fn spawn(task: impl Future<Output = ()> + Send + 'static) { drop(task) }
+/// static M: SendMutex<u32> = SendMutex::new(1);
+/// spawn(async {
+///     let guard = M.lock();
+///     std::future::ready(()).await;
+///     drop(guard);
+/// });
+/// ```
+/// ```
+/// # use lockword::Mutex;
+/// fn spawn(task: impl Future<Output = ()> + Send + 'static) { drop(task) }
+/// static M: Mutex<u32> = Mutex::new(1);
+/// spawn(async {
+///     drop(M.lock());
+///     std::future::ready(()).await;
+/// });
+/// ```
+/// ```compile_fail
+/// # use lockword::Mutex;
+/// fn spawn(task: impl Future<Output = ()> + Send + 'static) { drop(task) }
+/// static M: Mutex<u32> = Mutex::new(1);
+/// spawn(async {
+///     let guard = M.lock();
+///     std::future::ready(()).await;
+///     drop(guard);
+/// });
+/// ```
+///
+/// A Condvar waits with the guard of a `Mutex`, not of a `SendMutex`.
+///
+/// ```
+/// # use lockword::{Condvar, Mutex};
+/// let m = Mutex::new(1);
+/// Condvar::new().wait_for(&mut m.lock(), std::time::Duration::ZERO);
+/// ```
+/// ```compile_fail,E0308
+/// # use lockword::{Condvar, SendMutex};
+/// let m = SendMutex::new(1);
+/// Condvar::new().wait_for(&mut m.lock(), std::time::Duration::ZERO);
+/// ```
+mod a_guard_stays_in_its_thread {}
+
 /// A reference to the data does not outlive the guard.
 ///
 /// ```

@@ -5,7 +5,7 @@ use crate::park::{self, Domain, Key, Parked, Pick};
 use crate::primitive::{AtomicU32, Ordering};
 use crate::raw::RawLock;
 #[cfg(not(lockword_loom))]
-use lock_api::GuardSend;
+use lock_api::GuardNoSend;
 #[cfg(not(lockword_loom))]
 use std::time::Duration;
 use std::time::Instant;
@@ -166,7 +166,7 @@ unsafe impl lock_api::RawCondvar for RawCondvar {
     type RawMutex = RawLock;
 
     #[inline]
-    unsafe fn wait(&self, mutex: &RawLock, _guard: &mut GuardSend) {
+    unsafe fn wait(&self, mutex: &RawLock, _guard: &mut GuardNoSend) {
         // SAFETY: the caller holds the mutex, by the contract of this method.
         unsafe { self.wait_deadline(mutex, None) };
     }
@@ -193,7 +193,7 @@ unsafe impl lock_api::RawCondvarTimed for RawCondvar {
     unsafe fn wait_until(
         &self,
         mutex: &RawLock,
-        _guard: &mut GuardSend,
+        _guard: &mut GuardNoSend,
         deadline: &Instant,
     ) -> bool {
         // SAFETY: the caller holds the mutex, by the contract of this method.

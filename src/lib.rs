@@ -21,9 +21,10 @@
 //! # What is here
 //!
 //! - **At the root**: [`Mutex`], [`ReentrantMutex`], their guards (mapped ones too) and [`Condvar`],
-//!   without poisoning. They are made with the crate [`lock_api`] (0.5), which is re-exported.
-//! - [`RawLock`]: the lock without data, for generic code over `lock_api`'s `RawMutex`,
-//!   `RawMutexFair` and `RawMutexTimed`.
+//!   without poisoning; and [`SendMutex`], whose guards may move to another thread. They are made with
+//!   the crate [`lock_api`] (0.5), which is re-exported.
+//! - [`RawLock`] and [`RawSendLock`]: the lock without data, for generic code over `lock_api`'s
+//!   `RawMutex`, `RawMutexFair` and `RawMutexTimed`.
 //! - [`sync`]: a drop-in replacement for [`std::sync`], with std's methods, std's poisoning and std's
 //!   error types. [`migration`] tells how to come from std and from `parking_lot`, and when not to.
 //! - `contention` (feature `contention`): measures locks, yours too, under a load of your own.
@@ -59,7 +60,9 @@
 //! - **Panics and leaks.** A panic under the lock unlocks it and leaves the data as it is; only
 //!   [`sync`] poisons. A forgotten guard leaves the lock held for ever; to move or drop that lock is
 //!   sound.
-//! - **Any thread may unlock.** A [`MutexGuard`] is `Send` if its data is.
+//! - **Threads.** A guard is not `Send`, as those of std and `parking_lot` are not, and cannot be held
+//!   across an `.await` of a task that must be `Send`. The guard of a [`SendMutex`] is `Send` if its
+//!   data is; it may be dropped in any thread.
 //!
 //! Not guaranteed:
 //!

@@ -4,7 +4,7 @@ use crate::primitive::Ordering;
 use crate::raw::RawLock;
 use core::cell::Cell;
 use core::num::NonZeroUsize;
-use lock_api::{GuardSend, RawMutex, RawMutexFair, RawMutexTimed};
+use lock_api::{GuardNoSend, GuardSend, RawMutex, RawMutexFair, RawMutexTimed};
 use std::time::{Duration, Instant};
 
 /// As wide as a `usize`.
@@ -14,69 +14,106 @@ use crate::primitive::AtomicU32 as AtomicCounter;
 #[cfg(target_pointer_width = "64")]
 use crate::primitive::WideCell as AtomicCounter;
 
-// SAFETY: a lock method returns success to one caller at a time, and the next success happens
-// after the unlock of the one before: by the compare-exchange of `LockWord`, or by a handoff to
-// exactly one waiter (`queue.rs`, `duty.rs`).
-unsafe impl RawMutex for RawLock {
-    // A `const` is what `lock_api` asks for: every use of it is a new, free lock.
-    #[allow(clippy::declare_interior_mutable_const)]
-    const INIT: Self = RawLock::new();
-    // The word does not record a thread: any thread may unlock.
-    type Guard = GuardSend;
+/// [`RawLock`] for guards that may move to another thread: [`SendMutex`] is made of it.
+///
+/// It is the same lock of one byte, with the same waiting. Only the state of its guards differs
+/// ([`GuardSend`]): `lock_api`'s guards of this lock are `Send` if the data is. Its methods are those of
+/// `lock_api`'s traits. [`RawCondvar`](crate::RawCondvar) does not work with it: a `lock_api` condition
+/// variable belongs to one type of raw mutex.
+///
+/// ```
+/// let mutex = lockword::lock_api::Mutex::<lockword::RawSendLock, _>::new(1);
+/// let guard = mutex.lock();
+/// std::thread::scope(|s| {
+///     s.spawn(move || drop(guard));
+/// });
+/// assert!(!mutex.is_locked());
+/// ```
+#[repr(transparent)]
+#[derive(Debug, Default)]
+pub struct RawSendLock(RawLock);
 
+impl RawSendLock {
+    /// A free lock.
     #[inline]
-    fn lock(&self) -> GuardSend {
-        RawLock::lock(self);
-        GuardSend::new()
-    }
-
-    #[inline]
-    fn try_lock(&self) -> Option<GuardSend> {
-        RawLock::try_lock(self).then(GuardSend::new)
-    }
-
-    #[inline]
-    unsafe fn unlock(&self, _guard: GuardSend) {
-        // SAFETY: the caller holds the lock, by the contract of this method.
-        unsafe { RawLock::unlock(self) }
-    }
-
-    #[inline]
-    fn is_locked(&self) -> bool {
-        RawLock::is_locked(self)
+    #[must_use]
+    pub const fn new() -> Self {
+        RawSendLock(RawLock::new())
     }
 }
 
-// SAFETY: a fair unlock releases the lock or passes it to one waiter, never both.
-unsafe impl RawMutexFair for RawLock {
-    #[inline]
-    unsafe fn unlock_fair(&self, _guard: GuardSend) {
-        // SAFETY: the caller holds the lock, by the contract of this method.
-        unsafe { RawLock::unlock_fair(self) }
-    }
+/// Implements `lock_api`'s traits for [`RawLock`], or for a lock whose field `$raw` is one. `$guard` is
+/// the state of the guards.
+macro_rules! raw_mutex {
+    ($lock:ty, $guard:ident $(, $raw:tt)?) => {
+        // SAFETY: a lock method returns success to one caller at a time, and the next success
+        // happens after the unlock of the one before: by the compare-exchange of `LockWord`, or by
+        // a handoff to exactly one waiter. The word does not record a thread: any thread may
+        // unlock, whatever the guard says.
+        unsafe impl RawMutex for $lock {
+            // A `const` is what `lock_api` asks for: every use of it is a new, free lock.
+            #[allow(clippy::declare_interior_mutable_const)]
+            const INIT: Self = <$lock>::new();
+            type Guard = $guard;
 
-    #[inline]
-    unsafe fn bump(&self, _guard: &mut GuardSend) {
-        // SAFETY: as above; the lock is held again afterwards, and `bump` does not unwind.
-        unsafe { RawLock::bump(self) }
-    }
+            #[inline]
+            fn lock(&self) -> $guard {
+                RawLock::lock(&self$(.$raw)?);
+                $guard::new()
+            }
+
+            #[inline]
+            fn try_lock(&self) -> Option<$guard> {
+                RawLock::try_lock(&self$(.$raw)?).then($guard::new)
+            }
+
+            #[inline]
+            unsafe fn unlock(&self, _guard: $guard) {
+                // SAFETY: the caller holds the lock, by the contract of this method.
+                unsafe { RawLock::unlock(&self$(.$raw)?) }
+            }
+
+            #[inline]
+            fn is_locked(&self) -> bool {
+                RawLock::is_locked(&self$(.$raw)?)
+            }
+        }
+
+        // SAFETY: a fair unlock releases the lock or passes it to one waiter, never both.
+        unsafe impl RawMutexFair for $lock {
+            #[inline]
+            unsafe fn unlock_fair(&self, _guard: $guard) {
+                // SAFETY: the caller holds the lock, by the contract of this method.
+                unsafe { RawLock::unlock_fair(&self$(.$raw)?) }
+            }
+
+            #[inline]
+            unsafe fn bump(&self, _guard: &mut $guard) {
+                // SAFETY: as above; the lock is held again afterwards, and `bump` does not unwind.
+                unsafe { RawLock::bump(&self$(.$raw)?) }
+            }
+        }
+
+        // SAFETY: a timed lock that gives up holds nothing and waits for nothing.
+        unsafe impl RawMutexTimed for $lock {
+            type Duration = Duration;
+            type Instant = Instant;
+
+            #[inline]
+            fn try_lock_for(&self, timeout: Duration) -> Option<$guard> {
+                RawLock::try_lock_for(&self$(.$raw)?, timeout).then($guard::new)
+            }
+
+            #[inline]
+            fn try_lock_until(&self, deadline: Instant) -> Option<$guard> {
+                RawLock::try_lock_until(&self$(.$raw)?, deadline).then($guard::new)
+            }
+        }
+    };
 }
 
-// SAFETY: a timed lock that gives up holds nothing and waits for nothing.
-unsafe impl RawMutexTimed for RawLock {
-    type Duration = Duration;
-    type Instant = Instant;
-
-    #[inline]
-    fn try_lock_for(&self, timeout: Duration) -> Option<GuardSend> {
-        RawLock::try_lock_for(self, timeout).then(GuardSend::new)
-    }
-
-    #[inline]
-    fn try_lock_until(&self, deadline: Instant) -> Option<GuardSend> {
-        RawLock::try_lock_until(self, deadline).then(GuardSend::new)
-    }
-}
+raw_mutex!(RawLock, GuardNoSend);
+raw_mutex!(RawSendLock, GuardSend, 0);
 
 /// Tells threads apart, for [`ReentrantMutex`], by a number of their own.
 ///
@@ -140,7 +177,10 @@ fn draw(drawn: &AtomicCounter) -> NonZeroUsize {
 ///
 /// - **No poisoning**: a panic while the lock is held unlocks it, and the data stays as it is.
 /// - Waiting is bounded: see the guarantees in the [crate documentation](crate).
-/// - A guard may be sent to another thread and dropped there, if `T: Send`.
+/// - A guard stays in its thread: it is not `Send`, as std's and `parking_lot`'s are not. So a task that
+///   must be `Send` cannot hold one across an `.await`. [`SendMutex`] has guards that are `Send`.
+/// - A mutex is not `RefUnwindSafe`, as `parking_lot`'s is not: after a caught panic its data may be
+///   half-changed. `sync::Mutex` poisons, and is `RefUnwindSafe`.
 /// - A guard that is passed to `mem::forget` leaves the mutex locked for ever. The mutex may still
 ///   be dropped.
 /// - Not reentrant: a thread that locks a mutex it holds already blocks for ever. See
@@ -171,6 +211,41 @@ pub type MappedMutexGuard<'a, T> = lock_api::MappedMutexGuard<'a, RawLock, T>;
 /// A guard that owns an `Arc` of its [`Mutex`] instead of borrowing it: `Mutex::lock_arc`.
 #[cfg(feature = "arc_lock")]
 pub type ArcMutexGuard<T> = lock_api::ArcMutexGuard<RawLock, T>;
+
+/// A [`Mutex`] whose guard may be sent to another thread and dropped there, if `T: Send`.
+///
+/// Everything else is as for [`Mutex`], its size, waiting and methods included. But [`Condvar`] waits
+/// with the guard of a [`Mutex`] only. A guard that is held across an `.await` blocks every other thread
+/// that locks, for as long as the task is suspended; if one of them is needed to resume the task, it
+/// blocks for ever.
+///
+/// ```
+/// use lockword::{SendMutex, SendMutexGuard};
+///
+/// static LIST: SendMutex<Vec<u32>> = SendMutex::new(Vec::new());
+///
+/// let guard: SendMutexGuard<'static, _> = LIST.lock();
+/// std::thread::spawn(move || {
+///     let mut list = guard;
+///     list.push(1);
+/// })
+/// .join()
+/// .unwrap();
+/// assert_eq!(*LIST.lock(), [1]);
+/// ```
+///
+/// [`Condvar`]: crate::Condvar
+pub type SendMutex<T> = lock_api::Mutex<RawSendLock, T>;
+
+/// Access to the data of a [`SendMutex`]. It is `Send` if the data is.
+pub type SendMutexGuard<'a, T> = lock_api::MutexGuard<'a, RawSendLock, T>;
+
+/// A [`SendMutexGuard`] narrowed to a part of the data by [`MutexGuard::map`].
+pub type MappedSendMutexGuard<'a, T> = lock_api::MappedMutexGuard<'a, RawSendLock, T>;
+
+/// A [`SendMutexGuard`] that owns an `Arc` of its mutex: `SendMutex::lock_arc`.
+#[cfg(feature = "arc_lock")]
+pub type ArcSendMutexGuard<T> = lock_api::ArcMutexGuard<RawSendLock, T>;
 
 /// A mutex that a thread may lock again while it holds it. The mutex is free again when the thread
 /// has dropped as many guards as it has taken.

@@ -2,7 +2,7 @@
 
 use crate::asleep;
 use crate::step::{ACTORS, LOCKS};
-use lock_api::GuardSend;
+use lock_api::GuardNoSend;
 use lockword::{Condvar, Mutex, MutexGuard};
 use std::mem;
 use std::sync::Arc;
@@ -198,12 +198,12 @@ fn carry_out<'w>(
         }
         Command::ForceUnlock(n) => {
             // SAFETY: the model says that the lock is held by a guard that was forgotten.
-            unsafe { locks[n].force_unlock(GuardSend::new()) };
+            unsafe { locks[n].force_unlock(GuardNoSend::new()) };
             released(n)
         }
         Command::ForceUnlockFair(n) => {
             // SAFETY: as for `ForceUnlock`.
-            unsafe { locks[n].force_unlock_fair(GuardSend::new()) };
+            unsafe { locks[n].force_unlock_fair(GuardNoSend::new()) };
             released(n)
         }
         Command::Wait(n) => {

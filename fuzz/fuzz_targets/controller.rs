@@ -3,7 +3,7 @@
 use crate::actor::{Command, Pool, Response, World};
 use crate::model::{Activity, Model, Owner, Verdict};
 use crate::step::{ACTORS, LOCKS, Operation, Step};
-use lock_api::GuardSend;
+use lock_api::GuardNoSend;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -261,7 +261,7 @@ impl Controller<'_> {
             Owner::Nobody => {
                 self.model.release(lock);
                 // SAFETY: the guard that held the lock was forgotten.
-                unsafe { self.world.locks[lock].force_unlock(GuardSend::new()) };
+                unsafe { self.world.locks[lock].force_unlock(GuardNoSend::new()) };
             }
             Owner::Free => {
                 let woken = self.world.condvars[lock].notify_all();

@@ -1,7 +1,7 @@
 //! `Mutex`, `RawLock` and the mapped guards, with no clock involved.
 
 use crate::within::within_limit;
-use lockword::{MappedMutexGuard, Mutex, MutexGuard, RawLock};
+use lockword::{MappedMutexGuard, Mutex, MutexGuard, RawLock, SendMutex, SendMutexGuard};
 use std::sync::Barrier;
 use std::thread;
 
@@ -137,10 +137,10 @@ fn a_parked_waiter_is_woken() {
 }
 
 #[test]
-fn a_guard_may_be_dropped_by_another_thread() {
+fn a_guard_of_a_send_mutex_may_be_dropped_by_another_thread() {
     within_limit(|| {
-        let m = Mutex::new(0);
-        let mut guard = m.lock();
+        let m = SendMutex::new(0);
+        let mut guard: SendMutexGuard<'_, i32> = m.lock();
         thread::scope(|s| {
             s.spawn(move || {
                 *guard = 7;
@@ -148,6 +148,21 @@ fn a_guard_may_be_dropped_by_another_thread() {
             });
         });
         assert_eq!(*m.try_lock().expect("the other thread released it"), 7);
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sent_guard_passes_the_lock_to_a_parked_waiter() {
+    within_limit(|| {
+        let m = SendMutex::new(0);
+        thread::scope(|s| {
+            let guard = m.lock();
+            let waiter = crate::asleep::spawn_parked(s, || *m.lock() += 1);
+            s.spawn(move || SendMutexGuard::unlock_fair(guard)).join().expect("no panic");
+            waiter.join().expect("no panic");
+        });
+        assert_eq!(m.into_inner(), 1);
     });
 }
 

@@ -2,7 +2,9 @@
 
 #[cfg(feature = "arc_lock")]
 mod arc_lock {
-    use lockword::{ArcMutexGuard, ArcReentrantMutexGuard, Mutex, ReentrantMutex};
+    use lockword::{
+        ArcMutexGuard, ArcReentrantMutexGuard, ArcSendMutexGuard, Mutex, ReentrantMutex, SendMutex,
+    };
     use std::cell::Cell;
     use std::sync::Arc;
     use std::thread;
@@ -24,11 +26,11 @@ mod arc_lock {
 
     #[test]
     fn the_guard_travels_to_a_thread_that_outlives_its_maker() {
-        let m = Arc::new(Mutex::new(vec![1]));
+        let m = Arc::new(SendMutex::new(vec![1]));
         let mut guard = m.try_lock_arc().expect("free");
         let sent = thread::spawn(move || {
             guard.push(2);
-            ArcMutexGuard::into_arc(guard)
+            ArcSendMutexGuard::into_arc(guard)
         });
         let back = sent.join().expect("no panic");
         assert!(Arc::ptr_eq(&m, &back));

@@ -104,7 +104,7 @@ fn child(locks: &'static Locks, steps: &Steps<'_>) -> Result<(), &'static str> {
         }
         // The guard of the parent's stack is never dropped here, see `round`.
         // SAFETY: the forking thread, which goes on as this one, holds the lock.
-        unsafe { lock.force_unlock(lock_api::GuardSend::new()) };
+        unsafe { lock.force_unlock(lock_api::GuardNoSend::new()) };
         let free = lock.try_lock().ok_or("handed to a thread that does not exist")?;
         drop(free);
         contend(lock, steps, step + 1)?;

@@ -57,7 +57,7 @@ fn join_soon(thread: JoinHandle<()>) -> Result<(), &'static str> {
 /// In a child whose only thread held `lock` at the fork: unlocks it, and locks it again.
 fn take_over(lock: &'static Mutex<u32>) -> Result<MutexGuard<'static, u32>, &'static str> {
     // SAFETY: this thread holds the lock, and the guard of before the fork is never used here.
-    unsafe { lock.force_unlock(lock_api::GuardSend::new()) };
+    unsafe { lock.force_unlock(lock_api::GuardNoSend::new()) };
     lock.try_lock().ok_or("handed to a thread that does not exist")
 }
 
@@ -105,7 +105,7 @@ fn after_the_handlers() -> Result<(), &'static str> {
         return Err("the waiters are not the one that the handler started");
     }
     // SAFETY: this thread holds the lock; the handler has forgotten the guard.
-    unsafe { HELD.force_unlock(lock_api::GuardSend::new()) };
+    unsafe { HELD.force_unlock(lock_api::GuardNoSend::new()) };
     join_soon(thread)
 }
 

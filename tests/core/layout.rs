@@ -1,8 +1,9 @@
 //! Sizes, alignments, and which threads may touch what: all decided by the compiler.
 
 use lockword::{
-    Condvar, MappedMutexGuard, MappedReentrantMutexGuard, Mutex, MutexGuard, RawCondvar, RawLock,
-    RawThreadId, ReentrantMutex, ReentrantMutexGuard, WaitTimeoutResult,
+    Condvar, MappedMutexGuard, MappedReentrantMutexGuard, MappedSendMutexGuard, Mutex, MutexGuard,
+    RawCondvar, RawLock, RawSendLock, RawThreadId, ReentrantMutex, ReentrantMutexGuard, SendMutex,
+    SendMutexGuard, WaitTimeoutResult,
 };
 use std::cell::Cell;
 use std::mem::{align_of, size_of};
@@ -14,6 +15,8 @@ const WORD: usize = size_of::<usize>();
 fn the_lock_is_one_byte() {
     assert_eq!((size_of::<RawLock>(), align_of::<RawLock>()), (1, 1));
     assert_eq!((size_of::<Mutex<()>>(), align_of::<Mutex<()>>()), (1, 1));
+    assert_eq!((size_of::<RawSendLock>(), align_of::<RawSendLock>()), (1, 1));
+    assert_eq!((size_of::<SendMutex<()>>(), align_of::<SendMutex<()>>()), (1, 1));
 }
 
 #[test]
@@ -108,6 +111,7 @@ threads! {
     Neither: false, false;
 
     RawLock: true, true;
+    RawSendLock: true, true;
     RawCondvar: true, true;
     RawThreadId: true, true;
     Condvar: true, true;
@@ -125,14 +129,26 @@ threads! {
     ReentrantMutex<SyncOnly>: false, false;
     ReentrantMutex<Neither>: false, false;
 
-    // A guard is a `&mut` to the data; the word does not care who unlocks.
-    MutexGuard<'static, u32>: true, true;
-    MutexGuard<'static, SendOnly>: true, false;
+    // A guard stays in its thread, and is shared as the data is.
+    MutexGuard<'static, u32>: false, true;
+    MutexGuard<'static, SendOnly>: false, false;
     MutexGuard<'static, Neither>: false, false;
-    MappedMutexGuard<'static, u32>: true, true;
-    MappedMutexGuard<'static, SendOnly>: true, false;
+    MappedMutexGuard<'static, u32>: false, true;
+    MappedMutexGuard<'static, SendOnly>: false, false;
     MappedMutexGuard<'static, SyncOnly>: false, true;
     MappedMutexGuard<'static, Neither>: false, false;
+
+    // The word does not care who unlocks: this guard is a `&mut` to the data.
+    SendMutex<u32>: true, true;
+    SendMutex<SendOnly>: true, true;
+    SendMutex<SyncOnly>: false, false;
+    SendMutexGuard<'static, u32>: true, true;
+    SendMutexGuard<'static, SendOnly>: true, false;
+    SendMutexGuard<'static, Neither>: false, false;
+    MappedSendMutexGuard<'static, u32>: true, true;
+    MappedSendMutexGuard<'static, SendOnly>: true, false;
+    MappedSendMutexGuard<'static, SyncOnly>: false, true;
+    MappedSendMutexGuard<'static, Neither>: false, false;
 
     // The owner is a thread: its guards stay there, and are shared only as the data is.
     ReentrantMutexGuard<'static, u32>: false, true;
@@ -146,12 +162,17 @@ threads! {
 #[cfg(feature = "arc_lock")]
 mod arc_lock {
     use super::{Neither, SendOnly, SyncOnly, WORD, size_of};
-    use lockword::{ArcMutexGuard, ArcReentrantMutexGuard};
+    use lockword::{ArcMutexGuard, ArcReentrantMutexGuard, ArcSendMutexGuard};
 
     threads! {
         // An `Arc` of the mutex is part of it, so the mutex must be `Send` and `Sync` too.
-        ArcMutexGuard<u32>: true, true;
-        ArcMutexGuard<SendOnly>: true, false;
+        ArcSendMutexGuard<u32>: true, true;
+        ArcSendMutexGuard<SendOnly>: true, false;
+        ArcSendMutexGuard<SyncOnly>: false, false;
+        ArcSendMutexGuard<Neither>: false, false;
+
+        ArcMutexGuard<u32>: false, true;
+        ArcMutexGuard<SendOnly>: false, false;
         ArcMutexGuard<SyncOnly>: false, false;
         ArcMutexGuard<Neither>: false, false;
 
@@ -168,4 +189,38 @@ mod arc_lock {
         assert_eq!((size_of::<Guard>(), size_of::<Option<Guard>>()), (WORD, WORD));
         assert_eq!((size_of::<Reentrant>(), size_of::<Option<Reentrant>>()), (WORD, WORD));
     }
+}
+
+/// Fails to compile unless each type is `RefUnwindSafe` exactly as said. The trick is that of `threads`.
+macro_rules! unwinding {
+    ($($type:ty: $safe:literal;)*) => {$(
+        const _: () = {
+            #[allow(dead_code)]
+            trait Otherwise {
+                const SAFE: bool = false;
+            }
+            struct Is<T: ?Sized>(std::marker::PhantomData<T>);
+            impl<T: ?Sized> Otherwise for Is<T> {}
+            #[allow(dead_code)]
+            impl<T: ?Sized + std::panic::RefUnwindSafe> Is<T> {
+                const SAFE: bool = true;
+            }
+            assert!(Is::<$type>::SAFE == $safe, concat!("RefUnwindSafe: ", stringify!($type)));
+        };
+    )*};
+}
+
+unwinding! {
+    // The macro itself, on types whose answer is known.
+    u32: true;
+    Cell<u32>: false;
+    std::sync::Mutex<u32>: true;
+
+    // What does not poison is not, as with parking_lot.
+    parking_lot::Mutex<u32>: false;
+    parking_lot::ReentrantMutex<u32>: false;
+    Mutex<u32>: false;
+    SendMutex<u32>: false;
+    ReentrantMutex<u32>: false;
+    lockword::sync::Mutex<u32>: true;
 }

@@ -1,7 +1,7 @@
 //! What safe code can do to a lock that is held: forget the guard, move it, drop it, panic.
 
 use crate::within::within_limit;
-use lock_api::GuardSend;
+use lock_api::GuardNoSend;
 use lockword::{Condvar, Mutex, MutexGuard};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -54,7 +54,7 @@ fn a_forgotten_guard_leaves_the_lock_held() {
         *m.get_mut() += 1;
         assert!(m.is_locked(), "get_mut does not unlock");
         // SAFETY: locked by the guard that was forgotten; no reference to the data is left.
-        unsafe { m.force_unlock(GuardSend::new()) };
+        unsafe { m.force_unlock(GuardNoSend::new()) };
         assert_eq!(*m.lock(), 2);
         works_under_load(&m);
         abandon(&m);
@@ -80,7 +80,7 @@ fn a_lock_moves_while_it_is_held() {
         assert!(there.is_locked(), "the lock travels with its state");
         abandon_again(&there);
         // SAFETY: locked by the guard that was forgotten; no reference to the data is left.
-        unsafe { there.force_unlock(GuardSend::new()) };
+        unsafe { there.force_unlock(GuardNoSend::new()) };
         works_under_load(&there);
         let back = *there;
         works_under_load(&back);
@@ -179,11 +179,16 @@ fn a_panic_in_a_closure_releases() {
 
 #[test]
 fn locks_of_other_modules_use_it_through_the_trait() {
-    fn count<R: lock_api::RawMutexFair + lock_api::RawMutexTimed>() -> u32 {
+    fn count<R: lock_api::RawMutexFair + lock_api::RawMutexTimed<Duration = Duration>>() -> u32 {
         let m = lock_api::Mutex::<R, u32>::new(0);
         *m.lock() += 1;
-        lock_api::MutexGuard::unlock_fair(m.lock());
+        assert!(m.try_lock_for(Duration::ZERO).is_some());
+        let mut guard = m.lock();
+        lock_api::MutexGuard::bump(&mut guard);
+        assert!(m.is_locked() && m.try_lock().is_none());
+        lock_api::MutexGuard::unlock_fair(guard);
         m.into_inner()
     }
     assert_eq!(count::<lockword::RawLock>(), 1);
+    assert_eq!(count::<lockword::RawSendLock>(), 1);
 }
