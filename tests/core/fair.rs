@@ -52,6 +52,7 @@ fn fair_unlocks_under_load_lose_nobody() {
 mod handoff {
     use super::*;
     use crate::asleep::spawn_parked;
+    use std::cell::Cell;
     use std::sync::mpsc::{Receiver, channel};
 
     /// What the waiter does once it has the lock: keep it until the test says so.
@@ -130,6 +131,52 @@ mod handoff {
                     drop(guard);
                     waiter.join().expect("no panic");
                 });
+            }
+        });
+    }
+
+    #[test]
+    fn bump_of_the_outermost_reentrant_guard_lets_a_parked_waiter_go_first() {
+        within_limit(|| {
+            for _ in 0..100 {
+                let re = ReentrantMutex::new(Cell::new(0));
+                let mut guard = re.lock();
+                std::thread::scope(|s| {
+                    let waiter = spawn_parked(s, || re.lock().set(1));
+                    ReentrantMutexGuard::bump(&mut guard);
+                    assert_eq!(guard.get(), 1, "bump came back before the waiter had its turn");
+                    assert!(re.is_owned_by_current_thread());
+                    waiter.join().expect("no panic");
+                });
+                // It stands for one level, as before.
+                drop(guard);
+                assert!(!re.is_locked());
+            }
+        });
+    }
+
+    #[test]
+    fn bump_of_an_inner_reentrant_guard_keeps_the_mutex() {
+        within_limit(|| {
+            for _ in 0..50 {
+                let re = ReentrantMutex::new(Cell::new(0));
+                let mut outer = re.lock();
+                let mut inner = re.lock();
+                std::thread::scope(|s| {
+                    let waiter = spawn_parked(s, || re.lock().set(1));
+                    ReentrantMutexGuard::bump(&mut inner);
+                    // Which guard was taken first makes no difference: there are two levels.
+                    ReentrantMutexGuard::bump(&mut outer);
+                    assert_eq!(inner.get(), 0, "the waiter had the mutex of two guards");
+                    assert!(re.is_owned_by_current_thread());
+                    drop(outer);
+                    assert!(re.is_owned_by_current_thread());
+                    ReentrantMutexGuard::bump(&mut inner);
+                    assert_eq!(inner.get(), 1, "the last level lets the waiter go first");
+                    drop(inner);
+                    waiter.join().expect("no panic");
+                });
+                assert!(!re.is_locked());
             }
         });
     }

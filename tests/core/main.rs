@@ -9,6 +9,8 @@ mod features;
 mod layout;
 mod reentrant;
 mod soundness;
+#[cfg(target_os = "linux")]
+mod thread_locals;
 mod timed;
 
 #[cfg(target_os = "linux")]
