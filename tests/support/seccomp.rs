@@ -1,9 +1,10 @@
-//! Makes the kernel refuse `membarrier` to this process, as a sandbox would.
+//! Makes the kernel refuse system calls to this process, as a sandbox would.
 
 use std::io;
 
 /// Which calls of `membarrier` are refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(dead_code, reason = "not every test binary refuses it")]
 pub enum Refuse {
     /// Every call.
     All,
@@ -13,27 +14,20 @@ pub enum Refuse {
 
 const PRIVATE_EXPEDITED: u32 = 1 << 3;
 
-/// From now on, `membarrier` fails with `errno` in every thread of this process.
-pub fn refuse_membarrier(refuse: Refuse, errno: i32) {
-    let statement = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    let jump_unless_equal =
-        |k, jf| libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ) as u16, jt: 0, jf, k };
-    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const ANSWER: u32 = libc::BPF_RET | libc::BPF_K;
 
-    // `struct seccomp_data`: the number of the call at 0, the low half of its first argument at
-    // 16 (both targets of this test are little-endian).
-    let mut filter = vec![statement(load, 0)];
-    match refuse {
-        Refuse::All => filter.push(jump_unless_equal(libc::SYS_membarrier as u32, 1)),
-        Refuse::Barrier => filter.extend([
-            jump_unless_equal(libc::SYS_membarrier as u32, 3),
-            statement(load, 16),
-            jump_unless_equal(PRIVATE_EXPEDITED, 1),
-        ]),
-    }
-    filter.push(statement(answer, libc::SECCOMP_RET_ERRNO | errno as u32));
-    filter.push(statement(answer, libc::SECCOMP_RET_ALLOW));
+fn statement(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
+
+/// Leaves out `jf` statements unless the loaded word is `k`.
+fn jump_unless_equal(k: u32, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ) as u16, jt: 0, jf, k }
+}
+
+/// Puts the filter in force for all threads of this process, for good.
+fn install(filter: &mut [libc::sock_filter]) {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
 
     // SAFETY: takes numbers only.
@@ -49,7 +43,42 @@ pub fn refuse_membarrier(refuse: Refuse, errno: i32) {
         )
     };
     assert_eq!(ret, 0, "seccomp: {}", io::Error::last_os_error());
+}
 
+/// From now on, the kernel kills this process when a thread of it opens a file.
+#[allow(dead_code, reason = "not every test binary forbids it")]
+pub fn kill_on_open() {
+    // AArch64 never had the oldest of them.
+    #[cfg(target_arch = "x86_64")]
+    const CALLS: [libc::c_long; 3] = [libc::SYS_open, libc::SYS_openat, libc::SYS_openat2];
+    #[cfg(not(target_arch = "x86_64"))]
+    const CALLS: [libc::c_long; 2] = [libc::SYS_openat, libc::SYS_openat2];
+    let mut filter = vec![statement(LOAD, 0)];
+    for call in CALLS {
+        filter.push(jump_unless_equal(call as u32, 1));
+        filter.push(statement(ANSWER, libc::SECCOMP_RET_KILL_PROCESS));
+    }
+    filter.push(statement(ANSWER, libc::SECCOMP_RET_ALLOW));
+    install(&mut filter);
+}
+
+/// From now on, `membarrier` fails with `errno` in every thread of this process.
+#[allow(dead_code, reason = "not every test binary refuses it")]
+pub fn refuse_membarrier(refuse: Refuse, errno: i32) {
+    // `struct seccomp_data`: the number of the call at 0, the low half of its first argument at
+    // 16 (both targets of this test are little-endian).
+    let mut filter = vec![statement(LOAD, 0)];
+    match refuse {
+        Refuse::All => filter.push(jump_unless_equal(libc::SYS_membarrier as u32, 1)),
+        Refuse::Barrier => filter.extend([
+            jump_unless_equal(libc::SYS_membarrier as u32, 3),
+            statement(LOAD, 16),
+            jump_unless_equal(PRIVATE_EXPEDITED, 1),
+        ]),
+    }
+    filter.push(statement(ANSWER, libc::SECCOMP_RET_ERRNO | errno as u32));
+    filter.push(statement(ANSWER, libc::SECCOMP_RET_ALLOW));
+    install(&mut filter);
     assert_eq!(membarrier(PRIVATE_EXPEDITED), errno, "the filter is not in force");
     if refuse == Refuse::All {
         assert_eq!(membarrier(0), errno, "the filter is not in force");
