@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Real programs over `lockword::sync`: takes crates from the registry, replaces `std::sync` by
+`lockword::sync` in a copy, and runs their own tests, before and after. Both must give the same
+result, test by test.
+
+    python3 .ci/real_programs/tests.py             # all
+    python3 .ci/real_programs/tests.py parking     # one of them
+
+Their dev-dependencies are the newest that fit, unless they ship a lock file.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+from copies import WORK, copy, depend_on_lockword, environment, replace_std, sources
+
+# (crate, version, the fewest tests that must pass). Chosen for what hangs on a Mutex and a Condvar
+# of std in them: a wake-up that is lost hangs their tests, a lock that lets two in breaks them.
+CRATES = [
+    # Work stealing: idle workers sleep on a Condvar each, and latches are a Mutex and a Condvar.
+    ("rayon-core", "1.13.0", 100),
+    # Its Parker and its WaitGroup are a Mutex and a Condvar each.
+    ("crossbeam-utils", "0.8.21", 200),
+    # A pool of threads that sleep on a Condvar until there is something to do, or for a while.
+    ("blocking", "1.6.2", 15),
+    # One token handed from thread to thread, by a Mutex and a Condvar where it has to sleep.
+    ("parking", "2.2.1", 15),
+]
+# Far longer than the tests of any of them take; in seconds.
+LIMIT_S = 200
+
+
+def test(folder, name):
+    """Runs the crate's tests. Returns the status, each test with its result, and the text."""
+    cargo = subprocess.Popen(
+        ["cargo", "test", "--no-fail-fast"], cwd=folder, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )
+    try:
+        text, _ = cargo.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        # The test that hangs is a child of cargo's.
+        os.killpg(cargo.pid, signal.SIGKILL)
+        text, _ = cargo.communicate()
+        text += f"\nno end after {LIMIT_S} s\n"
+    if not re.search(rf"Compiling {name} v", text):
+        sys.exit(f"{text}\n{name}: it was not built anew")
+    results, binary = {}, ""
+    for line in text.splitlines():
+        if found := re.match(r" *(?:Running|Doc-tests) (?:unittests )?(\S+)", line):
+            binary = found[1]
+        elif found := re.match(r"test (.+) \.\.\. (ok|FAILED|ignored)\b", line):
+            results[binary, found[1]] = found[2]
+    return cargo.returncode, results, text
+
+
+def main():
+    wanted = sys.argv[1:]
+    crates = [crate for crate in CRATES if not wanted or crate[0] in wanted]
+    if unknown := set(wanted) - {crate[0] for crate in CRATES}:
+        sys.exit(f"no such crate here: {', '.join(unknown)}")
+    failed = False
+    versions = {name: version for name, version, _ in crates}
+    for (name, version, fewest), source in zip(crates, sources(versions)):
+        # In one place after the other: a path in a test's output must not tell them apart.
+        folder = WORK / f"{name}-{version}"
+        # It depends on lockword before the change too: so both are built alike.
+        manifest, text = copy(source, folder)
+        manifest.write_text(depend_on_lockword(text) + "\n[workspace]\n")
+        status, before, text = test(folder, name)
+        passed = sum(result == "ok" for result in before.values())
+        if status != 0 or passed < fewest:
+            print(text)
+            sys.exit(f"{name}: its tests fail with std already, or too few ran ({passed})")
+        places, named = replace_std(folder)
+        if named != {"Mutex", "Condvar"}:
+            sys.exit(f"{folder}: there is no Mutex or no Condvar to replace")
+        status_after, after, text = test(folder, name)
+        same = status_after == status and after == before
+        print(f"{name} {version}: {places} places, {passed} tests pass with std,",
+              f"{sum(result == 'ok' for result in after.values())} with lockword:",
+              "the same" if same else "NOT THE SAME", flush=True)
+        if not same:
+            print(text)
+            for key in sorted(before.keys() | after.keys()):
+                if before.get(key) != after.get(key):
+                    print(f"  {key}: {before.get(key)} -> {after.get(key)}")
+        failed |= not same
+    sys.exit(failed)
+
+
+main()
