@@ -230,15 +230,16 @@ step_benches() {
 }
 
 # The tests of other crates, over std::sync and over lockword::sync: two of the four in turn. Then two
-# of the loads over each once, without measuring.
+# of the loads over each once, without measuring, and two of the users of parking_lot.
 step_real_programs() {
     local halves=("rayon-core parking" "crossbeam-utils blocking") turn
     turn=$(turn_of 2)
     note "real_programs: ${halves[1 - turn]}; another commit's turn"
     # shellcheck disable=SC2086
     python3 .ci/real_programs/tests.py ${halves[turn]}
-    note "real_programs: two of the loads; all by hand"
+    note "real_programs: two of the loads and two of the users of parking_lot; all by hand"
     python3 .ci/real_programs/bench.py --quick flume r2d2
+    python3 .ci/real_programs/parking_lot.py string_cache thingbuf
 }
 
 # The quick tests first, then the rest: sanitized COMMAND ...
