@@ -117,6 +117,7 @@ step_lint() {
     cargo clippy --all-targets --all-features -- -D warnings
     cargo clippy --all-targets --all-features -- -D warnings --cfg lockword_symmetric
     lint_loom
+    with_flags miri "--cfg miri" cargo clippy --lib -- -D warnings
     # cargo-fuzz sets this, and some of what the targets use is there for them alone.
     with_flags fuzzing "--cfg fuzzing" \
         cargo clippy --all-targets --manifest-path fuzz/Cargo.toml -- -D warnings
