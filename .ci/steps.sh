@@ -67,12 +67,41 @@ readme_command() {
     }
 }
 
+# Debian's compiled std for AArch64: to build it takes a minute. Its package is unpacked, not
+# installed, and apt's lists for it are in a folder of their own: arm64 does not become an
+# architecture of this machine.
+install_aarch64_std() {
+    local target=aarch64-unknown-linux-gnu folder=target/arm64 version
+    version=$(dpkg-query --show --showformat='${Version}' rustc-web)
+    if [ "$(cat "/usr/lib/rustlib/$target/version" 2>/dev/null)" = "$version" ]; then
+        return
+    fi
+    rm -rf "$folder"
+    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial" "$folder/unpacked"
+    echo "deb [arch=arm64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+        "http://deb.debian.org/debian-security bookworm-security main" >"$folder/sources.list"
+    local options=(-qq -o APT::Sandbox::User=root -o APT::Architectures::=arm64
+        -o Dir::State::Lists="$PWD/$folder/lists" -o Dir::Cache="$PWD/$folder/cache"
+        -o Dir::Etc::SourceList="$PWD/$folder/sources.list" -o Dir::Etc::SourceParts=-)
+    apt-get "${options[@]}" update
+    (cd "$folder" && apt-get "${options[@]}" download "libstd-rust-web-dev:arm64=$version")
+    dpkg-deb --extract "$folder"/libstd-rust-web-dev_*.deb "$folder/unpacked"
+    rm -rf "/usr/lib/rustlib/$target"
+    cp -r "$folder/unpacked/usr/lib/rustlib/$target" /usr/lib/rustlib/
+    rm -rf "$folder"
+    # Last, since it says that all is there.
+    echo "$version" >"/usr/lib/rustlib/$target/version"
+}
+
 step_install() {
     # python3 runs the mutants and gets the tools; cargo-fuzz compiles libFuzzer, which takes a C++
     # compiler. The client of etcd is built with protoc. The rest are the engines, a pooler, and
-    # what cuts their clients off.
+    # what cuts their clients off; and what programs for AArch64 and i686 are linked and run with.
+    # (The compiler's package with the version in its name does not conflict with gcc-multilib.)
     local packages=(rustc-web cargo-web rust-web-src rust-web-llvm binutils-mingw-w64-x86-64
         build-essential python3 python3-venv protobuf-compiler libprotobuf-dev
+        gcc-12-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
+        libc6-dev-i386 lib32gcc-12-dev
         etcd-server redis-server postgresql pgbouncer iproute2)
     if ! dpkg-query --show "${packages[@]}" >/dev/null 2>&1; then
         apt-get -o DPkg::Lock::Timeout=120 -qq update
@@ -82,6 +111,7 @@ step_install() {
     # Debian leaves out the sanitizers' runtimes; rustup's toolchain has them.
     cp "$(rustc --print sysroot)/lib/rustlib/$HOST/lib/"librustc-*_rt.tsan.a \
         "/usr/lib/rustlib/$HOST/lib/"
+    install_aarch64_std
     # Prebuilt: cargo would take minutes to build each.
     python3 -m venv target/tools
     target/tools/bin/pip install --quiet --disable-pip-version-check typos==1.52.0 \
@@ -303,4 +333,51 @@ step_targets() {
     note "targets: wasm32-unknown-unknown ${names[1 - turn]}; another commit's turn"
     with_flags targets "$flags ${wasm[turn]}" "${check[@]}" $LIBRARY -Zbuild-std=std,panic_abort \
         --target wasm32-unknown-unknown
+}
+
+# Behaviour, stress and destruction of the core on one target, in static programs: a dynamic one
+# for AArch64 hangs under qemu. Each line of output begins with the processor's name:
+# executed TARGET ARGUMENTS...
+executed() {
+    local target=$1
+    shift
+    with_flags "$target" "-D warnings -Ctarget-feature=+crt-static --cfg lockword_core_only" \
+        debian_cargo test --target "$target" --features arc_lock "$@" "${SANITIZED[@]}" 2>&1 |
+        sed "s/^/${target%%-*}: /"
+}
+
+# On other processors: AArch64 under qemu, and i686, which the machine itself is. qemu shows what
+# the compiler makes of the code and the system's interface; no reordering of memory accesses.
+# Both at once, since the compilation of std for i686 occupies one processor only.
+step_processors() {
+    note "processors: stress 3 s, 20,000 rounds of destroy; not optimized"
+    export LOCKWORD_STRESS_SECS=3 LOCKWORD_DESTROY_ROUNDS=20000
+    LOCKWORD_RUNNER=qemu-aarch64-static \
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc-12 \
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64-static \
+        executed aarch64-unknown-linux-gnu &
+    local aarch64=$! failed=""
+    executed i686-unknown-linux-gnu -Zbuild-std=std,test -Zbuild-std-features=panic-unwind &
+    wait $! || failed+=" i686"
+    wait "$aarch64" || failed+=" aarch64"
+    [ -z "$failed" ] || {
+        echo "failed on:$failed" >&2
+        return 1
+    }
+}
+
+# The same as a Windows program, under Debian's wine, in which `FlushProcessWriteBuffers` does
+# nothing: a lost wake-up there would say nothing about Windows.
+step_wine() {
+    apt-get -o DPkg::Lock::Timeout=120 -qq install -y --no-install-recommends \
+        wine64 gcc-mingw-w64-x86-64-win32 >/dev/null
+    export WINEPREFIX=$PWD/target/wine WINEDEBUG=-all LOCKWORD_STRESS_SECS=3 \
+        LOCKWORD_DESTROY_ROUNDS=20000
+    # What std gets its random numbers from, which wine 8 has not.
+    mkdir -p "$WINEPREFIX"
+    x86_64-w64-mingw32-gcc -shared -o "$WINEPREFIX/bcryptprimitives.dll" .ci/bcryptprimitives.c \
+        -ladvapi32
+    WINEPATH=$WINEPREFIX CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=/usr/lib/wine/wine64 \
+        with_flags wine "--cfg lockword_core_only" debian_cargo test --target x86_64-pc-windows-gnu \
+        --features arc_lock -Zbuild-std=std,test -Zbuild-std-features=panic-unwind "${SANITIZED[@]}"
 }

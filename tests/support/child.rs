@@ -41,7 +41,16 @@ impl Ended {
 /// Runs the test named `test` again with the given role, and kills it at the deadline.
 pub fn run(test: &str, role: &str, deadline: Duration) -> Ended {
     let exe = std::env::current_exe().expect("the path of this binary");
-    let mut child = Command::new(exe)
+    // The program that runs this binary, where the system cannot: an emulator.
+    let mut command = match std::env::var_os("LOCKWORD_RUNNER") {
+        Some(runner) => {
+            let mut command = Command::new(runner);
+            command.arg(exe);
+            command
+        }
+        None => Command::new(exe),
+    };
+    let mut child = command
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(ROLE, role)
         .stdout(Stdio::piped())
