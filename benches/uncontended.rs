@@ -225,7 +225,7 @@ impl Uncontended {
         })
     }
 
-    /// Measures while two threads, which have been passed over, wait for `other`.
+    /// Measures while two threads, of which the first has been passed over, wait for `other`.
     fn beside_starving<K: LockKind>(
         &self,
         measured: &K::Mutex<u64>,
@@ -237,7 +237,7 @@ impl Uncontended {
         let wait = || {
             system::pin(cpus);
             about_to_wait.wait();
-            // Again and again, since they may acquire it before both have been passed over.
+            // Again and again, since they may acquire it before one has been passed over.
             while !over.load(Ordering::Relaxed) {
                 *other.lock() += 1;
             }
@@ -260,14 +260,14 @@ impl Uncontended {
     }
 }
 
-/// How many threads are passed over.
+/// How many threads wait. The first of them is passed over; the queue wakes nobody behind it.
 const STARVING: u32 = 2;
 
 /// How long to try to have them passed over.
 const TRIAL: Duration = Duration::from_secs(5);
 
-/// Releases and acquires a lock of lockword, for which `STARVING` threads wait, until all of them
-/// have been passed over and wait again. The caller holds the lock before and after that.
+/// Releases and acquires a lock of lockword, for which `STARVING` threads wait, until the first of them
+/// has been passed over and waits again. The caller holds the lock before and after that.
 ///
 /// # Panics
 ///
@@ -290,10 +290,11 @@ fn pass_over<'a, K: LockKind>(
         while section.elapsed() < Duration::from_micros(section_us) {
             std::hint::spin_loop();
         }
-        if bucket().starving >= STARVING {
+        // Nobody behind a passed-over waiter is woken: one stands for both.
+        if bucket().starving != 0 {
             break;
         }
-        assert!(begun.elapsed() < TRIAL, "two passed-over waiters in the bucket");
+        assert!(begun.elapsed() < TRIAL, "a passed-over waiter in the bucket");
     }
     // They sleep by then, as long as the lock is held.
     thread::sleep(Duration::from_millis(2));

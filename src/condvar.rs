@@ -1,16 +1,10 @@
-//! The condition variable: a queue of its own, in the same parking lot.
+//! The condition variable: [`RawCondvar`] under `lock_api`'s methods.
 
-use crate::fork;
-use crate::park::{self, Domain, Key, Parked, Pick};
-use crate::primitive::{AtomicU32, Ordering};
-use crate::raw::RawLock;
-#[cfg(not(lockword_loom))]
+pub use crate::raw::condvar::RawCondvar;
+use crate::raw::mutex::RawLock;
 use lock_api::GuardNoSend;
-#[cfg(not(lockword_loom))]
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-#[cfg(not(lockword_loom))]
 pub use lock_api::WaitTimeoutResult;
 
 /// A condition variable for [`Mutex`](crate::Mutex): threads wait, with the mutex released,
@@ -52,112 +46,8 @@ pub use lock_api::WaitTimeoutResult;
 ///     CHANGED.wait_while(&mut READY.lock(), |ready| !*ready);
 /// });
 /// ```
-#[cfg(not(lockword_loom))]
 pub type Condvar = lock_api::Condvar<RawCondvar>;
 
-/// The Condvar without `lock_api`'s methods: what [`Condvar`] is made of.
-#[derive(Debug)]
-pub struct RawCondvar {
-    /// Threads in the queue or about to enter it. Raised by the waiter, who holds its mutex;
-    /// lowered under the queue's lock by whoever takes it out.
-    ///
-    /// In the child of a `fork` those of the parent's threads that waited stay counted, since
-    /// nothing knows of all Condvars. They are in no queue, so that a notification finds nobody;
-    /// it costs a look each time.
-    waiters: AtomicU32,
-}
-
-#[cfg(not(lockword_loom))]
-impl Default for RawCondvar {
-    fn default() -> Self {
-        RawCondvar::new()
-    }
-}
-
-/// The message of a notification. Nobody else sends one to our keys.
-const NOTIFIED: usize = 0x6C77_0004;
-
-impl RawCondvar {
-    /// A Condvar that nobody waits for.
-    #[cfg(not(lockword_loom))]
-    #[must_use]
-    pub const fn new() -> Self {
-        RawCondvar { waiters: AtomicU32::new(0) }
-    }
-
-    /// A Condvar in the model.
-    #[cfg(lockword_loom)]
-    pub(crate) fn new() -> Self {
-        RawCondvar { waiters: AtomicU32::new(0) }
-    }
-
-    fn addr(&self) -> usize {
-        core::ptr::from_ref(self).addr()
-    }
-
-    fn leave(&self) {
-        // ORDERING: Relaxed: see `is_alone`.
-        self.waiters.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Whether a notification has nobody to go to.
-    pub(crate) fn is_alone(&self) -> bool {
-        // ORDERING: Relaxed: a waiter whom the notifier must not miss has released a mutex
-        // that the notifier has acquired since, and it counted itself in before.
-        self.waiters.load(Ordering::Relaxed) == 0
-    }
-
-    /// Waits until notified or until `deadline`. Returns whether it was notified.
-    ///
-    /// # Safety
-    /// The caller holds `mutex`. It holds it again when this returns.
-    pub(crate) unsafe fn wait_deadline(&self, mutex: &RawLock, deadline: Option<Instant>) -> bool {
-        fork::watch();
-        fork::settle();
-        self.waiters.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller holds the mutex, and this is called once.
-        let release = || unsafe { mutex.unlock() };
-        let key = Key::new(Domain::Condvar, self.addr());
-        // SAFETY: the token is the Condvar's address, as for all waiters of this domain;
-        // nothing here panics, and only `release`, which may, calls into `park.rs`.
-        let parked =
-            unsafe { park::park(key, self.addr(), || true, release, || self.leave(), deadline) };
-        if parked == Parked::Woken(NOTIFIED) || parked == Parked::TimedOut {
-            // Counted out by the notifier, or by `leave` above.
-        } else {
-            self.leave();
-        }
-        mutex.lock();
-        parked != Parked::TimedOut
-    }
-
-    /// Wakes up to `most` waiters. Returns how many.
-    pub(crate) fn notify(&self, most: usize) -> usize {
-        if self.is_alone() {
-            return 0;
-        }
-        fork::settle();
-        let addr = self.addr();
-        let mut taken = 0;
-        let pick = |token| {
-            if taken == most {
-                return Pick::Stop;
-            }
-            if token != addr {
-                return Pick::Skip;
-            }
-            taken += 1;
-            // Under the queue's lock: the waiter, and so the Condvar, is still there. After
-            // the wake-up it may not be.
-            self.leave();
-            Pick::Unpark
-        };
-        // SAFETY: neither closure panics or parks.
-        unsafe { park::unpark(Key::new(Domain::Condvar, addr), pick, |_| NOTIFIED) }
-    }
-}
-
-#[cfg(not(lockword_loom))]
 // SAFETY: a wait releases the mutex once and has acquired it again when it returns.
 unsafe impl lock_api::RawCondvar for RawCondvar {
     // A `const` is what `lock_api` asks for: every use of it is a new Condvar.
@@ -168,7 +58,7 @@ unsafe impl lock_api::RawCondvar for RawCondvar {
     #[inline]
     unsafe fn wait(&self, mutex: &RawLock, _guard: &mut GuardNoSend) {
         // SAFETY: the caller holds the mutex, by the contract of this method.
-        unsafe { self.wait_deadline(mutex, None) };
+        unsafe { self.wait_until(mutex, None) };
     }
 
     #[inline]
@@ -182,7 +72,6 @@ unsafe impl lock_api::RawCondvar for RawCondvar {
     }
 }
 
-#[cfg(not(lockword_loom))]
 // SAFETY: as above.
 unsafe impl lock_api::RawCondvarTimed for RawCondvar {
     fn checked_duration_to_instant(timeout: &Duration) -> Option<Instant> {
@@ -197,6 +86,6 @@ unsafe impl lock_api::RawCondvarTimed for RawCondvar {
         deadline: &Instant,
     ) -> bool {
         // SAFETY: the caller holds the mutex, by the contract of this method.
-        unsafe { !self.wait_deadline(mutex, Some(*deadline)) }
+        unsafe { !self.wait_until(mutex, Some(*deadline)) }
     }
 }

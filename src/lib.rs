@@ -41,20 +41,24 @@
 //! - **Destruction after unlock.** A thread that holds the lock may free its memory as soon as it has
 //!   released it, if no other thread uses the lock by then. The unlock of an earlier holder that is
 //!   still running does not touch the memory.
-//! - **Bounded waiting.** Waiters are woken in the order in which they parked. A waiter that an unlock
-//!   has woken can be passed over for the time of one wake-up: until it runs, plus 15 to 60 us of
-//!   spinning. Then it is a *starving waiter*. Parked starving waiters are handed the lock in the order
-//!   of their first wait. At least one of them is handed the lock every 500 us, or every one or two
-//!   critical sections if that is longer, and at most one every 150 us. So the longest wait grows with
-//!   the number of waiters ahead, not with the eagerness of other threads. An awake waiter that will
-//!   try the lock after the next unlock is the *designated waker*; while there is one, unlocks wake
-//!   nobody. Where two contended locks share a bucket of the table, they share its designated waker and
-//!   its memory of starving waiters: handoffs may be more frequent, and a turn can take longer. A timed
-//!   wait that gives up loses its place.
-//! - **Fair unlock on request.** When `MutexGuard::unlock_fair` returns, a waiter holds the lock, if
-//!   one was parked.
+//! - **Bounded waiting.** The waiters of a lock form a queue, and a waiter keeps its place until it has the
+//!   lock or gives up. A running thread may take the lock before the first waiter does. An unlock wakes the
+//!   first waiter if it sleeps, unless the lock has a *designated waker*: an awake thread that will try the
+//!   lock after this unlock. A waiter that was woken, found the lock held and sleeps again is *starving*. From
+//!   500 us after it became the first, the next unlock that checks the time hands the lock to it. Each
+//!   unlock checks if there is no designated waker; one in 64, at random, checks if there is one. While the
+//!   woken waiter is the designated waker, the first unlock after the wake-up hands the lock to it if that
+//!   unlock comes more than 40 us later. So the longest wait grows with the number of waiters ahead, not with
+//!   the number of running threads. Two contended locks in one bucket share the designated waker.
+//! - **Fair unlock on request.** When `MutexGuard::unlock_fair` returns, the first waiter of the queue
+//!   holds the lock, if there was one, awake or asleep. A thread that is still on its way to its first sleep
+//!   may not count.
 //! - **Condvar.** There are no spurious wake-ups: `wait` returns only after a notification meant for
-//!   that thread. `notify_one` wakes the thread that has waited longest.
+//!   that thread. `notify_one` wakes the thread that has waited longest, and a waiter whose time is up at
+//!   that moment either was notified or is not counted. A waiter spins for at most 20 us before it sleeps,
+//!   if at most one other waits before it, and not where that has been in vain. Where the mutex is held, a
+//!   notified waiter that sleeps is moved to the queue of the mutex instead of being woken, if that has had
+//!   waiters lately.
 //! - **Timeouts.** A timeout of zero and a deadline in the past mean one try; `Duration::MAX` means no
 //!   timeout.
 //! - **Panics and leaks.** A panic under the lock unlocks it and leaves the data as it is; only
@@ -67,38 +71,39 @@
 //! Not guaranteed:
 //!
 //! - **A bound in real time, or against the scheduler.** If the scheduler does not run the holder or
-//!   the designated waker, the others wait or are passed over. One unlock in 64, chosen at random,
-//!   checks for such a waiter, and the second check may be the one that acts: that is about 128
-//!   critical sections, or 0.1 s with sections of 1 ms. There is no priority inheritance.
-//! - **The order of the queue where the kernel refuses the barrier** (see Platforms). Parked threads
-//!   lose their place whenever they wake to try the lock.
+//!   the designated waker, the others wait. There is no priority inheritance, neither for a lock nor for
+//!   the locks of the waiter table's buckets, which are held for some dozens of instructions.
 //! - **The order of arrival.** Threads that spin are not in the queue. They may overtake parked ones,
-//!   for at most about 500 us before one of the queue is let in.
+//!   for at most about 500 us before the first of the queue is woken.
 //!
 //! # Limits
 //!
-//! - A lock of this crate must not be used inside a global allocator, since parking may allocate, nor
-//!   in a signal handler. Both limits come from `parking_lot_core`.
+//! - A lock must not be used in a signal handler: it may have interrupted the thread that holds the lock of
+//!   the bucket.
+//! - On Linux, Android and Windows a lock, a wait and a notification allocate nothing, so that they may be
+//!   used inside a global allocator. (Where the function that runs at the load of the program was dropped by
+//!   a linker, the first wait registers handlers for `fork`, which may allocate in the C library: [`init`]
+//!   does it before.) Elsewhere threads sleep in a table of std mutexes; where those allocate, each slot does once.
+//! - A seccomp filter must allow `futex` (to sleep and to wake), and `clock_gettime` where it is a system
+//!   call. Others may be refused with an error. A filter that kills instead of refusing must also allow
+//!   `membarrier`, and `getpid` if the program forks. If the program installs the filter itself, it may call
+//!   [`init_with_fences`] before, instead of allowing `membarrier`. An inherited filter must allow it, since
+//!   the crate calls it when the program is loaded.
 //! - Two copies of the crate in one process, or a lock shared across a `cdylib` boundary, have two
 //!   tables and do not find each other's waiters, and number threads each for itself. They must not
 //!   share a lock: wake-ups would be lost, and a `ReentrantMutex` could take one thread for another.
 //! - The locks are not for memory that processes share.
 //! - A thread that sleeps for long on one lock makes unlocks of all locks in the same bucket (1 in 256
 //!   of the others) take the slow path.
-//! - `notify_all` wakes all waiters at once; it does not move them to the queue of the mutex.
 //! - Rust's memory model has no asymmetric fence. That the barrier suffices is a fact about compiler,
-//!   kernel and processor (`src/barrier.rs` has the argument, and a litmus test checks it on the
+//!   kernel and processor (`src/raw/barrier.rs` has the argument, and a litmus test checks it on the
 //!   hardware). `--cfg lockword_symmetric` uses ordinary fences instead.
 //!
-//! **Fork.** A handler runs in the child (`pthread_atfork`, registered before the first park, or by
-//! [`init`]) and forgets the waiters, which do not exist there. A lock that was free, or held by the
-//! forking thread, works in the child; one that another thread held stays held for ever. Threads of the
-//! child park in a small parking lot of the crate's own, since `parking_lot_core`'s was copied with the
-//! dead threads in it. `vfork`, `_Fork` and a raw `clone` run no handler, nor does a `fork` that began
-//! before the handler was registered. A child of a process in which no thread has ever parked for a
-//! lock or Condvar of this crate, and which has not called [`init`], parks in `parking_lot_core`'s
-//! table as it finds it: if other users of that table (`parking_lot`, for one) may have threads parked
-//! at the fork, call [`init`] before.
+//! **Fork.** A handler runs in the child (`pthread_atfork`, registered at the load of the program, before
+//! the first wait, or by [`init`]) and forgets the waiters, which do not exist there. A lock that was free,
+//! or held by the forking thread, works in the child; one that another thread held stays held for ever.
+//! `vfork`, `_Fork` and a raw `clone` run no handler, nor does a `fork` that began before the handler was
+//! registered.
 //!
 //! # Platforms
 //!
@@ -108,21 +113,23 @@
 //! | platform | barrier | what is checked |
 //! |---|---|---|
 //! | Linux on x86-64 | `membarrier` (private expedited; Linux 4.14) | all tests run (glibc); musl is type-checked |
-//! | the same, where the kernel or a seccomp filter refuses it | fences from then on; parked threads wake at least every 4 ms and try the lock | a test with a filter runs |
-//! | Linux on AArch64 and x86; Android | `membarrier` | AArch64 Linux and i686 are type-checked, Android is not |
+//! | the same, where the kernel or a seccomp filter refuses it | fences from then on; for 10 ms parked threads wake once and try the lock, since the store of an unlock may be late (it is assumed to be visible by then) | a test with a filter runs |
+//! | Linux on AArch64 and x86; Android | `membarrier` | AArch64 Linux (under qemu) and i686 run the tests of behaviour, stress and destruction; Android is not checked |
 //! | Windows on x86-64, x86 and AArch64 | `FlushProcessWriteBuffers` | x86-64 is type-checked |
-//! | macOS, FreeBSD, WebAssembly, all others | fences on both sides | AArch64 macOS, x86-64 FreeBSD and `wasm32-unknown-unknown` are type-checked |
+//! | macOS, FreeBSD, WebAssembly, Linux on other processors, all others | fences on both sides | armv5te Linux (no 64-bit atomics), AArch64 macOS, x86-64 FreeBSD and `wasm32-unknown-unknown` are type-checked |
 //! | any, with `--cfg lockword_symmetric` | fences on both sides | all tests but the assembly test run on x86-64 Linux |
 //!
-//! With fences each unlock costs one fence more. Without 64-bit atomics there is no designated waker:
-//! unlocks wake more threads than needed, and a woken waiter is not handed the lock while it is awake.
-//! On `wasm32-unknown-unknown` without threads, a `lock` that would have to wait panics.
+//! With fences each unlock costs one fence more. [`init_with_fences`] chooses them at run time. On
+//! `wasm32-unknown-unknown` there is no clock: turns never come, timed methods panic as `Instant::now` does,
+//! and without threads a lock that would have to wait panics, as std's does. With threads, the main thread
+//! of a browser must not wait at all.
 //!
-//! The first thread that parks registers the process with the kernel, which can take some milliseconds
-//! in a process that has threads already. [`init`] does this in advance; calling it is optional.
+//! The kernel registers a process for the barrier in no time while it has one thread, and takes 10 to 20 ms
+//! later. So this is done when the program is loaded (`.init_array`), or when the library is that contains
+//! the crate, whose load takes that long then.
 //!
-//! In a full CI run Windows and WebAssembly are type-checked always, the other targets in turn: two of
-//! them in each run.
+//! In a full CI run Windows, armv5te and WebAssembly (with or without atomics) are type-checked always; one
+//! of FreeBSD, musl and macOS in turn.
 //!
 //! `cluster` runs where tokio does (all of these but `wasm32-unknown-unknown`), and is tested on x86-64
 //! Linux. On Linux its clock includes time in suspend. Elsewhere it does not, and only the fencing
@@ -154,25 +161,18 @@
 #[doc = include_str!("migration.md")]
 pub mod migration {}
 
-mod barrier;
 #[cfg(all(feature = "cluster", not(lockword_loom)))]
 pub mod cluster;
 #[cfg(doctest)]
 mod compile_fail;
+#[cfg(not(lockword_loom))]
 mod condvar;
 #[cfg(all(feature = "contention", not(lockword_loom)))]
 pub mod contention;
-mod duty;
-mod fork;
-mod lobby;
 #[cfg(not(lockword_loom))]
 mod mutex;
-mod park;
 mod primitive;
-mod queue;
 mod raw;
-mod spin;
-mod stamp;
 #[cfg(not(lockword_loom))]
 pub mod sync;
 mod word;
@@ -182,40 +182,41 @@ mod word;
 #[doc = include_str!("../README.md")]
 struct ReadmeDoctests;
 
-#[cfg(all(test, not(lockword_loom)))]
-mod litmus;
-#[cfg(all(test, lockword_loom))]
-mod models;
-
 #[cfg(not(lockword_loom))]
 pub use condvar::*;
 #[cfg(not(lockword_loom))]
 pub use mutex::*;
-pub use raw::RawLock;
+pub use raw::mutex::RawLock;
 
 /// The crate that the guards come from: its traits are for code that is generic over locks.
 #[cfg(not(lockword_loom))]
 #[doc(no_inline)]
 pub use lock_api;
 
-/// Gets ready for the first contended lock: registers the process with the kernel for the
-/// barrier of the slow path, and the handlers for `fork`.
+/// Gets ready for the first contended lock: registers the process with the kernel for the barrier of the
+/// slow path, and the handlers for `fork`.
 ///
-/// Calling it is optional. Without it, the first thread that ever parks registers, which can take
-/// some milliseconds in a process that has threads already. If such a delay matters, call it early
-/// in `main`, before threads are started. It cannot fail: where the kernel refuses, locks work by
-/// other means (see the platform table in the [crate documentation](crate)). A second call changes nothing.
-///
-/// Call it also before a `fork`, if other users of `parking_lot_core` (`parking_lot`, for one) may
-/// have threads parked then: a child whose parent never registered parks in their table, in which
-/// those threads remain.
+/// There is seldom a need for it. On Linux, Android, FreeBSD and NetBSD the same is done when the program, or the library that this
+/// crate is in, is loaded. Call it early in `main`, before threads are started, where a linker may have
+/// dropped that: otherwise the first thread that waits registers, which takes 10 to 20 ms in a process that
+/// has threads. It cannot fail: where the kernel refuses, locks work by other means (see the platform
+/// table in the [crate documentation](crate)). A second call changes nothing.
 #[cfg(not(lockword_loom))]
 pub fn init() {
-    fork::watch();
-    lobby::prepare();
+    raw::init();
+}
+
+/// As [`init`], for programs that do not want the process-wide barrier: from now on every unlock pays for
+/// a fence of its own (about 6 ns), and no `membarrier` is called. There is no way back.
+///
+/// Threads of real-time programs may prefer it, since a barrier interrupts the other processors for a
+/// moment. `--cfg lockword_symmetric` does the same when the crate is built.
+#[cfg(not(lockword_loom))]
+pub fn init_with_fences() {
+    raw::init_with_fences();
 }
 
 /// The state of the bucket of an address, for tests and benches. Not part of the API.
 #[cfg(not(lockword_loom))]
 #[doc(hidden)]
-pub use lobby::{BucketState as __BucketState, state as __bucket};
+pub use raw::{BucketState as __BucketState, bucket_state as __bucket};

@@ -1,18 +1,11 @@
 //! The public lock types: [`RawLock`] under `lock_api`'s guards.
 
-use crate::primitive::Ordering;
-use crate::raw::RawLock;
+use crate::primitive::{AtomicUsize, Ordering};
+use crate::raw::mutex::RawLock;
 use core::cell::Cell;
 use core::num::NonZeroUsize;
 use lock_api::{GuardNoSend, GuardSend, RawMutex, RawMutexFair, RawMutexTimed};
 use std::time::{Duration, Instant};
-
-/// As wide as a `usize`.
-#[cfg(not(target_pointer_width = "64"))]
-use crate::primitive::AtomicU32 as AtomicCounter;
-/// As wide as a `usize`.
-#[cfg(target_pointer_width = "64")]
-use crate::primitive::WideCell as AtomicCounter;
 
 /// [`RawLock`] for guards that may move to another thread: [`SendMutex`] is made of it.
 ///
@@ -136,7 +129,7 @@ unsafe impl lock_api::GetThreadId for RawThreadId {
         // Constant and without a destructor: it is there in the destructors of other thread-locals,
         // and nothing is allocated for it where the target has thread-local variables.
         thread_local!(static ID: Cell<Option<NonZeroUsize>> = const { Cell::new(None) });
-        static DRAWN: AtomicCounter = AtomicCounter::new(0);
+        static DRAWN: AtomicUsize = AtomicUsize::new(0);
         ID.with(|id| match id.get() {
             Some(number) => number,
             None => {
@@ -150,13 +143,13 @@ unsafe impl lock_api::GetThreadId for RawThreadId {
 
 /// A number that `drawn` has not given before. Panics when there is none left.
 #[cold]
-fn draw(drawn: &AtomicCounter) -> NonZeroUsize {
+fn draw(drawn: &AtomicUsize) -> NonZeroUsize {
     // ORDERING: Relaxed: that a number is given once follows from the order of the changes of one
     // variable. Nothing else is told by it.
     let before = drawn.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1));
     let before = before.expect("ReentrantMutex: each thread identity has been used");
     // As wide as a `usize`, and less than its maximum.
-    NonZeroUsize::MIN.saturating_add(before as usize)
+    NonZeroUsize::MIN.saturating_add(before)
 }
 
 /// A mutual exclusion lock around a `T`. It takes one byte more than the data, and padding.
@@ -287,9 +280,9 @@ mod tests {
 
     #[test]
     fn no_thread_number_is_drawn_twice() {
-        let drawn = AtomicCounter::new(0);
+        let drawn = AtomicUsize::new(0);
         assert_eq!([draw(&drawn).get(), draw(&drawn).get()], [1, 2]);
-        let nearly = AtomicCounter::new(0_usize.wrapping_sub(2) as _);
+        let nearly = AtomicUsize::new(0_usize.wrapping_sub(2));
         assert_eq!(draw(&nearly), NonZeroUsize::MAX);
         for _ in 0..2 {
             assert!(std::panic::catch_unwind(|| draw(&nearly)).is_err(), "the last was drawn");

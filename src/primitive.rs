@@ -4,7 +4,7 @@
 //! model of them. What the model weakens, or cannot have:
 //!
 //! - the clock: [`now_us`] stands still, and a model says how long has passed whenever
-//!   [`has_passed`] is asked (`Model::clock` in `models.rs`);
+//!   [`has_come`] is asked (`Model` in `raw/models/mod.rs`);
 //! - there is no spin hint: a model that spins would have to be cut short;
 //! - statics are made by `loom::lazy_static`, and start afresh in every execution.
 //!
@@ -13,45 +13,51 @@
 /// Poison and the load generator are no part of any model.
 #[cfg(not(lockword_loom))]
 pub(crate) use core::sync::atomic::AtomicBool;
-#[cfg(all(not(lockword_loom), target_has_atomic = "64"))]
-pub(crate) use core::sync::atomic::AtomicU64 as WideCell;
 #[cfg(not(lockword_loom))]
 pub(crate) use core::{
+    cell::Cell as NodeCell,
     hint::spin_loop,
-    sync::atomic::{AtomicU8, AtomicU32, Ordering, fence},
+    sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering, fence},
 };
 
 #[cfg(lockword_loom)]
-pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64 as WideCell, Ordering, fence};
+pub(crate) use loom::hint::spin_loop;
+#[cfg(lockword_loom)]
+pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
 #[cfg(all(test, lockword_loom))]
 pub(crate) use loom::{cell as model_cell, model as model_run, thread as model_thread};
 #[cfg(lockword_loom)]
 pub(crate) use loom::{lazy_static, sync as model_sync};
 
-/// What stands in for a 64-bit atomic where there is none: it keeps nothing, reads 0, and no
-/// compare-exchange succeeds.
-#[cfg(all(not(lockword_loom), not(target_has_atomic = "64")))]
-pub(crate) struct WideCell;
+/// A field that the threads which hold one lock share. In the models each access is checked for races.
+#[cfg(lockword_loom)]
+pub(crate) struct NodeCell<T>(loom::cell::UnsafeCell<T>);
 
-#[cfg(all(not(lockword_loom), not(target_has_atomic = "64")))]
-impl WideCell {
-    pub(crate) const fn new(_: u64) -> Self {
-        WideCell
+#[cfg(lockword_loom)]
+impl<T: Copy> NodeCell<T> {
+    pub(crate) fn new(value: T) -> Self {
+        NodeCell(loom::cell::UnsafeCell::new(value))
     }
-    pub(crate) fn load(&self, _: Ordering) -> u64 {
-        0
+    pub(crate) fn get(&self) -> T {
+        // SAFETY: loom checks that nobody writes meanwhile.
+        self.0.with(|value| unsafe { *value })
     }
-    pub(crate) fn store(&self, _: u64, _: Ordering) {}
-    pub(crate) fn compare_exchange(
-        &self,
-        _: u64,
-        _: u64,
-        _: Ordering,
-        _: Ordering,
-    ) -> Result<u64, u64> {
-        Err(0)
+    pub(crate) fn set(&self, new: T) {
+        // SAFETY: loom checks that nobody else has access meanwhile.
+        self.0.with_mut(|value| unsafe { *value = new });
     }
 }
+
+/// A function that is `const`, but for the models, whose atomics are made at run time.
+macro_rules! const_fn {
+    ($visibility:vis fn $name:ident() -> $result:ty $body:block) => {
+        #[cfg(not(lockword_loom))]
+        $visibility const fn $name() -> $result $body
+        #[cfg(lockword_loom)]
+        $visibility fn $name() -> $result $body
+    };
+}
+pub(crate) use const_fn;
 
 /// Time since some moment in the past.
 ///
@@ -69,8 +75,14 @@ fn since_start() -> std::time::Duration {
     std::time::Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
+/// There is no clock: time stands still. (`Instant::now` panics there.)
+#[cfg(all(target_family = "wasm", target_os = "unknown", not(lockword_loom)))]
+fn since_start() -> std::time::Duration {
+    std::time::Duration::ZERO
+}
+
 /// Time since some moment of this process.
-#[cfg(not(any(unix, lockword_loom)))]
+#[cfg(not(any(unix, lockword_loom, all(target_family = "wasm", target_os = "unknown"))))]
 fn since_start() -> std::time::Duration {
     use std::sync::OnceLock;
     use std::time::Instant;
@@ -90,29 +102,26 @@ pub(crate) fn now_us() -> u32 {
 
 /// A clock for short times, in ticks of no stated length (a processor's cycle, roughly); 10 to
 /// 25 ns. It may jump when the thread moves to another processor.
-#[cfg(all(not(lockword_loom), target_arch = "x86_64", not(target_env = "sgx")))]
+#[cfg(all(not(lockword_loom), target_arch = "x86_64", not(target_env = "sgx"), not(miri)))]
 pub(crate) fn ticks() -> u64 {
     // SAFETY: every x86-64 processor has a time-stamp counter, and user code may read it.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 /// A clock for short times, in nanoseconds.
-#[cfg(all(not(lockword_loom), not(all(target_arch = "x86_64", not(target_env = "sgx")))))]
+#[cfg(all(
+    not(lockword_loom),
+    not(all(target_arch = "x86_64", not(target_env = "sgx"), not(miri)))
+))]
 pub(crate) fn ticks() -> u64 {
     // 2^64 ns are 584 years.
     since_start().as_nanos() as u64
 }
 
-/// As [`now_us`], but never goes round: 2^64 us are 584,000 years.
-#[cfg(not(lockword_loom))]
-pub(crate) fn now_wide_us() -> u64 {
-    since_start().as_micros() as u64
-}
-
-/// The model has no clock, but who asks later gets more.
+/// The model has no clock.
 #[cfg(lockword_loom)]
-pub(crate) fn now_wide_us() -> u64 {
-    model_settings::count_up()
+pub(crate) fn ticks() -> u64 {
+    0
 }
 
 /// Whether it is at least `limit_us` since `since_us` ([`now_us`]).
@@ -122,6 +131,19 @@ pub(crate) fn now_wide_us() -> u64 {
 #[cfg(not(lockword_loom))]
 pub(crate) fn has_passed(since_us: u32, limit_us: u32) -> bool {
     now_us().wrapping_sub(since_us) >= limit_us
+}
+
+/// Whether the time `at_us` ([`now_us`]) has come. It was never more than `most_us` ahead: what seems so was
+/// up to 71 minutes ago, since the clock goes round.
+#[cfg(not(lockword_loom))]
+pub(crate) fn has_come(at_us: u32, most_us: u32) -> bool {
+    !(1..=most_us).contains(&at_us.wrapping_sub(now_us()))
+}
+
+/// The model says whether times come.
+#[cfg(lockword_loom)]
+pub(crate) fn has_come(_: u32, _: u32) -> bool {
+    model_settings::time_passes()
 }
 
 /// Whether a deadline has passed.
@@ -136,10 +158,10 @@ pub(crate) fn now_us() -> u32 {
     0
 }
 
-/// As much has passed as the model says.
+/// In the model what must not be done too often is done whenever it can be.
 #[cfg(lockword_loom)]
-pub(crate) fn has_passed(_: u32, limit_us: u32) -> bool {
-    model_settings::passed_us() >= limit_us
+pub(crate) fn has_passed(_: u32, _: u32) -> bool {
+    true
 }
 
 /// In the model all deadlines pass at one moment, which the model chooses.
@@ -153,16 +175,26 @@ pub(crate) fn is_past(_: std::time::Instant) -> bool {
 pub(crate) mod model_time {
     use super::{AtomicU32, Ordering, lazy_static};
 
+    // Read-modify-writes only, which see the latest value: a clock is not late.
     lazy_static! {
         static ref IS_UP: AtomicU32 = AtomicU32::new(0);
+        static ref SETTLED: AtomicU32 = AtomicU32::new(0);
     }
 
+    /// Lets all deadlines pass.
     pub(crate) fn pass() {
-        IS_UP.store(1, Ordering::Relaxed);
+        // ORDERING: AcqRel: what a store buffer held before this moment is visible after it.
+        SETTLED.swap(1, Ordering::AcqRel);
+        IS_UP.swap(1, Ordering::Relaxed);
     }
 
     pub(crate) fn is_up() -> bool {
-        IS_UP.load(Ordering::Relaxed) != 0
+        IS_UP.fetch_add(0, Ordering::Relaxed) != 0
+    }
+
+    /// Whether the time for which parkers nap after a refusal is over.
+    pub(crate) fn is_settled() -> bool {
+        SETTLED.fetch_add(0, Ordering::AcqRel) != 0
     }
 }
 
@@ -170,88 +202,91 @@ pub(crate) mod model_time {
 /// real atomics: loom does not see them.
 #[cfg(lockword_loom)]
 pub(crate) mod model_settings {
-    use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+    use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-    static PASSED_US: AtomicU32 = AtomicU32::new(0);
+    /// Whether times come: [`has_come`](super::has_come).
+    static TIME_PASSES: AtomicBool = AtomicBool::new(false);
+    /// `light()` is empty, and no flag is ever disarmed: the unlocker's slow path must do with its
+    /// own fence.
     static NO_LIGHT: AtomicBool = AtomicBool::new(false);
+    /// `heavy()` is refused.
+    static REFUSES: AtomicBool = AtomicBool::new(false);
+    /// Addresses in bucket 1. All others are in bucket 0.
+    static APART: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
     static REACHED: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
 
-    /// One more than the last time.
-    pub(crate) fn count_up() -> u64 {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        COUNT.fetch_add(1, Relaxed) as u64
+    /// The settings of a model.
+    #[cfg(test)]
+    pub(crate) fn set_up(time_passes: bool, no_light: bool, refuses: bool) {
+        TIME_PASSES.store(time_passes, Relaxed);
+        NO_LIGHT.store(no_light, Relaxed);
+        REFUSES.store(refuses, Relaxed);
     }
 
-    /// How long has passed whenever that is asked, in microseconds.
-    pub(crate) fn set_passed_us(us: u32) {
-        PASSED_US.store(us, Relaxed);
+    /// All addresses are in bucket 0.
+    #[cfg(test)]
+    pub(crate) fn put_together() {
+        APART.iter().for_each(|apart| apart.store(0, Relaxed));
     }
 
-    pub(crate) fn passed_us() -> u32 {
-        PASSED_US.load(Relaxed)
+    /// The address is in bucket 1.
+    #[cfg(test)]
+    pub(crate) fn put_apart(addr: usize) {
+        let free = APART.iter().find(|apart| apart.load(Relaxed) == 0);
+        free.expect("there is room").store(addr, Relaxed);
     }
 
-    /// `light()` is empty, and no bucket is ever disarmed: the unlocker's slow path must do
-    /// with its own fence.
-    pub(crate) fn set_no_light(yes: bool) {
-        NO_LIGHT.store(yes, Relaxed);
+    pub(crate) fn time_passes() -> bool {
+        TIME_PASSES.load(Relaxed)
     }
 
     pub(crate) fn no_light() -> bool {
         NO_LIGHT.load(Relaxed)
     }
 
+    pub(crate) fn refuses() -> bool {
+        REFUSES.load(Relaxed)
+    }
+
+    pub(crate) fn bucket_of(addr: usize) -> usize {
+        usize::from(APART.iter().any(|apart| apart.load(Relaxed) == addr))
+    }
+
     /// Counts that an execution has come by a place.
-    pub(crate) fn reach(place: super::Place) {
-        REACHED[place as usize].fetch_add(1, Relaxed);
+    pub(crate) fn reach(probe: super::Probe) {
+        REACHED[probe as usize].fetch_add(1, Relaxed);
     }
 
     /// How many executions have come by a place, since the last call.
-    pub(crate) fn take_reached(place: super::Place) -> usize {
-        REACHED[place as usize].swap(0, Relaxed)
+    pub(crate) fn take_reached(probe: super::Probe) -> usize {
+        REACHED[probe as usize].swap(0, Relaxed)
     }
 }
 
 /// Places that a model has to reach to be worth anything.
+#[cfg(lockword_loom)]
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(lockword_loom), allow(dead_code, reason = "only models count"))]
-pub(crate) enum Place {
+pub(crate) enum Probe {
     Parked,
-    Overdue,
-    HeirWoken,
+    TimedOut,
+    Designated,
+    StarvingWoken,
+    HandedOff,
+    Moved,
     Disarmed,
     Rearmed,
-    Duty,
-    Granted,
-    ResignedGranted,
-    PassedOn,
-    HandedToHeir,
-    HeirLeft,
-    HandedFairly,
-    TimedOut,
 }
 
-/// Counts that a model has come by a place; nothing outside the models.
-#[inline(always)]
-pub(crate) fn reach(_place: Place) {
-    #[cfg(lockword_loom)]
-    model_settings::reach(_place);
-}
-
-/// How many processors this process may use; at least 1. Read once.
-#[cfg(not(lockword_loom))]
-pub(crate) fn processors() -> u32 {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    match COUNT.load(Ordering::Relaxed) {
-        0 => {
-            let n = std::thread::available_parallelism().map_or(1, |n| n.get());
-            let n = u32::try_from(n).unwrap_or(u32::MAX);
-            COUNT.store(n, Ordering::Relaxed);
-            n
+/// Counts that a model has come by a place, if the condition holds; nothing outside the models.
+macro_rules! probe {
+    ($name:ident $(, $condition:expr)?) => {
+        #[cfg(lockword_loom)]
+        if true $(&& $condition)? {
+            $crate::primitive::model_settings::reach($crate::primitive::Probe::$name);
         }
-        n => n,
-    }
+    };
 }
+pub(crate) use probe;
 
 /// A barrier for the compiler alone: no memory access moves across it, and no instruction is
 /// emitted.
@@ -261,7 +296,7 @@ pub(crate) fn processors() -> u32 {
 /// same, but is specified only for signal handlers on the same thread.
 ///
 /// [specification]: https://doc.rust-lang.org/reference/inline-assembly.html
-#[cfg(not(any(lockword_loom, lockword_symmetric)))]
+#[cfg(not(any(lockword_loom, lockword_symmetric, miri)))]
 #[cfg(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64"))]
 #[allow(dead_code, reason = "unused where no process-wide barrier exists")]
 #[inline(always)]

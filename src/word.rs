@@ -7,7 +7,7 @@ const FREE: u8 = 0;
 /// L(t) = 1: one thread holds the lock.
 const HELD: u8 = 1;
 
-/// The lock word: L(t) and nothing else. The [waiter table](crate::lobby) knows which threads wait.
+/// The lock word: L(t) and nothing else. The [waiter table](crate::raw) knows which threads wait.
 ///
 /// | state | set by | what it means |
 /// |---|---|---|
@@ -54,15 +54,15 @@ impl LockWord {
     }
 
     /// Whether a thread held the lock a moment ago. The answer is advice, with one exception: a
-    /// designated waker that gives up at its deadline reads the word after its fence, and wakes
-    /// another waiter if the word is free (see `lock_slow` in `raw/lock.rs`).
+    /// notifier that moves a waiter to the queue of the mutex reads the word after a SeqCst fence (p3 of
+    /// the proof in `raw/flags.rs`; see `try_move` in `raw/condvar.rs`).
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
         // ORDERING: Relaxed; the fences of the waiter table's protocol order it where that matters.
         self.state.load(Ordering::Relaxed) == HELD
     }
 
-    /// The address, which names the lock in the waiter table and in the parking lot. It is never
+    /// The address, which names the lock in the waiter table. It is never
     /// made a pointer again.
     #[inline]
     pub(crate) fn addr(&self) -> usize {

@@ -10,7 +10,7 @@ A mutant is one change of one file: core.toml and cluster.toml list them. It is 
 the crate under `target/mutants`, which is built, and the tests that must notice it are run until
 one fails. `core` runs loom models; `--search` tries all of them on a mutant that those named let
 live. `cluster` runs 2,000 seeds and the scenarios of the simulation, or the tests of `local` or of
-`protocol`; the known killer is tried first. `ci` takes the mutants with `always`, and a third of the
+`protocol`; the known killer is tried first. `ci` takes the mutants with `always`, and a fifth of the
 others, which the hash of the commit chooses. `models` runs all models on the crate as it is, each
 for at most 60 s of processor time; `--quick` leaves out those that core.toml lists as slow.
 Exit status 1 if a mutant survives, 2 if a text is not found exactly once (so the lists cannot rot).
@@ -216,12 +216,12 @@ def apply(mutants, tests, workers):
         return sum(pool.map(check, mutants))
 
 
-def third(mutants):
+def share(mutants):
     """What CI applies to this commit, and what it leaves out."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, text=True,
                             capture_output=True).stdout
     others = [mutant for mutant in mutants if not mutant.get("always")]
-    left = [mutant for number, mutant in enumerate(others) if (number + int(commit, 16)) % 3]
+    left = [mutant for number, mutant in enumerate(others) if (number + int(commit, 16)) % 5]
     return [mutant for mutant in mutants if mutant not in left], left
 
 
@@ -238,7 +238,7 @@ def ci():
     work = []
     # CI has run the models on the crate as it is in a step of their own.
     for tests in (Core(trusts_models=True), Cluster()):
-        mutants, left = third(tests.data["mutant"])
+        mutants, left = share(tests.data["mutant"])
         work.append((mutants, tests, 1))
         note(f"mutants: {len(mutants)} of {len(mutants) + len(left)} in {tests.name}.toml;"
              f" another commit's turn: {' '.join(mutant['name'] for mutant in left)}")

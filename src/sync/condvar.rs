@@ -1,7 +1,7 @@
 //! [`Condvar`].
 
 use super::mutex::MutexGuard;
-use crate::condvar::RawCondvar;
+use crate::raw::condvar::RawCondvar;
 use core::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{LockResult, PoisonError};
@@ -151,7 +151,7 @@ impl Condvar {
     /// Waits until notified, or until `deadline`. Returns whether it was notified.
     fn wait_until<T>(&self, guard: &MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
         // SAFETY: there is a guard, so the lock is held.
-        unsafe { self.raw.wait_deadline(MutexGuard::mutex(guard).raw(), deadline) }
+        unsafe { self.raw.wait_until(MutexGuard::mutex(guard).raw(), deadline) }
     }
 }
 

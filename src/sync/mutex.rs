@@ -1,7 +1,7 @@
 //! [`Mutex`] and its guard.
 
 use super::{PoisonFlag, WasPanicking};
-use crate::raw::RawLock;
+use crate::raw::mutex::RawLock;
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;

@@ -1,7 +1,7 @@
 //! Many threads, one after the other, each of which waits for a lock: nothing is kept of a thread that
 //! has ended.
 //!
-//! `LOCKWORD_THREADS` sets their number: 20,000 if it is not set, 200,000 by hand.
+//! `LOCKWORD_THREADS` sets their number: 5,000 if it is not set, 200,000 by hand.
 #![cfg(all(not(lockword_loom), target_os = "linux"))]
 
 use lockword::{Condvar, Mutex, ReentrantMutex};
@@ -91,7 +91,7 @@ fn resident() -> isize {
 
 #[test]
 fn threads_in_sequence_leave_nothing() {
-    let number = env_number("LOCKWORD_THREADS", 20_000);
+    let number = env_number("LOCKWORD_THREADS", 5_000);
     let deadline = Duration::from_secs(60) + Duration::from_millis(10) * number as u32;
     alone("threads_in_sequence_leave_nothing", deadline, || {
         let shared = Arc::new(Shared::default());

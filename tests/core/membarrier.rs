@@ -120,9 +120,8 @@ fn ping_pong() {
     assert_eq!(turn.into_inner(), TURNS);
 }
 
-/// Without the barrier an unlocker's store may be late: a parked thread must look again and
-/// again.
-fn parked_threads_nap() {
+/// The threads parked at the refusal look again for a moment. After that a parked thread sleeps on.
+fn parked_threads_sleep_soundly() {
     let lock = Mutex::new(());
     let tid = Tid::default();
     thread::scope(|scope| {
@@ -131,17 +130,18 @@ fn parked_threads_nap() {
             tid.set();
             drop(lock.lock());
         });
+        // Longer than a moment, and than a thread takes to start and to park.
+        let pass = |time| {
+            let end = Instant::now() + time;
+            while Instant::now() < end {
+                thread::yield_now();
+            }
+        };
         tid.wait_until_asleep();
-        // Enough to tell naps from the few sleeps of a thread that starts.
-        let switches = tid.sleeps() + 20;
-        let end = Instant::now() + Duration::from_secs(30);
-        while tid.sleeps() < switches {
-            assert!(
-                Instant::now() < end,
-                "a parked thread sleeps on, though the barrier is refused"
-            );
-            thread::yield_now();
-        }
+        pass(Duration::from_millis(50));
+        let sleeps = tid.sleeps();
+        pass(Duration::from_millis(200));
+        assert_eq!(tid.sleeps(), sleeps, "a parked thread wakes for no reason");
         drop(guard);
     });
 }
@@ -150,10 +150,7 @@ fn everything() {
     hammer(|| {});
     park_all(20, || {});
     ping_pong();
-    // Where fences take the barrier's place, there is nothing to refuse.
-    if !cfg!(lockword_symmetric) {
-        parked_threads_nap();
-    }
+    parked_threads_sleep_soundly();
 }
 
 #[test]
@@ -193,4 +190,26 @@ fn refused_while_threads_are_parked() {
         });
         everything();
     });
+}
+
+/// The program chooses fences: before the first contention, and while threads contend. What the kernel
+/// would say makes no difference then.
+#[test]
+fn fences_are_chosen_at_run_time() {
+    const TEST: &str = "fences_are_chosen_at_run_time";
+    match child::role().as_deref() {
+        None => {
+            child::run(TEST, "at first", DEADLINE).expect_success("at first");
+            child::run(TEST, "later", DEADLINE).expect_success("later");
+        }
+        Some("at first") => {
+            lockword::init_with_fences();
+            refuse_membarrier(Refuse::All, libc::EPERM);
+            everything();
+        }
+        Some(_) => {
+            hammer(lockword::init_with_fences);
+            everything();
+        }
+    }
 }

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 use support::asleep::Tid;
 use support::child;
-use support::seccomp::kill_on_open;
+use support::seccomp::{kill_on_open, refuse_requeue};
 
 #[path = "../support"]
 mod support {
@@ -220,4 +220,29 @@ fn a_pinned_first_contention_leaves_spinning_on() {
         best(|sleeps| sleeps.0) < best(|sleeps| sleeps.1) + u64::from(WAITS / 4),
         "of {WAITS} waits sleep, after a bound thread's first contention and else: {all:?}"
     );
+}
+
+/// A filter that lets threads sleep and wake, and refuses the rest, costs `notify_all` no wake-up.
+#[test]
+fn notify_all_wakes_where_requeuing_is_refused() {
+    const TEST: &str = "notify_all_wakes_where_requeuing_is_refused";
+    const WAITERS: usize = 4;
+    if child::role().is_none() {
+        return child::run(TEST, "filtered", DEADLINE).expect_success(TEST);
+    }
+    refuse_requeue();
+    let (open, opened) = (Mutex::new(false), Condvar::new());
+    let tids = [const { Tid::new() }; WAITERS];
+    thread::scope(|scope| {
+        for tid in &tids {
+            let (open, opened) = (&open, &opened);
+            scope.spawn(move || {
+                tid.set();
+                opened.wait_while(&mut open.lock(), |open| !*open);
+            });
+        }
+        tids.iter().for_each(Tid::wait_until_asleep);
+        *open.lock() = true;
+        assert_eq!(opened.notify_all(), WAITERS);
+    });
 }

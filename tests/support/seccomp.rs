@@ -62,6 +62,20 @@ pub fn kill_on_open() {
     install(&mut filter);
 }
 
+/// From now on, `futex` can only sleep and wake: every other operation fails in every thread of this process.
+#[allow(dead_code, reason = "not every test binary refuses it")]
+pub fn refuse_requeue() {
+    // The operation is the second argument, at 24.
+    install(&mut [
+        statement(LOAD, 0),
+        jump_unless_equal(libc::SYS_futex as u32, 3),
+        statement(LOAD, 24),
+        jump_unless_equal((libc::FUTEX_REQUEUE | libc::FUTEX_PRIVATE_FLAG) as u32, 1),
+        statement(ANSWER, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        statement(ANSWER, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
 /// From now on, `membarrier` fails with `errno` in every thread of this process.
 #[allow(dead_code, reason = "not every test binary refuses it")]
 pub fn refuse_membarrier(refuse: Refuse, errno: i32) {

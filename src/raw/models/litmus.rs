@@ -5,8 +5,8 @@
 //! thread and `heavy()` in the other they must not. The control leaves `heavy()` out and has to
 //! see it happen, or the test could not fail and would show nothing.
 
-use crate::barrier::{Heavy, heavy, light};
-use crate::primitive::{AtomicU32, Ordering, fence, processors, spin_loop};
+use crate::primitive::{AtomicU32, Ordering, fence, spin_loop};
+use crate::raw::barrier::{Heavy, heavy, light};
 use crossbeam_utils::CachePadded;
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,8 @@ struct Shared {
     /// The round that the unlocker has ended.
     ended: CachePadded<AtomicU32>,
     word: CachePadded<AtomicU32>,
-    hint: CachePadded<AtomicU32>,
-    /// What the unlocker read of the hint.
+    flag: CachePadded<AtomicU32>,
+    /// What the unlocker read of the flag.
     read: CachePadded<AtomicU32>,
 }
 
@@ -79,7 +79,7 @@ fn store_buffering(
                 // ORDERING: Relaxed, as in an unlock: what is between is what is tested.
                 shared.word.store(1, Ordering::Relaxed);
                 unlocker();
-                let read = shared.hint.load(Ordering::Relaxed);
+                let read = shared.flag.load(Ordering::Relaxed);
                 shared.read.store(read, Ordering::Relaxed);
                 shared.ended.store(round, Ordering::Release);
             }
@@ -87,12 +87,12 @@ fn store_buffering(
         while !enough(round, both, start.elapsed()) && start.elapsed() < LIMIT {
             round += 1;
             shared.word.store(0, Ordering::Relaxed);
-            shared.hint.store(0, Ordering::Relaxed);
+            shared.flag.store(0, Ordering::Relaxed);
             // The next round must not begin with this one's stores on their way.
             fence(Ordering::SeqCst);
             shared.begun.store(round, Ordering::Release);
             stagger(round.rotate_left(7), 64);
-            shared.hint.store(1, Ordering::Relaxed);
+            shared.flag.store(1, Ordering::Relaxed);
             parker();
             let read = shared.word.load(Ordering::Relaxed);
             wait_for(&shared.ended, round);
@@ -111,7 +111,7 @@ fn nothing() {
 /// Both in one test: a `heavy()` anywhere in the process is a barrier for the control, too.
 #[test]
 fn litmus_store_buffering() {
-    if processors() < 2 {
+    if std::thread::available_parallelism().is_ok_and(|number| number.get() < 2) {
         println!("litmus: one processor cannot reorder against itself; nothing to see");
         return;
     }

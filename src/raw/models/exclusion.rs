@@ -1,12 +1,12 @@
 //! Mutual exclusion, and no lost wake-up.
 
-use super::{Clock, Guarded, Model};
-use crate::primitive::Place;
+use super::{Guarded, Model};
+use crate::primitive::Probe;
 use crate::primitive::model_thread as thread;
 
 #[test]
 fn two_threads_two_rounds() {
-    Model::bounded(5).must_reach(&[Place::Parked]).check(|| {
+    Model::bounded(4).must_reach(&[Probe::Parked]).check(|| {
         let guarded = Guarded::new();
         let other = guarded.clone();
         let other = thread::spawn(move || {
@@ -22,19 +22,13 @@ fn two_threads_two_rounds() {
 
 #[test]
 fn three_threads() {
-    three_threads_at(Model::bounded(3).must_reach(&[Place::Parked, Place::Duty]));
+    three_threads_at(Model::bounded(2).must_reach(&[Probe::Parked, Probe::HandedOff]));
 }
 
-/// An unlock frees the word and relies on the woken thread, however long that takes.
+/// An unlock frees the word and relies on the designated waker, however long that takes.
 #[test]
 fn three_threads_in_no_time() {
-    three_threads_at(Model::bounded(2).clock(Clock::Still).must_reach(&[Place::Duty]));
-}
-
-/// Nobody volunteers, and each unlock wakes, whoever has the duty.
-#[test]
-fn three_threads_when_turns_are_over() {
-    three_threads_at(Model::bounded(2).clock(Clock::Over).must_reach(&[Place::Overdue]));
+    three_threads_at(Model::bounded(2).in_no_time().must_reach(&[Probe::Designated]));
 }
 
 fn three_threads_at(model: Model) {
@@ -54,14 +48,13 @@ fn three_threads_at(model: Model) {
 
 #[test]
 fn park_races_unlock() {
-    Model::exhaustive().must_reach(&[Place::Parked]).check(|| {
+    Model::exhaustive().must_reach(&[Probe::Parked]).check(|| {
         let guarded = Guarded::new();
         guarded.lock.lock();
         let other = guarded.clone();
         let other = thread::spawn(move || other.lock_and_add());
         guarded.add();
-        // SAFETY: locked above.
-        unsafe { guarded.lock.unlock() };
+        guarded.unlock();
         other.join().unwrap();
         assert_eq!(guarded.total(), 2);
     });
@@ -76,13 +69,29 @@ fn try_lock_fails_or_excludes() {
             let locked = other.lock.try_lock();
             if locked {
                 other.add();
-                // SAFETY: locked above.
-                unsafe { other.lock.unlock() };
+                other.unlock();
             }
             u32::from(locked)
         });
         guarded.lock_and_add();
         let extra = other.join().unwrap();
         assert_eq!(guarded.total(), 1 + extra);
+    });
+}
+
+/// Sleepers that return for no reason keep their place, and nothing is lost by it.
+#[test]
+fn a_sleeper_is_disturbed() {
+    Model::bounded(3).must_reach(&[Probe::Parked]).check(|| {
+        let guarded = Guarded::new();
+        guarded.lock.lock();
+        let other = guarded.clone();
+        let other = thread::spawn(move || other.lock_and_add());
+        let disturber = thread::spawn(super::futex::disturb);
+        guarded.add();
+        guarded.unlock();
+        other.join().unwrap();
+        disturber.join().unwrap();
+        assert_eq!(guarded.total(), 2);
     });
 }

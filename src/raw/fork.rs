@@ -1,20 +1,27 @@
 //! What a `fork` leaves behind, and how the child forgets it.
 //!
-//! The child has a copy of the lobby and of all queues, but none of the threads in them. A
-//! handler that runs in the child empties the lobby and moves the *generation*, so that nothing
-//! is handed to a thread that does not exist. The handlers are registered before the first
-//! thread parks; before that there is nothing to forget.
+//! The child has a copy of the waiter table, but none of the threads in it. A handler that runs in the child
+//! resets the table, bucket locks too, and moves the *generation*, so that nothing is handed to a thread
+//! that does not exist. The handlers are registered when the program is loaded, or before the first thread
+//! waits; before that there is nothing to forget.
 //!
-//! Other libraries have such handlers, too, which may unlock a lock of ours in the child, or
-//! start threads that do, before our handler has run (they run in the order of registration). So
-//! the slow paths ask [`settle`], which does the handler's work if the process is a child that
-//! still has it ahead. It tells a child by its number. One that is the first process of a
-//! namespace, as its parent is of another, has the same number: there the handler alone does it.
-//!
-//! `parking_lot_core` keeps the dead threads in its own table, where a new thread of the child
-//! may be given the memory of one of them. So a child parks elsewhere, in `park/own.rs`.
+//! Other libraries have such handlers, too, which may unlock a lock of ours in the child, or start
+//! threads that do, before our handler has run (they run in the order of registration). So the slow
+//! paths ask [`settle`], which does the handler's work if the process is a child that still has it
+//! ahead. It tells a child by its number. One that is the first process of a namespace, as its parent
+//! is of another, has the same number: there the handler alone does it.
 
-#[cfg(all(unix, not(lockword_loom)))]
+#[cfg(all(
+    unix,
+    not(any(
+        target_os = "emscripten",
+        target_os = "nuttx",
+        target_os = "l4re",
+        target_os = "qurt",
+        miri,
+        lockword_loom
+    )),
+))]
 mod imp {
     use crate::primitive::{AtomicU32, Ordering};
     use core::cell::Cell;
@@ -39,8 +46,9 @@ mod imp {
         static FORKED: Cell<u32> = const { Cell::new(0) };
     }
 
-    /// Not 0 if there is a fork between the first process that parked and this one.
-    pub(crate) fn generation() -> u32 {
+    /// How many forks there are between the first process that waited and this one, up to a limit after
+    /// which it starts again with 1.
+    pub(in super::super) fn generation() -> u32 {
         STATE.load(Ordering::Relaxed) & GENERATION
     }
 
@@ -62,18 +70,11 @@ mod imp {
         }
     }
 
-    /// Whether this may be a child that has not forgotten yet.
-    #[inline]
-    pub(crate) fn is_unsettled() -> bool {
-        // ORDERING: as in `settle`.
-        STATE.load(Ordering::Acquire) >= FORK
-    }
-
     /// Makes sure that a child has forgotten its parent's threads. Called in parents, too.
     #[inline]
     pub(crate) fn settle() {
         // ORDERING: Acquire pairs with the Release in `prepare`, for PARENT, and with that in
-        // `forget`: a thread that finds its process settled finds the lobby empty.
+        // `forget`: a thread that finds its process settled finds the table empty.
         let state = STATE.load(Ordering::Acquire);
         if state >= FORK {
             settle_child(state);
@@ -84,7 +85,9 @@ mod imp {
     /// has settled this process since, nor forked it.
     #[cold]
     fn settle_child(state: u32) {
-        if PARENT.load(Ordering::Relaxed) != process() {
+        // A filter may refuse the number. Then the handler does it.
+        let (parent, process) = (PARENT.load(Ordering::Relaxed), process());
+        if parent != process && parent.cast_signed() > 0 && process.cast_signed() > 0 {
             forget(state);
         }
     }
@@ -104,8 +107,8 @@ mod imp {
             // ORDERING: Acquire on failure, as in `settle`. On success there is nothing to see.
             match STATE.compare_exchange(state, settling, Ordering::Relaxed, Ordering::Acquire) {
                 Ok(_) => {
-                    crate::lobby::forget();
-                    crate::park::forget();
+                    super::super::flags::reset();
+                    super::super::waiters::reset();
                     // ORDERING: Release pairs with the Acquires here and in `settle`.
                     STATE.store(generation % GENERATION + 1, Ordering::Release);
                     return;
@@ -116,7 +119,7 @@ mod imp {
     }
 
     fn process() -> u32 {
-        // SAFETY: takes nothing and cannot fail.
+        // SAFETY: takes nothing and touches no memory.
         unsafe { libc::getpid() }.cast_unsigned()
     }
 
@@ -155,16 +158,25 @@ mod imp {
     }
 }
 
-/// No fork: nothing to watch.
-#[cfg(not(all(unix, not(lockword_loom))))]
+/// There is no `fork`, or none that `libc` can watch.
+#[cfg(any(
+    not(unix),
+    target_os = "emscripten",
+    target_os = "nuttx",
+    target_os = "l4re",
+    target_os = "qurt",
+    miri,
+    lockword_loom,
+))]
 mod imp {
     pub(crate) fn watch() {}
-    pub(crate) fn is_unsettled() -> bool {
-        false
-    }
     pub(crate) fn settle() {}
+    #[allow(dead_code, reason = "only the table of `park` asks")]
+    pub(in super::super) fn generation() -> u32 {
+        0
+    }
 }
 
-#[cfg(all(unix, not(lockword_loom)))]
-pub(crate) use imp::generation;
-pub(crate) use imp::{is_unsettled, settle, watch};
+#[allow(unused_imports, reason = "only the table of `park` asks")]
+pub(super) use imp::generation;
+pub(crate) use imp::{settle, watch};

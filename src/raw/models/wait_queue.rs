@@ -6,7 +6,7 @@
 //! after the mutex is released.
 
 // The models compile without the cluster wing, but with this file of it.
-#[path = "../cluster/local/wait_queue.rs"]
+#[path = "../../cluster/local/wait_queue.rs"]
 #[allow(dead_code, reason = "the models use a part of it")]
 mod real;
 

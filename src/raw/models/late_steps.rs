@@ -1,0 +1,38 @@
+//! Steps of one thread that come after another's whole round of the flag: too far apart for the
+//! search of the models, so done here in that order, by one thread.
+
+use super::*;
+
+fn with_a_flag(steps: impl Fn(&Flag) + Send + Sync + 'static) {
+    crate::primitive::model_run(move || steps(&Flag(AtomicU32::new(0))));
+}
+
+/// One parker's way from quiet to READY. Returns the word.
+fn armed(flag: &Flag) -> u32 {
+    assert_eq!(flag.arm(), Sleep::Sound);
+    flag.0.load(Ordering::Relaxed)
+}
+
+#[test]
+fn last_step_of_an_old_disarmer_fails() {
+    with_a_flag(|flag| {
+        let old = flag.withdraw(armed(flag)).unwrap();
+        // A parker arms the bucket meanwhile, and another disarmer begins.
+        flag.withdraw(armed(flag)).unwrap();
+        assert!(!flag.swap(old, old & !ARMED), "an old step has disarmed the bucket");
+    });
+}
+
+#[test]
+fn announcement_of_an_old_armer_fails() {
+    with_a_flag(|flag| {
+        let unready = flag.withdraw(armed(flag)).unwrap();
+        // A parker finds ARMED without READY, and runs `heavy()`.
+        let old = flag.raise(unready).unwrap();
+        // Before it can announce that, the bucket is disarmed, and another parker arms it but has
+        // not run `heavy()` yet.
+        assert!(flag.swap(unready, unready & !ARMED));
+        flag.raise(unready & !ARMED).unwrap();
+        assert!(!flag.announce(old), "an old heavy() has been announced");
+    });
+}
