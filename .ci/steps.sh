@@ -16,9 +16,8 @@ ENGINES=etcd,redis,postgres
 # The tests of the simulation, in the library.
 SIMULATION=cluster::sim
 # What runs under the sanitizers: what forks, filters system calls or reads assembly has no place
-# there. And the parking lot of children, which needs no fork to be tested.
+# there.
 SANITIZED=(--test core --test stress --test destroy)
-SANITIZED_UNITS=park::own
 
 # What the run does not do, though it could: said here, and again in the summary.
 note() {
@@ -273,19 +272,12 @@ step_real_programs() {
     python3 .ci/real_programs/parking_lot.py string_cache thingbuf
 }
 
-# The quick tests first, then the rest: sanitized COMMAND ...
-sanitized() {
-    some_tests "$@" --lib $SANITIZED_UNITS
-    "$@" --lib $SANITIZED_UNITS
-    "$@" "${SANITIZED[@]}"
-}
-
 step_address_sanitizer() {
     note "address_sanitizer: stress 5 s, 200,000 rounds of destroy; 10 s, 500,000 by hand"
     export LOCKWORD_STRESS_SECS=5 LOCKWORD_DESTROY_ROUNDS=200000 RUSTC_BOOTSTRAP=1 \
         CARGO_PROFILE_RELEASE_DEBUG=1
-    sanitized with_flags asan -Zsanitizer=address \
-        cargo test --release --target $HOST --features $LIBRARY
+    with_flags asan -Zsanitizer=address \
+        cargo test --release --target $HOST --features $LIBRARY "${SANITIZED[@]}"
 }
 
 # Debian's Rust, so that std is instrumented too: otherwise there are false alarms.
@@ -293,8 +285,8 @@ step_thread_sanitizer() {
     note "thread_sanitizer: stress 5 s, 100,000 rounds of destroy; 10 s, 300,000 by hand"
     export LOCKWORD_STRESS_SECS=5 LOCKWORD_DESTROY_ROUNDS=100000 TSAN_OPTIONS=halt_on_error=1 \
         CARGO_PROFILE_RELEASE_DEBUG=1
-    sanitized with_flags tsan -Zsanitizer=thread \
-        debian_cargo test --release -Zbuild-std --target $HOST --features $LIBRARY
+    with_flags tsan -Zsanitizer=thread debian_cargo \
+        test --release -Zbuild-std --target $HOST --features $LIBRARY "${SANITIZED[@]}"
 }
 
 # cargo-fuzz wants a nightly compiler; the stable one can pass for it.
