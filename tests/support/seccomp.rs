@@ -62,6 +62,17 @@ pub fn kill_on_open() {
     install(&mut filter);
 }
 
+/// From now on, the kernel kills this process when a thread of it calls `membarrier`.
+#[allow(dead_code, reason = "not every test binary forbids it")]
+pub fn kill_on_membarrier() {
+    install(&mut [
+        statement(LOAD, 0),
+        jump_unless_equal(libc::SYS_membarrier as u32, 1),
+        statement(ANSWER, libc::SECCOMP_RET_KILL_PROCESS),
+        statement(ANSWER, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
 /// From now on, `futex` can only sleep and wake: every other operation fails in every thread of this process.
 #[allow(dead_code, reason = "not every test binary refuses it")]
 pub fn refuse_requeue() {
