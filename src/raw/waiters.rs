@@ -209,6 +209,8 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         assert_eq!(self.bucket.load(Ordering::Relaxed), NOWHERE, "left while in a queue");
+        self.state.with_mut(|state| *state = AWAKE);
+        self.bucket.with_mut(|bucket| *bucket = NOWHERE);
         self.kind.set(Kind::Exclusive);
         self.addr.set(0);
         self.woken.set(false);

@@ -219,9 +219,9 @@ fn timeout_races_a_move() {
         let timed = shared.clone();
         let timed = thread::spawn(move || {
             timed.guarded.lock.lock();
+            let (changed, deadline) = (&timed.changed, Some(Instant::now()));
             // SAFETY: the lock is held.
-            let notified =
-                unsafe { timed.changed.wait_until(&timed.guarded.lock, Some(Instant::now())) };
+            let notified = unsafe { changed.wait_until(&timed.guarded.lock, deadline) };
             timed.guarded.unlock();
             notified
         });
