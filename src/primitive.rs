@@ -124,6 +124,26 @@ pub(crate) fn ticks() -> u64 {
     0
 }
 
+/// Whether this call is one of 64, at random: for what must not read the clock each time, which takes
+/// longer than a short section.
+#[cfg(not(lockword_loom))]
+pub(crate) fn is_one_in_64() -> bool {
+    use core::cell::Cell;
+    std::thread_local!(static RANDOM: Cell<u32> = const { Cell::new(0) });
+    // Threads that live for a few calls only must not all do the same.
+    let last = if RANDOM.get() == 0 { ticks() as u32 } else { RANDOM.get() };
+    // At random, so that locks that take turns all have theirs: Knuth, volume 2, section 3.2.1, and
+    // there table 1, line 16.
+    RANDOM.set(last.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    RANDOM.get() >> 26 == 0
+}
+
+/// In the model what must not be done too often is done whenever it can be.
+#[cfg(lockword_loom)]
+pub(crate) fn is_one_in_64() -> bool {
+    !model_settings::no_light()
+}
+
 /// Whether it is at least `limit_us` since `since_us` ([`now_us`]).
 ///
 /// `since_us` is read before the clock is: so what another thread stores meanwhile does not lie in

@@ -71,7 +71,7 @@ impl RawCondvar {
 
     /// Whether a notification has nobody to go to.
     #[inline]
-    pub(crate) fn is_alone(&self) -> bool {
+    pub(crate) fn has_no_waiters(&self) -> bool {
         // ORDERING: Relaxed: a waiter whom the notifier must not miss has released a mutex that the
         // notifier has acquired since, and it counted itself in before.
         self.waiters.load(Ordering::Relaxed) == 0
@@ -87,7 +87,7 @@ impl RawCondvar {
         let waiter = Waiter::of_condvar(self.addr(), mutex.word());
         let bucket = waiters::bucket_of(self.addr());
         let mut locked = bucket.lock();
-        // ORDERING: Relaxed: see `is_alone`.
+        // ORDERING: Relaxed: see `has_no_waiters`.
         let ahead = self.waiters.fetch_add(1, Ordering::Relaxed);
         locked.push(&waiter);
         drop(locked);
@@ -122,7 +122,7 @@ impl RawCondvar {
             && waiter.kind.get() == Kind::Condvar
         {
             probe!(TimedOut);
-            // ORDERING: Relaxed: see `is_alone`.
+            // ORDERING: Relaxed: see `has_no_waiters`.
             self.waiters.fetch_sub(1, Ordering::Relaxed);
             locked.remove(waiter);
             return None;
@@ -132,7 +132,7 @@ impl RawCondvar {
 
     /// Notifies up to `most` waiters, the longest waiting first. Returns how many.
     pub(crate) fn notify(&self, most: usize) -> usize {
-        if self.is_alone() {
+        if self.has_no_waiters() {
             return 0;
         }
         fork::settle();
@@ -156,7 +156,7 @@ impl RawCondvar {
             && let Some(waiter) = locked.first(addr, Kind::Condvar)
         {
             count += 1;
-            // ORDERING: Relaxed: see `is_alone`.
+            // ORDERING: Relaxed: see `has_no_waiters`.
             self.waiters.fetch_sub(1, Ordering::Relaxed);
             locked.remove(waiter);
             if mutex == Some(waiter.word) && waiter.is_asleep() {

@@ -49,12 +49,12 @@
 //! 0, epoch e --arm--> ARMED, e+1 --(heavy)--> ARMED|READY, e+1 --d1--> ARMED, e+2 --d3--> 0, e+2
 //! ```
 //!
-//! A parker between p1 and p4 must not have the flag cleared under it, and what it announced is in
+//! A parker between p1 and p4 must not have the flag cleared under it, and its place in the queue is in
 //! another word. So a disarmer D clears READY first (d1), then looks at `waiting` (d2), and only if
 //! it is 0 clears ARMED (d3); else it sets READY again. p1, p2 and d1, d2 are Dekker's protocol, with
 //! a SeqCst fence within either pair: either D sees P at d2, or P sees at p2 that READY is gone. Then
-//! P runs `heavy()` itself and then announces READY: either before d3, which then fails, or after it,
-//! which makes the announcement fail, and P starts over. The epoch keeps an old compare-exchange from
+//! P runs `heavy()` itself and then sets READY: either before d3, which then fails, or after it,
+//! which makes that fail, and P starts over. The epoch keeps an old compare-exchange from
 //! mistaking a later round for its own: every arming and every d1 moves it. It has 29 bits, and
 //! disarming is limited to one flag in [`DISARM_EVERY_US`] for the whole process, which also bounds
 //! how often `heavy()` disturbs the other processors.
@@ -195,11 +195,11 @@ impl Flag {
     pub(super) fn is_ready(&self) -> bool {
         // ORDERING: as in `arm`.
         let seen = self.0.load(Ordering::Acquire);
-        seen & READY != 0 || seen & PERMANENT != 0 && left_to_settle() == 0
+        seen & READY != 0 || seen & PERMANENT != 0 && nap_us() == 0
     }
 
     /// p2: ends with the flag ARMED and every unlocker aware of it. The caller has passed a SeqCst
-    /// fence since it was announced. Not under a bucket's lock, since `heavy()` takes its time.
+    /// fence since p1. Not under a bucket's lock, since `heavy()` takes its time.
     pub(super) fn arm(&self) -> Sleep {
         loop {
             // ORDERING: Acquire pairs with the Release in `swap` by whoever set READY after its
@@ -207,7 +207,7 @@ impl Flag {
             // so that one that comes between does not break the chain.)
             let seen = self.0.load(Ordering::Acquire);
             if seen & PERMANENT != 0 {
-                return match left_to_settle() {
+                return match nap_us() {
                     0 => Sleep::Sound,
                     left_us => Sleep::Nap(left_us),
                 };
@@ -215,10 +215,10 @@ impl Flag {
             if seen & READY != 0 {
                 return Sleep::Sound;
             }
-            let Some(armed) = self.raise(seen) else { continue };
+            let Some(armed) = self.set_armed(seen) else { continue };
             if barrier::heavy() == Heavy::Refused {
                 go_permanent();
-            } else if self.announce(armed) {
+            } else if self.set_ready(armed) {
                 return Sleep::Sound;
             }
         }
@@ -240,7 +240,7 @@ impl Flag {
         if !has_passed(last_us, DISARM_EVERY_US) || !is_mine() {
             return;
         }
-        let Some(unready) = self.withdraw(seen) else { return };
+        let Some(unready) = self.clear_ready(seen) else { return };
         // ORDERING: SeqCst, between d1 and d2; the partner is the fence of p1.
         fence(Ordering::SeqCst);
         let to = if anyone_waits() {
@@ -255,18 +255,18 @@ impl Flag {
     }
 
     /// Sets ARMED, if it is not set. Returns the word with it.
-    fn raise(&self, seen: u32) -> Option<u32> {
+    fn set_armed(&self, seen: u32) -> Option<u32> {
         let armed = if seen & ARMED != 0 { seen } else { seen.wrapping_add(EPOCH) | ARMED };
         (armed == seen || self.swap(seen, armed)).then_some(armed)
     }
 
     /// Sets READY after a `heavy()`, if nothing has happened to the word since `armed`.
-    fn announce(&self, armed: u32) -> bool {
+    fn set_ready(&self, armed: u32) -> bool {
         self.swap(armed, armed | READY)
     }
 
     /// d1: clears READY. Returns the word without it.
-    fn withdraw(&self, seen: u32) -> Option<u32> {
+    fn clear_ready(&self, seen: u32) -> Option<u32> {
         let unready = (seen & !READY).wrapping_add(EPOCH);
         self.swap(seen, unready).then_some(unready)
     }
@@ -287,15 +287,15 @@ impl Flag {
 
 /// How long a parker may sleep before it looks again, in microseconds: SETTLE_US while the flags became
 /// PERMANENT less than that ago, else 0, which is no limit.
-fn left_to_settle() -> u32 {
+fn nap_us() -> u32 {
     #[cfg(lockword_loom)]
     return if crate::primitive::model_time::is_settled() { 0 } else { SETTLE_US };
     #[cfg(not(lockword_loom))]
-    left_to_settle_by_clock()
+    nap_us_by_clock()
 }
 
 #[cfg(not(lockword_loom))]
-fn left_to_settle_by_clock() -> u32 {
+fn nap_us_by_clock() -> u32 {
     let since_us = PERMANENT_US.load(Ordering::Relaxed);
     if since_us == 0 || since_us != UNFINISHED && has_passed(since_us.wrapping_sub(1), SETTLE_US) {
         // The 0 stays, so that the clock, which goes round, is not read again. (`- 1` undoes the `| 1`, which

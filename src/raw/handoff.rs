@@ -40,9 +40,8 @@
 //! overwrites it, one unlock in 64 looks into the bucket; and a wake-up that finds a waiter whose turn has
 //! come takes the lock on its behalf, if it is free.
 
-use super::spin::is_one_in_64;
 use super::waiters::{DESIGNATED, HANDOFF, Locked, RETRY, Waiter};
-use crate::primitive::{AtomicU32, AtomicUsize, Ordering, has_come, now_us, probe};
+use crate::primitive::{AtomicU32, AtomicUsize, Ordering, has_come, is_one_in_64, now_us, probe};
 
 /// How long the threads that run may keep the first waiter asleep, or pass it over, in microseconds.
 const TURN_US: u32 = 500;
@@ -70,7 +69,7 @@ pub(super) struct Handoff {
     /// When that turn comes.
     turn_us: AtomicU32,
     /// Not 0 if a waiter of that lock was woken, and no unlock has asked since.
-    woken: AtomicU32,
+    just_woken: AtomicU32,
 }
 
 impl Handoff {
@@ -80,7 +79,7 @@ impl Handoff {
                 designated: AtomicUsize::new(0),
                 turn_of: AtomicUsize::new(0),
                 turn_us: AtomicU32::new(0),
-                woken: AtomicU32::new(0),
+                just_woken: AtomicU32::new(0),
             }
         }
     }
@@ -128,7 +127,7 @@ impl Handoff {
         if self.turn_of.load(Ordering::Relaxed) != addr {
             // It may have overwritten the turn of this one.
             is_one_in_64().then_some(Cause::Turn)
-        } else if self.woken.load(Ordering::Relaxed) != 0 {
+        } else if self.just_woken.load(Ordering::Relaxed) != 0 {
             self.is_late_after_wake().then_some(Cause::LateAfterWake)
         } else {
             (is_one_in_64() && is_turn(self.turn_us.load(Ordering::Relaxed))).then_some(Cause::Turn)
@@ -137,7 +136,7 @@ impl Handoff {
 
     #[inline(never)]
     fn is_late_after_wake(&self) -> bool {
-        self.woken.store(0, Ordering::Relaxed);
+        self.just_woken.store(0, Ordering::Relaxed);
         let late_us = self.turn_us.load(Ordering::Relaxed);
         // If not, the section is short: the thread that was woken wins soon enough by itself.
         self.turn_us.store(late_us.wrapping_add(TURN_US), Ordering::Relaxed);
@@ -150,7 +149,7 @@ impl Handoff {
     }
 
     fn publish_turn(&self, addr: usize, turn_us: u32) {
-        self.woken.store(0, Ordering::Relaxed);
+        self.just_woken.store(0, Ordering::Relaxed);
         self.turn_us.store(turn_us, Ordering::Relaxed);
         self.turn_of.store(addr, Ordering::Relaxed);
     }
@@ -235,7 +234,7 @@ impl Locked<'_> {
         probe!(StarvingWoken, first.woken.get());
         first.woken.set(true);
         handoff.publish_turn(addr, now_us().wrapping_add(LATE_US));
-        handoff.woken.store(1, Ordering::Relaxed);
+        handoff.just_woken.store(1, Ordering::Relaxed);
         let message = if handoff.try_claim(addr) { DESIGNATED } else { RETRY };
         // SAFETY: in the queue, and no final message.
         unsafe { Waiter::send(first, message).1 }

@@ -4,9 +4,9 @@ use super::barrier;
 use super::flags::{self, Sleep};
 use super::fork;
 use super::handoff::Cause;
-use super::spin::{Budget, is_one_in_64, spin};
+use super::spin::{Budget, spin};
 use super::waiters::{self, ASLEEP, AWAKE, Bucket, DESIGNATED, HANDOFF, Kind, RETRY, Waiter};
-use crate::primitive::{self, Ordering, fence, now_us, probe};
+use crate::primitive::{self, Ordering, fence, is_one_in_64, now_us, probe};
 use crate::word::LockWord;
 use std::time::{Duration, Instant};
 

@@ -9,7 +9,7 @@
 //! parking and waking would cost ([`Budget`]).
 //!
 //! Whether to spin at all is learnt, for each bucket and each [`Budget`], from what it has led to
-//! ([`SpinStatistics`]): a spin that succeeded is good for [`GAIN`] more, one in vain costs one, and where none
+//! ([`SpinStatistics`]): a spin that succeeded earns a credit of [`GAIN`], one in vain costs one, and where none
 //! is left one wait in sixteen spins, to see. On one processor spinning is in vain, as the holder cannot
 //! run meanwhile, and so it is where sections are long; nobody asks the system how many processors there
 //! are.
@@ -27,7 +27,7 @@
 //!
 //! So each spinner measures T, from the start of the look that acquires the lock to its end, and the time
 //! between two contended acquisitions of its own, which is at least h+o. Where the latter is the smaller
-//! (within [`EAGER`]), those who find the lock held do not look at it for [`BACKOFF`] times T, which leaves
+//! (within [`RETURN_EIGHTHS`]), those who find the lock held do not look at it for [`BACKOFF`] times T, which leaves
 //! the line where it is. That holds for the locks of a bucket, for [`BACKOFF_US`]; not for threads that were
 //! woken, and not for those with a deadline.
 
@@ -62,9 +62,9 @@ impl Budget {
     }
 }
 
-/// How many more spins one that succeeded is good for.
+/// The credit of a spin that succeeded.
 const GAIN: u32 = 2;
-/// The most spins in hand: so many in vain, in a row, end them.
+/// The most credit: so many spins in vain, in a row, end them.
 const MOST: u32 = 16;
 /// Looks with one pause between them, before the pauses grow.
 const EAGER_LOOKS: u32 = 4;
@@ -76,7 +76,7 @@ const LOOKS_PER_CLOCK: u32 = 4;
 const MOST_LOOKS: u32 = 10_000;
 
 /// Eighths of T within which a thread must come back for the lock to be worth a backoff.
-const EAGER: u64 = 12;
+const RETURN_EIGHTHS: u64 = 12;
 /// The length of a backoff in T.
 const BACKOFF: u64 = 20;
 /// How long a bucket stays in backoff before it is measured anew, in microseconds.
@@ -87,8 +87,8 @@ const LONGEST_TRANSFER: u64 = 1_000;
 
 /// What has been learnt of spinning in a bucket. Heuristics, which guard nothing: all accesses are Relaxed.
 pub(super) struct SpinStatistics {
-    /// How many spins are in hand, of each [`Budget`].
-    in_hand: [AtomicU32; 4],
+    /// The credit, in spins, of each [`Budget`].
+    credit: [AtomicU32; 4],
     /// When the backoff ends, if there is any; else 0.
     backoff_until_us: AtomicU32,
 }
@@ -98,7 +98,7 @@ impl SpinStatistics {
         pub(super) fn new() -> Self {
             SpinStatistics {
                 // Optimistic at first, but for where a wait is often long.
-                in_hand: [
+                credit: [
                     AtomicU32::new(8),
                     AtomicU32::new(8),
                     AtomicU32::new(0),
@@ -111,19 +111,19 @@ impl SpinStatistics {
 }
 
 impl SpinStatistics {
-    /// Whether a spin of this class is worth it: if one is in hand, and else one time in sixteen, to see.
+    /// Whether a spin of this class is worth it: if there is credit, and else one time in sixteen, to see.
     fn is_worth(&self, budget: Budget) -> bool {
-        self.in_hand[budget as usize].load(Ordering::Relaxed) != 0 || ticks() & 0xF0 == 0
+        self.credit[budget as usize].load(Ordering::Relaxed) != 0 || ticks() & 0xF0 == 0
     }
 
     /// A spin has ended: with success, or in vain.
     fn note(&self, budget: Budget, success: bool) {
-        let in_hand = &self.in_hand[budget as usize];
-        let before = in_hand.load(Ordering::Relaxed);
+        let credit = &self.credit[budget as usize];
+        let before = credit.load(Ordering::Relaxed);
         let after = if success { (before + GAIN).min(MOST) } else { before.saturating_sub(1) };
         // The line stays where it is as long as nothing changes.
         if after != before {
-            in_hand.store(after, Ordering::Relaxed);
+            credit.store(after, Ordering::Relaxed);
         }
     }
 }
@@ -245,7 +245,7 @@ mod history {
         if until_us == 0 {
             // `at` is an estimate, and may lie ahead.
             let away = start.wrapping_sub(last.at).cast_signed().max(0).cast_unsigned();
-            if last.addr != addr || away.saturating_mul(8) >= EAGER * last.transfer {
+            if last.addr != addr || away.saturating_mul(8) >= RETURN_EIGHTHS * last.transfer {
                 return;
             }
             // Odd, since 0 stands for none.
@@ -266,24 +266,4 @@ mod history {
             }
         }
     }
-}
-
-/// Whether this call is one of 64, at random: for what must not read the clock each time, which takes
-/// longer than a short section.
-#[cfg(not(lockword_loom))]
-pub(super) fn is_one_in_64() -> bool {
-    use core::cell::Cell;
-    thread_local!(static RANDOM: Cell<u32> = const { Cell::new(0) });
-    // Threads that live for a few calls only must not all do the same.
-    let last = if RANDOM.get() == 0 { ticks() as u32 } else { RANDOM.get() };
-    // At random, so that locks that take turns all have theirs: Knuth, volume 2, section 3.2.1, and
-    // there table 1, line 16.
-    RANDOM.set(last.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
-    RANDOM.get() >> 26 == 0
-}
-
-/// The models look whenever they can.
-#[cfg(lockword_loom)]
-pub(super) fn is_one_in_64() -> bool {
-    !crate::primitive::model_settings::no_light()
 }

@@ -62,7 +62,7 @@ impl Shared {
 
     fn check(&self, total: u32) {
         assert_eq!(self.guarded.total(), total);
-        assert!(self.changed.is_alone(), "a waiter was left counted");
+        assert!(self.changed.has_no_waiters(), "a waiter was left counted");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::raw::{barrier, flags};
 use crate::word::LockWord;
 
 /// p1 and p2 of a parker, `then`, and its leaving.
-fn announced(word: &LockWord, then: impl FnOnce()) {
+fn armed_for(word: &LockWord, then: impl FnOnce()) {
     let waiter = Waiter::new(word);
     let bucket = waiters::bucket_of(word.addr());
     bucket.lock().enqueue(&waiter);
@@ -26,7 +26,7 @@ fn announced(word: &LockWord, then: impl FnOnce()) {
 
 /// Arms the flag, as a waiter that has come and gone would.
 fn arm(guarded: &Guarded) {
-    announced(guarded.lock.word(), || ());
+    armed_for(guarded.lock.word(), || ());
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn armed_while_in_the_queue() {
         let guarded = Guarded::new();
         let stay = |guarded: &Guarded| {
             let still_armed = || assert!(flags::may_have_waiters(guarded.addr()), "disarmed");
-            announced(guarded.lock.word(), still_armed);
+            armed_for(guarded.lock.word(), still_armed);
         };
         stay(&guarded);
         let others = [1, 2].map(|times| {
@@ -158,7 +158,7 @@ fn unlocker_races_two_parkers() {
             let parker = word.clone();
             thread::spawn(move || {
                 let mut sleeps = false;
-                announced(&parker, || sleeps = parker.is_held());
+                armed_for(&parker, || sleeps = parker.is_held());
                 sleeps
             })
         });

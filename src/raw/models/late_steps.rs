@@ -16,23 +16,23 @@ fn armed(flag: &Flag) -> u32 {
 #[test]
 fn last_step_of_an_old_disarmer_fails() {
     with_a_flag(|flag| {
-        let old = flag.withdraw(armed(flag)).unwrap();
+        let old = flag.clear_ready(armed(flag)).unwrap();
         // A parker arms the bucket meanwhile, and another disarmer begins.
-        flag.withdraw(armed(flag)).unwrap();
+        flag.clear_ready(armed(flag)).unwrap();
         assert!(!flag.swap(old, old & !ARMED), "an old step has disarmed the bucket");
     });
 }
 
 #[test]
-fn announcement_of_an_old_armer_fails() {
+fn an_old_armer_does_not_set_ready() {
     with_a_flag(|flag| {
-        let unready = flag.withdraw(armed(flag)).unwrap();
+        let unready = flag.clear_ready(armed(flag)).unwrap();
         // A parker finds ARMED without READY, and runs `heavy()`.
-        let old = flag.raise(unready).unwrap();
-        // Before it can announce that, the bucket is disarmed, and another parker arms it but has
+        let old = flag.set_armed(unready).unwrap();
+        // Before it can set READY, the bucket is disarmed, and another parker arms it but has
         // not run `heavy()` yet.
         assert!(flag.swap(unready, unready & !ARMED));
-        flag.raise(unready & !ARMED).unwrap();
-        assert!(!flag.announce(old), "an old heavy() has been announced");
+        flag.set_armed(unready & !ARMED).unwrap();
+        assert!(!flag.set_ready(old), "READY stands for an old heavy()");
     });
 }
