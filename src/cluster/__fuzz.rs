@@ -3,7 +3,9 @@
 
 use super::fence::FencingToken;
 use super::protocol::register::Register;
-use super::protocol::{Action, Event, Grant, Intent, Machine, MachineSettings, Outcome, Time};
+use super::protocol::{
+    Action, ClockError, Event, Grant, IdSource, Intent, Machine, MachineSettings, Outcome, Time,
+};
 use super::transport::{Exchange, NodeId, TransportError, Version, Versioned, Wakeups, Write};
 use std::time::Duration;
 
@@ -81,6 +83,9 @@ impl TwoNodes {
                 unavailable_timeout: Duration::from_secs(5),
                 wakeups: wakeups[usize::from(variant) % 3],
                 seed: seed ^ number,
+                ids: IdSource::seeded(seed ^ number),
+                clock_error: ClockError { rate: 10, reading: Duration::ZERO },
+                is_lossy: false,
             }),
             request: None,
             is_watching: false,
@@ -263,6 +268,7 @@ impl TwoNodes {
                 assert!(node.held.replace(deadline).is_some(), "only a held lock is renewed");
                 self.check_exclusion();
             }
+            Action::WentBack(why) => panic!("{why:?}"),
             Action::Lost(_) => assert!(node.held.take().is_some() || node.is_releasing),
             Action::Released(outcome) => {
                 assert!(std::mem::take(&mut node.is_releasing), "{outcome:?} without a release");

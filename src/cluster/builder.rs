@@ -3,9 +3,10 @@
 use super::error::ConfigError;
 use super::local::clock::{NodeClock, NodeTimer};
 use super::local::driver::Driver;
+use super::local::ids;
 use super::node::{Node, NodeShared};
 use super::observer::Observer;
-use super::protocol::register;
+use super::protocol::{IdSource, register};
 use super::transport::{NodeId, Transport};
 use std::fmt;
 use std::future::Future;
@@ -244,16 +245,15 @@ impl NodeBuilder {
     /// - [`ConfigError::Random`] if the system gives no random numbers.
     pub fn build(self) -> Result<Node, ConfigError> {
         let config = self.check()?;
-        // Two numbers: should two nodes have the same number by chance, they still choose different
-        // claim ids.
-        let (node, random) = match self.seed {
-            Some(seed) => (seed, seed),
+        let (node, ids) = match self.seed {
+            Some(seed) => (seed, IdSource::seeded(seed)),
             None => {
-                let draw = || getrandom::u64().map_err(random_error);
-                (draw()?, draw()?)
+                // Later draws do without the system's random numbers if they have to.
+                getrandom::u64().map_err(random_error)?;
+                (ids::draw(), IdSource::new(ids::draw))
             }
         };
-        let (node, random) = (NodeId::new(node), fastrand::Rng::with_seed(random));
+        let (node, random) = (NodeId::new(node), fastrand::Rng::with_seed(node));
         let (runtime, own) = match self.runtime.or_else(|| Handle::try_current().ok()) {
             Some(runtime) => (runtime, None),
             None => {
@@ -272,6 +272,7 @@ impl NodeBuilder {
             runtime.clone(),
             self.observer,
             random,
+            ids,
         ));
         let driver = Driver::new(shared.clone(), timer);
         match own {

@@ -3,7 +3,7 @@
 use super::guard::LossReason;
 use super::key::{Key, KeyError};
 use super::protocol::register::Unreadable;
-use super::transport::TransportError;
+use super::transport::{TransportError, Version};
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -81,6 +81,17 @@ pub enum LockError {
         /// What is wrong with the value.
         source: Unreadable,
     },
+    /// The engine shows an older version of the key than before, and does not declare that it may:
+    /// see [an engine that goes back](super::transport#an-engine-that-goes-back), which says how to
+    /// reset it.
+    EngineWentBack {
+        /// The key and the engine.
+        at: LockContext,
+        /// The version that the engine shows.
+        shown: Version,
+        /// The largest version that it has shown before.
+        newest: Version,
+    },
 }
 
 impl fmt::Display for LockError {
@@ -111,6 +122,12 @@ impl fmt::Display for LockError {
                 write!(f, "{tried} the lock {at} failed: {source}; {}", advice(tried, source))
             }
             Self::Unreadable { at, source } => write!(f, "the lock {at} is not usable: {source}"),
+            Self::EngineWentBack { at, shown, newest } => write!(
+                f,
+                "the lock {at} is not usable: the engine shows version {shown} of it, after version \
+                 {newest}, so it was restored from a backup, or has lost writes, or is another one; \
+                 raise its versions above {newest} (the documentation of `transport` says how)"
+            ),
         }
     }
 }

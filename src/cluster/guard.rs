@@ -76,6 +76,12 @@ pub enum LossReason {
     },
     /// Another node took the lock, or an operator broke it.
     TakenOver,
+    /// A copy of this node has renewed the lease: another process has the state of this one, as after a
+    /// fork or when an image of a machine was resumed twice. That copy holds the lock.
+    Copied,
+    /// The engine shows an older state than before: it was restored from a backup, or has lost writes.
+    /// See [an engine that goes back](super::transport#an-engine-that-goes-back).
+    EngineWentBack,
     /// The value of the key was replaced by one that is not a lock of this crate.
     Unreadable(Unreadable),
     /// The node was shut down or dropped, or its runtime is gone.
@@ -92,6 +98,14 @@ impl fmt::Display for LossReason {
                 write!(f, "the lease ended, since no renewal got through in time")
             }
             Self::TakenOver => write!(f, "another node took it, or an operator broke it"),
+            Self::Copied => write!(
+                f,
+                "a copy of this node holds it: this process was forked, or its machine resumed twice"
+            ),
+            Self::EngineWentBack => write!(
+                f,
+                "the engine shows an older state than before: it was restored, or has lost writes"
+            ),
             Self::Unreadable(why) => write!(f, "the value of the key is not understood: {why}"),
             Self::Closed => write!(f, "the node was shut down or dropped, or its runtime is gone"),
         }
@@ -103,6 +117,8 @@ impl From<protocol::Loss> for LossReason {
         match loss {
             protocol::Loss::Expired { last } => Self::Expired { last },
             protocol::Loss::TakenOver => Self::TakenOver,
+            protocol::Loss::Copied => Self::Copied,
+            protocol::Loss::WentBack => Self::EngineWentBack,
             protocol::Loss::Unreadable(why) => Self::Unreadable(why),
         }
     }

@@ -74,8 +74,8 @@
 //!   node wait, the lock is handed to them without a message. Once another node waits, that ends at
 //!   bounds that the [`NodeBuilder`] sets.
 //! - **Dead holders.** A holder is taken for dead when its heartbeat has not changed for the length
-//!   of its lease (plus 1 % for clock error). Waiting nodes measure that on their own clocks. The
-//!   register contains no time, and no decision of a node depends on a wall clock. A caller that
+//!   of its lease, plus an allowance for the errors of clocks. Waiting nodes measure that on their own
+//!   clocks. The register contains no time, and no decision of a node depends on a wall clock. A caller that
 //!   only tries now and then, each time from a new process or by a new [`DistributedLock`], does not
 //!   observe the heartbeat for that long, and never finds out.
 //! - **Dead waiters.** If the lock is reserved for a node that does not confirm within the
@@ -90,19 +90,47 @@
 //!
 //! # What is guaranteed
 //!
-//! The guarantees hold while the engine keeps its [laws](transport), the rate of each clock is
-//! right within 1 %, and no operator breaks a lock:
+//! The guarantees hold while the engine keeps its [laws](transport), clocks are as good as is assumed
+//! [below](self#clocks), no node is [copied](self#copies-of-a-node), and no operator breaks a lock:
 //!
 //! - **Exclusion.** At any moment, at most one guard of a key is
 //!   [valid](DistributedGuard::is_valid), in all nodes, threads and tasks. A guard goes by its own
-//!   deadline and the clock of its node (on Linux a clock that counts suspend). It needs no network
-//!   to know that it has lost the lock.
+//!   deadline and the clock of its node. It needs no network to know that it has lost the lock.
 //! - **Tokens.** [Fencing tokens](FencingToken) strictly increase in the order of grants, for as
 //!   long as the versions of the key increase in the engine.
 //! - **Progress.** A caller that waits gets the lock, or an error that says why not.
 //! - **Cancellation.** Any future or guard may be dropped at any moment. That leaves neither a held
 //!   lock nor a place in the queue, as soon as the engine can be reached, while the node and its
 //!   runtime exist.
+//!
+//! ## Clocks
+//!
+//! A holder stops a part `a_h` of its lease early, and an observer waits for a part `a_o` longer. If
+//! the rates of their clocks are wrong by up to `r_h` and `r_o`, exclusion needs
+//! `(1 - a_h) / (1 - r_h) <= (1 + a_o) / (1 + r_o)`: the holder's clock may be slow, the observer's
+//! fast. Each node allows for the error of its own clock (`a = r`). Then the left side is at most 1 and
+//! the right side at least 1, and the two nodes may run on different platforms:
+//!
+//! | platform | clock | assumed error of the rate, and allowance | and besides |
+//! |---|---|---|---|
+//! | Linux, Android | `CLOCK_MONOTONIC_RAW` and the time of suspend | 1 % of the lease | 2 ms |
+//! | others | that of [`std::time::Instant`] | 10 % of the lease | |
+//!
+//! On Linux time synchronization does not change the rate: chrony slews the other clocks by up to
+//! 8.3 % by default, and adjtimex(2) permits 10 %. The 2 ms are for the reading of the clock: the time
+//! of suspend is taken anew only when it has grown by a millisecond. On other platforms the clock may
+//! be slewed by up to 10 %, and stands still during a suspend (on some).
+//!
+//! ## Copies of a node
+//!
+//! Two processes can have the state of one node: after a `fork`, or when a snapshot of a machine is
+//! resumed twice. Both hold what the node held, with equal tokens, until their next renewal, which is
+//! after a third of the lease at the latest. One at most outlives it: the other finds a heartbeat in
+//! the register that it did not write, and loses the lock ([`LossReason::Copied`]). No copy can be
+//! told from the other before that, by anybody. From then on they are two nodes with one
+//! [number](Node::id). What they draw at random differs, since each claim and each heartbeat comes
+//! from the kernel when it is needed (which is told of a copied machine by the hypervisor, where that
+//! has vmgenid), mixed with the time and the process id.
 //!
 //! # What is not guaranteed
 //!
@@ -119,7 +147,9 @@
 //!   its own clock, although other nodes have waited longer. The token protects the storage here
 //!   too.
 //! - An engine that can lose acknowledged writes says so in its [`Capabilities`]. After such a loss
-//!   two nodes can hold the lock, and tokens can repeat.
+//!   two nodes can hold the lock, and tokens can repeat. So it is with any engine that is restored from
+//!   a backup; a node that has seen a later state
+//!   [notices that](transport#an-engine-that-goes-back).
 //! - A lock is not reentrant. A task that acquires a lock which it holds waits for itself. Use
 //!   [`acquire_timeout`](DistributedLock::acquire_timeout) where that may happen.
 //! - The queue orders nodes. Within a node the order is that of the calls, and the node as a whole
@@ -289,6 +319,6 @@ pub use node::{Node, Shutdown};
 pub use observer::{Observer, ReleaseOutcome, RemoteOperation};
 pub use protocol::Unreadable;
 pub use transport::{
-    Capabilities, Cause, Consistency, Exchange, NodeId, Transport, TransportError, Version,
-    Versioned, Wake, Wakeups, Watch, Write,
+    Capabilities, Cause, Consistency, Exchange, NodeId, Notices, Transport, TransportError,
+    Version, Versioned, Wake, Wakeups, Watch, Write,
 };

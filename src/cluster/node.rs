@@ -11,7 +11,7 @@ use super::local::{KeyHandle, LocalKey};
 use super::lock::DistributedLock;
 use super::observer::Observer;
 use super::observer::tracing::TracingObserver;
-use super::protocol::Time;
+use super::protocol::{IdSource, Time};
 use super::transport::{Capabilities, NodeId, Transport};
 use crate::Mutex;
 use std::collections::HashMap;
@@ -156,7 +156,10 @@ pub(crate) struct NodeShared {
     pub(crate) run_queue: RunQueue,
     pub(crate) driver_thread: DriverThread,
     pub(crate) observer: Option<Box<dyn Observer>>,
+    /// For jitter.
     pub(crate) random: Mutex<fastrand::Rng>,
+    /// For claim ids and heartbeats.
+    pub(crate) ids: IdSource,
     registry: Mutex<KeyRegistry>,
     end: Mutex<NodeEnd>,
 }
@@ -186,6 +189,7 @@ impl NodeShared {
         runtime: tokio::runtime::Handle,
         observer: Option<Box<dyn Observer>>,
         random: fastrand::Rng,
+        ids: IdSource,
     ) -> Self {
         Self {
             config,
@@ -198,6 +202,7 @@ impl NodeShared {
             driver_thread: DriverThread::default(),
             observer,
             random: Mutex::new(random),
+            ids,
             registry: Mutex::default(),
             end: Mutex::default(),
         }

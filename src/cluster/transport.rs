@@ -27,7 +27,8 @@
 //!
 //!    *Why:* the version is the main part of the [fencing token](super::FencingToken), by which a
 //!    storage refuses a holder that is late. A version that comes again also lets a late write replace
-//!    a register that it has never seen.
+//!    a register that it has never seen. What a node does about an engine that
+//!    [goes back](self#an-engine-that-goes-back) is below.
 //!
 //! 3. **An unknown outcome is reported.** A write that may have been applied, or may yet be, ends with
 //!    [`TransportError::Indeterminate`]; every other error says that it was not applied and never will
@@ -52,8 +53,10 @@
 //! 5. **A live watch wakes.** After a change that was to wake its node ([`Write::wake`]), a watch yields
 //!    an item within [`Capabilities::wake_within`], or it ends, or it yields an error.
 //!
-//!    It may yield one item for several changes, repeat an item, and yield one without a change. An
-//!    engine that declares [`Wakeups::Poll`] has no watches, and the law says nothing about it.
+//!    It may yield one item for several changes, repeat an item, and yield one without a change. What
+//!    an item carries counts only if the engine declares [`Notices::Answers`]; then it is a register
+//!    that the key has had. An engine that declares [`Wakeups::Poll`] has no watches, and the law says
+//!    nothing about it.
 //!
 //!    *Why:* the next waiter sleeps until it is woken. If it misses the release of the lock for longer
 //!    than a claim window, it loses its turn. It loads the register from time to time, too, but that is
@@ -76,6 +79,40 @@
 //! - The text of an error has no password and no key material.
 //!
 //! The last two cannot be checked from outside.
+//!
+//! # Answers and hints
+//!
+//! An item of a watch is either an *answer*, the engine's own ordered record of the change, which
+//! reaches the client by the same authenticated way as a response (etcd, [`Memory`](super::Memory)); or
+//! it is a *hint*, a message that any client of the engine can send (`NOTIFY` in PostgreSQL, `PUBLISH` in
+//! Redis). [`Capabilities::notices`] says which.
+//!
+//! A node believes an answer as it believes a load. A hint makes it look, that is, load the register,
+//! whatever the hint carries: no lock is lost, granted or refused because of a hint, and no write is
+//! built on one. A hint that comes while a load is in flight causes one more load after it. A flood of
+//! hints costs each node that watches the key one load for each round trip.
+//!
+//! # An engine that goes back
+//!
+//! An engine that was restored from a backup, or that has lost writes, may show a smaller version of a
+//! key than before. A node remembers the largest version of a key that a response has shown, for as
+//! long as it has a [`DistributedLock`](super::DistributedLock) of the key or anything to do for it.
+//! When a response shows a smaller one:
+//!
+//! - The lock is lost, if the node held it ([`LossReason::EngineWentBack`](super::LossReason)), and the
+//!   observer is told ([`Observer::engine_went_back`](super::Observer::engine_went_back)).
+//! - If the engine declares [`Consistency::Lossy`], the node goes on, and gets the lock by the first write
+//!   whose version exceeds all that it has seen. Versions that begin with the time do at once.
+//! - Otherwise callers get [`LockError::EngineWentBack`](super::LockError::EngineWentBack), until the
+//!   engine shows a version that exceeds all that the node has seen. **To reset it**, an operator sees to
+//!   it that versions go on above the old ones: etcd by `etcdutl snapshot restore --bump-revision
+//!   1000000000 --mark-compacted`, PostgreSQL by `UPDATE public.lockword SET version = 1 + N WHERE key =
+//!   ''`, where N is the version that the error names. Where that cannot be done, it takes new nodes
+//!   (restart the processes) and new [gates](super::fence::Gate) at the resources: fencing tokens go back
+//!   then.
+//!
+//! A node that was started after the engine went back knows nothing of it. Only the resource, which
+//! remembers the largest token, refuses its tokens.
 //!
 //! # How long a call may last
 //!
@@ -202,10 +239,10 @@ pub trait Transport: Send + Sync + 'static {
     /// Opens a watch: a stream of the changes of `key` from now on that are to wake `node`
     /// ([`Write::wake`]).
     ///
-    /// When the future is ready, the watch is in force: it shows a write that begins afterwards. An
-    /// item is the register at a moment after the change, if the engine can deliver it, and `None`
-    /// otherwise: the node then loads it. No item counts as the truth, since it may be late. Dropping
-    /// the stream ends the watch.
+    /// When the future is ready, the watch is in force: it shows a write that begins afterwards. With
+    /// [`Notices::Answers`] an item is the register at a moment after the change, or `None` if the engine
+    /// cannot deliver it: the node then loads it. With [`Notices::Hints`] it should be `None`: a node
+    /// does not look at it. Dropping the stream ends the watch.
     ///
     /// It is never called if the engine declares [`Wakeups::Poll`].
     ///
@@ -368,14 +405,20 @@ pub struct Capabilities {
     pub name: &'static str,
     /// What may happen to an acknowledged write.
     ///
-    /// A node does nothing about it, since no protocol can repair the loss. It is for the program,
-    /// which may refuse such an engine, and for `History::check_as` of the conformance suite.
+    /// No protocol can repair the loss. A node goes on when such an engine has gone back to an older
+    /// state, where it [refuses](self#an-engine-that-goes-back) one that promises more. A program may
+    /// refuse such an engine, and `History::check_as` of the conformance suite permits the loss.
     pub consistency: Consistency,
     /// How a node that waits learns of a change.
     ///
     /// With [`Poll`](Wakeups::Poll) a node never opens a watch. With the others it opens one for each
     /// key that it waits for, and polls while it has none because of an error.
     pub wakeups: Wakeups,
+    /// Whether what a watch yields is as true as a response.
+    ///
+    /// With [`Hints`](Notices::Hints) a node loads the register after each item, which costs a round
+    /// trip at each handoff.
+    pub notices: Notices,
     /// The longest time from a change to the item of a live watch: see
     /// [law 5](self#the-laws). Usually an item comes at once; the limit is for a connection that breaks
     /// without a sign, and says how soon the client finds that out.
@@ -396,14 +439,15 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Those of an engine that is linearizable, wakes every watch within a second, and stores values of
-    /// 64 KiB. Change the fields that differ.
+    /// Those of an engine that is linearizable, wakes every watch within a second by hints, and stores
+    /// values of 64 KiB. Change the fields that differ.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
         Self {
             name,
             consistency: Consistency::Linearizable,
             wakeups: Wakeups::PushToAll,
+            notices: Notices::Hints,
             wake_within: Duration::from_secs(1),
             largest_value: 64 * 1024,
         }
@@ -438,6 +482,18 @@ pub enum Wakeups {
     /// 2 ms, nodes that pass the lock on as soon as they have it make more than 50 grants a second
     /// (`tests/conformance/polling.rs` checks that).
     Poll,
+}
+
+/// Whether the items of a watch are as true as responses: see
+/// [answers and hints](self#answers-and-hints).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notices {
+    /// They are the engine's own record: an item that carries a register shows one that the key has
+    /// had, and nobody but the engine can make the watch yield it.
+    Answers,
+    /// Other clients can make the watch yield, and what it yields.
+    Hints,
 }
 
 /// What went wrong at an engine.

@@ -79,8 +79,10 @@ fn a_guard_ends_by_the_clock_alone() {
         assert!(acquired.elapsed() < Duration::from_secs(10));
         std::thread::yield_now();
     }
-    // The lease counts from a moment between the two, and 1 % of it is for the error of clocks.
-    assert!(asked.elapsed() >= ms(98), "it ended {:?} after the call", asked.elapsed());
+    // The lease counts from a moment between the two. A part of it is for the error of clocks: 1 % and
+    // 2 ms, or 10 % where the clock may be slewed.
+    let least = if cfg!(any(target_os = "linux", target_os = "android")) { ms(96) } else { ms(89) };
+    assert!(asked.elapsed() >= least, "it ended {:?} after the call", asked.elapsed());
     assert!(valid - acquired < ms(100), "it was valid {:?} after the grant", valid - acquired);
     // It stays lost when the driver runs again and renews.
     let error = runtime.block_on(guard.release()).unwrap_err();

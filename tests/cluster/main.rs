@@ -5,6 +5,7 @@ mod acquire;
 mod bad_transports;
 mod cancel;
 mod config;
+mod hints;
 mod load;
 mod local_handoff;
 mod loss;
@@ -12,6 +13,7 @@ mod observer;
 mod operators;
 mod shutdown;
 mod threads;
+mod went_back;
 mod workers;
 
 mod support {

@@ -4,7 +4,8 @@ use super::history::{History, Invocation, Response};
 use super::suite::{Client, ClockHook, DeleteHook, IndeterminateHook, SuiteRun};
 use super::suite::{Law, Violation};
 use crate::cluster::{
-    Exchange, Key, NodeId, Transport, TransportError, Version, Versioned, Wake, Watch, Write,
+    Exchange, Key, NodeId, Notices, Transport, TransportError, Version, Versioned, Wake, Watch,
+    Write,
 };
 use fastrand::Rng;
 use futures_util::future::{BoxFuture, Either, select};
@@ -435,6 +436,10 @@ impl<'a, T: Transport> OpenWatch<'a, T> {
                 Ok(false)
             }
             Some(Ok(None)) => Ok(true),
+            // A node looks after a hint, whatever it carries.
+            Some(Ok(_)) if self.watcher.transport.capabilities().notices == Notices::Hints => {
+                Ok(true)
+            }
             Some(Ok(Some(shown))) => {
                 if !self.watcher.history.wrote(self.key, &shown.value) {
                     let value = shown.value.escape_ascii();

@@ -2,8 +2,8 @@
 
 use crate::Mutex;
 use crate::cluster::{
-    Capabilities, Exchange, Key, NodeId, Transport, TransportError, Version, Versioned, Watch,
-    Write, async_trait,
+    Capabilities, Exchange, Key, NodeId, Notices, Transport, TransportError, Version, Versioned,
+    Watch, Write, async_trait,
 };
 use futures_util::stream;
 use std::collections::{HashMap, VecDeque};
@@ -112,6 +112,18 @@ impl Memory {
         notifier.inspect(|notifier| notifier.send_replace(()));
         was_there
     }
+
+    /// Puts the register of `key` back to what it was, as the restoration of a backup does. Watches
+    /// yield. For tests: it breaks law 2.
+    #[doc(hidden)]
+    pub fn restore(&self, key: &Key, old: Versioned) {
+        let mut engine = self.engine.lock();
+        let slot = engine.slots.entry(key.clone()).or_default();
+        slot.register = Some(old);
+        let notifier = slot.notifier.clone();
+        drop(engine);
+        notifier.inspect(|notifier| notifier.send_replace(()));
+    }
 }
 
 #[async_trait]
@@ -169,7 +181,8 @@ impl Transport for Memory {
 
     fn capabilities(&self) -> Capabilities {
         // The notifier wakes at once; the rest is for the task to be scheduled.
-        Capabilities { wake_within: Duration::from_millis(100), ..Capabilities::new("memory") }
+        let wake_within = Duration::from_millis(100);
+        Capabilities { notices: Notices::Answers, wake_within, ..Capabilities::new("memory") }
     }
 }
 

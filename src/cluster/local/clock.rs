@@ -1,14 +1,19 @@
 //! The clock of a node, and the timer of its driver.
 //!
-//! The clock never steps. On Linux and Android it is `CLOCK_BOOTTIME`, which counts the time that the
-//! machine is suspended: a lease goes on running meanwhile. Elsewhere it is the clock of
-//! [`std::time::Instant`], which may stand still while the machine is suspended. There a holder
-//! believes after a resume that its lease lasts longer than it does, until its next renewal fails;
-//! only the fencing token protects the resource in that time.
+//! The clock never steps, and its rate is bounded. On Linux and Android it is `CLOCK_MONOTONIC_RAW` and
+//! the time for which the machine was suspended, so that a lease goes on running meanwhile (`raw_clock`).
+//! The other clocks do not suffice: time synchronization changes the rate of `CLOCK_MONOTONIC` and
+//! `CLOCK_BOOTTIME`, by up to 8.3 % with chrony's default settings and by 10 % at most
+//! (`ADJ_TICK` of adjtimex(2)).
+//!
+//! Elsewhere it is the clock of [`std::time::Instant`]. Its rate may be changed like that, so the
+//! allowance is 10 %. It may stand still while the machine is suspended. There a holder believes after a
+//! resume that its lease lasts longer than it does, until its next renewal fails; only the fencing token
+//! protects the resource in that time.
 //!
 //! A virtual machine that is paused counts no time, on any platform.
 
-use crate::cluster::protocol::Time;
+use crate::cluster::protocol::{ClockError, Time};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -33,6 +38,15 @@ impl NodeClock {
     pub(crate) fn tokio(runtime: &Handle) -> Self {
         let _in_it = runtime.enter();
         Self::Tokio(runtime.clone(), tokio::time::Instant::now())
+    }
+
+    /// The bounds on the errors of this clock.
+    pub(crate) fn error(&self) -> ClockError {
+        match self {
+            Self::System => system::ERROR,
+            // All nodes of a test have one clock.
+            Self::Tokio(..) => ClockError { rate: 10, reading: Duration::ZERO },
+        }
     }
 
     /// The present moment. It never goes backwards, across threads either.
@@ -84,7 +98,7 @@ impl NodeTimer {
         // then goes off in vain now and then.
         if self.set_to.is_none_or(|set_to| at < set_to) {
             match &mut self.backend {
-                TimerBackend::System(timer) => timer.set(at.since_origin())?,
+                TimerBackend::System(timer) => timer.set(at.since(NodeClock::System.now()))?,
                 TimerBackend::Tokio(clock, timer) => timer.set(at.since(clock.now())),
             }
             self.set_to = Some(at);
@@ -100,9 +114,22 @@ impl NodeTimer {
     }
 }
 
-/// `CLOCK_BOOTTIME`, and a timer on it, which counts the time of a suspend too.
+/// For how long to set the timer if this much is left on the clock of the node: a tenth less, since the
+/// timer's clock may be slower by as much. What is left then is set anew. The last millisecond is not
+/// worth that: it is set to a seventh more, by as much as the clock of the node may seem slower
+/// (`raw_clock`).
+#[cfg(any(target_os = "linux", target_os = "android", test))]
+fn early(left: Duration) -> Duration {
+    if left > Duration::from_millis(1) { left - left / 10 } else { left + left / 7 }
+}
+
+/// The clock that is not slewed, and a timer on `CLOCK_BOOTTIME`, which counts the time of a suspend
+/// too. There is none on the other clock.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
+    use super::early;
+    use crate::cluster::local::raw_clock::{RawClock, Readings};
+    use crate::cluster::protocol::ClockError;
     use rustix::io::Errno;
     use rustix::time::{
         ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec,
@@ -115,11 +142,42 @@ mod system {
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
-    /// The time since the machine was started, with the time that it was suspended.
-    pub(super) fn now() -> Duration {
-        let now = clock_gettime(ClockId::Boottime);
+    /// Oscillators err by less than a thousandth. The rest is for the kernel's or the hypervisor's
+    /// measurement of the counter's frequency.
+    pub(super) const ERROR: ClockError = ClockError { rate: 10, reading: RawClock::BEHIND };
+
+    /// The clocks of the kernel.
+    struct Kernel;
+
+    fn read(clock: ClockId) -> Duration {
+        let now = clock_gettime(clock);
         // Neither is negative, and there are fewer than 10^9 nanoseconds.
         Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    }
+
+    /// In nanoseconds; 584 years fit.
+    fn nanos(clock: ClockId) -> u64 {
+        read(clock).as_nanos() as u64
+    }
+
+    impl Readings for Kernel {
+        fn boottime(&self) -> u64 {
+            nanos(ClockId::Boottime)
+        }
+
+        fn monotonic(&self) -> u64 {
+            nanos(ClockId::Monotonic)
+        }
+
+        fn raw(&self) -> u64 {
+            nanos(ClockId::MonotonicRaw)
+        }
+    }
+
+    /// The time since some moment, with the time for which the machine was suspended.
+    pub(super) fn now() -> Duration {
+        static CLOCK: RawClock = RawClock::new();
+        Duration::from_nanos(CLOCK.now(&Kernel))
     }
 
     pub(super) struct SystemTimer(AsyncFd<OwnedFd>);
@@ -133,9 +191,10 @@ mod system {
             Ok(Self(unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE)? }))
         }
 
-        pub(super) fn set(&mut self, at: Duration) -> io::Result<()> {
-            // Zero would disarm the timer. A moment beyond 2^63 seconds is never reached.
-            let at = at.max(Duration::from_nanos(1));
+        /// Sets the timer to a moment before `left` is over on the clock of the node.
+        pub(super) fn set(&mut self, left: Duration) -> io::Result<()> {
+            // A moment beyond 2^63 seconds is never reached.
+            let at = read(ClockId::Boottime).saturating_add(early(left));
             let it_value = Timespec {
                 tv_sec: i64::try_from(at.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: at.subsec_nanos().into(),
@@ -168,10 +227,14 @@ mod system {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod system {
     use super::{ORIGIN, TokioTimer};
+    use crate::cluster::protocol::ClockError;
     use std::io;
     use std::sync::OnceLock;
     use std::task::{Context, Poll};
     use std::time::{Duration, Instant};
+
+    /// Time synchronization may change the rate by a tenth.
+    pub(super) const ERROR: ClockError = ClockError { rate: 100, reading: Duration::ZERO };
 
     /// The time since the first call in this process.
     pub(super) fn now() -> Duration {
@@ -186,8 +249,8 @@ mod system {
             Ok(Self(TokioTimer::new()))
         }
 
-        pub(super) fn set(&mut self, at: Duration) -> io::Result<()> {
-            self.0.set(at.saturating_sub(now()));
+        pub(super) fn set(&mut self, left: Duration) -> io::Result<()> {
+            self.0.set(left);
             Ok(())
         }
 
@@ -214,5 +277,47 @@ impl TokioTimer {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NodeClock, NodeTimer, early};
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    /// Whatever the rate of the timer's clock, it goes off no later than it should, and after few
+    /// settings.
+    #[test]
+    fn a_timer_that_is_set_early_is_never_late_and_is_set_a_few_times() {
+        for per_mille in [900.0, 916.0, 1000.0, 1084.0, 1100.0] {
+            let mut left = Duration::from_secs(10);
+            for settings in 0.. {
+                assert!(settings < 8, "{per_mille}");
+                // How far the node's clock goes until the timer goes off.
+                let passed = early(left).mul_f64(1000.0 / per_mille);
+                if left <= Duration::from_millis(1) {
+                    assert!(passed < left + Duration::from_micros(300), "{per_mille}: {passed:?}");
+                    break;
+                }
+                assert!(passed <= left, "{per_mille}: {passed:?} of {left:?}");
+                left -= passed;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_timer_goes_off_at_its_moment_on_the_systems_clock() {
+        let clock = NodeClock::System;
+        let mut timer = NodeTimer::new(&clock).unwrap();
+        for ms in [0, 1, 3, 30] {
+            let at = clock.now() + Duration::from_millis(ms);
+            let mut settings = 0;
+            while clock.now() < at {
+                settings += 1;
+                poll_fn(|cx| timer.poll(at, cx)).await.unwrap();
+            }
+            assert!(settings < 20, "set {settings} times for {ms} ms");
+        }
     }
 }

@@ -18,9 +18,11 @@ use crate::cluster::local::clock::NodeTimer;
 use crate::cluster::node::{NodeShared, Shutdown};
 use crate::cluster::observer::{ReleaseOutcome, RemoteOperation};
 use crate::cluster::protocol::{
-    Action, Event, Failure, Intent, Machine, MachineSettings, Outcome, Time,
+    Action, Event, Failure, Intent, Machine, MachineSettings, Outcome, Time, WentBack,
 };
-use crate::cluster::transport::{Exchange, TransportError, Version, Versioned, Watch, Write};
+use crate::cluster::transport::{
+    Consistency, Exchange, Notices, TransportError, Version, Versioned, Watch, Write,
+};
 use crate::{Condvar, Mutex};
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, Either, FutureExt, select};
 use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, Stream, StreamExt, iter};
@@ -158,6 +160,9 @@ impl Driver {
             unavailable_timeout: config.unavailable_timeout,
             wakeups: self.shared.capabilities.wakeups,
             seed: self.shared.random.lock().u64(..),
+            ids: self.shared.ids.clone(),
+            clock_error: self.shared.clock.error(),
+            is_lossy: self.shared.capabilities.consistency == Consistency::Lossy,
         }
     }
 
@@ -266,6 +271,9 @@ impl Driver {
                 }
             }
             Action::Lost(loss) => Self::lose(shared, driven, loss.into()),
+            Action::WentBack(WentBack { shown, newest }) => {
+                shared.observe(|observer| observer.engine_went_back(key, shown, newest));
+            }
             Action::Released(outcome) => {
                 if Self::release(shared, driven, outcome) && driven.local.state().is_closed() {
                     self.report.released.push(key.clone());
@@ -323,6 +331,9 @@ fn explain(shared: &NodeShared, key: &Key, failure: Failure) -> LockError {
         Failure::Busy { holder } => LockError::Busy { at, holder },
         Failure::Transport(source) => LockError::Transport { at, tried: "acquiring", source },
         Failure::Unreadable(source) => LockError::Unreadable { at, source },
+        Failure::WentBack(WentBack { shown, newest }) => {
+            LockError::EngineWentBack { at, shown, newest }
+        }
     }
 }
 
@@ -458,14 +469,15 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 /// [`Event::Noticed`] any number of times, and [`Event::WatchEnded`]. The handle ends it.
 fn watch(shared: &Arc<NodeShared>, key: &Key) -> (BoxStream<'static, Event>, AbortHandle) {
     let (shared, key) = (shared.clone(), key.clone());
+    let kind = shared.capabilities.notices;
     let subscribe = async move {
         let watch = async { shared.transport.watch(&key, shared.node).await };
         request(&shared, &key, RemoteOperation::Watch, TransportError::unavailable, watch).await
     };
-    let events = subscribe.into_stream().flat_map(|result| match result {
+    let events = subscribe.into_stream().flat_map(move |result| match result {
         Ok(watch) => {
             let begin = iter([Event::Watching(Ok(()))]);
-            begin.chain(notices(watch)).boxed()
+            begin.chain(notices(watch, kind)).boxed()
         }
         Err(error) => iter([Event::Watching(Err(error))]).boxed(),
     });
@@ -473,11 +485,11 @@ fn watch(shared: &Arc<NodeShared>, key: &Key) -> (BoxStream<'static, Event>, Abo
     (Abortable::new(events, registration).boxed(), abort)
 }
 
-fn notices(watch: Watch) -> impl Stream<Item = Event> {
+fn notices(watch: Watch, kind: Notices) -> impl Stream<Item = Event> {
     let items = CatchDropPanic::new(AssertUnwindSafe(watch).catch_unwind());
-    let good = items.scan((), |(), item| {
+    let good = items.scan((), move |(), item| {
         ready(match item {
-            Ok(Ok(seen)) => Some(Event::Noticed(seen)),
+            Ok(Ok(item)) => Some(Event::of_item(kind, item)),
             // An error is the last item, and a watch that panicked is not polled again.
             Ok(Err(_)) | Err(_) => None,
         })

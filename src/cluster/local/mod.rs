@@ -36,7 +36,10 @@ use std::time::Duration;
 pub(crate) mod clock;
 pub(crate) mod driver;
 mod held_lease;
+pub(crate) mod ids;
 pub(crate) mod parker;
+#[cfg(any(target_os = "linux", target_os = "android", test))]
+mod raw_clock;
 pub(crate) mod run_queue;
 mod state;
 mod wait_queue;

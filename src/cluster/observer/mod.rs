@@ -4,7 +4,7 @@ use crate::cluster::error::LockError;
 use crate::cluster::fence::FencingToken;
 use crate::cluster::guard::{AcquiredVia, LossReason};
 use crate::cluster::key::Key;
-use crate::cluster::transport::TransportError;
+use crate::cluster::transport::{TransportError, Version};
 use std::time::Duration;
 
 pub(crate) mod tracing;
@@ -17,7 +17,7 @@ pub(crate) mod tracing;
 /// | Method | Thread |
 /// |---|---|
 /// | `acquire_started`, `acquired`, `acquire_failed` | the one that polls the caller's future, or that made the blocking call |
-/// | `renewed`, `lost` | the one that runs the node's background task |
+/// | `renewed`, `lost`, `engine_went_back` | the one that runs the node's background task |
 /// | `released` | the one that releases or drops the guard, if the outcome is known at once (`HandedOff`, or a loss that was known before); otherwise the one that runs the background task |
 /// | `request_finished` | the one that runs the background task; for `inspect` and `break_lock`, another task of the node's runtime |
 ///
@@ -56,6 +56,14 @@ pub trait Observer: Send + Sync + 'static {
     /// A guard was released or dropped, with this result.
     fn released(&self, key: &Key, outcome: ReleaseOutcome) {
         let _ = (key, outcome);
+    }
+
+    /// The engine shows an older version of the key than before: `shown`, after `newest`. It was
+    /// restored from a backup, or has lost writes: see
+    /// [an engine that goes back](crate::cluster::transport#an-engine-that-goes-back). A lock that was
+    /// held is lost next.
+    fn engine_went_back(&self, key: &Key, shown: Version, newest: Version) {
+        let _ = (key, shown, newest);
     }
 
     /// A request to the engine has ended: after what time, and with which error if it failed. A request

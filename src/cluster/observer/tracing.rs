@@ -26,7 +26,7 @@ mod events {
     use super::{Key, Observer, TracingObserver};
     use crate::cluster::{
         AcquiredVia, FencingToken, LockError, LossReason, ReleaseOutcome, RemoteOperation,
-        TransportError,
+        TransportError, Version,
     };
     use std::time::Duration;
     use tracing::{debug, trace, warn};
@@ -54,6 +54,10 @@ mod events {
 
         fn released(&self, key: &Key, outcome: ReleaseOutcome) {
             debug!(%key, ?outcome, "released");
+        }
+
+        fn engine_went_back(&self, key: &Key, shown: Version, newest: Version) {
+            warn!(%key, %shown, %newest, "the engine went back");
         }
 
         fn request_finished(

@@ -2,9 +2,11 @@
 
 use crate::cluster::protocol::register::Unreadable;
 use crate::cluster::transport::{
-    Exchange, NodeId, TransportError, Version, Versioned, Wakeups, Write,
+    Exchange, NodeId, Notices, TransportError, Version, Versioned, Wakeups, Write,
 };
+use std::fmt;
 use std::ops::{Add, Sub};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The settings of a machine.
@@ -25,8 +27,68 @@ pub(crate) struct MachineSettings {
     pub(crate) unavailable_timeout: Duration,
     /// How the transport wakes a waiter.
     pub(crate) wakeups: Wakeups,
-    /// The seed for nonces and jitter. No two machines may have the same.
+    /// The seed for jitter: for delays and nothing else.
     pub(crate) seed: u64,
+    /// Where claim ids and heartbeats come from.
+    pub(crate) ids: IdSource,
+    /// The bounds on the errors of this node's clock.
+    pub(crate) clock_error: ClockError,
+    /// The engine can lose acknowledged writes, so it may show a smaller version than before.
+    pub(crate) is_lossy: bool,
+}
+
+/// A source of numbers that nobody else draws and nobody can guess: neither another node, nor a copy
+/// of this process (after a fork, or of a virtual machine that was resumed twice).
+///
+/// Claim ids and heartbeats come from it, and each is drawn when it is needed: numbers in store would
+/// be in the stores of both copies. A generator with a seed is for the simulator and for tests, where
+/// copies share it.
+#[derive(Clone)]
+pub(crate) struct IdSource(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl IdSource {
+    pub(crate) fn new(draw: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(draw))
+    }
+
+    /// The same numbers for the same seed. Clones take turns.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        let random = crate::Mutex::new(fastrand::Rng::with_seed(seed));
+        Self::new(move || random.lock().u64(..))
+    }
+
+    pub(crate) fn draw(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for IdSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdSource")
+    }
+}
+
+/// The assumed bounds on the errors of a node's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClockError {
+    /// The error of the clock's rate, in parts per thousand: while true time advances by `t`, the
+    /// clock advances by `t (1 - r)` to `t (1 + r)`.
+    pub(crate) rate: u32,
+    /// By how much a reading may be behind a clock that has only the error of the rate.
+    pub(crate) reading: Duration,
+}
+
+impl ClockError {
+    /// By how much a holder with this clock shortens a lease, and an observer with this clock extends
+    /// it; at least one nanosecond.
+    ///
+    /// With `a` the part of the lease that is allowed for and `r` the error of the rate, the holder
+    /// stops after at most `(1 - a) / (1 - r)` of the lease in true time, and the observer takes over
+    /// after at least `(1 + a) / (1 + r)`. With `a = r` both are exactly the lease, whatever the rates
+    /// of the two clocks: so a node needs to know nothing of the other's clock.
+    pub(crate) fn allowance(self, lease: Duration) -> Duration {
+        lease.mul_f64(f64::from(self.rate) / 1000.0) + self.reading + Duration::from_nanos(1)
+    }
 }
 
 /// What is wanted at this node.
@@ -62,12 +124,21 @@ pub(crate) enum Event {
     Exchanged { request: u64, result: Result<Exchange, TransportError> },
     /// The response to [`Action::Watch`].
     Watching(Result<(), TransportError>),
-    /// The watch yielded: the register, or only that it may have changed.
+    /// The watch yielded: an answer of the engine, or (`None`) a hint that the register may have
+    /// changed, which anybody may have sent. [`Event::of_item`] tells them apart.
     Noticed(Option<Versioned>),
     /// The watch has ended.
     WatchEnded,
     /// The time of [`Machine::wake_at`](super::Machine::wake_at) has come.
     Timer,
+}
+
+impl Event {
+    /// The event of an item of a watch, over an engine that declares `notices`. What a hint carries is
+    /// dropped: nothing is lost, granted or written because of it.
+    pub(crate) fn of_item(notices: Notices, item: Option<Versioned>) -> Self {
+        Self::Noticed(item.filter(|_| notices == Notices::Answers))
+    }
 }
 
 /// An action for the driver.
@@ -93,6 +164,18 @@ pub(crate) enum Action {
     Released(Outcome),
     /// The intent has failed and is over.
     Failed(Failure),
+    /// The engine went back. This is reported once for each time.
+    WentBack(WentBack),
+}
+
+/// The engine shows an older state than one that it has shown before: it was restored from a backup,
+/// it has lost writes, or another engine answers in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WentBack {
+    /// The version that it shows.
+    pub(crate) shown: Version,
+    /// The largest version that an answer has shown before.
+    pub(crate) newest: Version,
 }
 
 /// A grant.
@@ -124,6 +207,12 @@ pub(crate) enum Loss {
     /// The register has another holder or none: another node took the lock over, or an operator
     /// released it by force.
     TakenOver,
+    /// The register names the claim that we hold, with a heartbeat that this machine did not write: a
+    /// copy of this node has renewed the lease. A version alone says nothing, since each node that
+    /// joins the queue writes the register with our name in it.
+    Copied,
+    /// The engine went back, and may not know of the lease.
+    WentBack,
     /// The register can no longer be read.
     Unreadable(Unreadable),
 }
@@ -151,6 +240,8 @@ pub(crate) enum Failure {
     Transport(TransportError),
     /// The register cannot be read.
     Unreadable(Unreadable),
+    /// The engine went back, and does not declare that it may.
+    WentBack(WentBack),
 }
 
 /// A moment on one node's clock, as the time since an origin that is the same for all moments of that
@@ -169,6 +260,7 @@ impl Time {
     }
 
     /// The time since the origin.
+    #[cfg(test)]
     pub(crate) fn since_origin(self) -> Duration {
         self.0
     }
@@ -192,7 +284,7 @@ impl Sub<Duration> for Time {
 
 #[cfg(test)]
 mod tests {
-    use super::Time;
+    use super::{ClockError, IdSource, Time};
     use std::time::Duration;
 
     #[test]
@@ -202,5 +294,44 @@ mod tests {
         assert_eq!((origin - second, latest + second), (origin, latest));
         assert_eq!((origin + second).since(origin), second);
         assert_eq!(origin.since(origin + second), Duration::ZERO);
+    }
+
+    /// A holder whose clock is slow, and an observer whose clock is fast, each as much as is assumed.
+    #[test]
+    fn a_holder_stops_before_an_observer_takes_over_whatever_the_rates_of_their_clocks() {
+        let lease = Duration::from_secs(10);
+        for (allowed, rate) in [(100, 100), (100, 84), (10, 10), (10, 1)] {
+            let error = ClockError { rate: allowed, reading: Duration::from_millis(2) };
+            for (holder, observer) in [(-1, 1), (1, -1), (1, 1), (-1, -1), (0, 1), (-1, 0), (0, 0)]
+            {
+                // In true time, of a duration that a clock with this error measures.
+                let true_time = |measured: Duration, sign: i32| {
+                    measured.div_f64(1.0 + f64::from(sign) * f64::from(rate) / 1000.0)
+                };
+                let stops = true_time(lease - error.allowance(lease), holder);
+                let takes_over = true_time(lease + error.allowance(lease), observer);
+                assert!(stops < takes_over, "{stops:?} {takes_over:?}: {allowed} {rate}");
+                // Even if the two clocks are of different kinds.
+                assert!(stops <= lease && lease <= takes_over, "{stops:?} {takes_over:?}");
+            }
+        }
+    }
+
+    /// What the rule of one hundredth did with chrony's default slew of 8.3 %.
+    #[test]
+    fn an_allowance_that_is_smaller_than_the_error_of_the_rate_does_not_suffice() {
+        let lease = Duration::from_secs(10);
+        let error = ClockError { rate: 10, reading: Duration::ZERO };
+        let stops = (lease - error.allowance(lease)).div_f64(1.0 - 0.083);
+        assert!(stops > lease + error.allowance(lease), "{stops:?}");
+    }
+
+    #[test]
+    fn clones_of_a_seeded_source_do_not_draw_the_same() {
+        let (one, again) = (IdSource::seeded(7), IdSource::seeded(7));
+        let clone = one.clone();
+        let drawn = [one.draw(), clone.draw(), one.draw()];
+        assert!(drawn[0] != drawn[1] && drawn[1] != drawn[2] && drawn[0] != drawn[2]);
+        assert_eq!(drawn, [again.draw(), again.draw(), again.draw()]);
     }
 }

@@ -99,7 +99,7 @@ const COLLISION_MEMORY: u32 = 8;
 pub(super) const MIN_ROUND_TRIP: Duration = Duration::from_micros(10);
 
 /// When the holder deferred its release, and when it has to do so again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Backoff {
     /// When the last quiet period of the required length ended.
     last_quiet: Option<Time>,

@@ -22,18 +22,53 @@
 //! | | anything else, this node is not in the queue | write this node to the end of the queue |
 //! | | anything else, this node is in the queue | wait |
 //! | to keep the lock | this node is the holder, a third of the lease is over | write the next heartbeat |
-//! | | another holder or none | report the loss |
+//! | | another holder or none, or a heartbeat that this node did not write | report the loss |
 //! | to release the lock | this node is the holder | write: reserved for the first in the queue, or free |
 //! | | an entry of this node, or its write may yet arrive | write the register without this node |
 //! | nothing | no entry of this node | rest |
 //!
+//! # Answers and hints
+//!
+//! What the register contains is known from *answers* only: from the responses to requests, and from
+//! the items of a watch if the engine declares that they are its own ordered record. Everything else
+//! is a *hint*, which anybody may have sent. A hint has one effect: the machine looks, by a load or by
+//! the write that is due. It carries no register, so nothing is lost, granted or failed because of it,
+//! and no write is built on it: a forger who knows the present version could show a free lock with it,
+//! and the write would take the lock from a live holder.
+//!
+//! A hint that arrives while a request is in flight causes one more look after it, since that request
+//! may have been answered before the change. As there is one request in flight at a time, any number
+//! of hints cost one look for each round trip at most, and no step of the machine waits for more than
+//! one of them.
+//!
 //! # Time
 //!
 //! The holder counts its deadline from *before* its last successful write was sent. An observer
-//! counts the lease from the *receipt* of the response or notice that first showed the current
-//! heartbeat. In true time the write lies between the two. Each side allows for an error of
-//! [`CLOCK_RATE_ERROR`] of the lease, so the holder's deadline passes before the observer takes
-//! over, as long as each clock's rate is right to within that error.
+//! counts the lease from the *receipt* of the answer that first showed the current heartbeat. In true
+//! time the write lies between the two. Each side allows for the errors of its own clock
+//! ([`ClockError::allowance`]), so the holder's deadline passes before the observer takes over, as
+//! long as the rate of each clock is right to within its assumed error.
+//!
+//! # Copies of a node
+//!
+//! After a fork, a resumed snapshot or a cloned container, two processes have the state of one machine
+//! and send its requests. They differ in what they draw from then on ([`IdSource`]). So the holder
+//! draws each heartbeat anew and remembers those that it wrote: a register that names its claim with
+//! another heartbeat was written by a copy, and the lease is lost ([`Loss::Copied`]). Of two copies
+//! that hold the lock, one at most renews, since both expect the same version, and the other one finds
+//! that heartbeat. Until then both hold it, with equal tokens.
+//!
+//! Only a claim that this machine drew, with a heartbeat that it wrote, is its own to remove. The
+//! claim with which it waits is its own in any case.
+//!
+//! # An engine that goes back
+//!
+//! Versions only grow. So a response with a smaller version than one that was seen before the request
+//! was sent tells that the engine went back: it was restored from a backup, or it has lost writes.
+//! What it shows from then on does not say who holds the lock. A lease is lost ([`Loss::WentBack`]).
+//! If the engine declares that it can lose writes, the machine goes on, and is granted the lock by the
+//! first write whose version exceeds all that it has seen. If the engine does not, acquisitions fail
+//! ([`Failure::WentBack`]) until it shows such a version. No token is ever made of a smaller one.
 //!
 //! # Writes of unknown outcome
 //!
@@ -52,7 +87,7 @@ use fairness::Backoff;
 use register::{ClaimId, Holder, QueueEntry, Register};
 use std::collections::VecDeque;
 use std::time::Duration;
-use view::{View, allowance};
+use view::View;
 use watch::WatchState;
 
 mod event;
@@ -64,24 +99,22 @@ mod view;
 mod watch;
 
 pub(crate) use event::{
-    Action, Event, Failure, Grant, GrantedVia, Intent, Loss, MachineSettings, Outcome, Time,
+    Action, ClockError, Event, Failure, Grant, GrantedVia, IdSource, Intent, Loss, MachineSettings,
+    Outcome, Time, WentBack,
 };
 pub use register::Unreadable;
 
-/// The assumed bound on the error of a clock's rate, as a divisor: one hundredth. Crystals err by a
-/// ten thousandth, and NTP slews by no more than five ten thousandths (ntpd(8)).
-///
-/// A holder stops this part of the lease early, and an observer waits for this part longer.
-pub(crate) const CLOCK_RATE_ERROR: u32 = 100;
-
 /// One node's state machine for one key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Machine {
     settings: MachineSettings,
     random: fastrand::Rng,
     intent: Intent,
-    /// The claim of the present or the next acquisition. A claim gets the lock at most once.
-    claim: ClaimId,
+    /// The claim of the present acquisition, drawn when that begins. A claim gets the lock at most
+    /// once.
+    claim: Option<OwnClaim>,
+    /// The claims before it that the register may still name.
+    traces: Vec<OwnClaim>,
     view: View,
     held: Option<Held>,
     releasing: Option<Releasing>,
@@ -111,10 +144,19 @@ pub(crate) struct Machine {
     actions: VecDeque<Action>,
 }
 
-/// The lock is held.
+/// A claim that this machine drew.
+#[derive(Clone, Debug)]
+struct OwnClaim {
+    id: ClaimId,
+    /// The heartbeats that the register may have by a write of this machine that makes or keeps this
+    /// claim the holder: the one that a response has confirmed, and those of writes that are in flight
+    /// or of unknown outcome.
+    heartbeats: Vec<u64>,
+}
+
+/// The lock is held, by the machine's present claim.
 #[derive(Clone, Copy, Debug)]
 struct Held {
-    claim: ClaimId,
     /// The lock is lost from this time on. It is counted from before the last successful write was
     /// sent.
     deadline: Time,
@@ -147,7 +189,7 @@ enum RequestKind {
 }
 
 /// The one request in flight.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct InFlight {
     request: u64,
     kind: RequestKind,
@@ -155,6 +197,8 @@ struct InFlight {
     sent: Time,
     /// The version that was known at that time. A write expects it.
     basis: Option<Version>,
+    /// The largest version that was seen by that time.
+    newest: Option<Version>,
     /// For how long the register was known to have that version.
     unchanged_for: Duration,
     /// The register that is written. `None` for a load.
@@ -162,7 +206,7 @@ struct InFlight {
 }
 
 /// Consecutive failures of requests, and the delay after them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct RetryState {
     /// When the first of the failures occurred.
     failing_since: Option<Time>,
@@ -175,13 +219,13 @@ struct RetryState {
 
 impl Machine {
     pub(crate) fn new(settings: MachineSettings) -> Self {
-        let mut random = fastrand::Rng::with_seed(settings.seed);
-        let claim = ClaimId { node: settings.node, nonce: random.u64(..) };
+        let random = fastrand::Rng::with_seed(settings.seed);
         Self {
             settings,
             random,
             intent: Intent::Nothing,
-            claim,
+            claim: None,
+            traces: vec![],
             view: View::unknown(),
             held: None,
             releasing: None,
@@ -208,8 +252,8 @@ impl Machine {
     /// Processes an event at the time `now` on the node's clock. The caller takes all actions out
     /// afterwards.
     ///
-    /// For a response or a notice, `now` must have been read after the receipt. Requests that result
-    /// from this call must be sent after `now`.
+    /// For a response or an item of the watch, `now` must have been read after the receipt. Requests
+    /// that result from this call must be sent after `now`.
     pub(crate) fn handle(&mut self, event: Event, now: Time) {
         self.check_deadline(now);
         match event {
@@ -242,7 +286,12 @@ impl Machine {
                 }
             }
             Event::Watching(result) => self.watching(result, now),
-            Event::Noticed(Some(seen)) => self.view.noticed(seen, now),
+            Event::Noticed(Some(seen)) => {
+                // After the engine went back, what it writes is not news by its version.
+                if !self.view.noticed(seen, now) && self.view.went_back().is_some() {
+                    self.must_load = true;
+                }
+            }
             Event::Noticed(None) => self.must_load = true,
             Event::WatchEnded => self.watch_ended(now),
             Event::Timer => {}
@@ -278,7 +327,9 @@ impl Machine {
         if self.indeterminate.is_some_and(|expected| expected != self.view.version) {
             // The version has changed: the write has taken effect, or never will.
             self.indeterminate = None;
+            self.forget_heartbeats();
         }
+        self.forget_traces();
         self.wake_at = None;
         self.expire_watch(now);
         self.check_register();
@@ -321,12 +372,23 @@ impl Machine {
 
     /// The next step towards the lock. No request is in flight.
     fn acquire(&mut self, now: Time) {
+        let claim = self.claim_id();
+        let is_fresh = self.view.is_fresh && !self.must_load;
         let register = match &self.view.register {
             Ok(register) => self.without_stale_claims(register),
-            Err(_) if !self.view.is_fresh || self.must_load => return self.load(now),
+            Err(_) if !is_fresh => return self.load(now),
             Err(why) => return self.fail(Failure::Unreadable(why.clone())),
         };
-        let position = register.position(self.claim);
+        if let Some(why) = self.view.went_back() {
+            // If the claim is the holder, its own write got a version that is too small for a token.
+            let goes_on = self.settings.is_lossy && !register.is_held_by(claim);
+            if !goes_on && !is_fresh {
+                return self.load(now);
+            } else if !goes_on {
+                return self.fail(Failure::WentBack(why));
+            }
+        }
+        let position = register.position(claim);
         let rank = position.unwrap_or(register.queue.len());
         if rank > 0 && register.heartbeat != self.view.heartbeat() {
             // The holder is a stale claim of this node. Removing it now spares the waiters its
@@ -367,9 +429,8 @@ impl Machine {
     /// The register without the entries of this node's earlier claims.
     fn without_stale_claims(&self, register: &Register) -> Register {
         let mut register = register.clone();
-        let stale = |claim| self.is_own(claim) && claim != self.claim;
-        register.queue.retain(|waiter| !stale(waiter.claim));
-        if register.holder.as_ref().is_some_and(|holder| stale(holder.claim)) {
+        register.queue.retain(|waiter| !self.traces.iter().any(|trace| trace.id == waiter.claim));
+        if self.traces.iter().any(|trace| trace.holds(&register)) {
             register.holder = None;
             register.advance();
         }
@@ -382,7 +443,7 @@ impl Machine {
         match &register.holder {
             // A write of unknown outcome has taken effect. Its version and its deadline are not
             // known, so a second write confirms it.
-            Some(holder) if holder.claim == self.claim => Some(self.via_tried),
+            Some(holder) if self.is_present(holder.claim) => Some(self.via_tried),
             Some(_) => is_due.then_some(GrantedVia::Takeover),
             None if register.queue.is_empty() => Some(GrantedVia::Free),
             None => (rank == 0 || is_due).then_some(GrantedVia::Handoff),
@@ -391,13 +452,13 @@ impl Machine {
 
     /// Writes this node as the holder, and removes the first `passed_over` entries of the queue.
     fn take(&mut self, mut register: Register, passed_over: usize, via: GrantedVia, now: Time) {
-        let is_held = register.is_held_by(self.claim);
-        if !is_held {
+        let claim = self.claim_id();
+        if !register.is_held_by(claim) {
             register.queue.drain(..passed_over);
         }
-        register.queue.retain(|waiter| waiter.claim != self.claim);
-        register.holder = Some(Holder::new(self.claim, &self.settings.label, self.settings.lease));
-        register.advance();
+        register.queue.retain(|waiter| waiter.claim != claim);
+        register.holder = Some(Holder::new(claim, &self.settings.label, self.settings.lease));
+        register.heartbeat = self.draw_heartbeat();
         self.via_tried = via;
         // The next waiter is woken, since it has a new heartbeat to observe.
         self.write(RequestKind::Take, register, now);
@@ -407,8 +468,9 @@ impl Machine {
     fn join(&mut self, mut register: Register, now: Time) {
         self.note_contention();
         let has_space = register.queue.len() < self.settings.queue_limit;
-        if register.position(self.claim).is_none() && has_space {
-            register.queue.push(QueueEntry::new(self.claim, &self.settings.label));
+        let claim = self.claim_id();
+        if register.position(claim).is_none() && has_space {
+            register.queue.push(QueueEntry::new(claim, &self.settings.label));
         }
         self.write(RequestKind::Join, register, now);
     }
@@ -424,14 +486,15 @@ impl Machine {
         self.intent = Intent::Nothing;
         self.begin_turn(now);
         let renew_at = sent + self.settings.lease / 3;
-        self.held = Some(Held { claim: self.claim, deadline, renew_at });
+        self.held = Some(Held { deadline, renew_at });
         let via = self.via_tried;
         self.actions.push_back(Action::Granted(Grant { version, deadline, via }));
     }
 
     /// The deadline that a write grants which was sent no earlier than `sent`.
     fn deadline(&self, sent: Time) -> Time {
-        sent + (self.settings.lease - allowance(self.settings.lease))
+        let lease = self.settings.lease;
+        sent + lease.saturating_sub(self.settings.clock_error.allowance(lease))
     }
 
     // ---- Holding ----
@@ -445,12 +508,17 @@ impl Machine {
         }
     }
 
-    /// Reports the loss of the lock if the register does not name this node as the holder any more.
+    /// Reports the loss of the lock if the register does not name this claim as the holder any more,
+    /// or does so by a write of a copy of this node, or if the engine went back.
     fn check_register(&mut self) {
-        let Some(held) = self.held else { return };
+        let Some(claim) = self.claim.as_ref().filter(|_| self.held.is_some()) else { return };
+        if self.view.went_back().is_some() {
+            return self.lose(Loss::WentBack);
+        }
         match &self.view.register {
-            Ok(register) if register.is_held_by(held.claim) => {}
-            Ok(_) => self.lose(Loss::TakenOver),
+            Ok(register) if !register.is_held_by(claim.id) => self.lose(Loss::TakenOver),
+            Ok(register) if claim.wrote(register.heartbeat) => {}
+            Ok(_) => self.lose(Loss::Copied),
             Err(why) => {
                 let why = why.clone();
                 self.lose(Loss::Unreadable(why));
@@ -462,11 +530,14 @@ impl Machine {
     fn renew_when_due(&mut self, now: Time) {
         let Some(held) = self.held else { return };
         if now < held.renew_at {
+            if self.must_load {
+                return self.load(now);
+            }
             return self.wake_by(held.renew_at);
         }
         let Ok(register) = &self.view.register else { return };
         let mut register = register.clone();
-        register.advance();
+        register.heartbeat = self.draw_heartbeat();
         self.write(RequestKind::Renew, register, now);
     }
 
@@ -481,13 +552,80 @@ impl Machine {
 
     fn lose(&mut self, why: Loss) {
         self.held = None;
-        self.begin_claim();
+        self.end_claim();
         self.actions.push_back(Action::Lost(why));
     }
 
-    /// Draws a new claim, since the present one has had the lock.
-    fn begin_claim(&mut self) {
-        self.claim.nonce = self.random.u64(..);
+    // ---- Claims ----
+
+    /// The claim of the present acquisition.
+    fn claim_id(&mut self) -> ClaimId {
+        self.claim.get_or_insert_with(|| OwnClaim::draw(&self.settings)).id
+    }
+
+    /// The present claim has had the lock. The register may still name it.
+    fn end_claim(&mut self) {
+        self.traces.extend(self.claim.take());
+    }
+
+    /// A heartbeat for a write that makes or keeps this node the holder. It differs from the present
+    /// one, and from all that a copy of this node draws.
+    ///
+    /// The first one of a claim is a part of the claim's own number, which spares a draw. Copies that
+    /// have the claim in common have this heartbeat in common, too, but only one of them can have got
+    /// the lock by it, and both draw the next one.
+    ///
+    /// It has 53 bits: many readers of JSON take a number for a float.
+    fn draw_heartbeat(&self) -> u64 {
+        let first = self.claim.as_ref().filter(|claim| claim.heartbeats.is_empty());
+        let drawn = first.map_or_else(|| self.settings.ids.draw(), |claim| claim.id.nonce) >> 11;
+        if drawn == self.view.heartbeat() { drawn ^ 1 } else { drawn }
+    }
+
+    /// Whether this is the claim of the present acquisition.
+    fn is_present(&self, claim: ClaimId) -> bool {
+        self.claim.as_ref().is_some_and(|present| present.id == claim)
+    }
+
+    /// Whether this machine drew the claim, and has not forgotten it.
+    fn is_own(&self, claim: ClaimId) -> bool {
+        self.is_present(claim) || self.traces.iter().any(|trace| trace.id == claim)
+    }
+
+    /// Whether the holder is this machine's to remove: its present claim, or an earlier one by a write
+    /// of this machine and not of a copy.
+    fn holds(&self, register: &Register) -> bool {
+        register.holder.as_ref().is_some_and(|holder| self.is_present(holder.claim))
+            || self.traces.iter().any(|trace| trace.holds(register))
+    }
+
+    /// The present claim, if it is the holder in this register.
+    fn holding_claim(&mut self, register: &Register) -> Option<&mut OwnClaim> {
+        self.claim.as_mut().filter(|claim| register.is_held_by(claim.id))
+    }
+
+    /// Forgets the heartbeats of writes that will never take effect.
+    fn forget_heartbeats(&mut self) {
+        let written = self.in_flight.as_ref().and_then(|request| request.written.as_ref());
+        let (present, written) = (self.view.heartbeat(), written.map(|written| written.heartbeat));
+        if let Some(claim) = &mut self.claim {
+            let may_be = |heartbeat: &u64| *heartbeat == present || Some(*heartbeat) == written;
+            claim.heartbeats.retain(may_be);
+        }
+    }
+
+    /// Forgets the claims that the register does not name, and that no write can bring back.
+    fn forget_traces(&mut self) {
+        if self.traces.is_empty() || self.in_flight.is_some() || self.indeterminate.is_some() {
+            return;
+        }
+        let Ok(register) = &self.view.register else { return };
+        let releasing = self.releasing.map(|releasing| releasing.claim);
+        self.traces.retain(|trace| {
+            trace.holds(register)
+                || register.position(trace.id).is_some()
+                || Some(trace.id) == releasing
+        });
     }
 
     // ---- Releasing ----
@@ -495,9 +633,10 @@ impl Machine {
     /// The lock is not held at this node from now on, whatever the outcome of the write.
     fn begin_release(&mut self) {
         match self.held.take() {
-            Some(Held { claim, deadline, .. }) => {
+            Some(Held { deadline, .. }) => {
+                let claim = self.claim_id();
                 self.releasing = Some(Releasing { claim, is_indeterminate: false, deadline });
-                self.begin_claim();
+                self.end_claim();
             }
             // The loss was reported a moment ago.
             None if self.releasing.is_none() => {
@@ -510,7 +649,8 @@ impl Machine {
     /// Reports the outcome of the release once it is known, or at the deadline.
     fn check_release(&mut self, now: Time) {
         let Some(releasing) = self.releasing else { return };
-        let is_named = |register: &Register| register.is_held_by(releasing.claim);
+        let is_named =
+            |register: &Register| register.is_held_by(releasing.claim) && self.holds(register);
         let is_in_register = self.view.register.as_ref().is_ok_and(is_named);
         // A notice may show the release before the response arrives.
         let is_in_flight =
@@ -537,39 +677,36 @@ impl Machine {
         // A value that is not understood is never overwritten.
         let Ok(seen) = &self.view.register else { return self.indeterminate = None };
         let mut register = seen.clone();
-        // All claims of this node are removed, also those of an earlier machine.
         register.queue.retain(|waiter| !self.is_own(waiter.claim));
-        if register.holder.as_ref().is_some_and(|holder| self.is_own(holder.claim)) {
+        if self.holds(&register) {
             register.holder = None;
             register.advance();
         }
         if register == *seen && self.indeterminate.is_none() {
+            self.claim = None;
             return;
         }
         if let Some(releasing) = self.releasing
             && let Some(until) = self.back_off(register.queue.len(), now)
             && until < releasing.deadline
         {
-            return self.wake_by(until);
+            // A hint may say that the node has joined to which this one yields.
+            return if self.must_load { self.load(now) } else { self.wake_by(until) };
         }
         let has_space = register.queue.len() < self.settings.queue_limit;
         if self.intent == Intent::Wait && !register.queue.is_empty() && has_space {
-            register.queue.push(QueueEntry::new(self.claim, &self.settings.label));
+            let claim = self.claim_id();
+            register.queue.push(QueueEntry::new(claim, &self.settings.label));
         }
         self.write(RequestKind::Leave, register, now);
     }
 
-    /// Whether the register, as last seen, has an entry of this node.
+    /// Whether the register, as last seen, has an entry of this machine.
     fn is_in_register(&self) -> bool {
         let has_own = |register: &Register| {
-            register.holder.as_ref().is_some_and(|holder| self.is_own(holder.claim))
-                || register.queue.iter().any(|waiter| self.is_own(waiter.claim))
+            self.holds(register) || register.queue.iter().any(|waiter| self.is_own(waiter.claim))
         };
         self.view.register.as_ref().is_ok_and(has_own)
-    }
-
-    fn is_own(&self, claim: ClaimId) -> bool {
-        claim.node == self.settings.node
     }
 
     // ---- Requests ----
@@ -581,6 +718,9 @@ impl Machine {
 
     fn write(&mut self, kind: RequestKind, register: Register, now: Time) {
         let (expected, mut write) = (self.view.version, write(&register));
+        if let Some(claim) = self.holding_claim(&register) {
+            claim.heartbeats.push(register.heartbeat);
+        }
         if kind == RequestKind::Join
             && let Some(holder) = &register.holder
         {
@@ -598,8 +738,10 @@ impl Machine {
         self.last_request += 1;
         self.must_load = false;
         let (request, basis) = (self.last_request, self.view.version);
+        let newest = self.view.newest;
         let unchanged_for = sent.since(self.view.version_since);
-        self.in_flight = Some(InFlight { request, kind, sent, basis, unchanged_for, written });
+        self.in_flight =
+            Some(InFlight { request, kind, sent, basis, newest, unchanged_for, written });
         request
     }
 
@@ -617,19 +759,31 @@ impl Machine {
         match result {
             Ok(seen) => {
                 self.request_succeeded(&sent, now);
-                self.view.responded(seen, sent.basis, now);
+                self.answered(seen, &sent, now);
             }
             Err(error) => self.request_failed(error, now),
         }
     }
 
+    /// Takes in the register that a response shows, and reports it if the engine went back.
+    fn answered(&mut self, seen: Option<Versioned>, sent: &InFlight, now: Time) {
+        let was_back = self.view.went_back();
+        self.view.responded(seen, sent.basis, sent.newest, now);
+        if let Some(why) = self.view.went_back()
+            && was_back.is_none()
+        {
+            self.actions.push_back(Action::WentBack(why));
+        }
+    }
+
     /// Processes the response to a write.
     fn exchanged(&mut self, sent: InFlight, result: Result<Exchange, TransportError>, now: Time) {
-        let InFlight { kind, basis, .. } = sent;
+        let InFlight { kind, basis, newest, .. } = sent;
         let result = match result {
-            // The write took effect, but no token may be made of a version that does not grow.
-            Ok(Exchange::Swapped(version)) if Some(version) <= basis => {
-                let what = format!("version {version} does not follow that before it");
+            // The write took effect, but no token may be made of a version that does not grow. The
+            // next request shows what the register is now.
+            Ok(Exchange::Swapped(version)) if Some(version) <= newest => {
+                let what = format!("version {version} does not follow those before it");
                 Err(TransportError::indeterminate(what))
             }
             Ok(Exchange::Mismatch(seen)) if seen.as_ref().map(|seen| seen.version) == basis => {
@@ -642,6 +796,9 @@ impl Machine {
                 self.request_succeeded(&sent, now);
                 self.record_quiet_period(sent.unchanged_for, now);
                 let written = sent.written.unwrap_or_else(Register::empty);
+                if let Some(claim) = self.holding_claim(&written) {
+                    claim.heartbeats.retain(|heartbeat| *heartbeat == written.heartbeat);
+                }
                 self.view.wrote(version, written, now);
                 self.indeterminate = None;
                 match kind {
@@ -659,7 +816,7 @@ impl Machine {
             }
             Ok(Exchange::Mismatch(seen)) => {
                 self.request_succeeded(&sent, now);
-                self.view.responded(seen, basis, now);
+                self.answered(seen, &sent, now);
                 if kind == RequestKind::Join {
                     self.join_collided(now);
                 }
@@ -701,6 +858,23 @@ impl Machine {
         if gives_up {
             self.fail(Failure::Transport(error));
         }
+    }
+}
+
+impl OwnClaim {
+    fn draw(settings: &MachineSettings) -> Self {
+        let id = ClaimId { node: settings.node, nonce: settings.ids.draw() };
+        Self { id, heartbeats: vec![] }
+    }
+
+    /// Whether the register has this heartbeat by a write of this machine.
+    fn wrote(&self, heartbeat: u64) -> bool {
+        self.heartbeats.contains(&heartbeat)
+    }
+
+    /// Whether this claim is the holder, by a write of this machine.
+    fn holds(&self, register: &Register) -> bool {
+        register.is_held_by(self.id) && self.wrote(register.heartbeat)
     }
 }
 

@@ -3,7 +3,7 @@
 //! It is JSON, so that an operator can read it with the engine's own tools:
 //!
 //! ```json
-//! {"lockword":"2.0","heartbeat":7,
+//! {"lockword":"2.0","heartbeat":5063184091233672,
 //!  "holder":{"node":"00c0ffee00c0ffee","nonce":"…","label":"web-3/indexer[311]","lease_ms":10000},
 //!  "queue":[{"node":"…","nonce":"…","label":"web-4/indexer[97]"}]}
 //! ```
@@ -14,7 +14,8 @@
 //!   upgrade.
 //! - `heartbeat` changes with every write of the holder, and whenever the holder changes. It does not
 //!   change when a node joins or leaves the queue. Waiters observe the heartbeat, and nothing else,
-//!   to tell a dead holder from a live one.
+//!   to tell a dead holder from a live one. The holder draws each at random, from 53 bits, so that it
+//!   can tell its own from that of a copy of its node.
 //! - `holder` is the node that holds the lock. If there is no holder but a queue, the lock is
 //!   *reserved* for the first in the queue, which has to confirm by a write.
 //! - `queue` lists the nodes that wait, the oldest first.
@@ -122,7 +123,7 @@ impl Register {
         }
     }
 
-    /// Moves the heartbeat: this write is the holder's, or the holder changes.
+    /// Moves the heartbeat of a lock that has no holder from now on.
     pub(crate) fn advance(&mut self) {
         self.heartbeat = self.heartbeat.wrapping_add(1);
     }

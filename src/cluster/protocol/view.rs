@@ -1,26 +1,29 @@
 //! What the machine knows of the register, and since when it has known it.
 
-use super::{CLOCK_RATE_ERROR, Machine};
-use crate::cluster::protocol::Time;
+use super::Machine;
 use crate::cluster::protocol::register::{Liveness, Register, Unreadable};
+use crate::cluster::protocol::{Time, WentBack};
 use crate::cluster::transport::{Version, Versioned};
 use std::time::Duration;
 
 /// The register as last seen. Before the first response the register is assumed to be missing. If it
 /// is not, the first write fails and shows it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct View {
     /// `None`: there is no register.
     pub(super) version: Option<Version>,
+    /// The largest version that an answer has shown, or that a write of this node has got.
+    pub(super) newest: Option<Version>,
     pub(super) register: Result<Register, Unreadable>,
     /// Since when the present [`Liveness`] is known: the time, on this node's clock, at which the
-    /// first response or notice that showed it was received, and never an earlier one.
+    /// first answer that showed it was received, and never an earlier one.
     pub(super) unchanged_since: Time,
     /// When the present version was first seen.
     pub(super) version_since: Time,
-    /// Whether a response or a notice was ever received.
+    /// Whether an answer was ever received.
     pub(super) is_known: bool,
-    /// When the last response was received, or the last notice that showed a newer version.
+    /// When the last response was received, or the last answer of the watch that showed a newer
+    /// version.
     pub(super) heard_at: Time,
     /// Whether the view was confirmed or changed since the present intent began.
     pub(super) is_fresh: bool,
@@ -31,6 +34,7 @@ impl View {
         let origin = Time::new(Duration::ZERO);
         Self {
             version: None,
+            newest: None,
             register: Ok(Register::empty()),
             unchanged_since: origin,
             version_since: origin,
@@ -41,24 +45,35 @@ impl View {
     }
 
     /// Takes in what a response showed. `basis` is the version that was known when the request was
-    /// sent. If a newer version was noticed since, the response may be older than the view, so only
-    /// a larger version is taken. Otherwise the response is the truth, even if an engine that has
-    /// lost writes shows a smaller version.
-    pub(super) fn responded(&mut self, seen: Option<Versioned>, basis: Option<Version>, now: Time) {
+    /// sent, and `newest` the largest one that had been seen by then. If a newer version was noticed
+    /// since, the response may be older than the view, so only a larger version is taken. Otherwise
+    /// the response is the truth, even if the engine went back: if it shows a version below `newest`.
+    pub(super) fn responded(
+        &mut self,
+        seen: Option<Versioned>,
+        basis: Option<Version>,
+        newest: Option<Version>,
+        now: Time,
+    ) {
+        let version = seen.as_ref().map(|seen| seen.version);
+        let went_back = version.is_some() && version < newest;
         self.heard_at = now;
         self.is_fresh = true;
-        if self.version == basis || seen.as_ref().map(|seen| seen.version) > self.version {
+        if self.version == basis || version > self.version || went_back {
             self.replace(seen, now);
         }
     }
 
-    /// Takes in what the watch yielded. It may be late or a repetition.
-    pub(super) fn noticed(&mut self, seen: Versioned, now: Time) {
-        if Some(seen.version) > self.version {
+    /// Takes in an answer that the watch yielded. It may be late or a repetition. Returns whether it
+    /// is news.
+    pub(super) fn noticed(&mut self, seen: Versioned, now: Time) -> bool {
+        let is_news = Some(seen.version) > self.newest;
+        if is_news {
             self.heard_at = now;
             self.is_fresh = true;
             self.replace(Some(seen), now);
         }
+        is_news
     }
 
     /// Takes in that this node's own write got this version.
@@ -68,6 +83,13 @@ impl View {
         if Some(version) > self.version {
             self.set(Some(version), Ok(written), now);
         }
+    }
+
+    /// Whether the engine went back: there is a register, and its version is smaller than one that was
+    /// seen before. It ends with a larger version than all of those.
+    pub(super) fn went_back(&self) -> Option<WentBack> {
+        let (shown, newest) = self.version.zip(self.newest)?;
+        (shown < newest).then_some(WentBack { shown, newest })
     }
 
     pub(super) fn heartbeat(&self) -> u64 {
@@ -90,6 +112,7 @@ impl View {
             self.is_known = true;
         }
         (self.version, self.register, self.version_since) = (version, new, now);
+        self.newest = self.newest.max(version);
     }
 }
 
@@ -103,7 +126,9 @@ impl Machine {
     /// one claim window for each of those nodes.
     pub(super) fn due(&self, register: &Register, rank: usize) -> Time {
         let lease = match &register.holder {
-            Some(holder) => holder.lease.saturating_add(allowance(holder.lease)),
+            Some(holder) => {
+                holder.lease.saturating_add(self.settings.clock_error.allowance(holder.lease))
+            }
             None => Duration::ZERO,
         };
         let before = u32::try_from(rank).unwrap_or(u32::MAX);
@@ -112,14 +137,8 @@ impl Machine {
 
     /// Whether other nodes wait for the lock, as last seen.
     pub(crate) fn others_wait(&self) -> bool {
-        let others = |register: &Register| {
-            register.queue.iter().any(|waiter| waiter.claim.node != self.settings.node)
-        };
+        let others =
+            |register: &Register| register.queue.iter().any(|waiter| !self.is_own(waiter.claim));
         self.view.register.as_ref().is_ok_and(others)
     }
-}
-
-/// The allowance for the error of one clock over a lease; at least one nanosecond.
-pub(super) fn allowance(lease: Duration) -> Duration {
-    lease / CLOCK_RATE_ERROR + Duration::from_nanos(1)
 }

@@ -115,7 +115,7 @@ impl World {
         let is_true = match loss {
             Loss::Expired { .. } => now >= held_lease.deadline,
             Loss::TakenOver => self.was_removed(key, &held_lease, |by| by != Author::Node(node)),
-            Loss::Unreadable(_) => false,
+            Loss::Unreadable(_) | Loss::Copied | Loss::WentBack => false,
         };
         if !is_true {
             self.violate(format!("{node} has not lost the lock: {loss:?}"));

@@ -361,6 +361,7 @@ impl World {
             Action::Lost(loss) => self.lost(node, key, &loss),
             Action::Released(outcome) => self.released(node, key, outcome),
             Action::Failed(failure) => self.failed(node, key, &failure),
+            Action::WentBack(why) => self.violate(format!("{node} says that the engine {why:?}")),
         }
     }
 

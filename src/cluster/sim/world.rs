@@ -10,7 +10,9 @@ use crate::cluster::fence::FencingToken;
 use crate::cluster::fence::Gate;
 use crate::cluster::key::Key;
 use crate::cluster::protocol::register::ClaimId;
-use crate::cluster::protocol::{Event, Intent, Machine, MachineSettings, Time};
+use crate::cluster::protocol::{
+    ClockError, Event, IdSource, Intent, Machine, MachineSettings, Time,
+};
 use crate::cluster::transport::{NodeId, Version, Wakeups};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -252,6 +254,7 @@ impl World {
     pub(super) fn new_machine(&mut self, id: NodeId, node: usize) -> Machine {
         let profile = &self.profile;
         let millis = |moment: Moment| Duration::from_millis(moment / MS);
+        let seed = self.random.u64(..);
         Machine::new(MachineSettings {
             node: id,
             label: format!("n{node}"),
@@ -261,7 +264,10 @@ impl World {
             queue_limit: profile.queue_limit,
             unavailable_timeout: millis(profile.unavailable_timeout),
             wakeups: self.wakeups,
-            seed: self.random.u64(..),
+            seed,
+            ids: IdSource::seeded(seed),
+            clock_error: ClockError { rate: 10, reading: Duration::ZERO },
+            is_lossy: false,
         })
     }
 

@@ -9,6 +9,8 @@ mod data_loss;
 #[cfg(feature = "etcd")]
 mod etcd_cluster;
 mod fixture;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod forged_notices;
 mod full_disk;
 mod leaks;
 mod partition;

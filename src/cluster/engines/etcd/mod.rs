@@ -97,7 +97,7 @@
 //! [`Unsupported`]: TransportError::Unsupported
 
 use crate::cluster::{
-    Capabilities, ConnectError, Exchange, Key, NodeId, Transport, TransportError, Version,
+    Capabilities, ConnectError, Exchange, Key, NodeId, Notices, Transport, TransportError, Version,
     Versioned, Watch, Write, async_trait,
 };
 use etcd_client::proto::{PbKeyValue, PbTxnOpResponse};
@@ -288,7 +288,8 @@ impl Transport for Etcd {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { wake_within: builder::WAKE_WITHIN, ..Capabilities::new("etcd") }
+        let wake_within = builder::WAKE_WITHIN;
+        Capabilities { notices: Notices::Answers, wake_within, ..Capabilities::new("etcd") }
     }
 }
 

@@ -4,7 +4,7 @@ use super::builder::PostgresConfig;
 use super::session::{CheckAlive, ConnectionTask, PostgresConnection, Session, open, set_up};
 use super::sql::PostgresFailure;
 use crate::Mutex;
-use crate::cluster::{Key, NodeId, TransportError, Version, Versioned, Wake, Watch};
+use crate::cluster::{Key, NodeId, TransportError, Wake, Watch};
 use futures_util::future::{BoxFuture, select};
 use futures_util::{FutureExt, StreamExt, stream};
 use std::collections::HashMap;
@@ -23,18 +23,22 @@ const PING: Duration = Duration::from_secs(1);
 /// The longest time until a watch has yielded or ended.
 pub(super) const WAKE_WITHIN: Duration = Duration::from_secs(3);
 
-/// The longest value that is part of a notification, in bytes. A notification has less than 8000 bytes:
-/// a key, a version, and two digits for each byte of the value.
-const LARGEST_NOTIFIED: usize = 3_800;
-
-/// The channel to notify, and whether the value is part of the notification.
-pub(super) fn channel(table: &str, wake: Wake, value: &[u8]) -> (Option<String>, bool) {
-    let channel = match wake {
+/// The channel to notify.
+pub(super) fn channel(table: &str, wake: Wake) -> Option<String> {
+    match wake {
         Wake::Nobody => None,
         Wake::Node(node) => Some(format!("{table}:{node}")),
         Wake::Everybody => Some(table.to_owned()),
-    };
-    (channel, value.len() <= LARGEST_NOTIFIED)
+    }
+}
+
+/// What a notification of a change of `key` carries: the 16 hexadecimal digits of a hash (FNV-1a).
+/// All nodes have to compute the same. Two keys with one hash are both looked at.
+pub(super) fn hint(key: &Key) -> String {
+    let hash = key.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
 }
 
 /// The connection, and the watches that it serves.
@@ -45,41 +49,41 @@ pub(super) struct NotificationListener {
     task: AbortHandle,
 }
 
-type NoticeSender = watch::Sender<Option<Versioned>>;
+type NoticeSender = watch::Sender<()>;
 
-/// The watches, by node and key.
+/// The watches, by node and by the hint of their key.
 #[derive(Default)]
 struct NotificationRoutes {
     is_closed: bool,
     next: u64,
     /// There is no entry of a node or a key without a watch.
-    nodes: HashMap<NodeId, HashMap<Key, Vec<(u64, NoticeSender)>>>,
+    nodes: HashMap<NodeId, HashMap<String, Vec<(u64, NoticeSender)>>>,
     /// The notification that this connection has to receive first.
     hello: Option<(String, oneshot::Sender<()>)>,
 }
 
 impl NotificationRoutes {
-    fn add(&mut self, key: &Key, node: NodeId, notice_sender: NoticeSender) -> u64 {
+    fn add(&mut self, hint: String, node: NodeId, notice_sender: NoticeSender) -> u64 {
         self.next += 1;
-        let senders = self.nodes.entry(node).or_default().entry(key.clone()).or_default();
+        let senders = self.nodes.entry(node).or_default().entry(hint).or_default();
         senders.push((self.next, notice_sender));
         self.next
     }
 
     /// Removes a watch, and returns whether it was the last one of its node.
-    fn remove(&mut self, key: &Key, node: NodeId, number: u64) -> bool {
+    fn remove(&mut self, hint: &str, node: NodeId, number: u64) -> bool {
         let Some(keys) = self.nodes.get_mut(&node) else { return false };
-        if let Some(senders) = keys.get_mut(key) {
+        if let Some(senders) = keys.get_mut(hint) {
             senders.retain(|(other, _)| *other != number);
             if senders.is_empty() {
-                keys.remove(key);
+                keys.remove(hint);
             }
         }
         keys.is_empty() && self.nodes.remove(&node).is_some()
     }
 
-    /// The watches of `key` that a notification on `channel` concerns.
-    fn senders(&self, table: &str, channel: &str, key: &Key) -> Vec<NoticeSender> {
+    /// The watches that a notification on `channel` concerns.
+    fn senders(&self, table: &str, channel: &str, hint: &str) -> Vec<NoticeSender> {
         let number = |node: &str| u64::from_str_radix(node.strip_prefix(':')?, 16).ok();
         let nodes: Vec<_> = match channel.strip_prefix(table) {
             Some("") => self.nodes.values().collect(),
@@ -88,38 +92,24 @@ impl NotificationRoutes {
             }
             None => vec![],
         };
-        let senders = nodes.into_iter().filter_map(|keys| keys.get(key)).flatten();
+        let senders = nodes.into_iter().filter_map(|keys| keys.get(hint)).flatten();
         senders.map(|(_, notice_sender)| notice_sender.clone()).collect()
     }
 }
 
-/// Passes a notification on to the watches that it concerns. One that lockword did not send is ignored.
+/// Passes a notification on to the watches that it concerns. Anybody may have sent it; one that is not
+/// the hint of a watched key is ignored.
 fn deliver(routes: &Mutex<NotificationRoutes>, table: &str, said: &Notification) {
     if said.payload().starts_with(HELLO) {
         let hello = routes.lock().hello.take_if(|(hello, _)| hello == said.payload());
         hello.map(|(_, heard)| heard.send(()));
         return;
     }
-    let Some((key, register)) = read(said.payload()) else { return };
     // Not under the lock: a waker may drop a watch, which takes the lock.
-    let senders = routes.lock().senders(table, said.channel(), &key);
+    let senders = routes.lock().senders(table, said.channel(), said.payload());
     for notice_sender in senders {
-        notice_sender.send_replace(register.clone());
+        notice_sender.send_replace(());
     }
-}
-
-/// Reads `key version`, or `key version value` with the value in hexadecimal digits.
-fn read(payload: &str) -> Option<(Key, Option<Versioned>)> {
-    let mut parts = payload.split(' ');
-    let key = Key::new(parts.next()?).ok()?;
-    let version = parts.next().and_then(|number| number.parse().ok());
-    let version = version.and_then(|number| Version::new(number).ok());
-    let value = parts.next().and_then(|digits| {
-        let pairs = digits.as_bytes().chunks(2);
-        pairs.map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
-    });
-    let register = version.zip(value).map(|(version, value)| Versioned { version, value });
-    Some((key, register))
 }
 
 impl NotificationListener {
@@ -170,10 +160,7 @@ impl NotificationListener {
         Ok(Box::pin(stream::unfold(Some(watch), |watch| async {
             let mut watch = watch?;
             match watch.notices.changed().await {
-                Ok(()) => {
-                    let register = watch.notices.borrow_and_update().clone();
-                    Some((Ok(register), Some(watch)))
-                }
+                Ok(()) => Some((Ok(None), Some(watch))),
                 Err(_) => Some((Err(TransportError::unavailable(ENDED)), None)),
             }
         })))
@@ -186,15 +173,16 @@ impl NotificationListener {
         key: &Key,
         node: NodeId,
     ) -> Result<(PostgresWatch, ListenFuture), TransportError> {
-        let (notice_sender, notices) = watch::channel(None);
+        let (notice_sender, notices) = watch::channel(());
+        let hint = hint(key);
         let mut routes = self.routes.lock();
         if routes.is_closed {
             return Err(TransportError::unavailable(ENDED));
         }
         let watch = PostgresWatch {
             notices,
-            number: routes.add(key, node, notice_sender),
-            key: key.clone(),
+            number: routes.add(hint.clone(), node, notice_sender),
+            hint,
             node,
             table: self.config.table.clone(),
             client: Arc::downgrade(&self.client),
@@ -234,7 +222,7 @@ async fn check_notifications(
     }
 }
 
-/// No key begins with this.
+/// No hint begins with this.
 const HELLO: char = '?';
 
 /// Sends a statement at once. The future waits for the answer.
@@ -254,9 +242,9 @@ impl CheckAlive for NotificationListener {
 
 /// One watch. Dropping it ends it.
 struct PostgresWatch {
-    notices: watch::Receiver<Option<Versioned>>,
+    notices: watch::Receiver<()>,
     number: u64,
-    key: Key,
+    hint: String,
     node: NodeId,
     table: String,
     client: Weak<Client>,
@@ -267,7 +255,7 @@ impl Drop for PostgresWatch {
     fn drop(&mut self) {
         let (Some(routes), client) = (self.routes.upgrade(), self.client.upgrade()) else { return };
         let mut routes = routes.lock();
-        if routes.remove(&self.key, self.node, self.number)
+        if routes.remove(&self.hint, self.node, self.number)
             && let Some(client) = client
         {
             // The answer does not matter.

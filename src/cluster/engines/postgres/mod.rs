@@ -45,7 +45,10 @@
 //! not, it is refused ([`TransportError::Unsupported`]).
 //!
 //! The statement that writes also notifies the node that is to be woken (`NOTIFY`), and only if a node
-//! waits, because PostgreSQL commits transactions that notify one at a time.
+//! waits, because PostgreSQL commits transactions that notify one at a time. Any role that may connect
+//! can send such a notification. So it has only a hash of the key, and the node reads the register after
+//! each ([`Notices::Hints`](crate::cluster::Notices::Hints)): a forged one costs that read, and does no
+//! other harm.
 //!
 //! # Requirements
 //!
@@ -356,10 +359,10 @@ impl Transport for Postgres {
         if value.len() > capabilities.largest_value {
             return Err(TransportError::unsupported("a value of more than 64 KiB"));
         }
-        let (channel, whole) = listener::channel(&config.table, wake, &value);
+        let (channel, hint) = (listener::channel(&config.table, wake), listener::hint(key));
         let (key, value) = (key.as_str(), &*value);
         let Some(expected) = expected else {
-            let params: [Param<'_>; 5] = [&key, &value, &idle, &channel, &whole];
+            let params: [Param<'_>; 5] = [&key, &value, &idle, &channel, &hint];
             let row = self.inner.ask(requests, StatementKind::Create, &params, true, end).await?;
             let Some(row) = row else {
                 let why = "the row without a name is missing in the table: call create_schema()";
@@ -368,7 +371,7 @@ impl Transport for Postgres {
             return created(&row).map_err(after_a_write);
         };
         let number = i64::try_from(expected.get()).expect("below 2^52");
-        let params: [Param<'_>; 6] = [&key, &number, &value, &idle, &channel, &whole];
+        let params: [Param<'_>; 6] = [&key, &number, &value, &idle, &channel, &hint];
         loop {
             let row = self.inner.ask(requests, StatementKind::Update, &params, true, end).await?;
             let Some(row) = row else {

@@ -119,22 +119,13 @@ pub(super) fn floor(table: &str) -> String {
     )
 }
 
-/// An expression that notifies `channel`, if it is not null, that `version` was written; with `value`,
-/// if `whole`.
-fn notify(
-    limits: ServerTimeouts,
-    done: &str,
-    channel: &str,
-    version: &str,
-    value: &str,
-    whole: &str,
-) -> String {
+/// An expression that notifies `channel`, if it is not null, with `hint`.
+fn notify(limits: ServerTimeouts, done: &str, channel: &str, hint: &str) -> String {
     // All rows are locked by now, so the longer timeout for other locks applies.
     let patient = wait_for(limits.lock);
     format!(
         "CASE WHEN {done} AND {channel}::text IS NOT NULL AND {patient} THEN \
-         pg_notify({channel}::text, $1 || ' ' || {version} || CASE WHEN {whole}::boolean \
-         THEN ' ' || encode({value}::bytea, 'hex') ELSE '' END) IS NULL END AS notified"
+         pg_notify({channel}::text, {hint}::text) IS NULL END AS notified"
     )
 }
 
@@ -167,11 +158,11 @@ impl SqlStatements {
             },
             create: SqlStatement {
                 text: create(table, limits, &brief),
-                types: &[Type::TEXT, Type::BYTEA, Type::BOOL, Type::TEXT, Type::BOOL],
+                types: &[Type::TEXT, Type::BYTEA, Type::BOOL, Type::TEXT, Type::TEXT],
             },
             update: SqlStatement {
                 text: update(table, limits, &brief),
-                types: &[Type::TEXT, Type::INT8, Type::BYTEA, Type::BOOL, Type::TEXT, Type::BOOL],
+                types: &[Type::TEXT, Type::INT8, Type::BYTEA, Type::BOOL, Type::TEXT, Type::TEXT],
             },
             delete_idle: SqlStatement { text: delete_idle(table, limits), types: &[Type::TEXT] },
             delete: SqlStatement { text: delete(table, &brief), types: &[Type::TEXT] },
@@ -180,7 +171,7 @@ impl SqlStatements {
 }
 
 fn create(table: &str, limits: ServerTimeouts, brief: &str) -> String {
-    let notified = notify(limits, "r.fresh", "$4", "r.version", "$2", "$5");
+    let notified = notify(limits, "r.fresh", "$4", "$5");
     let floor = floor_for(table, "SHARE", brief);
     // A statement that finds the row writes it as it is, which locks and returns it.
     format!(
@@ -196,7 +187,7 @@ fn create(table: &str, limits: ServerTimeouts, brief: &str) -> String {
 /// A statement that does not write locks the row to read it: the row may be newer than the one that the
 /// statement saw, and may have the version that was expected.
 fn update(table: &str, limits: ServerTimeouts, brief: &str) -> String {
-    let notified = notify(limits, "true", "$5", "r.version", "$3", "$6");
+    let notified = notify(limits, "true", "$5", "$6");
     format!(
         "WITH written AS ( \
              UPDATE {table} AS r SET version = greatest(r.version + 1, {NOW}), \

@@ -6,7 +6,7 @@
 -- ARGV[2]  the new value
 -- ARGV[3]  the node whose watch to wake: '' for none, '*' for all, or the 16 digits of one node
 -- ARGV[4]  seconds after which the register may go, or '' if it must stay
--- ARGV[5]  the channel on which the change is published
+-- ARGV[5]  the channel on which the change is announced
 --
 -- Answers {'1', version} if it wrote; {'0', version, value} or {'0'} if it did not.
 --
@@ -45,6 +45,6 @@ if ARGV[4] ~= '' then
   redis.pcall('EXPIRE', KEYS[1], ARGV[4])
 end
 if ARGV[3] ~= '' then
-  redis.pcall('PUBLISH', ARGV[5], ARGV[3] .. ' ' .. version .. ' ' .. ARGV[2])
+  redis.pcall('PUBLISH', ARGV[5], ARGV[3])
 end
 return {'1', version}

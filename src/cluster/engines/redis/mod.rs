@@ -64,8 +64,11 @@
 //! # Data on the server
 //!
 //! There is a hash `{lockword}:KEY` per key, with the fields `version` and `value`. Its changes are
-//! published on the channel of the same name (`{lockword}:#3:KEY` in database 3), and only if a node is
-//! to be woken. A register that nobody uses expires after an hour. `{lockword}floor` stays: it is the
+//! announced on the channel of the same name (`{lockword}:#3:KEY` in database 3), and only if a node is
+//! to be woken. A message is the number of that node, or `*` for all nodes. Any user may publish by
+//! default, so a node reads the register after each message
+//! ([`Notices::Hints`](crate::cluster::Notices::Hints)): a forged one costs that read, and does no other
+//! harm. A register that nobody uses expires after an hour. `{lockword}floor` stays: it is the
 //! largest version so far, and a register that is created again continues from it, even if the clock
 //! has stepped back. To look, and to listen:
 //!
@@ -224,7 +227,7 @@ impl Transport for Redis {
             let item = watch.next().await;
             // An error is the last item.
             let watch = item.is_ok().then_some(watch);
-            Some((item, watch))
+            Some((item.map(|()| None), watch))
         })))
     }
 

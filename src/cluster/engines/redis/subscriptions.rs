@@ -6,7 +6,7 @@
 use super::commands;
 use super::connection::RedisConnection;
 use crate::Mutex;
-use crate::cluster::{NodeId, TransportError, Version, Versioned};
+use crate::cluster::{NodeId, TransportError};
 use ::redis::{ErrorKind, PushInfo, PushKind, RedisError, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,8 +56,6 @@ struct Subscriber {
 struct WatchUpdate {
     /// The subscription is in force.
     ready: bool,
-    /// The last change.
-    seen: Option<Versioned>,
     /// The error with which the watch ends.
     over: Option<TransportError>,
 }
@@ -70,8 +68,9 @@ impl Subscriptions {
             return;
         };
         let Ok(channel) = std::str::from_utf8(channel) else { return };
-        // A message that is not understood may mean anything: all watches look at the register.
-        let (node, seen) = parse(message).unwrap_or((None, None));
+        // Anybody may have sent it. It is a hint to look at the register, for all watches if it does
+        // not name a node.
+        let node = named_node(message);
         let concerned: Vec<watch::Sender<WatchUpdate>> = {
             let table = self.table.lock();
             let all = table.channels.get(channel).map_or(&[][..], |channel| &channel.subscribers);
@@ -80,7 +79,7 @@ impl Subscriptions {
         };
         // Not under the lock: a task that this wakes may drop a watch, which takes the lock.
         for updates in concerned {
-            updates.send_modify(|update| update.seen = seen.clone());
+            updates.send_modify(|_| {});
         }
     }
 
@@ -265,16 +264,10 @@ impl Subscriber {
     }
 }
 
-/// The node that a message concerns (`None`: all), and the register that it carries.
-fn parse(message: &[u8]) -> Option<(Option<NodeId>, Option<Versioned>)> {
-    let mut parts = message.splitn(3, |byte| *byte == b' ');
-    let node = match std::str::from_utf8(parts.next()?).ok()? {
-        "*" => None,
-        node => Some(NodeId::new(u64::from_str_radix(node, 16).ok()?)),
-    };
-    let version = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
-    let version = Version::new(version).ok()?;
-    Some((node, Some(Versioned { version, value: parts.next()?.into() })))
+/// The node that a message names, by its 16 digits.
+fn named_node(message: &[u8]) -> Option<NodeId> {
+    let digits = str::from_utf8(message).ok().filter(|digits| digits.len() == 16)?;
+    Some(NodeId::new(u64::from_str_radix(digits, 16).ok()?))
 }
 
 /// One watch. Dropping it ends it.
@@ -287,12 +280,11 @@ pub(super) struct RedisWatch {
 }
 
 impl RedisWatch {
-    /// Waits for the next change. An error is the last item.
-    pub(super) async fn next(&mut self) -> Result<Option<Versioned>, TransportError> {
+    /// Waits for the next message. An error is the last item.
+    pub(super) async fn next(&mut self) -> Result<(), TransportError> {
         let lost = "the connection was lost";
         self.updates.changed().await.map_err(|_| TransportError::unavailable(lost))?;
-        let update = self.updates.borrow_and_update();
-        update.over.clone().map_or_else(|| Ok(update.seen.clone()), Err)
+        self.updates.borrow_and_update().over.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -304,18 +296,15 @@ impl Drop for RedisWatch {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::named_node;
     use crate::cluster::NodeId;
 
     #[test]
-    fn a_message_names_a_node_and_carries_the_register() {
-        let (node, seen) = parse(b"00000000000000ff 17 a value\0 of bytes").unwrap();
-        let seen = seen.unwrap();
-        assert_eq!((node, seen.version.get()), (Some(NodeId::new(255)), 17));
-        assert_eq!(&*seen.value, b"a value\0 of bytes");
-        assert_eq!(parse(b"* 17 ").unwrap().0, None);
-        for bad in [&b""[..], b"*", b"* 17", b"* 0 x", b"* x x", b"x 17 x", b"\xff 17 x"] {
-            assert!(parse(bad).is_none(), "{bad:?}");
+    fn a_message_names_a_node_by_16_digits_and_otherwise_none() {
+        assert_eq!(named_node(b"00000000000000ff"), Some(NodeId::new(255)));
+        for other in [&b""[..], b"*", b"ff", b"00000000000000fg", b"00000000000000ff 17 x", b"\xff"]
+        {
+            assert_eq!(named_node(other), None, "{other:?}");
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::register::{Register, Unreadable};
 use super::watch::WatchState;
 use super::{
-    Action, Event, Failure, Grant, GrantedVia, Intent, Loss, Machine, MachineSettings, Outcome,
-    allowance, force_release,
+    Action, ClockError, Event, Failure, Grant, GrantedVia, IdSource, Intent, Loss, Machine,
+    MachineSettings, Outcome, force_release,
 };
 use crate::cluster::protocol::Time;
 use crate::cluster::transport::{
@@ -12,8 +12,13 @@ use crate::cluster::transport::{
 };
 use std::time::Duration;
 
+mod copies;
+mod hints;
+mod went_back;
+
 const LEASE: Duration = Duration::from_secs(10);
 const CLAIM: Duration = Duration::from_millis(500);
+const CLOCK: ClockError = ClockError { rate: 10, reading: Duration::ZERO };
 
 fn at(ms: u64) -> Time {
     Time::new(Duration::from_millis(1_000_000 + ms))
@@ -34,6 +39,9 @@ fn settings(node: u64) -> MachineSettings {
         unavailable_timeout: 3 * LEASE,
         wakeups: Wakeups::PushToAll,
         seed: node,
+        ids: IdSource::seeded(node),
+        clock_error: CLOCK,
+        is_lossy: false,
     }
 }
 
@@ -97,9 +105,22 @@ fn requested_write(machine: &mut Machine) -> (u64, Option<Version>, Write) {
     (request, expected, write)
 }
 
+/// The request that is the machine's next action, if that is a load.
+fn requested_load(machine: &mut Machine) -> Option<u64> {
+    match machine.next_action() {
+        Some(Action::Load { request }) => Some(request),
+        None => None,
+        other => panic!("a load, not {other:?}"),
+    }
+}
+
 fn granted(told: &[Action]) -> Grant {
     let [Action::Granted(grant)] = told else { panic!("a grant, not {told:?}") };
     *grant
+}
+
+fn version(number: u64) -> Version {
+    Version::new(number).unwrap()
 }
 
 fn indeterminate() -> TransportError {
@@ -110,7 +131,7 @@ fn indeterminate() -> TransportError {
 fn a_free_lock_takes_one_write_and_its_release_another() {
     let (mut engine, mut one) = (TestEngine::default(), machine(1));
     let grant = granted(&engine.tell(&mut one, Event::Intent(Intent::Wait), at(0)));
-    let deadline = at(0) + (LEASE - allowance(LEASE));
+    let deadline = at(0) + (LEASE - CLOCK.allowance(LEASE));
     assert_eq!(grant, Grant { version: Version::new(1).unwrap(), deadline, via: GrantedVia::Free });
     let told = engine.tell(&mut one, Event::Release, at(5));
     assert!(matches!(told[..], [Action::Released(Outcome::Held)]), "{told:?}");
@@ -131,7 +152,7 @@ fn the_deadline_counts_from_before_the_request_and_is_checked_before_the_respons
     let result = Ok(engine.exchange(expected, write));
     one.handle(Event::Exchanged { request, result }, at(3000));
     let grant = granted(&engine.run(&mut one, at(3000)));
-    assert_eq!(grant.deadline, at(0) + (LEASE - allowance(LEASE)));
+    assert_eq!(grant.deadline, at(0) + (LEASE - CLOCK.allowance(LEASE)));
     // A renewal whose response comes too late does not revive the lease.
     one.handle(Event::Timer, at(5000));
     let (request, expected, write) = requested_write(&mut one);
@@ -146,9 +167,10 @@ fn the_deadline_counts_from_before_the_request_and_is_checked_before_the_respons
 fn a_release_reserves_the_lock_and_the_next_waiter_confirms_by_a_write() {
     let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
+    let heartbeat = engine.register().heartbeat;
     assert!(engine.tell(&mut two, Event::Intent(Intent::Wait), at(1)).is_empty());
     assert_eq!(engine.register().queue.len(), 1);
-    assert_eq!(engine.register().heartbeat, 1, "joining does not move the heartbeat");
+    assert_eq!(engine.register().heartbeat, heartbeat, "joining does not move the heartbeat");
     engine.tell(&mut one, Event::Release, at(2));
     let released = engine.writes.last().unwrap();
     assert_eq!((released.wake, released.idle), (Wake::Node(NodeId::new(2)), false));
@@ -164,7 +186,7 @@ fn a_dead_holder_is_passed_over_after_its_lease_and_not_before() {
     let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
     engine.tell(&mut two, Event::Intent(Intent::Wait), at(100));
-    let due = at(100) + LEASE + allowance(LEASE);
+    let due = at(100) + LEASE + CLOCK.allowance(LEASE);
     let early = due - Duration::from_nanos(1);
     assert!(engine.tell(&mut two, Event::Timer, early).is_empty());
     let grant = granted(&engine.tell(&mut two, Event::Timer, due));
@@ -188,7 +210,7 @@ fn an_acquisition_of_unknown_outcome_is_resolved_by_a_second_write() {
         let grant = granted(&engine.tell(&mut one, Event::Timer, again));
         // The version and the deadline are those of the second write.
         assert_eq!(grant.version.get(), if arrives { 2 } else { 1 });
-        assert_eq!(grant.deadline, again + (LEASE - allowance(LEASE)));
+        assert_eq!(grant.deadline, again + (LEASE - CLOCK.allowance(LEASE)));
     }
 }
 
@@ -426,7 +448,7 @@ fn poll_interval(settings: MachineSettings, watch: WatchState) -> Duration {
     one.watch = watch;
     let value = Register::empty().encode().into();
     let seen = Versioned { version: Version::new(1).unwrap(), value };
-    one.view.responded(Some(seen), None, at(0));
+    one.view.responded(Some(seen), None, None, at(0));
     one.poll_register(0, at(0));
     one.wake_at().expect("it polls").since(at(0))
 }
