@@ -4,8 +4,9 @@ use super::error::{BREAKING, LockError};
 use super::key::{Key, KeyError};
 use super::local::driver::{compare_exchange, load};
 use super::node::{Node, NodeShared, to_key};
-use super::protocol::force_release;
 use super::protocol::register::Register;
+use super::protocol::{Observation, force_release};
+use super::text::shown;
 use super::transport::{Exchange, NodeId, TransportError, Version, Versioned};
 use std::future::Future;
 use std::sync::Arc;
@@ -21,12 +22,12 @@ pub struct KeyState {
     pub version: Option<Version>,
     /// Whether the lock is held, and by which node.
     pub status: LockStatus,
-    /// For how long inspections by this node have found the same holder without a renewal. A holder
-    /// that lives renews after each third of its lease. Zero in the first inspection.
+    /// For how long this node has seen the same holder without a renewal, or the lock reserved for the
+    /// same node. A holder that lives renews after each third of its lease. Zero in the first inspection,
+    /// and if nobody holds the lock or waits.
     ///
-    /// The node remembers earlier inspections of a key while it has a [`DistributedLock`] of it.
-    ///
-    /// [`DistributedLock`]: super::DistributedLock
+    /// The node remembers what it saw of a key, by an inspection or an attempt to acquire the lock, for
+    /// two leases (the longer of its own and the holder's).
     pub unchanged_for: Duration,
     /// The nodes that wait, in the order in which they joined.
     pub queue: Vec<QueuedNode>,
@@ -44,7 +45,8 @@ pub enum LockStatus {
     Held {
         /// The number of the node.
         node: NodeId,
-        /// The label of the node.
+        /// The label of the node. Here and below, control characters are left out of labels, and what
+        /// is longer than 64 bytes is cut.
         label: String,
         /// The lease of the node: the time after which others take the lock if the node is dead.
         lease: Duration,
@@ -61,7 +63,7 @@ pub struct QueuedNode {
     pub label: String,
 }
 
-/// The node from which [`Node::break_lock`] has taken a lock.
+/// The node from which [`Node::break_lock`] has taken a lock, or a reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ForcedRelease {
@@ -69,6 +71,8 @@ pub struct ForcedRelease {
     pub node: NodeId,
     /// The label of the node.
     pub label: String,
+    /// The node did not hold the lock; it was first in the queue, and the lock was reserved for it.
+    pub was_reserved: bool,
 }
 
 /// How many writes [`Node::break_lock`] makes at most, if other nodes write in between each time.
@@ -105,9 +109,13 @@ impl Node {
     /// lock, and only the fencing token keeps them apart. The lock is reserved for the first node in the
     /// queue, and all waiting nodes are woken.
     ///
-    /// Returns the node from which the lock was taken. Returns `None` if no node held it, or if the
-    /// holder that was seen first has released it meanwhile: the lock is not taken from another one in
-    /// its place.
+    /// If no node holds the lock and it is reserved for the first node in the queue, that node is removed
+    /// from the queue. If it lives, it joins the queue again.
+    ///
+    /// Returns the node from which the lock was taken. Returns `None` if no node held it and none waited,
+    /// or if the node that was seen first has released the lock or confirmed its reservation meanwhile:
+    /// the lock is not taken from another one in its place, nor from a node that has just shown that it
+    /// lives.
     ///
     /// This takes one load and one write. If another node writes in between, it is repeated with what
     /// that node wrote, up to 100 times. Each request ends within the
@@ -172,18 +180,21 @@ async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockErro
         |source| LockError::Transport { at: shared.context(&key), tried: "inspecting", source };
     let seen = load(&shared, &key).await.map_err(error)?;
     let register = decode(&shared, &key, seen.as_ref())?;
-    let local = shared.find(&key);
     let now = shared.clock.now();
-    let since = local.map_or(now, |local| local.state().unchanged_since(&register, now));
+    let lease = register.holder.as_ref().map_or(Duration::ZERO, |holder| holder.lease);
+    let observation = Observation { liveness: register.liveness(), since: now, lease };
+    let since = if register.is_idle() { now } else { shared.observed(&key, observation) };
     let status = match register.holder {
         None if register.queue.is_empty() => LockStatus::Free,
         None => LockStatus::Reserved,
         Some(holder) => {
-            LockStatus::Held { node: holder.claim.node, label: holder.label, lease: holder.lease }
+            let (node, label) = (holder.claim.node, shown(&holder.label));
+            LockStatus::Held { node, label, lease: holder.lease }
         }
     };
     let queue = register.queue.into_iter();
-    let queue = queue.map(|waiter| QueuedNode { node: waiter.claim.node, label: waiter.label });
+    let queue =
+        queue.map(|waiter| QueuedNode { node: waiter.claim.node, label: shown(&waiter.label) });
     Ok(KeyState {
         key,
         version: seen.map(|seen| seen.version),
@@ -199,17 +210,22 @@ async fn break_lock(shared: Arc<NodeShared>, key: Key) -> Result<Option<ForcedRe
     let mut target = None;
     for _ in 0..MAX_BREAKS {
         let register = decode(&shared, &key, seen.as_ref())?;
-        let (Some(write), Some(holder)) = (force_release(&register), register.holder) else {
-            return Ok(None);
+        let Some(write) = force_release(&register) else { return Ok(None) };
+        let (claim, label, was_reserved) = match (&register.holder, register.queue.first()) {
+            (Some(holder), _) => (holder.claim, &holder.label, false),
+            (None, Some(first)) => (first.claim, &first.label, true),
+            (None, None) => return Ok(None),
         };
-        if *target.get_or_insert(holder.claim) != holder.claim {
-            // The holder that was to be broken has released the lock. This one is another.
+        if *target.get_or_insert((claim, was_reserved)) != (claim, was_reserved) {
+            // The holder that was to be broken has released the lock, or the node for which it was
+            // reserved has confirmed. This is another, or one that lives.
             return Ok(None);
         }
         let expected = seen.map(|seen| seen.version);
         match compare_exchange(&shared, &key, expected, write).await.map_err(error)? {
             Exchange::Swapped(_) => {
-                return Ok(Some(ForcedRelease { node: holder.claim.node, label: holder.label }));
+                let (node, label) = (claim.node, shown(label));
+                return Ok(Some(ForcedRelease { node, label, was_reserved }));
             }
             Exchange::Mismatch(newer) => seen = newer,
         }

@@ -142,6 +142,19 @@ impl Lock {
         self.lock.key()
     }
 
+    /// The same lock, whose guards are valid for at most `limit`: see
+    /// [`DistributedLock::hold_at_most`].
+    #[must_use]
+    pub fn hold_at_most(self, limit: Duration) -> Self {
+        Self { lock: self.lock.hold_at_most(limit) }
+    }
+
+    /// The same lock, whose guards are valid for one lease: see [`DistributedLock::without_renewal`].
+    #[must_use]
+    pub fn without_renewal(self) -> Self {
+        Self { lock: self.lock.without_renewal() }
+    }
+
     /// Waits for the lock, without a limit of time: see [`DistributedLock::acquire`].
     ///
     /// # Errors
@@ -169,6 +182,20 @@ impl Lock {
         self.acquire_by(WaitMode::Try)
     }
 
+    /// Acquires the lock if it is free or its holder is dead: see
+    /// [`DistributedLock::try_acquire_or_outlast`]. It blocks until that is known.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DistributedLock::try_acquire_or_outlast`], and [`LockError::WouldDeadlock`].
+    ///
+    /// # Panics
+    ///
+    /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
+    pub fn try_acquire_or_outlast(&self) -> Result<Guard, LockError> {
+        self.acquire_by(WaitMode::Outlast)
+    }
+
     /// Waits for the lock, for at most `timeout`: see [`DistributedLock::acquire_timeout`].
     ///
     /// # Errors
@@ -188,7 +215,7 @@ impl Lock {
         if would_wait_for_itself(shared) {
             return would_deadlock(shared, self.key());
         }
-        let acquire = handle.acquire(mode).spinning();
+        let acquire = handle.acquire(mode, self.lock.limits).spinning();
         let guard = in_place(|| park_until(acquire, AcquireFuture::is_next))?;
         Ok(Guard { guard })
     }

@@ -36,12 +36,12 @@ impl fmt::Display for LockContext {
 pub enum LockError {
     /// The name is not a valid key.
     Key(KeyError),
-    /// Only from `try_acquire`: someone holds the lock or waits for it.
+    /// Only from `try_acquire` and `try_acquire_or_outlast`: someone holds the lock or waits for it.
     Busy {
         /// The key and the engine.
         at: LockContext,
-        /// The label of the node that holds the lock. `None` if that is this node, if it is not known,
-        /// or if the lock is only reserved.
+        /// The label of the node that holds the lock, without control characters and cut after 64 bytes.
+        /// `None` if that is this node, if it is not known, or if the lock is only reserved.
         holder: Option<String>,
     },
     /// Only from `acquire_timeout`: the timeout passed first.
@@ -50,6 +50,9 @@ pub enum LockError {
         at: LockContext,
         /// The timeout.
         after: Duration,
+        /// What is wrong with the engine: its last error, or that it has not responded for at least half
+        /// of the timeout. `None` if it responds: then others held the lock.
+        last: Option<TransportError>,
     },
     /// The node was shut down or dropped, or its runtime is gone.
     Closed {
@@ -104,7 +107,11 @@ impl fmt::Display for LockError {
             Self::Busy { at, holder: None } => {
                 write!(f, "the lock {at} is taken or waited for; try later, or wait by acquire")
             }
-            Self::TimedOut { at, after } => {
+            Self::TimedOut { at, after, last: Some(last) } => {
+                write!(f, "the lock {at} was not acquired in {after:?}: {last}; ")?;
+                f.write_str(advice("acquiring", last))
+            }
+            Self::TimedOut { at, after, last: None } => {
                 write!(f, "the lock {at} was not acquired in {after:?}; wait longer, or ask who ")?;
                 write!(f, "holds it by inspect")
             }
@@ -155,7 +162,9 @@ impl Error for LockError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Key(why) => Some(why),
-            Self::Transport { source, .. } => Some(source),
+            Self::Transport { source, .. } | Self::TimedOut { last: Some(source), .. } => {
+                Some(source)
+            }
             Self::Unreadable { source, .. } => Some(source),
             _ => None,
         }

@@ -7,7 +7,7 @@ use super::local::{HeldLease, LocalGrant, LocalKey, WaiterId};
 use super::node::{NodeShared, SleepUntil};
 use super::observer::ReleaseOutcome;
 use super::protocol::register::Unreadable;
-use super::protocol::{self, Outcome};
+use super::protocol::{self, Outcome, Time};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -23,6 +23,9 @@ use std::time::Duration;
 /// - Send the [`token`](Self::token) with each request to the resource, and let the resource refuse
 ///   smaller ones. Only that excludes a late holder for certain.
 /// - Stop when [`lost`](Self::lost) is ready.
+/// - Bound the time for which it is held, where that can be said: a lock is renewed for as long as its
+///   process lives, also if the code that holds it hangs. See
+///   [`hold_at_most`](super::DistributedLock::hold_at_most).
 /// - Do not rely on a check of `is_valid` for longer than the moment of the check.
 ///
 /// The guard gives access to nothing: what it protects is elsewhere. Dropping it releases the lock in
@@ -36,7 +39,11 @@ pub struct DistributedGuard {
     waiter_id: WaiterId,
     token: FencingToken,
     via: AcquiredVia,
+    /// It is valid until this moment at the latest.
+    limit: Option<Time>,
     is_given_back: bool,
+    /// The limit had passed when it was given back.
+    is_over_limit: bool,
 }
 
 /// How a lock was acquired.
@@ -71,11 +78,16 @@ impl From<protocol::GrantedVia> for AcquiredVia {
 pub enum LossReason {
     /// No renewal succeeded before the end of the lease.
     Expired {
-        /// The error of the last renewal, if that is known.
+        /// What the engine has last said, or what else kept the renewals from it. `None` if the lease
+        /// was not to be renewed.
         last: Option<String>,
     },
     /// Another node took the lock, or an operator broke it.
     TakenOver,
+    /// The guard's own limit has passed: the time of
+    /// [`hold_at_most`](super::DistributedLock::hold_at_most), or the one lease of
+    /// [`without_renewal`](super::DistributedLock::without_renewal). The node has given the lock back.
+    HoldLimit,
     /// A copy of this node has renewed the lease: another process has the state of this one, as after a
     /// fork or when an image of a machine was resumed twice. That copy holds the lock.
     Copied,
@@ -98,6 +110,7 @@ impl fmt::Display for LossReason {
                 write!(f, "the lease ended, since no renewal got through in time")
             }
             Self::TakenOver => write!(f, "another node took it, or an operator broke it"),
+            Self::HoldLimit => write!(f, "the time for which it was to be held at most is over"),
             Self::Copied => write!(
                 f,
                 "a copy of this node holds it: this process was forked, or its machine resumed twice"
@@ -126,8 +139,19 @@ impl From<protocol::Loss> for LossReason {
 
 impl DistributedGuard {
     pub(crate) fn new(shared: Arc<NodeShared>, local: Arc<LocalKey>, grant: LocalGrant) -> Self {
-        let LocalGrant { held_lease, waiter_id, token, via } = grant;
-        Self { shared, local, held_lease, waiter_id, token, via, is_given_back: false }
+        let LocalGrant { held_lease, waiter_id, token, via, limit } = grant;
+        let (is_given_back, is_over_limit) = (false, false);
+        Self {
+            shared,
+            local,
+            held_lease,
+            waiter_id,
+            token,
+            via,
+            limit,
+            is_given_back,
+            is_over_limit,
+        }
     }
 
     /// The key.
@@ -158,17 +182,19 @@ impl DistributedGuard {
         !self.remaining().is_zero()
     }
 
-    /// The time until the deadline of the lease; zero if the lock is lost. A renewal moves the deadline.
+    /// The time until the deadline of the lease, or until the guard's own limit, if that is sooner; zero
+    /// if the lock is lost. A renewal moves the deadline, but not the limit.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        self.held_lease.remaining(&self.shared.clock)
+        self.held_lease.remaining(self.limit, &self.shared.clock)
     }
 
-    /// Waits until the lock is lost, and returns the reason: the lease has ended, the lock was taken, or
-    /// the node was closed. It is never ready while [`is_valid`](Self::is_valid) returns true.
+    /// Waits until the lock is lost, and returns the reason: the lease has ended, the guard's own limit
+    /// has passed, the lock was taken, or the node was closed. It is never ready while [`is_valid`](Self::is_valid) returns true.
     ///
-    /// The task that awaits it needs no runtime. The node's background task wakes it at the end of the
-    /// lease; if that task gets no processor, `is_valid` shows the loss earlier.
+    /// The task that awaits it needs no runtime. The node's background task wakes it, after it has told
+    /// the [`Observer`](super::Observer); if that task gets no processor, `is_valid` shows the loss
+    /// earlier.
     ///
     /// # Cancel safety
     ///
@@ -208,11 +234,23 @@ impl DistributedGuard {
         if std::mem::replace(&mut self.is_given_back, true) {
             return false;
         }
-        let Self { shared, local, held_lease, waiter_id, .. } = self;
-        let handed_off =
-            local.change(shared, |state| state.end_guard(shared, held_lease, *waiter_id));
+        let Self { shared, local, held_lease, waiter_id, limit, .. } = self;
+        // Nobody looks at the guard from here on, so it was valid until now if it still is.
+        let mut is_over_limit = limit.is_some_and(|limit| shared.clock.now() >= limit);
+        if is_over_limit {
+            held_lease.mark_unused();
+        }
+        let handed_off = local.change(shared, |state| {
+            // If not, the driver was first.
+            is_over_limit |= limit.is_some() && !state.is_used_by(held_lease, *waiter_id);
+            state.end_guard(shared, held_lease, *waiter_id)
+        });
+        is_over_limit &= held_lease.lost(*limit, &shared.clock) == Some(LossReason::HoldLimit);
+        self.is_over_limit = is_over_limit;
+        let is_lost = is_over_limit || held_lease.recorded_loss().is_some();
+        let handed_off = handed_off && !is_over_limit;
         let how = if handed_off { Some(ReleaseOutcome::HandedOff) } else { None };
-        let how = how.or_else(|| held_lease.recorded_loss().map(|_| ReleaseOutcome::Lost));
+        let how = how.or_else(|| is_lost.then_some(ReleaseOutcome::Lost));
         // The driver tells the observer of any other outcome, when it is known.
         if let Some(how) = how {
             shared.observe(|observer| observer.released(&local.key, how));
@@ -220,9 +258,26 @@ impl DistributedGuard {
         handed_off
     }
 
+    /// Why the lock is lost, if it is.
+    fn loss(&self) -> Option<LossReason> {
+        let shared = &self.shared;
+        match self.held_lease.lost(self.limit, &shared.clock)? {
+            // The driver has not noticed it yet.
+            LossReason::Expired { last: None } => {
+                let now = shared.clock.now();
+                let last = self.local.state().engine().cause_of_expiry(now);
+                Some(LossReason::Expired { last: Some(last) })
+            }
+            why => Some(why),
+        }
+    }
+
     /// The result of the release, if it is known.
     fn outcome(&self) -> Option<Result<(), ReleaseError>> {
         let at = || self.shared.context(&self.local.key);
+        if self.is_over_limit {
+            return Some(Err(ReleaseError::Lost { at: at(), why: LossReason::HoldLimit }));
+        }
         match (self.held_lease.outcome(), self.held_lease.recorded_loss()) {
             (_, Some(why)) => Some(Err(ReleaseError::Lost { at: at(), why })),
             (Some(Outcome::Held), None) => Some(Ok(())),
@@ -269,10 +324,12 @@ impl Future for LostFuture<'_> {
         // Subscribe first, so that no loss is missed in between.
         *subscriber = Some(held_lease.subscribe(*subscriber, cx.waker()));
         loop {
-            if let Some(why) = held_lease.lost(&shared.clock) {
+            if let Some(why) = guard.loss() {
                 return Poll::Ready(why);
             }
-            let until = deadline.get_or_insert_with(|| shared.sleep_until(held_lease.deadline()));
+            let end = held_lease.deadline();
+            let end = guard.limit.map_or(end, |limit| limit.min(end));
+            let until = deadline.get_or_insert_with(|| shared.sleep_until(end));
             if Pin::new(until).poll(cx).is_pending() {
                 return Poll::Pending;
             }

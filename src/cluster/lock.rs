@@ -3,7 +3,7 @@
 use super::error::LockError;
 use super::guard::DistributedGuard;
 use super::key::Key;
-use super::local::{KeyHandle, WaitMode};
+use super::local::{HoldLimits, KeyHandle, WaitMode};
 use super::observer::tracing;
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,29 @@ use std::time::Duration;
 /// A lock that is shared by all nodes which use the same key over the same engine. It is made by
 /// [`Node::lock`](super::Node::lock).
 ///
-/// A clone is the same lock. All locks of one node and one key share one queue, in which tasks and
+/// A clone is the same lock. [`hold_at_most`](Self::hold_at_most) and
+/// [`without_renewal`](Self::without_renewal) make one that is the same lock for all others, and gives
+/// guards that end by themselves:
+///
+/// ```
+/// use lockword::cluster::{LossReason, Memory, Node};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder(Memory::new()).build()?;
+/// let lock = node.lock("jobs/nightly")?;
+/// let bounded = lock.clone().hold_at_most(Duration::from_millis(20));
+///
+/// let hangs = bounded.acquire().await?;
+/// let next = lock.acquire().await?; // After 20 ms, although the first guard is still there.
+/// assert_eq!(hangs.lost().await, LossReason::HoldLimit);
+/// assert!(next.is_valid());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// All locks of one node and one key share one queue, in which tasks and
 /// threads wait. The queue is served in the order of the calls, with one exception: while a *thread* is
 /// first in the queue, other callers may take the lock before it for a short time
 /// ([`barging_window`](super::NodeBuilder::barging_window)).
@@ -26,9 +48,15 @@ use std::time::Duration;
 /// The futures of this type may be dropped at any moment. A lock that was granted and not yet returned
 /// is passed on or released, and the place in the queue is given up, as soon as the engine can be
 /// reached.
+///
+/// A future that is kept and not polled does not keep the lock from others either: a grant that it does
+/// not take within a [claim window](super::NodeBuilder::claim_window) is passed on if others wait, and at
+/// the timeout of [`acquire_timeout`](Self::acquire_timeout) in any case. The future keeps its place
+/// within the node, and waits again when it is polled.
 #[derive(Clone)]
 pub struct DistributedLock {
     pub(crate) handle: KeyHandle,
+    pub(crate) limits: HoldLimits,
 }
 
 impl DistributedLock {
@@ -36,6 +64,34 @@ impl DistributedLock {
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.handle.local.key
+    }
+
+    /// The same lock, whose guards are valid for at most `limit`, counted from the moment at which the
+    /// guard is returned. Each guard has its own limit, also if the lock is handed on within the node.
+    ///
+    /// When the limit passes, the guard is [not valid](DistributedGuard::is_valid) any more,
+    /// [`lost`](DistributedGuard::lost) is [`HoldLimit`](super::LossReason::HoldLimit), and the node
+    /// gives the lock back, so that others get it at once, although the guard still exists. The lease is
+    /// renewed until then. If this process dies, others get the lock after the lease, as always, which
+    /// may be after the limit.
+    ///
+    /// A limit of zero makes guards that are never valid.
+    #[must_use]
+    pub fn hold_at_most(mut self, limit: Duration) -> Self {
+        self.limits.at_most = Some(limit);
+        self
+    }
+
+    /// The same lock, whose guards are valid for one lease, which is never renewed. When it ends,
+    /// [`lost`](DistributedGuard::lost) is [`HoldLimit`](super::LossReason::HoldLimit).
+    ///
+    /// The node writes nothing between the grant and the release, and a guard that is leaked keeps the
+    /// lock for no longer than the lease, whether this process lives or not. Each guard gets a lease of its
+    /// own, so an acquisition goes through the engine, also if the node has the lock already.
+    #[must_use]
+    pub fn without_renewal(mut self) -> Self {
+        self.limits.without_renewal = true;
+        self
     }
 
     /// Waits for the lock, without a limit of time.
@@ -52,17 +108,17 @@ impl DistributedLock {
     ///
     /// See [`DistributedLock`]. The place in the queue is lost.
     pub async fn acquire(&self) -> Result<DistributedGuard, LockError> {
-        tracing::acquiring(self.key(), self.handle.acquire(WaitMode::Wait)).await
+        self.acquire_by(WaitMode::Wait).await
     }
 
     /// Acquires the lock if no one holds it or waits for it. This waits for the response of the engine,
     /// but not for the lock.
     ///
     /// To find out that a holder is dead, a node has to observe its heartbeat for the length of its
-    /// lease. It does so from the first attempt by this lock or a clone of it, for as long as one of
-    /// them is kept. So keep the lock, and try again later. If every attempt makes a new lock, or a new process, the result
-    /// stays [`LockError::Busy`] for ever. [`acquire_timeout`](Self::acquire_timeout) with more than the
-    /// lease needs no second attempt.
+    /// lease. An attempt looks once. The node remembers what it saw for two leases (the longer of its own
+    /// and the holder's), also if this lock is dropped meanwhile, so repeated attempts of one node find a
+    /// dead holder. If every attempt comes from a new process, the result stays [`LockError::Busy`] for
+    /// ever: use [`try_acquire_or_outlast`](Self::try_acquire_or_outlast) there.
     ///
     /// # Errors
     ///
@@ -74,7 +130,28 @@ impl DistributedLock {
     ///
     /// See [`DistributedLock`].
     pub async fn try_acquire(&self) -> Result<DistributedGuard, LockError> {
-        tracing::acquiring(self.key(), self.handle.acquire(WaitMode::Try)).await
+        self.acquire_by(WaitMode::Try).await
+    }
+
+    /// As [`try_acquire`](Self::try_acquire), but a dead holder is outlasted: if the lock is held, or
+    /// reserved for a node in the queue, this call watches that node until it gives a sign of life, or until
+    /// it is known to be dead. This is for programs that try once and end, such as a cron job.
+    ///
+    /// It takes as long as that: beside a holder that lives, up to about half of the holder's lease;
+    /// beside a dead one, its lease, the allowance for the error of clocks, and a claim window for each
+    /// node that is in the queue. The call does not join the queue.
+    ///
+    /// # Errors
+    ///
+    /// - [`LockError::Busy`] as soon as the heartbeat moves or another node has the lock, and if a task or
+    ///   thread of this node holds the lock or waits for it, or begins to.
+    /// - The errors of [`acquire`](Self::acquire). The unavailable timeout applies.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`DistributedLock`].
+    pub async fn try_acquire_or_outlast(&self) -> Result<DistributedGuard, LockError> {
+        self.acquire_by(WaitMode::Outlast).await
     }
 
     /// Waits for the lock, for at most `timeout`.
@@ -86,13 +163,18 @@ impl DistributedLock {
     ///
     /// # Errors
     ///
-    /// [`LockError::TimedOut`] after `timeout`, and the errors of [`acquire`](Self::acquire).
+    /// [`LockError::TimedOut`] after `timeout`, with what is wrong with the engine, if anything is; and
+    /// the errors of [`acquire`](Self::acquire).
     ///
     /// # Cancel safety
     ///
     /// See [`DistributedLock`]. The place in the queue is lost.
     pub async fn acquire_timeout(&self, timeout: Duration) -> Result<DistributedGuard, LockError> {
-        tracing::acquiring(self.key(), self.handle.acquire(WaitMode::Within(timeout))).await
+        self.acquire_by(WaitMode::Within(timeout)).await
+    }
+
+    async fn acquire_by(&self, mode: WaitMode) -> Result<DistributedGuard, LockError> {
+        tracing::acquiring(self.key(), self.handle.acquire(mode, self.limits)).await
     }
 }
 

@@ -75,9 +75,12 @@
 //!   bounds that the [`NodeBuilder`] sets.
 //! - **Dead holders.** A holder is taken for dead when its heartbeat has not changed for the length
 //!   of its lease, plus an allowance for the errors of clocks. Waiting nodes measure that on their own
-//!   clocks. The register contains no time, and no decision of a node depends on a wall clock. A caller that
-//!   only tries now and then, each time from a new process or by a new [`DistributedLock`], does not
-//!   observe the heartbeat for that long, and never finds out.
+//!   clocks. The register contains no time, and no decision of a node depends on a wall clock. A node
+//!   remembers what it saw for two leases, so repeated attempts find a dead holder; a program that
+//!   tries once and ends uses [`try_acquire_or_outlast`](DistributedLock::try_acquire_or_outlast).
+//! - **Hung callers.** A future that is not polled keeps no lock from others: what it was granted is
+//!   passed on. Code that hangs with a guard does, unless its lock was made by
+//!   [`hold_at_most`](DistributedLock::hold_at_most).
 //! - **Dead waiters.** If the lock is reserved for a node that does not confirm within the
 //!   [claim window](NodeBuilder::claim_window), the next node in the queue takes it.
 //! - **Writes of unknown outcome.** A write without a response may have been applied or not. The
@@ -304,6 +307,7 @@ mod observer;
 mod protocol;
 #[cfg(test)]
 mod sim;
+mod text;
 pub mod transport;
 
 pub use admin::{ForcedRelease, KeyState, LockStatus, QueuedNode};

@@ -6,12 +6,13 @@ use super::error::{LockContext, LockError};
 use super::key::{Key, KeyError};
 use super::local::clock::NodeClock;
 use super::local::driver::DriverThread;
+use super::local::observations::Observations;
 use super::local::run_queue::{RunQueue, TimerId};
-use super::local::{KeyHandle, LocalKey};
+use super::local::{HoldLimits, KeyHandle, LocalKey};
 use super::lock::DistributedLock;
 use super::observer::Observer;
 use super::observer::tracing::TracingObserver;
-use super::protocol::{IdSource, Time};
+use super::protocol::{IdSource, Observation, Time};
 use super::transport::{Capabilities, NodeId, Transport};
 use crate::Mutex;
 use std::collections::HashMap;
@@ -41,16 +42,34 @@ struct NodeOwner {
     shared: Arc<NodeShared>,
 }
 
-/// What became of the locks that a node held when it was shut down.
+/// What became of the locks that a node held when it was shut down. Each of them is in one of the lists,
+/// which are in alphabetical order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shutdown {
     /// The keys that were held up to the shutdown, and released by it.
     pub released: Vec<Key>,
-    /// The keys for which the engine has not confirmed that nothing of this node is left in them, in
-    /// alphabetical order. Other nodes get them after the lease of this node, or after a claim window
-    /// if this node was only waiting.
+    /// The keys that were held at the shutdown, and lost before the engine has confirmed their release.
+    /// Nothing of this node is left in them.
+    pub lost: Vec<Key>,
+    /// The keys for which the engine has not confirmed that they were held up to their release, or that
+    /// nothing of this node is left in them. Other nodes get them after the lease of this node, or
+    /// after a claim window if this node was only waiting.
     pub indeterminate: Vec<Key>,
+}
+
+impl Shutdown {
+    /// Sorts the lists. A key that is indeterminate is in no other one.
+    pub(crate) fn settle(&mut self) {
+        let Self { released, lost, indeterminate } = self;
+        for list in [&mut *released, lost, indeterminate] {
+            list.sort();
+            list.dedup();
+        }
+        let is_settled = |key: &Key| indeterminate.binary_search(key).is_err();
+        released.retain(is_settled);
+        lost.retain(is_settled);
+    }
 }
 
 impl Node {
@@ -73,7 +92,8 @@ impl Node {
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        Ok(DistributedLock { handle: self.shared().handle(to_key(key)?) })
+        let handle = self.shared().handle(to_key(key)?);
+        Ok(DistributedLock { handle, limits: HoldLimits::default() })
     }
 
     /// The same node for plain threads, which need no runtime.
@@ -160,6 +180,7 @@ pub(crate) struct NodeShared {
     pub(crate) random: Mutex<fastrand::Rng>,
     /// For claim ids and heartbeats.
     pub(crate) ids: IdSource,
+    pub(crate) observations: Mutex<Observations>,
     registry: Mutex<KeyRegistry>,
     end: Mutex<NodeEnd>,
 }
@@ -203,6 +224,7 @@ impl NodeShared {
             observer,
             random: Mutex::new(random),
             ids,
+            observations: Mutex::default(),
             registry: Mutex::default(),
             end: Mutex::default(),
         }
@@ -243,6 +265,12 @@ impl NodeShared {
         KeyHandle::new(self.clone(), local.clone())
     }
 
+    /// Notes what was seen of a key, for two leases. Returns since when that is known.
+    pub(crate) fn observed(&self, key: &Key, seen: Observation) -> Time {
+        let keep_for = 2 * seen.lease.max(self.config.lease);
+        self.observations.lock().note(key, seen, keep_for, self.clock.now())
+    }
+
     /// The local state of this key, if the node knows it.
     pub(crate) fn find(&self, key: &Key) -> Option<Arc<LocalKey>> {
         self.registry.lock().keys.get(key).cloned()
@@ -278,9 +306,10 @@ impl NodeShared {
         registry.is_closed = true;
         let locals: Vec<_> = registry.keys.values().cloned().collect();
         drop(registry);
+        let now = self.clock.now();
         for local in locals {
             let error = self.closed(&local.key);
-            if local.close(&error) {
+            if local.close(&error, now) {
                 self.run_queue.schedule(local);
             }
         }
@@ -291,8 +320,9 @@ impl NodeShared {
         self.close_keys();
         self.run_queue.shut_down();
         let locals: Vec<_> = self.registry.lock().keys.values().cloned().collect();
+        let now = self.clock.now();
         for local in locals {
-            local.abandon();
+            local.abandon(now);
         }
         let mut end = self.end.lock();
         end.report.get_or_insert(report);

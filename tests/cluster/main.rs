@@ -5,6 +5,7 @@ mod acquire;
 mod bad_transports;
 mod cancel;
 mod config;
+mod dead_holders;
 mod hints;
 mod load;
 mod local_handoff;

@@ -2,7 +2,9 @@
 
 use crate::support::{builder, ms, node, settle};
 use lockword::cluster::layers::{Faulty, Plan};
-use lockword::cluster::{LockStatus, LossReason, Memory, ReleaseError};
+use lockword::cluster::{
+    Key, LockError, LockStatus, LossReason, Memory, ReleaseError, Transport, Wake, Write,
+};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -11,8 +13,6 @@ async fn an_inspection_shows_holder_queue_and_time_without_renewal() {
     let engine = Memory::new();
     let (a, b) = (node(engine.clone(), "a"), node(engine.clone(), "b"));
     let onlooker = node(engine, "onlooker");
-    // A node remembers inspections while it has a lock of the key.
-    let _remembered = onlooker.lock("k").unwrap();
     let look = async || onlooker.inspect("k").await.unwrap();
     let state = look().await;
     assert_eq!((state.version, state.status), (None, LockStatus::Free));
@@ -101,4 +101,50 @@ async fn the_error_of_a_break_of_unknown_outcome_does_not_say_that_it_is_undone(
     faults.lose_next_response();
     let error = op.break_lock("k").await.unwrap_err();
     assert!(!error.to_string().contains("is undone"), "{error}");
+}
+
+/// A stranger has written labels that would act on a terminal or fill a log.
+#[tokio::test(start_paused = true)]
+async fn labels_are_stripped_and_cut_before_they_are_shown() {
+    let engine = Memory::new();
+    let key = Key::new("k").unwrap();
+    let label = |name: &str| format!(r"\u001b[2J\r\n{name}\u202e{}", "x".repeat(10_000));
+    let value = format!(
+        r#"{{"lockword":"2.0","heartbeat":1,
+            "holder":{{"node":"0000000000000001","nonce":"0000000000000001","label":"{}","lease_ms":60000}},
+            "queue":[{{"node":"0000000000000002","nonce":"0000000000000002","label":"{}"}}]}}"#,
+        label("holder"),
+        label("queue")
+    );
+    let write = Write { value: value.as_bytes().into(), wake: Wake::Nobody, idle: false };
+    engine.compare_exchange(&key, None, write).await.unwrap();
+    let node = node(engine.clone(), "a");
+    let lock = node.lock("k").unwrap();
+    let mut shown = vec![];
+    for error in [lock.try_acquire().await.unwrap_err(), lock.try_acquire().await.unwrap_err()] {
+        let LockError::Busy { holder: Some(holder), .. } = &error else { panic!("{error}") };
+        shown.push(holder.clone());
+    }
+    let state = node.inspect("k").await.unwrap();
+    let LockStatus::Held { label, .. } = state.status else { panic!() };
+    shown.extend([label, state.queue[0].label.clone()]);
+    for _ in 0..2 {
+        shown.push(node.break_lock("k").await.unwrap().unwrap().label);
+    }
+    for (n, label) in shown.iter().enumerate() {
+        let name = if [3, 5].contains(&n) { "queue" } else { "holder" };
+        assert!(label.starts_with(&format!("[2J{name}xxx")), "{label:?}");
+        assert!(label.len() <= 64 + "\u{2026}".len(), "{label:?}");
+    }
+    // What is wrong with a value is said without what it has.
+    let version = engine.load(&key).await.unwrap().map(|seen| seen.version);
+    let value = format!(r#"{{"lockword":"2.0","heartbeat":"{}"}}"#, label_of_length(50_000));
+    let write = Write { value: value.as_bytes().into(), wake: Wake::Nobody, idle: false };
+    engine.compare_exchange(&key, version, write).await.unwrap();
+    let error = node.inspect("k").await.unwrap_err().to_string();
+    assert!(error.len() < 500 && !error.contains(char::is_control), "{error:?}");
+}
+
+fn label_of_length(length: usize) -> String {
+    r"\u001b".to_owned() + &"y".repeat(length)
 }

@@ -1,8 +1,13 @@
 //! How a node ends: by shutdown, by drop, by the end of its runtime.
 
-use crate::support::{builder, ms, node, settle};
-use lockword::cluster::layers::{Faulty, Plan};
-use lockword::cluster::{Key, LockError, LockStatus, LossReason, Memory, Node, ReleaseError};
+use crate::support::{builder, ms, node, poll_once, settle};
+use lockword::cluster::layers::{Faulty, Intercept, Interceptor, Plan};
+use lockword::cluster::{
+    DistributedGuard, Exchange, Key, LockError, LockStatus, LossReason, Memory, Node, ReleaseError,
+    Transport, TransportError, Version, Write, async_trait,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
@@ -172,4 +177,98 @@ fn a_release_that_its_runtime_does_not_finish_is_indeterminate() {
     let error = outside.block_on(release).unwrap_err();
     assert!(matches!(error, ReleaseError::Indeterminate { .. }), "{error}");
     assert!(error.to_string().contains("\"k\" over memory"), "{error}");
+}
+
+/// Some of the keys are released, some are lost, and for some there is no response.
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_reports_every_key_that_was_held_once() {
+    const KEYS: usize = 1_000;
+    let engine = Memory::new();
+    let troubled = Intercept::new(engine.clone(), Troubled::default());
+    let trouble = troubled.interceptor().clone();
+    let a = builder(troubled, "a").lease(ms(1_000)).request_timeout(ms(500)).build().unwrap();
+    let operator = node(engine, "operator");
+    let (mut guards, mut kept, mut all) = (vec![], vec![], vec![]);
+    for n in 0..KEYS {
+        let key = Key::new(&format!("k{n}")).unwrap();
+        let lock = a.lock(&key).unwrap();
+        if n % 10 == 9 {
+            // A grant that nobody has taken.
+            let mut acquire = Box::pin(async move { lock.acquire().await });
+            assert!(poll_once(acquire.as_mut()).is_pending());
+            kept.push(acquire);
+        } else {
+            guards.push(lock.acquire().await.unwrap());
+        }
+        all.push(key);
+    }
+    settle().await;
+    // From here on the engine fails for some keys, and others were broken.
+    trouble.begin();
+    for n in (0..KEYS).filter(|n| n % 7 == 0) {
+        operator.break_lock(format!("k{n}")).await.unwrap().unwrap();
+    }
+    let report = a.shutdown().await;
+    let mut reported = [&*report.released, &*report.lost, &*report.indeterminate].concat();
+    reported.sort();
+    all.sort();
+    assert_eq!(reported.len(), KEYS);
+    assert_eq!(reported, all);
+    for list in [&report.released, &report.lost, &report.indeterminate] {
+        assert!(list.len() > 50 && list.is_sorted(), "{}", list.len());
+    }
+    let is_released = |guard: &DistributedGuard| report.released.contains(guard.key());
+    assert!(guards.iter().filter(|guard| is_released(guard)).count() > 100);
+    drop((guards, kept));
+}
+
+/// The lease ends during the shutdown.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_lost_during_the_shutdown_is_reported() {
+    let faulty = Faulty::new(Memory::new(), Plan::default(), 1);
+    let faults = faulty.faults();
+    let node = builder(faulty, "a").lease(ms(1_000)).request_timeout(ms(500)).build().unwrap();
+    let mut guards = vec![];
+    for n in 0..20 {
+        guards.push(node.lock(format!("k{n}")).unwrap().acquire().await.unwrap());
+        tokio::time::sleep(ms(10)).await;
+    }
+    faults.set(Plan { refuse: 1.0, ..Plan::default() });
+    tokio::time::sleep(ms(600)).await;
+    let shutdown = tokio::spawn({
+        let node = node.clone();
+        async move { node.shutdown().await }
+    });
+    tokio::time::sleep(ms(650)).await;
+    faults.set(Plan::default());
+    let report = shutdown.await.unwrap();
+    let all = [report.released, report.lost, report.indeterminate].concat();
+    assert_eq!(all.len(), 20, "{all:?}");
+}
+
+/// Once it is told to, loses the requests of a third of the keys.
+#[derive(Clone, Default)]
+struct Troubled(Arc<AtomicBool>);
+
+impl Troubled {
+    fn begin(&self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[async_trait]
+impl Interceptor<Memory> for Troubled {
+    async fn compare_exchange(
+        &self,
+        inner: &Memory,
+        key: &Key,
+        expected: Option<Version>,
+        new: Write,
+    ) -> Result<Exchange, TransportError> {
+        let number: usize = key.as_str()[1..].parse().unwrap();
+        if self.0.load(Relaxed) && number % 3 == 1 {
+            return Err(TransportError::indeterminate("a fault: the response is lost"));
+        }
+        inner.compare_exchange(key, expected, new).await
+    }
 }

@@ -1,7 +1,9 @@
 //! Plain threads, without a runtime or on the threads of one.
 
 use crate::support::ms;
-use lockword::cluster::{AcquiredVia, LockError, LockStatus, Memory, Node};
+use lockword::cluster::{
+    AcquiredVia, LockError, LockStatus, LossReason, Memory, Node, ReleaseError,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -159,4 +161,28 @@ async fn a_thread_of_spawn_blocking_may_wait_on_a_current_thread_runtime() {
     let lock = a.blocking().lock("k").unwrap();
     let got = tokio::task::spawn_blocking(move || lock.acquire().map(|g| g.release())).await;
     got.unwrap().unwrap().unwrap();
+}
+
+/// On the system's clock: each wait is for a thread or for the limit itself.
+#[test]
+fn a_guard_of_a_thread_ends_at_its_limit_and_the_next_thread_gets_the_lock() {
+    let node = Node::builder(Memory::new()).build().unwrap().blocking();
+    let lock = node.lock("k").unwrap();
+    let bounded = lock.clone().hold_at_most(ms(30));
+    for _ in 0..3 {
+        let began = Instant::now();
+        let hangs = bounded.acquire().unwrap();
+        let next = lock.acquire().unwrap();
+        assert!(began.elapsed() >= ms(30));
+        assert!(!hangs.is_valid() && next.is_valid() && next.token() > hangs.token());
+        let error = hangs.release().unwrap_err();
+        assert!(matches!(&error, ReleaseError::Lost { why: LossReason::HoldLimit, .. }), "{error}");
+        assert!(next.is_valid());
+        next.release().unwrap();
+    }
+    let once = lock.clone().without_renewal();
+    let guard = once.acquire().unwrap();
+    assert!(guard.remaining() > Duration::from_secs(5));
+    guard.release().unwrap();
+    lock.try_acquire_or_outlast().unwrap().release().unwrap();
 }

@@ -16,13 +16,14 @@ use crate::cluster::key::Key;
 use crate::cluster::local::LocalKey;
 use crate::cluster::local::clock::NodeTimer;
 use crate::cluster::node::{NodeShared, Shutdown};
-use crate::cluster::observer::{ReleaseOutcome, RemoteOperation};
+use crate::cluster::observer::RemoteOperation;
 use crate::cluster::protocol::{
     Action, Event, Failure, Intent, Machine, MachineSettings, Outcome, Time, WentBack,
 };
 use crate::cluster::transport::{
     Consistency, Exchange, Notices, TransportError, Version, Versioned, Watch, Write,
 };
+use crate::cluster::text::shown;
 use crate::{Condvar, Mutex};
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, Either, FutureExt, select};
 use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, Stream, StreamExt, iter};
@@ -112,16 +113,17 @@ impl Driver {
                 }
             }
             let now = self.shared.clock.now();
-            self.shared.run_queue.fire_timers(now);
             while timers > 0 && self.due.first().is_some_and(|(at, _)| *at <= now) {
                 timers -= 1;
                 let Some((_, key)) = self.due.pop_first() else { break };
                 if let Some(driven) = self.keys.get_mut(&key) {
                     driven.due = None;
+                    driven.local.check_user(&self.shared, now);
                 }
                 self.dispatch(&key, Event::Timer);
             }
-            // Again, after the machines: a guard that is woken at its deadline then knows the cause.
+            // After the machines: who is woken at the deadline of a guard then finds that the cause is
+            // known and the observer told.
             self.shared.run_queue.fire_timers(now);
             let left = [polls, responses, notices, timers];
             if left.contains(&0) {
@@ -140,7 +142,9 @@ impl Driver {
                 self.shared.forget(&local);
                 return;
             }
-            let machine = Machine::new(self.settings());
+            let mut machine = Machine::new(self.settings());
+            let seen = self.shared.observations.lock().find(&local.key, self.shared.clock.now());
+            seen.into_iter().for_each(|seen| machine.remember(seen));
             let (intent, watch, due) = (Intent::Nothing, None, None);
             let key = local.key.clone();
             self.keys.insert(key, DrivenKey { machine, local: local.clone(), intent, watch, due });
@@ -182,6 +186,7 @@ impl Driver {
             }
             self.handle(key, event);
         }
+        self.set_due(key);
         let Some(driven) = self.keys.get(key) else { return };
         let is_idle = driven.machine.is_idle() && driven.intent == Intent::Nothing;
         if is_idle && (self.shared.forget(&driven.local) || self.closing.is_some()) {
@@ -189,8 +194,27 @@ impl Driver {
         }
     }
 
+    /// Sets the moment at which the key has to be looked at.
+    fn set_due(&mut self, key: &Key) {
+        let Some(driven) = self.keys.get_mut(key) else { return };
+        let check_at = driven.local.state().check_at();
+        let at = [driven.machine.wake_at(), check_at].into_iter().flatten().min();
+        if at != driven.due {
+            if let Some(before) = driven.due.take() {
+                self.due.remove(&(before, key.clone()));
+            }
+            if let Some(at) = at {
+                self.due.insert((at, key.clone()));
+            }
+            driven.due = at;
+        }
+    }
+
     fn remove(&mut self, key: &Key) {
         let Some(driven) = self.keys.remove(key) else { return };
+        if let Some(seen) = driven.machine.observation() {
+            self.shared.observed(key, seen);
+        }
         if let Some(at) = driven.due {
             self.due.remove(&(at, key.clone()));
         }
@@ -214,17 +238,8 @@ impl Driver {
             self.act(key, action, now);
         }
         let Some(driven) = self.keys.get_mut(key) else { return };
-        driven.local.state().set_others_wait(driven.machine.others_wait());
-        let at = driven.machine.wake_at();
-        if at != driven.due {
-            if let Some(before) = driven.due.take() {
-                self.due.remove(&(before, key.clone()));
-            }
-            if let Some(at) = at {
-                self.due.insert((at, key.clone()));
-            }
-            driven.due = at;
-        }
+        let (others_wait, engine) = (driven.machine.others_wait(), driven.machine.engine());
+        driven.local.state().observed(&self.shared.config, others_wait, engine);
     }
 
     fn act(&mut self, key: &Key, action: Action, now: Time) {
@@ -266,17 +281,29 @@ impl Driver {
                     shared.observe(|observer| observer.renewed(key));
                 } else {
                     // A guard was seen to be invalid before the renewal was applied.
-                    Self::lose(shared, driven, LossReason::Expired { last: None });
+                    let late = "the response to the renewal came after the end of the lease";
+                    let why = LossReason::Expired { last: Some(late.to_owned()) };
+                    if driven.local.lost(shared, &why) {
+                        self.report.lost.push(key.clone());
+                    }
                     self.handle(key, Event::Release);
                 }
             }
-            Action::Lost(loss) => Self::lose(shared, driven, loss.into()),
+            Action::Lost(loss) => {
+                if driven.local.lost(shared, &loss.into()) {
+                    self.report.lost.push(key.clone());
+                }
+            }
             Action::WentBack(WentBack { shown, newest }) => {
                 shared.observe(|observer| observer.engine_went_back(key, shown, newest));
             }
             Action::Released(outcome) => {
-                if Self::release(shared, driven, outcome) && driven.local.state().is_closed() {
-                    self.report.released.push(key.clone());
+                if driven.local.released(shared, outcome) {
+                    match outcome {
+                        Outcome::Held => self.report.released.push(key.clone()),
+                        Outcome::Lost => self.report.lost.push(key.clone()),
+                        Outcome::Indeterminate => self.report.indeterminate.push(key.clone()),
+                    }
                 }
             }
             Action::Failed(failure) => {
@@ -285,30 +312,6 @@ impl Driver {
                 driven.local.failed(&error, intent);
             }
         }
-    }
-
-    /// Takes the lease from its guards, and tells the observer.
-    fn lose(shared: &Arc<NodeShared>, driven: &DrivenKey, why: LossReason) {
-        let key = &driven.local.key;
-        match driven.local.lost(shared, why.clone()) {
-            None => {}
-            Some(true) => shared.observe(|observer| observer.lost(key, &why)),
-            Some(false) => shared.observe(|observer| observer.released(key, ReleaseOutcome::Lost)),
-        }
-    }
-
-    /// Ends a release, and tells the observer. Returns whether the lock was held up to the release.
-    fn release(shared: &Arc<NodeShared>, driven: &DrivenKey, outcome: Outcome) -> bool {
-        let had_guard = driven.local.released(shared, outcome);
-        if had_guard {
-            let how = match outcome {
-                Outcome::Held => ReleaseOutcome::Held,
-                Outcome::Lost => ReleaseOutcome::Lost,
-                Outcome::Indeterminate => ReleaseOutcome::Indeterminate,
-            };
-            shared.observe(|observer| observer.released(&driven.local.key, how));
-        }
-        had_guard && outcome == Outcome::Held
     }
 
     /// Whether a closed node has nothing left to do.
@@ -328,7 +331,9 @@ impl DrivenKey {
 fn explain(shared: &NodeShared, key: &Key, failure: Failure) -> LockError {
     let at = shared.context(key);
     match failure {
-        Failure::Busy { holder } => LockError::Busy { at, holder },
+        Failure::Busy { holder } => {
+            LockError::Busy { at, holder: holder.map(|label| shown(&label)) }
+        }
         Failure::Transport(source) => LockError::Transport { at, tried: "acquiring", source },
         Failure::Unreadable(source) => LockError::Unreadable { at, source },
         Failure::WentBack(WentBack { shown, newest }) => {
@@ -372,10 +377,14 @@ impl Future for Driver {
 impl Drop for Driver {
     /// The driver ends: the node was closed, the runtime shuts down, or the driver panicked.
     fn drop(&mut self) {
-        let left = self.keys.values().filter(|driven| !driven.machine.is_idle());
-        self.report.indeterminate = left.map(|driven| driven.local.key.clone()).collect();
-        self.report.indeterminate.sort();
-        let report = std::mem::take(&mut self.report);
+        let mut report = std::mem::take(&mut self.report);
+        for driven in self.keys.values() {
+            let was_held = driven.local.state().take_held_at_close();
+            if was_held || !driven.machine.is_idle() {
+                report.indeterminate.push(driven.local.key.clone());
+            }
+        }
+        report.settle();
         self.shared.shut_down(report);
     }
 }

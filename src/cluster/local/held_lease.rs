@@ -19,9 +19,9 @@ pub(crate) struct HeldLease {
 #[derive(Debug)]
 struct HeldLeaseState {
     deadline: Time,
-    /// Why it was lost. Once set it does not change.
-    lost: Option<LossReason>,
-    /// There was a guard of it.
+    /// Why it was lost, and when. Once set it does not change.
+    lost: Option<(LossReason, Time)>,
+    /// There was a guard of it whose end the observer is told.
     is_used: bool,
     /// The result of its release. Once set it does not change.
     outcome: Option<Outcome>,
@@ -43,24 +43,33 @@ impl HeldLease {
         Self { state: Mutex::new(state) }
     }
 
-    /// How long it lasts without a renewal; zero if it is over or lost.
-    pub(crate) fn remaining(&self, clock: &NodeClock) -> Duration {
+    /// How long a guard that is valid until `limit` at most is valid without a renewal; zero if the
+    /// lease is over or lost.
+    pub(crate) fn remaining(&self, limit: Option<Time>, clock: &NodeClock) -> Duration {
         let state = self.state.lock();
+        let end = limit.map_or(state.deadline, |limit| limit.min(state.deadline));
         // The clock is read after the deadline, so that an old reading never makes a guard valid.
-        if state.lost.is_some() { Duration::ZERO } else { state.deadline.since(clock.now()) }
+        if state.lost.is_some() { Duration::ZERO } else { end.since(clock.now()) }
     }
 
-    /// Why it was lost, if it was. From the deadline on it is lost, even if the driver has not
-    /// noticed that yet.
-    pub(crate) fn lost(&self, clock: &NodeClock) -> Option<LossReason> {
+    /// Why a guard that is valid until `limit` at most is lost, if it is. From the deadline on it is
+    /// lost, even if the driver has not noticed that yet; the engine's last error is not known here.
+    pub(crate) fn lost(&self, limit: Option<Time>, clock: &NodeClock) -> Option<LossReason> {
         let state = self.state.lock();
-        let expired = || LossReason::Expired { last: None };
-        state.lost.clone().or_else(|| (clock.now() >= state.deadline).then(expired))
+        let now = clock.now();
+        let lost_at = state.lost.as_ref().map_or(state.deadline, |(_, at)| *at);
+        if limit.is_some_and(|limit| now >= limit && limit <= lost_at) {
+            return Some(LossReason::HoldLimit);
+        }
+        match &state.lost {
+            Some((why, _)) => Some(why.clone()),
+            None => (now >= state.deadline).then_some(LossReason::Expired { last: None }),
+        }
     }
 
     /// The reason that was recorded for its loss. The clock is not looked at.
     pub(crate) fn recorded_loss(&self) -> Option<LossReason> {
-        self.state.lock().lost.clone()
+        self.state.lock().lost.as_ref().map(|(why, _)| why.clone())
     }
 
     pub(crate) fn deadline(&self) -> Time {
@@ -72,7 +81,12 @@ impl HeldLease {
         self.state.lock().is_used = true;
     }
 
-    /// Whether there ever was a guard of it.
+    /// The limit of its guard has passed, and the observer was told.
+    pub(crate) fn mark_unused(&self) {
+        self.state.lock().is_used = false;
+    }
+
+    /// Whether there was a guard of it whose end the observer has to be told.
     pub(crate) fn is_used(&self) -> bool {
         self.state.lock().is_used
     }
@@ -94,36 +108,23 @@ impl HeldLease {
         true
     }
 
-    /// Records its loss, and wakes the subscribers.
-    pub(crate) fn lose(&self, why: LossReason) {
-        self.change(|state| {
-            state.lost.get_or_insert(why);
-        });
-    }
-
-    /// Records its loss, and returns the subscribers, to be woken after all mutexes are released.
+    /// Records its loss, which was noticed at `now`. Returns the subscribers, to be woken after all
+    /// mutexes are released.
     #[must_use]
-    pub(crate) fn mark_lost(&self, why: LossReason) -> Vec<Waker> {
+    pub(crate) fn mark_lost(&self, why: LossReason, now: Time) -> Vec<Waker> {
         let mut state = self.state.lock();
-        state.lost.get_or_insert(why);
+        let lost_at = now.min(state.deadline);
+        state.lost.get_or_insert((why, lost_at));
         std::mem::take(&mut state.subscribers).into_iter().map(|(_, waker)| waker).collect()
     }
 
     /// Records the result of its release, and wakes the subscribers.
     pub(crate) fn set_outcome(&self, outcome: Outcome) {
-        self.change(|state| {
-            state.outcome.get_or_insert(outcome);
-        });
-    }
-
-    fn change(&self, change: impl FnOnce(&mut HeldLeaseState)) {
         let mut state = self.state.lock();
-        change(&mut state);
+        state.outcome.get_or_insert(outcome);
         let subscribers = std::mem::take(&mut state.subscribers);
         drop(state);
-        for (_, waker) in subscribers {
-            waker.wake();
-        }
+        subscribers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// Has this waker called at the next change. Returns the number of the subscription; `last` is
@@ -168,18 +169,46 @@ mod tests {
         tokio::time::advance(second / 2).await;
         assert!(held_lease.extend(clock.now() + second, &clock));
         tokio::time::advance(second - Duration::from_millis(1)).await;
-        assert_eq!(held_lease.remaining(&clock), Duration::from_millis(1));
-        assert_eq!(held_lease.lost(&clock), None);
+        assert_eq!(held_lease.remaining(None, &clock), Duration::from_millis(1));
+        assert_eq!(held_lease.lost(None, &clock), None);
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(held_lease.remaining(&clock), Duration::ZERO);
-        assert_eq!(held_lease.lost(&clock), Some(LossReason::Expired { last: None }));
+        assert_eq!(held_lease.remaining(None, &clock), Duration::ZERO);
+        assert_eq!(held_lease.lost(None, &clock), Some(LossReason::Expired { last: None }));
         // A renewal whose response arrived in time, but is applied too late.
         assert!(!held_lease.extend(clock.now() + second, &clock));
-        assert_eq!(held_lease.remaining(&clock), Duration::ZERO);
+        assert_eq!(held_lease.remaining(None, &clock), Duration::ZERO);
         // The first reason that is recorded stays.
-        held_lease.lose(LossReason::TakenOver);
-        held_lease.lose(LossReason::Closed);
+        drop(held_lease.mark_lost(LossReason::TakenOver, clock.now()));
+        drop(held_lease.mark_lost(LossReason::Closed, clock.now()));
         assert_eq!(held_lease.recorded_loss(), Some(LossReason::TakenOver));
         assert!(!held_lease.extend(clock.now() + second, &clock));
+    }
+
+    /// The reason is what came first, whenever it is asked for.
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_is_the_reason_only_if_it_passed_before_the_loss() {
+        let clock = NodeClock::tokio(&Handle::current());
+        let second = Duration::from_secs(1);
+        let began = clock.now();
+        let held_lease = HeldLease::new(began + 10 * second);
+        tokio::time::advance(5 * second).await;
+        let (early, late) = (Some(began + 4 * second), Some(began + 6 * second));
+        assert_eq!(held_lease.lost(early, &clock), Some(LossReason::HoldLimit));
+        assert_eq!(held_lease.remaining(early, &clock), Duration::ZERO);
+        assert_eq!(held_lease.lost(late, &clock), None);
+        assert_eq!(held_lease.remaining(late, &clock), second);
+        drop(held_lease.mark_lost(LossReason::TakenOver, clock.now()));
+        tokio::time::advance(20 * second).await;
+        assert_eq!(held_lease.lost(early, &clock), Some(LossReason::HoldLimit));
+        assert_eq!(held_lease.lost(late, &clock), Some(LossReason::TakenOver));
+        assert_eq!(held_lease.remaining(late, &clock), Duration::ZERO);
+        // The limit of a lease that is not renewed is its deadline.
+        let held_lease = HeldLease::new(clock.now() + second);
+        let end = Some(held_lease.deadline());
+        tokio::time::advance(2 * second).await;
+        drop(held_lease.mark_lost(LossReason::Expired { last: None }, clock.now()));
+        assert_eq!(held_lease.lost(end, &clock), Some(LossReason::HoldLimit));
+        let later = end.map(|end| end + second / 2);
+        assert_eq!(held_lease.lost(later, &clock), Some(LossReason::Expired { last: None }));
     }
 }

@@ -11,7 +11,8 @@
 //! ([`Event::Intent`]) → the machine takes the lock by a write (`Action::CompareExchange`), which the
 //! driver sends to the transport → the response (`Event::Exchanged`) → `Action::Granted` →
 //! [`LocalKeyState::granted`] assigns the lease to the first waiter → the waiter's waker →
-//! [`AcquireFuture`] is polled again and returns the guard.
+//! [`AcquireFuture`] is polled again and returns the guard. A waiter that does not poll loses the grant
+//! after a claim window, if others wait ([`LocalKeyState::check_user`]).
 //!
 //! What is called `shared` in this module is the [`NodeShared`]: the settings, the clock, the transport
 //! and the run queue of the node, which all of its keys use.
@@ -24,6 +25,7 @@ use crate::cluster::error::LockError;
 use crate::cluster::guard::{DistributedGuard, LossReason};
 use crate::cluster::key::Key;
 use crate::cluster::node::{NodeShared, SleepUntil};
+use crate::cluster::observer::ReleaseOutcome;
 use crate::cluster::protocol::{Event, Grant, Intent, Outcome, Time};
 use crate::cluster::transport::Version;
 use crate::{Mutex, MutexGuard};
@@ -37,18 +39,21 @@ pub(crate) mod clock;
 pub(crate) mod driver;
 mod held_lease;
 pub(crate) mod ids;
+pub(crate) mod observations;
 pub(crate) mod parker;
 #[cfg(any(target_os = "linux", target_os = "android", test))]
 mod raw_clock;
 pub(crate) mod run_queue;
 mod state;
+#[cfg(test)]
+mod tests;
 mod wait_queue;
 
 pub(crate) use held_lease::HeldLease;
 pub(crate) use state::LocalGrant;
 use state::{Effects, LeaseState, LocalKeyState};
-use wait_queue::WaitQueue;
 pub(crate) use wait_queue::WaiterId;
+use wait_queue::{WaitQueue, WaiterTerms};
 
 /// One key at one node.
 #[derive(Debug)]
@@ -89,14 +94,14 @@ impl LocalKey {
 
     /// Closes the key: no lease is granted to a waiter any more, and all waiters get `error`. Returns
     /// whether the caller has to schedule the key.
-    pub(crate) fn close(&self, error: &LockError) -> bool {
+    pub(crate) fn close(&self, error: &LockError, now: Time) -> bool {
         let mut state = self.state.lock();
-        state.is_closed = true;
-        let mut wakers = state.wait_queue.fail_all(error);
+        state.set_closed();
+        let mut wakers = state.wait_queue.close(error);
         match std::mem::replace(&mut state.lease, LeaseState::Absent) {
             LeaseState::Present(lease) => {
                 // Under the mutex: once that is released, the driver may release the lease.
-                wakers.extend(lease.held_lease.mark_lost(LossReason::Closed));
+                wakers.extend(lease.held_lease.mark_lost(LossReason::Closed, now));
                 let held_lease = lease.held_lease;
                 state.lease = LeaseState::Releasing { held_lease, is_requested: false };
             }
@@ -109,11 +114,14 @@ impl LocalKey {
     }
 
     /// The driver is gone: a lease is lost, and the result of a release stays unknown.
-    pub(crate) fn abandon(&self) {
+    pub(crate) fn abandon(&self, now: Time) {
         let lease = std::mem::replace(&mut self.state.lock().lease, LeaseState::Absent);
         match lease {
             LeaseState::Absent => {}
-            LeaseState::Present(lease) => lease.held_lease.lose(LossReason::Closed),
+            LeaseState::Present(lease) => {
+                let wakers = lease.held_lease.mark_lost(LossReason::Closed, now);
+                wakers.into_iter().for_each(Waker::wake);
+            }
             LeaseState::Releasing { held_lease, .. } => {
                 held_lease.set_outcome(Outcome::Indeterminate);
             }
@@ -141,11 +149,16 @@ impl LocalKey {
         is_held
     }
 
-    /// The lease was lost. Returns `None` if there never was a guard of it; otherwise whether it was
-    /// not yet being released.
-    fn lost(self: &Arc<Self>, shared: &NodeShared, why: LossReason) -> Option<bool> {
+    /// The lease was lost. First its guards are not valid any more, then the observer is told, and then
+    /// the tasks are woken that wait for the loss. Returns whether the key has to be reported as lost by
+    /// a shutdown.
+    fn lost(self: &Arc<Self>, shared: &NodeShared, why: &LossReason) -> bool {
         let mut gone = None;
+        let mut is_reported = false;
         self.change(shared, |state| {
+            is_reported = state.take_held_at_close();
+            // Who has not taken the grant waits on, and does not get a guard that is lost.
+            state.take_back(|| self.busy(shared));
             gone = match std::mem::replace(&mut state.lease, LeaseState::Absent) {
                 LeaseState::Present(lease) => Some((lease.held_lease, true)),
                 LeaseState::Releasing { held_lease, .. } => Some((held_lease, false)),
@@ -153,18 +166,32 @@ impl LocalKey {
             };
             Effects::schedule()
         });
-        let (held_lease, was_held) = gone?;
-        held_lease.lose(why);
+        let Some((held_lease, was_held)) = gone else { return is_reported };
+        let wakers = held_lease.mark_lost(why.clone(), shared.clock.now());
         if !was_held {
             held_lease.set_outcome(Outcome::Lost);
         }
-        held_lease.is_used().then_some(was_held)
+        if held_lease.is_used() {
+            shared.observe(|observer| {
+                if was_held {
+                    observer.lost(&self.key, why);
+                } else {
+                    observer.released(&self.key, ReleaseOutcome::Lost);
+                }
+            });
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        is_reported
     }
 
-    /// The release of the lease has ended. Returns whether there was a guard of it.
+    /// The release of the lease has ended, and the observer is told. Returns whether the key has to be
+    /// reported by a shutdown.
     fn released(self: &Arc<Self>, shared: &NodeShared, outcome: Outcome) -> bool {
         let mut gone = None;
+        let (mut is_reported, mut is_closed) = (false, false);
         self.change(shared, |state| {
+            is_reported = state.take_held_at_close();
+            is_closed = state.is_closed();
             if let LeaseState::Releasing { is_requested: true, .. } = state.lease
                 && let LeaseState::Releasing { held_lease, .. } =
                     std::mem::replace(&mut state.lease, LeaseState::Absent)
@@ -173,18 +200,46 @@ impl LocalKey {
             }
             Effects { schedule: !state.wait_queue.is_empty(), ..Effects::default() }
         });
-        let Some(held_lease) = gone else { return false };
+        let Some(held_lease) = gone else { return is_reported };
         held_lease.set_outcome(outcome);
-        held_lease.is_used()
+        let is_used = held_lease.is_used();
+        if is_used {
+            let how = match outcome {
+                Outcome::Held => ReleaseOutcome::Held,
+                Outcome::Lost => ReleaseOutcome::Lost,
+                Outcome::Indeterminate => ReleaseOutcome::Indeterminate,
+            };
+            shared.observe(|observer| observer.released(&self.key, how));
+        }
+        // The guard of a lease that was being released may have been there until the shutdown.
+        is_reported || is_closed && is_used
     }
 
-    /// The state machine has given up `intent`: its waiters get `error`. With [`Intent::Try`] that is
-    /// only the waiter that tries.
+    /// The moment has come at which the driver looks at the user of the lease.
+    fn check_user(self: &Arc<Self>, shared: &NodeShared, now: Time) {
+        let mut is_over = false;
+        self.change(shared, |state| {
+            let effects;
+            (effects, is_over) = state.check_user(shared, now, || self.busy(shared));
+            effects
+        });
+        if is_over {
+            // The guard goes by the clock: it is lost already.
+            shared.observe(|observer| observer.lost(&self.key, &LossReason::HoldLimit));
+        }
+    }
+
+    /// The error of a waiter that only tries, if others of this node are before it.
+    fn busy(&self, shared: &NodeShared) -> LockError {
+        LockError::Busy { at: shared.context(&self.key), holder: None }
+    }
+
+    /// The state machine has given up `intent`: its waiters get `error`. With [`Intent::Try`] and
+    /// [`Intent::Outlast`] that is only the waiter that tries.
     fn failed(&self, error: &LockError, intent: Intent) {
         let mut state = self.state.lock();
-        let wakers = if intent == Intent::Try {
-            let is_trying = state.trying.is_some() && state.wait_queue.first() == state.trying;
-            if is_trying {
+        let wakers = if matches!(intent, Intent::Try | Intent::Outlast) {
+            if state.is_led_by_try() {
                 state.wait_queue.fail_first(error.clone()).into_iter().collect()
             } else {
                 vec![]
@@ -215,10 +270,12 @@ impl KeyHandle {
         Self { shared, local }
     }
 
-    pub(crate) fn acquire(&self, mode: WaitMode) -> AcquireFuture<'_> {
+    /// Acquires the lock. The guard is valid within `limits`.
+    pub(crate) fn acquire(&self, mode: WaitMode, limits: HoldLimits) -> AcquireFuture<'_> {
         AcquireFuture {
             handle: self,
             mode,
+            limits,
             spins: false,
             began: None,
             waiter_id: None,
@@ -253,8 +310,30 @@ pub(crate) enum WaitMode {
     Wait,
     /// Not at all: the result is the lock or [`LockError::Busy`].
     Try,
+    /// Until the holder gives a sign of life; then the result is [`LockError::Busy`].
+    Outlast,
     /// At most this long; then the result is [`LockError::TimedOut`].
     Within(Duration),
+}
+
+impl WaitMode {
+    /// What a waiter that only tries wants of the engine. `None` for other waiters.
+    fn tries(self) -> Option<Intent> {
+        match self {
+            Self::Try => Some(Intent::Try),
+            Self::Outlast => Some(Intent::Outlast),
+            Self::Wait | Self::Within(_) => None,
+        }
+    }
+}
+
+/// What ends the validity of a guard, besides the loss of the lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HoldLimits {
+    /// The guard is valid for this long at most.
+    pub(crate) at_most: Option<Duration>,
+    /// The guard is valid for one lease, which is not renewed.
+    pub(crate) without_renewal: bool,
 }
 
 /// Waits for the lock. If it is dropped, whether it was polled or not, nothing of it stays.
@@ -263,6 +342,7 @@ pub(crate) enum WaitMode {
 pub(crate) struct AcquireFuture<'a> {
     handle: &'a KeyHandle,
     mode: WaitMode,
+    limits: HoldLimits,
     spins: bool,
     began: Option<Time>,
     /// `Some` while it waits.
@@ -305,8 +385,16 @@ impl AcquireFuture<'_> {
 
     fn begin(&mut self, cx: &Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {
         let KeyHandle { shared, local } = self.handle;
-        self.began = Some(shared.clock.now());
+        let began = shared.clock.now();
+        self.began = Some(began);
         shared.observe(|observer| observer.acquire_started(&local.key));
+        let limits = self.limits;
+        let gives_up_at = match self.mode {
+            WaitMode::Within(timeout) => Some(began + timeout),
+            _ => None,
+        };
+        let (spins, without_renewal) = (self.spins, limits.without_renewal);
+        let terms = WaiterTerms { spins, gives_up_at, without_renewal };
         let mut result = Poll::Pending;
         let mut waiter_id = None;
         local.change(shared, |state| {
@@ -316,21 +404,24 @@ impl AcquireFuture<'_> {
             }
             let is_free =
                 !matches!(state.lease, LeaseState::Present(_)) && state.wait_queue.is_empty();
-            if self.mode == WaitMode::Try && !is_free {
-                let busy = LockError::Busy { at: shared.context(&local.key), holder: None };
-                result = Poll::Ready(Err(busy));
+            let tries = self.mode.tries();
+            if tries.is_some() && !is_free {
+                result = Poll::Ready(Err(local.busy(shared)));
                 return Effects::default();
             }
-            let (grant, mut effects) = state.barge(shared);
-            if let Some(grant) = grant {
-                state.begin_guard(&grant);
+            let (grant, mut effects) = state.barge(shared, terms);
+            if let Some(mut grant) = grant {
+                effects.schedule |= state.begin_guard(shared, &mut grant, limits);
                 result = Poll::Ready(Ok(grant));
                 return effects;
             }
-            let joined = state.wait_queue.join(cx.waker(), self.spins);
+            let joined = state.wait_queue.join(cx.waker(), terms);
             waiter_id = Some(joined);
-            if self.mode == WaitMode::Try {
-                state.trying = waiter_id;
+            if let Some(intent) = tries {
+                state.trying = Some((joined, intent));
+            } else if state.is_led_by_try() && state.intent() == Intent::Outlast {
+                // Who outlasts a dead holder does not keep one that waits out of the engine's queue.
+                effects.waker = state.wait_queue.fail_first(local.busy(shared));
             }
             effects.prewaker = state.prewake(joined);
             effects.schedule |= !matches!(state.lease, LeaseState::Present(_));
@@ -343,17 +434,19 @@ impl AcquireFuture<'_> {
     fn poll_queue(
         &mut self,
         waiter_id: WaiterId,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Result<DistributedGuard, LockError>> {
         let KeyHandle { shared, local } = self.handle;
         let mut old = None;
         let mut result = Poll::Pending;
         local.change(shared, |state| {
-            let effects;
+            let mut effects;
             (result, effects) = state.poll_waiter(shared, waiter_id, cx.waker(), &mut old);
-            if let Poll::Ready(result) = &result {
-                state.trying.take_if(|trying| *trying == waiter_id);
-                result.iter().for_each(|grant| state.begin_guard(grant));
+            if let Poll::Ready(result) = &mut result {
+                state.trying.take_if(|(trying, _)| *trying == waiter_id);
+                if let Ok(grant) = result {
+                    effects.schedule |= state.begin_guard(shared, grant, self.limits);
+                }
             }
             effects
         });
@@ -379,13 +472,14 @@ impl AcquireFuture<'_> {
         }
         // This passes on a grant that came since the poll of the queue.
         self.leave();
-        let shared = &self.handle.shared;
-        if shared.clock.now() < began + after {
+        let KeyHandle { shared, local } = self.handle;
+        let now = shared.clock.now();
+        if now < began + after {
             // The timer fired early: the driver is gone.
-            return Poll::Ready(Err(shared.closed(&self.handle.local.key)));
+            return Poll::Ready(Err(shared.closed(&local.key)));
         }
-        let at = shared.context(&self.handle.local.key);
-        Poll::Ready(Err(LockError::TimedOut { at, after }))
+        let last = local.state().engine().trouble(now, after / 2);
+        Poll::Ready(Err(LockError::TimedOut { at: shared.context(&local.key), after, last }))
     }
 
     fn leave(&mut self) {

@@ -33,7 +33,21 @@
 //! - A caller barges: the lease is not available any more.
 //!
 //! Waiters join at the end of the queue, so a waiter that joins does not become the first one while
-//! another waits; and it barges, if the lease is available, instead of joining an empty queue.
+//! another waits; and it barges, if the lease is available, instead of joining an empty queue. An absent
+//! waiter that comes back may become the first one: if the lease is available, it gets it at once.
+//!
+//! # Users that do nothing
+//!
+//! A waiter that was granted the lease may never poll: its future is kept by code that polls no more, or
+//! its thread is stopped. It must not keep the lock from others. So the driver looks at the user at a
+//! moment that is part of the state ([`LocalLease::check_at`], [`LocalKeyState::check_user`]). A grant
+//! that was not taken for a claim window is taken back if others wait, at this node or at another one; at
+//! the timeout of its waiter it is taken back in any case. While none is known to wait, the check renews
+//! the lease ahead of time, which shows whether another node waits. The waiter keeps its place: see
+//! [`WaitQueue`]. The same check ends a use whose limit has passed ([`HoldLimits`]).
+//!
+//! The moment is set once for each claim window and not for each grant, so that a busy key costs the
+//! driver two polls in a claim window.
 //!
 //! A thread that spins polls at once when it is woken, and would often come before the thread that
 //! has just released the lease. So it leaves the lease to others until that has been available for
@@ -46,14 +60,13 @@
 //!
 //! [`barging_window`]: crate::cluster::NodeBuilder::barging_window
 
-use super::{HeldLease, WaitQueue, WaiterId};
+use super::{HeldLease, HoldLimits, WaitQueue, WaiterId, WaiterTerms};
 use crate::cluster::builder::Config;
 use crate::cluster::error::LockError;
 use crate::cluster::fence::FencingToken;
 use crate::cluster::guard::AcquiredVia;
 use crate::cluster::node::NodeShared;
-use crate::cluster::protocol::register::{ClaimId, Register};
-use crate::cluster::protocol::{Event, Grant, Intent, Time};
+use crate::cluster::protocol::{EngineStatus, Event, Grant, Intent, Time};
 use crate::cluster::transport::Version;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -73,8 +86,9 @@ const MAX_DEFERRALS: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct LocalKeyState {
     pub(super) wait_queue: WaitQueue<LocalGrant, LockError>,
-    /// The waiter that only tries. If it has no result yet, it is the first in the queue.
-    pub(super) trying: Option<WaiterId>,
+    /// The waiter that only tries, and its intent. If it has no result yet, it is the first in the
+    /// queue.
+    pub(super) trying: Option<(WaiterId, Intent)>,
     pub(super) lease: LeaseState,
     /// The number of handles and guards.
     pub(super) handles: usize,
@@ -83,12 +97,11 @@ pub(crate) struct LocalKeyState {
     /// The key has been in the run queue.
     was_scheduled: bool,
     pub(super) is_closed: bool,
-    /// What the last inspection found, and since when that is known to be so.
-    last_inspected: Option<(HolderSnapshot, Time)>,
+    /// The lease was present when the node was closed, and what became of it is not reported yet.
+    was_held_at_close: bool,
+    /// What the engine has last said of this key.
+    engine: EngineStatus,
 }
-
-/// The part of a register that does not change if the holder is dead: its claim and its heartbeat.
-type HolderSnapshot = (Option<ClaimId>, u64);
 
 /// Whether this node has the lease of the key.
 #[derive(Debug)]
@@ -110,6 +123,13 @@ pub(super) struct LocalLease {
     pub(super) held_lease: Arc<HeldLease>,
     /// The waiter that was granted the lease, even if it has not taken the grant yet.
     pub(super) user: Option<WaiterId>,
+    /// The use ends at this moment at the latest.
+    limit: Option<Time>,
+    /// When the driver looks at the user, if it does: see [`LocalKeyState::check_user`].
+    check_at: Option<Time>,
+    /// Whether the user wants the lease to be renewed, and what the state machine was told.
+    renews: bool,
+    renews_as_told: bool,
     /// It has had no user yet.
     is_new: bool,
     /// How the node got it.
@@ -160,6 +180,8 @@ pub(crate) struct LocalGrant {
     pub(crate) waiter_id: WaiterId,
     pub(crate) token: FencingToken,
     pub(crate) via: AcquiredVia,
+    /// The guard is valid until this moment at the latest. It is set when the grant becomes a guard.
+    pub(crate) limit: Option<Time>,
 }
 
 /// What has to be done after a change of the state, once the mutex is released.
@@ -191,6 +213,10 @@ impl LocalLease {
         Self {
             held_lease: Arc::new(HeldLease::new(grant.deadline)),
             user: None,
+            limit: None,
+            check_at: None,
+            renews: true,
+            renews_as_told: true,
             is_new: true,
             via: grant.via.into(),
             acquired_at: now,
@@ -219,7 +245,7 @@ impl LocalLease {
         let is_old = now.since(self.written_at) >= config.local_handoff_window / 2;
         let is_short =
             self.tokens >= (config.local_handoffs / 2).clamp(1, FencingToken::PER_VERSION / 2);
-        self.refresh == RefreshState::NotNeeded && (is_old || is_short)
+        self.refresh == RefreshState::NotNeeded && self.renews && (is_old || is_short)
     }
 
     /// Marks a renewal as wanted if it is time for one. Returns whether it did: then the key has to
@@ -232,16 +258,27 @@ impl LocalLease {
         is_wanted
     }
 
+    /// Has the driver look at the user at `at`, if it does not look before. Returns whether the driver
+    /// has to be told.
+    fn check_by(&mut self, at: Time) -> bool {
+        let is_earlier = self.check_at.is_none_or(|before| at < before);
+        if is_earlier {
+            self.check_at = Some(at);
+        }
+        is_earlier
+    }
+
     /// Makes this waiter the user. `None` if no token is left.
     fn grant(&mut self, waiter_id: WaiterId, now: Time) -> Option<LocalGrant> {
         let token = FencingToken::of(self.version, self.tokens)?;
         let is_new = std::mem::replace(&mut self.is_new, false);
         let via = if is_new { self.via } else { AcquiredVia::LocalHandoff };
-        self.user = Some(waiter_id);
+        (self.user, self.limit, self.renews) = (Some(waiter_id), None, true);
         self.tokens += 1;
         self.may_prewake = now.since(std::mem::replace(&mut self.granted_at, now)) < SHORT_USE;
         self.local_handoffs = self.local_handoffs.saturating_add(u32::from(!is_new));
-        Some(LocalGrant { held_lease: self.held_lease.clone(), waiter_id, token, via })
+        let held_lease = self.held_lease.clone();
+        Some(LocalGrant { held_lease, waiter_id, token, via, limit: None })
     }
 
     /// Makes the lease available to callers that arrive, if the barging period is not over. Returns
@@ -278,7 +315,8 @@ impl LocalKeyState {
             is_scheduled: false,
             was_scheduled: false,
             is_closed,
-            last_inspected: None,
+            was_held_at_close: false,
+            engine: EngineStatus::default(),
         }
     }
 
@@ -294,11 +332,13 @@ impl LocalKeyState {
     pub(super) fn reassign_lease(&mut self, shared: &NodeShared) -> Effects {
         let LeaseState::Present(lease) = &mut self.lease else { return Effects::default() };
         let now = shared.clock.now();
+        self.wait_queue.pass_over_late(now);
         let may_barge =
             self.wait_queue.is_led_by_thread() && lease.may_hand_off(&shared.config, now);
         if may_barge && lease.make_available(&shared.config, now) {
             let waker = self.wait_queue.wake_next();
-            return Effects { waker, handed_off: true, ..Effects::default() };
+            let schedule = lease.check_by(now + shared.config.claim_window);
+            return Effects { waker, schedule, handed_off: true, ..Effects::default() };
         }
         self.grant_first(shared, now)
     }
@@ -306,25 +346,38 @@ impl LocalKeyState {
     /// As [`LocalKeyState::reassign_lease`], but the lease is not left available.
     fn grant_first(&mut self, shared: &NodeShared, now: Time) -> Effects {
         let LeaseState::Present(lease) = &mut self.lease else { return Effects::default() };
-        let may_stay = lease.is_new || lease.may_hand_off(&shared.config, now);
+        self.wait_queue.pass_over_late(now);
+        let terms = self.wait_queue.first_terms().unwrap_or_default();
+        // Who wants a lease of its own does not take over one that is in use.
+        let may_stay =
+            lease.is_new || !terms.without_renewal && lease.may_hand_off(&shared.config, now);
         let Some(first) = self.wait_queue.first().filter(|_| may_stay) else {
             return self.begin_release();
         };
-        let schedule = lease.want_refresh(&shared.config, now);
+        let mut schedule = lease.want_refresh(&shared.config, now);
         // Without a token, the renewal grants the lease.
         let waker = lease.grant(first, now).and_then(|grant| {
             lease.barging = BargingPeriod::new(now);
+            lease.renews = !terms.without_renewal;
+            let check_at = now + shared.config.claim_window;
+            schedule |= lease.check_by(terms.gives_up_at.map_or(check_at, |at| at.min(check_at)));
+            schedule |= lease.renews != lease.renews_as_told;
             self.wait_queue.grant(|_| grant)
         });
         Effects { waker, schedule, handed_off: true, ..Effects::default() }
     }
 
-    /// A caller that has not joined the queue takes the lease, if it is available.
-    pub(super) fn barge(&mut self, shared: &NodeShared) -> (Option<LocalGrant>, Effects) {
+    /// A caller that has not joined the queue takes the lease, if it is available. It is not available
+    /// to one that wants a lease of its own.
+    pub(super) fn barge(
+        &mut self,
+        shared: &NodeShared,
+        terms: WaiterTerms,
+    ) -> (Option<LocalGrant>, Effects) {
         let LeaseState::Present(lease) = &mut self.lease else {
             return (None, Effects::default());
         };
-        if lease.barging.available_since.is_none() {
+        if lease.barging.available_since.is_none() || terms.without_renewal {
             return (None, Effects::default());
         }
         let (config, now) = (&shared.config, shared.clock.now());
@@ -332,9 +385,10 @@ impl LocalKeyState {
             return (None, self.reassign_lease(shared));
         }
         lease.barging.available_since = None;
-        let schedule = lease.want_refresh(config, now);
+        let mut schedule = lease.want_refresh(config, now);
         let waiter_id = self.wait_queue.waiter_id();
         let grant = lease.grant(waiter_id, now);
+        schedule |= lease.renews != lease.renews_as_told;
         (grant, Effects { schedule, ..Effects::default() })
     }
 
@@ -348,24 +402,102 @@ impl LocalKeyState {
         old: &mut Option<Waker>,
     ) -> (Poll<Result<LocalGrant, LockError>>, Effects) {
         let mut effects = Effects::default();
-        if let LeaseState::Present(LocalLease { barging, .. }) = &mut self.lease
-            && let Some(since) = barging.available_since
-            && self.wait_queue.first() == Some(waiter_id)
-        {
-            let now = shared.clock.now();
-            barging.deferrals += 1;
-            let is_early = now.since(since) < GRACE && barging.deferrals < MAX_DEFERRALS;
-            if is_early && !barging.is_over(&shared.config, now) {
-                // It polls again. Only threads come here, so the waker is ours and may be called
-                // under the mutex.
-                waker.wake_by_ref();
-                return (Poll::Pending, effects);
+        let was_absent = self.wait_queue.rejoin(waiter_id, || shared.clock.now());
+        if let LeaseState::Present(LocalLease { barging, .. }) = &mut self.lease {
+            if let Some(since) = barging.available_since
+                && self.wait_queue.first() == Some(waiter_id)
+            {
+                let now = shared.clock.now();
+                barging.deferrals += 1;
+                let is_early = now.since(since) < GRACE && barging.deferrals < MAX_DEFERRALS;
+                if is_early && !barging.is_over(&shared.config, now) && !was_absent {
+                    // It polls again. Only threads come here, so the waker is ours and may be called
+                    // under the mutex.
+                    waker.wake_by_ref();
+                    return (Poll::Pending, effects);
+                }
+                effects = self.grant_first(shared, now);
             }
-            effects = self.grant_first(shared, now);
-            // The waker of this very waiter.
+        } else {
+            effects.schedule |= was_absent;
+        }
+        let polled = self.wait_queue.poll(waiter_id, waker, old);
+        if polled.is_ready() {
+            // The waker of this very waiter, if there is one.
             *old = effects.waker.take();
         }
-        (self.wait_queue.poll(waiter_id, waker, old), effects)
+        (polled, effects)
+    }
+
+    /// What the driver does at the moment of [`LocalKeyState::check_at`]: it takes back a grant that
+    /// was not taken, and ends a use whose limit has passed. Returns whether it did the latter. `busy`
+    /// makes the error of a waiter that only tries.
+    pub(super) fn check_user(
+        &mut self,
+        shared: &NodeShared,
+        now: Time,
+        busy: impl FnOnce() -> LockError,
+    ) -> (Effects, bool) {
+        let window = shared.config.claim_window;
+        let LeaseState::Present(lease) = &mut self.lease else {
+            return (Effects::default(), false);
+        };
+        if lease.check_at.take_if(|at| now >= *at).is_none() {
+            return (Effects::default(), false);
+        }
+        if lease.limit.is_some_and(|limit| now >= limit) {
+            (lease.user, lease.limit) = (None, None);
+            // The guard is there, but not as a user of the lease.
+            lease.held_lease.mark_unused();
+            return (self.reassign_lease(shared), true);
+        }
+        let mut check_at = lease.limit;
+        let mut schedule = false;
+        if let Some(terms) = lease.user.and_then(|user| self.wait_queue.untaken(user)) {
+            let is_late = terms.gives_up_at.is_some_and(|at| now >= at);
+            let is_old = now.since(lease.granted_at) >= window;
+            let others_wait = lease.others_wait || !self.wait_queue.is_empty();
+            if is_late || is_old && others_wait {
+                self.take_back(busy);
+                return (self.reassign_lease(shared), false);
+            }
+            if is_old && lease.refresh == RefreshState::NotNeeded && lease.renews {
+                lease.refresh = RefreshState::Wanted;
+                schedule = true;
+            }
+            let again = if is_old { now } else { lease.granted_at } + window;
+            check_at = [check_at, terms.gives_up_at, Some(again)].into_iter().flatten().min();
+        } else if let Some(since) = lease.barging.available_since {
+            if now.since(since) >= window {
+                // The thread that was woken does not run.
+                self.wait_queue.pass_over_first();
+                return (self.reassign_lease(shared), false);
+            }
+            check_at = Some(since + window);
+        }
+        lease.check_at = check_at;
+        (Effects { schedule, ..Effects::default() }, false)
+    }
+
+    /// Takes the grant back that the user of the lease has not taken yet, if that is so. The lease then
+    /// has no user. `busy` makes the error of a waiter that only tries.
+    pub(super) fn take_back(&mut self, busy: impl FnOnce() -> LockError) {
+        let LeaseState::Present(lease) = &mut self.lease else { return };
+        let Some(user) = lease.user else { return };
+        if self.wait_queue.untaken(user).is_none() {
+            return;
+        }
+        let tried = self.trying.take_if(|(trying, _)| *trying == user);
+        self.wait_queue.take_back(user, tried.map(|_| busy()));
+        lease.user = None;
+    }
+
+    /// When the driver has to call [`LocalKeyState::check_user`].
+    pub(super) fn check_at(&self) -> Option<Time> {
+        match &self.lease {
+            LeaseState::Present(lease) => lease.check_at,
+            _ => None,
+        }
     }
 
     /// The waiter `joined` is about to sleep and leaves its processor to others: the first waiter is
@@ -397,18 +529,43 @@ impl LocalKeyState {
             LeaseState::Present(lease)
                 if lease.user == Some(waiter_id) && Arc::ptr_eq(&lease.held_lease, held_lease) =>
             {
-                lease.user = None;
+                (lease.user, lease.limit) = (None, None);
                 self.reassign_lease(shared)
             }
-            // It was lost, or the node was closed.
+            // It was lost, or the node was closed, or the limit of the use has passed.
             _ => Effects::default(),
         }
     }
 
-    /// A grant becomes a guard.
-    pub(super) fn begin_guard(&mut self, grant: &LocalGrant) {
+    /// A grant becomes a guard, within these limits. Returns whether the driver has to poll the key.
+    pub(super) fn begin_guard(
+        &mut self,
+        shared: &NodeShared,
+        grant: &mut LocalGrant,
+        limits: HoldLimits,
+    ) -> bool {
         self.handles += 1;
         grant.held_lease.mark_used();
+        let at_most = limits.at_most.map(|at_most| shared.clock.now() + at_most);
+        let lease_end = limits.without_renewal.then(|| grant.held_lease.deadline());
+        grant.limit = [at_most, lease_end].into_iter().flatten().min();
+        match (&mut self.lease, grant.limit) {
+            (LeaseState::Present(lease), Some(limit)) if lease.user == Some(grant.waiter_id) => {
+                lease.limit = Some(limit);
+                lease.check_by(limit)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether this guard is the user of the lease.
+    pub(crate) fn is_used_by(&self, held_lease: &Arc<HeldLease>, waiter_id: WaiterId) -> bool {
+        match &self.lease {
+            LeaseState::Present(lease) => {
+                lease.user == Some(waiter_id) && Arc::ptr_eq(&lease.held_lease, held_lease)
+            }
+            _ => false,
+        }
     }
 
     /// A guard ends, and with it the use of the lease.
@@ -431,7 +588,7 @@ impl LocalKeyState {
         waiter_id: WaiterId,
         old: &mut Option<Waker>,
     ) -> Effects {
-        self.trying.take_if(|trying| *trying == waiter_id);
+        self.trying.take_if(|(trying, _)| *trying == waiter_id);
         match self.wait_queue.leave(waiter_id, old) {
             Some(grant) => self.end_use(shared, &grant.held_lease, waiter_id),
             None => match &self.lease {
@@ -444,12 +601,17 @@ impl LocalKeyState {
     }
 
     /// What the waiters want of the engine.
-    fn intent(&self) -> Intent {
-        match self.wait_queue.first() {
-            None => Intent::Nothing,
-            first if first == self.trying => Intent::Try,
-            Some(_) => Intent::Wait,
+    pub(super) fn intent(&self) -> Intent {
+        match (self.wait_queue.first(), self.trying) {
+            (None, _) => Intent::Nothing,
+            (Some(first), Some((trying, intent))) if first == trying => intent,
+            (Some(_), _) => Intent::Wait,
         }
+    }
+
+    /// Whether the first waiter only tries.
+    pub(super) fn is_led_by_try(&self) -> bool {
+        self.trying.is_some_and(|(trying, _)| self.wait_queue.first() == Some(trying))
     }
 
     /// The next event for the state machine, which was last told `intent`. `None` if it knows all.
@@ -457,10 +619,17 @@ impl LocalKeyState {
         self.is_scheduled = false;
         let wanted = match self.intent() {
             // What was seen for an earlier waiter must not refuse the one that tries.
-            Intent::Try if intent == Intent::Wait => Intent::Nothing,
+            tries @ (Intent::Try | Intent::Outlast) if intent != tries => match intent {
+                Intent::Nothing => tries,
+                _ => Intent::Nothing,
+            },
             wanted => wanted,
         };
         match &mut self.lease {
+            LeaseState::Present(lease) if lease.renews != lease.renews_as_told => {
+                lease.renews_as_told = lease.renews;
+                Some(Event::Renewing(lease.renews))
+            }
             LeaseState::Present(lease) => (lease.refresh == RefreshState::Wanted).then(|| {
                 lease.refresh = RefreshState::Requested;
                 Event::Refresh
@@ -489,23 +658,34 @@ impl LocalKeyState {
         is_at_rest
     }
 
-    /// Whether other nodes wait, as of what was last seen of the register.
-    pub(super) fn set_others_wait(&mut self, others_wait: bool) {
+    /// What the state machine knows after an event: whether other nodes wait, as of what was last seen of
+    /// the register, and what the engine has last said.
+    pub(super) fn observed(&mut self, config: &Config, others_wait: bool, engine: EngineStatus) {
+        self.engine = engine;
         if let LeaseState::Present(lease) = &mut self.lease {
-            lease.others_wait = others_wait;
+            let before = std::mem::replace(&mut lease.others_wait, others_wait);
+            if others_wait && !before && lease.check_at.is_some() {
+                // The next check of an untaken grant may be later than its claim window.
+                lease.check_by(lease.granted_at + config.claim_window);
+            }
         }
     }
 
-    /// Notes what an inspection has found. Returns since when inspections have found the same holder
-    /// with the same heartbeat.
-    pub(crate) fn unchanged_since(&mut self, register: &Register, now: Time) -> Time {
-        let found = (register.holder.as_ref().map(|holder| holder.claim), register.heartbeat);
-        let since = match self.last_inspected {
-            Some((before, since)) if before == found => since,
-            _ => now,
-        };
-        self.last_inspected = Some((found, since));
-        since
+    /// What the engine has last said of this key.
+    pub(crate) fn engine(&self) -> &EngineStatus {
+        &self.engine
+    }
+
+    /// Closes the key: nothing is granted from now on.
+    pub(super) fn set_closed(&mut self) {
+        self.is_closed = true;
+        self.was_held_at_close = matches!(self.lease, LeaseState::Present(_));
+    }
+
+    /// Whether the lease was present when the node was closed. This is true at the first call only, so
+    /// that what became of it is reported once.
+    pub(super) fn take_held_at_close(&mut self) -> bool {
+        std::mem::take(&mut self.was_held_at_close)
     }
 
     /// Whether the node was closed.
@@ -537,7 +717,7 @@ mod tests {
 
     use crate::Mutex;
     use crate::cluster::guard::DistributedGuard;
-    use crate::cluster::local::{AcquireFuture, WaitMode};
+    use crate::cluster::local::{AcquireFuture, HoldLimits, WaitMode};
     use crate::cluster::lock::DistributedLock;
     use crate::cluster::{AcquiredVia, Memory, Node, NodeBuilder};
     use std::future::Future;
@@ -590,7 +770,7 @@ mod tests {
         }
 
         fn begin(&mut self, lock: &'a DistributedLock, is_thread: bool) {
-            let acquire = lock.handle.acquire(WaitMode::Wait);
+            let acquire = lock.handle.acquire(WaitMode::Wait, HoldLimits::default());
             self.acquire = Some(Box::pin(if is_thread { acquire.spinning() } else { acquire }));
             self.poll();
         }
@@ -778,7 +958,7 @@ mod tests {
         let node = Node::builder(engine.clone()).tokio_clock().build().unwrap();
         let lock = node.lock("k").unwrap();
         let mut user = user_after_handoff(&lock).await;
-        let mut waits = lock.handle.acquire(WaitMode::Wait).spinning();
+        let mut waits = lock.handle.acquire(WaitMode::Wait, HoldLimits::default()).spinning();
         assert!(Pin::new(&mut waits).poll(&mut Context::from_waker(Waker::noop())).is_pending());
         user.release();
         assert_eq!(node.shutdown().await.indeterminate, []);

@@ -48,7 +48,10 @@ pub trait Observer: Send + Sync + 'static {
         let _ = key;
     }
 
-    /// The lock was lost while there was a guard that was not released.
+    /// The lock was lost while there was a guard that was not released. The guard is not
+    /// [valid](super::DistributedGuard::is_valid) any more, and its
+    /// [`lost`](super::DistributedGuard::lost) is ready; the tasks that wait for it are woken after this
+    /// call.
     fn lost(&self, key: &Key, why: &LossReason) {
         let _ = (key, why);
     }

@@ -1,6 +1,6 @@
 //! The machine's settings, its events, and its actions.
 
-use crate::cluster::protocol::register::Unreadable;
+use crate::cluster::protocol::register::{Liveness, Unreadable};
 use crate::cluster::transport::{
     Exchange, NodeId, Notices, TransportError, Version, Versioned, Wakeups, Write,
 };
@@ -99,6 +99,10 @@ pub(crate) enum Intent {
     /// The lock is wanted if it is free. Otherwise the machine returns [`Action::Failed`] with
     /// [`Failure::Busy`], and the intent is over.
     Try,
+    /// The lock is wanted if it is free, or if its holder is dead: the machine observes the holder, or
+    /// the node for which the lock is reserved, for as long as it has to. At the first sign of life it
+    /// returns [`Action::Failed`] with [`Failure::Busy`], and the intent is over.
+    Outlast,
     /// The lock is wanted, however long it takes.
     Wait,
 }
@@ -113,6 +117,8 @@ pub(crate) enum Event {
     /// Renew as soon as possible: the local tokens run short, or the node has to learn whether others
     /// wait.
     Refresh,
+    /// Renew the lease when it is due (`true`), as a machine does from a grant on, or never (`false`).
+    Renewing(bool),
     /// Release the lock. If it is not held any more, the outcome is [`Outcome::Lost`].
     ///
     /// If the intent is [`Intent::Wait`] and others wait, the same write puts this node at the end of
@@ -202,7 +208,7 @@ pub(crate) enum GrantedVia {
 /// Why the lock was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// No renewal succeeded in time. `last` is the last request's error, if it failed.
+    /// No renewal succeeded in time. `last` says why; `None` if none was wanted.
     Expired { last: Option<String> },
     /// The register has another holder or none: another node took the lock over, or an operator
     /// released it by force.
@@ -233,7 +239,8 @@ pub(crate) enum Outcome {
 /// Why an intent failed.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
-    /// The lock has a holder or a queue; for [`Intent::Try`] only. `holder` is the holder's label.
+    /// The lock has a holder or a queue; for [`Intent::Try`] and [`Intent::Outlast`] only. `holder` is
+    /// the holder's label.
     Busy { holder: Option<String> },
     /// A permanent error of the engine, or one that has lasted for
     /// [`MachineSettings::unavailable_timeout`]; for [`Intent::Try`] any error.
@@ -242,6 +249,55 @@ pub(crate) enum Failure {
     Unreadable(Unreadable),
     /// The engine went back, and does not declare that it may.
     WentBack(WentBack),
+}
+
+/// What the engine has last said: for the errors that users see.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EngineStatus {
+    /// The error of the last request, if it failed.
+    pub(crate) last_error: Option<TransportError>,
+    /// A request has been in flight since this moment.
+    pub(crate) asked_at: Option<Time>,
+}
+
+impl EngineStatus {
+    /// What is wrong with the engine at `now`: that it has not responded for `patience` or longer, or
+    /// its last error. `None` if nothing is known to be wrong.
+    pub(crate) fn trouble(&self, now: Time, patience: Duration) -> Option<TransportError> {
+        let silent_for = self.silent_for(now).filter(|time| *time >= patience);
+        let silence = |time| TransportError::unavailable(no_response(time));
+        silent_for.map(silence).or_else(|| self.last_error.clone())
+    }
+
+    /// Why no renewal has succeeded until `now`.
+    pub(crate) fn cause_of_expiry(&self, now: Time) -> String {
+        match (&self.last_error, self.silent_for(now)) {
+            (Some(error), _) => error.to_string(),
+            (None, Some(time)) => no_response(time),
+            (None, None) => String::from(
+                "no renewal was sent in time: this process, or the node's background task, did not run",
+            ),
+        }
+    }
+
+    /// For how long a response has been awaited, if one is.
+    fn silent_for(&self, now: Time) -> Option<Duration> {
+        self.asked_at.map(|at| now.since(at))
+    }
+}
+
+fn no_response(time: Duration) -> String {
+    format!("no response for the last {time:?}")
+}
+
+/// What was seen of the holder of a lock, or of the node for which it is reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Observation {
+    pub(crate) liveness: Liveness,
+    /// Since when it is known to be unchanged.
+    pub(crate) since: Time,
+    /// The lease of the holder; zero if there is none.
+    pub(crate) lease: Duration,
 }
 
 /// A moment on one node's clock, as the time since an origin that is the same for all moments of that

@@ -84,7 +84,7 @@
 
 use crate::cluster::transport::{Exchange, TransportError, Version, Versioned, Wake, Write};
 use fairness::Backoff;
-use register::{ClaimId, Holder, QueueEntry, Register};
+use register::{ClaimId, Holder, Liveness, QueueEntry, Register};
 use std::collections::VecDeque;
 use std::time::Duration;
 use view::View;
@@ -99,8 +99,8 @@ mod view;
 mod watch;
 
 pub(crate) use event::{
-    Action, ClockError, Event, Failure, Grant, GrantedVia, IdSource, Intent, Loss, MachineSettings,
-    Outcome, Time, WentBack,
+    Action, ClockError, EngineStatus, Event, Failure, Grant, GrantedVia, IdSource, Intent, Loss,
+    MachineSettings, Observation, Outcome, Time, WentBack,
 };
 pub use register::Unreadable;
 
@@ -122,6 +122,8 @@ pub(crate) struct Machine {
     indeterminate: Option<Option<Version>>,
     in_flight: Option<InFlight>,
     last_request: u64,
+    /// What [`Intent::Outlast`] has to outlast, from its first look on.
+    outlasts: Option<Liveness>,
     /// The case in which the last write of kind [`RequestKind::Take`] was sent.
     via_tried: GrantedVia,
     /// How often another node's write came before this node's attempt to join the queue, less the
@@ -162,6 +164,8 @@ struct Held {
     deadline: Time,
     /// When the next renewal is sent.
     renew_at: Time,
+    /// Whether renewals are wanted.
+    renews: bool,
 }
 
 /// The lock is being released, and [`Action::Released`] is due.
@@ -232,6 +236,7 @@ impl Machine {
             indeterminate: None,
             in_flight: None,
             last_request: 0,
+            outlasts: None,
             via_tried: GrantedVia::Free,
             collisions: 0,
             rejoins_at_once: false,
@@ -264,7 +269,15 @@ impl Machine {
                     // `Try` reports the present state of the register.
                     self.view.is_fresh &= intent == Intent::Wait && self.sees_all();
                 }
+                if self.intent != intent {
+                    self.outlasts = None;
+                }
                 self.intent = intent;
+            }
+            Event::Renewing(renews) => {
+                if let Some(held) = &mut self.held {
+                    held.renews = renews;
+                }
             }
             Event::Refresh => {
                 if let Some(held) = &mut self.held {
@@ -307,6 +320,14 @@ impl Machine {
     /// When [`Event::Timer`] is due, if no other event occurs before.
     pub(crate) fn wake_at(&self) -> Option<Time> {
         self.wake_at
+    }
+
+    /// What the engine has last said.
+    pub(crate) fn engine(&self) -> EngineStatus {
+        EngineStatus {
+            last_error: self.retry.last_error.clone(),
+            asked_at: self.in_flight.as_ref().map(|request| request.sent),
+        }
     }
 
     /// Whether nothing is wanted or held, no request is in flight or of unknown outcome, and the
@@ -408,11 +429,21 @@ impl Machine {
             // The view dates from before this acquisition and may be out of date.
             return self.load(now);
         }
-        if self.intent == Intent::Try {
+        let seen = register.liveness();
+        let is_refused = match self.intent {
+            Intent::Try => true,
+            // Whether the holder has given a sign of life since the first look.
+            Intent::Outlast => *self.outlasts.get_or_insert(seen) != seen,
+            Intent::Nothing | Intent::Wait => false,
+        };
+        if is_refused {
             let holder = register.holder.map(|holder| holder.label);
             return self.fail(Failure::Busy { holder });
         }
         self.wake_by(self.due(&register, rank));
+        if self.intent == Intent::Outlast {
+            return self.look_for_life(&register, now);
+        }
         if self.await_watch(now) {
             return;
         }
@@ -486,7 +517,7 @@ impl Machine {
         self.intent = Intent::Nothing;
         self.begin_turn(now);
         let renew_at = sent + self.settings.lease / 3;
-        self.held = Some(Held { deadline, renew_at });
+        self.held = Some(Held { deadline, renew_at, renews: true });
         let via = self.via_tried;
         self.actions.push_back(Action::Granted(Grant { version, deadline, via }));
     }
@@ -503,7 +534,8 @@ impl Machine {
     /// is processed, so that a late response does not revive the lease.
     fn check_deadline(&mut self, now: Time) {
         if self.held.is_some_and(|held| now >= held.deadline) {
-            let last = self.retry.last_error.as_ref().map(ToString::to_string);
+            let renews = self.held.is_some_and(|held| held.renews);
+            let last = renews.then(|| self.engine().cause_of_expiry(now));
             self.lose(Loss::Expired { last });
         }
     }
@@ -528,7 +560,7 @@ impl Machine {
 
     /// Renews the lease if it is time to. No request is in flight.
     fn renew_when_due(&mut self, now: Time) {
-        let Some(held) = self.held else { return };
+        let Some(held) = self.held.filter(|held| held.renews) else { return };
         if now < held.renew_at {
             if self.must_load {
                 return self.load(now);
@@ -851,7 +883,7 @@ impl Machine {
         let gives_up = match self.intent {
             Intent::Nothing => false,
             Intent::Try => true,
-            Intent::Wait => {
+            Intent::Outlast | Intent::Wait => {
                 !error.is_transient() || now.since(since) >= self.settings.unavailable_timeout
             }
         };
@@ -885,12 +917,17 @@ fn write(register: &Register) -> Write {
     Write { value: register.encode().into(), wake, idle: register.is_idle() }
 }
 
-/// The write by which an operator takes the lock from the holder of this register: the lock is then
-/// reserved for the first in the queue, or free. `None` if the register has no holder.
+/// The write by which an operator takes the lock from the holder of this register, or from the node for
+/// which it is reserved: the lock is then reserved for the next in the queue, or free. `None` if there is
+/// neither.
 pub(crate) fn force_release(register: &Register) -> Option<Write> {
-    register.holder.as_ref()?;
     let mut register = register.clone();
-    register.holder = None;
+    if register.holder.take().is_none() {
+        if register.queue.is_empty() {
+            return None;
+        }
+        register.queue.remove(0);
+    }
     register.advance();
     Some(Write { wake: Wake::Everybody, ..write(&register) })
 }

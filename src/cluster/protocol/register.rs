@@ -23,6 +23,7 @@
 //! A *claim* identifies one acquisition of one node: by the node's number, and by a nonce that no
 //! other claim has. The value contains no point in time; a lease is a duration.
 
+use crate::cluster::text::shown_within;
 use crate::cluster::transport::NodeId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -149,7 +150,8 @@ impl Register {
             return Err(Unreadable::Format { major, minor });
         }
         let wire: WireRegister = serde_json::from_value(value)
-            .map_err(|error| Unreadable::Malformed(error.to_string()))?;
+            // The text may repeat what the value has.
+            .map_err(|error| Unreadable::Malformed(shown_within(&error.to_string(), 200)))?;
         let holder = wire.holder.map(|WireHolder { who, lease_ms }| Holder {
             claim: who.claim(),
             label: who.label,

@@ -2,7 +2,7 @@
 
 use super::Machine;
 use crate::cluster::protocol::register::{Liveness, Register, Unreadable};
-use crate::cluster::protocol::{Time, WentBack};
+use crate::cluster::protocol::{Observation, Time, WentBack};
 use crate::cluster::transport::{Version, Versioned};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(super) struct View {
     pub(super) heard_at: Time,
     /// Whether the view was confirmed or changed since the present intent began.
     pub(super) is_fresh: bool,
+    /// What an earlier machine of this node has seen, until the first response or notice.
+    pub(super) earlier: Option<Observation>,
 }
 
 impl View {
@@ -41,6 +43,7 @@ impl View {
             is_known: false,
             heard_at: origin,
             is_fresh: false,
+            earlier: None,
         }
     }
 
@@ -108,7 +111,8 @@ impl View {
 
     fn set(&mut self, version: Option<Version>, new: Result<Register, Unreadable>, now: Time) {
         if liveness(&self.register) != liveness(&new) || !self.is_known {
-            self.unchanged_since = now;
+            let earlier = self.earlier.take().filter(|it| Some(it.liveness) == liveness(&new));
+            self.unchanged_since = earlier.map_or(now, |earlier| earlier.since);
             self.is_known = true;
         }
         (self.version, self.register, self.version_since) = (version, new, now);
@@ -133,6 +137,23 @@ impl Machine {
         };
         let before = u32::try_from(rank).unwrap_or(u32::MAX);
         self.view.unchanged_since + lease + self.settings.claim_window.saturating_mul(before)
+    }
+
+    /// What was seen of the holder, or of the node for which the lock is reserved. `None` if there is
+    /// neither, as far as this node knows, or if it is this node.
+    pub(crate) fn observation(&self) -> Option<Observation> {
+        let register = self.view.register.as_ref().ok().filter(|_| self.view.is_known)?;
+        if register.is_idle() || self.is_in_register() {
+            return None;
+        }
+        let lease = register.holder.as_ref().map_or(Duration::ZERO, |holder| holder.lease);
+        let (liveness, since) = (register.liveness(), self.view.unchanged_since);
+        Some(Observation { liveness, since, lease })
+    }
+
+    /// For a new machine: what an earlier one, or an inspection, has seen of the key.
+    pub(crate) fn remember(&mut self, earlier: Observation) {
+        self.view.earlier = Some(earlier);
     }
 
     /// Whether other nodes wait for the lock, as last seen.

@@ -2,6 +2,7 @@
 
 use super::{Action, Machine};
 use crate::cluster::protocol::Time;
+use crate::cluster::protocol::register::Register;
 use crate::cluster::transport::{TransportError, Wakeups};
 use std::time::Duration;
 
@@ -131,6 +132,20 @@ impl Machine {
             }
         };
         let at = self.view.heard_at + interval;
+        if self.must_load || now >= at {
+            self.load(now);
+        } else {
+            self.wake_by(at);
+        }
+    }
+
+    /// The next look of [`Intent::Outlast`](super::Intent::Outlast) at a lock that others have. It does
+    /// not join the queue, so the holder does not wake it. A holder that lives moves the heartbeat after
+    /// a third of its lease, and the next waiter within its claim window. No request is in flight.
+    pub(super) fn look_for_life(&mut self, register: &Register, now: Time) {
+        let window = self.settings.claim_window / 2;
+        let interval = register.holder.as_ref().map_or(window, |holder| holder.lease / 12);
+        let at = self.view.heard_at + interval.max(MIN_POLL);
         if self.must_load || now >= at {
             self.load(now);
         } else {
