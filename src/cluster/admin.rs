@@ -1,6 +1,7 @@
 //! For operators: inspect a key, and break a lock.
 
-use super::error::{BREAKING, LockError};
+use super::background::run_on;
+use super::error::{BREAKING, INSPECTING, LockError};
 use super::key::{Key, KeyError};
 use super::local::driver::{compare_exchange, load};
 use super::node::{Node, NodeShared, to_key};
@@ -76,7 +77,7 @@ pub struct ForcedRelease {
 }
 
 /// How many writes [`Node::break_lock`] makes at most, if other nodes write in between each time.
-const MAX_BREAKS: u32 = 100;
+pub(crate) const MAX_BREAKS: u32 = 100;
 
 impl Node {
     /// Reads the state of a key from the engine, by one request, within the
@@ -152,32 +153,16 @@ where
     F: Future<Output = Result<T, LockError>> + Send + 'static,
 {
     let closed = shared.closed(&key);
-    if shared.run_queue.is_shut_down() {
+    if shared.is_gone() {
         return Err(closed);
     }
     let runtime = shared.runtime.clone();
-    let task = AbortOnDrop(runtime.spawn(run(shared, key)));
-    task.finish().await.unwrap_or(Err(closed))
-}
-
-/// A task that is aborted when this is dropped.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> AbortOnDrop<T> {
-    async fn finish(mut self) -> Option<T> {
-        (&mut self.0).await.ok()
-    }
-}
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    run_on(&runtime, run(shared, key)).await.unwrap_or(Err(closed))
 }
 
 async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockError> {
     let error =
-        |source| LockError::Transport { at: shared.context(&key), tried: "inspecting", source };
+        |source| LockError::Transport { at: shared.context(&key), tried: INSPECTING, source };
     let seen = load(&shared, &key).await.map_err(error)?;
     let register = decode(&shared, &key, seen.as_ref())?;
     let now = shared.clock.now();

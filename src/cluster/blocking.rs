@@ -20,31 +20,49 @@
 //! - A worker of a multi-thread runtime tells the runtime that it blocks
 //!   (`tokio::task::block_in_place`). Inside a `LocalSet` that is not possible, and tokio panics.
 //! - A thread of `spawn_blocking` may wait.
-//! - The thread of the current-thread runtime that runs the node would wait for itself. It gets
-//!   [`LockError::WouldDeadlock`]. So does an [`Observer`](super::Observer) that is called by the node's
-//!   background task.
-//! - On a thread of the node's current-thread runtime, a call blocks for up to 1 s if the node's
-//!   background task has never run, since it is not known yet which thread runs it. After that the
+//! - The thread of a current-thread runtime that was given to the node, and runs it, would wait for itself.
+//!   It gets [`LockError::WouldDeadlock`]. So does an [`Observer`](super::Observer) that is called by the
+//!   node's background task.
+//! - On a thread of such a runtime, a call blocks for up to 1 s, and not longer than its timeout, if the
+//!   node's background task has never run, since it is not known yet which thread runs it. After that the
 //!   call ends as if it were this thread. This includes `try_acquire` and `release`.
-//! - If nothing drives the node's current-thread runtime, a waiting thread waits until something does.
+//!
+//! # If nothing runs the node
+//!
+//! The runtime that was given to a node may be one that nobody drives, or whose threads are blocked. A
+//! thread that waits measures its own time then, and wakes by itself:
+//!
+//! - `acquire_timeout` ends at its timeout;
+//! - `release` ends a request timeout after the lease, and is [`ReleaseError::Indeterminate`];
+//! - `inspect` ends after two request timeouts, `shutdown` after three, and `break_lock` after as many as
+//!   its requests may take;
+//! - `acquire` and `try_acquire` have no limit of time, and wait until something runs the node.
+//!
+//! If the runtime has ended, each call returns [`LockError::Closed`] at once.
+//!
+//! A waiting thread sleeps on a word of this crate's own. The tokens of its [`std::thread::park`] stay the
+//! caller's: none is used up, and none wakes it.
 
-use super::admin::{ForcedRelease, KeyState};
-use super::error::{LockError, ReleaseError};
+use super::admin::{ForcedRelease, KeyState, MAX_BREAKS};
+use super::error::{BREAKING, INSPECTING, LockError, ReleaseError};
 use super::fence::FencingToken;
 use super::guard::{AcquiredVia, DistributedGuard, LossReason};
 use super::key::{Key, KeyError};
+use super::local::driver_task::is_running_here;
 use super::local::parker::Parker;
 use super::local::{AcquireFuture, WaitMode};
 use super::lock::DistributedLock;
 use super::node::{self, NodeShared, Shutdown};
+use super::protocol::Time;
+use super::transport::TransportError;
 use crate::primitive::spin_loop;
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// The blocking form of [`Node`](super::Node): from [`Node::blocking`](super::Node::blocking). It is a
@@ -85,8 +103,7 @@ impl Node {
         K: TryInto<Key, Error: Into<KeyError>>,
     {
         let (shared, key) = (self.node.shared(), node::to_key(key)?);
-        wait(shared, self.node.inspect(&key), || false)
-            .unwrap_or_else(|| would_deadlock(shared, &key))
+        wait_within(shared, &key, INSPECTING, 2, self.node.inspect(&key))
     }
 
     /// **Takes the lock away from its present holder**: see
@@ -104,28 +121,36 @@ impl Node {
         K: TryInto<Key, Error: Into<KeyError>>,
     {
         let (shared, key) = (self.node.shared(), node::to_key(key)?);
-        wait(shared, self.node.break_lock(&key), || false)
-            .unwrap_or_else(|| would_deadlock(shared, &key))
+        wait_within(shared, &key, BREAKING, MAX_BREAKS + 2, self.node.break_lock(&key))
     }
 
     /// Closes the node, and waits for the release of its locks: see
     /// [`Node::shutdown`](super::Node::shutdown).
     ///
     /// On a thread that would wait for itself it closes the node, does not wait, and returns an empty
-    /// report.
+    /// report. If nothing runs the node, the report names all keys that the node knows as indeterminate,
+    /// after three [request timeouts](super::NodeBuilder::request_timeout).
     ///
     /// # Panics
     ///
     /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
     pub fn shutdown(&self) -> Shutdown {
         let shared = self.node.shared();
+        if shared.is_foreign() {
+            return Shutdown::default();
+        }
         let mut shutdown = Box::pin(self.node.shutdown());
-        if would_wait_for_itself(shared) {
+        if would_wait_for_itself(shared, None) {
             // The first poll closes the node.
             drop(poll_once(shutdown.as_mut()));
             return Shutdown::default();
         }
-        wait(shared, shutdown, || false).unwrap_or_default()
+        let until = shared.clock.now() + shared.config.request_timeout * 3;
+        let report = in_place(|| park_until(shared, shutdown, |_| Some(until), |_| false));
+        report.unwrap_or_else(|| Shutdown {
+            indeterminate: shared.known_keys(),
+            ..Shutdown::default()
+        })
     }
 }
 
@@ -212,11 +237,18 @@ impl Lock {
     fn acquire_by(&self, mode: WaitMode) -> Result<Guard, LockError> {
         let handle = &self.lock.handle;
         let shared = &handle.shared;
-        if would_wait_for_itself(shared) {
+        if shared.is_foreign() {
+            return Err(shared.closed(self.key()));
+        }
+        let limit = if let WaitMode::Within(limit) = mode { Some(limit) } else { None };
+        if would_wait_for_itself(shared, limit) {
             return would_deadlock(shared, self.key());
         }
         let acquire = handle.acquire(mode, self.lock.limits).spinning();
-        let guard = in_place(|| park_until(acquire, AcquireFuture::is_next))?;
+        let until = AcquireFuture::deadline;
+        let guard = in_place(|| park_until(shared, acquire, until, AcquireFuture::is_next));
+        // The future itself ends at its deadline, so there always is a result.
+        let guard = guard.unwrap_or_else(|| Err(shared.closed(self.key())))?;
         Ok(Guard { guard })
     }
 }
@@ -286,33 +318,52 @@ impl Guard {
     pub fn release(self) -> Result<(), ReleaseError> {
         let shared = self.guard.shared().clone();
         let indeterminate = ReleaseError::Indeterminate { at: shared.context(self.guard.key()) };
+        let until = shared.clock.now() + self.guard.remaining() + shared.config.request_timeout;
         let mut release = Box::pin(self.guard.release());
-        if would_wait_for_itself(&shared) {
+        if shared.is_foreign() || would_wait_for_itself(&shared, None) {
             return poll_once(release.as_mut()).unwrap_or(Err(indeterminate));
         }
-        wait(&shared, release, || true).unwrap_or(Err(indeterminate))
+        let released = in_place(|| park_until(&shared, release, |_| Some(until), |_| true));
+        released.unwrap_or(Err(indeterminate))
     }
 }
 
-/// Blocks until the future is ready. `None` if this thread would wait for itself.
-fn wait<F: Future>(shared: &NodeShared, future: F, spins: impl Fn() -> bool) -> Option<F::Output> {
-    if would_wait_for_itself(shared) {
-        return None;
+/// Blocks until this request for a key is ready, for at most as many request timeouts. `tried` is what the
+/// error says if it is not.
+fn wait_within<T>(
+    shared: &NodeShared,
+    key: &Key,
+    tried: &'static str,
+    request_timeouts: u32,
+    request: impl Future<Output = Result<T, LockError>>,
+) -> Result<T, LockError> {
+    if shared.is_gone() {
+        return Err(shared.closed(key));
     }
-    let future = Box::pin(future);
-    Some(in_place(|| park_until(future, |_| spins())))
+    let limit = shared.config.request_timeout * request_timeouts;
+    if would_wait_for_itself(shared, Some(limit)) {
+        return would_deadlock(shared, key);
+    }
+    let until = shared.clock.now() + limit;
+    let result = in_place(|| park_until(shared, Box::pin(request), |_| Some(until), |_| false));
+    result.unwrap_or_else(|| {
+        let source =
+            TransportError::unavailable("nothing runs the runtime that the node was given");
+        Err(LockError::Transport { at: shared.context(key), tried, source })
+    })
 }
 
-/// Whether the node's driver needs this thread: it is running on this thread at this moment and has
+/// Whether the node's driver needs this thread: a driver is running on this thread at this moment and has
 /// called back, or this is the thread of the current-thread runtime that runs it. (A thread of
-/// `spawn_blocking` belongs to that runtime too, but does not run it.)
-fn would_wait_for_itself(shared: &NodeShared) -> bool {
+/// `spawn_blocking` belongs to that runtime too, but does not run it.) It takes no longer than `limit` to
+/// find out.
+fn would_wait_for_itself(shared: &NodeShared, limit: Option<Duration>) -> bool {
     let is_nodes_runtime = |here: Handle| {
         here.runtime_flavor() == RuntimeFlavor::CurrentThread && here.id() == shared.runtime.id()
     };
-    shared.driver_thread.is_running_here()
+    is_running_here()
         || Handle::try_current().is_ok_and(is_nodes_runtime)
-            && shared.driver_thread.is_this_thread()
+            && shared.driver_thread.is_this_thread(limit)
 }
 
 fn would_deadlock<T>(shared: &NodeShared, key: &Key) -> Result<T, LockError> {
@@ -337,10 +388,7 @@ const SPIN_CHECKS: u32 = 64;
 const PAUSES_PER_CHECK: u32 = 16;
 
 /// Wakes one thread.
-struct ThreadWaker {
-    parker: Parker,
-    thread: Thread,
-}
+struct ThreadWaker(Parker);
 
 impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
@@ -348,23 +396,22 @@ impl Wake for ThreadWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.parker.notify() {
-            self.thread.unpark();
-        }
+        self.0.notify();
     }
 }
 
 impl ThreadWaker {
-    /// Waits for a wake-up since the last call. Spins for `checks` checks before it sleeps.
-    fn sleep(&self, checks: u32) {
+    /// Waits for a wake-up since the last call, or until the deadline. Spins for `checks` checks before it
+    /// sleeps.
+    fn sleep(&self, checks: u32, deadline: Option<Instant>) {
         for _ in 0..checks {
             (0..PAUSES_PER_CHECK).for_each(|_| spin_loop());
-            if self.parker.take() {
+            if self.0.take() {
                 return;
             }
             thread::yield_now();
         }
-        self.parker.park(thread::park);
+        self.0.park(deadline);
     }
 }
 
@@ -373,20 +420,34 @@ thread_local! {
     static CACHED_WAKER: Cell<Option<Arc<ThreadWaker>>> = const { Cell::new(None) };
 }
 
-/// Blocks until the future is ready. While `is_near` holds, the thread spins before it sleeps.
-fn park_until<F: Future + Unpin>(mut future: F, is_near: impl Fn(&F) -> bool) -> F::Output {
+/// Blocks until the future is ready, or until `until`, if there is such a moment. `None`: it was polled
+/// after that moment, and is not ready. The thread needs nobody to wake it at that moment. While `is_near`
+/// holds, it spins before it sleeps.
+fn park_until<F: Future + Unpin>(
+    shared: &NodeShared,
+    mut future: F,
+    until: impl Fn(&F) -> Option<Time>,
+    is_near: impl Fn(&F) -> bool,
+) -> Option<F::Output> {
     // A poll may call code that waits in turn (an observer, say), which then needs a second waker.
     let cached = CACHED_WAKER.try_with(Cell::take).ok().flatten();
-    let thread_waker = cached.unwrap_or_else(|| {
-        Arc::new(ThreadWaker { parker: Parker::new(), thread: thread::current() })
-    });
+    let thread_waker = cached.unwrap_or_else(|| Arc::new(ThreadWaker(Parker::new())));
     let waker = Waker::from(thread_waker.clone());
     let mut cx = Context::from_waker(&waker);
+    // Before the poll, which comes after the moment then.
+    let is_over = |future: &F| until(future).is_some_and(|until| shared.clock.now() >= until);
     let output = loop {
+        let is_last = is_over(&future);
         if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut cx) {
-            break output;
+            break Some(output);
         }
-        thread_waker.sleep(if is_near(&future) { SPIN_CHECKS } else { 0 });
+        if is_last {
+            break None;
+        }
+        // A moment that is too far away to be represented never comes.
+        let left = until(&future).map(|until| until.since(shared.clock.now()));
+        let deadline = left.and_then(|left| Instant::now().checked_add(left));
+        thread_waker.sleep(if is_near(&future) { SPIN_CHECKS } else { 0 }, deadline);
     };
     // This fails if the thread is ending, which needs no waker any more.
     let _ = CACHED_WAKER.try_with(|cached| cached.set(Some(thread_waker)));

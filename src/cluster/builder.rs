@@ -1,21 +1,21 @@
 //! Building a node: its settings, their ranges, and the start of its driver.
 
+use super::background::Background;
 use super::error::ConfigError;
 use super::local::clock::{NodeClock, NodeTimer};
-use super::local::driver::Driver;
+use super::local::driver_task::DriverTask;
 use super::local::ids;
 use super::node::{Node, NodeShared};
 use super::observer::Observer;
 use super::protocol::{IdSource, register};
 use super::transport::{NodeId, Transport};
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 
 /// The settings of a node, checked and complete.
 #[derive(Clone, Debug)]
@@ -211,16 +211,22 @@ impl NodeBuilder {
         self
     }
 
-    /// The tokio runtime of the node's background task. It has to have timers and I/O enabled.
+    /// The tokio runtime of the node's background task. It has to have timers and I/O enabled. When it
+    /// ends, the node is closed.
     ///
-    /// By default it is the runtime in which [`build`](Self::build) is called; outside of any runtime it
-    /// is a thread of the node's own. When the runtime ends, the node is closed.
+    /// By default the task is on a thread of this crate's own, one for the process, whichever runtime the
+    /// callers use. So a caller that blocks its thread does not keep the node from its renewals. Give a
+    /// runtime to have no further thread, and only one none of whose tasks blocks its thread: the lease
+    /// of every lock ends while the background task gets no processor.
+    ///
+    /// The connections of the engines of this crate are on the thread of its own in any case.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
         self
     }
 
-    /// Has the node use tokio's clock, which a test can pause, and not the system's.
+    /// Has the node use tokio's clock, which a test can pause, and not the system's. The node then runs in
+    /// the runtime in which it is built, unless one is given.
     #[doc(hidden)]
     pub fn tokio_clock(mut self) -> Self {
         self.tokio_clock = true;
@@ -241,7 +247,8 @@ impl NodeBuilder {
     ///
     /// - [`ConfigError::OutOfRange`] if a setting is out of its range.
     /// - [`ConfigError::SmallValues`] if the engine's values are too small for a queue.
-    /// - [`ConfigError::Runtime`] if the background task cannot run.
+    /// - [`ConfigError::Runtime`] if the background task cannot run in the given runtime.
+    /// - [`ConfigError::Thread`] if the thread of its own cannot be started.
     /// - [`ConfigError::Random`] if the system gives no random numbers.
     pub fn build(self) -> Result<Node, ConfigError> {
         let config = self.check()?;
@@ -254,11 +261,13 @@ impl NodeBuilder {
             }
         };
         let (node, random) = (NodeId::new(node), fastrand::Rng::with_seed(node));
-        let (runtime, own) = match self.runtime.or_else(|| Handle::try_current().ok()) {
+        let here = || self.tokio_clock.then(Handle::try_current).and_then(Result::ok);
+        let (runtime, background) = match self.runtime.or_else(here) {
             Some(runtime) => (runtime, None),
             None => {
-                let own = own_runtime().map_err(runtime_error)?;
-                (own.handle().clone(), Some(own))
+                let thread =
+                    Background::get().map_err(|why| ConfigError::Thread { why: Arc::new(why) })?;
+                (thread.runtime().clone(), Some(thread))
             }
         };
         let clock = if self.tokio_clock { NodeClock::tokio(&runtime) } else { NodeClock::System };
@@ -270,15 +279,12 @@ impl NodeBuilder {
             node,
             clock,
             runtime.clone(),
+            background,
             self.observer,
             random,
             ids,
         ));
-        let driver = Driver::new(shared.clone(), timer);
-        match own {
-            None => drop(runtime.spawn(driver)),
-            Some(own) => run_on_own_thread(own, driver).map_err(runtime_error)?,
-        }
+        drop(runtime.spawn(DriverTask::new(shared.clone(), timer)));
         Ok(Node::new(shared))
     }
 
@@ -409,20 +415,6 @@ fn timer(runtime: &Handle, clock: &NodeClock) -> io::Result<NodeTimer> {
         NodeTimer::new(clock)
     }))
     .unwrap_or_else(|_| Err(io::Error::other("the runtime has no timers, or no I/O")))
-}
-
-/// A runtime for a node that is built outside of any.
-fn own_runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
-/// Starts a thread that runs the driver, and ends with it.
-fn run_on_own_thread(
-    runtime: Runtime,
-    driver: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let thread = std::thread::Builder::new().name("lockword-node".to_owned());
-    thread.spawn(move || runtime.block_on(driver)).map(drop)
 }
 
 fn runtime_error(why: io::Error) -> ConfigError {

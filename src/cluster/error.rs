@@ -54,7 +54,8 @@ pub enum LockError {
         /// of the timeout. `None` if it responds: then others held the lock.
         last: Option<TransportError>,
     },
-    /// The node was shut down or dropped, or its runtime is gone.
+    /// The node was shut down or dropped, its runtime is gone, or this is a forked child of the process
+    /// that built the node.
     Closed {
         /// The key and the engine.
         at: LockContext,
@@ -117,8 +118,9 @@ impl fmt::Display for LockError {
             }
             Self::Closed { at } => write!(
                 f,
-                "the lock {at} cannot be acquired: its node was shut down or dropped, or the \
-                 node's runtime is gone; keep the Node for as long as its locks are used"
+                "the lock {at} cannot be acquired: its node was shut down or dropped, the node's \
+                 runtime is gone, or this process was forked since; keep the Node for as long as \
+                 its locks are used, and build another one in a forked child"
             ),
             Self::WouldDeadlock { at } => write!(
                 f,
@@ -138,6 +140,9 @@ impl fmt::Display for LockError {
         }
     }
 }
+
+/// What was tried, in [`LockError::Transport`] from [`Node::inspect`](super::Node::inspect).
+pub(crate) const INSPECTING: &str = "inspecting";
 
 /// What was tried, in [`LockError::Transport`] from [`Node::break_lock`](super::Node::break_lock).
 pub(crate) const BREAKING: &str = "breaking";
@@ -238,8 +243,13 @@ pub enum ConfigError {
         /// The largest value that the engine can store, in bytes.
         largest: usize,
     },
-    /// The runtime has no timers or no I/O enabled, or the node's own thread could not be started.
+    /// The runtime that was given has no timers or no I/O enabled.
     Runtime {
+        /// The error of the system.
+        why: Arc<std::io::Error>,
+    },
+    /// The thread on which nodes run could not be started.
+    Thread {
         /// The error of the system.
         why: Arc<std::io::Error>,
     },
@@ -265,6 +275,11 @@ impl fmt::Display for ConfigError {
                 f,
                 "the node's background task cannot run: {why}; build the runtime by enable_all"
             ),
+            Self::Thread { why } => write!(
+                f,
+                "the thread on which nodes run cannot be started: {why}; raise the limits of threads \
+                 and open files, or give the node a runtime"
+            ),
             Self::Random { why } => write!(
                 f,
                 "the system gave no random number: {why}; let the process read the system's random \
@@ -277,7 +292,7 @@ impl fmt::Display for ConfigError {
 impl Error for ConfigError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Runtime { why } | Self::Random { why } => Some(&**why),
+            Self::Runtime { why } | Self::Thread { why } | Self::Random { why } => Some(&**why),
             _ => None,
         }
     }

@@ -6,6 +6,7 @@ use super::key::Key;
 use super::local::{HeldLease, LocalGrant, LocalKey, WaiterId};
 use super::node::{NodeShared, SleepUntil};
 use super::observer::ReleaseOutcome;
+use super::process::leak;
 use super::protocol::register::Unreadable;
 use super::protocol::{self, Outcome, Time};
 use std::fmt;
@@ -31,6 +32,9 @@ use std::time::Duration;
 /// The guard gives access to nothing: what it protects is elsewhere. Dropping it releases the lock in
 /// the background and never blocks; [`release`](Self::release) waits for the result. A guard may be
 /// moved to other tasks and threads, and dropped anywhere.
+///
+/// After a `fork` the guard stays valid in the parent. Its copy in the child is lost from the start
+/// ([`LossReason::Closed`]), and dropping that does nothing.
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct DistributedGuard {
     shared: Arc<NodeShared>,
@@ -96,7 +100,7 @@ pub enum LossReason {
     EngineWentBack,
     /// The value of the key was replaced by one that is not a lock of this crate.
     Unreadable(Unreadable),
-    /// The node was shut down or dropped, or its runtime is gone.
+    /// The node was shut down or dropped, its runtime is gone, or this is a forked child.
     Closed,
 }
 
@@ -186,6 +190,9 @@ impl DistributedGuard {
     /// if the lock is lost. A renewal moves the deadline, but not the limit.
     #[must_use]
     pub fn remaining(&self) -> Duration {
+        if self.shared.is_foreign() {
+            return Duration::ZERO;
+        }
         self.held_lease.remaining(self.limit, &self.shared.clock)
     }
 
@@ -218,7 +225,7 @@ impl DistributedGuard {
     ///
     /// If the future is dropped, polled or not, the lock is released in the background.
     pub async fn release(mut self) -> Result<(), ReleaseError> {
-        if self.give_back() {
+        if self.give_back(true) {
             return Ok(());
         }
         ReleaseFuture { guard: &self, subscriber: None }.await
@@ -229,9 +236,9 @@ impl DistributedGuard {
     }
 
     /// Ends the use of the lock; does nothing the second time. Returns whether the lock was handed off
-    /// at this node.
-    fn give_back(&mut self) -> bool {
-        if std::mem::replace(&mut self.is_given_back, true) {
+    /// at this node. `is_awaited`: the caller waits for the release.
+    fn give_back(&mut self, is_awaited: bool) -> bool {
+        if std::mem::replace(&mut self.is_given_back, true) || self.shared.is_foreign() {
             return false;
         }
         let Self { shared, local, held_lease, waiter_id, limit, .. } = self;
@@ -240,7 +247,7 @@ impl DistributedGuard {
         if is_over_limit {
             held_lease.mark_unused();
         }
-        let handed_off = local.change(shared, |state| {
+        let handed_off = local.change_awaited(shared, is_awaited, |state| {
             // If not, the driver was first.
             is_over_limit |= limit.is_some() && !state.is_used_by(held_lease, *waiter_id);
             state.end_guard(shared, held_lease, *waiter_id)
@@ -272,9 +279,18 @@ impl DistributedGuard {
         }
     }
 
+    fn unsubscribe(&self, subscriber: Option<u64>) {
+        if !self.shared.is_foreign() {
+            self.held_lease.unsubscribe(subscriber);
+        }
+    }
+
     /// The result of the release, if it is known.
     fn outcome(&self) -> Option<Result<(), ReleaseError>> {
         let at = || self.shared.context(&self.local.key);
+        if self.shared.is_foreign() {
+            return Some(Err(ReleaseError::Lost { at: at(), why: LossReason::Closed }));
+        }
         if self.is_over_limit {
             return Some(Err(ReleaseError::Lost { at: at(), why: LossReason::HoldLimit }));
         }
@@ -294,7 +310,12 @@ impl DistributedGuard {
 
 impl Drop for DistributedGuard {
     fn drop(&mut self) {
-        self.give_back();
+        if self.shared.is_foreign() {
+            leak(&self.held_lease);
+            leak(&self.local);
+            return leak(&self.shared);
+        }
+        self.give_back(false);
     }
 }
 
@@ -321,6 +342,9 @@ impl Future for LostFuture<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LossReason> {
         let Self { guard, subscriber, deadline } = &mut *self;
         let DistributedGuard { shared, held_lease, .. } = guard;
+        if shared.is_foreign() {
+            return Poll::Ready(LossReason::Closed);
+        }
         // Subscribe first, so that no loss is missed in between.
         *subscriber = Some(held_lease.subscribe(*subscriber, cx.waker()));
         loop {
@@ -344,7 +368,7 @@ impl Future for LostFuture<'_> {
 
 impl Drop for LostFuture<'_> {
     fn drop(&mut self) {
-        self.guard.held_lease.unsubscribe(self.subscriber);
+        self.guard.unsubscribe(self.subscriber);
     }
 }
 
@@ -358,8 +382,10 @@ impl Future for ReleaseFuture<'_> {
     type Output = Result<(), ReleaseError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let held_lease = &self.guard.held_lease;
-        self.subscriber = Some(held_lease.subscribe(self.subscriber, cx.waker()));
+        let DistributedGuard { shared, held_lease, .. } = self.guard;
+        if !shared.is_foreign() {
+            self.subscriber = Some(held_lease.subscribe(self.subscriber, cx.waker()));
+        }
         match self.guard.outcome() {
             Some(outcome) => Poll::Ready(outcome),
             None => Poll::Pending,
@@ -369,6 +395,6 @@ impl Future for ReleaseFuture<'_> {
 
 impl Drop for ReleaseFuture<'_> {
     fn drop(&mut self) {
-        self.guard.held_lease.unsubscribe(self.subscriber);
+        self.guard.unsubscribe(self.subscriber);
     }
 }

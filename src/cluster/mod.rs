@@ -157,8 +157,12 @@
 //!   [`acquire_timeout`](DistributedLock::acquire_timeout) where that may happen.
 //! - The queue orders nodes. Within a node the order is that of the calls, and the node as a whole
 //!   has one place in the queue.
-//! - After a `fork`, the child must not use the nodes of its parent. It can build a [`Node`] of its
-//!   own.
+//! - After a `fork`, the child has no part in the nodes of its parent. Its copies of their guards are
+//!   lost from the start, and every call ends at once with [`LockError::Closed`], or with
+//!   [`LossReason::Closed`] and an empty report. The parent goes on as if nothing had happened. Nodes,
+//!   guards and the engines' transports may be dropped in the child, where that does nothing; a runtime of
+//!   the parent must not be. The child can connect and build a [`Node`] of its own. A child that is made
+//!   by the bare system call, without the handlers of `pthread_atfork`, is not noticed.
 //!
 //! # Examples
 //!
@@ -290,6 +294,7 @@
 #[doc(hidden)]
 pub mod __fuzz;
 mod admin;
+mod background;
 pub mod blocking;
 mod builder;
 #[cfg(feature = "conformance")]
@@ -304,6 +309,7 @@ mod local;
 mod lock;
 mod node;
 mod observer;
+mod process;
 mod protocol;
 #[cfg(test)]
 mod sim;

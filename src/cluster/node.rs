@@ -1,17 +1,20 @@
 //! A member of the cluster, and the state that its handles and its driver share.
 
+use super::background::Background;
 use super::blocking;
 use super::builder::{Config, NodeBuilder};
 use super::error::{LockContext, LockError};
 use super::key::{Key, KeyError};
 use super::local::clock::NodeClock;
-use super::local::driver::DriverThread;
+use super::local::driver::Driver;
+use super::local::driver_task::DriverThread;
 use super::local::observations::Observations;
 use super::local::run_queue::{RunQueue, TimerId};
 use super::local::{HoldLimits, KeyHandle, LocalKey};
 use super::lock::DistributedLock;
 use super::observer::Observer;
 use super::observer::tracing::TracingObserver;
+use super::process::{Process, leak};
 use super::protocol::{IdSource, Observation, Time};
 use super::transport::{Capabilities, NodeId, Transport};
 use crate::Mutex;
@@ -113,12 +116,16 @@ impl Node {
     ///
     /// From the first poll on, no lock is granted any more, callers that wait get
     /// [`LockError::Closed`], and all guards are lost. A later call waits for the same and returns the
-    /// same report.
+    /// same report. In a forked child of the process that built the node, it does nothing and returns an
+    /// empty report.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped after its first poll, the shutdown goes on in the background.
     pub async fn shutdown(&self) -> Shutdown {
+        if self.shared().is_foreign() {
+            return Shutdown::default();
+        }
         close(self.shared(), 2);
         self.shared().report().await
     }
@@ -152,6 +159,9 @@ where
 
 impl Drop for NodeOwner {
     fn drop(&mut self) {
+        if self.shared.is_foreign() {
+            return leak(&self.shared);
+        }
         close(&self.shared, 1);
     }
 }
@@ -166,14 +176,23 @@ fn close(shared: &Arc<NodeShared>, request_timeouts: u32) {
 
 /// What the handles of a node and its driver share. Handles keep it alive; it does not keep the driver
 /// alive.
+///
+/// In a forked child of the process that built the node, no mutex of it is taken, and it is never dropped
+/// ([`NodeShared::is_foreign`]).
 pub(crate) struct NodeShared {
+    /// The process that built the node.
+    process: Process,
     pub(crate) config: Config,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) capabilities: Capabilities,
     pub(crate) node: NodeId,
     pub(crate) clock: NodeClock,
     pub(crate) runtime: tokio::runtime::Handle,
+    /// The thread of `runtime`, unless the runtime was given.
+    pub(crate) background: Option<Background>,
     pub(crate) run_queue: RunQueue,
+    /// The driver, until it ends.
+    pub(crate) driver: Mutex<Option<Driver>>,
     pub(crate) driver_thread: DriverThread,
     pub(crate) observer: Option<Box<dyn Observer>>,
     /// For jitter.
@@ -208,18 +227,22 @@ impl NodeShared {
         node: NodeId,
         clock: NodeClock,
         runtime: tokio::runtime::Handle,
+        background: Option<Background>,
         observer: Option<Box<dyn Observer>>,
         random: fastrand::Rng,
         ids: IdSource,
     ) -> Self {
         Self {
+            process: Process::current(),
             config,
             transport,
             capabilities,
             node,
             clock,
             runtime,
+            background,
             run_queue: RunQueue::default(),
+            driver: Mutex::default(),
             driver_thread: DriverThread::default(),
             observer,
             random: Mutex::new(random),
@@ -228,6 +251,18 @@ impl NodeShared {
             registry: Mutex::default(),
             end: Mutex::default(),
         }
+    }
+
+    /// Whether this is a forked child of the process that built the node. Then every mutex of the node may
+    /// be held for ever, by a thread that does not exist.
+    #[inline]
+    pub(crate) fn is_foreign(&self) -> bool {
+        !self.process.is_current()
+    }
+
+    /// Whether there is no driver any more, or none in this process.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_foreign() || self.run_queue.is_shut_down()
     }
 
     /// The context of an error at this key.
@@ -240,8 +275,12 @@ impl NodeShared {
         LockError::Closed { at: self.context(key) }
     }
 
-    /// Tells the observer, and catches its panic. Must not be called under a mutex.
+    /// Tells the observer, and catches its panic. Must not be called under a mutex, but for that of the
+    /// driver. In a forked child nothing is told.
     pub(crate) fn observe(&self, tell: impl Fn(&dyn Observer)) {
+        if self.is_foreign() {
+            return;
+        }
         tell(&TracingObserver);
         if let Some(observer) = &self.observer {
             // The panic hook has reported it.
@@ -249,13 +288,16 @@ impl NodeShared {
         }
     }
 
-    /// A future that is ready at that moment, or when the driver is gone.
+    /// A future that is ready at that moment, or when the driver is gone ([`NodeShared::is_gone`]).
     pub(crate) fn sleep_until(self: &Arc<Self>, at: Time) -> SleepUntil {
         SleepUntil { shared: self.clone(), at, timer: None }
     }
 
     /// A handle of this key. The key is added to the registry if it is not there.
     pub(crate) fn handle(self: &Arc<Self>, key: Key) -> KeyHandle {
+        if self.is_foreign() {
+            return KeyHandle::new(self.clone(), Arc::new(LocalKey::new(key, true)));
+        }
         let mut registry = self.registry.lock();
         let is_closed = registry.is_closed;
         let local = registry
@@ -273,12 +315,22 @@ impl NodeShared {
 
     /// The local state of this key, if the node knows it.
     pub(crate) fn find(&self, key: &Key) -> Option<Arc<LocalKey>> {
+        if self.is_foreign() {
+            return None;
+        }
         self.registry.lock().keys.get(key).cloned()
     }
 
     /// How many keys the node knows.
     fn keys(&self) -> usize {
-        self.registry.lock().keys.len()
+        if self.is_foreign() { 0 } else { self.registry.lock().keys.len() }
+    }
+
+    /// The keys that the node knows, in alphabetical order.
+    pub(crate) fn known_keys(&self) -> Vec<Key> {
+        let mut keys: Vec<_> = self.registry.lock().keys.keys().cloned().collect();
+        keys.sort();
+        keys
     }
 
     /// Forgets the key if it is unused. Returns whether it is.
@@ -334,6 +386,9 @@ impl NodeShared {
     /// Waits for the end of the driver, and returns its report.
     async fn report(&self) -> Shutdown {
         std::future::poll_fn(|cx| {
+            if self.is_foreign() {
+                return Poll::Ready(Shutdown::default());
+            }
             let mut end = self.end.lock();
             match &end.report {
                 Some(report) => Poll::Ready(report.clone()),
@@ -379,7 +434,10 @@ impl Future for SleepUntil {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { shared, at, timer } = &mut *self;
-        if shared.clock.now() >= *at || !shared.run_queue.set_timer(*at, timer, cx.waker()) {
+        if shared.is_foreign()
+            || shared.clock.now() >= *at
+            || !shared.run_queue.set_timer(*at, timer, cx.waker())
+        {
             return Poll::Ready(());
         }
         Poll::Pending
@@ -388,6 +446,9 @@ impl Future for SleepUntil {
 
 impl Drop for SleepUntil {
     fn drop(&mut self) {
+        if self.shared.is_foreign() {
+            return leak(&self.shared);
+        }
         self.shared.run_queue.cancel_timer(self.timer);
     }
 }

@@ -23,7 +23,7 @@
     )),
 ))]
 mod imp {
-    use crate::primitive::{AtomicU32, Ordering};
+    use crate::primitive::{AtomicU32, AtomicUsize, Ordering};
     use core::cell::Cell;
     use std::thread;
 
@@ -36,6 +36,10 @@ mod imp {
     const FORK: u32 = GENERATION + 1;
     /// As the number of forks: a thread of a child is at forgetting.
     const SETTLING: u32 = !GENERATION;
+
+    /// How many forks there are between the first process of the program and this one. The bits of
+    /// the generation are too few for those who keep a number for long.
+    static FORKS: AtomicUsize = AtomicUsize::new(0);
 
     /// The process that forks. Written before the fork is counted.
     static PARENT: AtomicU32 = AtomicU32::new(0);
@@ -50,6 +54,16 @@ mod imp {
     /// which it starts again with 1.
     pub(in super::super) fn generation() -> u32 {
         STATE.load(Ordering::Relaxed) & GENERATION
+    }
+
+    /// How many forks there are between the first process of the program and this one, of those that
+    /// the handlers have seen: see [`watch`]. Two processes that share a history never have the same
+    /// number, except siblings.
+    #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "only the cluster asks"))]
+    #[inline]
+    pub(crate) fn forks() -> usize {
+        settle();
+        FORKS.load(Ordering::Relaxed)
     }
 
     /// Registers the handlers, once. (Twice if two threads come at once, to no effect. A `Once`
@@ -109,6 +123,7 @@ mod imp {
                 Ok(_) => {
                     super::super::flags::reset();
                     super::super::waiters::reset();
+                    FORKS.fetch_add(1, Ordering::Relaxed);
                     // ORDERING: Release pairs with the Acquires here and in `settle`.
                     STATE.store(generation % GENERATION + 1, Ordering::Release);
                     return;
@@ -175,8 +190,13 @@ mod imp {
     pub(in super::super) fn generation() -> u32 {
         0
     }
+    #[allow(dead_code, reason = "only the cluster asks")]
+    pub(crate) fn forks() -> usize {
+        0
+    }
 }
 
 #[allow(unused_imports, reason = "only the table of `park` asks")]
 pub(super) use imp::generation;
-pub(crate) use imp::{settle, watch};
+#[allow(unused_imports, reason = "only the cluster asks for the number of forks")]
+pub(crate) use imp::{forks, settle, watch};

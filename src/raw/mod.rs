@@ -57,10 +57,10 @@
 mod barrier;
 pub(crate) mod condvar;
 mod flags;
-mod fork;
+pub(crate) mod fork;
 mod handoff;
 pub(crate) mod mutex;
-mod park;
+pub(crate) mod park;
 mod spin;
 mod waiters;
 

@@ -67,6 +67,38 @@ fn a_runtime_without_timers_is_refused() {
     assert!(error.to_string().contains("enable_all"), "{error}");
 }
 
+/// The process has no file left for the runtime of the thread.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_that_cannot_be_started_is_an_error_and_the_next_build_works() {
+    let limit_files = |files: u64| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the limit is ours to write and to read.
+        let before = unsafe {
+            assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
+            let before = std::mem::replace(&mut limit.rlim_cur, files);
+            assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+            before
+        };
+        before
+    };
+    let name = "config::a_thread_that_cannot_be_started_is_an_error_and_the_next_build_works";
+    crate::child::alone(name, Duration::from_secs(60), || {
+        // In a runtime, where the end of another one must not wait.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let before = limit_files(0);
+            let error = Node::builder(Memory::new()).build();
+            limit_files(before);
+            let error = error.unwrap_err();
+            assert!(matches!(error, ConfigError::Thread { .. }), "{error}");
+            assert!(error.to_string().contains("cannot be started"), "{error}");
+            let node = Node::builder(Memory::new()).build().unwrap();
+            node.lock("k").unwrap().acquire().await.unwrap().release().await.unwrap();
+        });
+    });
+}
+
 #[tokio::test]
 async fn the_default_label_names_the_program_and_the_process() {
     let node = Node::builder(Memory::new()).build().unwrap();

@@ -6,6 +6,8 @@ mod bad_transports;
 mod cancel;
 mod config;
 mod dead_holders;
+#[cfg(target_os = "linux")]
+mod fork;
 mod hints;
 mod load;
 mod local_handoff;
@@ -16,6 +18,13 @@ mod shutdown;
 mod threads;
 mod went_back;
 mod workers;
+
+#[cfg(target_os = "linux")]
+#[path = "../support/child.rs"]
+mod child;
+#[cfg(target_os = "linux")]
+#[path = "../support/forked.rs"]
+mod forked;
 
 mod support {
     //! Nodes for tests, and polling by hand.

@@ -4,10 +4,11 @@ use crate::support::ms;
 use lockword::cluster::{
     AcquiredVia, LockError, LockStatus, LossReason, Memory, Node, ReleaseError,
 };
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 
 #[test]
 fn a_node_without_a_runtime_has_a_thread_of_its_own() {
@@ -142,7 +143,8 @@ fn a_thread_of_a_runtime_may_wait_unless_it_would_wait_for_itself() {
     });
     // On the thread that runs the node: an error, since it would wait for ever.
     current.block_on(async {
-        let node = Node::builder(Memory::new()).build().unwrap();
+        let builder = Node::builder(Memory::new()).runtime(Handle::current());
+        let node = builder.build().unwrap();
         let lock = node.blocking().lock("k").unwrap();
         let error = lock.acquire().unwrap_err();
         assert!(matches!(error, LockError::WouldDeadlock { .. }), "{error}");
@@ -157,7 +159,7 @@ fn a_thread_of_a_runtime_may_wait_unless_it_would_wait_for_itself() {
 
 #[tokio::test]
 async fn a_thread_of_spawn_blocking_may_wait_on_a_current_thread_runtime() {
-    let a = Node::builder(Memory::new()).build().unwrap();
+    let a = Node::builder(Memory::new()).runtime(Handle::current()).build().unwrap();
     let lock = a.blocking().lock("k").unwrap();
     let got = tokio::task::spawn_blocking(move || lock.acquire().map(|g| g.release())).await;
     got.unwrap().unwrap().unwrap();
@@ -185,4 +187,122 @@ fn a_guard_of_a_thread_ends_at_its_limit_and_the_next_thread_gets_the_lock() {
     assert!(guard.remaining() > Duration::from_secs(5));
     guard.release().unwrap();
     lock.try_acquire_or_outlast().unwrap().release().unwrap();
+}
+
+/// Far longer than anything here takes.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Runs a call in a thread of its own. Panics if it does not end.
+fn soon<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || drop(tell.send(call())));
+    told.recv_timeout(SOON).expect("the call ends")
+}
+
+#[test]
+fn a_caller_keeps_the_token_of_its_own_unpark() {
+    let node = Node::builder(Memory::new()).build().unwrap().blocking();
+    let lock = node.lock("k").unwrap();
+    let guard = lock.acquire().unwrap();
+    let took = soon(move || {
+        thread::current().unpark();
+        // It waits: for the holder in vain, and for the engine.
+        assert!(matches!(lock.acquire_timeout(ms(20)), Err(LockError::TimedOut { .. })));
+        assert!(node.inspect("k").is_ok());
+        let began = Instant::now();
+        thread::park_timeout(SOON / 2);
+        began.elapsed()
+    });
+    assert!(took < SOON / 2, "a wait has used the token");
+    drop(guard);
+}
+
+/// The calls of a thread, while nothing runs the node.
+fn calls_end_in_time(node: &Node, lease: Duration, guard: lockword::cluster::blocking::Guard) {
+    let node = node.blocking();
+    let lock = node.lock("k").unwrap();
+    let (error, took) = soon(move || {
+        let began = Instant::now();
+        (lock.acquire_timeout(ms(50)).unwrap_err(), began.elapsed())
+    });
+    assert!(matches!(error, LockError::TimedOut { after, .. } if after == ms(50)), "{error}");
+    assert!(took >= ms(50) && took < SOON / 2, "{took:?}");
+    let looker = node.clone();
+    let error = soon(move || looker.inspect("k").unwrap_err());
+    assert!(matches!(error, LockError::Transport { .. }), "{error}");
+    assert!(error.to_string().contains("nothing runs the runtime"), "{error}");
+    let (error, took) = soon(move || {
+        let began = Instant::now();
+        (guard.release().unwrap_err(), began.elapsed())
+    });
+    assert!(matches!(error, ReleaseError::Indeterminate { .. }), "{error}");
+    assert!(took < lease + SOON / 2, "{took:?}");
+    let report = soon(move || node.shutdown());
+    assert_eq!(report.released, []);
+    assert!(report.indeterminate.iter().any(|key| key.as_str() == "k"), "{report:?}");
+}
+
+#[test]
+fn calls_keep_their_time_while_the_threads_of_the_runtime_are_blocked() {
+    let lease = ms(400);
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let builder = Node::builder(Memory::new()).runtime(runtime.handle().clone());
+    let node = builder.lease(lease).build().unwrap();
+    let guard = node.blocking().lock("k").unwrap().acquire().unwrap();
+    let (is_blocked, blocked) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    runtime.spawn(async move {
+        is_blocked.send(()).unwrap();
+        // Until the test has ended.
+        let _ = may_go.recv();
+    });
+    blocked.recv().unwrap();
+    calls_end_in_time(&node, lease, guard);
+    drop(go);
+}
+
+#[test]
+fn calls_keep_their_time_while_nobody_drives_the_runtime() {
+    let lease = ms(400);
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let builder = Node::builder(Memory::new()).runtime(runtime.handle().clone());
+    let node = builder.lease(lease).build().unwrap();
+    let lock = node.blocking().lock("k").unwrap();
+    // A thread waits while this one drives the runtime, once.
+    let acquiring = thread::spawn(move || lock.acquire().unwrap());
+    let guard = runtime.block_on(async {
+        while !acquiring.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        acquiring.join().unwrap()
+    });
+    calls_end_in_time(&node, lease, guard);
+}
+
+#[test]
+fn calls_end_at_once_when_the_runtime_has_ended() {
+    for threads in [0, 1] {
+        let mut builder = match threads {
+            0 => Builder::new_current_thread(),
+            _ => Builder::new_multi_thread(),
+        };
+        let runtime = builder.enable_all().build().unwrap();
+        let builder = Node::builder(Memory::new()).runtime(runtime.handle().clone());
+        let node = builder.build().unwrap().blocking();
+        let lock = node.lock("k").unwrap();
+        drop(runtime);
+        let errors = soon(move || {
+            [
+                lock.acquire().unwrap_err(),
+                lock.try_acquire().unwrap_err(),
+                lock.acquire_timeout(SOON).unwrap_err(),
+                node.lock("another").unwrap().acquire().unwrap_err(),
+                node.inspect("k").unwrap_err(),
+                node.break_lock("k").unwrap_err(),
+            ]
+        });
+        for error in errors {
+            assert!(matches!(error, LockError::Closed { .. }), "{error}");
+        }
+    }
 }

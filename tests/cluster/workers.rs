@@ -1,6 +1,7 @@
 //! Many workers and many nodes on one key, over a sound engine and over a faulty connection to it.
 
 use crate::support::{builder, ms, node};
+use futures_util::FutureExt;
 use lockword::cluster::layers::{Faulty, Plan};
 use lockword::cluster::{LockError, Memory, Node};
 use std::cell::Cell;
@@ -38,6 +39,90 @@ async fn ten_workers_on_three_nodes_lose_no_increment() {
     for node in nodes {
         assert_eq!(node.shutdown().await.indeterminate, []);
     }
+}
+
+/// The task that it wakes by the release may be in the slot of its worker from which no other worker takes
+/// it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_worker_that_blocks_after_a_release_costs_no_other_lock() {
+    let lease = ms(300);
+    let node = Node::builder(Memory::new()).lease(lease).build().unwrap();
+    let kept = node.lock("kept").unwrap().acquire().await.unwrap();
+    let released = node.lock("released").unwrap().acquire().await.unwrap();
+    let blocked = tokio::spawn(async move {
+        drop(released);
+        std::thread::sleep(3 * lease);
+    });
+    blocked.await.unwrap();
+    assert!(kept.is_valid(), "it was not renewed");
+    kept.release().await.unwrap();
+}
+
+/// The only thread of the runtime in which the node was built blocks.
+#[tokio::test]
+async fn a_runtime_that_blocks_costs_no_lock() {
+    let lease = ms(300);
+    let engine = Memory::new();
+    let node = Node::builder(engine.clone()).lease(lease).build().unwrap();
+    let guard = node.lock("k").unwrap().acquire().await.unwrap();
+    // A waiter of another node, which would get it.
+    let other = Node::builder(engine).lease(lease).build().unwrap().blocking();
+    let error = other.lock("k").unwrap().acquire_timeout(3 * lease).unwrap_err();
+    assert!(matches!(error, LockError::TimedOut { .. }), "{error}");
+    assert!(guard.is_valid(), "it was not renewed");
+}
+
+/// Callers take steps of the driver in its place, which must lose neither a request, a timer nor a wake-up:
+/// locks are acquired and released alone, several at a time, and with calls that are given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_drive_their_own_steps_lose_nothing() {
+    let lease = ms(500);
+    let node = Node::builder(Memory::new()).lease(lease).build().unwrap();
+    let kept = node.lock("kept").unwrap().acquire().await.unwrap();
+    let workers: Vec<_> = (0..8)
+        .map(|n| {
+            // Two workers on each key.
+            let lock = node.lock(format!("k{}", n / 2)).unwrap();
+            tokio::spawn(async move {
+                let began = std::time::Instant::now();
+                let mut turns = 0_u32;
+                while turns < 2_000 || began.elapsed() < 2 * lease {
+                    match turns % 4 {
+                        0 => drop(lock.acquire().await.unwrap()),
+                        1 => lock.acquire().await.unwrap().release().await.unwrap(),
+                        2 => drop(lock.acquire().now_or_never()),
+                        _ => drop(lock.try_acquire().await),
+                    }
+                    turns += 1;
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        tokio::time::timeout(Duration::from_secs(60), worker).await.expect("a lost step").unwrap();
+    }
+    assert!(kept.is_valid(), "it was renewed meanwhile");
+    kept.release().await.unwrap();
+    assert_eq!(node.shutdown().await.indeterminate, []);
+}
+
+/// An uncontended lock over an engine that answers at once is acquired in the first poll, and released in
+/// the first poll: neither waits for another thread.
+#[tokio::test]
+async fn an_uncontended_lock_waits_for_no_other_thread() {
+    let node = Node::builder(Memory::new()).build().unwrap();
+    let lock = node.lock("k").unwrap();
+    // The driver is asleep except for a moment after it was woken.
+    let mut at_once = 0;
+    for _ in 0..200 {
+        let guard = match lock.acquire().now_or_never() {
+            Some(guard) => guard.unwrap(),
+            None => lock.acquire().await.unwrap(),
+        };
+        at_once += u32::from(guard.release().now_or_never().is_some_and(|r| r.is_ok()));
+        tokio::time::sleep(ms(1)).await;
+    }
+    assert!(at_once > 150, "{at_once}");
 }
 
 /// The faults of the connection.

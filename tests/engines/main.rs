@@ -7,8 +7,14 @@
 #[path = "../support/engines/mod.rs"]
 mod support;
 
+#[cfg(all(feature = "redis", target_os = "linux"))]
+#[path = "../support/child.rs"]
+mod child;
 #[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(all(feature = "redis", target_os = "linux"))]
+#[path = "../support/forked.rs"]
+mod forked;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]

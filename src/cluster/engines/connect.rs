@@ -1,10 +1,14 @@
 //! Connecting to an engine by its address, and why that fails.
 
 use super::Memory;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+use crate::cluster::background::Background;
 use crate::cluster::transport::{Cause, Transport};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use tokio::runtime::Handle;
 use url::Url;
 
 /// Connects to the engine at this address, and returns a transport for [`Node::builder`].
@@ -26,8 +30,9 @@ use url::Url;
 /// hexadecimal digits. An address with an `@` in a wrong place is refused. A password is never part of
 /// an error's text.
 ///
-/// It has to be called within a tokio runtime whose network and timers are enabled (`memory:` needs
-/// none). It takes at most eight times `connect_timeout_ms` plus three times `timeout_ms`, and usually
+/// It has to be called within a tokio runtime whose timers are enabled (`memory:` needs none). The
+/// connections themselves live on a thread of this crate's own, one for the process, which ends with the
+/// last node and the last transport. It takes at most eight times `connect_timeout_ms` plus three times `timeout_ms`, and usually
 /// a few round trips; each engine's `connect` has a closer bound.
 ///
 /// Dropping the future is safe at any moment. It leaves nothing behind but a try to connect, which ends
@@ -140,6 +145,11 @@ pub enum ConnectError {
         /// What the client said.
         cause: Cause,
     },
+    /// The thread on which connections live could not be started.
+    Thread {
+        /// The error of the system.
+        cause: Cause,
+    },
     /// The server answers, but is not fit for locks: because of its version, a setting, or its role.
     Unsuitable {
         /// Host and port.
@@ -177,12 +187,23 @@ impl fmt::Display for ConnectError {
                 "the certificate of {server} is not trusted ({cause}): \
                  check the authority, the dates and the name in it"
             ),
+            Self::Thread { cause } => write!(
+                f,
+                "the thread for connections cannot be started ({cause}): \
+                 raise the limits of threads and open files"
+            ),
             Self::Unsuitable { server, why } => write!(f, "{server} is not fit for locks: {why}"),
         }
     }
 }
 
 impl std::error::Error for ConnectError {}
+
+/// The thread on which connections live.
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+pub(crate) fn background() -> Result<Background, ConnectError> {
+    Background::get().map_err(|why| ConnectError::Thread { cause: why.to_string().into() })
+}
 
 /// An attempt to connect for which several callers wait.
 ///
@@ -194,9 +215,9 @@ pub(crate) struct PendingConnection<T>(tokio::sync::watch::Receiver<Option<T>>);
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
 impl<T: Send + Sync + 'static> PendingConnection<T> {
-    pub(crate) fn begin(connect: impl Future<Output = T> + Send + 'static) -> Self {
+    pub(crate) fn begin(on: &Handle, connect: impl Future<Output = T> + Send + 'static) -> Self {
         let (sender, receiver) = tokio::sync::watch::channel(None);
-        tokio::spawn(async move {
+        on.spawn(async move {
             let result = connect.await;
             sender.send_replace(Some(result));
         });

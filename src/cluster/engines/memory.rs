@@ -1,12 +1,14 @@
 //! The in-memory engine: registers in the memory of this process.
 
-use crate::Mutex;
+use crate::cluster::process::{OfProcess, watch_of_process};
 use crate::cluster::{
     Capabilities, Exchange, Key, NodeId, Notices, Transport, TransportError, Version, Versioned,
     Watch, Write, async_trait,
 };
+use crate::{Mutex, MutexGuard};
 use futures_util::stream;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -16,14 +18,20 @@ use tokio::time::Instant;
 /// [laws](crate::cluster::transport).
 ///
 /// A clone is the same engine: build the nodes of one process that share locks over clones. Nothing
-/// outlives the process. A value of more than 64 KiB is refused ([`TransportError::Unsupported`]).
+/// outlives the process; in a forked child every request fails ([`TransportError::Unavailable`]). A value of more than 64 KiB is refused ([`TransportError::Unsupported`]).
 ///
 /// A register that was written as [`idle`](Write::idle) is dropped after an hour at the earliest, so
 /// that names that are no longer used do not accumulate. Later idle writes, of any key, drop it. No
 /// request is in flight for an hour, so no request that knew of the register finds it missing.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Memory {
-    engine: Arc<Mutex<MemoryEngine>>,
+    engine: Arc<OfProcess<Mutex<MemoryEngine>>>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { engine: Arc::new(OfProcess::new(Mutex::default())) }
+    }
 }
 
 /// How long an idle register is kept, at least.
@@ -50,18 +58,19 @@ struct MemorySlot {
 /// The next version of any key in this process.
 ///
 /// It counts from the wall clock at the first call, in microseconds, so that a later process begins
-/// higher (up to a million writes a second). The clock is read only once, so its steps do not matter.
+/// higher (up to a million writes a second). The clock is read only once, so its steps do not matter. (No
+/// mutex, which a forked child might find held.)
 fn next_version() -> Result<Version, TransportError> {
-    static LAST: Mutex<u64> = Mutex::new(0);
-    let mut last = LAST.lock();
-    if *last == 0 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    if LAST.load(Ordering::Relaxed) == 0 {
         let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_micros();
         // A clock that is centuries off leaves half of the versions.
-        *last = u64::try_from(now).unwrap_or(u64::MAX).min(Version::MAX.get() / 2);
+        let first = u64::try_from(now).unwrap_or(u64::MAX).clamp(1, Version::MAX.get() / 2);
+        // It fails if another thread was first.
+        let _ = LAST.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
     }
-    let version = Version::new(*last + 1)?;
-    *last = version.get();
-    Ok(version)
+    // ORDERING: Relaxed: a register and its version are under the mutex of its engine.
+    Version::new(LAST.fetch_add(1, Ordering::Relaxed) + 1)
 }
 
 impl MemoryEngine {
@@ -103,7 +112,7 @@ impl Memory {
 
     /// Deletes the register of `key`, and returns whether there was one. It is for tests and operators.
     pub fn delete(&self, key: &Key) -> bool {
-        let mut engine = self.engine.lock();
+        let Ok(mut engine) = self.engine() else { return false };
         let Some(slot) = engine.slots.get_mut(key) else { return false };
         let was_there = slot.register.take().is_some();
         let notifier = slot.notifier.clone();
@@ -126,10 +135,16 @@ impl Memory {
     }
 }
 
+impl Memory {
+    fn engine(&self) -> Result<MutexGuard<'_, MemoryEngine>, TransportError> {
+        Ok(self.engine.here()?.lock())
+    }
+}
+
 #[async_trait]
 impl Transport for Memory {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        Ok(self.engine.lock().slots.get(key).and_then(|slot| slot.register.clone()))
+        Ok(self.engine()?.slots.get(key).and_then(|slot| slot.register.clone()))
     }
 
     async fn compare_exchange(
@@ -141,7 +156,7 @@ impl Transport for Memory {
         if new.value.len() > self.capabilities().largest_value {
             return Err(TransportError::unsupported("a value of more than 64 KiB"));
         }
-        let mut engine = self.engine.lock();
+        let mut engine = self.engine()?;
         let found = engine.slots.get(key).and_then(|slot| slot.register.as_ref());
         if found.map(|found| found.version) != expected {
             return Ok(Exchange::Mismatch(found.cloned()));
@@ -165,18 +180,18 @@ impl Transport for Memory {
     }
 
     async fn watch(&self, key: &Key, _node: NodeId) -> Result<Watch, TransportError> {
-        let mut engine = self.engine.lock();
+        let mut engine = self.engine()?;
         let notifier = &mut engine.slots.entry(key.clone()).or_default().notifier;
         let notified = notifier.get_or_insert_with(|| watch::Sender::new(())).subscribe();
         let watch =
             MemoryWatch { notified, key: key.clone(), engine: Arc::downgrade(&self.engine) };
-        Ok(Box::pin(stream::unfold(watch, |mut watch| async {
+        Ok(watch_of_process(Box::pin(stream::unfold(watch, |mut watch| async {
             // It fails when the last handle of the engine is gone: nothing will change any more.
             watch.notified.changed().await.ok()?;
             let engine = watch.engine.upgrade()?;
             let register = engine.lock().slots.get(&watch.key)?.register.clone();
             Some((Ok(register), watch))
-        })))
+        }))))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -190,7 +205,7 @@ impl Transport for Memory {
 struct MemoryWatch {
     notified: watch::Receiver<()>,
     key: Key,
-    engine: Weak<Mutex<MemoryEngine>>,
+    engine: Weak<OfProcess<Mutex<MemoryEngine>>>,
 }
 
 impl Drop for MemoryWatch {
@@ -205,7 +220,9 @@ impl Drop for MemoryWatch {
 
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Memory").field("keys", &self.engine.lock().slots.len()).finish()
+        f.debug_struct("Memory")
+            .field("keys", &self.engine().map_or(0, |engine| engine.slots.len()))
+            .finish()
     }
 }
 

@@ -1,9 +1,10 @@
-//! The one task of a node. It owns the state machines of all keys, and does what they ask for.
+//! The driver of a node. It owns the state machines of all keys, and does what they ask for.
 //!
 //! The driver is told only which keys it should poll
 //! ([`RunQueue`](super::run_queue::RunQueue)). It reads from the state of a key
 //! what is wanted, tells the machine of the key, and carries out the actions of the machine: requests,
-//! a watch, grants and losses.
+//! a watch, grants and losses. A task of its own runs it, or a caller for a single step
+//! ([`driver_task`](super::driver_task)).
 //!
 //! # Time
 //!
@@ -14,17 +15,15 @@ use crate::cluster::error::LockError;
 use crate::cluster::guard::LossReason;
 use crate::cluster::key::Key;
 use crate::cluster::local::LocalKey;
-use crate::cluster::local::clock::NodeTimer;
 use crate::cluster::node::{NodeShared, Shutdown};
 use crate::cluster::observer::RemoteOperation;
 use crate::cluster::protocol::{
     Action, Event, Failure, Intent, Machine, MachineSettings, Outcome, Time, WentBack,
 };
+use crate::cluster::text::shown;
 use crate::cluster::transport::{
     Consistency, Exchange, Notices, TransportError, Version, Versioned, Watch, Write,
 };
-use crate::cluster::text::shown;
-use crate::{Condvar, Mutex};
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, Either, FutureExt, select};
 use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, Stream, StreamExt, iter};
 use std::any::Any;
@@ -34,16 +33,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread::{self, ThreadId};
-use std::time::Duration;
 
 /// How many events of each source the driver handles before it lets other tasks run.
 const BUDGET: u32 = 256;
 
-/// The driver of a node: a future that ends when the node is closed.
+/// The most responses that a caller handles in a step of its own: there are two where the version that
+/// the node expects is old.
+const STEP_BUDGET: u32 = 8;
+
+/// The driver of a node.
 pub(crate) struct Driver {
     shared: Arc<NodeShared>,
-    timer: NodeTimer,
     keys: HashMap<Key, DrivenKey>,
     /// The moments at which machines get [`Event::Timer`].
     due: BTreeSet<(Time, Key)>,
@@ -54,6 +54,8 @@ pub(crate) struct Driver {
     scheduled: Vec<Arc<LocalKey>>,
     /// The node is closed, and the driver ends at this moment at the latest.
     closing: Option<Time>,
+    /// The driver's task polls it at this moment at the latest, unless it is woken before.
+    polled_at: Option<Time>,
     report: Shutdown,
 }
 
@@ -70,10 +72,9 @@ struct DrivenKey {
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<NodeShared>, timer: NodeTimer) -> Self {
+    pub(crate) fn new(shared: Arc<NodeShared>) -> Self {
         Self {
             shared,
-            timer,
             keys: HashMap::new(),
             due: BTreeSet::new(),
             responses: FuturesUnordered::new(),
@@ -81,12 +82,13 @@ impl Driver {
             last_watch: 0,
             scheduled: vec![],
             closing: None,
+            polled_at: None,
             report: Shutdown::default(),
         }
     }
 
     /// Handles all events that are there. Pending if the budget is used up.
-    fn work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Each source has its own budget, so that none keeps the others out.
         let [mut polls, mut responses, mut notices, mut timers] = [BUDGET; 4];
         loop {
@@ -133,6 +135,36 @@ impl Driver {
                 return Poll::Ready(());
             }
         }
+    }
+
+    /// Polls one key, and handles the responses that are there at once. Returns whether the task has to
+    /// go on. `cx` is that of the task, so that it does when a response comes later.
+    pub(super) fn step(&mut self, local: Arc<LocalKey>, cx: &mut Context<'_>) -> bool {
+        let (last_watch, mut budget) = (self.last_watch, STEP_BUDGET);
+        self.poll_key(local);
+        while budget > 0
+            && let Poll::Ready(Some((key, event))) = self.responses.poll_next_unpin(cx)
+        {
+            budget -= 1;
+            self.dispatch(&key, event);
+        }
+        let is_due_earlier =
+            self.next_due().is_some_and(|at| self.polled_at.is_none_or(|by| at < by));
+        budget == 0 || is_due_earlier || self.last_watch != last_watch
+    }
+
+    /// When the next machine gets [`Event::Timer`].
+    fn next_due(&self) -> Option<Time> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Before the task sleeps: registers its waker with the run queue, and returns until when it may
+    /// sleep. Pending if there is something new.
+    pub(super) fn sleep(&mut self, cx: &Context<'_>) -> Poll<Option<Time>> {
+        self.shared.run_queue.sleep(self.closing, cx).map(|timer| {
+            self.polled_at = [timer, self.next_due(), self.closing].into_iter().flatten().min();
+            self.polled_at
+        })
     }
 
     /// Polls a key of the run queue.
@@ -225,6 +257,10 @@ impl Driver {
 
     /// Tells a machine of an event, and carries out its actions.
     fn handle(&mut self, key: &Key, event: Event) {
+        if self.shared.is_foreign() {
+            // An observer has forked, and this is the child.
+            return;
+        }
         let Some(driven) = self.keys.get_mut(key) else { return };
         // After the event was received, and before anything is sent.
         let now = self.shared.clock.now();
@@ -315,7 +351,7 @@ impl Driver {
     }
 
     /// Whether a closed node has nothing left to do.
-    fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         let Some(by) = self.closing else { return false };
         self.keys.values().all(|driven| driven.machine.is_idle()) || self.shared.clock.now() >= by
     }
@@ -338,38 +374,6 @@ fn explain(shared: &NodeShared, key: &Key, failure: Failure) -> LockError {
         Failure::Unreadable(source) => LockError::Unreadable { at, source },
         Failure::WentBack(WentBack { shown, newest }) => {
             LockError::EngineWentBack { at, shown, newest }
-        }
-    }
-}
-
-impl Future for Driver {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let shared = self.shared.clone();
-        let _running = shared.driver_thread.enter();
-        loop {
-            let is_pending = self.work(cx).is_pending();
-            if self.is_done() {
-                return Poll::Ready(());
-            }
-            if is_pending {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let Poll::Ready(timer) = self.shared.run_queue.sleep(self.closing, cx) else {
-                continue;
-            };
-            let due = self.due.first().map(|(at, _)| *at);
-            let Some(at) = [timer, due, self.closing].into_iter().flatten().min() else {
-                return Poll::Pending;
-            };
-            match self.timer.poll(at, cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
-                // Without a timer no lease would be renewed in time.
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-            }
         }
     }
 }
@@ -504,61 +508,4 @@ fn notices(watch: Watch, kind: Notices) -> impl Stream<Item = Event> {
         })
     });
     good.chain(iter([Event::WatchEnded]))
-}
-
-/// How long to wait for the first run of the driver, to know its thread.
-const FIRST_RUN: Duration = Duration::from_secs(1);
-
-/// The thread that runs a node's driver. It must not wait for what only the driver can do.
-#[derive(Debug, Default)]
-pub(crate) struct DriverThread {
-    runs: Mutex<DriverRuns>,
-    has_run: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct DriverRuns {
-    /// The thread that runs the driver at this moment.
-    now: Option<ThreadId>,
-    /// The thread that ran it last.
-    last: Option<ThreadId>,
-}
-
-/// The driver runs on this thread until this is dropped.
-pub(crate) struct DriverRun<'a>(&'a DriverThread);
-
-impl DriverThread {
-    fn enter(&self) -> DriverRun<'_> {
-        let this = Some(thread::current().id());
-        let mut runs = self.runs.lock();
-        runs.now = this;
-        if runs.last.is_none() {
-            self.has_run.notify_all();
-        }
-        runs.last = this;
-        drop(runs);
-        DriverRun(self)
-    }
-
-    /// Whether this thread runs the driver at this moment: the driver has called code that calls back.
-    pub(crate) fn is_running_here(&self) -> bool {
-        self.runs.lock().now == Some(thread::current().id())
-    }
-
-    /// For a runtime with one thread: whether this is the thread that runs the driver. If the driver
-    /// has not run yet, this waits for up to a second; after that it takes this thread for the one
-    /// that should run it.
-    pub(crate) fn is_this_thread(&self) -> bool {
-        let mut runs = self.runs.lock();
-        if runs.last.is_none() {
-            self.has_run.wait_while_for(&mut runs, |runs| runs.last.is_none(), FIRST_RUN);
-        }
-        runs.last.is_none_or(|last| last == thread::current().id())
-    }
-}
-
-impl Drop for DriverRun<'_> {
-    fn drop(&mut self) {
-        self.0.runs.lock().now = None;
-    }
 }

@@ -26,6 +26,7 @@ use crate::cluster::guard::{DistributedGuard, LossReason};
 use crate::cluster::key::Key;
 use crate::cluster::node::{NodeShared, SleepUntil};
 use crate::cluster::observer::ReleaseOutcome;
+use crate::cluster::process::leak;
 use crate::cluster::protocol::{Event, Grant, Intent, Outcome, Time};
 use crate::cluster::transport::Version;
 use crate::{Mutex, MutexGuard};
@@ -37,6 +38,7 @@ use std::time::Duration;
 
 pub(crate) mod clock;
 pub(crate) mod driver;
+pub(crate) mod driver_task;
 mod held_lease;
 pub(crate) mod ids;
 pub(crate) mod observations;
@@ -78,6 +80,30 @@ impl LocalKey {
         shared: &NodeShared,
         change: impl FnOnce(&mut LocalKeyState) -> Effects,
     ) -> bool {
+        self.change_and(change, |key| shared.run_queue.schedule(key))
+    }
+
+    /// The same. If the caller waits for what the driver does next (`is_awaited`), and the driver sleeps,
+    /// the calling thread takes that step at once: see [`driver_task::drive`].
+    pub(crate) fn change_awaited(
+        self: &Arc<Self>,
+        shared: &NodeShared,
+        is_awaited: bool,
+        change: impl FnOnce(&mut LocalKeyState) -> Effects,
+    ) -> bool {
+        self.change_and(change, |key| match is_awaited {
+            true => {
+                driver_task::drive(shared, key);
+            }
+            false => shared.run_queue.schedule(key),
+        })
+    }
+
+    fn change_and(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut LocalKeyState) -> Effects,
+        schedule_key: impl FnOnce(Arc<Self>),
+    ) -> bool {
         let Effects { waker, prewaker, schedule, handed_off } = {
             let mut state = self.state.lock();
             let mut effects = change(&mut state);
@@ -86,7 +112,7 @@ impl LocalKey {
         };
         // Before the wakers, which may be code of the user and may panic.
         if schedule {
-            shared.run_queue.schedule(self.clone());
+            schedule_key(self.clone());
         }
         waker.into_iter().chain(prewaker).for_each(Waker::wake);
         handed_off
@@ -266,7 +292,9 @@ pub(crate) struct KeyHandle {
 
 impl KeyHandle {
     pub(crate) fn new(shared: Arc<NodeShared>, local: Arc<LocalKey>) -> Self {
-        local.state().handles += 1;
+        if !shared.is_foreign() {
+            local.state().handles += 1;
+        }
         Self { shared, local }
     }
 
@@ -292,6 +320,10 @@ impl Clone for KeyHandle {
 
 impl Drop for KeyHandle {
     fn drop(&mut self) {
+        if self.shared.is_foreign() {
+            leak(&self.local);
+            return leak(&self.shared);
+        }
         let mut never_scheduled = false;
         self.local.change(&self.shared, |state| {
             state.handles -= 1;
@@ -354,6 +386,9 @@ impl Future for AcquireFuture<'_> {
     type Output = Result<DistributedGuard, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.handle.shared.is_foreign() {
+            return Poll::Ready(Err(self.handle.shared.closed(&self.handle.local.key)));
+        }
         let result = match self.waiter_id {
             None => self.begin(cx),
             Some(waiter_id) => self.poll_queue(waiter_id, cx),
@@ -383,7 +418,15 @@ impl AcquireFuture<'_> {
         self.waiter_id.is_some() && self.handle.local.state().wait_queue.first() == self.waiter_id
     }
 
-    fn begin(&mut self, cx: &Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {
+    /// When the timeout passes, if there is one; not before the first poll.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        match (self.mode, self.began) {
+            (WaitMode::Within(after), Some(began)) => Some(began + after),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {
         let KeyHandle { shared, local } = self.handle;
         let began = shared.clock.now();
         self.began = Some(began);
@@ -397,7 +440,7 @@ impl AcquireFuture<'_> {
         let terms = WaiterTerms { spins, gives_up_at, without_renewal };
         let mut result = Poll::Pending;
         let mut waiter_id = None;
-        local.change(shared, |state| {
+        let change = |state: &mut LocalKeyState| {
             if state.is_closed() {
                 result = Poll::Ready(Err(shared.closed(&local.key)));
                 return Effects::default();
@@ -426,9 +469,15 @@ impl AcquireFuture<'_> {
             effects.prewaker = state.prewake(joined);
             effects.schedule |= !matches!(state.lease, LeaseState::Present(_));
             effects
-        });
+        };
+        let mut is_driven = false;
+        local.change_and(change, |key| is_driven = driver_task::drive(shared, key));
         self.waiter_id = waiter_id;
-        self.to_guard(result)
+        match waiter_id.filter(|_| is_driven) {
+            // The engine may have answered already.
+            Some(waiter_id) => self.poll_queue(waiter_id, cx),
+            None => self.to_guard(result),
+        }
     }
 
     fn poll_queue(
@@ -483,7 +532,9 @@ impl AcquireFuture<'_> {
     }
 
     fn leave(&mut self) {
-        if let Some(waiter_id) = self.waiter_id.take() {
+        if !self.handle.shared.is_foreign()
+            && let Some(waiter_id) = self.waiter_id.take()
+        {
             let KeyHandle { shared, local } = self.handle;
             let mut old = None;
             local.change(shared, |state| state.leave(shared, waiter_id, &mut old));

@@ -1,11 +1,14 @@
-//! The word by which a sleeping thread is woken. No notification is lost, and the thread that takes
-//! one sees what was done before it.
+//! The word by which a sleeping thread is woken, and on which it sleeps. No notification is lost, and the
+//! thread that takes one sees what was done before it.
 //!
 //! One thread takes notifications; any number of threads notify. The thread polls, perhaps spins, and
-//! then sleeps; it announces the sleep in the word first. A notifier that finds the announcement has to
-//! unpark the thread. The sleep itself is the caller's ([`std::thread::park`]) and may end spuriously.
+//! then sleeps; it announces the sleep in the word first. A notifier that finds the announcement wakes
+//! the thread. The thread sleeps on this word and on nothing else, so the tokens of its
+//! [`std::thread::park`] stay the caller's own.
 
-use crate::primitive::{AtomicU32, Ordering};
+use crate::primitive::{AtomicU32, Ordering, is_past};
+use crate::raw::park::{wait, wake};
+use std::time::Instant;
 
 /// There is no notification, and the thread is awake.
 const IDLE: u32 = 0;
@@ -25,12 +28,13 @@ impl Parker {
         Self { state: AtomicU32::new(IDLE) }
     }
 
-    /// Notifies the thread. Returns whether the caller has to unpark it.
-    #[must_use]
-    pub(crate) fn notify(&self) -> bool {
+    /// Notifies the thread, and wakes it if it sleeps.
+    pub(crate) fn notify(&self) {
         // ORDERING: Release, so that the thread that takes the notification sees what was done
         // before; the partners are the Acquires of `take` and `park`.
-        self.state.swap(NOTIFIED, Ordering::Release) == ASLEEP
+        if self.state.swap(NOTIFIED, Ordering::Release) == ASLEEP {
+            wake(&raw const self.state);
+        }
     }
 
     /// Takes the notifications since the last take. Returns whether there was one.
@@ -43,18 +47,19 @@ impl Parker {
             && self.state.swap(IDLE, Ordering::Acquire) == NOTIFIED
     }
 
-    /// Waits for a notification, and takes it. `park` blocks the thread; it may return spuriously.
-    pub(crate) fn park(&self, park: impl Fn()) {
+    /// Waits for a notification and takes it, or returns without one at the deadline.
+    pub(crate) fn park(&self, deadline: Option<Instant>) {
         // ORDERING: Acquire, as below, when it finds NOTIFIED.
         let asleep =
             self.state.compare_exchange(IDLE, ASLEEP, Ordering::Acquire, Ordering::Acquire);
         if asleep.is_ok() {
-            // A return of `park` alone says nothing: others may unpark this thread for other reasons.
-            while self.state.load(Ordering::Acquire) != NOTIFIED {
-                park();
+            // A return of `wait` alone says nothing: it may be spurious.
+            while self.state.load(Ordering::Acquire) != NOTIFIED && !deadline.is_some_and(is_past) {
+                wait(&self.state, ASLEEP, deadline);
             }
         }
-        // ORDERING: Acquire, as in `take`.
+        // ORDERING: Acquire, as in `take`. A notification that comes after the deadline and before
+        // this is taken by it; one that comes later finds IDLE, and the next call takes it.
         self.state.swap(IDLE, Ordering::Acquire);
     }
 }

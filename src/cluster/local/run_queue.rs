@@ -21,7 +21,7 @@ struct RunQueueState {
     closing: Option<Time>,
     /// The driver is gone.
     is_shut_down: bool,
-    /// The driver's waker, while the driver sleeps.
+    /// The waker of the driver's task, while the task sleeps.
     waker: Option<Waker>,
     timers: BTreeMap<TimerId, Waker>,
     last_timer: u64,
@@ -61,6 +61,13 @@ impl RunQueue {
 
     pub(crate) fn is_shut_down(&self) -> bool {
         self.state.lock().is_shut_down
+    }
+
+    /// The waker of the driver's task, if the task sleeps and was told nothing since.
+    pub(crate) fn waker_if_idle(&self) -> Option<Waker> {
+        let state = self.state.lock();
+        let is_idle = state.scheduled.is_empty() && state.closing.is_none();
+        state.waker.clone().filter(|_| is_idle)
     }
 
     /// For the driver: moves the scheduled keys into `scheduled`, and returns the moment by which

@@ -21,8 +21,12 @@ pub(crate) mod tracing;
 /// | `released` | the one that releases or drops the guard, if the outcome is known at once (`HandedOff`, or a loss that was known before); otherwise the one that runs the background task |
 /// | `request_finished` | the one that runs the background task; for `inspect` and `break_lock`, another task of the node's runtime |
 ///
+/// A caller that acquires or releases a lock may take a step of the background task itself, while that
+/// sleeps. So an observer must not take a mutex that a caller holds during such a call.
+///
 /// A method should return soon, since the background task does nothing else meanwhile, not even renew
-/// leases. No mutex of the node is held during a call, so an observer may use the node. But it must not
+/// leases; nor do the other nodes of the process. An observer may use the node, since no mutex that its
+/// methods wait for is held during a call. But it must not
 /// wait for its locks: a blocking call from the background task returns [`LockError::WouldDeadlock`]. An
 /// observer that keeps the [`Node`](super::Node) keeps it from being dropped. A panic of an observer is
 /// caught.

@@ -137,6 +137,8 @@ async fn a_call_does_not_get_the_failure_of_an_abandoned_attempt() {
     // It finds the connection dead, and begins another.
     while timeout(Duration::from_millis(300), redis.load(&key("k"))).await.is_ok() {}
     was_left.await.expect("the attempt is given up");
+    // Connections share a thread: it has ended the attempt when it has made another connection.
+    drop(client(&server.address()).await);
     let found = redis.load(&key("k")).await.expect("the server answers since then");
     assert!(found.is_none(), "it kept nothing of {written}");
 }
@@ -152,8 +154,8 @@ async fn a_cancelled_request_does_not_cost_the_connection() {
         own.split(' ').next().expect("its number").to_owned()
     };
     let before = id();
-    // Polled once, so that it is sent.
-    assert!(redis.load(&key("k")).now_or_never().is_none());
+    // Polled once, so that it is sent. The connection is on another thread, and may be quicker.
+    while redis.load(&key("k")).now_or_never().is_some() {}
     // Longer than a server may be silent that was asked something.
     sleep(Duration::from_millis(2500)).await;
     assert!(redis.load(&key("k")).await.unwrap().is_some());

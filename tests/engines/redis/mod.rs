@@ -2,6 +2,8 @@
 
 mod cluster;
 mod faults;
+#[cfg(target_os = "linux")]
+mod fork;
 mod laws;
 mod refusals;
 

@@ -3,6 +3,7 @@
 use super::Etcd;
 use super::members::Members;
 use crate::cluster::ConnectError;
+use crate::cluster::engines::connect::background;
 use crate::cluster::engines::options::{
     ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, shown, unknown_option,
 };
@@ -124,7 +125,7 @@ impl EtcdBuilder {
         if let Some(user) = user {
             options = options.with_user(user, password.unwrap_or_default());
         }
-        let members = Members::new(endpoints, options, connect_timeout, timeout);
+        let members = Members::new(endpoints, options, background()?, connect_timeout, timeout);
         Etcd::open(members, self.prefix, tls.enabled).await
     }
 

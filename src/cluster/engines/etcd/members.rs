@@ -6,6 +6,7 @@
 
 use super::failure::{EtcdFailure, EtcdFailureKind};
 use crate::Mutex;
+use crate::cluster::background::{Background, run_on};
 use etcd_client::{Channel, Client, ConnectOptions};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -15,6 +16,8 @@ use tonic::transport::Endpoint;
 pub(super) struct Members {
     members: Vec<Member>,
     options: ConnectOptions,
+    /// Where the connections live.
+    background: Background,
     /// The one that is asked first.
     current: Mutex<usize>,
     connect_timeout: Duration,
@@ -65,12 +68,13 @@ impl Members {
     pub(super) fn new(
         servers: Vec<(String, Endpoint)>,
         options: ConnectOptions,
+        background: Background,
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Self {
         let member = |(name, endpoint)| Member { name, endpoint, login: Default::default() };
         let members = servers.into_iter().map(member).collect();
-        Self { members, options, current: Mutex::new(0), connect_timeout, timeout }
+        Self { members, options, background, current: Mutex::new(0), connect_timeout, timeout }
     }
 
     /// The names, for messages.
@@ -171,7 +175,7 @@ impl Members {
             if effect == RequestEffect::Writes { end } else { Instant::now() + share(last) };
         let mut renewed = false;
         loop {
-            let client = timeout_at(connected_by, member.client(&self.options)).await;
+            let client = timeout_at(connected_by, member.client(self)).await;
             let Ok(client) = client else {
                 return Err(EtcdFailure::new(EtcdFailureKind::Transient, "no connection in time"));
             };
@@ -209,17 +213,23 @@ impl Members {
 impl Member {
     /// The client, and how many times its token was renewed. Connects if there was no client yet; the
     /// client itself renews a connection that broke, at the next request.
-    async fn client(&self, options: &ConnectOptions) -> Result<(Client, u64), EtcdFailure> {
+    async fn client(&self, members: &Members) -> Result<(Client, u64), EtcdFailure> {
         let mut login = self.login.lock().await;
         let renewals = login.renewals;
         if let Some(client) = &login.client {
             return Ok((client.clone(), renewals));
         }
-        let connected = self.endpoint.connect().await;
-        let channel = Channel::Tonic(connected.map_err(|why| EtcdFailure::of_connecting(&why))?);
-        // This gets a token, if there is a user. It writes no register.
-        let client = Client::from_channel(channel, Some(options.clone())).await;
-        let client = client.map_err(EtcdFailure::of_login)?;
+        let (endpoint, options) = (self.endpoint.clone(), members.options.clone());
+        // The tasks of a connection run where it was made.
+        let connect = async move {
+            let connected = endpoint.connect().await;
+            let connected = connected.map_err(|why| EtcdFailure::of_connecting(&why))?;
+            // This gets a token, if there is a user. It writes no register.
+            let client = Client::from_channel(Channel::Tonic(connected), Some(options)).await;
+            client.map_err(EtcdFailure::of_login)
+        };
+        let ended = || Err(EtcdFailure::new(EtcdFailureKind::Transient, "connecting has ended"));
+        let client = run_on(members.background.runtime(), connect).await.unwrap_or_else(ended)?;
         Ok((login.client.insert(client).clone(), renewals))
     }
 

@@ -96,6 +96,7 @@
 //! [`Indeterminate`]: TransportError::Indeterminate
 //! [`Unsupported`]: TransportError::Unsupported
 
+use crate::cluster::process::{OfProcess, watch_of_process};
 use crate::cluster::{
     Capabilities, ConnectError, Exchange, Key, NodeId, Notices, Transport, TransportError, Version,
     Versioned, Watch, Write, async_trait,
@@ -125,11 +126,12 @@ const PAGE: i64 = 32;
 
 /// A client of an etcd cluster: see the [module's documentation](self).
 ///
-/// A clone is cheap and uses the same connections. The connections live in the runtime in which they
-/// were made; when that runtime has ended, a request in another one makes new connections.
+/// A clone is cheap and uses the same connections. They live on a thread of this crate's own, which ends
+/// with the last node and the last transport of the process. In a forked child every request fails
+/// ([`TransportError::Unavailable`]), and dropping it does nothing.
 #[derive(Clone)]
 pub struct Etcd {
-    inner: Arc<EtcdInner>,
+    inner: Arc<OfProcess<EtcdInner>>,
 }
 
 /// How often a server has to hang up right after the TLS handshake before this is taken for a refusal
@@ -162,7 +164,7 @@ impl Etcd {
     }
 
     async fn open(members: Members, prefix: String, tls: bool) -> Result<Self, ConnectError> {
-        let etcd = Self { inner: Arc::new(EtcdInner { members, prefix }) };
+        let etcd = Self { inner: Arc::new(OfProcess::new(EtcdInner { members, prefix })) };
         // No revision is negative: the comparison fails, and nothing is written. But the majority has
         // to agree on the transaction, and the permission for the write is checked.
         let key = format!("{}lockword", etcd.inner.prefix);
@@ -197,7 +199,7 @@ impl Etcd {
     /// [`TransportError`]. What was deleted before it remains deleted. After
     /// [`Indeterminate`](TransportError::Indeterminate) one more register may or may not be deleted.
     pub async fn housekeeping(&self, retention: Duration) -> Result<usize, TransportError> {
-        let mut idle = self.idle().await.map_err(EtcdFailure::of_read)?;
+        let mut idle = self.idle(self.members()?).await.map_err(EtcdFailure::of_read)?;
         tokio::time::sleep(retention).await;
         let mut deleted = 0;
         while let Some((key, revision)) = idle.pop() {
@@ -206,14 +208,14 @@ impl Etcd {
                 .when([Compare::mod_revision(&*key, CompareOp::Equal, revision)])
                 .and_then([TxnOp::delete(&*key, None)]);
             let ask = |client| txn(client, delete.clone());
-            let done = self.inner.members.ask(RequestEffect::Writes, ask).await;
+            let done = self.members()?.ask(RequestEffect::Writes, ask).await;
             deleted += usize::from(done.map_err(EtcdFailure::of_write)?.succeeded());
         }
         Ok(deleted)
     }
 
     /// The keys of the idle registers, with their revisions.
-    async fn idle(&self) -> Result<Vec<(Vec<u8>, i64)>, EtcdFailure> {
+    async fn idle(&self, members: &Members) -> Result<Vec<(Vec<u8>, i64)>, EtcdFailure> {
         let mut idle = vec![];
         let mut begin = self.inner.prefix.clone().into_bytes();
         let end = end_of_prefix(&begin);
@@ -223,7 +225,7 @@ impl Etcd {
                 .with_limit(PAGE)
                 .with_sort(SortTarget::Key, SortOrder::Ascend);
             let ask = |client| get(client, begin.clone(), Some(page.clone()));
-            let mut read = self.inner.members.ask(RequestEffect::Reads, ask).await?;
+            let mut read = members.ask(RequestEffect::Reads, ask).await?;
             let page: Vec<PbKeyValue> = std::mem::take(&mut read.0.kvs);
             let Some(last) = page.last() else { return Ok(idle) };
             begin.clone_from(&last.key);
@@ -233,6 +235,10 @@ impl Etcd {
                 return Ok(idle);
             }
         }
+    }
+
+    fn members(&self) -> Result<&Members, TransportError> {
+        Ok(&self.inner.here()?.members)
     }
 
     fn key(&self, key: &Key) -> String {
@@ -245,7 +251,7 @@ impl Transport for Etcd {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
         let key = self.key(key);
         let ask = |client| get(client, key.clone(), None);
-        let read = self.inner.members.ask(RequestEffect::Reads, ask).await;
+        let read = self.members()?.ask(RequestEffect::Reads, ask).await;
         let read = read.map_err(EtcdFailure::of_read)?;
         let register = read.0.kvs.first().map(read_register).transpose();
         register.map_err(EtcdFailure::of_read)
@@ -268,7 +274,7 @@ impl Transport for Etcd {
             .and_then([TxnOp::put(&*key, stored_value(&new), None)])
             .or_else([TxnOp::get(&*key, None)]);
         let ask = |client| txn(client, swap.clone());
-        let members = &self.inner.members;
+        let members = self.members()?;
         let end = members.end();
         let done = match members.ask_until(end, RequestEffect::Writes, ask).await {
             Ok(done) => done,
@@ -284,7 +290,7 @@ impl Transport for Etcd {
     }
 
     async fn watch(&self, key: &Key, _node: NodeId) -> Result<Watch, TransportError> {
-        watch::watch(&self.inner.members, &self.key(key)).await
+        watch::watch(self.members()?, &self.key(key)).await.map(watch_of_process)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -138,6 +138,9 @@
 //! LISTEN "public.lockword"; -- for all nodes; "public.lockword:NODE" for one node
 //! ```
 
+use crate::cluster::background::Background;
+use crate::cluster::engines::connect::background;
+use crate::cluster::process::{OfProcess, watch_of_process};
 use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
     Version, Versioned, Wakeups, Watch, Write, async_trait,
@@ -161,14 +164,16 @@ mod sql;
 pub use builder::{PostgresBuilder, Replicas};
 
 /// Registers in a table of PostgreSQL: see the [module's documentation](self). A clone shares the
-/// connections.
+/// connections, which live on a thread of this crate's own. In a forked child every request fails
+/// ([`TransportError::Unavailable`]), and dropping it does nothing.
 #[derive(Clone)]
 pub struct Postgres {
-    inner: Arc<PostgresInner>,
+    inner: Arc<OfProcess<PostgresInner>>,
 }
 
 struct PostgresInner {
     config: Arc<PostgresConfig>,
+    background: Background,
     requests: Reconnecting<Session>,
     changes: Reconnecting<NotificationListener>,
     capabilities: Capabilities,
@@ -197,18 +202,19 @@ impl Postgres {
 
     async fn open(config: PostgresConfig) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
-        let requests = Reconnecting::new();
+        let (background, requests) = (background()?, Reconnecting::new());
         let connect = || Session::connect(config.clone());
         let failed = |failure: PostgresFailure| failure.connect;
-        let session = requests.get(connect).await.map_err(failed)?;
+        let session = requests.get(background.runtime(), connect).await.map_err(failed)?;
         let mut capabilities = Capabilities::new("postgres");
         capabilities.wakeups = if config.pooled { Wakeups::Poll } else { Wakeups::PushToOne };
         capabilities.wake_within = listener::WAKE_WITHIN;
         if session.is_lossy || session.replicas_may_lag().await.map_err(failed)? {
             capabilities.consistency = Consistency::Lossy;
         }
-        let inner = PostgresInner { config, requests, changes: Reconnecting::new(), capabilities };
-        Ok(Self { inner: Arc::new(inner) })
+        let changes = Reconnecting::new();
+        let inner = PostgresInner { config, background, requests, changes, capabilities };
+        Ok(Self { inner: Arc::new(OfProcess::new(inner)) })
     }
 
     /// The SQL that creates the table, for a migration, with the name of the table from the options.
@@ -229,8 +235,9 @@ impl Postgres {
     /// [`Indeterminate`](TransportError::Indeterminate) if the connection was lost or no response came
     /// in time: the table may or may not be created, so call it again.
     pub async fn create_schema(&self) -> Result<(), TransportError> {
-        let PostgresConfig { table, limits, .. } = &*self.inner.config;
-        let session = self.inner.session(&self.inner.requests).await?;
+        let inner = self.inner.here()?;
+        let PostgresConfig { table, limits, .. } = &*inner.config;
+        let session = inner.session(&inner.requests).await?;
         let seen =
             session.query_bools(&sql::table_exists(table)).await.map_err(|failure| failure.call)?;
         let exists = seen.is_some_and(|seen| seen[0]);
@@ -253,7 +260,7 @@ impl Postgres {
     /// [`TransportError`]. What was deleted before it remains deleted. After
     /// [`Indeterminate`](TransportError::Indeterminate) one more page may or may not be deleted.
     pub async fn housekeeping(&self) -> Result<u64, TransportError> {
-        let Self { inner } = self;
+        let inner = self.inner.here()?;
         let (own, mut all, mut after) = (Reconnecting::new(), 0, String::new());
         loop {
             let row =
@@ -278,7 +285,7 @@ impl Postgres {
     /// [`TransportError`]. After [`Indeterminate`](TransportError::Indeterminate) the register may or
     /// may not be deleted; after any other error it is not.
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
-        let Self { inner } = self;
+        let inner = self.inner.here()?;
         let (link, end) = (&inner.requests, inner.end());
         let row = inner.ask(link, StatementKind::Delete, &[&key.as_str()], true, end).await?;
         Ok(row.as_ref().map_or(Ok(0), count).map_err(after_a_write)? > 0)
@@ -288,7 +295,8 @@ impl Postgres {
 impl PostgresInner {
     async fn session(&self, link: &Reconnecting<Session>) -> Result<Arc<Session>, TransportError> {
         let connect = || Session::connect(self.config.clone());
-        let session = link.get(connect).await.map_err(|failure| failure.call)?;
+        let on = self.background.runtime();
+        let session = link.get(on, connect).await.map_err(|failure| failure.call)?;
         if session.is_lossy && self.capabilities.consistency == Consistency::Linearizable {
             let why = "fsync or synchronous_commit is off now, and was on before";
             return Err(TransportError::unsupported(why));
@@ -341,7 +349,7 @@ impl PostgresInner {
 #[async_trait]
 impl Transport for Postgres {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        let Self { inner } = self;
+        let inner = self.inner.here()?;
         let (link, end) = (&inner.requests, inner.end());
         let row = inner.ask(link, StatementKind::Load, &[&key.as_str()], false, end).await?;
         row.map(|row| register(&row, 0)).transpose()
@@ -353,8 +361,9 @@ impl Transport for Postgres {
         expected: Option<Version>,
         new: Write,
     ) -> Result<Exchange, TransportError> {
-        let PostgresInner { config, requests, capabilities, .. } = &*self.inner;
-        let end = self.inner.end();
+        let inner = self.inner.here()?;
+        let PostgresInner { config, requests, capabilities, .. } = inner;
+        let end = inner.end();
         let Write { value, wake, idle } = new;
         if value.len() > capabilities.largest_value {
             return Err(TransportError::unsupported("a value of more than 64 KiB"));
@@ -363,7 +372,7 @@ impl Transport for Postgres {
         let (key, value) = (key.as_str(), &*value);
         let Some(expected) = expected else {
             let params: [Param<'_>; 5] = [&key, &value, &idle, &channel, &hint];
-            let row = self.inner.ask(requests, StatementKind::Create, &params, true, end).await?;
+            let row = inner.ask(requests, StatementKind::Create, &params, true, end).await?;
             let Some(row) = row else {
                 let why = "the row without a name is missing in the table: call create_schema()";
                 return Err(TransportError::unsupported(why));
@@ -373,7 +382,7 @@ impl Transport for Postgres {
         let number = i64::try_from(expected.get()).expect("below 2^52");
         let params: [Param<'_>; 6] = [&key, &number, &value, &idle, &channel, &hint];
         loop {
-            let row = self.inner.ask(requests, StatementKind::Update, &params, true, end).await?;
+            let row = inner.ask(requests, StatementKind::Update, &params, true, end).await?;
             let Some(row) = row else {
                 return Ok(Exchange::Mismatch(None));
             };
@@ -382,22 +391,24 @@ impl Transport for Postgres {
                 exchange => return Ok(exchange),
             }
             // The row has got the expected version while the statement ran.
-            if self.inner.is_late(end) {
+            if inner.is_late(end) {
                 return Err(TransportError::unavailable("it changes all the time"));
             }
         }
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        let PostgresInner { config, changes, .. } = &*self.inner;
+        let inner = self.inner.here()?;
+        let PostgresInner { config, background, requests, changes, .. } = inner;
         if config.pooled {
             // No notification arrives through a pooler.
             return Ok(stream::empty().boxed());
         }
-        let session = self.inner.session(&self.inner.requests).await?;
+        let session = inner.session(requests).await?;
         let connect = || NotificationListener::connect(config.clone(), session.clone());
-        let listener = changes.get(connect).await;
-        listener.map_err(|failure| failure.call)?.watch(key, node).await
+        let listener = changes.get(background.runtime(), connect).await;
+        let listener = listener.map_err(|failure| failure.call)?;
+        listener.watch(key, node).await.map(watch_of_process)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -31,26 +31,34 @@ impl<S: CheckAlive> Reconnecting<S> {
         Self(Mutex::new(None))
     }
 
-    /// The connection. If there is none that is alive, `connect` opens one.
+    /// The connection. If there is none that is alive, `connect` opens one, on the runtime `on`.
     ///
     /// # Errors
     ///
     /// [`PostgresFailure`] of this attempt.
-    pub(super) async fn get<F>(&self, connect: impl Fn() -> F) -> PostgresConnectResult<S>
+    pub(super) async fn get<F>(
+        &self,
+        on: &Handle,
+        connect: impl Fn() -> F,
+    ) -> PostgresConnectResult<S>
     where
         F: Future<Output = PostgresConnectResult<S>> + Send + 'static,
     {
         let ended = || Err(PostgresFailure::unreachable("the server", "the runtime has ended"));
-        let mut result = self.pending(&connect).result().await.unwrap_or_else(ended);
+        let mut result = self.pending(on, &connect).result().await.unwrap_or_else(ended);
         if result.as_ref().is_ok_and(|session| !session.is_alive()) {
             // An attempt that ended while nobody waited, and whose connection has ended since.
-            result = self.pending(&connect).result().await.unwrap_or_else(ended);
+            result = self.pending(on, &connect).result().await.unwrap_or_else(ended);
         }
         result
     }
 
     /// The last attempt if it is of use, otherwise a new one.
-    fn pending<F>(&self, connect: impl Fn() -> F) -> PendingConnection<PostgresConnectResult<S>>
+    fn pending<F>(
+        &self,
+        on: &Handle,
+        connect: impl Fn() -> F,
+    ) -> PendingConnection<PostgresConnectResult<S>>
     where
         F: Future<Output = PostgresConnectResult<S>> + Send + 'static,
     {
@@ -61,7 +69,7 @@ impl<S: CheckAlive> Reconnecting<S> {
         if let Some(pending) = last.as_ref().filter(|pending| pending.is_of_use(is_good)) {
             return pending.clone();
         }
-        let pending = PendingConnection::begin(connect());
+        let pending = PendingConnection::begin(on, connect());
         let dead = last.replace(pending.clone());
         // Dropped after the lock is released, since that wakes the watches of the dead connection.
         drop(last);
@@ -424,7 +432,7 @@ mod tests {
     use std::task::{Context, Poll, Wake, Waker};
     use std::thread;
     use std::time::Duration;
-    use tokio::runtime::Builder;
+    use tokio::runtime::{Builder, Handle};
     use tokio::sync::oneshot;
     use tokio::task::{coop::consume_budget, yield_now};
 
@@ -451,11 +459,12 @@ mod tests {
             }
         };
         // Nobody waits for it.
-        assert!(link.get(fails).now_or_never().is_none());
+        assert!(link.get(&Handle::current(), fails).now_or_never().is_none());
         while !has_failed.load(Ordering::Relaxed) {
             yield_now().await;
         }
-        let mut asked = pin!(link.get(works));
+        let on = Handle::current();
+        let mut asked = pin!(link.get(&on, works));
         let at_once = poll_fn(|cx| {
             // After this nothing of tokio is ready in this poll.
             while pin!(consume_budget()).poll(cx).is_ready() {}
@@ -473,7 +482,7 @@ mod tests {
 
     impl Wake for ReentrantWaker {
         fn wake(self: Arc<Self>) {
-            let got = self.0.get(works).now_or_never();
+            let got = self.0.get(&Handle::current(), works).now_or_never();
             let tell = self.1.lock().unwrap().take().unwrap();
             tell.send(got.is_some_and(|got| got.is_ok())).unwrap();
         }
@@ -504,7 +513,8 @@ mod tests {
         let link = Arc::new(Reconnecting::new());
         let (tell, told) = oneshot::channel();
         let waker = Waker::from(Arc::new(ReentrantWaker(link.clone(), Mutex::new(Some(tell)))));
-        let mut asked = pin!(link.get(connect));
+        let on = Handle::current();
+        let mut asked = pin!(link.get(&on, connect));
         assert!(asked.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         open.send(()).unwrap();
         told.await.unwrap()

@@ -5,6 +5,7 @@ use super::builder::RedisConfig;
 use super::commands::{self, RedisConnectError, RedisErrorKind, ScriptCall};
 use super::subscriptions::Subscriptions;
 use crate::Mutex;
+use crate::cluster::background::Background;
 use crate::cluster::engines::connect::PendingConnection;
 use crate::cluster::{ConnectError, TransportError};
 use ::redis::aio::MultiplexedConnection;
@@ -29,6 +30,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// The current connection to the server, and how to open the next one.
 pub(super) struct RedisConnector {
     config: RedisConfig,
+    background: Background,
     state: Mutex<ConnectorState>,
 }
 
@@ -42,8 +44,8 @@ struct ConnectorState {
 type RedisConnectResult = Result<Arc<RedisConnection>, RedisConnectError>;
 
 impl RedisConnector {
-    pub(super) fn new(config: RedisConfig) -> Self {
-        Self { config, state: Mutex::default() }
+    pub(super) fn new(config: RedisConfig, background: Background) -> Self {
+        Self { config, background, state: Mutex::default() }
     }
 
     pub(super) fn config(&self) -> &RedisConfig {
@@ -83,7 +85,8 @@ impl RedisConnector {
         if let Some(pending) = state.connecting.as_ref().filter(|now| now.is_of_use(is_good)) {
             return pending.clone();
         }
-        let pending = PendingConnection::begin(RedisConnection::open(self.config.clone()));
+        let connect = RedisConnection::open(self.config.clone());
+        let pending = PendingConnection::begin(self.background.runtime(), connect);
         let dead = state.connecting.replace(pending.clone());
         // Dropped after the lock is released, since that wakes the watches of the dead connection.
         drop(state);

@@ -91,6 +91,8 @@
 //! timeout plus the timeout: eight seconds by default. It takes one more round where the server has
 //! forgotten the script, and where a cluster has moved the slot.
 
+use crate::cluster::engines::connect::background;
+use crate::cluster::process::{OfProcess, watch_of_process};
 use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
     Version, Versioned, Wakeups, Watch, Write, async_trait,
@@ -122,10 +124,11 @@ pub use builder::RedisBuilder;
 /// # }
 /// ```
 ///
-/// Several nodes and several runtimes may share it. A connection lives in the runtime in which it was
-/// opened; when that runtime has ended, or does not run any more, the connection is replaced.
+/// Several nodes and several runtimes may share it. The connection lives on a thread of this crate's own,
+/// which ends with the last node and the last transport of the process. In a forked child every request
+/// fails ([`TransportError::Unavailable`]), and dropping it does nothing.
 pub struct Redis {
-    connector: RedisConnector,
+    connector: OfProcess<RedisConnector>,
     compare_exchange: LuaScript,
     delete: LuaScript,
 }
@@ -151,7 +154,7 @@ impl Redis {
 
     async fn open(config: builder::RedisConfig) -> Result<Self, ConnectError> {
         let redis = Self {
-            connector: RedisConnector::new(config),
+            connector: OfProcess::new(RedisConnector::new(config, background()?)),
             compare_exchange: LuaScript::compare_exchange(),
             delete: LuaScript::delete(),
         };
@@ -179,7 +182,8 @@ impl Redis {
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
         let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
-        let response = self.connector.run(&self.delete.call([&register, &floor], &[])).await?;
+        let delete = self.delete.call([&register, &floor], &[]);
+        let response = self.connector.here()?.run(&delete).await?;
         match response {
             Value::Int(found @ (0 | 1)) => Ok(found == 1),
             _ => Err(TransportError::indeterminate("the script's answer makes no sense")),
@@ -197,7 +201,7 @@ impl Redis {
 #[async_trait]
 impl Transport for Redis {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        commands::register(&self.connector.read(&self.read_command(key)).await?)
+        commands::register(&self.connector.here()?.read(&self.read_command(key)).await?)
     }
 
     async fn compare_exchange(
@@ -213,22 +217,22 @@ impl Transport for Redis {
         let (register, floor) = (names.register(key), names.floor());
         let arguments = commands::arguments(expected, &new, names.channel(key));
         let call = self.compare_exchange.call([&register, &floor], &arguments);
-        let response = self.connector.run(&call).await?;
+        let response = self.connector.here()?.run(&call).await?;
         commands::exchange(&response)
             .ok_or_else(|| TransportError::indeterminate("the script's answer makes no sense"))
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        let connection = self.connector.connection().await?;
+        let connection = self.connector.here()?.connection().await?;
         let channel = self.connector.config().names.channel(key);
         let watch = Subscriptions::watch(connection, &channel, node).await?;
-        Ok(Box::pin(stream::unfold(Some(watch), |watch| async {
+        Ok(watch_of_process(Box::pin(stream::unfold(Some(watch), |watch| async {
             let mut watch = watch?;
             let item = watch.next().await;
             // An error is the last item.
             let watch = item.is_ok().then_some(watch);
             Some((item.map(|()| None), watch))
-        })))
+        }))))
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -1,0 +1,170 @@
+//! Which process this is. A forked child has copies of its parent's objects, and leaves them alone.
+//!
+//! The child has none of the threads of the parent, but the sockets, and a mutex that another thread held
+//! at the fork stays held in it. So each object that may end up in a child remembers the [`Process`] that
+//! made it. In another process it takes no mutex, does nothing, and is leaked: a destructor would write
+//! into the sockets of the parent, deregister them from its `epoll`, or join a thread that does not exist.
+//!
+//! A process is told by the number of forks that it has behind it, which a handler of `pthread_atfork`
+//! counts (`src/raw/fork.rs`). It does not notice a child that is made by the bare system call.
+
+use crate::cluster::transport::{TransportError, Watch};
+use crate::raw::fork;
+use futures_util::stream::{Stream, StreamExt};
+use std::mem::{self, ManuallyDrop};
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// A process, as opposed to those that it has forked and to those that it was forked from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process(usize);
+
+impl Process {
+    /// The process that calls.
+    pub(crate) fn current() -> Self {
+        fork::watch();
+        Self(fork::forks())
+    }
+
+    /// Whether it is the process that calls.
+    #[inline]
+    pub(crate) fn is_current(self) -> bool {
+        self.0 == fork::forks()
+    }
+}
+
+/// Keeps what is shared from ever being dropped.
+pub(crate) fn leak<T: ?Sized>(shared: &Arc<T>) {
+    mem::forget(Arc::clone(shared));
+}
+
+/// A value that only the process which made it uses and drops.
+pub(crate) struct OfProcess<T> {
+    process: Process,
+    value: ManuallyDrop<T>,
+}
+
+impl<T> OfProcess<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { process: Process::current(), value: ManuallyDrop::new(value) }
+    }
+
+    /// The value, unless this is a forked child.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::Unavailable`] in a forked child.
+    pub(crate) fn here(&self) -> Result<&T, TransportError> {
+        if self.is_here() { Ok(&self.value) } else { Err(forked()) }
+    }
+
+    /// Whether this is the process that made the value.
+    pub(crate) fn is_here(&self) -> bool {
+        self.process.is_current()
+    }
+}
+
+/// The error of a transport in a forked child.
+fn forked() -> TransportError {
+    TransportError::unavailable(
+        "this process was forked, and the transport is the parent's: connect again here",
+    )
+}
+
+/// For what is only read. In a forked child the value is a copy, whose mutexes may be held for ever.
+impl<T> Deref for OfProcess<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> OfProcess<T> {
+    /// Changes the value. The same holds as for [`Deref`].
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+impl<T> Drop for OfProcess<T> {
+    fn drop(&mut self) {
+        if self.is_here() {
+            // SAFETY: this is the only call, and the value is not used after it.
+            unsafe { ManuallyDrop::drop(&mut self.value) };
+        }
+    }
+}
+
+/// A watch that ends in a forked child.
+pub(crate) fn watch_of_process(watch: Watch) -> Watch {
+    Box::pin(ProcessWatch(OfProcess::new(watch)))
+}
+
+struct ProcessWatch(OfProcess<Watch>);
+
+impl Stream for ProcessWatch {
+    type Item = <Watch as Stream>::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.0.is_here() { self.0.get_mut().poll_next_unpin(cx) } else { Poll::Ready(None) }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    //! Children that only look, and end: other tests run beside these.
+
+    use super::OfProcess;
+    use crate::cluster::{Memory, Node};
+    use std::cell::Cell;
+
+    /// What the child finds. It must not allocate, nor take a mutex.
+    fn in_child(looks: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child calls `looks`, which does not allocate, and ends without any clean-up.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
+        if child == 0 {
+            let found = looks();
+            // SAFETY: ends this process at once.
+            unsafe { libc::_exit(i32::from(found)) }
+        }
+        let mut status = 0;
+        // SAFETY: our own child, not yet waited for; the status is ours to write.
+        let ended = unsafe { libc::waitpid(child, &mut status, 0) };
+        assert!(ended == child && libc::WIFEXITED(status), "{status:#x}");
+        libc::WEXITSTATUS(status) != 0
+    }
+
+    #[test]
+    fn a_guard_is_valid_in_the_process_that_acquired_it() {
+        let node = Node::builder(Memory::new()).build().unwrap().blocking();
+        let guard = node.lock("k").unwrap().acquire().unwrap();
+        assert!(!in_child(|| guard.is_valid()));
+        assert!(guard.is_valid());
+    }
+
+    struct NoteDrop<'a>(&'a Cell<bool>);
+
+    impl Drop for NoteDrop<'_> {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+
+    #[test]
+    fn a_value_is_used_and_dropped_in_the_process_that_made_it() {
+        let is_dropped = Cell::new(false);
+        let value = OfProcess::new(NoteDrop(&is_dropped));
+        assert!(value.here().is_ok());
+        let mut value = Some(value);
+        let mut drops = || {
+            drop(value.take());
+            is_dropped.get()
+        };
+        assert!(!in_child(&mut drops));
+        assert!(drops());
+    }
+}
