@@ -9,8 +9,8 @@
 A mutant is one change of one file: core.toml and cluster.toml list them. It is applied to a copy of
 the crate under `target/mutants`, which is built, and the tests that must notice it are run until
 one fails. `core` runs loom models; `--search` tries all of them on a mutant that those named let
-live. `cluster` runs 2,000 seeds and the scenarios of the simulation, or the tests of `local` or of
-`protocol`; the known killer is tried first. `ci` takes the mutants with `always`, and a fifth of the
+live. `cluster` runs 2,000 seeds of one of the two simulations (`sim` with its scenarios, `real`), or
+the tests of `local` or of `protocol`; the known killer is tried first. `ci` takes the mutants with `always`, and a fifth of the
 others, which the hash of the commit chooses. `models` runs all models on the crate as it is, each
 for at most 60 s of processor time; `--quick` leaves out those that core.toml lists as slow.
 Exit status 1 if a mutant survives, 2 if a text is not found exactly once (so the lists cannot rot).
@@ -158,7 +158,8 @@ class Cluster:
                 return False
             return not run(program, ["--exact", killer], SUITE_LIMIT)[0]
         profile, seed = killer.split()
-        replay = self.suites["sim"][0].replace("many_seeds", "replay")
+        suite = "real" if profile.startswith("real_") else "sim"
+        replay = self.suites[suite][0].replace("many_seeds", "replay")
         return not run(program, ["--exact", replay], SUITE_LIMIT, LOCKWORD_PROFILE=profile,
                        LOCKWORD_SEED=seed)[0]
 

@@ -288,6 +288,34 @@ impl NodeBuilder {
         Ok(Node::new(shared))
     }
 
+    /// For the simulator: the node on this clock, and the task of its driver, which nothing runs yet.
+    /// The seed has to be set.
+    #[cfg(test)]
+    pub(crate) fn build_virtual(self, clock: NodeClock) -> Result<(Node, DriverTask), ConfigError> {
+        // Nothing runs in it, and it needs no thread.
+        static NO_RUNTIME: std::sync::OnceLock<tokio::runtime::Runtime> =
+            std::sync::OnceLock::new();
+        let runtime = NO_RUNTIME.get_or_init(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.expect("a runtime can be built")
+        });
+        let (config, seed) = (self.check()?, self.seed.expect("a simulated node has a seed"));
+        let timer = NodeTimer::new(&clock).map_err(runtime_error)?;
+        let shared = Arc::new(NodeShared::new(
+            config,
+            self.transport.clone(),
+            self.transport.capabilities(),
+            NodeId::new(seed),
+            clock,
+            runtime.handle().clone(),
+            None,
+            self.observer,
+            fastrand::Rng::with_seed(seed),
+            IdSource::seeded(seed),
+        ));
+        Ok((Node::new(shared.clone()), DriverTask::new(shared, timer)))
+    }
+
     fn check(&self) -> Result<Config, ConfigError> {
         let lease = within("lease", self.lease, 100 * MS..=HOUR)?;
         let claim_window =

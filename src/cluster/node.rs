@@ -356,9 +356,11 @@ impl NodeShared {
     fn close_keys(&self) {
         let mut registry = self.registry.lock();
         registry.is_closed = true;
-        let locals: Vec<_> = registry.keys.values().cloned().collect();
+        let mut locals: Vec<_> = registry.keys.values().cloned().collect();
         drop(registry);
         let now = self.clock.now();
+        // The order of a map is not that of the next run.
+        locals.sort_by(|a, b| a.key.cmp(&b.key));
         for local in locals {
             let error = self.closed(&local.key);
             if local.close(&error, now) {
@@ -371,7 +373,8 @@ impl NodeShared {
     pub(crate) fn shut_down(&self, report: Shutdown) {
         self.close_keys();
         self.run_queue.shut_down();
-        let locals: Vec<_> = self.registry.lock().keys.values().cloned().collect();
+        let mut locals: Vec<_> = self.registry.lock().keys.values().cloned().collect();
+        locals.sort_by(|a, b| a.key.cmp(&b.key));
         let now = self.clock.now();
         for local in locals {
             local.abandon(now);

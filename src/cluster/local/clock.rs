@@ -31,6 +31,21 @@ pub(crate) enum NodeClock {
     System,
     /// Tokio's clock, which a test can pause, and the moment that is its origin.
     Tokio(Handle, tokio::time::Instant),
+    #[cfg(test)]
+    Virtual(std::sync::Arc<dyn VirtualClock>),
+}
+
+/// A clock of the simulator.
+#[cfg(test)]
+pub(crate) trait VirtualClock: std::fmt::Debug + Send + Sync {
+    /// What it shows.
+    fn now(&self) -> Time;
+
+    /// The bounds on its errors that a node assumes.
+    fn error(&self) -> ClockError;
+
+    /// Calls `waker` when it shows `at`, or somewhat later.
+    fn wake_at(&self, at: Time, waker: std::task::Waker);
 }
 
 impl NodeClock {
@@ -46,6 +61,8 @@ impl NodeClock {
             Self::System => system::ERROR,
             // All nodes of a test have one clock.
             Self::Tokio(..) => ClockError { rate: 10, reading: Duration::ZERO },
+            #[cfg(test)]
+            Self::Virtual(clock) => clock.error(),
         }
     }
 
@@ -57,6 +74,8 @@ impl NodeClock {
                 let _in_it = runtime.enter();
                 Time::new(ORIGIN + tokio::time::Instant::now().duration_since(*origin))
             }
+            #[cfg(test)]
+            Self::Virtual(clock) => clock.now(),
         }
     }
 }
@@ -71,6 +90,9 @@ pub(crate) struct NodeTimer {
 enum TimerBackend {
     System(system::SystemTimer),
     Tokio(NodeClock, TokioTimer),
+    /// The clock, the moment, and whether the clock was told of it.
+    #[cfg(test)]
+    Virtual(std::sync::Arc<dyn VirtualClock>, Time, bool),
 }
 
 impl NodeTimer {
@@ -86,6 +108,10 @@ impl NodeTimer {
     pub(crate) fn new(clock: &NodeClock) -> io::Result<Self> {
         let backend = match clock {
             NodeClock::System => TimerBackend::System(system::SystemTimer::new()?),
+            #[cfg(test)]
+            NodeClock::Virtual(clock) => {
+                TimerBackend::Virtual(clock.clone(), Time::new(Duration::MAX), true)
+            }
             tokio => TimerBackend::Tokio(tokio.clone(), TokioTimer::new()),
         };
         Ok(Self { backend, set_to: None })
@@ -100,12 +126,23 @@ impl NodeTimer {
             match &mut self.backend {
                 TimerBackend::System(timer) => timer.set(at.since(NodeClock::System.now()))?,
                 TimerBackend::Tokio(clock, timer) => timer.set(at.since(clock.now())),
+                #[cfg(test)]
+                TimerBackend::Virtual(_, set_to, is_told) => (*set_to, *is_told) = (at, false),
             }
             self.set_to = Some(at);
         }
         let went_off = match &mut self.backend {
             TimerBackend::System(timer) => timer.poll(cx),
             TimerBackend::Tokio(_, timer) => timer.poll(cx).map(Ok),
+            #[cfg(test)]
+            TimerBackend::Virtual(clock, at, _) if clock.now() >= *at => Poll::Ready(Ok(())),
+            #[cfg(test)]
+            TimerBackend::Virtual(clock, at, is_told) => {
+                if !std::mem::replace(is_told, true) {
+                    clock.wake_at(*at, cx.waker().clone());
+                }
+                Poll::Pending
+            }
         };
         if went_off.is_ready() {
             self.set_to = None;

@@ -1,5 +1,7 @@
 //! The simulator: many nodes in one thread, in virtual time.
 //!
+//! This one is for the protocol; [`real`] runs the driver, the local queue and the guards too.
+//!
 //! Every node runs the real state machine ([`Machine`](crate::cluster::protocol::Machine)). Its
 //! driver and its threads are models: the threads acquire the lock, hand it to each other, use the
 //! resource behind it with their tokens, release it, and cancel. The engine is a model too: one
@@ -28,6 +30,7 @@ mod checks;
 mod network;
 mod node;
 mod profile;
+mod real;
 mod scenarios;
 mod world;
 
@@ -166,47 +169,58 @@ fn profiles() -> Vec<Profile> {
     let name = std::env::var("LOCKWORD_PROFILE").ok();
     let mut all = Profile::all();
     all.retain(|profile| name.as_ref().is_none_or(|name| name == profile.name));
-    assert!(!all.is_empty(), "there is no profile {name:?}");
+    let is_real = name.as_ref().is_some_and(|name| name.starts_with("real_"));
+    assert!(is_real || !all.is_empty(), "there is no profile {name:?}");
     all
 }
 
-/// Runs 2,000 seeds, spread over all profiles: no rule is broken.
-#[test]
-fn many_seeds() {
-    let profiles = profiles();
-    let seeds = setting("LOCKWORD_SEEDS").unwrap_or(2000);
+/// Runs the seeds below `seeds` on all processors. Returns the smallest one that fails.
+fn first_failure(seeds: u64, fails: impl Fn(u64) -> bool + Sync) -> Option<u64> {
     let next = crate::Mutex::new(0_u64..);
-    // The smallest seed that fails: all seeds before it have been started and run to their end.
+    // All seeds before the smallest one have been started and run to their end.
     let failed = crate::Mutex::new(None::<u64>);
-    let totals = crate::Mutex::new(vec![(RunCounts::default(), 0_u64); profiles.len()]);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let work = || {
         loop {
             let seed = next.lock().next().expect("the range is endless");
             if seed >= seeds || failed.lock().is_some() {
                 break;
             }
-            let which = seed as usize % profiles.len();
-            let report = run(profiles[which].clone(), seed, false);
-            if report.violation.is_some() {
+            if fails(seed) {
                 let mut failed = failed.lock();
                 *failed = Some(failed.map_or(seed, |other| other.min(seed)));
             }
-            let (sum, runs) = &mut totals.lock()[which];
-            sum.grants += report.counts.grants;
-            sum.writes += report.counts.writes;
-            sum.losses += report.counts.losses;
-            sum.refusals += report.counts.refusals;
-            sum.inversions += report.counts.inversions;
-            *runs += 1;
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(work);
         }
     });
-    if let Some(seed) = failed.into_inner() {
+    failed.into_inner()
+}
+
+/// Runs 2,000 seeds, spread over all profiles: no rule is broken.
+#[test]
+fn many_seeds() {
+    let profiles = profiles();
+    if profiles.is_empty() {
+        return;
+    }
+    let seeds = setting("LOCKWORD_SEEDS").unwrap_or(2000);
+    let totals = crate::Mutex::new(vec![(RunCounts::default(), 0_u64); profiles.len()]);
+    let failed = first_failure(seeds, |seed| {
+        let which = seed as usize % profiles.len();
+        let report = run(profiles[which].clone(), seed, false);
+        let (sum, runs) = &mut totals.lock()[which];
+        sum.grants += report.counts.grants;
+        sum.writes += report.counts.writes;
+        sum.losses += report.counts.losses;
+        sum.refusals += report.counts.refusals;
+        sum.inversions += report.counts.inversions;
+        *runs += 1;
+        report.violation.is_some()
+    });
+    if let Some(seed) = failed {
         let which = seed as usize % profiles.len();
         panic!("{}", explain(&profiles[which], seed).expect("the same seed fails again"));
     }

@@ -1,0 +1,328 @@
+//! The nodes: the real [`Node`] and its driver on virtual workers, and what befalls their processes.
+
+use super::checks::SimObserver;
+use super::engine::EngineClient;
+use super::users;
+use super::world::World;
+use crate::cluster::local::clock::{NodeClock, VirtualClock};
+use crate::cluster::node::Node;
+use crate::cluster::protocol::{ClockError, Time};
+use crate::cluster::sim::world::{Moment, SimClock};
+use crate::cluster::transport::NodeId;
+use std::fmt;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+/// A node of the run.
+pub(super) struct SimNode {
+    pub(super) id: NodeId,
+    clock: SimClock,
+    /// It is cut off from the engine.
+    pub(super) is_partitioned: bool,
+    /// Until when its process is suspended, and a worker of it is blocked.
+    pub(super) frozen_until: Moment,
+    pub(super) blocked_until: Moment,
+    pub(super) state: NodeState,
+    /// `None` once it was dropped or shut down.
+    handle: Option<Node>,
+    /// How many of its tasks and threads use locks.
+    pub(super) users: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NodeState {
+    Open,
+    /// It was shut down or dropped.
+    Closed,
+    /// Its process was killed.
+    Dead,
+}
+
+/// The clock of a node.
+pub(super) struct WorldClock {
+    world: Arc<World>,
+    node: usize,
+}
+
+impl fmt::Debug for WorldClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WorldClock({})", self.node)
+    }
+}
+
+impl VirtualClock for WorldClock {
+    fn now(&self) -> Time {
+        self.world.read_clock(self.node)
+    }
+
+    fn error(&self) -> ClockError {
+        let rate = self.world.profile.clock_error.unsigned_abs().div_ceil(1000) as u32;
+        ClockError { rate, reading: Duration::ZERO }
+    }
+
+    fn wake_at(&self, at: Time, waker: Waker) {
+        let (world, node) = (&self.world, self.node);
+        let moment = world.nodes.lock()[node].clock.when(at);
+        let late = world.below(world.profile.max_timer_delay);
+        world.after(moment.saturating_sub(world.now()) + late, move |_| waker.wake());
+    }
+}
+
+fn nanos(time: Moment) -> Duration {
+    Duration::from_nanos(time)
+}
+
+impl World {
+    /// What the clock of a node shows.
+    pub(super) fn clock(&self, node: usize) -> Time {
+        self.nodes.lock()[node].clock.read(self.now())
+    }
+
+    /// A node reads its clock, which takes some nanoseconds. Now and then its process is suspended at
+    /// that very moment, in the middle of a poll.
+    fn read_clock(self: &Arc<Self>, node: usize) -> Time {
+        // The rules read clocks too: that takes no time.
+        if self.is_polling(node) && self.checks.try_lock().is_some() {
+            self.pass(self.below(100));
+            let is_struck = |once_in| !self.is_calm() && self.below(once_in) == 0;
+            if self.profile.freeze_at_clock.is_some_and(is_struck) {
+                self.freeze_in_poll(node);
+            }
+        }
+        self.clock(node)
+    }
+
+    /// Suspends the process of a node in the middle of a poll: all others go on meanwhile.
+    fn freeze_in_poll(self: &Arc<Self>, node: usize) {
+        let poll = self.interrupt_poll();
+        self.checks.lock().suspended.insert(node);
+        self.freeze(node, self.fault_length());
+        loop {
+            let until = self.nodes.lock()[node].frozen_until;
+            if until <= self.now() || self.violation().is_some() {
+                break;
+            }
+            self.run(until, |_| false);
+        }
+        self.checks.lock().suspended.remove(&node);
+        self.resume_poll(poll);
+    }
+
+    /// Starts the process of a new node, with its driver and without users.
+    pub(super) fn add_node(self: &Arc<Self>) -> usize {
+        let profile = &self.profile;
+        let most = profile.clock_error;
+        // Half of the clocks are as wrong as they may be.
+        let error = match self.below(4) {
+            0 => most,
+            1 => -most,
+            _ => self.below(2 * most.unsigned_abs() + 1).cast_signed() - most,
+        };
+        let seed = self.random();
+        let node = self.nodes.lock().len();
+        self.add_pool(1 + self.index(4));
+        self.nodes.lock().push(SimNode {
+            id: NodeId::new(seed),
+            clock: SimClock::new(1_000_000_000_000_000 + self.below(1 << 40), error),
+            is_partitioned: false,
+            frozen_until: 0,
+            blocked_until: 0,
+            state: NodeState::Open,
+            handle: None,
+            users: 0,
+        });
+        let clock = NodeClock::Virtual(Arc::new(WorldClock { world: self.clone(), node }));
+        let (handle, driver) = Node::builder(EngineClient { world: self.clone(), node })
+            .label(format!("n{node}"))
+            .lease(nanos(profile.lease))
+            .claim_window(nanos(profile.claim_window))
+            .poll(nanos(profile.poll))
+            .request_timeout(nanos(profile.request_timeout))
+            .unavailable_timeout(nanos(profile.unavailable_timeout))
+            .local_handoff_window(nanos(self.between(profile.local_handoff_window)))
+            .local_handoffs(u32::try_from(self.between(profile.local_handoffs)).unwrap_or(u32::MAX))
+            .barging_window(nanos(self.between(profile.barging_window)))
+            .queue_limit(profile.queue_limit)
+            .observer(SimObserver { world: self.clone(), node })
+            .seed(seed)
+            .build_virtual(clock)
+            .expect("the settings are in their ranges");
+        self.nodes.lock()[node].handle = Some(handle);
+        self.record(format_args!("{node} starts: its clock is off by {error} ppm"));
+        if profile.drivers_share_workers && self.chance(700) {
+            self.spawn(node, "the driver", driver);
+        } else {
+            self.spawn_thread(node, "the driver", driver);
+        }
+        node
+    }
+
+    /// Starts a new node with its users.
+    pub(super) fn add_node_with_users(self: &Arc<Self>) {
+        let node = self.add_node();
+        let count = self.between(self.profile.users);
+        self.nodes.lock()[node].users = count as usize;
+        let handle = self.handle(node).expect("the node is new");
+        for _ in 0..count {
+            let key = self.index(self.keys.len());
+            let lock = handle.lock(self.keys[key].clone()).expect("the key is valid");
+            let user = users::User::new(self.clone(), node, key, lock, self.chance(400));
+            if user.is_thread {
+                self.spawn_thread(node, "a thread", user.run());
+            } else {
+                self.spawn(node, "a task", user.run());
+            }
+        }
+    }
+
+    pub(super) fn handle(&self, node: usize) -> Option<Node> {
+        self.nodes.lock()[node].handle.clone()
+    }
+
+    /// The nodes that are open.
+    pub(super) fn open_nodes(&self) -> Vec<usize> {
+        let nodes = self.nodes.lock();
+        (0..nodes.len()).filter(|node| nodes[*node].state == NodeState::Open).collect()
+    }
+
+    /// How many users have not ended, of nodes that live.
+    pub(super) fn users_left(&self) -> usize {
+        let nodes = self.nodes.lock();
+        nodes.iter().filter(|node| node.state != NodeState::Dead).map(|node| node.users).sum()
+    }
+
+    // ---- Faults ----
+
+    /// The length of a fault: half of them at most half a lease, the others at most three leases.
+    pub(super) fn fault_length(&self) -> Moment {
+        let lease = self.profile.lease;
+        let most = if self.chance(500) { lease / 2 } else { 3 * lease };
+        1 + self.below(most)
+    }
+
+    /// Suspends the process of a node. Its clock goes on.
+    pub(super) fn freeze(&self, node: usize, length: Moment) {
+        let now = self.now();
+        let mut nodes = self.nodes.lock();
+        nodes[node].frozen_until = nodes[node].frozen_until.max(now + length);
+        drop(nodes);
+        self.record(format_args!("{node} is suspended for {} us", length / 1000));
+        self.stop_workers(node);
+        self.after(length, move |world| {
+            let nodes = world.nodes.lock();
+            let goes_on = nodes[node].frozen_until <= world.now();
+            let lives = nodes[node].state != NodeState::Dead;
+            drop(nodes);
+            if goes_on && lives {
+                world.record(format_args!("{node} goes on"));
+                world.resume_workers(node);
+            }
+        });
+    }
+
+    /// Cuts a node off from the engine.
+    pub(super) fn partition(&self, node: usize, length: Moment) {
+        self.record(format_args!("{node} is cut off for {} us", length / 1000));
+        self.nodes.lock()[node].is_partitioned = true;
+        self.after(length, move |world| {
+            world.record(format_args!("{node} is connected again"));
+            world.nodes.lock()[node].is_partitioned = false;
+        });
+    }
+
+    /// Kills the process of a node.
+    pub(super) fn kill(&self, node: usize) {
+        self.record(format_args!("{node} is killed"));
+        let mut nodes = self.nodes.lock();
+        nodes[node].state = NodeState::Dead;
+        let handle = nodes[node].handle.take();
+        drop(nodes);
+        let guards = self.checks.lock().take_guards(node);
+        self.drop_tasks(node);
+        drop((guards, handle));
+    }
+
+    /// Shuts a node down, or only drops it.
+    pub(super) fn close(self: &Arc<Self>, node: usize) {
+        let mut nodes = self.nodes.lock();
+        nodes[node].state = NodeState::Closed;
+        let Some(handle) = nodes[node].handle.take() else { return };
+        drop(nodes);
+        if self.chance(500) {
+            self.record(format_args!("{node} is dropped"));
+            return drop(handle);
+        }
+        self.record(format_args!("{node} is shut down"));
+        self.nodes.lock()[node].users += 1;
+        let world = self.clone();
+        self.spawn(node, "a shutdown", async move {
+            let report = handle.shutdown().await;
+            world.record(format_args!("{node} was shut down: {report:?}"));
+            world.check_shutdown(node, &report);
+            world.nodes.lock()[node].users -= 1;
+        });
+    }
+
+    /// Begins a fault that occurs once in `mean` on the average, until the faults end. `None`: never.
+    pub(super) fn begin_fault(self: &Arc<Self>, mean: Option<Moment>, fault: fn(&Arc<World>)) {
+        let Some(mean) = mean else { return };
+        self.after(self.below(2 * mean), move |world| {
+            if !world.is_calm() {
+                fault(world);
+                world.begin_fault(Some(mean), fault);
+            }
+        });
+    }
+
+    /// An open node, chosen by chance.
+    fn some_node(&self) -> Option<usize> {
+        let mut open = self.open_nodes();
+        // The code of a node cannot be called in the middle of a poll of it.
+        open.retain(|node| !self.checks.lock().suspended.contains(node));
+        (!open.is_empty()).then(|| open[self.index(open.len())])
+    }
+
+    /// Begins all faults of the profile.
+    pub(super) fn begin_faults(self: &Arc<Self>) {
+        let profile = &self.profile;
+        self.begin_fault(profile.freeze, |world| {
+            let length = world.fault_length();
+            if let Some(node) = world.some_node() {
+                world.freeze(node, length);
+            }
+        });
+        self.begin_fault(profile.partition, |world| {
+            let length = world.fault_length();
+            if let Some(node) = world.some_node() {
+                world.partition(node, length);
+            }
+        });
+        self.begin_fault(profile.kill, |world| {
+            if let Some(node) = world.some_node() {
+                world.kill(node);
+                world.add_node_with_users();
+            }
+        });
+        self.begin_fault(profile.close, |world| {
+            if let Some(node) = world.some_node() {
+                world.close(node);
+                world.add_node_with_users();
+            }
+        });
+        self.begin_fault(profile.engine_stop, |world| {
+            let until = world.now() + world.fault_length();
+            world.record(format_args!("engine: it is stopped until {} us", until / 1000));
+            world.engine.lock().stopped_until = until;
+        });
+        self.begin_fault(profile.overload, |world| {
+            let until = world.now() + world.fault_length();
+            world.record(format_args!("engine: it is overloaded until {} us", until / 1000));
+            world.engine.lock().overloaded_until = until;
+        });
+        self.begin_fault(profile.forgery, |world| world.forge());
+        self.begin_fault(profile.force_release, |world| {
+            world.force_release(world.index(world.keys.len()));
+        });
+    }
+}
