@@ -222,6 +222,8 @@ step_engines() {
     local long=(cargo test --all-features --test engines processes_contend)
     some_tests "${long[@]}"
     LOCKWORD_ENGINE_SECS=10 "${long[@]}"
+    note "engines: chaos for 10 s an engine; 20 minutes by hand"
+    cargo test --all-features --test chaos -- --nocapture
 }
 
 # Builds with optimization. The same features for all, so that all is built once.

@@ -64,7 +64,8 @@
 //!
 //! - If one process serves the resource to all: a [`Gate`] in that process.
 //! - If the resource stores the token itself, and can compare and set in one step (a row of a database,
-//!   an object in a store): [`check`], or [`compare`] in asynchronous code.
+//!   an object in a store): one of the [recipes](#recipes), or [`check`], or [`compare`] in asynchronous
+//!   code.
 //! - If the resource can do neither, no lock can protect it from a late holder. The work has to be such
 //!   that doing it twice does no harm.
 //!
@@ -73,6 +74,57 @@
 //! A request of a late holder passes for as long as no newer holder has sent one to this resource. So a
 //! holder has to read with its token too, if it decides by that what to write: then no other holder can
 //! have written in between.
+
+//! # Recipes
+//!
+//! Each recipe compares the token and writes in one atomic step of the resource. An equal token passes:
+//! a holder may write more than once, and may repeat a write of unknown outcome. The tests run the very
+//! text that is shown here against PostgreSQL, Redis, etcd, and the in-memory store of the crate
+//! `object_store`, with late writers and with two writers at a time.
+//!
+//! ## SQL
+//!
+//! The column is a `fence BIGINT NOT NULL DEFAULT 0`, and the parameter is [`FencingToken::get_i64`].
+//!
+#![doc = "```sql"]
+#![doc = include_str!("fence_recipes/postgres.sql")]
+#![doc = "```"]
+//!
+//! This must be one statement: a `SELECT` before the `UPDATE` lets another holder write in between. Where
+//! the operation is a transaction of several statements, this is the first one, on a row that stands for
+//! the lock; if it changes no row, roll the transaction back. The database locks that row until the
+//! transaction ends. So what the transaction writes is refused or accepted as a whole, and no transaction
+//! of another holder comes in between.
+//!
+//! ## Redis
+//!
+//! A script runs alone. The token goes into it as text ([`FencingToken::get`] in decimal). All keys that
+//! the script writes have to be in one slot of a Redis Cluster.
+//!
+#![doc = "```lua"]
+#![doc = include_str!("fence_recipes/redis.lua")]
+#![doc = "```"]
+//!
+//! A Redis that can lose acknowledged writes can lose the token with them.
+//!
+//! ## etcd
+//!
+//! One `Txn` compares and writes, over the crate `etcd-client`:
+//!
+#![doc = "```rust,ignore"]
+#![doc = include_str!("fence_recipes/etcd.rs")]
+#![doc = "```"]
+//!
+//! ## Object stores
+//!
+//! A conditional put (`If-Match` with the ETag; `If-None-Match: *` for the first one) over the crate
+//! `object_store`. The token is in the metadata of the object.
+//!
+#![doc = "```rust,ignore"]
+#![doc = include_str!("fence_recipes/object_store.rs")]
+#![doc = "```"]
+//!
+//! A store without conditional puts cannot refuse a late writer.
 
 use super::key::Key;
 use crate::Mutex;
@@ -234,16 +286,9 @@ pub enum Stored {
 ///
 /// - *The stored token is `old`* (an atomic, an object with an ETag). The first call has `old: None`;
 ///   the next one has the token that the call before returned, if that is not larger than `token`.
-/// - *The stored token is not larger than `new`*, and `old` is ignored. A database does it so, in one
-///   statement:
-///
-/// ```sql
-/// UPDATE accounts SET balance = $2, fence = $1 WHERE id = $3 AND fence <= $1
-/// ```
-///
-/// If it has changed one row, return [`Stored::New`]. If it has changed none, `SELECT fence` and return
-/// [`Stored::Old`]. The column is a `BIGINT NOT NULL DEFAULT 0` with the number of
-/// [`FencingToken::get_i64`].
+/// - *The stored token is not larger than `new`*, and `old` is ignored. The [recipe for
+///   SQL](self#sql) does it so. If its statement has changed one row, return [`Stored::New`]. If it has
+///   changed none, `SELECT fence` and return [`Stored::Old`].
 ///
 /// ```
 /// use lockword::cluster::{FencingToken, Key, fence::{self, CheckError, Stored}};

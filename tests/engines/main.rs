@@ -12,6 +12,7 @@ mod support;
 mod child;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod fencing;
 #[cfg(all(feature = "redis", target_os = "linux"))]
 #[path = "../support/forked.rs"]
 mod forked;

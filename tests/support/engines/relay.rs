@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
@@ -42,6 +43,8 @@ struct RelayShared {
     order: Option<(Loss, String)>,
     /// Bytes were dropped: the open connections are not usable any more.
     torn: bool,
+    /// How long all that passes is kept back.
+    delay: Duration,
     open: Vec<TcpStream>,
 }
 
@@ -54,6 +57,8 @@ enum RelayMode {
     Hold,
     /// They are dropped.
     Drop,
+    /// Those of one side are dropped.
+    DropAll(Loss),
     /// No connection is allowed.
     Closed,
 }
@@ -100,6 +105,16 @@ impl Relay {
     /// From now on all bytes are dropped, and neither side notices.
     pub fn drop_all(&self) {
         self.state.set(RelayMode::Drop);
+    }
+
+    /// From now on all requests are dropped, or all answers, and neither side notices.
+    pub fn silence(&self, side: Loss) {
+        self.state.set(RelayMode::DropAll(side));
+    }
+
+    /// From now on all that passes takes this much longer in each direction.
+    pub fn delay(&self, delay: Duration) {
+        self.state.shared.lock().unwrap().delay = delay;
     }
 
     /// Passes on what was kept back, and what follows. Connections of which bytes were dropped break.
@@ -189,21 +204,24 @@ impl RelayState {
         });
     }
 
-    /// Waits while bytes are kept back. `Some`: whether they are passed on; `None`: the connection ends.
-    fn judge(&self) -> Option<bool> {
+    /// Waits while bytes of this side are kept back. `Some`: whether they are passed on; `None`: the
+    /// connection ends.
+    fn judge(&self, side: Loss) -> Option<bool> {
+        let delay = self.shared.lock().unwrap().delay;
+        if !delay.is_zero() {
+            thread::sleep(delay);
+        }
         let held = |shared: &mut RelayShared| shared.mode == RelayMode::Hold;
         let mut shared = self.changed.wait_while(self.shared.lock().unwrap(), held).unwrap();
-        shared.torn |= shared.mode == RelayMode::Drop;
-        match shared.mode {
-            RelayMode::Closed => None,
-            mode => Some(mode != RelayMode::Drop),
-        }
+        let is_dropped = [RelayMode::Drop, RelayMode::DropAll(side)].contains(&shared.mode);
+        shared.torn |= is_dropped;
+        (shared.mode != RelayMode::Closed).then_some(!is_dropped)
     }
 
     /// Passes a client's bytes on. `lost`: the answer to them is to be lost. `None`: the connection
     /// ends.
     fn request(&self, to: &mut TcpStream, bytes: &[u8], lost: &Mutex<bool>) -> Option<()> {
-        if !self.judge()? {
+        if !self.judge(Loss::Request)? {
             return Some(());
         }
         // Until the request has been passed on there is no answer to it.
@@ -227,7 +245,7 @@ impl RelayState {
 
     /// Passes a server's bytes on.
     fn response(&self, to: &mut TcpStream, bytes: &[u8], lost: &Mutex<bool>) -> Option<()> {
-        if !self.judge()? {
+        if !self.judge(Loss::Response)? {
             return Some(());
         }
         if std::mem::take(&mut *lost.lock().unwrap()) {

@@ -1,0 +1,70 @@
+//! Five processes over etcd with three members, over Redis, and over PostgreSQL, while everything goes
+//! wrong: at random, and by a seed.
+//!
+//! Each process is this binary again. Its tasks and threads acquire locks in every way, hold them, look
+//! whether they are valid, release, drop and cancel. All processes append to one history, a line of JSON
+//! for each operation, with moments of `CLOCK_MONOTONIC_RAW`. Meanwhile processes and servers are killed
+//! and stopped, and relays between them cut, delay and drop. In the end the faults stop, everybody has to
+//! get a last lock, and the history is checked: `rules.rs` has the rules, `faults.rs` the faults.
+//!
+//! A test is skipped if its engine is not installed, as in `tests/engines`.
+//!
+//! | variable | |
+//! |---|---|
+//! | `LOCKWORD_CHAOS_SECS` | how long the faults go on: 10 |
+//! | `LOCKWORD_CHAOS_SEED` | the same faults again. (The moments differ: it is the real machine.) |
+//! | `LOCKWORD_CHAOS_FAULTS` | `kill,cut` for these alone, `+slew,-kill` for more and fewer than usual |
+//! | `LOCKWORD_CHAOS_RULES` | the same for the rules |
+//! | `LOCKWORD_CHAOS_LEASE_MS` | the lease of all nodes: 1500 |
+//! | `LOCKWORD_CHAOS_KEEP` | keeps the history of a run that succeeds |
+#![cfg(all(target_os = "linux", any(feature = "etcd", feature = "postgres", feature = "redis")))]
+
+#[path = "../support/engines/mod.rs"]
+mod support;
+
+mod faults;
+mod linear;
+mod record;
+mod rules;
+mod run;
+mod target;
+mod uses;
+mod worker;
+
+/// The test that is the child's role.
+const CHILD: &str = "child";
+
+/// What a child does. It does nothing in the parent's process.
+#[test]
+fn child() {
+    if let Ok(plan) = std::env::var(worker::PLAN) {
+        worker::run(&plan);
+    } else if std::env::var_os(faults::clock::ROLE).is_some() {
+        faults::clock::keep();
+    }
+}
+
+/// One engine at a time: the machine is busy enough.
+fn alone(run: fn()) {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    run();
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn etcd() {
+    alone(run::run::<support::etcd::Cluster>);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres() {
+    alone(run::run::<target::Postgres>);
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn redis() {
+    alone(run::run::<support::redis::RedisServer>);
+}
