@@ -40,7 +40,7 @@ impl Background {
     ///
     /// The error of the system if the thread or its runtime cannot be started.
     pub(crate) fn get() -> io::Result<Self> {
-        let mut current = Current::of_process().thread.lock();
+        let mut current = ThreadSlot::of_process().thread.lock();
         if let Some(thread) = current.upgrade() {
             return Ok(Self(thread));
         }
@@ -58,7 +58,14 @@ impl Background {
 
 impl BackgroundThread {
     fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        // One poll of a busy driver handles up to a hundred events. Sockets and timers are looked at after
+        // each poll, not after 61 as by default, and what other threads have woken has every second turn,
+        // not every 31st: otherwise the driver of a busy node delays the renewals of the others.
+        let runtime = Builder::new_current_thread()
+            .event_interval(1)
+            .global_queue_interval(2)
+            .enable_all()
+            .build()?;
         let (alive, ended) = oneshot::channel();
         let thread = Self { runtime: runtime.handle().clone(), _alive: alive };
         let mut runtime = EndWithoutWaiting(Some(runtime));
@@ -98,17 +105,17 @@ impl Drop for EndWithoutWaiting {
     }
 }
 
-/// The present thread of one process.
-struct Current {
+/// Where a process keeps its background thread.
+struct ThreadSlot {
     process: Process,
     thread: Mutex<Weak<OfProcess<BackgroundThread>>>,
 }
 
-impl Current {
+impl ThreadSlot {
     /// That of this process. A forked child makes its own, since another thread of the parent may have
     /// held the mutex at the fork. Each is never freed.
     fn of_process() -> &'static Self {
-        static NEWEST: AtomicPtr<Current> = AtomicPtr::new(ptr::null_mut());
+        static NEWEST: AtomicPtr<ThreadSlot> = AtomicPtr::new(ptr::null_mut());
         let process = Process::current();
         // ORDERING: Acquire pairs with the Release below: the fields of the newest.
         let mut newest = NEWEST.load(Ordering::Acquire);
@@ -164,7 +171,7 @@ impl<T> Drop for AbortOnDrop<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Background, BackgroundThread, Current, Duration, Instant};
+    use super::{Background, BackgroundThread, Duration, Instant, ThreadSlot};
 
     /// One test, since the thread is one for the process. Other tests may keep it alive, so its end is
     /// not looked for here.
@@ -195,6 +202,6 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(60), "the thread goes on");
             std::thread::yield_now();
         }
-        assert!(std::ptr::eq(Current::of_process(), Current::of_process()));
+        assert!(std::ptr::eq(ThreadSlot::of_process(), ThreadSlot::of_process()));
     }
 }

@@ -104,6 +104,9 @@ impl NodeBuilder {
     /// Each dead node in the queue costs the next one such a window, and half a window more if the
     /// engine wakes only the node whose turn it is. Set it longer than a response and a wake-up of the
     /// engine usually take: a node that was passed over has to join the queue again.
+    ///
+    /// Within this node it is the time after which a grant that its caller has not taken is passed on, if
+    /// others wait: see [`DistributedLock`](super::DistributedLock#cancel-safety).
     pub fn claim_window(mut self, claim_window: Duration) -> Self {
         self.claim_window = Some(claim_window);
         self
@@ -288,32 +291,33 @@ impl NodeBuilder {
         Ok(Node::new(shared))
     }
 
-    /// For the simulator: the node on this clock, and the task of its driver, which nothing runs yet.
-    /// The seed has to be set.
+    /// For the simulator: the node on this clock, and the task of its driver, which nothing runs yet. The
+    /// seed has to be set. `has_thread` says that the driver counts as one on the thread of the process.
     #[cfg(test)]
-    pub(crate) fn build_virtual(self, clock: NodeClock) -> Result<(Node, DriverTask), ConfigError> {
-        // Nothing runs in it, and it needs no thread.
-        static NO_RUNTIME: std::sync::OnceLock<tokio::runtime::Runtime> =
-            std::sync::OnceLock::new();
-        let runtime = NO_RUNTIME.get_or_init(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().build();
-            runtime.expect("a runtime can be built")
-        });
+    pub(crate) fn build_virtual(
+        self,
+        clock: NodeClock,
+        ids: IdSource,
+        has_thread: bool,
+    ) -> Result<(Node, DriverTask), ConfigError> {
         let (config, seed) = (self.check()?, self.seed.expect("a simulated node has a seed"));
         let timer = NodeTimer::new(&clock).map_err(runtime_error)?;
+        // Nothing runs on it.
+        let thread = Background::get().map_err(runtime_error)?;
         let shared = Arc::new(NodeShared::new(
             config,
             self.transport.clone(),
             self.transport.capabilities(),
             NodeId::new(seed),
             clock,
-            runtime.handle().clone(),
-            None,
+            thread.runtime().clone(),
+            has_thread.then_some(thread),
             self.observer,
             fastrand::Rng::with_seed(seed),
-            IdSource::seeded(seed),
+            ids,
         ));
-        Ok((Node::new(shared.clone()), DriverTask::new(shared, timer)))
+        let task = DriverTask::new(shared.clone(), timer);
+        Ok((Node::new(shared), task))
     }
 
     fn check(&self) -> Result<Config, ConfigError> {

@@ -66,8 +66,8 @@ pub enum LockError {
         /// The key and the engine.
         at: LockContext,
     },
-    /// The engine failed. From `acquire` and `acquire_timeout`: with an error that is not
-    /// [transient](TransportError::is_transient), or for longer than the node's
+    /// The engine failed. From `acquire`, `acquire_timeout` and `try_acquire_or_outlast`: with an error
+    /// that is not [transient](TransportError::is_transient), or for longer than the node's
     /// [unavailable timeout](super::NodeBuilder::unavailable_timeout). From `try_acquire`, `inspect` and
     /// `break_lock`: once, with any error.
     Transport {

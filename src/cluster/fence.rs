@@ -9,8 +9,10 @@
 //! paused right after the check. Nor can it call back a request that is still in flight.
 //!
 //! So the resource has to tell a late holder from the present one. Each grant of a lock has a
-//! [`FencingToken`], which is larger than those of all earlier grants. The holder sends the token with
-//! every request. The resource remembers the largest token that it has seen, and refuses smaller ones.
+//! [`FencingToken`], which is larger than those of all earlier grants, with the exceptions of
+//! [what is guaranteed](crate::cluster#what-is-guaranteed): an engine that lost writes or was restored, and
+//! copies of a node. The holder sends the token with every request. The resource remembers the largest
+//! token that it has seen, and refuses smaller ones.
 //!
 //! The idea is that of the *sequencers* of Chubby (Burrows, "The Chubby lock service for
 //! loosely-coupled distributed systems", OSDI 2006, section 2.4). The failure below, with its
@@ -395,7 +397,9 @@ impl<E: Error + 'static> Error for CheckError<E> {
 }
 
 /// A fencing token: a number that grows with every grant of a key, by which the resource behind the
-/// lock tells a late holder from the present one.
+/// lock tells a late holder from the present one. The exceptions are those of
+/// [what is guaranteed](crate::cluster#what-is-guaranteed): an engine that lost writes or was restored, and
+/// copies of a node.
 ///
 /// A holder sends its token with each write to the resource. The resource keeps the largest token that
 /// it has accepted and refuses every smaller one ([`fence`](crate::cluster::fence)).

@@ -82,8 +82,8 @@ impl From<protocol::GrantedVia> for AcquiredVia {
 pub enum LossReason {
     /// No renewal succeeded before the end of the lease.
     Expired {
-        /// What the engine has last said, or what else kept the renewals from it. `None` if the lease
-        /// was not to be renewed.
+        /// What the engine has last said, or what else kept the renewals from it. `None` if it is not
+        /// known. (The planned end of a lease without renewal is [`HoldLimit`](LossReason::HoldLimit).)
         last: Option<String>,
     },
     /// Another node took the lock, or an operator broke it.
@@ -92,8 +92,9 @@ pub enum LossReason {
     /// [`hold_at_most`](super::DistributedLock::hold_at_most), or the one lease of
     /// [`without_renewal`](super::DistributedLock::without_renewal). The node has given the lock back.
     HoldLimit,
-    /// A copy of this node has renewed the lease: another process has the state of this one, as after a
-    /// fork or when an image of a machine was resumed twice. That copy holds the lock.
+    /// A copy of this node has renewed the lease: another process has the state of this one, since a
+    /// snapshot of its machine was resumed twice, or it was forked without the handlers of
+    /// `pthread_atfork`. See [copies of a node](crate::cluster#copies-of-a-node).
     Copied,
     /// The engine shows an older state than before: it was restored from a backup, or has lost writes.
     /// See [an engine that goes back](super::transport#an-engine-that-goes-back).
@@ -117,14 +118,18 @@ impl fmt::Display for LossReason {
             Self::HoldLimit => write!(f, "the time for which it was to be held at most is over"),
             Self::Copied => write!(
                 f,
-                "a copy of this node holds it: this process was forked, or its machine resumed twice"
+                "a copy of this node has renewed it: its machine was resumed twice, or it was forked \
+                 without `pthread_atfork` handlers"
             ),
             Self::EngineWentBack => write!(
                 f,
                 "the engine shows an older state than before: it was restored, or has lost writes"
             ),
             Self::Unreadable(why) => write!(f, "the value of the key is not understood: {why}"),
-            Self::Closed => write!(f, "the node was shut down or dropped, or its runtime is gone"),
+            Self::Closed => write!(
+                f,
+                "the node was shut down or dropped, its runtime is gone, or this is a forked child"
+            ),
         }
     }
 }
@@ -165,8 +170,9 @@ impl DistributedGuard {
     }
 
     /// The number to send with each request to the resource. It is larger than that of every earlier
-    /// guard of this key at any node, unless the engine has lost acknowledged writes, which a
-    /// [`Consistency::Lossy`](super::Consistency::Lossy) engine may.
+    /// guard of this key at any node, with the exceptions of
+    /// [what is guaranteed](crate::cluster#what-is-guaranteed): an engine that lost writes or was restored,
+    /// and copies of a node.
     #[must_use]
     pub fn token(&self) -> FencingToken {
         self.token
@@ -184,6 +190,14 @@ impl DistributedGuard {
     #[must_use]
     pub fn is_valid(&self) -> bool {
         !self.remaining().is_zero()
+    }
+
+    /// The same for the simulator, which may look while the code of the guard's node is in the middle of a
+    /// step. `None` if that has the guard's state at this moment.
+    #[cfg(test)]
+    pub(crate) fn is_valid_now(&self) -> Option<bool> {
+        let left = self.held_lease.try_remaining(self.limit, &self.shared.clock);
+        left.map(|remaining| !remaining.is_zero())
     }
 
     /// The time until the deadline of the lease, or until the guard's own limit, if that is sooner; zero
@@ -244,12 +258,13 @@ impl DistributedGuard {
         let Self { shared, local, held_lease, waiter_id, limit, .. } = self;
         // Nobody looks at the guard from here on, so it was valid until now if it still is.
         let mut is_over_limit = limit.is_some_and(|limit| shared.clock.now() >= limit);
-        if is_over_limit {
-            held_lease.mark_unused();
-        }
         let handed_off = local.change_awaited(shared, is_awaited, |state| {
-            // If not, the driver was first.
-            is_over_limit |= limit.is_some() && !state.is_used_by(held_lease, *waiter_id);
+            let is_user = state.is_used_by(held_lease, *waiter_id);
+            // If not, the driver was first, and the lease may have another user by now.
+            if is_over_limit && is_user {
+                held_lease.mark_unused();
+            }
+            is_over_limit |= limit.is_some() && !is_user;
             state.end_guard(shared, held_lease, *waiter_id)
         });
         is_over_limit &= held_lease.lost(*limit, &shared.clock) == Some(LossReason::HoldLimit);
@@ -349,6 +364,11 @@ impl Future for LostFuture<'_> {
         *subscriber = Some(held_lease.subscribe(*subscriber, cx.waker()));
         loop {
             if let Some(why) = guard.loss() {
+                // This task may have noticed the end of the lease before the driver.
+                let is_over = matches!(why, LossReason::Expired { .. });
+                if is_over && held_lease.begin_to_tell() {
+                    shared.observe(|observer| observer.lost(&guard.local.key, &why));
+                }
                 return Poll::Ready(why);
             }
             let end = held_lease.deadline();

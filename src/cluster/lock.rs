@@ -34,9 +34,10 @@ use std::time::Duration;
 /// ```
 ///
 /// All locks of one node and one key share one queue, in which tasks and
-/// threads wait. The queue is served in the order of the calls, with one exception: while a *thread* is
+/// threads wait. The queue is served in the order of the calls, with two exceptions. While a *thread* is
 /// first in the queue, other callers may take the lock before it for a short time
-/// ([`barging_window`](super::NodeBuilder::barging_window)).
+/// ([`barging_window`](super::NodeBuilder::barging_window)). And a waiter that does not take its grant is
+/// passed over ([below](Self#cancel-safety)).
 ///
 /// A lock does not keep its node alive. The futures can be awaited on any executor.
 ///
@@ -103,6 +104,8 @@ impl DistributedLock {
     ///   than the [unavailable timeout](super::NodeBuilder::unavailable_timeout) of the node.
     /// - [`LockError::Unreadable`] if the engine has a value for the key that is not a lock of this
     ///   crate.
+    /// - [`LockError::EngineWentBack`] if the engine shows an older version of the key than before, and
+    ///   does not declare that it may.
     ///
     /// # Cancel safety
     ///
@@ -116,9 +119,10 @@ impl DistributedLock {
     ///
     /// To find out that a holder is dead, a node has to observe its heartbeat for the length of its
     /// lease. An attempt looks once. The node remembers what it saw for two leases (the longer of its own
-    /// and the holder's), also if this lock is dropped meanwhile, so repeated attempts of one node find a
-    /// dead holder. If every attempt comes from a new process, the result stays [`LockError::Busy`] for
-    /// ever: use [`try_acquire_or_outlast`](Self::try_acquire_or_outlast) there.
+    /// and the holder's), unless the node has looked 10,000 times since (at all its keys together), and
+    /// also if this lock is dropped meanwhile. So repeated attempts of one node find a dead holder.
+    /// If every attempt comes from a new process, the result stays [`LockError::Busy`] for ever: use
+    /// [`try_acquire_or_outlast`](Self::try_acquire_or_outlast) there.
     ///
     /// # Errors
     ///
@@ -137,9 +141,10 @@ impl DistributedLock {
     /// reserved for a node in the queue, this call watches that node until it gives a sign of life, or until
     /// it is known to be dead. This is for programs that try once and end, such as a cron job.
     ///
-    /// It takes as long as that: beside a holder that lives, up to about half of the holder's lease;
-    /// beside a dead one, its lease, the allowance for the error of clocks, and a claim window for each
-    /// node that is in the queue. The call does not join the queue.
+    /// It takes as long as that. Beside a holder that renews: up to about half of its lease. Beside a dead
+    /// one, or one that does not renew ([`without_renewal`](Self::without_renewal)): up to its lease, the
+    /// allowance for the error of clocks, and a claim window for each node that is in the queue. The call
+    /// does not join the queue.
     ///
     /// # Errors
     ///

@@ -1,9 +1,10 @@
 //! One lock, shared by many nodes.
 //!
-//! A node is a process. Threads and tasks of many nodes share a lock by its name, a [`Key`]. The
-//! state of the lock is one small versioned value, the *register* of the key, in an engine that the
-//! nodes share. Any engine will do that has a compare-and-swap and can notify: it implements the
-//! three operations of [`Transport`]. [`connect`] makes one from an address; [`Memory`] is the
+//! A node is one member of the cluster: a [`Node`], usually one for each process. Threads and tasks
+//! of many nodes share a lock by its name, a [`Key`]. The state of the lock is one small versioned
+//! value, the *register* of the key, in an engine that the nodes share. Any engine with a
+//! compare-and-swap will do. If it can notify, waiting nodes sleep; if not, they poll. A node uses it
+//! by the three operations of a [`Transport`]. [`connect`] makes one from an address; [`Memory`] is the
 //! in-memory engine, for the nodes of one process: for tests and first steps.
 //!
 //! ```rust
@@ -76,20 +77,28 @@
 //! - **Dead holders.** A holder is taken for dead when its heartbeat has not changed for the length
 //!   of its lease, plus an allowance for the errors of clocks. Waiting nodes measure that on their own
 //!   clocks. The register contains no time, and no decision of a node depends on a wall clock. A node
-//!   remembers what it saw for two leases, so repeated attempts find a dead holder; a program that
-//!   tries once and ends uses [`try_acquire_or_outlast`](DistributedLock::try_acquire_or_outlast).
+//!   remembers what it saw for two leases, unless it has looked 10,000 times since (at all keys
+//!   together). So repeated attempts find a dead holder; a program that tries once and ends uses
+//!   [`try_acquire_or_outlast`](DistributedLock::try_acquire_or_outlast).
 //! - **Hung callers.** A future that is not polled keeps no lock from others: what it was granted is
 //!   passed on. Code that hangs with a guard does, unless its lock was made by
 //!   [`hold_at_most`](DistributedLock::hold_at_most).
 //! - **Dead waiters.** If the lock is reserved for a node that does not confirm within the
 //!   [claim window](NodeBuilder::claim_window), the next node in the queue takes it.
+//! - **Where it runs.** The background tasks of nodes, and the connections of the engines of this crate,
+//!   are on one thread of the process, so a caller that blocks its own thread between calls does not delay
+//!   renewals. (An [`Observer`] or a [`Transport`] that blocks does.) A caller that finds its node asleep
+//!   takes the step that it waits for itself. If its thread is stopped within that step, by a debugger or
+//!   for want of a processor, the node renews nothing until the thread goes on. (If it has
+//!   locked a mutex for which the thread of the nodes waits, no node of the process renews anything.)
+//!   [`NodeBuilder::runtime`] puts a node elsewhere.
 //! - **Writes of unknown outcome.** A write without a response may have been applied or not. The
 //!   node does not guess: it writes again until the version has changed, and then undoes what is
 //!   not wanted any more.
 //!
-//! At the end of a program, call `release().await` for each guard, or [`Node::shutdown`]. A guard
-//! that is dropped together with its runtime, or with the process, is released by nobody, and other
-//! nodes wait for the end of its lease.
+//! At the end of a program, call `release().await` for each guard, or [`Node::shutdown`]. A guard that
+//! still exists when the process ends (or the runtime that was given by [`NodeBuilder::runtime`]) is
+//! released by nobody, and other nodes wait for the end of its lease.
 //!
 //! # What is guaranteed
 //!
@@ -101,7 +110,9 @@
 //!   deadline and the clock of its node. It needs no network to know that it has lost the lock.
 //! - **Tokens.** [Fencing tokens](FencingToken) strictly increase in the order of grants, for as
 //!   long as the versions of the key increase in the engine.
-//! - **Progress.** A caller that waits gets the lock, or an error that says why not.
+//! - **Progress.** If every holder releases, dies or reaches its limit, and the register is at times
+//!   unchanged for a round trip, each caller of [`acquire`](DistributedLock::acquire) gets the lock or an
+//!   error. A holder that renews for ever keeps it for ever.
 //! - **Cancellation.** Any future or guard may be dropped at any moment. That leaves neither a held
 //!   lock nor a place in the queue, as soon as the engine can be reached, while the node and its
 //!   runtime exist.
@@ -114,7 +125,7 @@
 //! fast. Each node allows for the error of its own clock (`a = r`). Then the left side is at most 1 and
 //! the right side at least 1, and the two nodes may run on different platforms:
 //!
-//! | platform | clock | assumed error of the rate, and allowance | and besides |
+//! | platform | clock | assumed error of the rate, and allowance | plus, for the reading |
 //! |---|---|---|---|
 //! | Linux, Android | `CLOCK_MONOTONIC_RAW` and the time of suspend | 1 % of the lease | 2 ms |
 //! | others | that of [`std::time::Instant`] | 10 % of the lease | |
@@ -126,14 +137,21 @@
 //!
 //! ## Copies of a node
 //!
-//! Two processes can have the state of one node: after a `fork`, or when a snapshot of a machine is
-//! resumed twice. Both hold what the node held, with equal tokens, until their next renewal, which is
-//! after a third of the lease at the latest. One at most outlives it: the other finds a heartbeat in
-//! the register that it did not write, and loses the lock ([`LossReason::Copied`]). No copy can be
-//! told from the other before that, by anybody. From then on they are two nodes with one
-//! [number](Node::id). What they draw at random differs, since each claim and each heartbeat comes
-//! from the kernel when it is needed (which is told of a copied machine by the hypervisor, where that
-//! has vmgenid), mixed with the time and the process id.
+//! Two processes can have the state of one node: when a snapshot of a machine is resumed twice, or after a
+//! bare `fork` system call that runs no handlers of `pthread_atfork`. (Any other `fork` is noticed, and
+//! makes no copy: what the child has is [closed at once](self#what-is-not-guaranteed).) Both hold what the
+//! node held, with equal tokens, until their next renewal, which is after a third of the lease at the
+//! latest. One at most outlives it: the other finds a heartbeat in the register that it did not write, and
+//! loses the lock ([`LossReason::Copied`]). A copy that does not renew, since it has no thread for that
+//! after a bare `fork`, loses the lock at its deadline. No copy can be told from the other before that, by
+//! anybody. From then on they are two nodes with one [number](Node::id).
+//!
+//! When one copy releases the lock or leaves while the other holds it, a third node may hold it too, with a
+//! larger token, until the other copy sees the loss.
+//!
+//! What copies draw at random differs, since each claim and each heartbeat comes from the kernel when it is
+//! needed, mixed with the time. The kernel reseeds its random numbers when the hypervisor reports a copied
+//! machine (vmgenid). Where it does not, the time that is mixed in makes the numbers differ.
 //!
 //! # What is not guaranteed
 //!
@@ -155,8 +173,8 @@
 //!   [notices that](transport#an-engine-that-goes-back).
 //! - A lock is not reentrant. A task that acquires a lock which it holds waits for itself. Use
 //!   [`acquire_timeout`](DistributedLock::acquire_timeout) where that may happen.
-//! - The queue orders nodes. Within a node the order is that of the calls, and the node as a whole
-//!   has one place in the queue.
+//! - The queue orders nodes, and a node as a whole has one place in it. Within a node the order is about
+//!   that of the calls: see [`DistributedLock`].
 //! - After a `fork`, the child has no part in the nodes of its parent. Its copies of their guards are
 //!   lost from the start, and every call ends at once with [`LockError::Closed`], or with
 //!   [`LossReason::Closed`] and an empty report. The parent goes on as if nothing had happened. Nodes,

@@ -24,9 +24,15 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
 
 /// One member of the cluster. A program usually makes one for each engine at its start, and keeps it.
+///
+/// Its background task renews the leases. It runs on one thread of the process, which is this crate's own
+/// and which all nodes share, so a caller that blocks its own thread between calls does not delay renewals.
+/// (An [`Observer`] or a [`Transport`] that blocks does.) Or it runs on a
+/// [runtime that is given](NodeBuilder::runtime).
 ///
 /// A clone is the same node. When the last clone is dropped, the node is closed: callers that wait for
 /// a lock get [`LockError::Closed`], and all guards are lost at once. What the node holds is released in
@@ -194,6 +200,8 @@ pub(crate) struct NodeShared {
     /// The driver, until it ends.
     pub(crate) driver: Mutex<Option<Driver>>,
     pub(crate) driver_thread: DriverThread,
+    /// The driver's task has found the driver locked by a caller, who has to wake it.
+    pub(crate) is_driver_wanted: AtomicBool,
     pub(crate) observer: Option<Box<dyn Observer>>,
     /// For jitter.
     pub(crate) random: Mutex<fastrand::Rng>,
@@ -244,6 +252,7 @@ impl NodeShared {
             run_queue: RunQueue::default(),
             driver: Mutex::default(),
             driver_thread: DriverThread::default(),
+            is_driver_wanted: AtomicBool::new(false),
             observer,
             random: Mutex::new(random),
             ids,

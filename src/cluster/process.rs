@@ -1,9 +1,10 @@
 //! Which process this is. A forked child has copies of its parent's objects, and leaves them alone.
 //!
-//! The child has none of the threads of the parent, but the sockets, and a mutex that another thread held
-//! at the fork stays held in it. So each object that may end up in a child remembers the [`Process`] that
-//! made it. In another process it takes no mutex, does nothing, and is leaked: a destructor would write
-//! into the sockets of the parent, deregister them from its `epoll`, or join a thread that does not exist.
+//! The child has the sockets of the parent but none of its threads. A mutex that another thread held at the
+//! fork stays held for ever in the child. So each object that may end up in a child remembers the
+//! [`Process`] that made it. In another process it takes no mutex, does nothing, and is leaked: a destructor
+//! would write into the sockets of the parent, deregister them from its `epoll`, or join a thread that does
+//! not exist.
 //!
 //! A process is told by the number of forks that it has behind it, which a handler of `pthread_atfork`
 //! counts (`src/raw/fork.rs`). It does not notice a child that is made by the bare system call.

@@ -1,4 +1,7 @@
-//! What an engine has to offer: an atomic register for each key, with notification.
+//! What an engine has to offer: an atomic register for each key, and notification if it can.
+//!
+//! Any engine with a compare-and-swap will do. If it can notify, waiting nodes sleep; if not
+//! ([`Wakeups::Poll`]), they poll.
 //!
 //! The operations are those of an atomic integer and of a futex, at a distance:
 //! [`load`](Transport::load), [`compare_exchange`](Transport::compare_exchange) and
@@ -87,10 +90,10 @@
 //! it is a *hint*, a message that any client of the engine can send (`NOTIFY` in PostgreSQL, `PUBLISH` in
 //! Redis). [`Capabilities::notices`] says which.
 //!
-//! A node believes an answer as it believes a load. A hint makes it look, that is, load the register,
-//! whatever the hint carries: no lock is lost, granted or refused because of a hint, and no write is
-//! built on one. A hint that comes while a load is in flight causes one more load after it. A flood of
-//! hints costs each node that watches the key one load for each round trip.
+//! A node believes an answer as it believes a load. A hint makes it look, by a load or by the write that is
+//! due, whatever the hint carries: no lock is lost, granted or refused because of a hint, and no write is
+//! built on one. A hint that comes while a request is in flight causes one more look after it. A flood of
+//! hints costs each node that watches the key one request for each round trip.
 //!
 //! # An engine that goes back
 //!
@@ -121,7 +124,8 @@
 //! to 5 s. A write then counts as [`Indeterminate`](TransportError::Indeterminate), another request as
 //! [`Unavailable`](TransportError::Unavailable). This includes the time to connect, so the timeouts
 //! of a client, and what it repeats by itself, should fit into it: then the error names the cause, and
-//! not only the time. There is one request in flight for each key of a node, besides the watch.
+//! not only the time. There is one request in flight for each key of a node, besides the watch and the
+//! calls of [`inspect`](super::Node::inspect) and [`break_lock`](super::Node::break_lock).
 //!
 //! A node repeats a request after a [transient](TransportError::is_transient) error, with a backoff,
 //! and reports the error to the callers that wait when that has gone on for its
@@ -206,8 +210,12 @@ use std::time::Duration;
 /// # }
 /// ```
 ///
-/// A node calls from tasks of a tokio runtime, several at a time, for one key too. A call must not
-/// block its thread: all locks of the node would wait for it, and their leases would not be renewed.
+/// Nodes call within the context of a tokio runtime, and several calls run at a time: of different keys, of
+/// several nodes for one key, and a watch or an [`inspect`](super::Node::inspect) beside a request. The
+/// first poll of a call may be on the thread that acquires or releases a lock. A
+/// call must not block its thread: all nodes of the process would wait for it, and their leases would not be
+/// renewed. For the same reason a connection should not be a task of a runtime whose threads others may
+/// block.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Returns the register of `key`, or `None` if there is none.

@@ -23,6 +23,8 @@ pub enum Fault {
     EngineKill,
     /// SIGSTOP to a server, or to the majority of them, and SIGCONT.
     EngineStop,
+    /// Notices that something has changed.
+    ForgeHint,
     /// Notices that make no sense.
     ForgeGarbage,
     /// Notices with an older register.
@@ -61,11 +63,10 @@ pub const FAULTS: &[(Fault, &str, Lane, bool)] = &[
     (Fault::Lose, "lose", Lane::Network, true),
     (Fault::EngineKill, "engine_kill", Lane::Engine, true),
     (Fault::EngineStop, "engine_stop", Lane::Engine, true),
+    (Fault::ForgeHint, "forge_hint", Lane::Notices, true),
     (Fault::ForgeOld, "forge_old", Lane::Notices, true),
-    // Such a notice ends a held lock, or fails those that wait.
-    (Fault::ForgeGarbage, "forge_garbage", Lane::Notices, false),
-    // Such a notice admits a second holder.
-    (Fault::ForgeFree, "forge_free", Lane::Notices, false),
+    (Fault::ForgeGarbage, "forge_garbage", Lane::Notices, true),
+    (Fault::ForgeFree, "forge_free", Lane::Notices, true),
     // It concerns all that runs on the machine.
     (Fault::Slew, "slew", Lane::Clock, false),
 ];

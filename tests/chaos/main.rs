@@ -17,6 +17,7 @@
 //! | `LOCKWORD_CHAOS_RULES` | the same for the rules |
 //! | `LOCKWORD_CHAOS_LEASE_MS` | the lease of all nodes: 1500 |
 //! | `LOCKWORD_CHAOS_KEEP` | keeps the history of a run that succeeds |
+//! | `LOCKWORD_CHAOS_HISTORY` | for the test `history`: the file to check once more |
 #![cfg(all(target_os = "linux", any(feature = "etcd", feature = "postgres", feature = "redis")))]
 
 #[path = "../support/engines/mod.rs"]
@@ -41,6 +42,14 @@ fn child() {
         worker::run(&plan);
     } else if std::env::var_os(faults::clock::ROLE).is_some() {
         faults::clock::keep();
+    }
+}
+
+/// Checks a history that was kept.
+#[test]
+fn history() {
+    if let Ok(path) = std::env::var("LOCKWORD_CHAOS_HISTORY") {
+        run::judge(&path, vec![]);
     }
 }
 

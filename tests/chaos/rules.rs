@@ -39,8 +39,9 @@ pub const RULES: &[(&str, bool, Rule)] = &[
     ("lost", true, lost),
     // No caller gets an error that the faults do not explain.
     ("refused", true, refused),
-    // A loss by the end of a lease names an error of the engine, unless the process was stopped.
-    ("cause", true, cause),
+    // A loss by the end of a lease names an error of the engine, unless the process was stopped. On a busy
+    // machine a process may get no processor for a lease, which looks the same.
+    ("cause", false, cause),
 ];
 
 /// The violations of the rules that `is_on` selects.
@@ -214,17 +215,21 @@ fn register(
     }
 }
 
+/// The mark of what a write was to write.
+fn written(line: &Line) -> Option<&str> {
+    match line {
+        Line::Invoked { write: Some(write), .. } => Some(&write.mark),
+        _ => None,
+    }
+}
+
 fn engine_history(lines: &[Line]) -> History {
     let history = History::new();
     let register = |seen: &super::record::Seen| Versioned {
         version: Version::new(seen.version).expect("a version"),
         value: seen.mark.as_bytes().into(),
     };
-    let mark = |line| match line {
-        Line::Invoked { write: Some(write), .. } => Some(write.mark),
-        _ => None,
-    };
-    let written: HashSet<String> = lines.iter().cloned().filter_map(mark).collect();
+    let written: HashSet<&str> = lines.iter().filter_map(written).collect();
     // In the order of time, and of two at one moment the invocation first.
     let mut order: Vec<(Nanos, u8, &Line)> = vec![];
     for line in lines {
@@ -262,7 +267,7 @@ fn engine_history(lines: &[Line]) -> History {
                 history.respond(operation, answer);
             }
             // What was never written was forged.
-            Line::Noticed { key, seen, .. } if written.contains(&seen.mark) => {
+            Line::Noticed { key, seen, .. } if written.contains(&*seen.mark) => {
                 history.noticed(&Key::new(key).expect("a key"), register(seen));
             }
             _ => {}
@@ -305,7 +310,7 @@ mod tests {
     }
 
     fn broken(lines: &[Line]) -> Vec<&'static str> {
-        let found = check(lines, Setting { lease: MS }, |_, default| default);
+        let found = check(lines, Setting { lease: MS }, |_, _| true);
         found.iter().map(|violation| violation.rule).collect()
     }
 

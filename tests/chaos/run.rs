@@ -38,30 +38,34 @@ pub fn run<T: Target>() {
     let chaos = Chaos::new(&target, seed, &path);
     chaos.strike(Duration::from_secs(seconds));
     chaos.finish(&runtime);
-    let mut found = std::mem::take(&mut *chaos.trouble.lock().unwrap());
+    let found = std::mem::take(&mut *chaos.trouble.lock().unwrap());
     drop(chaos);
 
-    let (lines, torn) = record::read(&path);
+    let grants = judge(&path, found);
+    assert!(grants as u64 > seconds, "only {grants} grants: too few to say anything");
+    if std::env::var_os("LOCKWORD_CHAOS_KEEP").is_none() {
+        let _ = std::fs::remove_file(&path);
+    }
+}
+
+/// Checks the history at `path`. `found`: the violations that were seen before. Returns the number of
+/// grants.
+///
+/// Panics if a rule is violated.
+pub fn judge(path: &str, mut found: Vec<Violation>) -> usize {
+    let (lines, torn) = record::read(path);
     println!("{}", summary(&lines));
     let names: Vec<&str> = RULES.iter().map(|(name, ..)| *name).collect();
     let is_on = |name: &str, on| is_selected("LOCKWORD_CHAOS_RULES", &names, name, on);
     let setting = Setting { lease: lease().as_nanos() as u64 };
     found.extend(check(&lines, setting, is_on));
-    let killed =
-        lines.iter().filter(|line| matches!(line, Line::Fault { name, .. } if name == "kill"));
-    let mut must = |is_so: bool, what: String| {
-        if !is_so {
-            found.push(Violation { rule: "run", what });
-        }
-    };
-    must(torn <= killed.count(), format!("{torn} lines are torn"));
-    let grants = lines.iter().filter(|line| matches!(line, Line::Granted { .. })).count();
-    must(grants as u64 > seconds, format!("only {grants} grants in {seconds} s"));
+    let is_kill = |line: &&Line| matches!(line, Line::Fault { name, .. } if name == "kill");
+    if torn > lines.iter().filter(is_kill).count() {
+        found.push(Violation { rule: "run", what: format!("{torn} lines are torn") });
+    }
+    let Some(Line::Run { engine, seed, .. }) = lines.first() else { panic!("{path}: no history") };
     if found.is_empty() {
-        if std::env::var_os("LOCKWORD_CHAOS_KEEP").is_none() {
-            let _ = std::fs::remove_file(&path);
-        }
-        return;
+        return lines.iter().filter(|line| matches!(line, Line::Granted { .. })).count();
     }
     let mut texts = String::new();
     for (number, Violation { rule, what }) in found.iter().enumerate() {
@@ -72,9 +76,8 @@ pub fn run<T: Target>() {
         }
     }
     panic!(
-        "chaos over {} broke a rule. LOCKWORD_CHAOS_SEED={seed} has the same faults again; the \
-         history is {path}.{texts}",
-        T::NAME
+        "chaos over {engine} broke a rule. LOCKWORD_CHAOS_SEED={seed} has the same faults again; \
+         the history is {path}.{texts}"
     );
 }
 
@@ -295,7 +298,7 @@ impl<'a, T: Target> Chaos<'a, T> {
                 Fault::EngineKill | Fault::EngineStop => {
                     (self.strike_engine(fault, &mut rng), None)
                 }
-                Fault::ForgeGarbage | Fault::ForgeOld | Fault::ForgeFree => {
+                Fault::ForgeHint | Fault::ForgeGarbage | Fault::ForgeOld | Fault::ForgeFree => {
                     let forger = forger.as_mut().expect("there is one");
                     (forge(&mut **forger, fault, &mut rng), None)
                 }
@@ -303,7 +306,8 @@ impl<'a, T: Target> Chaos<'a, T> {
                     let keeper = keeper.as_mut().expect("it is permitted");
                     let by = rng.i64(-830..=830);
                     keeper.slew(by);
-                    self.rest(self.span(&mut rng));
+                    // A clock is slewed for long.
+                    self.rest(lease().mul_f64(1.0 + rng.f64() * 2.0));
                     keeper.slew(0);
                     (format!("by {by}"), None)
                 }
@@ -477,6 +481,7 @@ impl<T: Target> Drop for OverOnPanic<'_, '_, T> {
 /// Sends some forged notices about the keys that are in use.
 fn forge(forger: &mut (dyn Forger + '_), fault: Fault, rng: &mut Rng) -> String {
     let forgery = match fault {
+        Fault::ForgeHint => Forgery::Hint,
         Fault::ForgeGarbage => Forgery::Garbage,
         Fault::ForgeOld => Forgery::Old,
         _ => Forgery::Free,

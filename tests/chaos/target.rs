@@ -35,6 +35,8 @@ pub enum Forgery {
     Old,
     /// The present version, or a larger one, and a register without a holder.
     Free,
+    /// That something has changed, and nothing else.
+    Hint,
 }
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -52,7 +54,7 @@ mod forging {
 
     impl Past {
         /// Notes what the key has now, and chooses what a notice says: a version and a value, each as it
-        /// is sent. `None`: nothing is known of the key yet.
+        /// is sent. `None`: neither, which is a hint.
         pub fn forge(
             &mut self,
             forgery: Forgery,
@@ -67,6 +69,7 @@ mod forging {
                 }
             }
             let (version, value) = match forgery {
+                Forgery::Hint => return None,
                 Forgery::Garbage => return Some(garbage(now, rng)),
                 Forgery::Old => {
                     let of_key = self.0.iter().filter(|(of, _)| of == key);
@@ -163,45 +166,61 @@ mod redis {
         }
 
         fn forger(&self) -> Option<Box<dyn Forger + '_>> {
-            Some(Box::new(Publisher { server: self, past: Past::default() }))
+            Some(Box::new(Publisher { server: self, client: None, past: Past::default() }))
         }
     }
 
     struct Publisher<'a> {
         server: &'a RedisServer,
+        client: Option<::redis::Connection>,
         past: Past,
     }
 
     impl Publisher<'_> {
+        fn connect(&self) -> ::redis::RedisResult<::redis::Connection> {
+            let limit = Duration::from_millis(500);
+            let client = ::redis::Client::open(self.server.address())?;
+            let client = client.get_connection_with_timeout(limit)?;
+            client.set_read_timeout(Some(limit))?;
+            Ok(client)
+        }
+
         fn publish(
             &mut self,
             forgery: Forgery,
             key: &str,
             rng: &mut Rng,
         ) -> ::redis::RedisResult<()> {
-            let client = ::redis::Client::open(self.server.address())?;
-            let mut client = client.get_connection_with_timeout(Duration::from_millis(200))?;
-            client.set_read_timeout(Some(Duration::from_millis(200)))?;
+            if self.client.is_none() {
+                self.client = Some(self.connect()?);
+            }
+            let client = self.client.as_mut().expect("it is connected");
             let channel = format!("{{lockword}}:{key}");
             let mut look = ::redis::cmd("HMGET");
             look.arg(&channel).arg("version").arg("value");
-            let (version, value): (Option<u64>, Option<Vec<u8>>) = look.query(&mut client)?;
-            let notice = self.past.forge(forgery, key, version.zip(value), rng);
-            let Some((version, value)) = notice else { return Ok(()) };
-            let payload = [format!("* {version} ").into_bytes(), value].concat();
-            ::redis::cmd("PUBLISH").arg(&channel).arg(payload).exec(&mut client)
+            let (version, value): (Option<u64>, Option<Vec<u8>>) = look.query(client)?;
+            let payload = match self.past.forge(forgery, key, version.zip(value), rng) {
+                Some((version, value)) => [format!("* {version} ").into_bytes(), value].concat(),
+                None => b"*".to_vec(),
+            };
+            ::redis::cmd("PUBLISH").arg(&channel).arg(payload).exec(client)
         }
     }
 
     impl Forger for Publisher<'_> {
         fn forge(&mut self, forgery: Forgery, key: &str, rng: &mut Rng) -> Result<(), String> {
-            self.publish(forgery, key, rng).map_err(|error| error.to_string())
+            let done = self.publish(forgery, key, rng);
+            if done.is_err() {
+                self.client = None;
+            }
+            done.map_err(|error| error.to_string())
         }
     }
 }
 
 #[cfg(feature = "postgres")]
 mod postgres {
+    use super::super::record::mark;
     use super::super::support::engine::Engine;
     use super::super::support::postgres::PostgresServer;
     use super::super::support::process::ServerProcess;
@@ -274,10 +293,15 @@ mod postgres {
             let sql = "SELECT version, value FROM public.lockword WHERE key = $1";
             let now = reader.query_opt(sql, &[&key]).await?;
             let now = now.map(|row| (row.get::<_, i64>(0) as u64, row.get(1)));
-            let notice = self.past.forge(forgery, key, now, rng);
-            let Some((version, value)) = notice else { return Ok(()) };
-            let digits: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-            let payload = format!("{key} {version} {digits}");
+            let payload = match self.past.forge(forgery, key, now, rng) {
+                Some((version, value)) => {
+                    let digits: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+                    format!("{key} {version} {digits}")
+                }
+                // Of the key itself, and of its hash.
+                None if rng.bool() => key.to_owned(),
+                None => mark(key.as_bytes()),
+            };
             let sql = "SELECT pg_notify('public.lockword', $1)";
             stranger.execute(sql, &[&payload]).await.map(drop)
         }

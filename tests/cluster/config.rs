@@ -74,13 +74,12 @@ fn a_thread_that_cannot_be_started_is_an_error_and_the_next_build_works() {
     let limit_files = |files: u64| {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: the limit is ours to write and to read.
-        let before = unsafe {
+        unsafe {
             assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
             let before = std::mem::replace(&mut limit.rlim_cur, files);
             assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
             before
-        };
-        before
+        }
     };
     let name = "config::a_thread_that_cannot_be_started_is_an_error_and_the_next_build_works";
     crate::child::alone(name, Duration::from_secs(60), || {

@@ -20,7 +20,7 @@ use tokio::runtime::Builder;
 /// How long a child may take, on a busy machine too.
 const LIMIT: Duration = Duration::from_secs(30);
 
-const LEASE: Duration = Duration::from_millis(300);
+const LEASE: Duration = Duration::from_millis(500);
 
 /// What the parent had at the fork.
 struct Inherited {

@@ -45,7 +45,7 @@ async fn ten_workers_on_three_nodes_lose_no_increment() {
 /// it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_worker_that_blocks_after_a_release_costs_no_other_lock() {
-    let lease = ms(300);
+    let lease = ms(500);
     let node = Node::builder(Memory::new()).lease(lease).build().unwrap();
     let kept = node.lock("kept").unwrap().acquire().await.unwrap();
     let released = node.lock("released").unwrap().acquire().await.unwrap();
@@ -61,7 +61,7 @@ async fn a_worker_that_blocks_after_a_release_costs_no_other_lock() {
 /// The only thread of the runtime in which the node was built blocks.
 #[tokio::test]
 async fn a_runtime_that_blocks_costs_no_lock() {
-    let lease = ms(300);
+    let lease = ms(500);
     let engine = Memory::new();
     let node = Node::builder(engine.clone()).lease(lease).build().unwrap();
     let guard = node.lock("k").unwrap().acquire().await.unwrap();
@@ -104,6 +104,23 @@ async fn callers_that_drive_their_own_steps_lose_nothing() {
     assert!(kept.is_valid(), "it was renewed meanwhile");
     kept.release().await.unwrap();
     assert_eq!(node.shutdown().await.indeterminate, []);
+}
+
+/// An engine that answers later: each answer wakes the driver, although the request was first polled by a
+/// caller. Nothing else happens at the node that could wake it instead.
+#[tokio::test]
+async fn each_answer_to_a_step_of_a_caller_wakes_the_driver() {
+    let limit = Duration::from_secs(5);
+    let engine = Faulty::delayed(Memory::new(), Duration::from_micros(50));
+    let builder = Node::builder(engine).lease(6 * limit).request_timeout(limit);
+    let node = builder.build().unwrap();
+    let lock = node.lock("k").unwrap();
+    for turn in 0..1_000 {
+        let began = std::time::Instant::now();
+        lock.acquire().await.unwrap().release().await.unwrap();
+        let took = began.elapsed();
+        assert!(took < limit, "turn {turn} took {took:?}: it was woken by the timeout");
+    }
 }
 
 /// An uncontended lock over an engine that answers at once is acquired in the first poll, and released in

@@ -13,8 +13,8 @@ pub async fn put(
     // etcd compares values byte by byte: so all tokens have 20 digits.
     let token = format!("{:020}", token.get());
     // A comparison with a key that does not exist fails: then this is the first token.
-    let is_larger = Compare::value(&*fence, CompareOp::Greater, &*token);
+    let stored_is_larger = Compare::value(&*fence, CompareOp::Greater, &*token);
     let writes = [TxnOp::put(&*fence, &*token, None), TxnOp::put(key, value, None)];
-    let txn = Txn::new().when([is_larger]).or_else(writes);
+    let txn = Txn::new().when([stored_is_larger]).or_else(writes);
     Ok(!client.txn(txn).await?.succeeded())
 }

@@ -20,6 +20,7 @@ pub async fn put(
         let mode = match store.get_opts(path, head).await {
             Ok(found) => {
                 let stored = found.attributes.get(&fence).map(|text| text.parse()).transpose();
+                // Not a token: somebody else writes this metadata.
                 let no_token = |_| CheckError::NotStored { key: key.clone(), found: None };
                 let stored = stored.map_err(no_token)?.map(FencingToken::from_u64);
                 compare(key, token, stored).map_err(CheckError::Stale)?;

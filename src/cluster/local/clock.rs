@@ -117,6 +117,11 @@ impl NodeTimer {
         Ok(Self { backend, set_to: None })
     }
 
+    /// The timer goes off at this moment or before, if it is set.
+    pub(crate) fn set_to(&self) -> Option<Time> {
+        self.set_to
+    }
+
     /// Sets the timer to `at`, and registers the task. Ready if that moment may have come; after that
     /// the caller has to look at the clock and call again. The timer may go off too early.
     pub(crate) fn poll(&mut self, at: Time, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

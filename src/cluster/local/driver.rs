@@ -12,6 +12,10 @@
 //! read for that call. The clock is read anew after a response or a notice has arrived.
 
 use crate::cluster::error::LockError;
+#[cfg(test)]
+use crate::cluster::fence::FencingToken;
+#[cfg(test)]
+use crate::cluster::guard::DistributedGuard;
 use crate::cluster::guard::LossReason;
 use crate::cluster::key::Key;
 use crate::cluster::local::LocalKey;
@@ -34,8 +38,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// How many events of each source the driver handles before it lets other tasks run.
-const BUDGET: u32 = 256;
+/// How many events of each source the driver handles before it lets other tasks run: all nodes of the process
+/// share a thread.
+const BUDGET: u32 = 32;
 
 /// The most responses that a caller handles in a step of its own: there are two where the version that
 /// the node expects is old.
@@ -54,8 +59,6 @@ pub(crate) struct Driver {
     scheduled: Vec<Arc<LocalKey>>,
     /// The node is closed, and the driver ends at this moment at the latest.
     closing: Option<Time>,
-    /// The driver's task polls it at this moment at the latest, unless it is woken before.
-    polled_at: Option<Time>,
     report: Shutdown,
 }
 
@@ -82,9 +85,33 @@ impl Driver {
             last_watch: 0,
             scheduled: vec![],
             closing: None,
-            polled_at: None,
             report: Shutdown::default(),
         }
+    }
+
+    /// For the simulator: gives `copy`, the driver of a node with the same number, what this one has of a
+    /// key that is held by a guard with this token, as if the process were a copy whose connections are
+    /// gone. `None` if there is no such guard, or a request is in flight.
+    #[cfg(test)]
+    pub(crate) fn copy_held(
+        &self,
+        copy: &mut Driver,
+        key: &Key,
+        token: FencingToken,
+    ) -> Option<DistributedGuard> {
+        let driven = self.keys.get(key).filter(|driven| driven.machine.is_only_holding())?;
+        // Without a handle the key would be forgotten.
+        let handle = copy.shared.handle(key.clone());
+        let local = handle.local.clone();
+        let grant = driven.local.state().copy_lease(&mut local.state(), token)?;
+        let machine = driven.machine.clone();
+        let due = machine.wake_at();
+        copy.due.extend(due.map(|at| (at, key.clone())));
+        let intent = Intent::Nothing;
+        let driven = DrivenKey { machine, local: local.clone(), intent, watch: None, due };
+        copy.keys.insert(key.clone(), driven);
+        copy.handle(key, Event::WatchEnded);
+        Some(DistributedGuard::new(copy.shared.clone(), local, grant))
     }
 
     /// Handles all events that are there. Pending if the budget is used up.
@@ -126,7 +153,9 @@ impl Driver {
             }
             // After the machines: who is woken at the deadline of a guard then finds that the cause is
             // known and the observer told.
-            self.shared.run_queue.fire_timers(now);
+            if timers > 0 {
+                self.shared.run_queue.fire_timers(now);
+            }
             let left = [polls, responses, notices, timers];
             if left.contains(&0) {
                 return Poll::Pending;
@@ -148,9 +177,8 @@ impl Driver {
             budget -= 1;
             self.dispatch(&key, event);
         }
-        let is_due_earlier =
-            self.next_due().is_some_and(|at| self.polled_at.is_none_or(|by| at < by));
-        budget == 0 || is_due_earlier || self.last_watch != last_watch
+        let is_due = self.next_due().is_some_and(|at| self.shared.run_queue.may_sleep_past(at));
+        budget == 0 || is_due || self.last_watch != last_watch
     }
 
     /// When the next machine gets [`Event::Timer`].
@@ -160,11 +188,8 @@ impl Driver {
 
     /// Before the task sleeps: registers its waker with the run queue, and returns until when it may
     /// sleep. Pending if there is something new.
-    pub(super) fn sleep(&mut self, cx: &Context<'_>) -> Poll<Option<Time>> {
-        self.shared.run_queue.sleep(self.closing, cx).map(|timer| {
-            self.polled_at = [timer, self.next_due(), self.closing].into_iter().flatten().min();
-            self.polled_at
-        })
+    pub(super) fn sleep(&self, cx: &Context<'_>) -> Poll<Option<Time>> {
+        self.shared.run_queue.sleep(self.next_due(), self.closing, cx)
     }
 
     /// Polls a key of the run queue.

@@ -7,6 +7,11 @@
 //! at least, and its answer wakes the task. Either way the request belongs to the driver: it goes on if
 //! the caller drops its future.
 //!
+//! The task does not wait for a caller that has the driver: it leaves, and that caller wakes it. So a caller
+//! that is stopped within its step (its thread gets no processor, or a debugger has it) stops its own node,
+//! which renews nothing meanwhile. It stops no other node, unless it has locked something that is shared by
+//! nodes, such as the mutex of the engine in memory.
+//!
 //! A caller takes such a step only if the node is on the thread of the process
 //! ([`Background`](crate::cluster::background::Background)), where a step of the task costs two changes of
 //! thread. A runtime that was given for the node runs all of it.
@@ -16,12 +21,13 @@ use crate::cluster::local::clock::NodeTimer;
 use crate::cluster::local::driver::Driver;
 use crate::cluster::node::NodeShared;
 use crate::cluster::process::{OfProcess, leak};
-use crate::{Condvar, Mutex};
+use crate::{Condvar, Mutex, MutexGuard};
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -49,7 +55,8 @@ impl Future for DriverTask {
         if shared.is_foreign() {
             return Poll::Pending;
         }
-        let mut driver = shared.driver.lock();
+        // A caller that takes a step may have lost its processor: the thread goes on with other nodes.
+        let Some(mut driver) = lock(shared, cx) else { return Poll::Pending };
         let Some(driver) = &mut *driver else { return Poll::Ready(()) };
         shared.driver_thread.set_to_this();
         let _running = DriverRun::begin();
@@ -65,7 +72,10 @@ impl Future for DriverTask {
             let Poll::Ready(until) = driver.sleep(cx) else { continue };
             let Some(at) = until else { return Poll::Pending };
             match timer.get_mut().poll(at, cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    shared.run_queue.set_polled_at(timer.set_to());
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(())) => {}
                 // Without a timer no lease would be renewed in time.
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
@@ -90,20 +100,17 @@ fn end(shared: &NodeShared) {
     drop(driver);
 }
 
-/// Has the driver poll this key. The calling thread does it at once if the driver's task sleeps. Returns
-/// whether it did.
-pub(crate) fn drive(shared: &NodeShared, key: Arc<LocalKey>) -> bool {
-    // Before the mutex, whose guard would be in the way of `schedule`.
+/// Has the driver poll this key. The calling thread does it at once if the driver's task sleeps.
+pub(crate) fn drive(shared: &NodeShared, key: Arc<LocalKey>) {
+    // This comes before the driver is locked: `schedule` wakes the task, which would find it locked.
     if shared.background.is_none() || is_thread_ending() {
-        shared.run_queue.schedule(key);
-        return false;
+        return shared.run_queue.schedule(key);
     }
     let mut slot = shared.driver.try_lock();
     let driver = slot.as_deref_mut().and_then(Option::as_mut);
     let Some((driver, waker)) = driver.zip(shared.run_queue.waker_if_idle()) else {
-        drop(slot);
-        shared.run_queue.schedule(key);
-        return false;
+        unlock(shared, slot);
+        return shared.run_queue.schedule(key);
     };
     let goes_on = {
         // Transports need the context of a runtime.
@@ -114,12 +121,38 @@ pub(crate) fn drive(shared: &NodeShared, key: Arc<LocalKey>) -> bool {
     };
     // The panic hook has reported a panic. It ends the driver, as it would in the task.
     let dead = if goes_on.is_err() { slot.as_deref_mut().and_then(Option::take) } else { None };
-    drop(slot);
+    unlock(shared, slot);
     drop(dead);
     if goes_on.unwrap_or(true) {
         waker.wake();
     }
-    true
+}
+
+type DriverGuard<'a> = MutexGuard<'a, Option<Driver>>;
+
+/// Locks the driver for its task. `None`: a caller has it, and wakes the task when it unlocks it.
+fn lock<'a>(shared: &'a NodeShared, cx: &Context<'_>) -> Option<DriverGuard<'a>> {
+    shared.driver.try_lock().or_else(|| {
+        shared.run_queue.register(cx);
+        shared.is_driver_wanted.store(true, Ordering::Relaxed);
+        // ORDERING: SeqCst, the partner of the fence in `unlock`: either this finds the driver
+        // unlocked, or the caller that unlocks it finds that it is wanted.
+        fence(Ordering::SeqCst);
+        shared.driver.try_lock()
+    })
+}
+
+/// Unlocks the driver, if the caller has it, and wakes the task if it has found it locked.
+fn unlock(shared: &NodeShared, slot: Option<DriverGuard<'_>>) {
+    if slot.is_none() {
+        return;
+    }
+    drop(slot);
+    // ORDERING: SeqCst, the partner of the fence in `lock`.
+    fence(Ordering::SeqCst);
+    if shared.is_driver_wanted.swap(false, Ordering::Relaxed) {
+        shared.run_queue.wake();
+    }
 }
 
 /// Whether the thread-local variables of this thread are gone, of which tokio needs one.
@@ -189,6 +222,7 @@ impl DriverThread {
 #[cfg(test)]
 mod tests {
     use crate::cluster::{Memory, Node};
+    use futures_util::FutureExt;
     use std::thread;
     use std::time::Duration;
 
@@ -197,6 +231,19 @@ mod tests {
         let lease = Duration::from_secs(1);
         let node = Node::builder(Memory::new()).lease(lease).build().unwrap();
         let guard = node.lock("k").unwrap().acquire().await.unwrap();
+        thread::sleep(2 * lease);
+        assert!(guard.is_valid());
+    }
+
+    /// The lock is acquired by a step of this thread, while the driver sleeps without a limit of time.
+    #[test]
+    fn a_step_of_a_caller_sets_the_time_of_the_renewal() {
+        let lease = Duration::from_secs(1);
+        let node = Node::builder(Memory::new()).lease(lease).build().unwrap();
+        while node.shared().run_queue.waker_if_idle().is_none() {
+            thread::yield_now();
+        }
+        let guard = node.lock("k").unwrap().acquire().now_or_never().expect("at once").unwrap();
         thread::sleep(2 * lease);
         assert!(guard.is_valid());
     }

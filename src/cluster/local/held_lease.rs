@@ -23,6 +23,8 @@ struct HeldLeaseState {
     lost: Option<(LossReason, Time)>,
     /// There was a guard of it whose end the observer is told.
     is_used: bool,
+    /// The observer knows of its loss.
+    is_told: bool,
     /// The result of its release. Once set it does not change.
     outcome: Option<Outcome>,
     /// The wakers to call at the next change, each with a number.
@@ -36,6 +38,7 @@ impl HeldLease {
             deadline,
             lost: None,
             is_used: false,
+            is_told: false,
             outcome: None,
             subscribers: vec![],
             last_subscriber: 0,
@@ -50,6 +53,15 @@ impl HeldLease {
         let end = limit.map_or(state.deadline, |limit| limit.min(state.deadline));
         // The clock is read after the deadline, so that an old reading never makes a guard valid.
         if state.lost.is_some() { Duration::ZERO } else { end.since(clock.now()) }
+    }
+
+    /// The same. `None` if the state is locked at this moment.
+    #[cfg(test)]
+    pub(crate) fn try_remaining(&self, limit: Option<Time>, clock: &NodeClock) -> Option<Duration> {
+        let state = self.state.try_lock()?;
+        let end = limit.map_or(state.deadline, |limit| limit.min(state.deadline));
+        let left = end.since(clock.now());
+        Some(if state.lost.is_some() { Duration::ZERO } else { left })
     }
 
     /// Why a guard that is valid until `limit` at most is lost, if it is. From the deadline on it is
@@ -89,6 +101,12 @@ impl HeldLease {
     /// Whether there was a guard of it whose end the observer has to be told.
     pub(crate) fn is_used(&self) -> bool {
         self.state.lock().is_used
+    }
+
+    /// The caller is about to tell the observer of its loss. Returns false if that was done before.
+    #[must_use]
+    pub(crate) fn begin_to_tell(&self) -> bool {
+        !std::mem::replace(&mut self.state.lock().is_told, true)
     }
 
     /// The result of its release, if that has ended.

@@ -92,9 +92,7 @@ impl LocalKey {
         change: impl FnOnce(&mut LocalKeyState) -> Effects,
     ) -> bool {
         self.change_and(change, |key| match is_awaited {
-            true => {
-                driver_task::drive(shared, key);
-            }
+            true => driver_task::drive(shared, key),
             false => shared.run_queue.schedule(key),
         })
     }
@@ -198,13 +196,11 @@ impl LocalKey {
             held_lease.set_outcome(Outcome::Lost);
         }
         if held_lease.is_used() {
-            shared.observe(|observer| {
-                if was_held {
-                    observer.lost(&self.key, why);
-                } else {
-                    observer.released(&self.key, ReleaseOutcome::Lost);
-                }
-            });
+            if !was_held {
+                shared.observe(|observer| observer.released(&self.key, ReleaseOutcome::Lost));
+            } else if held_lease.begin_to_tell() {
+                shared.observe(|observer| observer.lost(&self.key, why));
+            }
         }
         wakers.into_iter().for_each(Waker::wake);
         is_reported
@@ -440,6 +436,7 @@ impl AcquireFuture<'_> {
         let terms = WaiterTerms { spins, gives_up_at, without_renewal };
         let mut result = Poll::Pending;
         let mut waiter_id = None;
+        let mut is_for_engine = false;
         let change = |state: &mut LocalKeyState| {
             if state.is_closed() {
                 result = Poll::Ready(Err(shared.closed(&local.key)));
@@ -467,14 +464,17 @@ impl AcquireFuture<'_> {
                 effects.waker = state.wait_queue.fail_first(local.busy(shared));
             }
             effects.prewaker = state.prewake(joined);
-            effects.schedule |= !matches!(state.lease, LeaseState::Present(_));
+            is_for_engine = !matches!(state.lease, LeaseState::Present(_));
+            if is_for_engine {
+                effects.schedule = true;
+                state.driving = waiter_id;
+            }
             effects
         };
-        let mut is_driven = false;
-        local.change_and(change, |key| is_driven = driver_task::drive(shared, key));
+        local.change_and(change, |key| driver_task::drive(shared, key));
         self.waiter_id = waiter_id;
-        match waiter_id.filter(|_| is_driven) {
-            // The engine may have answered already.
+        match waiter_id.filter(|_| is_for_engine) {
+            // It may have answered already.
             Some(waiter_id) => self.poll_queue(waiter_id, cx),
             None => self.to_guard(result),
         }
@@ -490,6 +490,7 @@ impl AcquireFuture<'_> {
         let mut result = Poll::Pending;
         local.change(shared, |state| {
             let mut effects;
+            state.driving.take_if(|driving| *driving == waiter_id);
             (result, effects) = state.poll_waiter(shared, waiter_id, cx.waker(), &mut old);
             if let Poll::Ready(result) = &mut result {
                 state.trying.take_if(|(trying, _)| *trying == waiter_id);

@@ -10,8 +10,9 @@ use crate::cluster::protocol::{Observation, Time};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// The number of keys that are remembered at most. The oldest are forgotten first.
-const MAX_KEYS: usize = 10_000;
+/// The number of notes that are kept at most, of all keys together: each look is a note, also if the key
+/// has others. The oldest are forgotten first, and a key together with its last note.
+const MAX_NOTES: usize = 10_000;
 
 /// The observations of a node.
 #[derive(Debug, Default)]
@@ -61,7 +62,7 @@ impl Observations {
     /// Forgets what is too old, and the oldest if there is too much.
     fn forget_old(&mut self, now: Time) {
         while let Some((until, ..)) = self.notes.front()
-            && (*until <= now || self.notes.len() > MAX_KEYS)
+            && (*until <= now || self.notes.len() > MAX_NOTES)
             && let Some((_, note, key)) = self.notes.pop_front()
         {
             // It may have been noted anew since.
@@ -74,7 +75,7 @@ impl Observations {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_KEYS, Observations};
+    use super::{MAX_NOTES, Observations};
     use crate::cluster::key::Key;
     use crate::cluster::protocol::register::{ClaimId, Liveness};
     use crate::cluster::protocol::{Observation, Time};
@@ -106,19 +107,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_old_is_forgotten_and_the_number_of_keys_is_bounded() {
+    fn what_is_old_is_forgotten_and_the_number_of_notes_is_bounded() {
         let mut all = Observations::default();
         let key = |n: usize| Key::new(&format!("k{n}")).unwrap();
-        for n in 0..MAX_KEYS + 10 {
+        for n in 0..MAX_NOTES + 10 {
             all.note(&key(n), seen(1, 10), LEASE, at(10));
         }
-        assert_eq!((all.keys.len(), all.notes.len()), (MAX_KEYS, MAX_KEYS));
+        assert_eq!((all.keys.len(), all.notes.len()), (MAX_NOTES, MAX_NOTES));
         assert!(all.find(&key(9), at(10)).is_none() && all.find(&key(10), at(10)).is_some());
-        for _ in 0..3 * MAX_KEYS {
+        for _ in 0..3 * MAX_NOTES {
             all.note(&key(10), seen(1, 10), LEASE, at(12));
         }
         assert!(all.find(&key(10), at(12)).is_some());
-        assert!(all.notes.len() <= MAX_KEYS);
+        assert!(all.notes.len() <= MAX_NOTES);
         all.note(&key(0), seen(1, 20), LEASE, at(20));
         assert_eq!((all.keys.len(), all.notes.len()), (1, 1));
     }

@@ -23,6 +23,8 @@ struct RunQueueState {
     is_shut_down: bool,
     /// The waker of the driver's task, while the task sleeps.
     waker: Option<Waker>,
+    /// While the task sleeps: it is polled at this moment at the latest, whatever happens.
+    polled_at: Option<Time>,
     timers: BTreeMap<TimerId, Waker>,
     last_timer: u64,
 }
@@ -70,25 +72,56 @@ impl RunQueue {
         state.waker.clone().filter(|_| is_idle)
     }
 
+    /// Registers the waker of the driver's task, which cannot lock the driver now.
+    pub(crate) fn register(&self, cx: &Context<'_>) {
+        let mut state = self.state.lock();
+        (state.waker, state.polled_at) = (Some(cx.waker().clone()), None);
+    }
+
+    /// Wakes the driver's task if it sleeps.
+    pub(crate) fn wake(&self) {
+        wake_driver(self.state.lock());
+    }
+
     /// For the driver: moves the scheduled keys into `scheduled`, and returns the moment by which
     /// it has to end. The driver counts as awake until it calls [`RunQueue::sleep`].
     pub(crate) fn drain(&self, scheduled: &mut Vec<Arc<LocalKey>>) -> Option<Time> {
         let mut state = self.state.lock();
-        state.waker = None;
+        (state.waker, state.polled_at) = (None, None);
         scheduled.append(&mut state.scheduled);
         state.closing
     }
 
-    /// For the driver, before it sleeps: registers its waker, and returns when the first timer
-    /// fires. Pending if there is something new, so that it has to call [`RunQueue::drain`] first.
-    /// `closing` is what that returned last.
-    pub(crate) fn sleep(&self, closing: Option<Time>, cx: &Context<'_>) -> Poll<Option<Time>> {
+    /// For the driver's task, before it sleeps: registers its waker, and returns until when it may sleep:
+    /// until the first timer, `due` or `closing`. Pending if there is something new, so that it has to
+    /// call [`RunQueue::drain`] first. `closing` is what that returned last.
+    pub(crate) fn sleep(
+        &self,
+        due: Option<Time>,
+        closing: Option<Time>,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Time>> {
         let mut state = self.state.lock();
         if !state.scheduled.is_empty() || state.closing != closing {
             return Poll::Pending;
         }
         state.waker = Some(cx.waker().clone());
-        Poll::Ready(state.timers.first_key_value().map(|(TimerId(at, _), _)| *at))
+        let timer = state.timers.first_key_value().map(|(TimerId(at, _), _)| *at);
+        state.polled_at = [timer, due, closing].into_iter().flatten().min();
+        Poll::Ready(state.polled_at)
+    }
+
+    /// For the driver's task, which is about to sleep: it is polled at this moment already.
+    pub(crate) fn set_polled_at(&self, at: Option<Time>) {
+        let mut state = self.state.lock();
+        if state.waker.is_some() {
+            state.polled_at = at.or(state.polled_at);
+        }
+    }
+
+    /// Whether the driver's task may still sleep at this moment, if nothing wakes it.
+    pub(crate) fn may_sleep_past(&self, at: Time) -> bool {
+        self.state.lock().may_sleep_past(at)
     }
 
     /// For the driver: fires the timers that are due.
@@ -124,7 +157,7 @@ impl RunQueue {
         let new = TimerId(at, state.last_timer);
         state.timers.insert(new, waker.clone());
         *timer = Some(new);
-        if state.timers.first_key_value().is_some_and(|(first, _)| *first == new) {
+        if state.may_sleep_past(at) {
             wake_driver(state);
         }
         true
@@ -135,6 +168,12 @@ impl RunQueue {
             let waker = self.state.lock().timers.remove(&timer);
             drop(waker);
         }
+    }
+}
+
+impl RunQueueState {
+    fn may_sleep_past(&self, at: Time) -> bool {
+        self.polled_at.is_none_or(|polled_at| at < polled_at)
     }
 }
 

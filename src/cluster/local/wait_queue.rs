@@ -16,7 +16,8 @@
 //! ([`WaitQueue::pass_over_first`]). Such a waiter is *absent*: it gets no grant. When it polls, it
 //! waits again at its old place ([`WaitQueue::rejoin`]), unless its timeout has passed.
 
-use crate::cluster::protocol::Time;
+// The loom models have a stand-in for it.
+use super::Time;
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
 
@@ -283,8 +284,7 @@ fn take<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::{WaitQueue, WaiterTerms};
-    use crate::cluster::protocol::Time;
+    use super::{Time, WaitQueue, WaiterTerms};
     use std::task::{Poll, Waker};
     use std::time::Duration;
 

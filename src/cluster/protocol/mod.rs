@@ -15,17 +15,29 @@
 //!
 //! | wanted | the register shows | step |
 //! |---|---|---|
-//! | the lock | no holder and no queue | write this node as the holder |
+//! | the lock ([`Wait`](Intent::Wait)) | no holder and no queue | write this node as the holder |
 //! | | reserved, this node is the first in the queue | write this node as the holder (confirm) |
 //! | | reserved or held, and this node may pass over those before it | write this node as the holder, without them |
 //! | | held by this claim, whose write had an unknown outcome | write this node as the holder (confirm) |
 //! | | anything else, this node is not in the queue | write this node to the end of the queue |
 //! | | anything else, this node is in the queue | wait |
+//! | the lock ([`Try`](Intent::Try)) | one of the first four cases | the same as there |
+//! | | anything else | report that it is busy |
+//! | the lock ([`Outlast`](Intent::Outlast)) | one of the first four cases | the same as there |
+//! | | anything else, the holder and the heartbeat are those of the first look | look again later |
+//! | | anything else | report that it is busy |
 //! | to keep the lock | this node is the holder, a third of the lease is over | write the next heartbeat |
 //! | | another holder or none, or a heartbeat that this node did not write | report the loss |
 //! | to release the lock | this node is the holder | write: reserved for the first in the queue, or free |
 //! | | an entry of this node, or its write may yet arrive | write the register without this node |
-//! | nothing | no entry of this node | rest |
+//! | nothing | an entry of this node, or its write may yet arrive | write the register without this node |
+//! | | neither | rest |
+//!
+//! A write of this node may yet arrive if its outcome is unknown: then the machine does not rest, although
+//! the register shows no entry of this node ([below](self#writes-of-unknown-outcome)).
+//!
+//! If nothing has shown the register since the acquisition began, the machine loads it before it reports
+//! that it is busy, or joins the queue.
 //!
 //! # Answers and hints
 //!
@@ -51,12 +63,14 @@
 //!
 //! # Copies of a node
 //!
-//! After a fork, a resumed snapshot or a cloned container, two processes have the state of one machine
-//! and send its requests. They differ in what they draw from then on ([`IdSource`]). So the holder
-//! draws each heartbeat anew and remembers those that it wrote: a register that names its claim with
-//! another heartbeat was written by a copy, and the lease is lost ([`Loss::Copied`]). Of two copies
-//! that hold the lock, one at most renews, since both expect the same version, and the other one finds
-//! that heartbeat. Until then both hold it, with equal tokens.
+//! After a snapshot that was resumed twice, or a bare `fork` system call that runs no handlers of
+//! `pthread_atfork`, two processes have the state of one machine and send its requests. (A `fork` that is
+//! noticed makes no copy: the child leaves the nodes of its parent alone.) They differ in what they draw
+//! from then on ([`IdSource`]). So the holder draws each heartbeat anew and remembers those that it wrote:
+//! a register that names its claim with another heartbeat was written by a copy, and the lease is lost
+//! ([`Loss::Copied`]). Of two copies that hold the lock, one at most renews, since both expect the same
+//! version, and the other one finds that heartbeat. Until then both hold it, with equal tokens; and if one
+//! releases it meanwhile, a third node may hold it beside the other copy, with a larger token.
 //!
 //! Only a claim that this machine drew, with a heartbeat that it wrote, is its own to remove. The
 //! claim with which it waits is its own in any case.
@@ -154,6 +168,8 @@ struct OwnClaim {
     /// claim the holder: the one that a response has confirmed, and those of writes that are in flight
     /// or of unknown outcome.
     heartbeats: Vec<u64>,
+    /// No write has named it as the holder.
+    is_new: bool,
 }
 
 /// The lock is held, by the machine's present claim.
@@ -341,6 +357,12 @@ impl Machine {
             && self.indeterminate.is_none()
             && self.actions.is_empty()
             && !self.is_in_register()
+    }
+
+    /// Whether the lock is held, nothing else is wanted, and no request is in flight.
+    #[cfg(test)]
+    pub(crate) fn is_only_holding(&self) -> bool {
+        self.held.is_some() && self.intent == Intent::Nothing && self.in_flight.is_none()
     }
 
     /// Compares what is wanted with what is seen, and takes the next step.
@@ -603,13 +625,14 @@ impl Machine {
     /// A heartbeat for a write that makes or keeps this node the holder. It differs from the present
     /// one, and from all that a copy of this node draws.
     ///
-    /// The first one of a claim is a part of the claim's own number, which spares a draw. Copies that
-    /// have the claim in common have this heartbeat in common, too, but only one of them can have got
-    /// the lock by it, and both draw the next one.
+    /// That of the first write of a claim is a part of the claim's own number, which spares a draw.
+    /// Copies that have the claim in common have this heartbeat in common, too, but only one of them can
+    /// have got the lock by it, and both draw the next one. It must not come again: an observer that
+    /// has seen it before would take the holder for dead.
     ///
     /// It has 53 bits: many readers of JSON take a number for a float.
     fn draw_heartbeat(&self) -> u64 {
-        let first = self.claim.as_ref().filter(|claim| claim.heartbeats.is_empty());
+        let first = self.claim.as_ref().filter(|claim| claim.is_new);
         let drawn = first.map_or_else(|| self.settings.ids.draw(), |claim| claim.id.nonce) >> 11;
         if drawn == self.view.heartbeat() { drawn ^ 1 } else { drawn }
     }
@@ -752,6 +775,7 @@ impl Machine {
         let (expected, mut write) = (self.view.version, write(&register));
         if let Some(claim) = self.holding_claim(&register) {
             claim.heartbeats.push(register.heartbeat);
+            claim.is_new = false;
         }
         if kind == RequestKind::Join
             && let Some(holder) = &register.holder
@@ -896,7 +920,7 @@ impl Machine {
 impl OwnClaim {
     fn draw(settings: &MachineSettings) -> Self {
         let id = ClaimId { node: settings.node, nonce: settings.ids.draw() };
-        Self { id, heartbeats: vec![] }
+        Self { id, heartbeats: vec![], is_new: true }
     }
 
     /// Whether the register has this heartbeat by a write of this machine.

@@ -132,6 +132,11 @@ impl Machine {
             }
         };
         let at = self.view.heard_at + interval;
+        self.load_by(at, now);
+    }
+
+    /// Loads the register at `at`, or at once if it may have changed without a notice.
+    fn load_by(&mut self, at: Time, now: Time) {
         if self.must_load || now >= at {
             self.load(now);
         } else {
@@ -145,12 +150,7 @@ impl Machine {
     pub(super) fn look_for_life(&mut self, register: &Register, now: Time) {
         let window = self.settings.claim_window / 2;
         let interval = register.holder.as_ref().map_or(window, |holder| holder.lease / 12);
-        let at = self.view.heard_at + interval.max(MIN_POLL);
-        if self.must_load || now >= at {
-            self.load(now);
-        } else {
-            self.wake_by(at);
-        }
+        self.load_by(self.view.heard_at + interval.max(MIN_POLL), now);
     }
 
     /// The poll interval of the first in the queue of an engine without wake-ups, at most `longest`.

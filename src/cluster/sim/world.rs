@@ -31,7 +31,7 @@ pub(super) fn span(duration: Duration) -> Moment {
 }
 
 /// A node's clock: it never goes backward, and its rate has an error.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SimClock {
     /// What it shows at the beginning of true time.
     offset: Moment,

@@ -13,8 +13,20 @@ mod real;
 use super::Model;
 use crate::primitive::model_sync::{Arc, Condvar, Mutex};
 use crate::primitive::model_thread as thread;
-use real::{WaitQueue, WaiterId};
+use real::{WaitQueue, WaiterId, WaiterTerms};
 use std::task::{Poll, Wake, Waker};
+use std::time::Duration;
+
+/// Stands for the moments of the cluster: here, nobody has a timeout.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+struct Time(Duration);
+
+impl Time {
+    #[allow(dead_code, reason = "only the queue's own tests have moments")]
+    const fn new(since_origin: Duration) -> Self {
+        Self(since_origin)
+    }
+}
 
 /// A key: whether its lock is held, and its waiters.
 struct Key {
@@ -77,8 +89,9 @@ impl Key {
 
     fn join(&self, parker: &std::sync::Arc<Parker>) -> WaiterId {
         let (mut waiter_id, mut prewoken) = (None, None);
+        let terms = WaiterTerms { spins: true, ..WaiterTerms::default() };
         self.change(|state| {
-            waiter_id = Some(state.wait_queue.join(&parker.clone().into(), true));
+            waiter_id = Some(state.wait_queue.join(&parker.clone().into(), terms));
             prewoken = state.wait_queue.wake_next();
         });
         // This wakes the next waiter without a grant.

@@ -1,6 +1,6 @@
 use super::*;
 use futures_util::{FutureExt, StreamExt};
-use lockword::cluster::{Consistency, NodeId, Versioned};
+use lockword::cluster::{Consistency, LockError, NodeId, Versioned};
 
 /// A table that was changed by hand has versions that are none.
 #[tokio::test]
@@ -21,6 +21,26 @@ async fn a_response_to_a_write_that_makes_no_sense_is_indeterminate() {
         assert!(is_indeterminate(&written), "{name} {expected:?}: {written:?}");
     }
     assert!(engine.load(&key("new")).await.is_err(), "the control: it was written");
+}
+
+/// A stranger has written a value that no node would read.
+#[tokio::test]
+async fn no_more_of_a_value_is_read_than_is_needed_to_refuse_it() {
+    let Some(server) = server().await else { return };
+    let engine = client(&server.address("")).await;
+    put(&engine, "k", "v").await;
+    let sql = "UPDATE public.lockword SET value = convert_to(repeat('x', 3000000), 'UTF8') \
+        WHERE key = 'k'";
+    server.client().await.batch_execute(sql).await.unwrap();
+    let bound = (1 << 20) + 1;
+    assert_eq!(engine.load(&key("k")).await.unwrap().unwrap().value.len(), bound);
+    for expected in [None, Some(Version::new(1).unwrap())] {
+        let written = engine.compare_exchange(&key("k"), expected, value("w")).await.unwrap();
+        let Exchange::Mismatch(Some(seen)) = written else { panic!("{written:?}") };
+        assert_eq!(seen.value.len(), bound);
+    }
+    let error = node(&engine, "looker").build().unwrap().inspect("k").await.unwrap_err();
+    assert!(matches!(error, LockError::Unreadable { .. }), "{error}");
 }
 
 /// The loser of a race for a row gets what the winner wrote, not what was there when it asked.

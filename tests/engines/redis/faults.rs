@@ -114,7 +114,7 @@ async fn a_holder_and_a_waiter_survive_a_restart_of_the_server() {
 }
 
 #[test]
-fn a_connection_whose_runtime_has_ended_is_replaced() {
+fn a_client_outlives_the_runtime_that_has_connected_it() {
     let Some(server) = RedisServer::start() else { return };
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let first = runtime();

@@ -4,7 +4,7 @@ use super::{NodeId, RedisServer, RedisSetup, Write, client, idle, key, put, unti
 use crate::support::relay::{Loss, Relay};
 use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::conformance::{Suite, run};
-use lockword::cluster::{Node, Transport, Wake};
+use lockword::cluster::{Exchange, Node, Transport, Wake};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use tokio::task::JoinSet;
@@ -150,6 +150,12 @@ async fn foreign_values_are_refused_and_left_alone() {
     }
     assert_eq!(server.say::<String>(&["GET", "{lockword}:text"]), "mine");
     assert_eq!(server.say::<String>(&["HGET", "{lockword}:odd", "value"]), "mine");
+    // Of a value that no node would read, a refused write returns no more than shows that.
+    let value = "x".repeat(3_000_000);
+    let _: () = server.say(&["HSET", "{lockword}:huge", "version", "7", "value", &value]);
+    let refused = redis.compare_exchange(&key("huge"), None, write("x")).await.unwrap();
+    let Exchange::Mismatch(Some(seen)) = refused else { panic!("{refused:?}") };
+    assert_eq!(seen.value.len(), (1 << 20) + 1);
     let large = redis.compare_exchange(&key("large"), None, write(&"x".repeat(65_537))).await;
     assert!(matches!(large, Err(super::TransportError::Unsupported(_))), "{large:?}");
 }

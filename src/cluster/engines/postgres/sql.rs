@@ -14,6 +14,10 @@ use tokio_postgres::types::Type;
 /// The present time, in microseconds since 1970.
 const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
+/// The value of a register, for this client. No node writes more than 1 MiB, so what a stranger has
+/// written beyond that is not read into memory: one byte more is enough to refuse it.
+const VALUE: &str = "substr(value, 1, 1048577)";
+
 /// How many registers one statement of the housekeeping reads. While it deletes, it keeps the floor
 /// locked, and so delays the creation of registers: for less than [`ServerTimeouts::row`].
 const PAGE: u32 = 500;
@@ -153,7 +157,7 @@ impl SqlStatements {
         };
         Self {
             load: SqlStatement {
-                text: format!("SELECT version, value FROM {table} WHERE key = $1::text"),
+                text: format!("SELECT version, {VALUE} AS value FROM {table} WHERE key = $1::text"),
                 types: &[Type::TEXT],
             },
             create: SqlStatement {
@@ -180,7 +184,7 @@ fn create(table: &str, limits: ServerTimeouts, brief: &str) -> String {
          SELECT $1::text, greatest(floor.version + 1, {NOW}), $2::bytea, \
              CASE WHEN $3::boolean THEN clock_timestamp() END, true FROM floor \
          ON CONFLICT (key) DO UPDATE SET fresh = false \
-         RETURNING r.fresh, r.version, CASE WHEN NOT r.fresh THEN r.value END AS value, {notified}"
+         RETURNING r.fresh, r.version, CASE WHEN NOT r.fresh THEN {VALUE} END AS value, {notified}"
     )
 }
 
@@ -196,7 +200,7 @@ fn update(table: &str, limits: ServerTimeouts, brief: &str) -> String {
              WHERE r.key = $1::text AND r.version = $2::bigint{brief} \
              RETURNING r.version, {notified}), \
          seen AS MATERIALIZED ( \
-             SELECT version, value FROM {table} \
+             SELECT version, {VALUE} AS value FROM {table} \
              WHERE key = $1::text AND NOT EXISTS (SELECT FROM written) FOR NO KEY UPDATE) \
          SELECT version AS written, NULL::bigint AS version, NULL::bytea AS value, notified \
              FROM written \

@@ -16,7 +16,8 @@
 local found = redis.call('HMGET', KEYS[1], 'version', 'value')
 if (found[1] or '') ~= ARGV[1] then
   if found[1] then
-    return {'0', found[1], found[2] or ''}
+    -- No node writes more than 1 MiB. One byte more is enough to refuse what a stranger has written.
+    return {'0', found[1], string.sub(found[2] or '', 1, 1048577)}
   end
   return {'0'}
 end

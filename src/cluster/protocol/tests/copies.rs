@@ -74,7 +74,7 @@ fn a_version_alone_does_not_end_a_lease() {
 /// Neither that of a renewal nor that of the write that took the lock, and whether another node joins
 /// before this one knows of it or not.
 #[test]
-fn a_write_of_unknown_outcome_is_not_a_copys() {
+fn a_write_of_unknown_outcome_is_not_one_of_a_copy() {
     for (renews, joins) in [(false, false), (false, true), (true, false), (true, true)] {
         let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
         if renews {
@@ -161,4 +161,43 @@ fn a_claim_that_was_drawn_earlier_is_a_trace() {
     assert!(matches!(told, Some(Action::Lost(Loss::Expired { .. }))), "{told:?}");
     engine.exchange(expected, write);
     granted(&engine.tell(&mut one, Event::Intent(Intent::Wait), at(10_001)));
+}
+
+/// An acquisition is given up and begun again, by the same claim. An observer that saw the first write
+/// and then the last one would take the holder for dead.
+#[test]
+fn no_heartbeat_comes_twice() {
+    let (mut engine, mut one) = (TestEngine::default(), machine(1));
+    let (mut seen, mut now) = (std::collections::HashSet::new(), at(0));
+    for _ in 0..20 {
+        one.handle(Event::Intent(Intent::Wait), now);
+        let (request, expected, write) = requested_write(&mut one);
+        engine.exchange(expected, write);
+        assert!(seen.insert(engine.register().heartbeat));
+        one.handle(Event::Exchanged { request, result: Err(indeterminate()) }, now);
+        one.handle(Event::Intent(Intent::Nothing), now);
+        now = one.wake_at().expect("it undoes the write");
+        one.handle(Event::Timer, now);
+        // It is undone, and before the node knows of that, the lock is wanted again.
+        loop {
+            let (request, expected, write) = requested_write(&mut one);
+            let result = engine.exchange(expected, write);
+            let is_undone = engine.register().is_idle();
+            let result = if is_undone { Err(indeterminate()) } else { Ok(result) };
+            one.handle(Event::Exchanged { request, result }, now);
+            if is_undone {
+                break;
+            }
+        }
+        one.handle(Event::Intent(Intent::Wait), now);
+        now = one.wake_at().expect("a retry is due");
+        let told = engine.tell(&mut one, Event::Timer, now);
+        granted(&told);
+        assert!(seen.insert(engine.register().heartbeat));
+        engine.tell(&mut one, Event::Release, now);
+        while !one.is_idle() {
+            now = one.wake_at().expect("it defers the release");
+            engine.tell(&mut one, Event::Timer, now);
+        }
+    }
 }

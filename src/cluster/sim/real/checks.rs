@@ -13,6 +13,7 @@ use crate::cluster::key::Key;
 use crate::cluster::node::Shutdown;
 use crate::cluster::observer::{Observer, RemoteOperation};
 use crate::cluster::sim::network::{AppliedWrite, Author};
+use crate::cluster::sim::world::Moment;
 use crate::cluster::transport::{TransportError, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,8 +33,9 @@ pub(super) struct Checks {
     /// since the last grant.
     losses_told: BTreeMap<(usize, usize), u64>,
     has_failed: BTreeSet<(usize, usize)>,
-    /// The nodes that are suspended in the middle of a poll, whose guards cannot be asked: they are
-    /// asked when that is over.
+    /// The copies of nodes: the node, its copy, the key that both hold, and until when both may.
+    pub(super) copies: Vec<(usize, usize, usize, Moment)>,
+    /// The nodes that are suspended in the middle of a poll.
     pub(super) suspended: BTreeSet<usize>,
     /// Futures that are never polled nor dropped.
     pub(super) leaked: Vec<Acquire>,
@@ -75,6 +77,7 @@ impl Checks {
             excused: vec![None; keys],
             losses_told: BTreeMap::new(),
             has_failed: BTreeSet::new(),
+            copies: vec![],
             suspended: BTreeSet::new(),
             leaked: vec![],
             counts: RunCounts::default(),
@@ -90,12 +93,26 @@ impl Checks {
         self.excused[key].is_some_and(|version| version_of(token) <= version.get())
     }
 
+    /// Any guard, if there is one: its node, its key, and its token.
+    pub(super) fn some_guard(&self, random: u64) -> Option<(usize, usize, FencingToken)> {
+        let at = usize::try_from(random).unwrap_or_default() % self.guards.len().max(1);
+        self.guards.get(at).map(|held| (held.node, held.key, held.guard.token()))
+    }
+
+    /// Whether both a node and its copy may hold this key now: one of them at most outlives its next
+    /// renewal.
+    fn is_copied(&self, node: usize, key: usize, now: Moment) -> bool {
+        self.copies.iter().any(|(of, copy, at, until)| {
+            (*of == node || *copy == node) && *at == key && now < *until
+        })
+    }
+
     /// The guards of this key that are valid at this moment.
-    fn valid(&self, key: usize) -> impl Iterator<Item = &HeldGuard> {
-        let is_asked = move |held: &&HeldGuard| !self.suspended.contains(&held.node);
-        let of_key = self.guards.iter().filter(move |held| held.key == key).filter(is_asked);
+    fn valid(&self, key: usize, now: Moment) -> impl Iterator<Item = &HeldGuard> {
+        let of_key = self.guards.iter().filter(move |held| held.key == key);
+        let of_key = of_key.filter(move |held| !self.is_copied(held.node, key, now));
         let counts = of_key.filter(move |held| !self.is_excused(key, held.guard.token()));
-        counts.filter(|held| held.guard.is_valid())
+        counts.filter(|held| held.guard.is_valid_now() == Some(true))
     }
 
     /// Removes the guards of a node that died. The caller drops them.
@@ -131,13 +148,15 @@ impl World {
         let mut checks = self.checks.lock();
         checks.counts.grants += 1;
         checks.has_failed.remove(&(node, key));
-        if !checks.tokens[key].insert(token) {
+        let now = self.now();
+        let is_copied = checks.is_copied(node, key, now);
+        if !checks.tokens[key].insert(token) && !is_copied {
             self.violate(format!("the token {token} of {node} was given out before"));
         }
         if !guard.is_valid() {
             checks.counts.late += 1;
-        } else if !checks.is_excused(key, token) {
-            if let Some(other) = checks.valid(key).next() {
+        } else if !checks.is_excused(key, token) && !is_copied {
+            if let Some(other) = checks.valid(key, now).next() {
                 self.violate(format!("{node} and {} hold {key}, and both are valid", other.node));
             }
             if checks.newest[key] > Some(token) {
@@ -173,17 +192,13 @@ impl World {
     pub(super) fn check_guards(&self) {
         let mut checks = self.checks.lock();
         for key in 0..self.keys.len() {
-            let valid: Vec<_> = checks.valid(key).map(|held| held.node).collect();
+            let valid: Vec<_> = checks.valid(key, self.now()).map(|held| held.node).collect();
             if valid.len() > 1 {
                 self.violate(format!("{valid:?} hold {key}, and all are valid"));
             }
         }
-        let Checks { guards, suspended, .. } = &mut *checks;
-        for HeldGuard { node, key, guard, is_over, .. } in guards {
-            if suspended.contains(node) {
-                continue;
-            }
-            let is_valid = guard.is_valid();
+        for HeldGuard { node, key, guard, is_over, .. } in &mut checks.guards {
+            let Some(is_valid) = guard.is_valid_now() else { continue };
             if *is_over && is_valid {
                 self.violate(format!("{node}: a guard of {key} was invalid, and is valid again"));
             }
@@ -210,22 +225,27 @@ impl World {
         let (profile, state) = (&self.profile, self.nodes.lock()[node].state);
         let is_true = match why {
             _ if profile.is_faultless() => false,
-            LossReason::Expired { last } => {
-                !(profile.pending.losses_name_causes && has_failed && last.is_none())
-            }
+            LossReason::Expired { last } => !(has_failed && last.is_none()),
             LossReason::TakenOver => self.was_removed(node, key, guard.token()),
+            LossReason::Copied => self.has_copy(node, key),
             LossReason::Closed => state != NodeState::Open,
             _ => false,
         };
         if !is_true {
             self.violate(format!("{node} has not lost {key} for this reason: {why:?}"));
         }
-        let tells = profile.pending.observer_is_told_first && *why != LossReason::Closed;
-        if tells && !was_told {
+        if *why != LossReason::Closed && !was_told {
             self.violate(format!(
                 "{node}: a guard of {key} is lost, and the observer knows nothing"
             ));
         }
+    }
+
+    fn has_copy(&self, node: usize, key: usize) -> bool {
+        let is_of = |(of, copy, at, _): &(usize, usize, usize, Moment)| {
+            (*of == node || *copy == node) && *at == key
+        };
+        self.checks.lock().copies.iter().any(is_of)
     }
 
     /// Whether a write of somebody else ended the grant that this token was made of.

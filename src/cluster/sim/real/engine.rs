@@ -84,6 +84,12 @@ impl Engine {
         }
     }
 
+    /// A copy of a node knows what that knows.
+    pub(super) fn copy_told(&mut self, node: usize, copy: usize) {
+        let told: Vec<_> = self.told.iter().filter(|told| told.0 == node).copied().collect();
+        self.told.extend(told.into_iter().map(|(_, key, version)| (copy, key, version)));
+    }
+
     fn tell(&mut self, node: usize, key: usize, seen: Option<&Versioned>) {
         self.told.extend(seen.map(|seen| (node, key, seen.version)));
     }
@@ -128,12 +134,9 @@ impl Transport for EngineClient {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let hints = self.world.profile.items_are_hints;
-        Capabilities {
-            wakeups: self.world.wakeups,
-            notices: if hints { Notices::Hints } else { Notices::Answers },
-            ..Capabilities::new("virtual")
-        }
+        let is_hint = self.world.profile.items_are_hints;
+        let notices = if is_hint { Notices::Hints } else { Notices::Answers };
+        Capabilities { wakeups: self.world.wakeups, notices, ..Capabilities::new("virtual") }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The simulator of the real code: many nodes in one thread, in virtual time.
 //!
 //! The other simulator ([`super`]) runs the state machine of the protocol around models of the driver
-//! and of the users. This one runs everything that a process has but the client of its engine.
+//! and of the users. This one runs the real node, driver, local queue, guards and public futures. What is
+//! around them is virtual:
 //!
 //! | real | virtual |
 //! |---|---|
@@ -27,8 +28,7 @@
 //! When the faults end ([`Profile::calm_at`](profile::Profile)), the users finish what they have begun:
 //! everybody must get the lock. A new node then gets each lock, past nodes that died. Then nothing may
 //! be left: no event, no waiter, no key that a node remembers, and no register that is not idle. What
-//! is checked on the way is in [`checks`], and the faults are in [`profile`], with a list of what the
-//! code does not keep yet ([`profile::Pending`]).
+//! is checked on the way is in [`checks`], and the faults are in [`profile`].
 //!
 //! # What it does not show
 //!
@@ -130,7 +130,8 @@ fn run(profile: Profile, seed: u64, keeps_lines: bool) -> RunReport {
     let world = World::new(profile, seed, keeps_lines);
     let panicked = catch_unwind(AssertUnwindSafe(|| world.run_to_rest())).err();
     if let Some(panic) = panicked {
-        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         world.violate(format!("panicked {text}"));
     }
     let (hash, lines) = world.log();

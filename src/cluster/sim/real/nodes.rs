@@ -6,7 +6,7 @@ use super::users;
 use super::world::World;
 use crate::cluster::local::clock::{NodeClock, VirtualClock};
 use crate::cluster::node::Node;
-use crate::cluster::protocol::{ClockError, Time};
+use crate::cluster::protocol::{ClockError, IdSource, Time};
 use crate::cluster::sim::world::{Moment, SimClock};
 use crate::cluster::transport::NodeId;
 use std::fmt;
@@ -57,15 +57,13 @@ impl VirtualClock for WorldClock {
     }
 
     fn error(&self) -> ClockError {
-        let rate = self.world.profile.clock_error.unsigned_abs().div_ceil(1000) as u32;
-        ClockError { rate, reading: Duration::ZERO }
+        // In thousandths; the profile has millionths.
+        let rate = self.world.profile.clock_error.unsigned_abs().div_ceil(1000);
+        ClockError { rate: u32::try_from(rate).unwrap_or(u32::MAX), reading: Duration::ZERO }
     }
 
     fn wake_at(&self, at: Time, waker: Waker) {
-        let (world, node) = (&self.world, self.node);
-        let moment = world.nodes.lock()[node].clock.when(at);
-        let late = world.below(world.profile.max_timer_delay);
-        world.after(moment.saturating_sub(world.now()) + late, move |_| waker.wake());
+        self.world.wake_at(self.node, at, waker);
     }
 }
 
@@ -74,20 +72,29 @@ fn nanos(time: Moment) -> Duration {
 }
 
 impl World {
+    /// Calls `waker` when the clock of a node shows `at`, or somewhat later.
+    pub(super) fn wake_at(&self, node: usize, at: Time, waker: Waker) {
+        let moment = self.nodes.lock()[node].clock.when(at);
+        let late = self.below(self.profile.max_timer_delay);
+        self.after(moment.saturating_sub(self.now()) + late, move |_| waker.wake());
+    }
+
     /// What the clock of a node shows.
     pub(super) fn clock(&self, node: usize) -> Time {
         self.nodes.lock()[node].clock.read(self.now())
     }
 
-    /// A node reads its clock, which takes some nanoseconds. Now and then its process is suspended at
-    /// that very moment, in the middle of a poll.
+    /// A node reads its clock, which takes some nanoseconds. Now and then its process is suspended just
+    /// before or just after that, in the middle of a poll.
     fn read_clock(self: &Arc<Self>, node: usize) -> Time {
         // The rules read clocks too: that takes no time.
         if self.is_polling(node) && self.checks.try_lock().is_some() {
             self.pass(self.below(100));
             let is_struck = |once_in| !self.is_calm() && self.below(once_in) == 0;
             if self.profile.freeze_at_clock.is_some_and(is_struck) {
+                let before = self.clock(node);
                 self.freeze_in_poll(node);
+                return if self.chance(500) { before } else { self.clock(node) };
             }
         }
         self.clock(node)
@@ -105,7 +112,10 @@ impl World {
             }
             self.run(until, |_| false);
         }
+        // It may be later than that, if another process was suspended in a poll meanwhile.
+        self.nodes.lock()[node].frozen_until = self.now();
         self.checks.lock().suspended.remove(&node);
+        self.resume_workers(node);
         self.resume_poll(poll);
     }
 
@@ -119,12 +129,18 @@ impl World {
             1 => -most,
             _ => self.below(2 * most.unsigned_abs() + 1).cast_signed() - most,
         };
-        let seed = self.random();
-        let node = self.nodes.lock().len();
+        let clock = SimClock::new(1_000_000_000_000_000 + self.below(1 << 40), error);
+        self.record(format_args!("the next node starts: its clock is off by {error} ppm"));
+        self.add_process(self.random(), clock)
+    }
+
+    /// Starts the process of a node with this number and this clock.
+    fn add_process(self: &Arc<Self>, seed: u64, clock: SimClock) -> usize {
+        let (profile, node) = (&self.profile, self.nodes.lock().len());
         self.add_pool(1 + self.index(4));
         self.nodes.lock().push(SimNode {
             id: NodeId::new(seed),
-            clock: SimClock::new(1_000_000_000_000_000 + self.below(1 << 40), error),
+            clock,
             is_partitioned: false,
             frozen_until: 0,
             blocked_until: 0,
@@ -133,6 +149,11 @@ impl World {
             users: 0,
         });
         let clock = NodeClock::Virtual(Arc::new(WorldClock { world: self.clone(), node }));
+        let ids = {
+            let world = self.clone();
+            IdSource::new(move || world.random())
+        };
+        let has_thread = !(profile.drivers_share_workers && self.chance(700));
         let (handle, driver) = Node::builder(EngineClient { world: self.clone(), node })
             .label(format!("n{node}"))
             .lease(nanos(profile.lease))
@@ -146,16 +167,44 @@ impl World {
             .queue_limit(profile.queue_limit)
             .observer(SimObserver { world: self.clone(), node })
             .seed(seed)
-            .build_virtual(clock)
+            .build_virtual(clock, ids, has_thread)
             .expect("the settings are in their ranges");
         self.nodes.lock()[node].handle = Some(handle);
-        self.record(format_args!("{node} starts: its clock is off by {error} ppm"));
-        if profile.drivers_share_workers && self.chance(700) {
-            self.spawn(node, "the driver", driver);
-        } else {
+        self.record(format_args!("{node} starts"));
+        if has_thread {
             self.spawn_thread(node, "the driver", driver);
+        } else {
+            self.spawn(node, "the driver", driver);
         }
         node
+    }
+
+    /// A machine of a node is copied, with a lock that it holds: the copy has the same state, and its
+    /// connections are gone.
+    fn copy(self: &Arc<Self>) {
+        let Some((node, key, token)) = self.checks.lock().some_guard(self.random()) else { return };
+        let is_in_poll = self.checks.lock().suspended.contains(&node);
+        let Some(handle) = self.handle(node).filter(|_| !is_in_poll) else { return };
+        let (id, clock) = {
+            let nodes = self.nodes.lock();
+            (nodes[node].id, nodes[node].clock.clone())
+        };
+        let copy = self.add_process(id.get(), clock.clone());
+        let Some(new) = self.handle(copy) else { return };
+        let guard = {
+            let (from, mut to) = (handle.shared().driver.lock(), new.shared().driver.lock());
+            let drivers = from.as_ref().zip(to.as_mut());
+            drivers.and_then(|(from, to)| from.copy_held(to, &self.keys[key], token))
+        };
+        let Some(guard) = guard else { return };
+        self.record(format_args!("{node} is copied, and holds {key}: {copy}"));
+        let until = clock.when(self.clock(node) + guard.remaining());
+        self.checks.lock().copies.push((node, copy, key, until));
+        self.engine.lock().copy_told(node, copy);
+        self.nodes.lock()[copy].users += 1;
+        let lock = new.lock(self.keys[key].clone()).expect("the key is valid");
+        let user = users::User::new(self.clone(), copy, key, lock, false);
+        self.spawn(copy, "a task", user.run_with(guard));
     }
 
     /// Starts a new node with its users.
@@ -211,10 +260,11 @@ impl World {
         self.stop_workers(node);
         self.after(length, move |world| {
             let nodes = world.nodes.lock();
-            let goes_on = nodes[node].frozen_until <= world.now();
+            let is_over = nodes[node].frozen_until <= world.now();
             let lives = nodes[node].state != NodeState::Dead;
             drop(nodes);
-            if goes_on && lives {
+            let is_in_poll = world.checks.lock().suspended.contains(&node);
+            if is_over && lives && !is_in_poll {
                 world.record(format_args!("{node} goes on"));
                 world.resume_workers(node);
             }
@@ -320,6 +370,7 @@ impl World {
             world.record(format_args!("engine: it is overloaded until {} us", until / 1000));
             world.engine.lock().overloaded_until = until;
         });
+        self.begin_fault(profile.copy, |world| world.copy());
         self.begin_fault(profile.forgery, |world| world.forge());
         self.begin_fault(profile.force_release, |world| {
             world.force_release(world.index(world.keys.len()));

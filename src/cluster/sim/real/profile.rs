@@ -4,35 +4,10 @@ use crate::cluster::sim::profile::PerMille;
 use crate::cluster::sim::world::{MS, Moment};
 use crate::cluster::transport::Wakeups;
 
-/// What the code does not keep yet. Each rule or fault is checked as soon as its flag is `true` here.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pending {
-    /// Clocks may err by a tenth: the allowance is a hundredth. Until then the profile `real_slewed`
-    /// has clocks that err by a hundredth.
-    pub(super) clocks_are_slewed: bool,
-    /// Watch items of engines that forward what strangers send are hints: the node believes them.
-    pub(super) items_may_be_forged: bool,
-    /// A future that was granted the lock and is never polled passes it on: it keeps it for ever.
-    pub(super) futures_are_leaked: bool,
-    /// A loss has the last error of the engine: some have none.
-    pub(super) losses_name_causes: bool,
-    /// The observer is told of a loss before [`lost`](crate::cluster::DistributedGuard::lost) is ready.
-    pub(super) observer_is_told_first: bool,
-}
-
-const PENDING: Pending = Pending {
-    clocks_are_slewed: false,
-    items_may_be_forged: false,
-    futures_are_leaked: false,
-    losses_name_causes: false,
-    observer_is_told_first: false,
-};
-
 /// The parameters of a run. Times are spans of true time. A fault with `None` never occurs.
 #[derive(Clone, Debug)]
 pub(super) struct Profile {
     pub(super) name: &'static str,
-    pub(super) pending: Pending,
     pub(super) nodes: [u64; 2],
     /// The tasks and threads of a node.
     pub(super) users: [u64; 2],
@@ -79,6 +54,8 @@ pub(super) struct Profile {
     /// The engine stops, or is slow: the mean time between two such faults.
     pub(super) engine_stop: Option<Moment>,
     pub(super) overload: Option<Moment>,
+    /// A machine of a node that holds a lock is copied.
+    pub(super) copy: Option<Moment>,
     /// How long an idle register is kept.
     pub(super) retention: Option<Moment>,
 
@@ -120,7 +97,6 @@ impl Profile {
     fn calm() -> Self {
         Self {
             name: "real_calm",
-            pending: PENDING,
             nodes: [1, 4],
             users: [1, 4],
             keys: 1,
@@ -153,6 +129,7 @@ impl Profile {
             forgery: None,
             engine_stop: None,
             overload: None,
+            copy: None,
             retention: None,
             freeze: None,
             kill: None,
@@ -214,7 +191,7 @@ impl Profile {
             nodes: [2, 4],
             calm_at: 8 * S,
             freeze: Some(S),
-            freeze_at_clock: Some(2_000),
+            freeze_at_clock: Some(500),
             delayed: 30,
             max_delay: S,
             hold_time: 600 * MS,
@@ -262,10 +239,16 @@ impl Profile {
 
     /// Futures are left unpolled.
     fn neglected() -> Self {
+        Self { name: "real_neglected", neglects: 150, leaks: 50, ..Self::calm() }
+    }
+
+    /// Machines are copied while they hold a lock.
+    fn copied() -> Self {
         Self {
-            name: "real_neglected",
-            neglects: 150,
-            leaks: if PENDING.futures_are_leaked { 50 } else { 0 },
+            name: "real_copied",
+            copy: Some(S),
+            hold_time: 2 * S,
+            long_holds: 200,
             ..Self::calm()
         }
     }
@@ -281,17 +264,22 @@ impl Profile {
         }
     }
 
-    /// Clocks that NTP slews, and holders that are suspended or cut off.
+    /// Clocks that NTP slews, a network that is slow now and then, and holders that are suspended or cut
+    /// off.
     fn slewed() -> Self {
         Self {
             name: "real_slewed",
             nodes: [2, 4],
-            clock_error: if PENDING.clocks_are_slewed { 100_000 } else { 10_000 },
+            clock_error: 100_000,
             calm_at: 8 * S,
+            claim_window: 400 * MS,
+            latency: [MS, 20 * MS],
+            delayed: 300,
+            max_delay: 220 * MS,
             partition: Some(S),
             freeze: Some(2 * S),
             max_timer_delay: MS,
-            hold_time: 2 * S,
+            hold_time: 3 * S,
             ..Self::calm()
         }
     }
@@ -300,8 +288,8 @@ impl Profile {
     fn forged() -> Self {
         Self {
             name: "real_forged",
-            items_are_hints: PENDING.items_may_be_forged,
-            forgery: PENDING.items_may_be_forged.then_some(50 * MS),
+            items_are_hints: true,
+            forgery: Some(50 * MS),
             hold_time: 300 * MS,
             ..Self::calm()
         }
@@ -320,7 +308,7 @@ impl Profile {
             close: Some(4 * S),
             engine_stop: Some(4 * S),
             overload: Some(4 * S),
-            freeze_at_clock: Some(10_000),
+            freeze_at_clock: Some(2_000),
             neglects: 50,
             blocks: 50,
             ..Self::storm()
@@ -338,6 +326,7 @@ impl Profile {
             Self::blocked(),
             Self::shared(),
             Self::neglected(),
+            Self::copied(),
             Self::forced(),
             Self::slewed(),
             Self::forged(),
@@ -358,6 +347,7 @@ impl Profile {
         let greater = [
             self.engine_stop,
             self.overload,
+            self.copy,
             self.freeze,
             self.freeze_at_clock,
             self.kill,

@@ -2,6 +2,7 @@
 //! futures and guards.
 
 use super::nodes::{NodeState, SimNode};
+use super::profile::Profile;
 use super::world::World;
 use crate::cluster::error::{LockError, ReleaseError};
 use crate::cluster::guard::DistributedGuard;
@@ -11,7 +12,7 @@ use crate::cluster::protocol::Time;
 use crate::cluster::sim::world::{MS, Moment};
 use futures_util::future::{BoxFuture, Either, poll_fn, select};
 use std::future::pending;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -69,6 +70,12 @@ impl User {
         self.world.nodes.lock()[self.node].users -= 1;
     }
 
+    /// The same of the copy of a process, which has a guard already.
+    pub(super) async fn run_with(self, guard: DistributedGuard) {
+        self.hold(guard).await;
+        self.run().await;
+    }
+
     /// Waits for the lock, without a limit, and gives it back: the faults have ended.
     pub(super) async fn run_once(self) {
         match self.acquire(WaitMode::Wait).await {
@@ -80,9 +87,25 @@ impl User {
 
     fn acquire(&self, mode: WaitMode) -> Acquire {
         let (lock, is_thread) = (self.lock.clone(), self.is_thread);
+        let (world, node) = (self.world.clone(), self.node);
         Box::pin(async move {
             match mode {
-                _ if is_thread => lock.handle.acquire(mode, HoldLimits::default()).spinning().await,
+                _ if is_thread => {
+                    let mut acquire = lock.handle.acquire(mode, HoldLimits::default()).spinning();
+                    let mut is_set = false;
+                    poll_fn(|cx| {
+                        let result = Pin::new(&mut acquire).poll(cx);
+                        // As the blocking interface, it wakes up by itself at its deadline.
+                        if result.is_pending()
+                            && let Some(until) = acquire.deadline()
+                            && !std::mem::replace(&mut is_set, true)
+                        {
+                            world.wake_at(node, until, cx.waker().clone());
+                        }
+                        result
+                    })
+                    .await
+                }
                 WaitMode::Wait => lock.acquire().await,
                 WaitMode::Try => lock.try_acquire().await,
                 WaitMode::Outlast => lock.try_acquire_or_outlast().await,
@@ -106,7 +129,7 @@ impl User {
         let mut acquire = self.acquire(mode);
         let mut is_polled = true;
         let result = if world.chance(profile.cancels) {
-            let patience = world.below(profile.lease);
+            let patience = self.patience();
             match select(acquire, pin!(world.sleep(patience))).await {
                 Either::Left((result, _)) => result,
                 // The future is dropped.
@@ -115,7 +138,11 @@ impl User {
         } else if world.chance(profile.moves) {
             match poll_once(&mut acquire).await {
                 Some(result) => result,
-                None => self.move_to_task(acquire).await,
+                None => {
+                    // A task of the pool may be late where a thread may not.
+                    is_polled = !self.is_thread;
+                    self.move_to_task(acquire).await
+                }
             }
         } else if world.fault(profile.neglects) || world.fault(profile.leaks) {
             is_polled = false;
@@ -145,6 +172,13 @@ impl User {
             Err(error) => return self.check_error(&asked, &error),
         }
         true
+    }
+
+    /// For how long a user waits before it changes its mind: until something is likely to go on at that
+    /// very moment, or for any time.
+    fn patience(&self) -> Moment {
+        let Profile { hold_time, lease, .. } = self.world.profile;
+        self.world.below(if self.world.chance(500) { 2 * hold_time } else { lease })
     }
 
     /// Another task awaits the future, so that a waker of this one does not help any more.
@@ -182,8 +216,9 @@ impl User {
         let guard = Arc::into_inner(guard).expect("nobody else has the guard");
         match world.below(4) {
             0 => {
+                let began = world.clock(self.node);
                 let result = guard.release().await;
-                self.check_release(&result);
+                self.check_release(&result, Some(began));
             }
             1 => {
                 let patience = world.below(20 * MS);
@@ -191,7 +226,7 @@ impl User {
                 if let Either::Left((result, _)) =
                     select(release, pin!(world.sleep(patience))).await
                 {
-                    self.check_release(&result);
+                    self.check_release(&result, None);
                 }
             }
             _ => drop(guard),
@@ -226,7 +261,7 @@ impl User {
     fn was_held_up(&self, asked: &Asked) -> bool {
         let nodes = self.world.nodes.lock();
         let SimNode { frozen_until, blocked_until, .. } = nodes[self.node];
-        let needs_workers = !self.is_thread || self.world.profile.drivers_share_workers;
+        let needs_workers = !self.is_thread;
         frozen_until >= asked.at || (needs_workers && blocked_until >= asked.at)
     }
 
@@ -248,10 +283,15 @@ impl User {
         !is_closed
     }
 
-    fn check_release(&self, result: &Result<(), ReleaseError>) {
-        self.world.record(format_args!("{}: {self} has released: {result:?}", self.node));
-        if self.world.profile.is_faultless() && result.is_err() {
-            self.world.violate(format!("{}: {self} has released: {result:?}", self.node));
+    /// Where nothing goes wrong, a release succeeds, and is not left until the next renewal. `began` is
+    /// when it was asked for.
+    fn check_release(&self, result: &Result<(), ReleaseError>, began: Option<Time>) {
+        let (world, node) = (&self.world, self.node);
+        world.record(format_args!("{node}: {self} has released: {result:?}"));
+        let took = began.map(|began| world.clock(node).since(began));
+        let is_late = took > Some(Duration::from_nanos(world.profile.claim_window));
+        if world.profile.is_faultless() && (result.is_err() || is_late) {
+            world.violate(format!("{node}: {self} has released after {took:?}: {result:?}"));
         }
     }
 }
