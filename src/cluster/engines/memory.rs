@@ -8,7 +8,6 @@ use crate::cluster::{
 use crate::{Mutex, MutexGuard};
 use futures_util::stream;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -61,16 +60,34 @@ struct MemorySlot {
 /// higher (up to a million writes a second). The clock is read only once, so its steps do not matter. (No
 /// mutex, which a forked child might find held.)
 fn next_version() -> Result<Version, TransportError> {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    if LAST.load(Ordering::Relaxed) == 0 {
+    let first = || {
         let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_micros();
         // A clock that is centuries off leaves half of the versions.
-        let first = u64::try_from(now).unwrap_or(u64::MAX).clamp(1, Version::MAX.get() / 2);
-        // It fails if another thread was first.
-        let _ = LAST.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
-    }
-    // ORDERING: Relaxed: a register and its version are under the mutex of its engine.
-    Version::new(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+        u64::try_from(now).unwrap_or(u64::MAX).clamp(1, Version::MAX.get() / 2)
+    };
+    #[cfg(target_has_atomic = "64")]
+    let next = {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        if LAST.load(Ordering::Relaxed) == 0 {
+            // It fails if another thread was first.
+            let _ = LAST.compare_exchange(0, first(), Ordering::Relaxed, Ordering::Relaxed);
+        }
+        // ORDERING: Relaxed: a register and its version are under the mutex of its engine.
+        LAST.fetch_add(1, Ordering::Relaxed) + 1
+    };
+    // There a child that is forked in the middle of this hangs at its next write.
+    #[cfg(not(target_has_atomic = "64"))]
+    let next = {
+        static LAST: Mutex<u64> = Mutex::new(0);
+        let mut last = LAST.lock();
+        if *last == 0 {
+            *last = first();
+        }
+        *last += 1;
+        *last
+    };
+    Version::new(next)
 }
 
 impl MemoryEngine {
