@@ -23,7 +23,7 @@
 use crate::cluster::protocol::Intent;
 use node::ProcessState;
 use profile::Profile;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use seeds::{RunReport, Simulator, panic_of};
 use world::{MS, Moment, RunCounts, World};
 
 mod checks;
@@ -32,16 +32,8 @@ mod node;
 mod profile;
 mod real;
 mod scenarios;
+mod seeds;
 mod world;
-
-/// The result of a run.
-#[derive(Debug)]
-struct RunReport {
-    counts: RunCounts,
-    hash: u64,
-    lines: Vec<String>,
-    violation: Option<String>,
-}
 
 impl World {
     /// Whether no node has an intent or a lease, and all machines are idle.
@@ -123,141 +115,57 @@ impl World {
     }
 }
 
-/// Runs one seed.
-fn run(profile: Profile, seed: u64, keeps_lines: bool) -> RunReport {
-    let mut world = World::new(profile, seed, keeps_lines);
-    let panicked = catch_unwind(AssertUnwindSafe(|| world.run_to_rest())).err();
-    if let Some(panic) = panicked {
-        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-        world.violation.get_or_insert(format!("panicked {text}"));
+/// The simulator of this module.
+struct PureProtocol;
+
+impl Simulator for PureProtocol {
+    type Profile = Profile;
+    const MODULE: &str = "cluster::sim";
+
+    fn has(name: &str) -> bool {
+        !name.starts_with("real_")
     }
-    if world.is_faultless && world.violation.is_none() && world.counts.inversions > 0 {
-        world.violation =
-            Some("grants are not in the order of joining, in a run without faults".to_owned());
+
+    fn profiles() -> Vec<Profile> {
+        Profile::all()
     }
-    RunReport {
-        counts: world.counts,
-        hash: world.event_log.hash(),
-        lines: world.event_log.lines().to_vec(),
-        violation: world.violation,
+
+    fn name(profile: &Profile) -> &'static str {
+        profile.name
     }
-}
 
-/// Runs a seed again and describes the violation: the last lines of the log, and the command that
-/// repeats the run. `None` if no rule is broken.
-fn explain(profile: &Profile, seed: u64) -> Option<String> {
-    let report = run(profile.clone(), seed, true);
-    let violation = report.violation?;
-    let from = report.lines.len().saturating_sub(60);
-    Some(format!(
-        "\n{}\n\nprofile {}, seed {seed}: {violation}\nagain: LOCKWORD_PROFILE={} LOCKWORD_SEED={seed} \
-         cargo test --features cluster,conformance --lib cluster::sim::replay -- \
-         --nocapture",
-        report.lines[from..].join("\n"),
-        profile.name,
-        profile.name,
-    ))
-}
-
-fn setting(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
-}
-
-/// All profiles, or the one of `LOCKWORD_PROFILE`.
-fn profiles() -> Vec<Profile> {
-    let name = std::env::var("LOCKWORD_PROFILE").ok();
-    let mut all = Profile::all();
-    all.retain(|profile| name.as_ref().is_none_or(|name| name == profile.name));
-    let is_real = name.as_ref().is_some_and(|name| name.starts_with("real_"));
-    assert!(is_real || !all.is_empty(), "there is no profile {name:?}");
-    all
-}
-
-/// Runs the seeds below `seeds` on all processors. Returns the smallest one that fails.
-fn first_failure(seeds: u64, fails: impl Fn(u64) -> bool + Sync) -> Option<u64> {
-    let next = crate::Mutex::new(0_u64..);
-    // All seeds before the smallest one have been started and run to their end.
-    let failed = crate::Mutex::new(None::<u64>);
-    let work = || {
-        loop {
-            let seed = next.lock().next().expect("the range is endless");
-            if seed >= seeds || failed.lock().is_some() {
-                break;
-            }
-            if fails(seed) {
-                let mut failed = failed.lock();
-                *failed = Some(failed.map_or(seed, |other| other.min(seed)));
-            }
+    fn run(profile: Profile, seed: u64, keeps_lines: bool) -> RunReport {
+        let mut world = World::new(profile, seed, keeps_lines);
+        if let Some(panic) = panic_of(|| world.run_to_rest()) {
+            world.violation.get_or_insert(panic);
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
+        let RunCounts { grants, writes, losses, refusals, inversions, .. } = world.counts;
+        if world.is_faultless && world.violation.is_none() && inversions > 0 {
+            world.violation =
+                Some("grants are not in the order of joining, in a run without faults".to_owned());
         }
-    });
-    failed.into_inner()
+        RunReport {
+            grants,
+            writes,
+            others: vec![("lost", losses), ("refused", refusals), ("passed over", inversions)],
+            hash: world.event_log.hash(),
+            lines: world.event_log.lines().to_vec(),
+            violation: world.violation,
+        }
+    }
 }
 
-/// Runs 2,000 seeds, spread over all profiles: no rule is broken.
 #[test]
 fn many_seeds() {
-    let profiles = profiles();
-    if profiles.is_empty() {
-        return;
-    }
-    let seeds = setting("LOCKWORD_SEEDS").unwrap_or(2000);
-    let totals = crate::Mutex::new(vec![(RunCounts::default(), 0_u64); profiles.len()]);
-    let failed = first_failure(seeds, |seed| {
-        let which = seed as usize % profiles.len();
-        let report = run(profiles[which].clone(), seed, false);
-        let (sum, runs) = &mut totals.lock()[which];
-        sum.grants += report.counts.grants;
-        sum.writes += report.counts.writes;
-        sum.losses += report.counts.losses;
-        sum.refusals += report.counts.refusals;
-        sum.inversions += report.counts.inversions;
-        *runs += 1;
-        report.violation.is_some()
-    });
-    if let Some(seed) = failed {
-        let which = seed as usize % profiles.len();
-        panic!("{}", explain(&profiles[which], seed).expect("the same seed fails again"));
-    }
-    println!("profile        runs   grants   writes a grant   losses   refused   passed over");
-    for (profile, (sum, runs)) in profiles.iter().zip(totals.into_inner()) {
-        println!(
-            "{:12} {runs:6} {:8} {:16.2} {:8} {:9} {:13}",
-            profile.name,
-            sum.grants,
-            sum.writes as f64 / sum.grants.max(1) as f64,
-            sum.losses,
-            sum.refusals,
-            sum.inversions
-        );
-        assert!(sum.grants >= runs, "{} shows nothing: {sum:?}", profile.name);
-    }
+    seeds::check_many::<PureProtocol>(2000);
 }
 
-/// Prints the run of `LOCKWORD_PROFILE` and `LOCKWORD_SEED`.
 #[test]
 fn replay() {
-    let Some(seed) = setting("LOCKWORD_SEED") else { return };
-    for profile in profiles() {
-        let report = run(profile.clone(), seed, true);
-        println!("{}\nprofile {}, seed {seed}", report.lines.join("\n"), profile.name);
-        assert_eq!(report.violation, None);
-    }
+    seeds::replay::<PureProtocol>();
 }
 
-/// The same seed gives the same log, byte for byte; another seed gives another.
 #[test]
 fn a_seed_replays() {
-    for profile in Profile::all() {
-        let [first, again, other] = [7, 7, 8].map(|seed| run(profile.clone(), seed, true));
-        assert!(first.lines.len() > 100, "{} does nothing", profile.name);
-        assert_eq!(first.hash, again.hash, "{} does not replay", profile.name);
-        assert_eq!(first.lines, again.lines);
-        assert_ne!(first.hash, other.hash);
-    }
+    seeds::check_replays::<PureProtocol>(0..Profile::all().len() as u64);
 }

@@ -45,11 +45,10 @@
 //!
 //! [`NodeClock::Virtual`]: crate::cluster::local::clock::NodeClock::Virtual
 
+use super::seeds::{self, RunReport, Simulator, panic_of};
 use super::world::Moment;
-use super::{first_failure, setting};
 use checks::RunCounts;
 use profile::Profile;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use users::User;
 use world::World;
@@ -61,14 +60,6 @@ mod profile;
 mod users;
 mod workers;
 mod world;
-
-/// The result of a run.
-struct RunReport {
-    counts: RunCounts,
-    hash: u64,
-    lines: Vec<String>,
-    violation: Option<String>,
-}
 
 impl World {
     /// An upper bound of the time that everybody needs after the faults have ended.
@@ -125,106 +116,50 @@ impl World {
     }
 }
 
-/// Runs one seed.
-fn run(profile: Profile, seed: u64, keeps_lines: bool) -> RunReport {
-    let world = World::new(profile, seed, keeps_lines);
-    let panicked = catch_unwind(AssertUnwindSafe(|| world.run_to_rest())).err();
-    if let Some(panic) = panicked {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        world.violate(format!("panicked {text}"));
+/// The simulator of this module.
+struct RealCode;
+
+impl Simulator for RealCode {
+    type Profile = Profile;
+    const MODULE: &str = "cluster::sim::real";
+
+    fn has(name: &str) -> bool {
+        name.starts_with("real_")
     }
-    let (hash, lines) = world.log();
-    let (counts, violation) = (world.checks.lock().counts, world.violation());
-    world.end();
-    RunReport { counts, hash, lines, violation }
+
+    fn profiles() -> Vec<Profile> {
+        Profile::all()
+    }
+
+    fn name(profile: &Profile) -> &'static str {
+        profile.name
+    }
+
+    fn run(profile: Profile, seed: u64, keeps_lines: bool) -> RunReport {
+        let world = World::new(profile, seed, keeps_lines);
+        if let Some(panic) = panic_of(|| world.run_to_rest()) {
+            world.violate(panic);
+        }
+        let (hash, lines) = world.log();
+        let RunCounts { grants, writes, losses, late } = world.checks.lock().counts;
+        let violation = world.violation();
+        world.end();
+        let others = vec![("lost", losses), ("late", late)];
+        RunReport { grants, writes, others, hash, lines, violation }
+    }
 }
 
-/// Runs a seed again and describes the violation: the last lines of the log, and the command that
-/// repeats the run. `None` if no rule is broken.
-fn explain(profile: &Profile, seed: u64) -> Option<String> {
-    let report = run(profile.clone(), seed, true);
-    let violation = report.violation?;
-    let from = report.lines.len().saturating_sub(80);
-    Some(format!(
-        "\n{}\n\nprofile {name}, seed {seed}: {violation}\nagain: LOCKWORD_PROFILE={name} \
-         LOCKWORD_SEED={seed} cargo test --features cluster --lib cluster::sim::real::replay -- \
-         --nocapture",
-        report.lines[from..].join("\n"),
-        name = profile.name,
-    ))
-}
-
-/// All profiles, or the one of `LOCKWORD_PROFILE`.
-fn profiles() -> Vec<Profile> {
-    let name = std::env::var("LOCKWORD_PROFILE").ok();
-    let mut all = Profile::all();
-    all.retain(|profile| name.as_ref().is_none_or(|name| name == profile.name));
-    let is_real = name.as_ref().is_none_or(|name| name.starts_with("real_"));
-    assert!(!is_real || !all.is_empty(), "there is no profile {name:?}");
-    all
-}
-
-/// Runs 1,000 seeds, spread over all profiles: no rule is broken.
 #[test]
 fn many_seeds() {
-    let profiles = profiles();
-    if profiles.is_empty() {
-        return;
-    }
-    let seeds = setting("LOCKWORD_SEEDS").unwrap_or(1000);
-    let totals = crate::Mutex::new(vec![(RunCounts::default(), 0_u64); profiles.len()]);
-    let failed = first_failure(seeds, |seed| {
-        let which = seed as usize % profiles.len();
-        let report = run(profiles[which].clone(), seed, false);
-        let (sum, runs) = &mut totals.lock()[which];
-        sum.grants += report.counts.grants;
-        sum.writes += report.counts.writes;
-        sum.losses += report.counts.losses;
-        sum.late += report.counts.late;
-        *runs += 1;
-        report.violation.is_some()
-    });
-    if let Some(seed) = failed {
-        let which = seed as usize % profiles.len();
-        panic!("{}", explain(&profiles[which], seed).expect("the same seed fails again"));
-    }
-    println!("profile            runs   grants   writes a grant   losses   late");
-    for (profile, (sum, runs)) in profiles.iter().zip(totals.into_inner()) {
-        println!(
-            "{:16} {runs:6} {:8} {:16.2} {:8} {:6}",
-            profile.name,
-            sum.grants,
-            sum.writes as f64 / sum.grants.max(1) as f64,
-            sum.losses,
-            sum.late,
-        );
-        assert!(sum.grants >= runs, "{} shows nothing: {sum:?}", profile.name);
-    }
+    seeds::check_many::<RealCode>(1000);
 }
 
-/// Prints the run of `LOCKWORD_PROFILE` and `LOCKWORD_SEED`.
 #[test]
 fn replay() {
-    let Some(seed) = setting("LOCKWORD_SEED") else { return };
-    for profile in profiles() {
-        let report = run(profile.clone(), seed, true);
-        println!("{}\nprofile {}, seed {seed}", report.lines.join("\n"), profile.name);
-        assert_eq!(report.violation, None);
-    }
+    seeds::replay::<RealCode>();
 }
 
-/// The same seed gives the same log, byte for byte; another seed gives another.
 #[test]
 fn a_seed_replays() {
-    let profiles = Profile::all();
-    for seed in 0..20 {
-        let profile = &profiles[seed as usize % profiles.len()];
-        let [first, again, other] =
-            [seed, seed, seed + 20].map(|seed| run(profile.clone(), seed, true));
-        assert!(first.lines.len() > 100, "{} does nothing", profile.name);
-        assert!(first.lines == again.lines, "{}: seed {seed} does not replay", profile.name);
-        assert_eq!(first.hash, again.hash);
-        assert_ne!(first.hash, other.hash);
-    }
+    seeds::check_replays::<RealCode>(0..20);
 }
