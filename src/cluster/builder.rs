@@ -222,7 +222,8 @@ impl NodeBuilder {
     /// runtime to have no further thread, and only one none of whose tasks blocks its thread: the lease
     /// of every lock ends while the background task gets no processor.
     ///
-    /// The connections of the engines of this crate are on the thread of its own in any case.
+    /// The connections are on that thread too. Give them the same runtime
+    /// ([`connect_on`](crate::cluster::connect_on)): then a request costs no change of threads.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
         self

@@ -257,7 +257,8 @@ impl DistributedGuard {
         }
         let Self { shared, local, held_lease, waiter_id, limit, .. } = self;
         // Nobody looks at the guard from here on, so it was valid until now if it still is.
-        let mut is_over_limit = limit.is_some_and(|limit| shared.clock.now() >= limit);
+        let now = shared.clock.now();
+        let mut is_over_limit = limit.is_some_and(|limit| now >= limit);
         let handed_off = local.change_awaited(shared, is_awaited, |state| {
             let is_user = state.is_used_by(held_lease, *waiter_id);
             // If not, the driver was first, and the lease may have another user by now.
@@ -265,14 +266,19 @@ impl DistributedGuard {
                 held_lease.mark_unused();
             }
             is_over_limit |= limit.is_some() && !is_user;
-            state.end_guard(shared, held_lease, *waiter_id)
+            state.end_guard(shared, held_lease, *waiter_id, now)
         });
-        is_over_limit &= held_lease.lost(*limit, &shared.clock) == Some(LossReason::HoldLimit);
+        if is_over_limit {
+            is_over_limit = held_lease.lost(*limit, &shared.clock) == Some(LossReason::HoldLimit);
+        }
         self.is_over_limit = is_over_limit;
-        let is_lost = is_over_limit || held_lease.recorded_loss().is_some();
         let handed_off = handed_off && !is_over_limit;
-        let how = if handed_off { Some(ReleaseOutcome::HandedOff) } else { None };
-        let how = how.or_else(|| is_lost.then_some(ReleaseOutcome::Lost));
+        let how = if handed_off {
+            Some(ReleaseOutcome::HandedOff)
+        } else {
+            let is_lost = is_over_limit || held_lease.recorded_loss().is_some();
+            is_lost.then_some(ReleaseOutcome::Lost)
+        };
         // The driver tells the observer of any other outcome, when it is known.
         if let Some(how) = how {
             shared.observe(|observer| observer.released(&local.key, how));

@@ -337,7 +337,7 @@ pub mod transport;
 pub use admin::{ForcedRelease, KeyState, LockStatus, QueuedNode};
 pub use async_trait::async_trait;
 pub use builder::NodeBuilder;
-pub use engines::{ConnectError, Memory, connect};
+pub use engines::{ConnectError, Memory, connect, connect_on};
 pub use error::{ConfigError, LockContext, LockError, ReleaseError};
 pub use fence::FencingToken;
 pub use guard::{AcquiredVia, DistributedGuard, LossReason};

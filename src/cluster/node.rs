@@ -284,6 +284,11 @@ impl NodeShared {
         LockError::Closed { at: self.context(key) }
     }
 
+    /// Whether anybody is told what happens.
+    pub(crate) fn is_observed(&self) -> bool {
+        cfg!(feature = "tracing") || self.observer.is_some()
+    }
+
     /// Tells the observer, and catches its panic. Must not be called under a mutex, but for that of the
     /// driver. In a forked child nothing is told.
     pub(crate) fn observe(&self, tell: impl Fn(&dyn Observer)) {

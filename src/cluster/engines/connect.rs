@@ -2,12 +2,13 @@
 
 use super::Memory;
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+use super::options::GivenRuntime;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 use crate::cluster::background::Background;
 use crate::cluster::transport::{Cause, Transport};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-#[cfg(any(feature = "postgres", feature = "redis"))]
 use tokio::runtime::Handle;
 use url::Url;
 
@@ -55,13 +56,33 @@ use url::Url;
 /// # }
 /// ```
 pub async fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> {
+    connect_to(address, None).await
+}
+
+/// The same as [`connect`], with connections that live on this runtime: the builder of each engine says
+/// what that means.
+///
+/// # Errors
+///
+/// Those of [`connect`].
+pub async fn connect_on(
+    runtime: &Handle,
+    address: &str,
+) -> Result<Arc<dyn Transport>, ConnectError> {
+    connect_to(address, Some(runtime.clone())).await
+}
+
+async fn connect_to(
+    address: &str,
+    runtime: Option<Handle>,
+) -> Result<Arc<dyn Transport>, ConnectError> {
     check_text(address)?;
     let url = Url::parse(&to_url(address)).map_err(|why| invalid(why.to_string()))?;
     match url.scheme() {
         "memory" => Ok(Arc::new(Memory::new())),
-        "redis" | "rediss" => redis(&url).await,
-        "postgres" | "postgresql" => postgres(&url).await,
-        "etcd" | "etcds" => etcd(&url).await,
+        "redis" | "rediss" => redis(&url, runtime).await,
+        "postgres" | "postgresql" => postgres(&url, runtime).await,
+        "etcd" | "etcds" => etcd(&url, runtime).await,
         other => Err(ConnectError::UnknownScheme { scheme: other.to_owned() }),
     }
 }
@@ -73,33 +94,36 @@ fn missing(url: &Url, feature: &'static str) -> Result<Arc<dyn Transport>, Conne
 }
 
 #[cfg(not(feature = "redis"))]
-async fn redis(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
+async fn redis(url: &Url, _: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
     missing(url, "redis")
 }
 
 #[cfg(feature = "redis")]
-async fn redis(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
-    Ok(Arc::new(super::redis::Redis::connect(url).await?))
+async fn redis(url: &Url, runtime: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
+    let builder = super::redis::RedisBuilder::from_url(url)?;
+    Ok(Arc::new(builder.given_runtime(GivenRuntime(runtime)).connect().await?))
 }
 
 #[cfg(not(feature = "postgres"))]
-async fn postgres(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
+async fn postgres(url: &Url, _: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
     missing(url, "postgres")
 }
 
 #[cfg(feature = "postgres")]
-async fn postgres(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
-    Ok(Arc::new(super::postgres::Postgres::connect(url).await?))
+async fn postgres(url: &Url, runtime: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
+    let builder = super::postgres::PostgresBuilder::from_url(url)?;
+    Ok(Arc::new(builder.given_runtime(GivenRuntime(runtime)).connect().await?))
 }
 
 #[cfg(not(feature = "etcd"))]
-async fn etcd(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
+async fn etcd(url: &Url, _: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
     missing(url, "etcd")
 }
 
 #[cfg(feature = "etcd")]
-async fn etcd(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
-    Ok(Arc::new(super::etcd::Etcd::connect(url).await?))
+async fn etcd(url: &Url, runtime: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
+    let builder = super::etcd::EtcdBuilder::from_url(url)?;
+    Ok(Arc::new(builder.given_runtime(GivenRuntime(runtime)).connect().await?))
 }
 
 /// Why there is no connection. Its text never has a password, nor an address that could have one.
@@ -199,10 +223,30 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// The thread on which connections live.
+/// Where the connections of a transport live.
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
-pub(crate) fn background() -> Result<Background, ConnectError> {
-    Background::get().map_err(|why| ConnectError::Thread { cause: why.to_string().into() })
+#[derive(Clone)]
+pub(crate) enum ConnectionRuntime {
+    /// On the thread of this process.
+    Background(Background),
+    /// On a runtime that was given.
+    Given(Handle),
+}
+
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+impl ConnectionRuntime {
+    pub(crate) fn background() -> Result<Self, ConnectError> {
+        let thread = Background::get();
+        let failed = |why: std::io::Error| ConnectError::Thread { cause: why.to_string().into() };
+        thread.map(Self::Background).map_err(failed)
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        match self {
+            Self::Background(thread) => thread.runtime(),
+            Self::Given(runtime) => runtime,
+        }
+    }
 }
 
 /// An attempt to connect for which several callers wait.

@@ -20,5 +20,5 @@ pub mod redis;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
 pub(crate) mod tls;
 
-pub use connect::{ConnectError, connect};
+pub use connect::{ConnectError, connect, connect_on};
 pub use memory::Memory;

@@ -168,7 +168,11 @@ impl LocalKey {
                 return Effects::default();
             }
             lease.renewed(version, shared.clock.now());
-            if lease.user.is_none() { state.reassign_lease(shared) } else { Effects::default() }
+            if lease.user.is_none() {
+                state.reassign_lease(shared, shared.clock.now())
+            } else {
+                Effects::default()
+            }
         });
         is_held
     }
@@ -424,9 +428,9 @@ impl AcquireFuture<'_> {
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {
         let KeyHandle { shared, local } = self.handle;
+        shared.observe(|observer| observer.acquire_started(&local.key));
         let began = shared.clock.now();
         self.began = Some(began);
-        shared.observe(|observer| observer.acquire_started(&local.key));
         let limits = self.limits;
         let gives_up_at = match self.mode {
             WaitMode::Within(timeout) => Some(began + timeout),
@@ -449,7 +453,7 @@ impl AcquireFuture<'_> {
                 result = Poll::Ready(Err(local.busy(shared)));
                 return Effects::default();
             }
-            let (grant, mut effects) = state.barge(shared, terms);
+            let (grant, mut effects) = state.barge(shared, terms, began);
             if let Some(mut grant) = grant {
                 effects.schedule |= state.begin_guard(shared, &mut grant, limits);
                 result = Poll::Ready(Ok(grant));
@@ -538,12 +542,16 @@ impl AcquireFuture<'_> {
         {
             let KeyHandle { shared, local } = self.handle;
             let mut old = None;
-            local.change(shared, |state| state.leave(shared, waiter_id, &mut old));
+            let now = shared.clock.now();
+            local.change(shared, |state| state.leave(shared, waiter_id, now, &mut old));
         }
     }
 
     fn tell_observer(&self, result: &Result<DistributedGuard, LockError>) {
         let KeyHandle { shared, local } = self.handle;
+        if !shared.is_observed() {
+            return;
+        }
         let waited = self.began.map_or(Duration::ZERO, |began| shared.clock.now().since(began));
         shared.observe(|observer| match result {
             Ok(guard) => observer.acquired(&local.key, waited, guard.acquired_via(), guard.token()),

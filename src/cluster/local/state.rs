@@ -1,8 +1,9 @@
 //! The rules of one key at one node: which waiter gets the lease next, and what the driver asks of the
 //! engine.
 //!
-//! All of this is pure but for the reading of the clock: nothing waits, and nothing is called that is
-//! not in this module. What has to happen outside of the mutex is returned as [`Effects`].
+//! All of this is pure but for a reading of the clock now and then: nothing waits, and nothing is called
+//! that is not in this module. What has to happen outside of the mutex is returned as [`Effects`]. The
+//! time `now` was read before the mutex was locked, which is often contended.
 //!
 //! # Barging
 //!
@@ -351,15 +352,14 @@ impl LocalKeyState {
     /// The register granted the lease to this node.
     pub(super) fn granted(&mut self, shared: &NodeShared, grant: &Grant, now: Time) -> Effects {
         self.lease = LeaseState::Present(LocalLease::new(grant, now));
-        if self.is_closed { self.begin_release() } else { self.reassign_lease(shared) }
+        if self.is_closed { self.begin_release() } else { self.reassign_lease(shared, now) }
     }
 
     /// Decides what becomes of a lease that is here and has no user. It is left available to callers
     /// that arrive, or granted to the first waiter, or released. Without a token it waits for a
     /// renewal.
-    pub(super) fn reassign_lease(&mut self, shared: &NodeShared) -> Effects {
+    pub(super) fn reassign_lease(&mut self, shared: &NodeShared, now: Time) -> Effects {
         let LeaseState::Present(lease) = &mut self.lease else { return Effects::default() };
-        let now = shared.clock.now();
         self.wait_queue.pass_over_late(now);
         let may_barge =
             self.wait_queue.is_led_by_thread() && lease.may_hand_off(&shared.config, now);
@@ -404,6 +404,7 @@ impl LocalKeyState {
         &mut self,
         shared: &NodeShared,
         terms: WaiterTerms,
+        now: Time,
     ) -> (Option<LocalGrant>, Effects) {
         let LeaseState::Present(lease) = &mut self.lease else {
             return (None, Effects::default());
@@ -411,9 +412,9 @@ impl LocalKeyState {
         if lease.barging.available_since.is_none() || terms.without_renewal {
             return (None, Effects::default());
         }
-        let (config, now) = (&shared.config, shared.clock.now());
+        let config = &shared.config;
         if lease.barging.is_over(config, now) || !lease.may_hand_off(config, now) {
-            return (None, self.reassign_lease(shared));
+            return (None, self.reassign_lease(shared, now));
         }
         lease.barging.available_since = None;
         let mut schedule = lease.want_refresh(config, now);
@@ -480,7 +481,7 @@ impl LocalKeyState {
             (lease.user, lease.limit) = (None, None);
             // The guard is there, but not as a user of the lease.
             lease.held_lease.mark_unused();
-            return (self.reassign_lease(shared), true);
+            return (self.reassign_lease(shared, now), true);
         }
         let mut check_at = lease.limit;
         let mut schedule = false;
@@ -490,7 +491,7 @@ impl LocalKeyState {
             let others_wait = lease.others_wait || !self.wait_queue.is_empty();
             if is_late || is_old && others_wait {
                 self.take_back(busy);
-                return (self.reassign_lease(shared), false);
+                return (self.reassign_lease(shared, now), false);
             }
             if is_old && lease.refresh == RefreshState::NotNeeded && lease.renews {
                 lease.refresh = RefreshState::Wanted;
@@ -502,7 +503,7 @@ impl LocalKeyState {
             if now.since(since) >= window {
                 // The thread that was woken does not run.
                 self.wait_queue.pass_over_first();
-                return (self.reassign_lease(shared), false);
+                return (self.reassign_lease(shared, now), false);
             }
             check_at = Some(since + window);
         }
@@ -555,13 +556,14 @@ impl LocalKeyState {
         shared: &NodeShared,
         held_lease: &Arc<HeldLease>,
         waiter_id: WaiterId,
+        now: Time,
     ) -> Effects {
         match &mut self.lease {
             LeaseState::Present(lease)
                 if lease.user == Some(waiter_id) && Arc::ptr_eq(&lease.held_lease, held_lease) =>
             {
                 (lease.user, lease.limit) = (None, None);
-                self.reassign_lease(shared)
+                self.reassign_lease(shared, now)
             }
             // It was lost, or the node was closed, or the limit of the use has passed.
             _ => Effects::default(),
@@ -608,9 +610,10 @@ impl LocalKeyState {
         shared: &NodeShared,
         held_lease: &Arc<HeldLease>,
         waiter_id: WaiterId,
+        now: Time,
     ) -> Effects {
         self.handles -= 1;
-        let mut effects = self.end_use(shared, held_lease, waiter_id);
+        let mut effects = self.end_use(shared, held_lease, waiter_id, now);
         effects.schedule |= self.handles == 0;
         effects
     }
@@ -620,14 +623,17 @@ impl LocalKeyState {
         &mut self,
         shared: &NodeShared,
         waiter_id: WaiterId,
+        now: Time,
         old: &mut Option<Waker>,
     ) -> Effects {
         self.trying.take_if(|(trying, _)| *trying == waiter_id);
         match self.wait_queue.leave(waiter_id, old) {
-            Some(grant) => self.end_use(shared, &grant.held_lease, waiter_id),
+            Some(grant) => self.end_use(shared, &grant.held_lease, waiter_id, now),
             None => match &self.lease {
                 // It waited for a token, or was to look at the available lease.
-                LeaseState::Present(lease) if lease.user.is_none() => self.reassign_lease(shared),
+                LeaseState::Present(lease) if lease.user.is_none() => {
+                    self.reassign_lease(shared, now)
+                }
                 LeaseState::Present(_) => Effects::default(),
                 _ => Effects { schedule: self.wait_queue.is_empty(), ..Effects::default() },
             },

@@ -5,8 +5,7 @@ use super::builder::RedisConfig;
 use super::commands::{self, RedisConnectError, RedisErrorKind, ScriptCall};
 use super::subscriptions::Subscriptions;
 use crate::Mutex;
-use crate::cluster::background::Background;
-use crate::cluster::engines::connect::PendingConnection;
+use crate::cluster::engines::connect::{ConnectionRuntime, PendingConnection};
 use crate::cluster::{ConnectError, TransportError};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value, cmd, from_redis_value};
@@ -30,7 +29,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// The current connection to the server, and how to open the next one.
 pub(super) struct RedisConnector {
     config: RedisConfig,
-    background: Background,
+    runtime: ConnectionRuntime,
     state: Mutex<ConnectorState>,
 }
 
@@ -44,8 +43,8 @@ struct ConnectorState {
 type RedisConnectResult = Result<Arc<RedisConnection>, RedisConnectError>;
 
 impl RedisConnector {
-    pub(super) fn new(config: RedisConfig, background: Background) -> Self {
-        Self { config, background, state: Mutex::default() }
+    pub(super) fn new(config: RedisConfig, runtime: ConnectionRuntime) -> Self {
+        Self { config, runtime, state: Mutex::default() }
     }
 
     pub(super) fn config(&self) -> &RedisConfig {
@@ -86,7 +85,7 @@ impl RedisConnector {
             return pending.clone();
         }
         let connect = RedisConnection::open(self.config.clone());
-        let pending = PendingConnection::begin(self.background.runtime(), connect);
+        let pending = PendingConnection::begin(self.runtime.handle(), connect);
         let dead = state.connecting.replace(pending.clone());
         // Dropped after the lock is released, since that wakes the watches of the dead connection.
         drop(state);

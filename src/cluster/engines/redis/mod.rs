@@ -91,7 +91,7 @@
 //! timeout plus the timeout: eight seconds by default. It takes one more round where the server has
 //! forgotten the script, and where a cluster has moved the slot.
 
-use crate::cluster::engines::connect::background;
+use crate::cluster::engines::connect::ConnectionRuntime;
 use crate::cluster::process::{OfProcess, watch_of_process};
 use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
@@ -152,9 +152,12 @@ impl Redis {
         RedisBuilder::from_url(url)?.connect().await
     }
 
-    async fn open(config: builder::RedisConfig) -> Result<Self, ConnectError> {
+    async fn open(
+        config: builder::RedisConfig,
+        runtime: ConnectionRuntime,
+    ) -> Result<Self, ConnectError> {
         let redis = Self {
-            connector: OfProcess::new(RedisConnector::new(config, background()?)),
+            connector: OfProcess::new(RedisConnector::new(config, runtime)),
             compare_exchange: LuaScript::compare_exchange(),
             delete: LuaScript::delete(),
         };
