@@ -12,6 +12,7 @@ mod fixture;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod forged_notices;
 mod full_disk;
+mod given_runtime;
 mod leaks;
 mod partition;
 mod processes;
@@ -43,6 +44,7 @@ macro_rules! suite {
                 a_lock_finds_out_what_became_of_its_write: unknown_outcome::of_a_lock;
                 a_full_disk_loses_nothing_acknowledged: full_disk::loses_nothing;
                 nothing_is_left_behind: leaks::nothing_is_left;
+                connections_live_on_a_runtime_that_was_given: given_runtime::connections_end_with_it;
             }
         }
     )*};
