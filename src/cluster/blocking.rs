@@ -2,7 +2,18 @@
 //!
 //! [`Node`], [`Lock`] and [`Guard`] are the blocking forms of [`Node`](super::Node),
 //! [`DistributedLock`] and [`DistributedGuard`]. The names repeat those of the async interface on
-//! purpose, as in other crates with a module `blocking`.
+//! purpose, as in other crates with a module `blocking`. So does [`connect`].
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use lockword::cluster::{Node, blocking};
+//!
+//! let node = Node::builder(blocking::connect("memory:")?).build()?.blocking();
+//! let guard = node.lock("jobs/nightly")?.acquire()?;
+//! guard.release()?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Waiting
 //!
@@ -36,7 +47,8 @@
 //! - `release` ends a request timeout after the lease, and is [`ReleaseError::Indeterminate`];
 //! - `inspect` ends after two request timeouts, `shutdown` after three, and `break_lock` after as many as
 //!   its requests may take;
-//! - `acquire` and `try_acquire` have no limit of time, and wait until something runs the node.
+//! - `acquire`, `try_acquire` and `try_acquire_or_outlast` have no limit of time, and wait until something
+//!   runs the node.
 //!
 //! If the runtime has ended, each call returns [`LockError::Closed`] at once.
 //!
@@ -44,6 +56,8 @@
 //! caller's: none is used up, and none wakes it.
 
 use super::admin::{ForcedRelease, KeyState, MAX_BREAKS};
+use super::background::Background;
+use super::engines::ConnectError;
 use super::error::{BREAKING, INSPECTING, LockError, ReleaseError};
 use super::fence::FencingToken;
 use super::guard::{AcquiredVia, DistributedGuard, LossReason};
@@ -54,12 +68,12 @@ use super::local::{AcquireFuture, WaitMode};
 use super::lock::DistributedLock;
 use super::node::{self, NodeShared, Shutdown};
 use super::protocol::Time;
-use super::transport::TransportError;
+use super::transport::{Transport, TransportError};
 use crate::primitive::spin_loop;
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -326,6 +340,29 @@ impl Guard {
         let released = in_place(|| park_until(&shared, release, |_| Some(until), |_| true));
         released.unwrap_or(Err(indeterminate))
     }
+}
+
+/// Connects to the engine at this address, and blocks until that has succeeded or failed: see
+/// [`cluster::connect`](super::connect()). The connections live on the thread of the process.
+///
+/// # Errors
+///
+/// Those of [`cluster::connect`](super::connect()). [`ConnectError::Thread`] also if the thread of the process
+/// calls this, in an [`Observer`](super::Observer) for instance: it would wait for itself.
+///
+/// # Panics
+///
+/// Tokio panics inside a `LocalSet` of a multi-thread runtime.
+pub fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> {
+    let failed = |why: &str| ConnectError::Thread { cause: why.into() };
+    if is_running_here() {
+        return Err(failed("it calls this, and would wait for itself"));
+    }
+    let thread = Background::get().map_err(|why| failed(&why.to_string()))?;
+    let (sender, receiver) = mpsc::channel();
+    let address = address.to_owned();
+    drop(thread.runtime().spawn(async move { sender.send(super::connect(&address).await) }));
+    in_place(|| receiver.recv()).unwrap_or_else(|_| Err(failed("it has ended")))
 }
 
 /// Blocks until this request for a key is ready, for at most as many request timeouts. `tried` is what the

@@ -184,7 +184,7 @@ impl From<KeyError> for LockError {
 
 /// The lock was not held up to its release, or that is not known.
 ///
-/// In either case it is not held any more.
+/// In either case the guard does not hold it any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReleaseError {
@@ -195,7 +195,10 @@ pub enum ReleaseError {
         /// Why it was lost.
         why: LossReason,
     },
-    /// The engine did not confirm before the end of the lease that the lock was still held.
+    /// It is not known whether the lock was held up to its release. The lease ended without an answer of the
+    /// engine, or the write that releases the lock had an unknown outcome, or the call was a
+    /// [`blocking`](super::blocking) one on a thread that would wait for itself, and did not wait. Other nodes
+    /// get the lock after the end of the lease at the latest.
     Indeterminate {
         /// The key and the engine.
         at: LockContext,

@@ -180,8 +180,8 @@ fn close(shared: &Arc<NodeShared>, request_timeouts: u32) {
     shared.close_keys();
 }
 
-/// What the handles of a node and its driver share. Handles keep it alive; it does not keep the driver
-/// alive.
+/// What the handles of a node and its driver share. It owns the driver, which refers to it: the end of the
+/// driver's task breaks this cycle, by dropping the driver.
 ///
 /// In a forked child of the process that built the node, no mutex of it is taken, and it is never dropped
 /// ([`NodeShared::is_foreign`]).

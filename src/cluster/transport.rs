@@ -575,7 +575,7 @@ impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self {
             Self::Indeterminate(_) => "it is not known whether the write was applied",
-            Self::Unavailable(_) => "the engine cannot be reached",
+            Self::Unavailable(_) => "the request was not carried out",
             Self::Denied(_) => "the engine refuses this client",
             Self::Unsupported(_) => "the engine cannot do this",
             Self::Corrupt(_) => "the engine's response makes no sense",

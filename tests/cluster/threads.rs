@@ -2,7 +2,8 @@
 
 use crate::support::ms;
 use lockword::cluster::{
-    AcquiredVia, LockError, LockStatus, LossReason, Memory, Node, ReleaseError,
+    AcquiredVia, ConnectError, Key, LockError, LockStatus, LossReason, Memory, Node, Observer,
+    ReleaseError, RemoteOperation, TransportError, blocking,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -311,4 +312,31 @@ fn calls_end_at_once_when_the_runtime_has_ended() {
             assert!(matches!(error, LockError::Closed { .. }), "{error}");
         }
     }
+}
+
+/// Tries to connect where it is called.
+struct Connects(mpsc::Sender<bool>);
+
+impl Observer for Connects {
+    fn request_finished(
+        &self,
+        _: &Key,
+        _: RemoteOperation,
+        _: Duration,
+        _: Option<&TransportError>,
+    ) {
+        let connected = blocking::connect("memory:");
+        let would_wait = matches!(connected, Err(ConnectError::Thread { .. }));
+        self.0.send(would_wait).unwrap();
+    }
+}
+
+#[test]
+fn a_thread_connects_without_a_runtime() {
+    let (sender, would_wait) = mpsc::channel();
+    let engine = blocking::connect("memory:").unwrap();
+    let node = Node::builder(engine).observer(Connects(sender)).build().unwrap().blocking();
+    node.lock("k").unwrap().acquire().unwrap().release().unwrap();
+    assert!(would_wait.recv().unwrap(), "an observer would wait for itself");
+    assert!(matches!(blocking::connect("nothing:"), Err(ConnectError::UnknownScheme { .. })));
 }

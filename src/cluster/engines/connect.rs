@@ -31,10 +31,13 @@ use url::Url;
 /// hexadecimal digits. An address with an `@` in a wrong place is refused. A password is never part of
 /// an error's text.
 ///
-/// It has to be called within a tokio runtime whose timers are enabled (`memory:` needs none). The
-/// connections themselves live on a thread of this crate's own, one for the process, which ends with the
-/// last node and the last transport. It takes at most eight times `connect_timeout_ms` plus three times `timeout_ms`, and usually
-/// a few round trips; each engine's `connect` has a closer bound.
+/// It has to be called within a tokio runtime whose timers are enabled (`memory:` needs none). That runtime
+/// is needed for this call only: the connections live on a thread of this crate's own, one for the process,
+/// which ends with the last node and the last transport. A program without a runtime calls
+/// [`blocking::connect`](crate::cluster::blocking::connect).
+///
+/// It takes at most eight times `connect_timeout_ms` plus three times `timeout_ms`, and usually a few round
+/// trips; each engine's `connect` has a closer bound.
 ///
 /// Dropping the future is safe at any moment. It leaves nothing behind but a try to connect, which ends
 /// by itself within that time. With `create_schema=true` the table may or may not be created.
@@ -59,8 +62,17 @@ pub async fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> 
     connect_to(address, None).await
 }
 
-/// The same as [`connect`], with connections that live on this runtime: the builder of each engine says
-/// what that means.
+/// The same as [`connect`], with connections that live on this runtime, which has its I/O and timers
+/// enabled. On the runtime of the callers a request costs no change of threads, if the
+/// [node is there too](crate::cluster::NodeBuilder::runtime).
+///
+/// Give a runtime none of whose tasks blocks its thread: no request is answered meanwhile, and leases end.
+/// When the runtime ends, requests fail as [`Unavailable`](crate::cluster::TransportError::Unavailable), and
+/// those that were sent as [`Indeterminate`](crate::cluster::TransportError::Indeterminate).
+///
+/// # Cancel safety
+///
+/// That of [`connect`].
 ///
 /// # Errors
 ///
@@ -169,7 +181,9 @@ pub enum ConnectError {
         /// What the client said.
         cause: Cause,
     },
-    /// The thread on which connections live could not be started.
+    /// The thread on which connections live could not be started, or calls [`blocking::connect`] itself.
+    ///
+    /// [`blocking::connect`]: crate::cluster::blocking::connect
     Thread {
         /// The error of the system.
         cause: Cause,
@@ -213,8 +227,8 @@ impl fmt::Display for ConnectError {
             ),
             Self::Thread { cause } => write!(
                 f,
-                "the thread for connections cannot be started ({cause}): \
-                 raise the limits of threads and open files"
+                "the thread for connections cannot be used ({cause}): \
+                 if it could not be started, raise the limits of threads and open files"
             ),
             Self::Unsuitable { server, why } => write!(f, "{server} is not fit for locks: {why}"),
         }

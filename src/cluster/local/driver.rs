@@ -31,7 +31,7 @@ use crate::cluster::transport::{
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, Either, FutureExt, select};
 use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, Stream, StreamExt, iter};
 use std::any::Any;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::{Future, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -56,7 +56,7 @@ pub(crate) struct Driver {
     notices: SelectAll<BoxStream<'static, (Key, u64, Event)>>,
     last_watch: u64,
     /// The keys that were taken out of the run queue and not polled yet.
-    scheduled: Vec<Arc<LocalKey>>,
+    scheduled: VecDeque<Arc<LocalKey>>,
     /// The node is closed, and the driver ends at this moment at the latest.
     closing: Option<Time>,
     report: Shutdown,
@@ -83,7 +83,7 @@ impl Driver {
             responses: FuturesUnordered::new(),
             notices: SelectAll::new(),
             last_watch: 0,
-            scheduled: vec![],
+            scheduled: VecDeque::new(),
             closing: None,
             report: Shutdown::default(),
         }
@@ -122,7 +122,7 @@ impl Driver {
             let before = [polls, responses, notices, timers];
             self.closing = self.shared.run_queue.drain(&mut self.scheduled).or(self.closing);
             while polls > 0
-                && let Some(local) = self.scheduled.pop()
+                && let Some(local) = self.scheduled.pop_front()
             {
                 polls -= 1;
                 self.poll_key(local);

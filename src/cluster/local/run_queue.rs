@@ -3,11 +3,12 @@
 use crate::Mutex;
 use crate::cluster::local::LocalKey;
 use crate::cluster::protocol::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// The run queue of a node's driver. Any thread may put into it; only the driver takes out.
+/// The run queue of a node's driver, first in first out. Any thread may put into it; only the driver takes
+/// out.
 #[derive(Debug, Default)]
 pub(crate) struct RunQueue {
     state: Mutex<RunQueueState>,
@@ -85,10 +86,10 @@ impl RunQueue {
 
     /// For the driver: moves the scheduled keys into `scheduled`, and returns the moment by which
     /// it has to end. The driver counts as awake until it calls [`RunQueue::sleep`].
-    pub(crate) fn drain(&self, scheduled: &mut Vec<Arc<LocalKey>>) -> Option<Time> {
+    pub(crate) fn drain(&self, scheduled: &mut VecDeque<Arc<LocalKey>>) -> Option<Time> {
         let mut state = self.state.lock();
         (state.waker, state.polled_at) = (None, None);
-        scheduled.append(&mut state.scheduled);
+        scheduled.extend(state.scheduled.drain(..));
         state.closing
     }
 

@@ -17,7 +17,8 @@ pub(crate) mod tracing;
 /// | Method | Thread |
 /// |---|---|
 /// | `acquire_started`, `acquired`, `acquire_failed` | the one that polls the caller's future, or that made the blocking call |
-/// | `renewed`, `lost`, `engine_went_back` | the one that runs the node's background task |
+/// | `renewed`, `engine_went_back` | the one that runs the node's background task |
+/// | `lost` | the one that runs the background task; if the lease ends and that task has not noticed it yet, the one that polls [`DistributedGuard::lost`](super::DistributedGuard::lost) |
 /// | `released` | the one that releases or drops the guard, if the outcome is known at once (`HandedOff`, or a loss that was known before); otherwise the one that runs the background task |
 /// | `request_finished` | the one that runs the background task; for `inspect` and `break_lock`, another task of the node's runtime |
 ///
@@ -36,7 +37,7 @@ pub trait Observer: Send + Sync + 'static {
         let _ = key;
     }
 
-    /// The lock was acquired: after what time, in which way, and with which token.
+    /// The lock was acquired: after what time, via what, and with which token.
     fn acquired(&self, key: &Key, waited: Duration, via: AcquiredVia, token: FencingToken) {
         let _ = (key, waited, via, token);
     }
