@@ -77,8 +77,8 @@
 //! - **Dead holders.** A holder is taken for dead when its heartbeat has not changed for the length
 //!   of its lease, plus an allowance for the errors of clocks. Waiting nodes measure that on their own
 //!   clocks. The register contains no time, and no decision of a node depends on a wall clock. A node
-//!   remembers what it saw for two leases, unless it has looked 10,000 times since (at all keys
-//!   together). So repeated attempts find a dead holder; a program that tries once and ends uses
+//!   remembers what it saw for two leases, unless it has looked at 10,000 other keys since. So
+//!   repeated attempts find a dead holder; a program that tries once and ends uses
 //!   [`try_acquire_or_outlast`](DistributedLock::try_acquire_or_outlast).
 //! - **Hung callers.** A future that is not polled keeps no lock from others: what it was granted is
 //!   passed on. Code that hangs with a guard does, unless its lock was made by
