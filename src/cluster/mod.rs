@@ -146,8 +146,13 @@
 //! after a bare `fork`, loses the lock at its deadline. No copy can be told from the other before that, by
 //! anybody. From then on they are two nodes with one [number](Node::id).
 //!
-//! When one copy releases the lock or leaves while the other holds it, a third node may hold it too, with a
-//! larger token, until the other copy sees the loss.
+//! When one of two copies that hold the lock releases it, a third node may hold it too, with a larger token,
+//! until the other copy sees the loss.
+//!
+//! Copies of a node that waited for the lock exclude each other, as two nodes do. One of them loses the
+//! place in the queue, and no more: whatever it does, the other one keeps the lock that it was granted. A
+//! copy that is made while the write that takes the lock is under way counts as one of a node that holds
+//! the lock.
 //!
 //! What copies draw at random differs, since each claim and each heartbeat comes from the kernel when it is
 //! needed, mixed with the time. The kernel reseeds its random numbers when the hypervisor reports a copied

@@ -72,8 +72,11 @@
 //! version, and the other one finds that heartbeat. Until then both hold it, with equal tokens; and if one
 //! releases it meanwhile, a third node may hold it beside the other copy, with a larger token.
 //!
-//! Only a claim that this machine drew, with a heartbeat that it wrote, is its own to remove. The
-//! claim with which it waits is its own in any case.
+//! As the holder, only a claim with a heartbeat that this machine wrote is its own, to confirm or to
+//! remove. So two copies that wait with one claim exclude each other: when one has the lock by it, the
+//! other one leaves the claim to it and joins the queue by a new one, or rests. If the copy was made while
+//! the write that takes the lock was in flight, both have written its heartbeat, and are as two copies
+//! that hold the lock.
 //!
 //! # An engine that goes back
 //!
@@ -168,7 +171,7 @@ struct OwnClaim {
     /// claim the holder: the one that a response has confirmed, and those of writes that are in flight
     /// or of unknown outcome.
     heartbeats: Vec<u64>,
-    /// No write has named it as the holder.
+    /// It was drawn by the present event, so that no copy of this machine has it.
     is_new: bool,
 }
 
@@ -326,6 +329,9 @@ impl Machine {
             Event::Timer => {}
         }
         self.step(now);
+        if let Some(claim) = &mut self.claim {
+            claim.is_new = false;
+        }
     }
 
     /// The next action for the driver, if there is one.
@@ -383,6 +389,7 @@ impl Machine {
         if self.in_flight.is_some() {
             return;
         }
+        self.leave_claim_to_copy();
         // `Try` sends its request at once, even shortly after a failure.
         let tries = self.held.is_none() && self.releasing.is_none() && self.intent == Intent::Try;
         match self.retry.retry_at {
@@ -625,10 +632,9 @@ impl Machine {
     /// A heartbeat for a write that makes or keeps this node the holder. It differs from the present
     /// one, and from all that a copy of this node draws.
     ///
-    /// That of the first write of a claim is a part of the claim's own number, which spares a draw.
-    /// Copies that have the claim in common have this heartbeat in common, too, but only one of them can
-    /// have got the lock by it, and both draw the next one. It must not come again: an observer that
-    /// has seen it before would take the holder for dead.
+    /// If the claim was drawn just now, the heartbeat is a part of the claim's own number, which spares a
+    /// draw. It must not come again: an observer that has seen it before would take the holder for dead,
+    /// and a copy that has the claim would take it for its own.
     ///
     /// It has 53 bits: many readers of JSON take a number for a float.
     fn draw_heartbeat(&self) -> u64 {
@@ -647,11 +653,17 @@ impl Machine {
         self.is_present(claim) || self.traces.iter().any(|trace| trace.id == claim)
     }
 
-    /// Whether the holder is this machine's to remove: its present claim, or an earlier one by a write
-    /// of this machine and not of a copy.
+    /// Whether the holder is this machine's to remove: a claim of it, by a write of it and not of a copy.
     fn holds(&self, register: &Register) -> bool {
-        register.holder.as_ref().is_some_and(|holder| self.is_present(holder.claim))
-            || self.traces.iter().any(|trace| trace.holds(register))
+        self.claim.iter().chain(&self.traces).any(|claim| claim.holds(register))
+    }
+
+    /// If a copy that waited with the same claim has taken the lock by it, the claim is the copy's, and
+    /// this machine needs another. Nobody but a copy can have done that: to release the lock is to reserve
+    /// it. The lock is not held, and no request is in flight.
+    fn leave_claim_to_copy(&mut self) {
+        let Ok(register) = &self.view.register else { return };
+        self.claim.take_if(|claim| register.is_held_by(claim.id) && !claim.holds(register));
     }
 
     /// The present claim, if it is the holder in this register.
@@ -775,7 +787,6 @@ impl Machine {
         let (expected, mut write) = (self.view.version, write(&register));
         if let Some(claim) = self.holding_claim(&register) {
             claim.heartbeats.push(register.heartbeat);
-            claim.is_new = false;
         }
         if kind == RequestKind::Join
             && let Some(holder) = &register.holder
