@@ -77,8 +77,8 @@
 //! - **Dead holders.** A holder is taken for dead when its heartbeat has not changed for the length
 //!   of its lease, plus an allowance for the errors of clocks. Waiting nodes measure that on their own
 //!   clocks. The register contains no time, and no decision of a node depends on a wall clock. A node
-//!   remembers what it saw for two leases, unless it has looked 10,000 times since (at all keys
-//!   together). So repeated attempts find a dead holder; a program that tries once and ends uses
+//!   remembers what it saw for two leases, unless it has looked at 10,000 other keys since. So
+//!   repeated attempts find a dead holder; a program that tries once and ends uses
 //!   [`try_acquire_or_outlast`](DistributedLock::try_acquire_or_outlast).
 //! - **Hung callers.** A future that is not polled keeps no lock from others: what it was granted is
 //!   passed on. Code that hangs with a guard does, unless its lock was made by
@@ -148,8 +148,13 @@
 //! after a bare `fork`, loses the lock at its deadline. No copy can be told from the other before that, by
 //! anybody. From then on they are two nodes with one [number](Node::id).
 //!
-//! When one copy releases the lock or leaves while the other holds it, a third node may hold it too, with a
-//! larger token, until the other copy sees the loss.
+//! When one of two copies that hold the lock releases it, a third node may hold it too, with a larger token,
+//! until the other copy sees the loss.
+//!
+//! Copies of a node that waited for the lock exclude each other, as two nodes do. One of them loses the
+//! place in the queue, and no more: whatever it does, the other one keeps the lock that it was granted. A
+//! copy that is made while the write that takes the lock is under way counts as one of a node that holds
+//! the lock.
 //!
 //! What copies draw at random differs, since each claim and each heartbeat comes from the kernel when it is
 //! needed, mixed with the time. The kernel reseeds its random numbers when the hypervisor reports a copied

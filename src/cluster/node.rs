@@ -15,8 +15,8 @@ use super::lock::DistributedLock;
 use super::observer::Observer;
 use super::observer::tracing::TracingObserver;
 use super::process::{Process, leak};
-use super::protocol::{IdSource, Observation, Time};
-use super::transport::{Capabilities, NodeId, Transport};
+use super::protocol::{IdSource, Observation, Time, WentBack};
+use super::transport::{Capabilities, NodeId, Transport, Version};
 use crate::Mutex;
 use std::collections::HashMap;
 use std::fmt;
@@ -321,10 +321,24 @@ impl NodeShared {
         KeyHandle::new(self.clone(), local.clone())
     }
 
-    /// Notes what was seen of a key, for two leases. Returns since when that is known.
-    pub(crate) fn observed(&self, key: &Key, seen: Observation) -> Time {
-        let keep_for = 2 * seen.lease.max(self.config.lease);
-        self.observations.lock().note(key, seen, keep_for, self.clock.now())
+    /// Notes that an answer has shown this version of a key.
+    pub(crate) fn observed_version(&self, key: &Key, version: Version) {
+        self.observations.lock().note_version(key, version);
+    }
+
+    /// Notes what was seen of the holder of a key, for two leases. Returns since when that is known.
+    pub(crate) fn observed_holder(&self, key: &Key, holder: Observation) -> Time {
+        let keep_for = 2 * holder.lease.max(self.config.lease);
+        self.observations.lock().note_holder(key, holder, keep_for, self.clock.now())
+    }
+
+    /// Tells the observer that the engine went back, unless it knows. Each machine of the key finds that
+    /// anew, and so does each inspection.
+    pub(crate) fn engine_went_back(&self, key: &Key, why: WentBack) {
+        let is_news = self.observations.lock().is_news(key, why);
+        if is_news {
+            self.observe(|observer| observer.engine_went_back(key, why.shown, why.newest));
+        }
     }
 
     /// The local state of this key, if the node knows it.

@@ -200,8 +200,10 @@ impl Driver {
                 return;
             }
             let mut machine = Machine::new(self.settings());
-            let seen = self.shared.observations.lock().find(&local.key, self.shared.clock.now());
-            seen.into_iter().for_each(|seen| machine.remember(seen));
+            let now = self.shared.clock.now();
+            let seen = self.shared.observations.lock();
+            machine.remember(seen.newest(&local.key), seen.holder(&local.key, now));
+            drop(seen);
             let (intent, watch, due) = (Intent::Nothing, None, None);
             let key = local.key.clone();
             self.keys.insert(key, DrivenKey { machine, local: local.clone(), intent, watch, due });
@@ -269,8 +271,11 @@ impl Driver {
 
     fn remove(&mut self, key: &Key) {
         let Some(driven) = self.keys.remove(key) else { return };
-        if let Some(seen) = driven.machine.observation() {
-            self.shared.observed(key, seen);
+        if let Some(newest) = driven.machine.newest() {
+            self.shared.observed_version(key, newest);
+        }
+        if let Some(holder) = driven.machine.observation() {
+            self.shared.observed_holder(key, holder);
         }
         if let Some(at) = driven.due {
             self.due.remove(&(at, key.clone()));
@@ -355,9 +360,7 @@ impl Driver {
                     self.report.lost.push(key.clone());
                 }
             }
-            Action::WentBack(WentBack { shown, newest }) => {
-                shared.observe(|observer| observer.engine_went_back(key, shown, newest));
-            }
+            Action::WentBack(why) => shared.engine_went_back(key, why),
             Action::Released(outcome) => {
                 if driven.local.released(shared, outcome) {
                     match outcome {

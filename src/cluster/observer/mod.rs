@@ -67,7 +67,7 @@ pub trait Observer: Send + Sync + 'static {
     }
 
     /// The engine shows an older version of the key than before: `shown`, after `newest`. It was
-    /// restored from a backup, or has lost writes: see
+    /// restored from a backup, or has lost writes, and this is told once each time: see
     /// [an engine that goes back](crate::cluster::transport#an-engine-that-goes-back). A lock that was
     /// held is lost next.
     fn engine_went_back(&self, key: &Key, shown: Version, newest: Version) {

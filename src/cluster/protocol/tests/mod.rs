@@ -71,6 +71,16 @@ impl TestEngine {
 
     /// Performs the machine's requests until there are none, and returns its other actions.
     fn run(&mut self, machine: &mut Machine, now: Time) -> Vec<Action> {
+        self.run_by(machine, now, |engine, expected, write| Ok(engine.exchange(expected, write)))
+    }
+
+    /// The same, with the responses that `respond` makes to writes.
+    fn run_by(
+        &mut self,
+        machine: &mut Machine,
+        now: Time,
+        mut respond: impl FnMut(&mut Self, Option<Version>, Write) -> Result<Exchange, TransportError>,
+    ) -> Vec<Action> {
         let mut told = vec![];
         while let Some(action) = machine.next_action() {
             match action {
@@ -79,7 +89,7 @@ impl TestEngine {
                     machine.handle(Event::Loaded { request, result }, now);
                 }
                 Action::CompareExchange { request, expected, write } => {
-                    let result = Ok(self.exchange(expected, write));
+                    let result = respond(self, expected, write);
                     machine.handle(Event::Exchanged { request, result }, now);
                 }
                 Action::Watch => machine.handle(Event::Watching(Ok(())), now),
