@@ -36,7 +36,7 @@
 //!   node's background task.
 //! - On a thread of such a runtime, a call blocks for up to 1 s, and not longer than its timeout, if the
 //!   node's background task has never run, since it is not known yet which thread runs it. After that the
-//!   call ends as if it were this thread. This includes `try_acquire` and `release`.
+//!   call ends as on the thread that runs the node. This includes `try_acquire` and `release`.
 //!
 //! # If nothing runs the node
 //!

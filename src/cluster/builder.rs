@@ -128,7 +128,7 @@ impl NodeBuilder {
     /// 512 by default. With 0 they never do, even if no other node waits: each acquisition goes through
     /// the engine.
     ///
-    /// A local handoff takes about a microsecond; a handoff to another node takes three writes and a
+    /// A local handoff takes about a microsecond; a turn of another node takes three writes and a
     /// wake-up. With 512 local handoffs for each of those, they cost little. A node learns from a write
     /// whether others wait, and each write gives it 1,024 fencing tokens. So a busy node renews its
     /// lease after half this number of handoffs, at most 512: a small number costs writes even if no
@@ -221,8 +221,8 @@ impl NodeBuilder {
     ///
     /// By default the task is on a thread of this crate's own, one for the process, whichever runtime the
     /// callers use. So a caller that blocks its thread does not keep the node from its renewals. Give a
-    /// runtime to have no further thread, and only one none of whose tasks blocks its thread: the lease
-    /// of every lock ends while the background task gets no processor.
+    /// runtime to do without that thread. Its tasks must not block their threads: the lease of every lock
+    /// ends while the background task gets no processor.
     ///
     /// The connections are on that thread too. Give them the same runtime
     /// ([`connect_on`](crate::cluster::connect_on)): then a request costs no change of threads.

@@ -24,8 +24,8 @@ use std::time::Duration;
 /// - Send the [`token`](Self::token) with each request to the resource, and let the resource refuse
 ///   smaller ones. Only that excludes a late holder for certain.
 /// - Stop when [`lost`](Self::lost) is ready.
-/// - Bound the time for which it is held, where that can be said: a lock is renewed for as long as its
-///   process lives, also if the code that holds it hangs. See
+/// - If you know an upper bound of the time for which it is needed, set it: a lock is renewed for as long
+///   as its process lives, also if the code that holds it hangs. See
 ///   [`hold_at_most`](super::DistributedLock::hold_at_most).
 /// - Do not rely on a check of `is_valid` for longer than the moment of the check.
 ///
@@ -210,8 +210,8 @@ impl DistributedGuard {
         self.held_lease.remaining(self.limit, &self.shared.clock)
     }
 
-    /// Waits until the lock is lost, and returns the reason: the lease has ended, the guard's own limit
-    /// has passed, the lock was taken, or the node was closed. It is never ready while [`is_valid`](Self::is_valid) returns true.
+    /// Waits until the lock is lost, and returns the [reason](LossReason). It is never ready while
+    /// [`is_valid`](Self::is_valid) returns true.
     ///
     /// The task that awaits it needs no runtime. The node's background task wakes it, after it has told
     /// the [`Observer`](super::Observer); if that task gets no processor, `is_valid` shows the loss
@@ -224,8 +224,10 @@ impl DistributedGuard {
         LostFuture { guard: self, subscriber: None, deadline: None }.await
     }
 
-    /// Releases the lock, and waits until the engine has confirmed that. If another task or thread of
-    /// this node waits, the lock is handed to it, and there is nothing to wait for.
+    /// Releases the lock, and waits until the engine has confirmed that, at most until the end of the
+    /// [lease](Self::remaining). If another task or thread of this node waits, the lock is handed to it, and
+    /// there is nothing to wait for. A node that others compete with may put off the write by which it
+    /// releases the lock, for up to half a claim window, so that they can join the queue.
     ///
     /// # Errors
     ///

@@ -12,8 +12,7 @@ use std::time::Duration;
 /// [`Node::lock`](super::Node::lock).
 ///
 /// A clone is the same lock. [`hold_at_most`](Self::hold_at_most) and
-/// [`without_renewal`](Self::without_renewal) make one that is the same lock for all others, and gives
-/// guards that end by themselves:
+/// [`without_renewal`](Self::without_renewal) return a handle to the same lock whose guards expire:
 ///
 /// ```
 /// use lockword::cluster::{LossReason, Memory, Node};

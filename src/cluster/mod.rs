@@ -38,9 +38,9 @@
 //! is free and the node knows its version, else by two. If it is not free, the node adds itself to
 //! the queue, which is a part of the register, subscribes to changes of the register, and sleeps.
 //!
-//! Two terms are needed to read the diagram. A lock is *reserved* if it has no holder but a queue:
-//! only the first node in the queue may confirm, that is, become the holder by a write. The
-//! *heartbeat* is a number in the register that changes with every write of the holder.
+//! Two terms are needed to read the diagram. A lock is *reserved* if the register names no
+//! holder and its queue is not empty: only the first node in the queue may confirm, that is, become the
+//! holder by a write. The *heartbeat* is a number in the register that changes with every write of the holder.
 //!
 //! Each arrow is one compare-and-swap, and `v1` to `v7` are the versions of the register. An arrow
 //! `--->` is a write that succeeds, and `--x` one that fails because it expects an older version.
@@ -64,8 +64,9 @@
 //! ```
 //!
 //! - **Fairness.** Nodes get the lock in the order in which they joined the queue, except past a
-//!   node that does not confirm in time. A handoff takes three writes, whatever the number of
-//!   nodes: join, reserve, confirm. If nobody waits, an acquisition takes two requests in all, one
+//!   node that does not confirm in time. A turn of a node that waits takes three writes, whatever the
+//!   number of nodes: join, reserve, confirm. Only the last two are between a release and the next grant.
+//!   A join that collides with another write is repeated. If nobody waits, an acquisition takes two requests in all, one
 //!   to get the lock and one to release it. It takes three if another node had the lock last, or if
 //!   the node kept no [`DistributedLock`] of the key, which is what remembers the version. To join
 //!   the queue a node needs a moment in which the register does not change for a round trip. Where
@@ -87,10 +88,10 @@
 //!   [claim window](NodeBuilder::claim_window), the next node in the queue takes it.
 //! - **Where it runs.** The background tasks of nodes, and the connections of the engines of this crate,
 //!   are on one thread of the process, so a caller that blocks its own thread between calls does not delay
-//!   renewals. (An [`Observer`] or a [`Transport`] that blocks does.) A caller that finds its node asleep
-//!   takes the step that it waits for itself. If its thread is stopped within that step, by a debugger or
-//!   for want of a processor, the node renews nothing until the thread goes on. (If it has
-//!   locked a mutex for which the thread of the nodes waits, no node of the process renews anything.)
+//!   renewals. (An [`Observer`] or a [`Transport`] that blocks does.) If the background task
+//!   sleeps, the thread of a caller runs its next step, which saves two changes of threads. While a
+//!   debugger or the scheduler stops the caller within such a step, the node renews nothing; nor does any
+//!   node of the process if the caller has locked a mutex for which the thread of the nodes waits.
 //!   [`NodeBuilder::runtime`] puts a node elsewhere, and [`connect_on`] its connections: on the runtime of
 //!   the callers a request costs no change of threads, which is a seventh to a third of its time with a
 //!   server nearby.

@@ -6,8 +6,8 @@
 //! would write into the sockets of the parent, deregister them from its `epoll`, or join a thread that does
 //! not exist.
 //!
-//! A process is told by the number of forks that it has behind it, which a handler of `pthread_atfork`
-//! counts (`src/raw/fork.rs`). It does not notice a child that is made by the bare system call.
+//! A process is identified by a generation, which a handler of `pthread_atfork` increments in each child
+//! (`src/raw/fork.rs`). It does not notice a child that is made by the bare system call.
 
 use crate::cluster::transport::{TransportError, Watch};
 use crate::raw::fork;
