@@ -459,6 +459,9 @@ async fn request<T>(
         Either::Left((Err(panic), _)) => {
             Err(fail(format!("the transport panicked: {}", message(&*panic))))
         }
+        Either::Right(_) if shared.clock.now() < began + limit => {
+            Err(fail("the node was closed before there was a response".to_owned()))
+        }
         Either::Right(_) => Err(fail(format!("no response within {limit:?}"))),
     };
     let took = shared.clock.now().since(began);

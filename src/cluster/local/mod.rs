@@ -491,9 +491,14 @@ impl AcquireFuture<'_> {
     ) -> Poll<Result<DistributedGuard, LockError>> {
         let KeyHandle { shared, local } = self.handle;
         let mut old = None;
+        let mut refused = None;
         let mut result = Poll::Pending;
         local.change(shared, |state| {
             let mut effects;
+            if state.wait_queue.is_absent(waiter_id) && state.is_led_by_try() {
+                // This one waits again, before the one that only tries.
+                refused = state.wait_queue.fail_first(local.busy(shared));
+            }
             state.driving.take_if(|driving| *driving == waiter_id);
             (result, effects) = state.poll_waiter(shared, waiter_id, cx.waker(), &mut old);
             if let Poll::Ready(result) = &mut result {
@@ -504,6 +509,7 @@ impl AcquireFuture<'_> {
             }
             effects
         });
+        refused.into_iter().for_each(Waker::wake);
         self.to_guard(result)
     }
 

@@ -719,7 +719,8 @@ impl LocalKeyState {
     /// Closes the key: nothing is granted from now on.
     pub(super) fn set_closed(&mut self) {
         self.is_closed = true;
-        self.was_held_at_close = matches!(self.lease, LeaseState::Present(_));
+        // Not taken back by a second close, which finds that the lease is being released.
+        self.was_held_at_close |= matches!(self.lease, LeaseState::Present(_));
     }
 
     /// Whether the lease was present when the node was closed. This is true at the first call only, so

@@ -397,7 +397,8 @@ impl Machine {
     /// The next step towards the lock. No request is in flight.
     fn acquire(&mut self, now: Time) {
         let claim = self.claim_id();
-        let is_fresh = self.view.is_fresh && !self.must_load;
+        // Whatever hints came since: a flood of them must not keep the acquisition from its end.
+        let is_fresh = self.view.is_fresh;
         let register = match &self.view.register {
             Ok(register) => self.without_stale_claims(register),
             Err(_) if !is_fresh => return self.load(now),
