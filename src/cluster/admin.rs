@@ -162,9 +162,21 @@ where
     run_on(&runtime, run(shared, key)).await.unwrap_or(Err(closed))
 }
 
+/// The error of a request after which nothing is written. The end of the node cuts a request off.
+fn nothing_written(
+    shared: &NodeShared,
+    key: &Key,
+    tried: &'static str,
+    source: TransportError,
+) -> LockError {
+    match shared.is_gone() {
+        true => shared.closed(key),
+        false => LockError::Transport { at: shared.context(key), tried, source },
+    }
+}
+
 async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockError> {
-    let error =
-        |source| LockError::Transport { at: shared.context(&key), tried: INSPECTING, source };
+    let error = |source| nothing_written(&shared, &key, INSPECTING, source);
     let seen = look(&shared, &key).await.map_err(error)?;
     let register = take_in(&shared, &key, seen.as_ref())?;
     let now = shared.clock.now();
@@ -193,7 +205,8 @@ async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockErro
 
 async fn break_lock(shared: Arc<NodeShared>, key: Key) -> Result<Option<ForcedRelease>, LockError> {
     let error = |source| LockError::Transport { at: shared.context(&key), tried: BREAKING, source };
-    let mut seen = look(&shared, &key).await.map_err(error)?;
+    let unread = |source| nothing_written(&shared, &key, BREAKING, source);
+    let mut seen = look(&shared, &key).await.map_err(unread)?;
     let mut target = None;
     for _ in 0..MAX_BREAKS {
         let register = take_in(&shared, &key, seen.as_ref())?;
