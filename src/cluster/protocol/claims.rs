@@ -109,6 +109,9 @@ impl Machine {
 
     /// Forgets the heartbeats of writes that will never take effect.
     pub(super) fn forget_heartbeats(&mut self) {
+        if self.indeterminate.is_some() {
+            return;
+        }
         let written = self.in_flight.as_ref().and_then(|request| request.written.as_ref());
         let (present, written) = (self.view.heartbeat(), written.map(|written| written.heartbeat));
         if let Some(claim) = &mut self.claim {

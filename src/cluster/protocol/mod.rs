@@ -350,8 +350,8 @@ impl Machine {
         if self.indeterminate.is_some_and(|expected| expected != self.view.version) {
             // The version has changed: the write has taken effect, or never will.
             self.indeterminate = None;
-            self.forget_heartbeats();
         }
+        self.forget_heartbeats();
         self.forget_traces();
         self.wake_at = None;
         self.expire_watch(now);

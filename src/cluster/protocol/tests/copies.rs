@@ -101,11 +101,15 @@ fn a_write_of_unknown_outcome_is_not_one_of_a_copy() {
     }
 }
 
-/// A machine that waits behind the holder, its copy, and the holder.
+/// A machine that waits behind the holder, its copy, and the holder. The claim has not been in a write
+/// that takes the lock.
 fn waiting_copies(engine: &mut TestEngine) -> [Machine; 3] {
     let (mut holder, mut one) = (machine(1), machine(2));
     granted(&engine.tell(&mut holder, Event::Intent(Intent::Wait), at(0)));
+    // It knows of the holder.
+    engine.tell(&mut one, Event::Intent(Intent::Try), at(1));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(1));
+    assert_eq!(engine.writes.len(), 2, "take; join");
     engine.tell(&mut holder, Event::Noticed(None), at(2));
     [one.clone(), one, holder]
 }
