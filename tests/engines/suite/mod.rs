@@ -12,6 +12,7 @@ mod fixture;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod forged_notices;
 mod full_disk;
+mod large_values;
 mod leaks;
 mod partition;
 mod processes;
@@ -42,6 +43,8 @@ macro_rules! suite {
                 a_write_without_an_answer_is_indeterminate: unknown_outcome::of_a_write;
                 a_lock_finds_out_what_became_of_its_write: unknown_outcome::of_a_lock;
                 a_full_disk_loses_nothing_acknowledged: full_disk::loses_nothing;
+                values_that_are_too_large_are_refused_and_cost_no_other_key_its_lock:
+                    large_values::are_refused_and_cost_no_other_key_its_lock;
                 nothing_is_left_behind: leaks::nothing_is_left;
             }
         }
