@@ -4,6 +4,7 @@ use super::background::run_on;
 use super::error::{BREAKING, INSPECTING, LockError};
 use super::key::{Key, KeyError};
 use super::local::driver::{compare_exchange, load};
+use super::local::driver_task::as_driver;
 use super::node::{Node, NodeShared, to_key};
 use super::protocol::register::Register;
 use super::protocol::{Observation, WentBack, force_release};
@@ -158,8 +159,10 @@ where
     if shared.is_gone() {
         return Err(closed);
     }
-    let runtime = shared.runtime.clone();
-    run_on(&runtime, run(shared, key)).await.unwrap_or(Err(closed))
+    let (runtime, node) = (shared.runtime.clone(), shared.clone());
+    let task = run(shared, key);
+    let task = async move { as_driver(&node, task).await };
+    run_on(&runtime, task).await.unwrap_or(Err(closed))
 }
 
 /// The error of a request after which nothing is written. The end of the node cuts a request off.

@@ -32,11 +32,20 @@
 //!   (`tokio::task::block_in_place`). Inside a `LocalSet` that is not possible, and tokio panics.
 //! - A thread of `spawn_blocking` may wait.
 //! - The thread of a current-thread runtime that was given to the node, and runs it, would wait for itself.
-//!   It gets [`LockError::WouldDeadlock`]. So does an [`Observer`](super::Observer) that is called by the
-//!   node's background task.
+//!   It gets [`LockError::WouldDeadlock`].
 //! - On a thread of such a runtime, a call blocks for up to 1 s, and not longer than its timeout, if the
 //!   node's background task has never run, since it is not known yet which thread runs it. After that the
-//!   call ends as on the thread that runs the node. This includes `try_acquire` and `release`.
+//!   call ends as on the thread that runs the node. This includes `try_acquire` and `release`. A call without
+//!   a timeout also does so if that task has run last on another thread, from which the runtime may have
+//!   moved here.
+//!
+//! # In code that a node calls
+//!
+//! What a node's background task calls would wait for that task: an [`Observer`](super::Observer), a
+//! [`Transport`](super::Transport), a waker. A blocking call of any node gets
+//! [`LockError::WouldDeadlock`] there, at once. It is the same in what [`Node::inspect`] and
+//! [`Node::break_lock`] call. (A future that the code itself polls to its end is not noticed, and waits for
+//! ever.)
 //!
 //! # If nothing runs the node
 //!
@@ -56,7 +65,7 @@
 //! caller's: none is used up, and none wakes it.
 
 use super::admin::{ForcedRelease, KeyState, MAX_BREAKS};
-use super::background::Background;
+use super::background::{self, Background};
 use super::engines::ConnectError;
 use super::error::{BREAKING, INSPECTING, LockError, ReleaseError};
 use super::fence::FencingToken;
@@ -68,7 +77,7 @@ use super::local::{AcquireFuture, WaitMode};
 use super::lock::DistributedLock;
 use super::node::{self, NodeShared, Shutdown};
 use super::protocol::Time;
-use super::transport::{Transport, TransportError};
+use super::transport::Transport;
 use crate::primitive::spin_loop;
 use std::cell::Cell;
 use std::future::Future;
@@ -355,7 +364,7 @@ impl Guard {
 /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
 pub fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> {
     let failed = |why: &str| ConnectError::Thread { cause: why.into() };
-    if is_running_here() {
+    if is_running_here() || background::is_this_thread() {
         return Err(failed("it calls this, and would wait for itself"));
     }
     let thread = Background::get().map_err(|why| failed(&why.to_string()))?;
@@ -384,23 +393,22 @@ fn wait_within<T>(
     let until = shared.clock.now() + limit;
     let result = in_place(|| park_until(shared, Box::pin(request), |_| Some(until), |_| false));
     result.unwrap_or_else(|| {
-        let source =
-            TransportError::unavailable("nothing runs the runtime that the node was given");
-        Err(LockError::Transport { at: shared.context(key), tried, source })
+        Err(LockError::Transport { at: shared.context(key), tried, source: shared.not_run() })
     })
 }
 
-/// Whether the node's driver needs this thread: a driver is running on this thread at this moment and has
-/// called back, or this is the thread of the current-thread runtime that runs it. (A thread of
-/// `spawn_blocking` belongs to that runtime too, but does not run it.) It takes no longer than `limit` to
-/// find out.
+/// Whether the node's driver needs this thread: code that a node has called is running on it at this
+/// moment, or it is the background thread, on which the connections of engines are too, or this is the
+/// thread of the current-thread runtime that runs the driver. (A thread of `spawn_blocking` belongs to
+/// that runtime too, but does not run it.) It takes no longer than `limit` to find out.
 fn would_wait_for_itself(shared: &NodeShared, limit: Option<Duration>) -> bool {
     let is_nodes_runtime = |here: Handle| {
         here.runtime_flavor() == RuntimeFlavor::CurrentThread && here.id() == shared.runtime.id()
     };
     is_running_here()
+        || background::is_this_thread()
         || Handle::try_current().is_ok_and(is_nodes_runtime)
-            && shared.driver_thread.is_this_thread(limit)
+            && shared.driver_thread.is_this_thread(limit, || shared.run_queue.wake())
 }
 
 fn would_deadlock<T>(shared: &NodeShared, key: &Key) -> Result<T, LockError> {

@@ -3,7 +3,7 @@
 use super::error::ReleaseError;
 use super::fence::FencingToken;
 use super::key::Key;
-use super::local::{HeldLease, LocalGrant, LocalKey, WaiterId};
+use super::local::{GuardLimit, HeldLease, LocalGrant, LocalKey, WaiterId};
 use super::node::{NodeShared, SleepUntil};
 use super::observer::ReleaseOutcome;
 use super::process::leak;
@@ -43,11 +43,10 @@ pub struct DistributedGuard {
     waiter_id: WaiterId,
     token: FencingToken,
     via: AcquiredVia,
-    /// It is valid until this moment at the latest.
-    limit: Option<Time>,
+    limit: Option<Arc<GuardLimit>>,
     is_given_back: bool,
-    /// The limit had passed when it was given back.
-    is_over_limit: bool,
+    /// Why it was lost before it was given back.
+    lost: Option<LossReason>,
 }
 
 /// How a lock was acquired.
@@ -149,18 +148,8 @@ impl From<protocol::Loss> for LossReason {
 impl DistributedGuard {
     pub(crate) fn new(shared: Arc<NodeShared>, local: Arc<LocalKey>, grant: LocalGrant) -> Self {
         let LocalGrant { held_lease, waiter_id, token, via, limit } = grant;
-        let (is_given_back, is_over_limit) = (false, false);
-        Self {
-            shared,
-            local,
-            held_lease,
-            waiter_id,
-            token,
-            via,
-            limit,
-            is_given_back,
-            is_over_limit,
-        }
+        let (is_given_back, lost) = (false, None);
+        Self { shared, local, held_lease, waiter_id, token, via, limit, is_given_back, lost }
     }
 
     /// The key.
@@ -196,7 +185,7 @@ impl DistributedGuard {
     /// step. `None` if that has the guard's state at this moment.
     #[cfg(test)]
     pub(crate) fn is_valid_now(&self) -> Option<bool> {
-        let left = self.held_lease.try_remaining(self.limit, &self.shared.clock);
+        let left = self.held_lease.try_remaining(self.limit_at(), &self.shared.clock);
         left.map(|remaining| !remaining.is_zero())
     }
 
@@ -207,7 +196,12 @@ impl DistributedGuard {
         if self.shared.is_foreign() {
             return Duration::ZERO;
         }
-        self.held_lease.remaining(self.limit, &self.shared.clock)
+        self.held_lease.remaining(self.limit_at(), &self.shared.clock)
+    }
+
+    /// It is valid until this moment at the latest.
+    fn limit_at(&self) -> Option<Time> {
+        self.limit.as_ref().map(|limit| limit.at)
     }
 
     /// Waits until the lock is lost, and returns the [reason](LossReason). It is never ready while
@@ -257,49 +251,54 @@ impl DistributedGuard {
         if std::mem::replace(&mut self.is_given_back, true) || self.shared.is_foreign() {
             return false;
         }
-        let Self { shared, local, held_lease, waiter_id, limit, .. } = self;
         // Nobody looks at the guard from here on, so it was valid until now if it still is.
-        let now = shared.clock.now();
-        let mut is_over_limit = limit.is_some_and(|limit| now >= limit);
+        let now = self.shared.clock.now();
+        let lost = self.notice_loss(now);
+        let Self { shared, local, held_lease, waiter_id, .. } = &*self;
+        if shared.is_foreign() {
+            return false;
+        }
+        let mut is_user = false;
         let handed_off = local.change_awaited(shared, is_awaited, |state| {
-            let is_user = state.is_used_by(held_lease, *waiter_id);
-            // If not, the driver was first, and the lease may have another user by now.
-            if is_over_limit && is_user {
+            is_user = state.is_used_by(held_lease, *waiter_id);
+            if is_user && lost.is_some() {
                 held_lease.mark_unused();
             }
-            is_over_limit |= limit.is_some() && !is_user;
             state.end_guard(shared, held_lease, *waiter_id, now)
         });
-        if is_over_limit {
-            is_over_limit = held_lease.lost(*limit, &shared.clock) == Some(LossReason::HoldLimit);
+        if shared.is_foreign() {
+            return false;
         }
-        self.is_over_limit = is_over_limit;
-        let handed_off = handed_off && !is_over_limit;
-        let how = if handed_off {
-            Some(ReleaseOutcome::HandedOff)
-        } else {
-            let is_lost = is_over_limit || held_lease.recorded_loss().is_some();
-            is_lost.then_some(ReleaseOutcome::Lost)
+        // If it was not the user, it was lost meanwhile.
+        let lost = match lost {
+            None if !is_user => self.notice_loss(shared.clock.now()),
+            lost => lost,
+        };
+        let handed_off = handed_off && lost.is_none();
+        let how = match &lost {
+            Some(_) => Some(ReleaseOutcome::Lost),
+            None => handed_off.then_some(ReleaseOutcome::HandedOff),
         };
         // The driver tells the observer of any other outcome, when it is known.
         if let Some(how) = how {
-            shared.observe(|observer| observer.released(&local.key, how));
+            self.shared.observe(|observer| observer.released(&self.local.key, how));
         }
+        self.lost = lost;
         handed_off
     }
 
-    /// Why the lock is lost, if it is.
-    fn loss(&self) -> Option<LossReason> {
-        let shared = &self.shared;
-        match self.held_lease.lost(self.limit, &shared.clock)? {
+    /// Why the lock is lost, if it is. The observer is told, and the reason stays.
+    fn notice_loss(&self, now: Time) -> Option<LossReason> {
+        let Self { shared, local, held_lease, .. } = self;
+        let mut why = held_lease.lost(self.limit_at(), now)?;
+        if why == (LossReason::Expired { last: None }) {
             // The driver has not noticed it yet.
-            LossReason::Expired { last: None } => {
-                let now = shared.clock.now();
-                let last = self.local.state().engine().cause_of_expiry(now);
-                Some(LossReason::Expired { last: Some(last) })
-            }
-            why => Some(why),
+            let last = local.state().engine().cause_of_expiry(shared.clock.now());
+            held_lease.mark_lost(LossReason::Expired { last: Some(last) }, &shared.clock);
+            why = held_lease.recorded_loss()?;
         }
+        held_lease.tell_loss(self.limit.as_deref(), shared, &local.key, &why);
+        Some(why)
     }
 
     fn unsubscribe(&self, subscriber: Option<u64>) {
@@ -314,8 +313,8 @@ impl DistributedGuard {
         if self.shared.is_foreign() {
             return Some(Err(ReleaseError::Lost { at: at(), why: LossReason::Closed }));
         }
-        if self.is_over_limit {
-            return Some(Err(ReleaseError::Lost { at: at(), why: LossReason::HoldLimit }));
+        if let Some(why) = self.lost.clone() {
+            return Some(Err(ReleaseError::Lost { at: at(), why }));
         }
         match (self.held_lease.outcome(), self.held_lease.recorded_loss()) {
             (_, Some(why)) => Some(Err(ReleaseError::Lost { at: at(), why })),
@@ -371,25 +370,20 @@ impl Future for LostFuture<'_> {
         // Subscribe first, so that no loss is missed in between.
         *subscriber = Some(held_lease.subscribe(*subscriber, cx.waker()));
         loop {
-            if let Some(why) = guard.loss() {
-                // This task may have noticed the end of the lease before the driver.
-                let is_over = matches!(why, LossReason::Expired { .. });
-                if is_over && held_lease.begin_to_tell() {
-                    shared.observe(|observer| observer.lost(&guard.local.key, &why));
-                }
-                return Poll::Ready(why);
+            if let Some(why) = guard.notice_loss(shared.clock.now()) {
+                // The subscribers are woken when another thread has told the observer.
+                let is_told =
+                    shared.is_foreign() || held_lease.report(guard.limit.as_deref()).is_told();
+                return if is_told { Poll::Ready(why) } else { Poll::Pending };
             }
             let end = held_lease.deadline();
-            let end = guard.limit.map_or(end, |limit| limit.min(end));
+            let end = guard.limit_at().map_or(end, |limit| limit.min(end));
             let until = deadline.get_or_insert_with(|| shared.sleep_until(end));
             if Pin::new(until).poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            // The lease was renewed meanwhile, or the driver is gone.
+            // The lease was renewed meanwhile, or the driver is gone, which has closed the key before.
             *deadline = None;
-            if shared.run_queue.is_shut_down() {
-                return Poll::Ready(LossReason::Closed);
-            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::background::Background;
 use super::blocking;
 use super::builder::{Config, NodeBuilder};
-use super::error::{LockContext, LockError};
+use super::error::{LockContext, LockError, TaskNotRun};
 use super::key::{Key, KeyError};
 use super::local::clock::NodeClock;
 use super::local::driver::Driver;
@@ -16,11 +16,12 @@ use super::observer::Observer;
 use super::observer::tracing::TracingObserver;
 use super::process::{Process, leak};
 use super::protocol::{IdSource, Observation, Time, WentBack};
-use super::transport::{Capabilities, NodeId, Transport, Version};
+use super::transport::{Capabilities, NodeId, Transport, TransportError, Version};
 use crate::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -289,17 +290,39 @@ impl NodeShared {
         cfg!(feature = "tracing") || self.observer.is_some()
     }
 
-    /// Tells the observer, and catches its panic. Must not be called under a mutex, but for that of the
-    /// driver. In a forked child nothing is told.
+    /// Tells the observer: see [`NodeShared::call`].
     pub(crate) fn observe(&self, tell: impl Fn(&dyn Observer)) {
-        if self.is_foreign() {
-            return;
-        }
-        tell(&TracingObserver);
+        self.call(|| tell(&TracingObserver));
         if let Some(observer) = &self.observer {
-            // The panic hook has reported it.
-            let _ = catch_unwind(AssertUnwindSafe(|| tell(&**observer)));
+            self.call(|| tell(&**observer));
         }
+    }
+
+    /// Wakes all of these: see [`NodeShared::call`].
+    pub(crate) fn wake(&self, wakers: impl IntoIterator<Item = Waker>) {
+        for waker in wakers {
+            // In a forked child not even its drop may run.
+            let waker = ManuallyDrop::new(waker);
+            self.call(|| ManuallyDrop::into_inner(waker).wake());
+        }
+    }
+
+    /// Calls code of the user, and catches its panic, which is nobody else's matter. Must not be called
+    /// under a mutex, but for that of the driver. In a forked child nothing is called. The code may fork,
+    /// so the caller has to ask [`NodeShared::is_foreign`] before it goes on to anything that may not
+    /// happen in a child.
+    fn call(&self, code: impl FnOnce()) {
+        if !self.is_foreign() {
+            // The panic hook has reported it.
+            let _ = catch_unwind(AssertUnwindSafe(code));
+        }
+    }
+
+    /// The error of a request that got nowhere, since the background task does not run.
+    pub(crate) fn not_run(&self) -> TransportError {
+        let last_run = self.driver_thread.last_run();
+        let silent_for = last_run.map(|at| self.clock.now().since(at));
+        TransportError::unavailable(TaskNotRun { silent_for, is_given: self.background.is_none() })
     }
 
     /// A future that is ready at that moment, or when the driver is gone ([`NodeShared::is_gone`]).
@@ -386,32 +409,32 @@ impl NodeShared {
         registry.is_closed = true;
         let mut locals: Vec<_> = registry.keys.values().cloned().collect();
         drop(registry);
-        let now = self.clock.now();
         // The order of a map is not that of the next run.
         locals.sort_by(|a, b| a.key.cmp(&b.key));
         for local in locals {
-            let error = self.closed(&local.key);
-            if local.close(&error, now) {
-                self.run_queue.schedule(local);
+            if self.is_foreign() {
+                return;
             }
+            local.close(self, &self.closed(&local.key));
         }
     }
 
     /// The driver is gone: ends everything that waits for it, and publishes its report.
     pub(crate) fn shut_down(&self, report: Shutdown) {
         self.close_keys();
-        self.run_queue.shut_down();
+        if self.is_foreign() {
+            return;
+        }
+        let mut wakers = self.run_queue.shut_down();
         let mut locals: Vec<_> = self.registry.lock().keys.values().cloned().collect();
         locals.sort_by(|a, b| a.key.cmp(&b.key));
-        let now = self.clock.now();
-        for local in locals {
-            local.abandon(now);
-        }
+        wakers.extend(locals.iter().flat_map(|local| local.abandon()));
         let mut end = self.end.lock();
         end.report.get_or_insert(report);
-        let wakers = std::mem::take(&mut end.wakers);
+        wakers.append(&mut end.wakers);
         drop(end);
-        wakers.into_iter().for_each(Waker::wake);
+        // When all is done, since they may ask for it.
+        self.wake(wakers);
     }
 
     /// Waits for the end of the driver, and returns its report.

@@ -6,6 +6,12 @@
 //! a watch, grants and losses. A task of its own runs it, or a caller for a single step
 //! ([`driver_task`](super::driver_task)).
 //!
+//! # Forks
+//!
+//! An action may call code of the user, and that may fork. The child goes no further: each step of this module
+//! that would take a mutex, poll the transport, or take the next action asks first whether this is a
+//! child ([`NodeShared::is_foreign`]).
+//!
 //! # Time
 //!
 //! Safety needs two rules. A request that comes out of [`Machine::handle`] is sent after the clock was
@@ -19,8 +25,10 @@ use crate::cluster::guard::DistributedGuard;
 use crate::cluster::guard::LossReason;
 use crate::cluster::key::Key;
 use crate::cluster::local::LocalKey;
+use crate::cluster::local::driver_task::DriverRun;
 use crate::cluster::node::{NodeShared, Shutdown};
 use crate::cluster::observer::RemoteOperation;
+use crate::cluster::process::{OfProcess, leak};
 use crate::cluster::protocol::{
     Action, Event, Failure, Intent, Machine, MachineSettings, Outcome, Time, WentBack,
 };
@@ -128,18 +136,23 @@ impl Driver {
                 self.poll_key(local);
             }
             while responses > 0
+                && !self.shared.is_foreign()
                 && let Poll::Ready(Some((key, event))) = self.responses.poll_next_unpin(cx)
             {
                 responses -= 1;
                 self.dispatch(&key, event);
             }
             while notices > 0
+                && !self.shared.is_foreign()
                 && let Poll::Ready(Some((key, watch, event))) = self.notices.poll_next_unpin(cx)
             {
                 notices -= 1;
                 if self.keys.get(&key).is_some_and(|driven| driven.is_watched_by(watch)) {
                     self.dispatch(&key, event);
                 }
+            }
+            if self.shared.is_foreign() {
+                return Poll::Pending;
             }
             let now = self.shared.clock.now();
             while timers > 0 && self.due.first().is_some_and(|(at, _)| *at <= now) {
@@ -153,11 +166,11 @@ impl Driver {
             }
             // After the machines: who is woken at the deadline of a guard then finds that the cause is
             // known and the observer told.
-            if timers > 0 {
-                self.shared.run_queue.fire_timers(now);
+            if timers > 0 && !self.shared.is_foreign() {
+                self.shared.wake(self.shared.run_queue.take_due(now));
             }
             let left = [polls, responses, notices, timers];
-            if left.contains(&0) {
+            if left.contains(&0) || self.shared.is_foreign() {
                 return Poll::Pending;
             }
             if left == before {
@@ -172,10 +185,14 @@ impl Driver {
         let (last_watch, mut budget) = (self.last_watch, STEP_BUDGET);
         self.poll_key(local);
         while budget > 0
+            && !self.shared.is_foreign()
             && let Poll::Ready(Some((key, event))) = self.responses.poll_next_unpin(cx)
         {
             budget -= 1;
             self.dispatch(&key, event);
+        }
+        if self.shared.is_foreign() {
+            return false;
         }
         let is_due = self.next_due().is_some_and(|at| self.shared.run_queue.may_sleep_past(at));
         budget == 0 || is_due || self.last_watch != last_watch
@@ -194,6 +211,9 @@ impl Driver {
 
     /// Polls a key of the run queue.
     fn poll_key(&mut self, local: Arc<LocalKey>) {
+        if self.shared.is_foreign() {
+            return;
+        }
         if !self.keys.contains_key(&local.key) {
             if local.state().is_at_rest() {
                 self.shared.forget(&local);
@@ -238,6 +258,9 @@ impl Driver {
     /// Tells the machine what is wanted of it. Drops the machine if it is idle and nothing is wanted.
     fn update_intent(&mut self, key: &Key) {
         loop {
+            if self.shared.is_foreign() {
+                return;
+            }
             let Some(driven) = self.keys.get_mut(key) else { return };
             let Some(event) = driven.local.next_event(driven.intent) else { break };
             if let Event::Intent(intent) = event {
@@ -288,7 +311,6 @@ impl Driver {
     /// Tells a machine of an event, and carries out its actions.
     fn handle(&mut self, key: &Key, event: Event) {
         if self.shared.is_foreign() {
-            // An observer has forked, and this is the child.
             return;
         }
         let Some(driven) = self.keys.get_mut(key) else { return };
@@ -302,6 +324,9 @@ impl Driver {
             && let Some(action) = driven.machine.next_action()
         {
             self.act(key, action, now);
+            if self.shared.is_foreign() {
+                return;
+            }
         }
         let Some(driven) = self.keys.get_mut(key) else { return };
         let (others_wait, engine) = (driven.machine.others_wait(), driven.machine.engine());
@@ -373,7 +398,7 @@ impl Driver {
             Action::Failed(failure) => {
                 let intent = std::mem::replace(&mut driven.intent, Intent::Nothing);
                 let error = explain(shared, key, failure);
-                driven.local.failed(&error, intent);
+                driven.local.failed(shared, &error, intent);
             }
         }
     }
@@ -409,6 +434,8 @@ fn explain(shared: &NodeShared, key: &Key, failure: Failure) -> LockError {
 impl Drop for Driver {
     /// The driver ends: the node was closed, the runtime shuts down, or the driver panicked.
     fn drop(&mut self) {
+        // What this calls must not wait for the report.
+        let _running = DriverRun::begin();
         let mut report = std::mem::take(&mut self.report);
         for driven in self.keys.values() {
             let was_held = driven.local.state().take_held_at_close();
@@ -418,6 +445,9 @@ impl Drop for Driver {
         }
         report.settle();
         self.shared.shut_down(report);
+        if self.shared.is_foreign() {
+            leak(&self.shared);
+        }
     }
 }
 
@@ -471,11 +501,18 @@ async fn request<T>(
 }
 
 /// A future or stream of a transport, whose destructor may panic. Such a panic would end the driver.
-struct CatchDropPanic<T>(Option<Pin<Box<T>>>);
+/// A forked child neither polls nor drops it.
+struct CatchDropPanic<T>(Option<OfProcess<Pin<Box<T>>>>);
 
 impl<T> CatchDropPanic<T> {
     fn new(inner: T) -> Self {
-        Self(Some(Box::pin(inner)))
+        Self(Some(OfProcess::new(Box::pin(inner))))
+    }
+
+    /// `None` in a forked child.
+    fn here(&mut self) -> Option<Pin<&mut T>> {
+        let inner = self.0.as_mut().filter(|inner| inner.is_here())?;
+        Some(inner.get_mut().as_mut())
     }
 }
 
@@ -491,7 +528,7 @@ impl<T: Future> Future for CatchDropPanic<T> {
     type Output = T::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
-        self.0.as_mut().map_or(Poll::Pending, |inner| inner.as_mut().poll(cx))
+        self.here().map_or(Poll::Pending, |inner| inner.poll(cx))
     }
 }
 
@@ -499,7 +536,7 @@ impl<T: Stream> Stream for CatchDropPanic<T> {
     type Item = T::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T::Item>> {
-        self.0.as_mut().map_or(Poll::Ready(None), |inner| inner.as_mut().poll_next(cx))
+        self.here().map_or(Poll::Ready(None), |inner| inner.poll_next(cx))
     }
 }
 

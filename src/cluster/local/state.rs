@@ -61,7 +61,7 @@
 //!
 //! [`barging_window`]: crate::cluster::NodeBuilder::barging_window
 
-use super::{HeldLease, HoldLimits, WaitQueue, WaiterId, WaiterTerms};
+use super::{GuardLimit, HeldLease, HoldLimits, WaitQueue, WaiterId, WaiterTerms};
 use crate::cluster::builder::Config;
 use crate::cluster::error::LockError;
 use crate::cluster::fence::FencingToken;
@@ -127,8 +127,8 @@ pub(super) struct LocalLease {
     pub(super) held_lease: Arc<HeldLease>,
     /// The waiter that was granted the lease, even if it has not taken the grant yet.
     pub(super) user: Option<WaiterId>,
-    /// The use ends at this moment at the latest.
-    limit: Option<Time>,
+    /// The limit of the user's guard, if it has one.
+    pub(super) limit: Option<Arc<GuardLimit>>,
     /// When the driver looks at the user, if it does: see [`LocalKeyState::check_user`].
     check_at: Option<Time>,
     /// Whether the user wants the lease to be renewed, and what the state machine was told.
@@ -184,8 +184,8 @@ pub(crate) struct LocalGrant {
     pub(crate) waiter_id: WaiterId,
     pub(crate) token: FencingToken,
     pub(crate) via: AcquiredVia,
-    /// The guard is valid until this moment at the latest. It is set when the grant becomes a guard.
-    pub(crate) limit: Option<Time>,
+    /// It is set when the grant becomes a guard.
+    pub(crate) limit: Option<Arc<GuardLimit>>,
 }
 
 /// What has to be done after a change of the state, once the mutex is released.
@@ -339,6 +339,7 @@ impl LocalKeyState {
         copy.lease = LeaseState::Present(LocalLease {
             held_lease: held_lease.clone(),
             user: Some(waiter_id),
+            limit: lease.limit.as_ref().map(|limit| Arc::new(GuardLimit::new(limit.at))),
             is_new: false,
             barging: BargingPeriod::new(lease.granted_at),
             refresh: RefreshState::NotNeeded,
@@ -462,28 +463,31 @@ impl LocalKeyState {
     }
 
     /// What the driver does at the moment of [`LocalKeyState::check_at`]: it takes back a grant that
-    /// was not taken, and ends a use whose limit has passed. Returns whether it did the latter. `busy`
-    /// makes the error of a waiter that only tries.
+    /// was not taken, and ends a use whose limit has passed. In the latter case it returns what was
+    /// limited. `busy` makes the error of a waiter that only tries.
     pub(super) fn check_user(
         &mut self,
         shared: &NodeShared,
         now: Time,
         busy: impl FnOnce() -> LockError,
-    ) -> (Effects, bool) {
+    ) -> (Effects, Option<(Arc<HeldLease>, Arc<GuardLimit>)>) {
         let window = shared.config.claim_window;
         let LeaseState::Present(lease) = &mut self.lease else {
-            return (Effects::default(), false);
+            return (Effects::default(), None);
         };
         if lease.check_at.take_if(|at| now >= *at).is_none() {
-            return (Effects::default(), false);
+            return (Effects::default(), None);
         }
-        if lease.limit.is_some_and(|limit| now >= limit) {
-            (lease.user, lease.limit) = (None, None);
+        // A lease that has ended before the limit is lost for that reason, by the state machine.
+        let deadline = lease.held_lease.deadline();
+        if let Some(limit) = lease.limit.take_if(|limit| now >= limit.at && limit.at <= deadline) {
+            lease.user = None;
             // The guard is there, but not as a user of the lease.
             lease.held_lease.mark_unused();
-            return (self.reassign_lease(shared, now), true);
+            let held_lease = lease.held_lease.clone();
+            return (self.reassign_lease(shared, now), Some((held_lease, limit)));
         }
-        let mut check_at = lease.limit;
+        let mut check_at = lease.limit.as_ref().map(|limit| limit.at).filter(|at| now < *at);
         let mut schedule = false;
         if let Some(terms) = lease.user.and_then(|user| self.wait_queue.untaken(user)) {
             let is_late = terms.gives_up_at.is_some_and(|at| now >= at);
@@ -491,7 +495,7 @@ impl LocalKeyState {
             let others_wait = lease.others_wait || !self.wait_queue.is_empty();
             if is_late || is_old && others_wait {
                 self.take_back(busy);
-                return (self.reassign_lease(shared, now), false);
+                return (self.reassign_lease(shared, now), None);
             }
             if is_old && lease.refresh == RefreshState::NotNeeded && lease.renews {
                 lease.refresh = RefreshState::Wanted;
@@ -503,12 +507,12 @@ impl LocalKeyState {
             if now.since(since) >= window {
                 // The thread that was woken does not run.
                 self.wait_queue.pass_over_first();
-                return (self.reassign_lease(shared, now), false);
+                return (self.reassign_lease(shared, now), None);
             }
             check_at = Some(since + window);
         }
         lease.check_at = check_at;
-        (Effects { schedule, ..Effects::default() }, false)
+        (Effects { schedule, ..Effects::default() }, None)
     }
 
     /// Takes the grant back that the user of the lease has not taken yet, if that is so. The lease then
@@ -584,11 +588,22 @@ impl LocalKeyState {
         }
         let at_most = limits.at_most.map(|at_most| shared.clock.now() + at_most);
         let lease_end = limits.without_renewal.then(|| grant.held_lease.deadline());
-        grant.limit = [at_most, lease_end].into_iter().flatten().min();
-        match (&mut self.lease, grant.limit) {
+        let limit = [at_most, lease_end].into_iter().flatten().min();
+        grant.limit = limit.map(|at| Arc::new(GuardLimit::new(at)));
+        match (&mut self.lease, &grant.limit) {
             (LeaseState::Present(lease), Some(limit)) if lease.user == Some(grant.waiter_id) => {
-                lease.limit = Some(limit);
-                lease.check_by(limit)
+                lease.limit = Some(limit.clone());
+                lease.check_by(limit.at)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the user of the lease has a guard of it.
+    pub(super) fn has_guard(&self) -> bool {
+        match &self.lease {
+            LeaseState::Present(LocalLease { user: Some(user), .. }) => {
+                self.wait_queue.untaken(*user).is_none()
             }
             _ => false,
         }
@@ -719,7 +734,7 @@ impl LocalKeyState {
     /// Closes the key: nothing is granted from now on.
     pub(super) fn set_closed(&mut self) {
         self.is_closed = true;
-        // Not taken back by a second close, which finds that the lease is being released.
+        // A second call finds it being released.
         self.was_held_at_close |= matches!(self.lease, LeaseState::Present(_));
     }
 
@@ -727,6 +742,11 @@ impl LocalKeyState {
     /// that what became of it is reported once.
     pub(super) fn take_held_at_close(&mut self) -> bool {
         std::mem::take(&mut self.was_held_at_close)
+    }
+
+    /// Whether the key is in the run queue: the driver has to poll it, and has not done so yet.
+    pub(super) fn is_scheduled(&self) -> bool {
+        self.is_scheduled
     }
 
     /// Whether the node was closed.

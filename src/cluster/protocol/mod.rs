@@ -262,7 +262,8 @@ impl Machine {
                     // The unavailable timeout counts anew for a new acquisition.
                     self.retry.failing_since = None;
                     // `Try` reports the present state of the register.
-                    self.view.is_fresh &= intent == Intent::Wait && self.sees_all();
+                    self.view.is_fresh &=
+                        intent == Intent::Wait && self.sees_all() && !self.must_load;
                 }
                 if self.intent != intent {
                     self.outlasts = None;

@@ -13,6 +13,7 @@ mod fixture;
 mod forged_notices;
 mod full_disk;
 mod given_runtime;
+mod large_values;
 mod leaks;
 mod partition;
 mod processes;
@@ -43,6 +44,8 @@ macro_rules! suite {
                 a_write_without_an_answer_is_indeterminate: unknown_outcome::of_a_write;
                 a_lock_finds_out_what_became_of_its_write: unknown_outcome::of_a_lock;
                 a_full_disk_loses_nothing_acknowledged: full_disk::loses_nothing;
+                values_that_are_too_large_are_refused_and_cost_no_other_key_its_lock:
+                    large_values::are_refused_and_cost_no_other_key_its_lock;
                 nothing_is_left_behind: leaks::nothing_is_left;
                 connections_live_on_a_runtime_that_was_given: given_runtime::connections_end_with_it;
             }

@@ -233,8 +233,8 @@ impl RedisNames {
         format!("{{{}}}floor", self.prefix)
     }
 
-    /// A channel to which nobody subscribes.
-    pub(super) fn unused_channel(&self) -> String {
+    /// A register that nobody writes, and a channel to which nobody subscribes.
+    pub(super) fn unused(&self) -> String {
         format!("{{{}}}:", self.prefix)
     }
 }

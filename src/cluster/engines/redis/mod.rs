@@ -97,7 +97,7 @@ use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
     Version, Versioned, Wakeups, Watch, Write, async_trait,
 };
-use ::redis::{Cmd, Value, cmd};
+use ::redis::Value;
 use commands::LuaScript;
 use connection::RedisConnector;
 use futures_util::stream;
@@ -129,6 +129,7 @@ pub use builder::RedisBuilder;
 /// fails ([`TransportError::Unavailable`]), and dropping it does nothing.
 pub struct Redis {
     connector: OfProcess<RedisConnector>,
+    load: LuaScript,
     compare_exchange: LuaScript,
     delete: LuaScript,
 }
@@ -158,6 +159,7 @@ impl Redis {
     ) -> Result<Self, ConnectError> {
         let redis = Self {
             connector: OfProcess::new(RedisConnector::new(config, runtime)),
+            load: LuaScript::load(),
             compare_exchange: LuaScript::compare_exchange(),
             delete: LuaScript::delete(),
         };
@@ -185,26 +187,21 @@ impl Redis {
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
         let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
-        let delete = self.delete.call([&register, &floor], &[]);
-        let response = self.connector.here()?.run(&delete).await?;
+        let keys = [&*register, &*floor];
+        let response = self.connector.here()?.write(&self.delete.call(&keys, &[])).await?;
         match response {
             Value::Int(found @ (0 | 1)) => Ok(found == 1),
             _ => Err(TransportError::indeterminate("the script's answer makes no sense")),
         }
-    }
-
-    /// The command that reads the register.
-    fn read_command(&self, key: &Key) -> Cmd {
-        let mut read = cmd("HMGET");
-        read.arg(self.connector.config().names.register(key)).arg("version").arg("value");
-        read
     }
 }
 
 #[async_trait]
 impl Transport for Redis {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        commands::register(&self.connector.here()?.read(&self.read_command(key)).await?)
+        let register = self.connector.config().names.register(key);
+        let keys = [&*register];
+        commands::register(&self.connector.here()?.read(&self.load.call(&keys, &[])).await?)
     }
 
     async fn compare_exchange(
@@ -219,8 +216,9 @@ impl Transport for Redis {
         let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
         let arguments = commands::arguments(expected, &new, names.channel(key));
-        let call = self.compare_exchange.call([&register, &floor], &arguments);
-        let response = self.connector.here()?.run(&call).await?;
+        let keys = [&*register, &*floor];
+        let call = self.compare_exchange.call(&keys, &arguments);
+        let response = self.connector.here()?.write(&call).await?;
         commands::exchange(&response)
             .ok_or_else(|| TransportError::indeterminate("the script's answer makes no sense"))
     }

@@ -18,7 +18,9 @@ use tokio::time::{Instant, sleep};
 
 mod barging;
 mod hold_limits;
+mod losses;
 mod untaken;
+mod wakers;
 mod words;
 
 /// With the default lease of 10 s.
