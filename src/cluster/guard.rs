@@ -364,10 +364,13 @@ impl Future for LostFuture<'_> {
         *subscriber = Some(held_lease.subscribe(*subscriber, cx.waker()));
         loop {
             if let Some(why) = guard.loss() {
-                // This task may have noticed the end of the lease before the driver.
-                let is_over = matches!(why, LossReason::Expired { .. });
-                if is_over && held_lease.begin_to_tell() {
-                    shared.observe(|observer| observer.lost(&guard.local.key, &why));
+                // This task may have noticed the end of the lease, or of the guard, before the driver.
+                match why {
+                    LossReason::Expired { .. } if held_lease.begin_to_tell() => {
+                        shared.observe(|observer| observer.lost(&guard.local.key, &why));
+                    }
+                    LossReason::HoldLimit => guard.local.check_user(shared, shared.clock.now()),
+                    _ => {}
                 }
                 return Poll::Ready(why);
             }

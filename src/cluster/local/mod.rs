@@ -184,13 +184,13 @@ impl LocalKey {
             // Who has not taken the grant waits on, and does not get a guard that is lost.
             state.take_back(|| self.busy(shared));
             gone = match std::mem::replace(&mut state.lease, LeaseState::Absent) {
-                LeaseState::Present(lease) => Some((lease.held_lease, true)),
-                LeaseState::Releasing { held_lease, .. } => Some((held_lease, false)),
+                LeaseState::Present(lease) => Some((lease.limit(), lease.held_lease, true)),
+                LeaseState::Releasing { held_lease, .. } => Some((None, held_lease, false)),
                 LeaseState::Absent => None,
             };
             Effects::schedule()
         });
-        let Some((held_lease, was_held)) = gone else { return is_reported };
+        let Some((limit, held_lease, was_held)) = gone else { return is_reported };
         let wakers = held_lease.mark_lost(why.clone(), shared.clock.now());
         if !was_held {
             held_lease.set_outcome(Outcome::Lost);
@@ -199,6 +199,9 @@ impl LocalKey {
             if !was_held {
                 shared.observe(|observer| observer.released(&self.key, ReleaseOutcome::Lost));
             } else if held_lease.begin_to_tell() {
+                // What the guard says: its own limit may have passed before.
+                let of_guard = held_lease.lost(limit, &shared.clock);
+                let why = of_guard.as_ref().unwrap_or(why);
                 shared.observe(|observer| observer.lost(&self.key, why));
             }
         }
@@ -237,8 +240,9 @@ impl LocalKey {
         is_reported || is_closed && is_used
     }
 
-    /// The moment has come at which the driver looks at the user of the lease.
-    fn check_user(self: &Arc<Self>, shared: &NodeShared, now: Time) {
+    /// The moment has come at which the driver looks at the user of the lease, or a guard has found that
+    /// its limit has passed.
+    pub(crate) fn check_user(self: &Arc<Self>, shared: &NodeShared, now: Time) {
         let mut is_over = false;
         self.change(shared, |state| {
             let effects;

@@ -261,6 +261,11 @@ impl LocalLease {
         is_wanted
     }
 
+    /// When the use ends at the latest, if it has a limit.
+    pub(super) fn limit(&self) -> Option<Time> {
+        self.limit
+    }
+
     /// Has the driver look at the user at `at`, if it does not look before. Returns whether the driver
     /// has to be told.
     fn check_by(&mut self, at: Time) -> bool {
