@@ -37,7 +37,8 @@
 //! the register shows no entry of this node ([below](self#writes-of-unknown-outcome)).
 //!
 //! If nothing has shown the register since the acquisition began, the machine loads it before it reports
-//! that it is busy, or joins the queue.
+//! that it is busy, or joins the queue. That it is busy is reported only if a request shows it that was sent
+//! since: what an earlier one shows may have been over before the caller asked.
 //!
 //! # Answers and hints
 //!
@@ -136,6 +137,8 @@ pub(crate) struct Machine {
     indeterminate: Option<Option<Version>>,
     in_flight: Option<InFlight>,
     last_request: u64,
+    /// A request that was sent since the present intent began has succeeded.
+    has_looked: bool,
     /// What [`Intent::Outlast`] has to outlast, from its first look on.
     outlasts: Option<Liveness>,
     /// The case in which the last write of kind [`RequestKind::Take`] was sent.
@@ -221,6 +224,8 @@ struct InFlight {
     newest: Option<Version>,
     /// For how long the register was known to have that version.
     unchanged_for: Duration,
+    /// It was sent before the present intent began.
+    is_earlier: bool,
     /// The register that is written. `None` for a load.
     written: Option<Register>,
 }
@@ -252,6 +257,7 @@ impl Machine {
             indeterminate: None,
             in_flight: None,
             last_request: 0,
+            has_looked: false,
             outlasts: None,
             via_tried: GrantedVia::Free,
             collisions: 0,
@@ -284,6 +290,8 @@ impl Machine {
                     self.retry.failing_since = None;
                     // `Try` reports the present state of the register.
                     self.view.is_fresh &= intent == Intent::Wait && self.sees_all();
+                    self.has_looked = false;
+                    self.in_flight.iter_mut().for_each(|request| request.is_earlier = true);
                 }
                 if self.intent != intent {
                     self.outlasts = None;
@@ -416,16 +424,18 @@ impl Machine {
     /// The next step towards the lock. No request is in flight.
     fn acquire(&mut self, now: Time) {
         let claim = self.claim_id();
-        let is_fresh = self.view.is_fresh && !self.must_load;
+        // What was true before a caller tries must not refuse it.
+        let is_fresh = self.view.is_fresh && (self.has_looked || self.intent == Intent::Wait);
+        let is_newest = is_fresh && !self.must_load;
         let register = match &self.view.register {
             Ok(register) => self.without_stale_claims(register),
-            Err(_) if !is_fresh => return self.load(now),
+            Err(_) if !is_newest => return self.load(now),
             Err(why) => return self.fail(Failure::Unreadable(why.clone())),
         };
         if let Some(why) = self.view.went_back() {
             // If the claim is the holder, its own write got a version that is too small for a token.
             let goes_on = self.settings.is_lossy && !register.is_held_by(claim);
-            if !goes_on && !is_fresh {
+            if !goes_on && !is_newest {
                 return self.load(now);
             } else if !goes_on {
                 return self.fail(Failure::WentBack(why));
@@ -441,7 +451,7 @@ impl Machine {
         if let Some(via) = self.claim_via(&register, rank, now) {
             return self.take(register, rank, via, now);
         }
-        if !self.view.is_fresh {
+        if !is_fresh {
             if self.intent == Intent::Wait
                 && rank > 0
                 && let Some(until) = self.load_deferred_until(now)
@@ -796,8 +806,17 @@ impl Machine {
         let (request, basis) = (self.last_request, self.view.version);
         let newest = self.view.newest;
         let unchanged_for = sent.since(self.view.version_since);
-        self.in_flight =
-            Some(InFlight { request, kind, sent, basis, newest, unchanged_for, written });
+        let is_earlier = false;
+        self.in_flight = Some(InFlight {
+            request,
+            kind,
+            sent,
+            basis,
+            newest,
+            unchanged_for,
+            is_earlier,
+            written,
+        });
         request
     }
 
@@ -891,6 +910,7 @@ impl Machine {
 
     fn request_succeeded(&mut self, sent: &InFlight, now: Time) {
         self.retry = RetryState::default();
+        self.has_looked |= !sent.is_earlier;
         self.round_trip = now.since(sent.sent).max(fairness::MIN_ROUND_TRIP);
     }
 

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 mod barging;
 mod hold_limits;
+mod tries;
 mod untaken;
 mod words;
 
