@@ -90,6 +90,8 @@ pub(crate) struct LocalKeyState {
     /// The waiter that only tries, and its intent. If it has no result yet, it is the first in the
     /// queue.
     pub(super) trying: Option<(WaiterId, Intent)>,
+    /// The waiter for which the state machine was told to try.
+    tries_as_told: Option<WaiterId>,
     /// The waiter that drives the key at this moment, and looks for its grant right after that: that
     /// grant is not left untaken.
     pub(super) driving: Option<WaiterId>,
@@ -314,6 +316,7 @@ impl LocalKeyState {
         Self {
             wait_queue: WaitQueue::new(),
             trying: None,
+            tries_as_told: None,
             driving: None,
             lease: LeaseState::Absent,
             handles: 0,
@@ -672,12 +675,14 @@ impl LocalKeyState {
     /// The next event for the state machine, which was last told `intent`. `None` if it knows all.
     pub(super) fn next_event(&mut self, intent: Intent) -> Option<Event> {
         self.is_scheduled = false;
+        let tries = self.trying.map(|(waiter_id, _)| waiter_id);
         let wanted = match self.intent() {
             // What was seen for an earlier waiter must not refuse the one that tries.
-            tries @ (Intent::Try | Intent::Outlast) if intent != tries => match intent {
-                Intent::Nothing => tries,
-                _ => Intent::Nothing,
-            },
+            Intent::Try | Intent::Outlast
+                if intent != Intent::Nothing && tries != self.tries_as_told =>
+            {
+                Intent::Nothing
+            }
             wanted => wanted,
         };
         match &mut self.lease {
@@ -695,7 +700,11 @@ impl LocalKeyState {
                 *is_requested = true;
                 Some(Event::Release)
             }
-            _ => (intent != wanted).then_some(Event::Intent(wanted)),
+            _ => (intent != wanted).then(|| {
+                let is_try = matches!(wanted, Intent::Try | Intent::Outlast);
+                self.tries_as_told = tries.filter(|_| is_try);
+                Event::Intent(wanted)
+            }),
         }
     }
 

@@ -37,8 +37,9 @@
 //! the register shows no entry of this node ([below](self#writes-of-unknown-outcome)).
 //!
 //! If nothing has shown the register since the acquisition began, the machine loads it before it reports
-//! that it is busy, or joins the queue. Which entries are this node's, and not those of a copy of its
-//! process, is in [`claims`].
+//! that it is busy, or joins the queue. That it is busy is reported only if a request shows it that was sent
+//! since: what an earlier one shows may have been over before the caller asked. Which entries are this
+//! node's, and not those of a copy of its process, is in [`claims`].
 //!
 //! # Answers and hints
 //!
@@ -127,6 +128,8 @@ pub(crate) struct Machine {
     indeterminate: Option<Option<Version>>,
     in_flight: Option<InFlight>,
     last_request: u64,
+    /// A request that was sent since the present intent began has succeeded.
+    has_looked: bool,
     /// What [`Intent::Outlast`] has to outlast, from its first look on.
     outlasts: Option<Liveness>,
     /// The case in which the last write of kind [`RequestKind::Take`] was sent.
@@ -200,6 +203,8 @@ struct InFlight {
     newest: Option<Version>,
     /// For how long the register was known to have that version.
     unchanged_for: Duration,
+    /// It was sent before the present intent began.
+    is_earlier: bool,
     /// The register that is written. `None` for a load.
     written: Option<Register>,
 }
@@ -231,6 +236,7 @@ impl Machine {
             indeterminate: None,
             in_flight: None,
             last_request: 0,
+            has_looked: false,
             outlasts: None,
             via_tried: GrantedVia::Free,
             collisions: 0,
@@ -264,6 +270,8 @@ impl Machine {
                     // `Try` reports the present state of the register.
                     self.view.is_fresh &=
                         intent == Intent::Wait && self.sees_all() && !self.must_load;
+                    self.has_looked = false;
+                    self.in_flight.iter_mut().for_each(|request| request.is_earlier = true);
                 }
                 if self.intent != intent {
                     self.outlasts = None;
@@ -398,8 +406,9 @@ impl Machine {
     /// The next step towards the lock. No request is in flight.
     fn acquire(&mut self, now: Time) {
         let claim = self.claim_id();
-        // Whatever hints came since: a flood of them must not keep the acquisition from its end.
-        let is_fresh = self.view.is_fresh;
+        // What was true before a caller tries must not refuse it. Hints that came since do not matter: a
+        // flood of them must not keep the acquisition from its end.
+        let is_fresh = self.view.is_fresh && (self.has_looked || self.intent == Intent::Wait);
         let register = match &self.view.register {
             Ok(register) => self.without_stale_claims(register),
             Err(_) if !is_fresh => return self.load(now),
@@ -424,7 +433,7 @@ impl Machine {
         if let Some(via) = self.claim_via(&register, rank, now) {
             return self.take(register, rank, via, now);
         }
-        if !self.view.is_fresh {
+        if !is_fresh {
             if self.intent == Intent::Wait
                 && rank > 0
                 && let Some(until) = self.load_deferred_until(now)
@@ -684,8 +693,17 @@ impl Machine {
         let (request, basis) = (self.last_request, self.view.version);
         let newest = self.view.newest;
         let unchanged_for = sent.since(self.view.version_since);
-        self.in_flight =
-            Some(InFlight { request, kind, sent, basis, newest, unchanged_for, written });
+        let is_earlier = false;
+        self.in_flight = Some(InFlight {
+            request,
+            kind,
+            sent,
+            basis,
+            newest,
+            unchanged_for,
+            is_earlier,
+            written,
+        });
         request
     }
 
@@ -777,6 +795,7 @@ impl Machine {
 
     fn request_succeeded(&mut self, sent: &InFlight, now: Time) {
         self.retry = RetryState::default();
+        self.has_looked |= !sent.is_earlier;
         self.round_trip = now.since(sent.sent).max(fairness::MIN_ROUND_TRIP);
     }
 

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 mod barging;
 mod hold_limits;
 mod losses;
+mod tries;
 mod untaken;
 mod wakers;
 mod words;

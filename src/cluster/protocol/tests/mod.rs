@@ -293,6 +293,24 @@ fn a_failed_try_reports_the_holder_and_leaves_no_entry() {
     assert!(two.is_idle());
 }
 
+/// What a response shows was true before the call, if its request was sent before.
+#[test]
+fn a_try_is_not_refused_by_the_response_to_an_earlier_request() {
+    for intent in [Intent::Try, Intent::Outlast] {
+        let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
+        granted(&engine.tell(&mut one, Event::Intent(Intent::Wait), at(0)));
+        two.handle(Event::Intent(intent), at(1));
+        let (request, expected, write) = requested_write(&mut two);
+        let result = Ok(engine.exchange(expected, write));
+        two.handle(Event::Intent(Intent::Nothing), at(2));
+        // The lock is released, and then the next caller tries.
+        engine.tell(&mut one, Event::Release, at(3));
+        two.handle(Event::Intent(intent), at(4));
+        let told = engine.tell(&mut two, Event::Exchanged { request, result }, at(5));
+        granted(&told);
+    }
+}
+
 #[test]
 fn a_value_that_is_not_understood_is_refused_and_not_overwritten() {
     let old = br#"{"lockword":"1.0","beat":1,"queue":[]}"#;
