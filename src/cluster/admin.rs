@@ -159,6 +159,11 @@ where
     if shared.is_gone() {
         return Err(closed);
     }
+    #[cfg(test)]
+    if shared.clock.is_virtual() {
+        // The simulator has no runtime.
+        return run(shared, key).await;
+    }
     let (runtime, node) = (shared.runtime.clone(), shared.clone());
     let task = run(shared, key);
     let task = async move { as_driver(&node, task).await };

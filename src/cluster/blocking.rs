@@ -180,7 +180,7 @@ impl Node {
 /// The blocking form of [`DistributedLock`]. It does not keep the node alive.
 #[derive(Clone, Debug)]
 pub struct Lock {
-    lock: DistributedLock,
+    pub(super) lock: DistributedLock,
 }
 
 impl Lock {

@@ -184,9 +184,14 @@ impl DistributedGuard {
     /// The same for the simulator, which may look while the code of the guard's node is in the middle of a
     /// step. `None` if that has the guard's state at this moment.
     #[cfg(test)]
-    pub(crate) fn is_valid_now(&self) -> Option<bool> {
-        let left = self.held_lease.try_remaining(self.limit_at(), &self.shared.clock);
-        left.map(|remaining| !remaining.is_zero())
+    pub(crate) fn remaining_now(&self) -> Option<Duration> {
+        self.held_lease.try_remaining(self.limit_at(), &self.shared.clock)
+    }
+
+    /// For the simulator: what the guard shares with others.
+    #[cfg(test)]
+    pub(crate) fn shared_parts(&self) -> (&Arc<NodeShared>, &Arc<LocalKey>, &Arc<HeldLease>) {
+        (&self.shared, &self.local, &self.held_lease)
     }
 
     /// The time until the deadline of the lease, or until the guard's own limit, if that is sooner; zero
@@ -334,6 +339,7 @@ impl Drop for DistributedGuard {
     fn drop(&mut self) {
         if self.shared.is_foreign() {
             leak(&self.held_lease);
+            self.limit.iter().for_each(leak);
             leak(&self.local);
             return leak(&self.shared);
         }

@@ -29,6 +29,8 @@ use crate::cluster::local::driver_task::DriverRun;
 use crate::cluster::node::{NodeShared, Shutdown};
 use crate::cluster::observer::RemoteOperation;
 use crate::cluster::process::{OfProcess, leak};
+#[cfg(test)]
+use crate::cluster::protocol::register::ClaimId;
 use crate::cluster::protocol::{
     Action, Event, Failure, Intent, Machine, MachineSettings, Outcome, Time, WentBack,
 };
@@ -112,14 +114,33 @@ impl Driver {
         let handle = copy.shared.handle(key.clone());
         let local = handle.local.clone();
         let grant = driven.local.state().copy_lease(&mut local.state(), token)?;
-        let machine = driven.machine.clone();
-        let due = machine.wake_at();
-        copy.due.extend(due.map(|at| (at, key.clone())));
-        let intent = Intent::Nothing;
-        let driven = DrivenKey { machine, local: local.clone(), intent, watch: None, due };
-        copy.keys.insert(key.clone(), driven);
-        copy.handle(key, Event::WatchEnded);
+        copy.begin_as(driven, local.clone());
         Some(DistributedGuard::new(copy.shared.clone(), local, grant))
+    }
+
+    /// For the simulator: the claim by which this node waits in the queue of a key, if it does and no
+    /// request is in flight.
+    #[cfg(test)]
+    pub(crate) fn waits_by(&self, key: &Key) -> Option<ClaimId> {
+        self.keys.get(key)?.machine.claim_in_queue()
+    }
+
+    /// For the simulator: the same as [`Driver::copy_held`] of a key for which the node waits. A waiter of
+    /// the copy has joined its local queue already.
+    #[cfg(test)]
+    pub(crate) fn copy_waiting(&self, copy: &mut Driver, key: &Key) {
+        let local = copy.shared.find(key).expect("a waiter has a handle of the key");
+        copy.begin_as(&self.keys[key], local);
+    }
+
+    #[cfg(test)]
+    fn begin_as(&mut self, driven: &DrivenKey, local: Arc<LocalKey>) {
+        let key = local.key.clone();
+        let (machine, intent) = (driven.machine.clone(), driven.intent);
+        let due = machine.wake_at();
+        self.due.extend(due.map(|at| (at, key.clone())));
+        self.keys.insert(key.clone(), DrivenKey { machine, local, intent, watch: None, due });
+        self.handle(&key, Event::WatchEnded);
     }
 
     /// Handles all events that are there. Pending if the budget is used up.

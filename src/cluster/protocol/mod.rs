@@ -354,6 +354,15 @@ impl Machine {
         self.held.is_some() && self.intent == Intent::Nothing && self.in_flight.is_none()
     }
 
+    /// The claim by which this node waits in the queue, if no request is in flight or of unknown outcome.
+    #[cfg(test)]
+    pub(crate) fn claim_in_queue(&self) -> Option<ClaimId> {
+        let claim = self.claim.as_ref().filter(|_| self.intent == Intent::Wait)?.id;
+        let register = self.view.register.as_ref().ok()?;
+        let is_at_rest = self.in_flight.is_none() && self.indeterminate.is_none();
+        (is_at_rest && register.position(claim).is_some()).then_some(claim)
+    }
+
     /// Compares what is wanted with what is seen, and takes the next step.
     fn step(&mut self, now: Time) {
         if self.indeterminate.is_some_and(|expected| expected != self.view.version) {
