@@ -33,6 +33,9 @@
 //! - A thread of `spawn_blocking` may wait.
 //! - The thread of a current-thread runtime that was given to the node, and runs it, would wait for itself.
 //!   It gets [`LockError::WouldDeadlock`].
+//! - The thread of a current-thread runtime that was given to the *connections* alone
+//!   ([`connect_on`](super::connect_on)) is not noticed: a call there gets no answer, and ends by its
+//!   timeouts. Give the node the same runtime.
 //! - On a thread of such a runtime, a call blocks for up to 1 s, and not longer than its timeout, if the
 //!   node's background task has never run, since it is not known yet which thread runs it. After that the
 //!   call ends as on the thread that runs the node. This includes `try_acquire` and `release`. A call without

@@ -190,6 +190,9 @@ pub(crate) struct LocalGrant {
     pub(crate) limit: Option<Arc<GuardLimit>>,
 }
 
+/// A lease and the limit of its guard, which has passed.
+pub(super) type OverLimit = (Arc<HeldLease>, Arc<GuardLimit>);
+
 /// What has to be done after a change of the state, once the mutex is released.
 #[derive(Debug, Default)]
 #[must_use]
@@ -473,7 +476,7 @@ impl LocalKeyState {
         shared: &NodeShared,
         now: Time,
         busy: impl FnOnce() -> LockError,
-    ) -> (Effects, Option<(Arc<HeldLease>, Arc<GuardLimit>)>) {
+    ) -> (Effects, Option<OverLimit>) {
         let window = shared.config.claim_window;
         let LeaseState::Present(lease) = &mut self.lease else {
             return (Effects::default(), None);

@@ -67,8 +67,9 @@
 //! announced on the channel of the same name (`{lockword}:#3:KEY` in database 3), and only if a node is
 //! to be woken. A message is the number of that node, or `*` for all nodes. Any user may publish by
 //! default, so a node reads the register after each message
-//! ([`Notices::Hints`](crate::cluster::Notices::Hints)): a forged one costs that read, and does no other
-//! harm. A register that nobody uses expires after an hour. `{lockword}floor` stays: it is the
+//! ([`Notices::Hints`](crate::cluster::Notices::Hints)): a forged one costs that read. Very long
+//! ones, or very many, can make the server close the connection (`client-output-buffer-limit pubsub`), which
+//! the node then replaces; an ACL rule for the channels of the prefix keeps other users from sending any. A register that nobody uses expires after an hour. `{lockword}floor` stays: it is the
 //! largest version so far, and a register that is created again continues from it, even if the clock
 //! has stepped back. To look, and to listen:
 //!
@@ -125,7 +126,8 @@ pub use builder::RedisBuilder;
 /// ```
 ///
 /// Several nodes and several runtimes may share it. The connection lives on a thread of this crate's own,
-/// which ends with the last node and the last transport of the process. In a forked child every request
+/// which ends with the last node and the last transport of the process, or on the
+/// [runtime that was given](RedisBuilder::runtime). In a forked child every request
 /// fails ([`TransportError::Unavailable`]), and dropping it does nothing.
 pub struct Redis {
     connector: OfProcess<RedisConnector>,
