@@ -45,7 +45,7 @@
 //! # In code that a node calls
 //!
 //! What a node's background task calls would wait for that task: an [`Observer`](super::Observer), a
-//! [`Transport`](super::Transport), a waker. A blocking call of any node gets
+//! [`Transport`], a waker. A blocking call of any node gets
 //! [`LockError::WouldDeadlock`] there, at once. It is the same in what [`Node::inspect`] and
 //! [`Node::break_lock`] call. (A future that the code itself polls to its end is not noticed, and waits for
 //! ever.)
