@@ -579,6 +579,10 @@ impl Machine {
             }
             return self.wake_by(held.renew_at);
         }
+        if self.actions.iter().any(|action| matches!(action, Action::Granted(_))) {
+            // The response came late. Whether the user wants renewals is known after this step.
+            return self.wake_by(now);
+        }
         let Ok(register) = &self.view.register else { return };
         let mut register = register.clone();
         register.heartbeat = self.draw_heartbeat();

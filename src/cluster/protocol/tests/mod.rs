@@ -174,6 +174,23 @@ fn the_deadline_counts_from_before_the_request_and_is_checked_before_the_respons
 }
 
 #[test]
+fn a_grant_that_came_late_is_renewed_only_after_its_user_is_known() {
+    for renews in [true, false] {
+        let (mut engine, mut one) = (TestEngine::default(), machine(1));
+        one.handle(Event::Intent(Intent::Wait), at(0));
+        let (request, expected, write) = requested_write(&mut one);
+        let result = Ok(engine.exchange(expected, write));
+        one.handle(Event::Exchanged { request, result }, at(9_000));
+        granted(&engine.run(&mut one, at(9_000)));
+        assert_eq!((engine.writes.len(), one.wake_at()), (1, Some(at(9_000))));
+        one.handle(Event::Renewing(renews), at(9_000));
+        engine.run(&mut one, at(9_000));
+        engine.tell(&mut one, Event::Timer, at(9_000));
+        assert_eq!(engine.writes.len(), 1 + usize::from(renews));
+    }
+}
+
+#[test]
 fn a_release_reserves_the_lock_and_the_next_waiter_confirms_by_a_write() {
     let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
