@@ -9,6 +9,8 @@ mod config;
 mod dead_holders;
 #[cfg(target_os = "linux")]
 mod fork;
+#[cfg(target_os = "linux")]
+mod fork_in_callbacks;
 mod hints;
 mod load;
 mod local_handoff;
