@@ -136,7 +136,7 @@ impl fmt::Display for LossReason {
 impl From<protocol::Loss> for LossReason {
     fn from(loss: protocol::Loss) -> Self {
         match loss {
-            protocol::Loss::Expired { last } => Self::Expired { last },
+            protocol::Loss::Expired { last } => Self::Expired { last: Some(last) },
             protocol::Loss::TakenOver => Self::TakenOver,
             protocol::Loss::Copied => Self::Copied,
             protocol::Loss::WentBack => Self::EngineWentBack,

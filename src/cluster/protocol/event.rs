@@ -208,8 +208,8 @@ pub(crate) enum GrantedVia {
 /// Why the lock was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// No renewal succeeded in time. `last` says why; `None` if none was wanted.
-    Expired { last: Option<String> },
+    /// No renewal succeeded in time. `last` says why.
+    Expired { last: String },
     /// The register has another holder or none: another node took the lock over, or an operator
     /// released it by force.
     TakenOver,

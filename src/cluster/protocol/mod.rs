@@ -546,8 +546,7 @@ impl Machine {
     /// is processed, so that a late response does not revive the lease.
     fn check_deadline(&mut self, now: Time) {
         if self.held.is_some_and(|held| now >= held.deadline) {
-            let renews = self.held.is_some_and(|held| held.renews);
-            let last = renews.then(|| self.engine().cause_of_expiry(now));
+            let last = self.engine().cause_of_expiry(now);
             self.lose(Loss::Expired { last });
         }
     }

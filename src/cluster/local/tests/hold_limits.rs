@@ -144,3 +144,21 @@ async fn the_observer_is_told_of_a_limit_before_the_user() {
         assert_eq!(notes.take(), ["released Lost"]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_follows_one_without_renewal_learns_why_the_lease_ended() {
+    let notes = Notes::default();
+    let node = builder(Memory::new()).observer(notes.clone()).build().unwrap();
+    let lock = node.lock("k").unwrap();
+    let once = lock.clone().without_renewal().acquire().await.unwrap();
+    let mut next = Kept::new(&lock, WaitMode::Wait);
+    settle().await;
+    drop(once);
+    let next = next.guard();
+    // No task runs until the lease is over: the driver has not heard of the new user.
+    tokio::time::advance(next.remaining()).await;
+    settle().await;
+    let lost = next.lost().await;
+    assert!(matches!(&lost, LossReason::Expired { last: Some(_) }), "{lost:?}");
+    assert_eq!(notes.take(), ["released HandedOff", "lost Expired"]);
+}
