@@ -359,16 +359,16 @@ impl Guard {
 ///
 /// # Errors
 ///
-/// Those of [`cluster::connect`](super::connect()). [`ConnectError::Thread`] also if the thread of the process
+/// Those of [`cluster::connect`](super::connect()). [`ConnectError::Runtime`] also if the thread of the process
 /// calls this, in an [`Observer`](super::Observer) for instance: it would wait for itself.
 ///
 /// # Panics
 ///
 /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
 pub fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> {
-    let failed = |why: &str| ConnectError::Thread { cause: why.into() };
+    let failed = |why: &str| ConnectError::Runtime { cause: why.into() };
     if is_running_here() || background::is_this_thread() {
-        return Err(failed("it calls this, and would wait for itself"));
+        return Err(failed("its thread calls this, and would wait for itself"));
     }
     let thread = Background::get().map_err(|why| failed(&why.to_string()))?;
     let (sender, receiver) = mpsc::channel();

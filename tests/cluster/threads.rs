@@ -379,7 +379,7 @@ impl Observer for Connects {
         _: Option<&TransportError>,
     ) {
         let connected = blocking::connect("memory:");
-        let would_wait = matches!(connected, Err(ConnectError::Thread { .. }));
+        let would_wait = matches!(connected, Err(ConnectError::Runtime { .. }));
         self.0.send(would_wait).unwrap();
     }
 }

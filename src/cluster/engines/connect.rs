@@ -67,6 +67,8 @@ pub async fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> 
 /// [node is there too](crate::cluster::NodeBuilder::runtime).
 ///
 /// Give a runtime none of whose tasks blocks its thread: no request is answered meanwhile, and leases end.
+/// Something has to drive the runtime while this connects: it ends within the time that [`connect`] takes at
+/// most, with [`ConnectError::Runtime`] if nothing does.
 /// When the runtime ends, requests fail as [`Unavailable`](crate::cluster::TransportError::Unavailable), and
 /// those that were sent as [`Indeterminate`](crate::cluster::TransportError::Indeterminate).
 ///
@@ -181,11 +183,13 @@ pub enum ConnectError {
         /// What the client said.
         cause: Cause,
     },
-    /// The thread on which connections live could not be started, or calls [`blocking::connect`] itself.
+    /// The runtime of the connections cannot be used. The thread of the process could not be started, or
+    /// calls [`blocking::connect`] itself. Or the runtime that was given has no timers or no I/O, or nothing
+    /// drives it.
     ///
     /// [`blocking::connect`]: crate::cluster::blocking::connect
-    Thread {
-        /// The error of the system.
+    Runtime {
+        /// What is wrong with it.
         cause: Cause,
     },
     /// The server answers, but is not fit for locks: because of its version, a setting, or its role.
@@ -225,11 +229,9 @@ impl fmt::Display for ConnectError {
                 "the certificate of {server} is not trusted ({cause}): \
                  check the authority, the dates and the name in it"
             ),
-            Self::Thread { cause } => write!(
-                f,
-                "the thread for connections cannot be used ({cause}): \
-                 if it could not be started, raise the limits of threads and open files"
-            ),
+            Self::Runtime { cause } => {
+                write!(f, "the runtime for connections cannot be used: {cause}")
+            }
             Self::Unsuitable { server, why } => write!(f, "{server} is not fit for locks: {why}"),
         }
     }
@@ -251,7 +253,12 @@ pub(crate) enum ConnectionRuntime {
 impl ConnectionRuntime {
     pub(crate) fn background() -> Result<Self, ConnectError> {
         let thread = Background::get();
-        let failed = |why: std::io::Error| ConnectError::Thread { cause: why.to_string().into() };
+        let failed = |why: std::io::Error| {
+            let cause = format!(
+                "its thread could not be started ({why}): raise the limits of threads and open files"
+            );
+            ConnectError::Runtime { cause: cause.into() }
+        };
         thread.map(Self::Background).map_err(failed)
     }
 

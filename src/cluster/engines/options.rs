@@ -7,6 +7,7 @@ use super::tls::{Pem, TlsOptions};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use url::Url;
@@ -98,15 +99,49 @@ pub(crate) struct ConnectionOptions {
 pub(crate) struct GivenRuntime(pub(crate) Option<Handle>);
 
 impl GivenRuntime {
-    /// Where the connections live.
-    pub(crate) fn or_background(self) -> Result<ConnectionRuntime, ConnectError> {
-        self.0
-            .map_or_else(ConnectionRuntime::background, |given| Ok(ConnectionRuntime::Given(given)))
+    /// Opens connections there, or else on the thread of this process. If nothing drives a runtime that was
+    /// given, this ends after `limit`.
+    pub(crate) async fn open<T, F>(
+        self,
+        limit: Duration,
+        open: impl FnOnce(ConnectionRuntime) -> F,
+    ) -> Result<T, ConnectError>
+    where
+        F: Future<Output = Result<T, ConnectError>>,
+    {
+        let failed = |cause: &str| Err(ConnectError::Runtime { cause: cause.into() });
+        let Self(Some(runtime)) = self else { return open(ConnectionRuntime::background()?).await };
+        if !has_timers_and_io(&runtime) {
+            return failed("the one that was given has no timers, or no I/O: call enable_all");
+        }
+        let opened = async {
+            // What opens connections may have limits of its own, which would hide that nothing runs.
+            let _ = runtime.spawn(async {}).await;
+            open(ConnectionRuntime::Given(runtime.clone())).await
+        };
+        tokio::time::timeout(limit, opened).await.unwrap_or_else(|_| {
+            failed("nothing drives the one that was given, or one of its tasks blocks its thread")
+        })
     }
 
     fn id(&self) -> Option<tokio::runtime::Id> {
         self.0.as_ref().map(Handle::id)
     }
+}
+
+/// Tokio tells it only by a panic.
+fn has_timers_and_io(runtime: &Handle) -> bool {
+    let _in_it = runtime.enter();
+    let socket = std::net::UdpSocket::bind(("localhost", 0));
+    let register = || {
+        drop(tokio::time::sleep(Duration::ZERO));
+        if let Ok(socket) = socket
+            && socket.set_nonblocking(true).is_ok()
+        {
+            drop(tokio::net::UdpSocket::from_std(socket));
+        }
+    };
+    catch_unwind(AssertUnwindSafe(register)).is_ok()
 }
 
 impl PartialEq for GivenRuntime {
@@ -121,6 +156,11 @@ impl ConnectionOptions {
     pub(crate) fn new(connect_timeout: Duration, timeout: Duration) -> Self {
         let (tls, runtime) = (TlsOptions::default(), GivenRuntime::default());
         Self { user: None, password: None, connect_timeout, timeout, tls, runtime }
+    }
+
+    /// The longest that connecting takes, as the documentation of [`connect`](super::connect) says.
+    pub(crate) fn connecting_limit(&self) -> Duration {
+        8 * self.connect_timeout + 3 * self.timeout
     }
 
     /// What the URL options of [`set`](Self::set) are called, for messages.

@@ -2,7 +2,7 @@
 
 use super::fixture::{KEY, soon};
 use crate::support::engine::Engine;
-use lockword::cluster::{Key, Node, TransportError, connect_on};
+use lockword::cluster::{ConnectError, Key, Node, TransportError, connect_on};
 use std::time::Duration;
 use tokio::runtime::Builder;
 
@@ -26,4 +26,33 @@ pub(super) async fn connections_end_with_it<E: Engine>() {
     };
     let error = soon("the end of the connection", closed).await;
     assert!(matches!(error, TransportError::Unavailable(_)), "{error}");
+}
+
+/// Connecting ends by itself on a runtime that cannot do it, and says what is wrong with that one.
+pub(super) async fn a_runtime_that_is_of_no_use_is_refused<E: Engine>() {
+    let Some(server) = E::start().await else { return };
+    let address = server.address();
+    let separator = if address.contains('?') { '&' } else { '?' };
+    let address = format!("{address}{separator}connect_timeout_ms=200&timeout_ms=200");
+    let undriven = Builder::new_current_thread().enable_all().build().unwrap();
+    let worker = || {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(1);
+        builder
+    };
+    let without_any = worker().build().unwrap();
+    let without_timers = worker().enable_io().build().unwrap();
+    let without_io = worker().enable_time().build().unwrap();
+    for (runtime, why) in [
+        (undriven, "nothing drives"),
+        (without_any, "no timers"),
+        (without_timers, "no timers"),
+        (without_io, "no I/O"),
+    ] {
+        let connected = soon("refusal", connect_on(runtime.handle(), &address)).await;
+        let error = connected.map(|_| "it connects").expect_err(why);
+        assert!(matches!(error, ConnectError::Runtime { .. }), "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+        runtime.shutdown_background();
+    }
 }

@@ -48,6 +48,7 @@ macro_rules! suite {
                     large_values::are_refused_and_cost_no_other_key_its_lock;
                 nothing_is_left_behind: leaks::nothing_is_left;
                 connections_live_on_a_runtime_that_was_given: given_runtime::connections_end_with_it;
+                a_runtime_that_is_of_no_use_is_refused: given_runtime::a_runtime_that_is_of_no_use_is_refused;
             }
         }
     )*};

@@ -116,7 +116,7 @@ impl EtcdBuilder {
     /// [`ConnectError`], but never `UnknownScheme` or `MissingFeature`.
     /// [`Address`](ConnectError::Address) names the option that is not valid.
     pub async fn connect(self) -> Result<Etcd, ConnectError> {
-        let endpoints = self.endpoints()?;
+        let (endpoints, limit) = (self.endpoints()?, self.connection.connecting_limit());
         let ConnectionOptions { user, password, connect_timeout, timeout, tls, runtime } =
             self.connection;
         // With this a server that has lost its leader says so, and ends its watches.
@@ -125,9 +125,11 @@ impl EtcdBuilder {
         if let Some(user) = user {
             options = options.with_user(user, password.unwrap_or_default());
         }
-        let members =
-            Members::new(endpoints, options, runtime.or_background()?, connect_timeout, timeout);
-        Etcd::open(members, self.prefix, tls.enabled).await
+        let open = |on| {
+            let members = Members::new(endpoints, options, on, connect_timeout, timeout);
+            Etcd::open(members, self.prefix, tls.enabled)
+        };
+        runtime.open(limit, open).await
     }
 
     /// Checks the options: the name of each server, and how to connect to it.

@@ -132,7 +132,8 @@ const PAGE: i64 = 32;
 /// A client of an etcd cluster: see the [module's documentation](self).
 ///
 /// A clone is cheap and uses the same connections. They live on a thread of this crate's own, which ends
-/// with the last node and the last transport of the process. In a forked child every request fails
+/// with the last node and the last transport of the process, or on the
+/// [runtime that was given](EtcdBuilder::runtime). In a forked child every request fails
 /// ([`TransportError::Unavailable`]), and dropping it does nothing.
 #[derive(Clone)]
 pub struct Etcd {

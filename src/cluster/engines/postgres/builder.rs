@@ -249,17 +249,21 @@ impl PostgresBuilder {
     /// [`Address`](ConnectError::Address) names the option that is not valid.
     pub async fn connect(self) -> Result<Postgres, ConnectError> {
         let create_schema = self.create_schema;
-        let runtime = self.connection.runtime.clone();
+        let (runtime, limit) =
+            (self.connection.runtime.clone(), self.connection.connecting_limit());
         let config = self.config()?;
         let server = config.server.clone();
-        let postgres = Postgres::open(config, runtime.or_background()?).await?;
-        if create_schema {
-            postgres.create_schema().await.map_err(|error| ConnectError::Unsuitable {
-                server,
-                why: format!("the table could not be created: {error}"),
-            })?;
-        }
-        Ok(postgres)
+        let open = |on| async move {
+            let postgres = Postgres::open(config, on).await?;
+            if create_schema {
+                postgres.create_schema().await.map_err(|error| ConnectError::Unsuitable {
+                    server,
+                    why: format!("the table could not be created: {error}"),
+                })?;
+            }
+            Ok(postgres)
+        };
+        runtime.open(limit, open).await
     }
 
     /// The checked options.

@@ -163,7 +163,8 @@ mod sql;
 pub use builder::{PostgresBuilder, Replicas};
 
 /// Registers in a table of PostgreSQL: see the [module's documentation](self). A clone shares the
-/// connections, which live on a thread of this crate's own. In a forked child every request fails
+/// connections, which live on a thread of this crate's own, or on the
+/// [runtime that was given](PostgresBuilder::runtime). In a forked child every request fails
 /// ([`TransportError::Unavailable`]), and dropping it does nothing.
 #[derive(Clone)]
 pub struct Postgres {

@@ -126,9 +126,10 @@ impl RedisBuilder {
     /// [`Unsuitable`](ConnectError::Unsuitable) is a server that is too old, that is a replica, or
     /// that may evict what is held.
     pub async fn connect(self) -> Result<Redis, ConnectError> {
-        let runtime = self.connection.runtime.clone();
+        let (runtime, limit) =
+            (self.connection.runtime.clone(), self.connection.connecting_limit());
         let config = self.config()?;
-        Redis::open(config, runtime.or_background()?).await
+        runtime.open(limit, |on| Redis::open(config, on)).await
     }
 
     /// The checked options.

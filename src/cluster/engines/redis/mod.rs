@@ -69,9 +69,11 @@
 //! default, so a node reads the register after each message
 //! ([`Notices::Hints`](crate::cluster::Notices::Hints)): a forged one costs that read. Very long
 //! ones, or very many, can make the server close the connection (`client-output-buffer-limit pubsub`), which
-//! the node then replaces; an ACL rule for the channels of the prefix keeps other users from sending any. A register that nobody uses expires after an hour. `{lockword}floor` stays: it is the
-//! largest version so far, and a register that is created again continues from it, even if the clock
-//! has stepped back. To look, and to listen:
+//! the node then replaces; an ACL rule for the channels of the prefix keeps other users from sending any.
+//!
+//! A register that nobody uses expires after an hour. `{lockword}floor` stays: it is the largest version so
+//! far, and a register that is created again continues from it, even if the clock has stepped back. To look,
+//! and to listen:
 //!
 //! ```text
 //! redis-cli HGETALL '{lockword}:jobs/nightly'
