@@ -347,7 +347,7 @@ impl World {
             }
         });
         self.begin_fault(profile.engine_stop, |world| {
-            let until = world.now() + world.fault_length();
+            let until = (world.now() + world.fault_length()).min(world.profile.calm_at);
             world.record(format_args!("engine: it is stopped until {} us", until / 1000));
             world.engine.lock().stopped_until = until;
         });
