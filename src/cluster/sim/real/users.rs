@@ -1,7 +1,7 @@
 //! The users: tasks and threads of a node that acquire a lock again and again, and what people do with
 //! futures and guards.
 
-use super::checks::KeyOfNode;
+use super::checks::{KeyOfNode, OwnLimit};
 use super::nodes::{NodeState, SimNode};
 use super::profile::Profile;
 use super::world::World;
@@ -346,11 +346,10 @@ impl User {
         let limit = world.end_guard(id);
         let guard = Arc::into_inner(guard).expect("nobody else has the guard");
         let began = world.clock(self.node);
-        let is_over = limit.map(|limit| [began >= limit.earliest, began >= limit.latest]);
         match world.below(4) {
             0 => {
                 let result = guard.release().await;
-                self.check_release(&result, is_over, Some(began));
+                self.check_release(&result, limit, began, true);
             }
             1 => {
                 let patience = world.below(20 * MS);
@@ -358,7 +357,7 @@ impl User {
                 if let Either::Left((result, _)) =
                     select(release, pin!(world.sleep(patience))).await
                 {
-                    self.check_release(&result, is_over, None);
+                    self.check_release(&result, limit, began, false);
                 }
             }
             _ => drop(guard),
@@ -446,20 +445,23 @@ impl User {
     }
 
     /// Where nothing goes wrong, a release succeeds, and is not left until the next renewal. `began` is
-    /// when it was asked for, and `is_over` whether the own limit of the guard may have passed by then,
-    /// and whether it has.
+    /// when it was asked for, `limit` the guard's own. `is_polled`: the future was not kept waiting.
     fn check_release(
         &self,
         result: &Result<(), ReleaseError>,
-        is_over: Option<[bool; 2]>,
-        began: Option<Time>,
+        limit: Option<OwnLimit>,
+        began: Time,
+        is_polled: bool,
     ) {
         let (world, node) = (&self.world, self.node);
         world.record(format_args!("{node}: {self} has released: {result:?}"));
-        let took = began.map(|began| world.clock(node).since(began));
-        let is_late = took > Some(Duration::from_nanos(world.profile.claim_window));
+        let now = world.clock(node);
+        let took = now.since(began);
+        let is_late = is_polled && took > Duration::from_nanos(world.profile.claim_window);
         let is_limit = matches!(result, Err(ReleaseError::Lost { why: LossReason::HoldLimit, .. }));
-        let [may_be_over, is_over] = is_over.unwrap_or_default();
+        // The node decides between the two moments.
+        let may_be_over = limit.is_some_and(|limit| now >= limit.earliest);
+        let is_over = limit.is_some_and(|limit| began >= limit.latest);
         let is_wrong = (is_limit && !may_be_over) || (is_over && result.is_ok());
         let is_bad = (result.is_err() && !is_limit) || is_late;
         if is_wrong || (world.profile.is_faultless() && is_bad) {
