@@ -43,7 +43,7 @@ async fn the_slot_is_found_and_followed() {
     let mut watch = redis.watch(&key("jobs"), NodeId::new(1)).await.unwrap();
     let second = put(&redis, &key("jobs"), Some(first), write("still at two")).await;
     assert_eq!(watch.next().await.unwrap().unwrap(), None);
-    assert_eq!((one.connections(), two.connections()), (0, 1));
+    assert_eq!((one.connections(), two.connections()), (0, 2));
 
     // The slot moves, with what is in it.
     let _: () = one.say(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids.1]);

@@ -37,7 +37,7 @@ async fn a_server_that_was_killed_is_found_again() {
     let mut watch = redis.watch(&key, NodeId::new(1)).await.unwrap();
     put(&redis, &key, Some(written), write("after")).await;
     assert_eq!(watch.next().await.unwrap().unwrap(), None);
-    assert_eq!(server.connections(), 1);
+    assert_eq!(server.connections(), 2);
 }
 
 #[tokio::test]
@@ -160,4 +160,29 @@ async fn a_cancelled_request_does_not_cost_the_connection() {
     sleep(Duration::from_millis(2500)).await;
     assert!(redis.load(&key("k")).await.unwrap().is_some());
     assert_eq!(id(), before);
+}
+
+/// Others must not end a lock by what they publish.
+#[tokio::test]
+async fn a_message_that_is_too_long_ends_the_watches_and_no_request() {
+    let Some(server) = RedisServer::start() else { return };
+    let redis = client(&server.address()).await;
+    put(&redis, &key("k"), None, write("x")).await;
+    let _: () = server.say(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 64kb 64kb 1"]);
+    let long = "x".repeat(4 << 20);
+    for _ in 0..3 {
+        let mut watch = redis.watch(&key("k"), NodeId::new(1)).await.unwrap();
+        let began = Instant::now();
+        let ended = loop {
+            assert!(began.elapsed() < SOON, "the server takes them all");
+            let _: i64 = server.say(&["PUBLISH", "{lockword}:k", &long]);
+            redis.load(&key("k")).await.expect("requests go on");
+            // It may have been delivered.
+            match watch.next().now_or_never() {
+                Some(Some(Ok(None))) | None => {}
+                Some(ended) => break ended,
+            }
+        };
+        assert!(matches!(ended, Some(Err(TransportError::Unavailable(_)))), "{ended:?}");
+    }
 }

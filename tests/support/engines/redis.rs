@@ -193,7 +193,7 @@ pub struct DurableRedis(RedisServer);
 pub struct VolatileRedis(RedisServer);
 
 impl Engine for DurableRedis {
-    const CONNECTIONS: usize = 1;
+    const CONNECTIONS: usize = 2;
 
     async fn start() -> Option<Self> {
         Some(Self(RedisServer::start_with(RedisSetup { durable: true, ..RedisSetup::default() })?))
@@ -234,7 +234,7 @@ impl OnDisk for DurableRedis {
 }
 
 impl Engine for VolatileRedis {
-    const CONNECTIONS: usize = 1;
+    const CONNECTIONS: usize = 2;
 
     async fn start() -> Option<Self> {
         Some(Self(RedisServer::start()?))

@@ -1,5 +1,6 @@
-//! The connection: opened when it is needed, checked, shared by all requests, and replaced when the
-//! server is silent or the connection is lost.
+//! The connections: opened when they are needed, checked, and replaced when the server is silent or the
+//! connection is lost. All requests share one, and all watches another: the server closes the connection of a
+//! subscriber to whom others send more than it takes, and a lock must not be lost by that.
 
 use super::builder::RedisConfig;
 use super::commands::{self, LuaScript, RedisConnectError, RedisErrorKind, ScriptCall};
@@ -26,11 +27,12 @@ const REDIRECTIONS: usize = 3;
 /// up.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// The current connection to the server, and how to open the next one.
+/// The current connections to the server, and how to open the next ones.
 pub(super) struct RedisConnector {
     config: RedisConfig,
     runtime: ConnectionRuntime,
-    state: Mutex<ConnectorState>,
+    for_requests: Mutex<ConnectorState>,
+    for_watches: Mutex<ConnectorState>,
 }
 
 #[derive(Default)]
@@ -44,29 +46,39 @@ type RedisConnectResult = Result<Arc<RedisConnection>, RedisConnectError>;
 
 impl RedisConnector {
     pub(super) fn new(config: RedisConfig, runtime: ConnectionRuntime) -> Self {
-        Self { config, runtime, state: Mutex::default() }
+        Self { config, runtime, for_requests: Mutex::default(), for_watches: Mutex::default() }
     }
 
     pub(super) fn config(&self) -> &RedisConfig {
         &self.config
     }
 
+    /// The connection for requests.
+    pub(super) async fn connection(&self) -> RedisConnectResult {
+        self.connection_of(&self.for_requests).await
+    }
+
+    /// The connection for watches.
+    pub(super) async fn watching(&self) -> RedisConnectResult {
+        self.connection_of(&self.for_watches).await
+    }
+
     /// A connection that works as far as is known: the present one, or else a new one. All callers
     /// wait for the same attempt.
-    pub(super) async fn connection(&self) -> RedisConnectResult {
-        let last = self.state.lock().last.clone();
+    async fn connection_of(&self, state: &Mutex<ConnectorState>) -> RedisConnectResult {
+        let last = state.lock().last.clone();
         if let Some(last) = last {
             if last.is_usable() {
                 return Ok(last);
             }
-            self.forget(&last);
+            give_up(state, Some(&last));
         }
-        let pending = self.pending();
+        let pending = self.pending(state);
         let result = pending.result().await.unwrap_or_else(|| {
             let cause = "the runtime that was connecting has ended".into();
             Err(ConnectError::Unreachable { server: self.config.server(), cause }.into())
         });
-        let mut state = self.state.lock();
+        let mut state = state.lock();
         if state.connecting.take_if(|now| now.is(&pending)).is_some() {
             let last = std::mem::replace(&mut state.last, result.clone().ok());
             drop(state);
@@ -76,8 +88,8 @@ impl RedisConnector {
     }
 
     /// The attempt that is in flight, or a new one. It goes on when its caller stops waiting.
-    fn pending(&self) -> PendingConnection<RedisConnectResult> {
-        let mut state = self.state.lock();
+    fn pending(&self, state: &Mutex<ConnectorState>) -> PendingConnection<RedisConnectResult> {
+        let mut state = state.lock();
         // An attempt that ended while nobody waited may have led to a connection that is dead by now.
         let is_good =
             |result: &RedisConnectResult| result.as_ref().is_ok_and(|made| made.is_usable());
@@ -144,12 +156,23 @@ impl RedisConnector {
         }
     }
 
-    /// Gives `connection` up. The next request opens another one.
+    /// Gives `connection` up, which is for requests, and that of the watches, which leads to the same server.
+    /// The next request opens another one, and so does the next watch.
     fn forget(&self, connection: &Arc<RedisConnection>) {
-        let last = self.state.lock().last.take_if(|last| Arc::ptr_eq(last, connection));
-        connection.give_up();
-        drop(last);
+        if give_up(&self.for_requests, Some(connection)) {
+            give_up(&self.for_watches, None);
+        }
     }
+}
+
+/// Gives the last connection up, if it is this one (or whichever it is). Returns whether it did.
+fn give_up(state: &Mutex<ConnectorState>, connection: Option<&Arc<RedisConnection>>) -> bool {
+    let is_meant = |last: &mut Arc<RedisConnection>| {
+        connection.is_none_or(|connection| Arc::ptr_eq(last, connection))
+    };
+    let last = state.lock().last.take_if(is_meant);
+    // Not under the lock: this wakes watches.
+    last.inspect(|last| last.give_up()).is_some()
 }
 
 /// Why there is no answer.

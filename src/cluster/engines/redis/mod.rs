@@ -68,8 +68,9 @@
 //! to be woken. A message is the number of that node, or `*` for all nodes. Any user may publish by
 //! default, so a node reads the register after each message
 //! ([`Notices::Hints`](crate::cluster::Notices::Hints)): a forged one costs that read. Very long
-//! ones, or very many, can make the server close the connection (`client-output-buffer-limit pubsub`), which
-//! the node then replaces; an ACL rule for the channels of the prefix keeps other users from sending any.
+//! ones, or very many, make the server close the connection of the watches (`client-output-buffer-limit
+//! pubsub`), which the node replaces; until then it polls. Requests have a connection of their own. An ACL
+//! rule for the channels of the prefix keeps other users from sending any.
 //!
 //! A register that nobody uses expires after an hour. `{lockword}floor` stays: it is the largest version so
 //! far, and a register that is created again continues from it, even if the clock has stepped back. To look,
@@ -127,10 +128,10 @@ pub use builder::RedisBuilder;
 /// # }
 /// ```
 ///
-/// Several nodes and several runtimes may share it. The connection lives on a thread of this crate's own,
-/// which ends with the last node and the last transport of the process, or on the
-/// [runtime that was given](RedisBuilder::runtime). In a forked child every request
-/// fails ([`TransportError::Unavailable`]), and dropping it does nothing.
+/// Several nodes and several runtimes may share it. It has a connection for requests, and another one once
+/// there has been a watch. They live on a thread of this crate's own, which ends with the last node and the
+/// last transport of the process, or on the [runtime that was given](RedisBuilder::runtime). In a forked
+/// child every request fails ([`TransportError::Unavailable`]), and dropping it does nothing.
 pub struct Redis {
     connector: OfProcess<RedisConnector>,
     load: LuaScript,
@@ -228,7 +229,7 @@ impl Transport for Redis {
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
-        let connection = self.connector.here()?.connection().await?;
+        let connection = self.connector.here()?.watching().await?;
         let channel = self.connector.config().names.channel(key);
         let watch = Subscriptions::watch(connection, &channel, node).await?;
         Ok(watch_of_process(Box::pin(stream::unfold(Some(watch), |watch| async {
