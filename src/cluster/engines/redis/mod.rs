@@ -86,7 +86,7 @@
 //!
 //! # Connections
 //!
-//! Each [`Redis`] has one connection, for requests and watches. The next request replaces it when it
+//! Each [`Redis`] has one connection for requests, and one for watches. The next request replaces it when it
 //! is lost, or when no data came for two seconds while a response was outstanding. No request is ever
 //! sent twice: one that was sent and not answered is
 //! [`Indeterminate`](TransportError::Indeterminate). While there is a watch, the server is pinged twice

@@ -427,13 +427,35 @@ impl World {
         }
     }
 
-    /// The report of a shutdown names each key once.
-    pub(super) fn check_shutdown(&self, node: usize, report: &Shutdown) {
-        let all = report.released.iter().chain(&report.indeterminate);
+    /// The report of a shutdown names each key once, and all that were held at it.
+    pub(super) fn check_shutdown(
+        &self,
+        node: usize,
+        report: &Shutdown,
+        held: impl Iterator<Item = usize>,
+    ) {
+        let Shutdown { released, lost, indeterminate } = report;
+        let all = released.iter().chain(lost).chain(indeterminate);
         let names: BTreeSet<_> = all.clone().collect();
         if names.len() < all.count() {
             self.violate(format!("{node}: the report names a key twice: {report:?}"));
         }
+        for key in held.map(|at| &self.keys[at]) {
+            if !names.contains(key) {
+                self.violate(format!("{node}: the report does not name {key}: {report:?}"));
+            }
+        }
+    }
+
+    /// The keys of which a node has valid guards, and until when those are valid.
+    pub(super) fn held_by(&self, node: usize) -> Vec<(usize, Time)> {
+        let (now, checks) = (self.clock(node), self.checks.lock());
+        let own = checks.guards.iter().filter(|held| held.node == node);
+        own.filter_map(|held| {
+            let left = held.guard.remaining_now().filter(|left| !left.is_zero())?;
+            Some((held.key, now + left))
+        })
+        .collect()
     }
 
     /// The futures that nobody polls go, too, and the guards of users that hang.

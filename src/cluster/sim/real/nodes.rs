@@ -2,7 +2,7 @@
 
 use super::checks::SimObserver;
 use super::engine::EngineClient;
-use super::users::User;
+use super::users::{User, poll_once};
 use super::workers::DRIVER;
 use super::world::World;
 use crate::cluster::local::clock::{NodeClock, VirtualClock};
@@ -293,9 +293,18 @@ impl World {
         self.nodes.lock()[node].users += 1;
         let world = self.clone();
         self.spawn(node, "a shutdown", async move {
-            let report = handle.shutdown().await;
+            let held = world.held_by(node);
+            let mut shutdown = Box::pin(handle.shutdown());
+            let at_once = poll_once(&mut shutdown).await;
+            // It has begun, and what has ended before that need not be reported.
+            let now = world.clock(node);
+            let held: Vec<_> = held.into_iter().filter(|(_, until)| *until > now).collect();
+            let report = match at_once {
+                Some(report) => report,
+                None => shutdown.await,
+            };
             world.record(format_args!("{node} was shut down: {report:?}"));
-            world.check_shutdown(node, &report);
+            world.check_shutdown(node, &report, held.into_iter().map(|(key, _)| key));
             world.nodes.lock()[node].users -= 1;
         });
     }

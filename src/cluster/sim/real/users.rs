@@ -54,8 +54,10 @@ pub(super) struct KeyUse {
 }
 
 /// Polls a future once.
-async fn poll_once(acquire: &mut Acquire) -> Option<Result<DistributedGuard, LockError>> {
-    poll_fn(|cx| match acquire.as_mut().poll(cx) {
+pub(super) async fn poll_once<T>(
+    future: &mut Pin<Box<impl Future<Output = T> + ?Sized>>,
+) -> Option<T> {
+    poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
         Poll::Pending => Poll::Ready(None),
     })
