@@ -7,13 +7,13 @@
 #[path = "../support/engines/mod.rs"]
 mod support;
 
-#[cfg(all(feature = "redis", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 #[path = "../support/child.rs"]
 mod child;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod fencing;
-#[cfg(all(feature = "redis", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 #[path = "../support/forked.rs"]
 mod forked;
 #[cfg(feature = "postgres")]

@@ -2,8 +2,6 @@
 
 mod cluster;
 mod faults;
-#[cfg(target_os = "linux")]
-mod fork;
 mod laws;
 mod refusals;
 

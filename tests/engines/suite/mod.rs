@@ -11,6 +11,8 @@ mod etcd_cluster;
 mod fixture;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod forged_notices;
+#[cfg(target_os = "linux")]
+mod fork;
 mod full_disk;
 mod given_runtime;
 mod large_values;
