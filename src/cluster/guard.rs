@@ -324,8 +324,9 @@ impl DistributedGuard {
         match (self.held_lease.outcome(), self.held_lease.recorded_loss()) {
             (_, Some(why)) => Some(Err(ReleaseError::Lost { at: at(), why })),
             (Some(Outcome::Held), None) => Some(Ok(())),
-            (Some(Outcome::Lost), None) => {
-                Some(Err(ReleaseError::Lost { at: at(), why: LossReason::TakenOver }))
+            (Some(Outcome::Lost(why)), None) => {
+                let why = why.map_or(LossReason::TakenOver, LossReason::from);
+                Some(Err(ReleaseError::Lost { at: at(), why }))
             }
             (Some(Outcome::Indeterminate), None) => {
                 Some(Err(ReleaseError::Indeterminate { at: at() }))

@@ -408,12 +408,14 @@ impl Driver {
             }
             Action::WentBack(why) => shared.engine_went_back(key, why),
             Action::Released(outcome) => {
+                let Shutdown { released, lost, indeterminate } = &mut self.report;
+                let list = match &outcome {
+                    Outcome::Held => released,
+                    Outcome::Lost(_) => lost,
+                    Outcome::Indeterminate => indeterminate,
+                };
                 if driven.local.released(shared, outcome) {
-                    match outcome {
-                        Outcome::Held => self.report.released.push(key.clone()),
-                        Outcome::Lost => self.report.lost.push(key.clone()),
-                        Outcome::Indeterminate => self.report.indeterminate.push(key.clone()),
-                    }
+                    list.push(key.clone());
                 }
             }
             Action::Failed(failure) => {

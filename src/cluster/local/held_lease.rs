@@ -147,7 +147,7 @@ impl HeldLease {
 
     /// The result of its release, if that has ended.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.state.lock().outcome
+        self.state.lock().outcome.clone()
     }
 
     /// Extends it to `deadline`. Returns false, and changes nothing, if it is lost or over: a guard

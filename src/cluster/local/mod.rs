@@ -218,7 +218,7 @@ impl LocalKey {
                 }
                 LeaseState::Releasing { held_lease, .. } => {
                     held_lease.mark_lost(why.clone(), &shared.clock);
-                    held_lease.set_outcome(Outcome::Lost);
+                    held_lease.set_outcome(Outcome::Lost(None));
                     releasing = Some(held_lease);
                 }
                 LeaseState::Absent => {}
@@ -237,6 +237,11 @@ impl LocalKey {
     /// The release of the lease has ended, and the observer is told. Returns whether the key has to be
     /// reported by a shutdown.
     fn released(self: &Arc<Self>, shared: &NodeShared, outcome: Outcome) -> bool {
+        let how = match &outcome {
+            Outcome::Held => ReleaseOutcome::Held,
+            Outcome::Lost(_) => ReleaseOutcome::Lost,
+            Outcome::Indeterminate => ReleaseOutcome::Indeterminate,
+        };
         let mut gone = None;
         let (mut is_reported, mut is_closed) = (false, false);
         self.change(shared, |state| {
@@ -252,11 +257,6 @@ impl LocalKey {
             Effects { schedule: !state.wait_queue.is_empty(), ..Effects::default() }
         });
         let Some(held_lease) = gone else { return is_reported };
-        let how = match outcome {
-            Outcome::Held => ReleaseOutcome::Held,
-            Outcome::Lost => ReleaseOutcome::Lost,
-            Outcome::Indeterminate => ReleaseOutcome::Indeterminate,
-        };
         let is_used = self.tell_release(shared, &held_lease, how);
         // The guard of a lease that was being released may have been there until the shutdown.
         is_reported || is_closed && is_used

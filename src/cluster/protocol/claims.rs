@@ -160,13 +160,8 @@ impl OwnClaim {
         Self { id, heartbeats: vec![], is_new: true }
     }
 
-    /// Whether the register has this heartbeat by a write of this machine.
-    pub(super) fn wrote(&self, heartbeat: u64) -> bool {
-        self.heartbeats.contains(&heartbeat)
-    }
-
     /// Whether this claim is the holder, by a write of this machine.
     fn holds(&self, register: &Register) -> bool {
-        register.is_held_by(self.id) && self.wrote(register.heartbeat)
+        register.is_held_by(self.id) && self.heartbeats.contains(&register.heartbeat)
     }
 }

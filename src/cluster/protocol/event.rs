@@ -224,12 +224,12 @@ pub(crate) enum Loss {
 }
 
 /// The outcome of a release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The lock was held until the release, and is now free or reserved for the next waiter.
     Held,
-    /// The lock was lost before the release.
-    Lost,
+    /// The lock was lost before the release. `None`: [`Action::Lost`] has said why.
+    Lost(Option<Loss>),
     /// The lock is not held any more. Whether it was held until the release is not known: the
     /// release was a write of unknown outcome, or the engine did not respond before the lease was
     /// over.

@@ -555,17 +555,20 @@ impl Machine {
     /// or does so by a write of a copy of this node, or if the engine went back.
     fn check_register(&mut self) {
         let Some(claim) = self.claim.as_ref().filter(|_| self.held.is_some()) else { return };
+        if let Some(why) = self.loss_of(claim.id) {
+            self.lose(why);
+        }
+    }
+
+    /// Why the lock that was had by this claim is lost, if it is by what the register shows.
+    fn loss_of(&self, claim: ClaimId) -> Option<Loss> {
         if self.view.went_back().is_some() {
-            return self.lose(Loss::WentBack);
+            return Some(Loss::WentBack);
         }
         match &self.view.register {
-            Ok(register) if !register.is_held_by(claim.id) => self.lose(Loss::TakenOver),
-            Ok(register) if claim.wrote(register.heartbeat) => {}
-            Ok(_) => self.lose(Loss::Copied),
-            Err(why) => {
-                let why = why.clone();
-                self.lose(Loss::Unreadable(why));
-            }
+            Ok(register) if !register.is_held_by(claim) => Some(Loss::TakenOver),
+            Ok(register) => (!self.holds(register)).then_some(Loss::Copied),
+            Err(why) => Some(Loss::Unreadable(why.clone())),
         }
     }
 
@@ -615,7 +618,7 @@ impl Machine {
             }
             // The loss was reported a moment ago.
             None if self.releasing.is_none() => {
-                self.actions.push_back(Action::Released(Outcome::Lost));
+                self.actions.push_back(Action::Released(Outcome::Lost(None)));
             }
             None => {}
         }
@@ -624,18 +627,17 @@ impl Machine {
     /// Reports the outcome of the release once it is known, or at the deadline.
     fn check_release(&mut self, now: Time) {
         let Some(releasing) = self.releasing else { return };
-        let is_named =
-            |register: &Register| register.is_held_by(releasing.claim) && self.holds(register);
-        let is_in_register = self.view.register.as_ref().is_ok_and(is_named);
+        let loss = self.loss_of(releasing.claim);
         // A notice may show the release before the response arrives.
         let is_in_flight =
             self.in_flight.as_ref().is_some_and(|request| request.kind == RequestKind::Leave);
-        if (is_in_register || is_in_flight) && now < releasing.deadline {
+        let is_open = loss.is_none() || is_in_flight;
+        if is_open && now < releasing.deadline {
             self.wake_by(releasing.deadline);
-        } else if is_in_register || is_in_flight || releasing.is_indeterminate {
+        } else if is_open || releasing.is_indeterminate {
             self.released(Outcome::Indeterminate);
         } else {
-            self.released(Outcome::Lost);
+            self.released(Outcome::Lost(loss));
         }
     }
 

@@ -137,7 +137,7 @@ impl World {
         };
         let is_true = match outcome {
             Outcome::Held => self.was_removed(key, &held_lease, |by| by == Author::Node(node)),
-            Outcome::Lost => {
+            Outcome::Lost(_) => {
                 now >= held_lease.deadline
                     || self.was_removed(key, &held_lease, |by| by != Author::Node(node))
             }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cluster::layers::{Faulty, Plan};
+use crate::cluster::{ReleaseError, Wake, Write};
 use std::sync::mpsc;
 use tokio::runtime::{Builder, Runtime};
 
@@ -227,4 +228,20 @@ async fn a_loss_is_not_ready_until_the_observer_has_been_told() {
         closing.into_iter().for_each(|thread| thread.join().unwrap());
         assert!(begins.try_recv().is_err(), "{reason}: it is told again");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_finds_the_lock_lost_says_why() {
+    let engine = Memory::new();
+    let notes = Notes::default();
+    let node = builder(engine.clone()).observer(notes.clone()).build().unwrap();
+    let lock = node.lock("k").unwrap();
+    let guard = lock.acquire().await.unwrap();
+    let now = engine.load(lock.key()).await.unwrap().unwrap().version;
+    let garbage = Write { value: b"{".as_slice().into(), wake: Wake::Nobody, idle: false };
+    engine.compare_exchange(lock.key(), Some(now), garbage).await.unwrap();
+    let error = guard.release().await.unwrap_err();
+    let is_right = matches!(&error, ReleaseError::Lost { why: LossReason::Unreadable(_), .. });
+    assert!(is_right, "{error}");
+    assert_eq!(notes.take(), ["released Lost"]);
 }

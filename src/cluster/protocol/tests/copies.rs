@@ -133,7 +133,7 @@ fn a_waiting_copy_takes_nothing_from_the_copy_that_was_granted_their_claim() {
             }
             for event in events.iter().flatten() {
                 let told = engine.tell(&mut copy, event.clone(), at(5));
-                assert!(matches!(told[..], [] | [Action::Released(Outcome::Lost)]), "{told:?}");
+                assert!(matches!(told[..], [] | [Action::Released(Outcome::Lost(_))]), "{told:?}");
             }
             assert_eq!(engine.register().liveness(), held.liveness(), "{events:?}, looks: {looks}");
             assert!(!cancels || copy.is_idle());

@@ -283,8 +283,42 @@ fn a_release_that_finds_another_holder_reports_the_loss_and_changes_nothing() {
     engine.exchange(engine.now.as_ref().map(|now| now.version), write);
     granted(&engine.tell(&mut two, Event::Intent(Intent::Try), at(2)));
     let told = engine.tell(&mut one, Event::Release, at(3));
-    assert!(matches!(told[..], [Action::Released(Outcome::Lost)]), "{told:?}");
+    assert!(
+        matches!(told[..], [Action::Released(Outcome::Lost(Some(Loss::TakenOver)))]),
+        "{told:?}"
+    );
     assert_eq!(engine.register().holder.unwrap().label, "n2");
+}
+
+#[test]
+fn a_release_that_finds_the_lock_lost_says_why() {
+    for what in ["restored", "garbage", "copied"] {
+        let (mut engine, mut one) = (TestEngine::default(), machine(1));
+        engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
+        engine.tell(&mut one, Event::Release, at(1));
+        let before = engine.now.clone();
+        engine.tell(&mut one, Event::Intent(Intent::Wait), at(2));
+        match what {
+            "restored" => engine.now = before,
+            "garbage" => {
+                let write =
+                    Write { value: b"{".as_slice().into(), wake: Wake::Nobody, idle: false };
+                engine.exchange(engine.now.as_ref().map(|now| now.version), write);
+            }
+            _ => drop(engine.tell(&mut one.clone(), Event::Refresh, at(3))),
+        }
+        let told = engine.tell(&mut one, Event::Release, at(4));
+        let Some(Action::Released(Outcome::Lost(Some(why)))) = told.last() else {
+            panic!("{what}: {told:?}")
+        };
+        let is_right = match why {
+            Loss::WentBack => what == "restored",
+            Loss::Unreadable(_) => what == "garbage",
+            Loss::Copied => what == "copied",
+            _ => false,
+        };
+        assert!(is_right, "{what}: {why:?}");
+    }
 }
 
 #[test]
