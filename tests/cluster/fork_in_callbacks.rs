@@ -389,8 +389,10 @@ async fn until_forked(parent: &Parent, call: Call) {
                 while guard.is_valid() {
                     tokio::time::sleep(ms(1)).await;
                 }
-                // The driver notices it, if this thread leaves it to that.
-                tokio::time::sleep(ms(20)).await;
+                // The driver notices it: the guard is kept until it has.
+                while CHILD.load(SeqCst) == 0 && Instant::now() < end {
+                    tokio::time::sleep(ms(1)).await;
+                }
             }
             Call::Inspected => drop(parent.node.inspect("inspected").await),
             _ => tokio::time::sleep(ms(1)).await,

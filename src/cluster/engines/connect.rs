@@ -67,8 +67,11 @@ pub async fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> 
 /// [node is there too](crate::cluster::NodeBuilder::runtime).
 ///
 /// Give a runtime none of whose tasks blocks its thread: no request is answered meanwhile, and leases end.
-/// Something has to drive the runtime while this connects: it ends within the time that [`connect`] takes at
-/// most, with [`ConnectError::Runtime`] if nothing does.
+///
+/// Something has to drive that runtime while this connects, and the one on which this is awaited, whose timers
+/// end it within the time that [`connect`] takes at most: with [`ConnectError::Runtime`] if nothing drives the
+/// other one.
+///
 /// When the runtime ends, requests fail as [`Unavailable`](crate::cluster::TransportError::Unavailable), and
 /// those that were sent as [`Indeterminate`](crate::cluster::TransportError::Indeterminate).
 ///
@@ -367,6 +370,36 @@ fn check_text(address: &str) -> Result<(), ConnectError> {
         return Err(invalid(ENCODE));
     }
     Ok(())
+}
+
+#[cfg(all(test, feature = "redis", feature = "postgres", feature = "etcd"))]
+mod timeouts {
+    use super::ConnectError;
+    use crate::cluster::engines::{etcd::Etcd, postgres::Postgres, redis::Redis};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn one_that_is_too_long_is_refused() {
+        let refused = |result: Result<(), ConnectError>| {
+            assert!(matches!(result, Err(ConnectError::Address { .. })), "{result:?}");
+        };
+        for timeout in [Duration::ZERO, Duration::from_secs(3601), Duration::MAX] {
+            let runtime = || tokio::runtime::Handle::current();
+            let server = "127.0.0.1:1";
+            let (etcd, redis) = (Etcd::builder([server]), Redis::builder(server));
+            let postgres = Postgres::builder(server).user("app");
+            refused(
+                etcd.clone().connect_timeout(timeout).runtime(runtime()).connect().await.map(drop),
+            );
+            refused(
+                redis.clone().connect_timeout(timeout).runtime(runtime()).connect().await.map(drop),
+            );
+            refused(postgres.clone().connect_timeout(timeout).connect().await.map(drop));
+            refused(etcd.timeout(timeout).connect().await.map(drop));
+            refused(redis.timeout(timeout).connect().await.map(drop));
+            refused(postgres.timeout(timeout).runtime(runtime()).connect().await.map(drop));
+        }
+    }
 }
 
 #[cfg(all(test, feature = "redis", feature = "postgres", feature = "etcd"))]

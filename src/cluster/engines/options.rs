@@ -7,6 +7,7 @@ use super::tls::{Pem, TlsOptions};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::fmt;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -129,10 +130,10 @@ impl GivenRuntime {
     }
 }
 
-/// Tokio tells it only by a panic.
+/// Tokio tells it only by a panic, which the panic hook of the program sees.
 fn has_timers_and_io(runtime: &Handle) -> bool {
     let _in_it = runtime.enter();
-    let socket = std::net::UdpSocket::bind(("localhost", 0));
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
     let register = || {
         drop(tokio::time::sleep(Duration::ZERO));
         if let Ok(socket) = socket
@@ -160,7 +161,8 @@ impl ConnectionOptions {
 
     /// The longest that connecting takes, as the documentation of [`connect`](super::connect) says.
     pub(crate) fn connecting_limit(&self) -> Duration {
-        8 * self.connect_timeout + 3 * self.timeout
+        // Not checked yet.
+        self.connect_timeout.saturating_mul(8).saturating_add(self.timeout.saturating_mul(3))
     }
 
     /// What the URL options of [`set`](Self::set) are called, for messages.
@@ -241,6 +243,11 @@ macro_rules! connection_setters {
 
         /// The tokio runtime on which the connections live, with its I/O and timers enabled. Default:
         /// a thread of this crate's own, one for the process.
+        ///
+        /// Something has to drive it while this connects: the [`connect`](Self::connect) ends after eight times
+        /// the connect timeout plus three times the timeout, with
+        /// [`ConnectError::Runtime`](crate::cluster::ConnectError::Runtime), if nothing does. It fails with the
+        /// same error if I/O or timers are missing, which tokio tells by a panic that the panic hook reports.
         ///
         /// On the runtime of the callers a request costs no change of threads. Give one together with
         /// [`NodeBuilder::runtime`](crate::cluster::NodeBuilder::runtime), and only one none of whose tasks

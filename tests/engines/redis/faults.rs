@@ -148,18 +148,39 @@ async fn a_cancelled_request_does_not_cost_the_connection() {
     let Some(server) = RedisServer::start() else { return };
     let redis = client(&server.address()).await;
     put(&redis, &key("k"), None, write("x")).await;
-    let id = || {
-        let list: String = server.say(&["CLIENT", "LIST"]);
-        let own = list.lines().find(|line| line.contains(" addr=127.0.0.1")).expect("one");
-        own.split(' ').next().expect("its number").to_owned()
-    };
-    let before = id();
+    let before = connection_of_requests(&server);
     // Polled once, so that it is sent. The connection is on another thread, and may be quicker.
     while redis.load(&key("k")).now_or_never().is_some() {}
     // Longer than a server may be silent that was asked something.
     sleep(Duration::from_millis(2500)).await;
     assert!(redis.load(&key("k")).await.unwrap().is_some());
-    assert_eq!(id(), before);
+    assert_eq!(connection_of_requests(&server), before);
+}
+
+/// The number of the connection that has no subscriptions.
+fn connection_of_requests(server: &RedisServer) -> String {
+    let list: String = server.say(&["CLIENT", "LIST"]);
+    let is_meant = |line: &&str| line.contains(" addr=127.0.0.1") && line.contains(" sub=0");
+    let line = list.lines().find(is_meant).expect("one");
+    line.split(' ').next().and_then(|id| id.strip_prefix("id=")).expect("its number").to_owned()
+}
+
+/// The next one may lead to another server, to which the watch does not listen.
+#[tokio::test]
+async fn a_watch_ends_with_the_connection_of_the_requests() {
+    let Some(server) = RedisServer::start() else { return };
+    let redis = client(&server.address()).await;
+    put(&redis, &key("k"), None, write("x")).await;
+    let mut watch = redis.watch(&key("k"), NodeId::new(1)).await.unwrap();
+    let before = connection_of_requests(&server);
+    let _: i64 = server.say(&["CLIENT", "KILL", "ID", &before]);
+    until("there is another one", || {
+        let _ = redis.load(&key("k")).now_or_never();
+        server.connections() == 2 && connection_of_requests(&server) != before
+    })
+    .await;
+    let item = timeout(SOON, watch.next()).await.expect("the watch goes on").unwrap();
+    assert!(matches!(item, Err(TransportError::Unavailable(_))), "{item:?}");
 }
 
 /// Others must not end a lock by what they publish.
@@ -170,6 +191,7 @@ async fn a_message_that_is_too_long_ends_the_watches_and_no_request() {
     put(&redis, &key("k"), None, write("x")).await;
     let _: () = server.say(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 64kb 64kb 1"]);
     let long = "x".repeat(4 << 20);
+    let before = connection_of_requests(&server);
     for _ in 0..3 {
         let mut watch = redis.watch(&key("k"), NodeId::new(1)).await.unwrap();
         let began = Instant::now();
@@ -185,4 +207,5 @@ async fn a_message_that_is_too_long_ends_the_watches_and_no_request() {
         };
         assert!(matches!(ended, Some(Err(TransportError::Unavailable(_)))), "{ended:?}");
     }
+    assert_eq!(connection_of_requests(&server), before);
 }

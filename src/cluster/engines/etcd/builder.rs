@@ -107,7 +107,8 @@ impl EtcdBuilder {
     /// write that changes nothing.
     ///
     /// It returns within [`timeout`](Self::timeout), or with TLS within three times of it, since a
-    /// server that hangs up after the handshake is tried again. It has to be called within a tokio
+    /// server that hangs up after the handshake is tried again; later if a [runtime](Self::runtime) was
+    /// given that nothing drives. It has to be called within a tokio
     /// runtime whose network and timers are enabled. Dropping the future is safe at any moment, and
     /// leaves nothing behind.
     ///

@@ -237,7 +237,8 @@ impl PostgresBuilder {
     ///
     /// It returns within four times the connect timeout plus the timeout: twice the connect timeout to
     /// connect and to set the connection up, and that again if the connection is lost at once. If it
-    /// creates the table, it returns within twice as long plus the timeout.
+    /// creates the table, it returns within twice as long plus the timeout; and so it does if a
+    /// [runtime](Self::runtime) was given that nothing drives.
     ///
     /// Dropping the future is safe at any moment. It leaves nothing behind but a try to connect, which
     /// ends by itself within four times the connect timeout. A table that is being created may or may

@@ -71,7 +71,7 @@ impl RedisConnector {
             if last.is_usable() {
                 return Ok(last);
             }
-            give_up(state, Some(&last));
+            self.give_up(state, &last);
         }
         let pending = self.pending(state);
         let result = pending.result().await.unwrap_or_else(|| {
@@ -156,23 +156,22 @@ impl RedisConnector {
         }
     }
 
-    /// Gives `connection` up, which is for requests, and that of the watches, which leads to the same server.
-    /// The next request opens another one, and so does the next watch.
+    /// Gives `connection` up, which is for requests.
     fn forget(&self, connection: &Arc<RedisConnection>) {
-        if give_up(&self.for_requests, Some(connection)) {
-            give_up(&self.for_watches, None);
+        self.give_up(&self.for_requests, connection);
+    }
+
+    /// Gives a connection up; with that of the requests also that of the watches, since the next one may lead
+    /// to another server, and a watch of this one would wait for what is published there.
+    fn give_up(&self, state: &Mutex<ConnectorState>, connection: &Arc<RedisConnection>) {
+        let last = state.lock().last.take_if(|last| Arc::ptr_eq(last, connection));
+        connection.give_up();
+        if last.is_some() && std::ptr::eq(state, &self.for_requests) {
+            let watching = self.for_watches.lock().last.take();
+            // Not under the lock: this wakes watches.
+            watching.inspect(|watching| watching.give_up());
         }
     }
-}
-
-/// Gives the last connection up, if it is this one (or whichever it is). Returns whether it did.
-fn give_up(state: &Mutex<ConnectorState>, connection: Option<&Arc<RedisConnection>>) -> bool {
-    let is_meant = |last: &mut Arc<RedisConnection>| {
-        connection.is_none_or(|connection| Arc::ptr_eq(last, connection))
-    };
-    let last = state.lock().last.take_if(is_meant);
-    // Not under the lock: this wakes watches.
-    last.inspect(|last| last.give_up()).is_some()
 }
 
 /// Why there is no answer.

@@ -86,12 +86,13 @@
 //!
 //! # Connections
 //!
-//! Each [`Redis`] has one connection for requests, and one for watches. The next request replaces it when it
-//! is lost, or when no data came for two seconds while a response was outstanding. No request is ever
-//! sent twice: one that was sent and not answered is
+//! Each [`Redis`] has one connection for requests, and one for watches. The next request replaces its one
+//! when that is lost, or when no data came for two seconds while a response was outstanding. No request is
+//! ever sent twice: one that was sent and not answered is
 //! [`Indeterminate`](TransportError::Indeterminate). While there is a watch, the server is pinged twice
-//! a second. Watches end with an error when it does not answer or the connection
-//! is lost; the node then reads the register and watches again. A request takes at most the connect
+//! a second, over the connection of the watches. Watches end with an error when it does not answer, or when
+//! one of the two connections is lost: the next one may lead to another server. The node then reads the
+//! register and watches again. A request takes at most the connect
 //! timeout plus the timeout: eight seconds by default. It takes one more round where the server has
 //! forgotten the script, and where a cluster has moved the slot.
 
