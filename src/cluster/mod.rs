@@ -337,6 +337,8 @@ pub mod transport;
 pub use admin::{ForcedRelease, KeyState, LockStatus, QueuedNode};
 pub use async_trait::async_trait;
 pub use builder::NodeBuilder;
+#[cfg(unix)]
+pub use engines::Dir;
 pub use engines::{ConnectError, Memory, connect};
 pub use error::{ConfigError, LockContext, LockError, ReleaseError};
 pub use fence::FencingToken;

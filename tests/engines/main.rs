@@ -10,6 +10,7 @@ mod support;
 #[cfg(all(feature = "redis", target_os = "linux"))]
 #[path = "../support/child.rs"]
 mod child;
+mod dir;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod fencing;

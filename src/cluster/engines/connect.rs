@@ -1,7 +1,7 @@
 //! Connecting to an engine by its address, and why that fails.
 
 use super::Memory;
-#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
 use crate::cluster::background::Background;
 use crate::cluster::transport::{Cause, Transport};
 use std::borrow::Cow;
@@ -16,6 +16,7 @@ use url::Url;
 /// | address | feature | engine |
 /// |---|---|---|
 /// | `memory:` | none | [`Memory`], a new and empty one |
+/// | `dir:/path` | none, on Unix | [`Dir`](crate::cluster::engines::dir), for the processes of this machine |
 /// | `redis://`, `rediss://` (TLS) | `redis` | Redis or Valkey |
 /// | `postgres://`, `postgresql://` | `postgres` | PostgreSQL |
 /// | `etcd://`, `etcds://` (TLS) | `etcd` | etcd |
@@ -23,7 +24,7 @@ use url::Url;
 /// The form is `scheme://user:password@host:port/path?option=value`. Several servers, where an engine
 /// has several, are separated by commas: `etcd://a:2379,b:2379,c:2379`. The path and the options are
 /// described on the page of each [engine](crate::cluster::engines). These options mean the same for
-/// all of them, except for `memory:`, which has none: `ca`, `cert`, `key`, `server_name`,
+/// all that have a server: `ca`, `cert`, `key`, `server_name`,
 /// `connect_timeout_ms`, `timeout_ms`. Each engine also has a builder with a setter for each option.
 ///
 /// Write every character of a user's name or a password that is not a letter or a digit as `%` and two
@@ -59,11 +60,28 @@ pub async fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> 
     let url = Url::parse(&to_url(address)).map_err(|why| invalid(why.to_string()))?;
     match url.scheme() {
         "memory" => Ok(Arc::new(Memory::new())),
+        "dir" => dir(&url).await,
         "redis" | "rediss" => redis(&url).await,
         "postgres" | "postgresql" => postgres(&url).await,
         "etcd" | "etcds" => etcd(&url).await,
         other => Err(ConnectError::UnknownScheme { scheme: other.to_owned() }),
     }
+}
+
+#[cfg(unix)]
+async fn dir(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
+    Ok(Arc::new(super::Dir::connect(url).await?))
+}
+
+#[cfg(not(unix))]
+async fn dir(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
+    Err(ConnectError::Unsuitable {
+        server: url.path().to_owned(),
+        why:
+            "dir: needs a Unix system, whose locks on files end with their process: use an engine \
+              with a server here, such as redis: or etcd:"
+                .to_owned(),
+    })
 }
 
 /// The error that this engine is not part of the build.
@@ -166,7 +184,7 @@ impl fmt::Display for ConnectError {
             Self::UnknownScheme { scheme } => write!(
                 f,
                 "no engine is known for {scheme:?}: \
-                 use memory:, redis://, rediss://, postgres://, etcd:// or etcds://"
+                 use memory:, dir:, redis://, rediss://, postgres://, etcd:// or etcds://"
             ),
             Self::MissingFeature { scheme, feature } => {
                 write!(
@@ -200,7 +218,7 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 /// The thread on which connections live.
-#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
 pub(crate) fn background() -> Result<Background, ConnectError> {
     Background::get().map_err(|why| ConnectError::Thread { cause: why.to_string().into() })
 }

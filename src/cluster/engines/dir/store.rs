@@ -1,0 +1,713 @@
+//! The folder: its files, the locks on them, and what is done under a lock.
+//!
+//! Everything here blocks, so it is called on threads that are there for it.
+
+use super::blocker::blocker;
+use super::builder::DirConfig;
+use super::content::{self, Content, Found, LARGEST_FILE};
+use super::filesystem;
+use super::names::FileNames;
+use crate::Mutex;
+use crate::cluster::{Exchange, Key, TransportError, Version, Versioned, Write};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode, Stat};
+use rustix::io::{Errno, retry_on_intr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long an idle register is kept, at least.
+pub(super) const RETENTION: Duration = Duration::from_secs(60 * 60);
+
+/// For every file: no link is followed, none but a regular file can make the call wait, and no command that
+/// is started meanwhile inherits it.
+const CAREFUL: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
+
+/// A call that may wait for the lock of another process, and whose caller may go.
+#[derive(Debug)]
+pub(super) struct Call {
+    phase: AtomicU8,
+    until: Instant,
+}
+
+/// It waits, and has written nothing.
+const WAITS: u8 = 0;
+/// It may have written.
+const INSIDE: u8 = 1;
+/// Its caller has gone while it waited: it must not write any more.
+const CANCELLED: u8 = 2;
+
+impl Call {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { phase: AtomicU8::new(WAITS), until: Instant::now() + timeout }
+    }
+
+    /// The caller goes. Returns whether it is certain that nothing was written and never will be.
+    pub(super) fn cancel(&self) -> bool {
+        self.change(CANCELLED)
+    }
+
+    /// It has the lock. `false`: its caller has gone.
+    fn go_inside(&self) -> bool {
+        self.change(INSIDE)
+    }
+
+    fn change(&self, to: u8) -> bool {
+        // ORDERING: Relaxed: the one byte decides, and nothing else is read by it.
+        let changed = self.phase.compare_exchange(WAITS, to, Ordering::Relaxed, Ordering::Relaxed);
+        changed.is_ok()
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == CANCELLED
+    }
+}
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
+
+impl FileId {
+    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "not so on every system")]
+    fn of(stat: &Stat) -> Self {
+        Self { device: stat.st_dev as u64, inode: stat.st_ino as u64 }
+    }
+
+    /// The folder or file at this path. No link is followed.
+    pub(super) fn at(path: &Path) -> Result<Self, Errno> {
+        fs::lstat(path).map(|stat| Self::of(&stat))
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn device_major(self) -> u32 {
+        fs::major(self.device)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn device_minor(self) -> u32 {
+        fs::minor(self.device)
+    }
+}
+
+/// The folder, open.
+#[derive(Debug)]
+pub(super) struct Folder {
+    file: OwnedFd,
+}
+
+/// Why there is no folder that can be used.
+#[derive(Debug)]
+pub(super) enum FolderError {
+    /// It cannot be opened.
+    System(Errno),
+    /// It must not be used, for this reason.
+    Unsuitable(String),
+}
+
+impl Folder {
+    /// Opens the folder of this configuration, and checks that only those can write in it who may.
+    fn open(config: &DirConfig) -> Result<Self, FolderError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = match fs::open(&config.path, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(why @ (Errno::LOOP | Errno::NOTDIR)) => {
+                let is_link = fs::lstat(&config.path).is_ok_and(|stat| {
+                    FileType::from_raw_mode(stat.st_mode as RawMode) == FileType::Symlink
+                });
+                return Err(match is_link {
+                    true => FolderError::Unsuitable(
+                        "it is a symbolic link, which somebody could replace: write the path of \
+                         the directory itself"
+                            .to_owned(),
+                    ),
+                    false => FolderError::System(why),
+                });
+            }
+            Err(why) => return Err(FolderError::System(why)),
+        };
+        let stat = fs::fstat(&file).map_err(FolderError::System)?;
+        config.check_rights(stat.st_mode as u32, stat.st_uid).map_err(FolderError::Unsuitable)?;
+        if !config.any_file_system
+            && let Err(kind) = filesystem::admitted(file.as_fd())
+        {
+            return Err(FolderError::Unsuitable(format!(
+                "its file system is {kind}, and not known as one of this machine alone, whose locks \
+                 hold: choose a directory on a local disk or in memory, such as in /run, or set \
+                 any_file_system if you know that no other machine uses it"
+            )));
+        }
+        Ok(Self { file })
+    }
+}
+
+/// The registers in a folder.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) config: DirConfig,
+    folder: Mutex<Arc<Folder>>,
+}
+
+impl Store {
+    /// Opens the folder, which is made if it is not there.
+    pub(super) fn open(config: DirConfig) -> Result<Self, FolderError> {
+        match fs::mkdir(&config.path, Mode::from_raw_mode(config.mode as RawMode)) {
+            Ok(()) => {
+                // The mask of the process may have taken away what the configuration grants.
+                let mode = Mode::from_raw_mode(config.mode as RawMode);
+                fs::chmod(&config.path, mode).map_err(FolderError::System)?;
+            }
+            Err(Errno::EXIST) => {}
+            // It may be there all the same, where its parent must not be written.
+            Err(why) if FileId::at(&config.path).is_err() => return Err(FolderError::System(why)),
+            Err(_) => {}
+        }
+        let folder = Mutex::new(Arc::new(Folder::open(&config)?));
+        Ok(Self { config, folder })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.config.path
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.config.path.join(name)
+    }
+
+    fn folder(&self) -> Arc<Folder> {
+        Arc::clone(&self.folder.lock())
+    }
+
+    /// Opens the folder again, since the one that is open is not at its path any more.
+    fn reopen(&self) -> Result<(), TransportError> {
+        let folder = Folder::open(&self.config).map_err(|why| match why {
+            FolderError::System(Errno::NOENT) => self.gone(),
+            FolderError::System(why) => self.failed("opening", self.path(), why),
+            FolderError::Unsuitable(why) => {
+                TransportError::unsupported(format!("{}: {why}", self.path().display()))
+            }
+        })?;
+        *self.folder.lock() = Arc::new(folder);
+        Ok(())
+    }
+
+    /// The error that the folder is not there.
+    pub(super) fn gone(&self) -> TransportError {
+        TransportError::unavailable(format!(
+            "the directory {} is gone, and all locks in it: make it again, for its owner alone",
+            self.path().display()
+        ))
+    }
+
+    /// The error of a call of the system after which nothing is written.
+    fn failed(&self, what: &str, path: &Path, why: Errno) -> TransportError {
+        let text = format!("{what} {} failed: {why}", path.display());
+        match why {
+            Errno::ACCESS | Errno::PERM | Errno::ROFS => TransportError::denied(text),
+            Errno::LOOP => TransportError::corrupt(format!("{} is a link", path.display())),
+            Errno::NOSPC | Errno::DQUOT => {
+                TransportError::unavailable(format!("{text}: make space there"))
+            }
+            _ => TransportError::unavailable(text),
+        }
+    }
+
+    /// The register of `key`, at the moment at which its file is opened.
+    pub(super) fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
+        let path = self.at(&FileNames::of(key).register());
+        let opened = retry_on_intr(|| fs::open(&path, OFlags::RDONLY | CAREFUL, Mode::empty()));
+        if matches!(opened, Err(Errno::NOENT)) {
+            return match FileId::at(self.path()) {
+                Ok(_) => Ok(None),
+                Err(_) => Err(self.gone()),
+            };
+        }
+        Ok(self.content(opened, &path, key.as_str())?.map(|content| content.versioned))
+    }
+
+    /// What is in a file that was opened. `None`: there is none, or what was in it is lost.
+    fn content(
+        &self,
+        opened: Result<OwnedFd, Errno>,
+        path: &Path,
+        key: &str,
+    ) -> Result<Option<Content>, TransportError> {
+        let file = match opened {
+            Ok(file) => self.read(&file, path)?,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(why) => return Err(self.failed("opening", path, why)),
+        };
+        let what = |why: &str| {
+            TransportError::corrupt(format!("{} is no register: {why}", path.display()))
+        };
+        match content::read(&file) {
+            Found::Register(content) if content.key == key => Ok(Some(content)),
+            Found::Register(_) => Err(what("it is that of another key with the same hash")),
+            Found::Lost => Ok(None),
+            Found::Foreign(why) => Err(what(why)),
+        }
+    }
+
+    /// The bytes of the file, and not many more than a register can have.
+    fn read(&self, file: &OwnedFd, path: &Path) -> Result<Vec<u8>, TransportError> {
+        let stat = fs::fstat(file).map_err(|why| self.failed("reading", path, why))?;
+        if FileType::from_raw_mode(stat.st_mode as RawMode) != FileType::RegularFile {
+            return Err(TransportError::corrupt(format!("{} is no file", path.display())));
+        }
+        let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX).min(LARGEST_FILE);
+        let mut bytes = vec![0; size + 1];
+        let mut read = 0;
+        while read < bytes.len() {
+            match retry_on_intr(|| rustix::io::read(file, &mut bytes[read..])) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(why) => return Err(self.failed("reading", path, why)),
+            }
+        }
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    /// Writes the register of `key` if it has the version `expected`.
+    pub(super) fn compare_exchange(
+        &self,
+        key: &Key,
+        expected: Option<Version>,
+        new: &Write,
+        call: &Call,
+    ) -> Result<Exchange, TransportError> {
+        let names = FileNames::of(key);
+        let section = self.enter(&names, call)?;
+        let found = section.register(&names, key.as_str())?.map(|content| content.versioned);
+        let version = found.as_ref().map(|found| found.version);
+        if version != expected {
+            return Ok(Exchange::Mismatch(found));
+        }
+        let last = match version {
+            Some(version) => Some(version),
+            // It may have been deleted, with a larger version than is known from anywhere else.
+            None => section.floor()?,
+        };
+        let version = next_version(last, SystemTime::now())?;
+        section.write(&names, &Content::write(version, new.idle, key.as_str(), &new.value))?;
+        Ok(Exchange::Swapped(version))
+    }
+
+    /// Deletes the register of `key`, if there is one.
+    pub(super) fn delete(&self, key: &Key, call: &Call) -> Result<bool, TransportError> {
+        let names = FileNames::of(key);
+        let section = self.enter(&names, call)?;
+        let Some(found) = section.register(&names, key.as_str())? else {
+            // What was lost is removed, too.
+            section.unlink(&names.register())?;
+            return Ok(false);
+        };
+        section.delete(&names, found.versioned.version)?;
+        Ok(true)
+    }
+
+    /// The keys that have a register and begin with `prefix`, in order.
+    pub(super) fn list(&self, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        let mut keys = vec![];
+        self.each_file(|names, is_register| {
+            if !is_register {
+                return Ok(());
+            }
+            // Most keys are in the name, and the file need not be read to leave them out.
+            let named = names.key();
+            if named.as_ref().is_some_and(|key| !key.as_str().starts_with(prefix)) {
+                return Ok(());
+            }
+            let path = self.at(&names.register());
+            let opened = retry_on_intr(|| fs::open(&path, OFlags::RDONLY | CAREFUL, Mode::empty()));
+            let bytes = match opened {
+                Ok(file) => self.read(&file, &path)?,
+                Err(Errno::NOENT) => return Ok(()),
+                Err(why) => return Err(self.failed("opening", &path, why)),
+            };
+            let key = content::key_in(&bytes).filter(|key| FileNames::of(key) == names);
+            keys.extend(key.filter(|key| key.as_str().starts_with(prefix)));
+            Ok(())
+        })?;
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(keys)
+    }
+
+    /// Deletes registers that have been idle for the retention, and files that are left of deleted ones.
+    /// Returns the number of registers.
+    pub(super) fn sweep(&self) -> Result<usize, TransportError> {
+        let mut old = vec![];
+        self.each_file(|names, _| {
+            if old.last() != Some(&names) && self.is_old(&names) {
+                old.push(names);
+            }
+            Ok(())
+        })?;
+        let mut swept = 0;
+        for names in old {
+            // Who is inside uses it, and nobody waits for this.
+            let call = Call::new(Duration::ZERO);
+            let Ok(section) = self.enter(&names, &call) else { continue };
+            if !self.is_old(&names) {
+                continue;
+            }
+            let path = self.at(&names.register());
+            let opened = section.open(&names.register());
+            match opened.and_then(|file| self.read(&file, &path).map_err(|_| Errno::IO)) {
+                Err(Errno::NOENT) => section.tidy(&names),
+                Err(_) => {}
+                Ok(bytes) => {
+                    if let Found::Register(Content { versioned, idle: true, .. }) =
+                        content::read(&bytes)
+                    {
+                        section.delete(&names, versioned.version)?;
+                        swept += 1;
+                    }
+                }
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Whether the register is older than the retention; if there is none, the lock.
+    fn is_old(&self, names: &FileNames) -> bool {
+        let modified =
+            |name: String| std::fs::symlink_metadata(self.at(&name)).ok()?.modified().ok();
+        let modified = modified(names.register()).or_else(|| modified(names.lock()));
+        modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age >= RETENTION))
+    }
+
+    /// Calls `visit` for each file of a key, with whether it is the register.
+    fn each_file(
+        &self,
+        mut visit: impl FnMut(FileNames, bool) -> Result<(), TransportError>,
+    ) -> Result<(), TransportError> {
+        let unread = |why: std::io::Error| match why.kind() {
+            std::io::ErrorKind::NotFound => self.gone(),
+            _ => {
+                let why = Errno::from_io_error(&why).unwrap_or(Errno::IO);
+                self.failed("reading", self.path(), why)
+            }
+        };
+        for entry in std::fs::read_dir(self.path()).map_err(unread)? {
+            let name = entry.map_err(unread)?.file_name();
+            if let Some((names, is_register)) = name.to_str().and_then(FileNames::of_file) {
+                visit(names, is_register)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a file of this name.
+    pub(super) fn exists(&self, name: &str) -> bool {
+        FileId::at(&self.at(name)).is_ok()
+    }
+
+    /// Enters the section of a key: nobody else is in it until the result is dropped.
+    fn enter(&self, names: &FileNames, call: &Call) -> Result<Section<'_>, TransportError> {
+        let name = names.lock();
+        let Some(locked) = self.lock(&name, FlockOperation::NonBlockingLockExclusive, call)? else {
+            let path = self.at(&name);
+            let blocker = FileId::at(&path).map_or_else(|why| why.to_string(), blocker);
+            return Err(TransportError::unavailable(format!(
+                "{} has been locked for {:?} by {blocker}",
+                path.display(),
+                self.config.timeout,
+            )));
+        };
+        let section = Section { store: self, locked };
+        if call.go_inside() { Ok(section) } else { Err(cancelled()) }
+    }
+
+    /// Locks the file of this name, which is made if it is not there. `None`: it was locked by others until
+    /// the time of the call was over.
+    pub(super) fn lock(
+        &self,
+        name: &str,
+        how: FlockOperation,
+        call: &Call,
+    ) -> Result<Option<Locked>, TransportError> {
+        let path = self.at(name);
+        let flags = OFlags::RDWR | OFlags::CREATE | CAREFUL;
+        let mut pause = Pause::default();
+        loop {
+            let folder = self.folder();
+            let opened =
+                retry_on_intr(|| fs::openat(&folder.file, name, flags, self.config.file_mode()));
+            let file = match opened {
+                Ok(file) => file,
+                // Nothing can be made in a folder that was removed.
+                Err(Errno::NOENT) => {
+                    self.reopen()?;
+                    if !pause.before_next(call)? {
+                        return Err(self.gone());
+                    }
+                    continue;
+                }
+                Err(why) => return Err(self.failed("opening", &path, why)),
+            };
+            self.config.grant(&file);
+            while let Err(why) = retry_on_intr(|| fs::flock(&file, how)) {
+                if why != Errno::WOULDBLOCK {
+                    return Err(self.failed("locking", &path, why));
+                }
+                if !pause.before_next(call)? {
+                    return Ok(None);
+                }
+            }
+            let locked = Locked::new(folder, file);
+            let stat =
+                fs::fstat(locked.file()).map_err(|why| self.failed("locking", &path, why))?;
+            if FileType::from_raw_mode(stat.st_mode as RawMode) != FileType::RegularFile {
+                return Err(TransportError::corrupt(format!("{} is no file", path.display())));
+            }
+            // Somebody may have removed the file, or the folder, while this waited: others lock what is
+            // there now.
+            if FileId::at(&path) == Ok(FileId::of(&stat)) {
+                return Ok(Some(locked));
+            }
+            drop(locked);
+            self.reopen()?;
+            if !pause.before_next(call)? {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// The error of a call whose caller has gone.
+fn cancelled() -> TransportError {
+    TransportError::unavailable("nobody waits for this any more")
+}
+
+/// The version of a write after a register of the version `last`, or after the floor.
+///
+/// It is the time, in microseconds, if that is larger. So versions go on growing where the folder was lost
+/// with the floor in it, and the clock is right.
+fn next_version(last: Option<Version>, now: SystemTime) -> Result<Version, TransportError> {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    // A clock that is centuries off leaves half of the versions.
+    let now = u64::try_from(now).unwrap_or(u64::MAX).clamp(1, Version::MAX.get() / 2);
+    Version::new(last.map_or(now, |last| now.max(last.get() + 1)))
+}
+
+/// A locked file, and the folder in which it is. Dropping it unlocks the file.
+#[derive(Debug)]
+pub(super) struct Locked {
+    folder: Arc<Folder>,
+    file: Option<OwnedFd>,
+}
+
+impl Locked {
+    fn new(folder: Arc<Folder>, file: OwnedFd) -> Self {
+        Self { folder, file: Some(file) }
+    }
+
+    pub(super) fn file(&self) -> &OwnedFd {
+        self.file.as_ref().expect("only `keep` takes it")
+    }
+
+    /// The file, which stays locked for as long as it is open.
+    pub(super) fn keep(mut self) -> OwnedFd {
+        self.file.take().expect("it is taken once")
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing alone would not unlock it, if a child was forked meanwhile that has not closed it yet.
+        if let Some(file) = &self.file {
+            let _ = fs::flock(file, FlockOperation::Unlock);
+        }
+    }
+}
+
+/// The section of a key: nobody else writes its register, or that of the floor.
+#[derive(Debug)]
+struct Section<'a> {
+    store: &'a Store,
+    locked: Locked,
+}
+
+impl Section<'_> {
+    fn dir(&self) -> BorrowedFd<'_> {
+        self.locked.folder.file.as_fd()
+    }
+
+    fn failed(&self, what: &str, name: &str, why: Errno) -> TransportError {
+        self.store.failed(what, &self.store.at(name), why)
+    }
+
+    fn open(&self, name: &str) -> Result<OwnedFd, Errno> {
+        retry_on_intr(|| fs::openat(self.dir(), name, OFlags::RDONLY | CAREFUL, Mode::empty()))
+    }
+
+    fn register(&self, names: &FileNames, key: &str) -> Result<Option<Content>, TransportError> {
+        let name = names.register();
+        self.store.content(self.open(&name), &self.store.at(&name), key)
+    }
+
+    /// No smaller than the version of any register that was deleted.
+    fn floor(&self) -> Result<Option<Version>, TransportError> {
+        let content = self.register(&FileNames::of_floor(), FLOOR)?;
+        Ok(content.map(|content| content.versioned.version))
+    }
+
+    /// Raises the floor to `version`, if it is lower.
+    fn raise_floor(&self, version: Version) -> Result<(), TransportError> {
+        let names = FileNames::of_floor();
+        let call = Call::new(self.store.config.timeout);
+        let section = self.store.enter(&names, &call)?;
+        if section.floor()?.is_none_or(|floor| floor < version) {
+            section.write(&names, &Content::write(version, false, FLOOR, b""))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the register, whose version is this. The floor comes first: the next register of this name
+    /// must have a larger version, whatever happens after this line.
+    fn delete(&self, names: &FileNames, version: Version) -> Result<(), TransportError> {
+        self.raise_floor(version)?;
+        self.unlink(&names.register())?;
+        self.tidy(names);
+        Ok(())
+    }
+
+    /// Removes what is left when there is no register. Who waits for the lock of this section locks the
+    /// next one instead. What cannot be removed does no harm.
+    fn tidy(&self, names: &FileNames) {
+        let _ = self.unlink(&names.new());
+        // A lock on it means that processes are tied to it.
+        let (tie, now) = (names.tie(), Call::new(Duration::ZERO));
+        let how = FlockOperation::NonBlockingLockExclusive;
+        if self.store.exists(&tie)
+            && let Ok(Some(_locked)) = self.store.lock(&tie, how, &now)
+        {
+            let _ = self.unlink(&tie);
+        }
+        let _ = self.unlink(&names.lock());
+    }
+
+    fn unlink(&self, name: &str) -> Result<(), TransportError> {
+        match fs::unlinkat(self.dir(), name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::IO) => Err(indeterminate("removing", &self.store.at(name))),
+            Err(why) => Err(self.failed("removing", name, why)),
+        }
+    }
+
+    /// Puts a register in the place of the one that is there.
+    fn write(&self, names: &FileNames, content: &[u8]) -> Result<(), TransportError> {
+        let (new, register) = (names.new(), names.register());
+        if let Err(why) = self.write_new(&new, content) {
+            let _ = fs::unlinkat(self.dir(), &*new, AtFlags::empty());
+            return Err(self.failed("writing", &new, why));
+        }
+        match fs::renameat(self.dir(), &*new, self.dir(), &*register) {
+            Ok(()) => Ok(()),
+            // It may be on its way to the disk.
+            Err(Errno::IO) => Err(indeterminate("renaming", &self.store.at(&new))),
+            Err(why) => {
+                let _ = fs::unlinkat(self.dir(), &*new, AtFlags::empty());
+                Err(self.failed("renaming", &new, why))
+            }
+        }
+    }
+
+    fn write_new(&self, new: &str, content: &[u8]) -> Result<(), Errno> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | CAREFUL;
+        let mode = self.store.config.file_mode();
+        let make = || retry_on_intr(|| fs::openat(self.dir(), new, flags, mode));
+        let file = match make() {
+            // A process was killed here. What is there may also be a link that somebody made: it is
+            // removed, not written.
+            Err(Errno::EXIST) => {
+                fs::unlinkat(self.dir(), new, AtFlags::empty())?;
+                make()?
+            }
+            made => made?,
+        };
+        self.store.config.grant(&file);
+        let mut rest = content;
+        while !rest.is_empty() {
+            let written = retry_on_intr(|| rustix::io::write(&file, rest))?;
+            rest = &rest[written..];
+        }
+        Ok(())
+    }
+}
+
+/// What stands for a key in the floor's file. No key is called so.
+const FLOOR: &str = "(floor)";
+
+fn indeterminate(what: &str, path: &Path) -> TransportError {
+    TransportError::indeterminate(format!("{what} {} failed: {}", path.display(), Errno::IO))
+}
+
+/// The pauses between tries to lock a file. A section takes some 20 microseconds.
+#[derive(Debug, Default)]
+struct Pause {
+    tries: u32,
+}
+
+impl Pause {
+    /// Waits before the next try. `false`: there is no more time.
+    ///
+    /// # Errors
+    ///
+    /// If the caller has gone.
+    fn before_next(&mut self, call: &Call) -> Result<bool, TransportError> {
+        if call.is_cancelled() {
+            return Err(cancelled());
+        }
+        if Instant::now() >= call.until {
+            return Ok(false);
+        }
+        self.tries += 1;
+        match self.tries {
+            ..=4 => std::thread::yield_now(),
+            // From about 20 microseconds to 5 ms; no two processes in step.
+            tries => {
+                let longest = 20 << (tries - 5).min(8);
+                std::thread::sleep(Duration::from_micros(fastrand::u64(longest / 2..=longest)));
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Call, next_version};
+    use crate::cluster::Version;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn a_version_is_larger_than_the_last_one_and_than_the_time() {
+        let version = |number| Version::new(number).unwrap();
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let next = |last, now| next_version(last, now).unwrap().get();
+        assert_eq!(next(None, at(7)), 7_000_000);
+        assert_eq!(next(Some(version(5)), at(7)), 7_000_000);
+        // The clock stands still, or was set back, even to before 1970.
+        assert_eq!(next(Some(version(7_000_000)), at(7)), 7_000_001);
+        assert_eq!(next(Some(version(8_000_000)), at(7)), 8_000_001);
+        assert_eq!(next(None, UNIX_EPOCH - Duration::from_secs(1)), 1);
+        // A clock that is far ahead leaves versions, and there is one after the last but one.
+        assert_eq!(next(None, at(1 << 40)), Version::MAX.get() / 2);
+        assert_eq!(next(Some(version((1 << 52) - 2)), at(7)), Version::MAX.get());
+        assert!(next_version(Some(Version::MAX), at(7)).is_err());
+    }
+
+    #[test]
+    fn a_call_is_cancelled_or_inside_and_never_both() {
+        let call = Call::new(Duration::ZERO);
+        assert!(call.cancel() && !call.go_inside());
+        let call = Call::new(Duration::ZERO);
+        assert!(call.go_inside() && !call.cancel());
+    }
+}
