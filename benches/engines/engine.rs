@@ -9,6 +9,8 @@ use std::time::Duration;
 /// The engines of this build.
 pub fn all() -> Vec<&'static dyn Engine> {
     vec![
+        #[cfg(target_os = "linux")]
+        &crate::dir::Dir,
         #[cfg(all(unix, feature = "redis"))]
         &crate::redis::Redis,
         #[cfg(all(unix, feature = "etcd"))]

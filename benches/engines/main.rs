@@ -16,7 +16,9 @@
 //!   that compares and sets; etcd: two transactions that compare the revision and put; PostgreSQL: two
 //!   upserts of one row), and the peer: `rslock` with its own settings (Redis; feature
 //!   `engine_peers`), etcd's own lock with a lease that is granted before (etcd), `pg_advisory_lock`
-//!   and `pg_advisory_unlock` (PostgreSQL)
+//!   and `pg_advisory_unlock` (PostgreSQL). A directory has no client of its own: there `raw` is a
+//!   locked file under which another is read, written anew and renamed, and the peer is `flock`, which
+//!   keeps no queue and nothing else
 //! - `threads-8`: 8 threads of one process on one key; the peer has a client for each thread
 //! - `processes-8`: 8 processes on one key, which acquire, release, and acquire again at once
 //! - `handoff`: from the beginning of a release to the return of `acquire` in another process that
@@ -29,6 +31,8 @@
 //! The contenders of a cell take turns, so that a slice of one is beside a slice of the other. Requests
 //! are the calls of the transport, counted by a layer around it.
 
+#[cfg(target_os = "linux")]
+mod dir;
 mod engine;
 #[cfg(all(unix, feature = "etcd"))]
 mod etcd;

@@ -75,10 +75,12 @@
 //!    *Why:* a node drops a request when its time is over, when nobody waits for it any more, and when
 //!    the node shuts down.
 //!
-//! Three more rules have no number:
+//! Four more rules have no number:
 //!
 //! - A call ends by itself. The suite checks this as
 //!   [`Law::Responses`](../conformance/enum.Law.html#variant.Responses).
+//! - A [list](Transport::list) of keys has those that have a register, where the engine can list them
+//!   ([`Law::Listing`](../conformance/enum.Law.html#variant.Listing)).
 //! - A call never blocks its thread.
 //! - The text of an error has no password and no key material.
 //!

@@ -1,9 +1,20 @@
 //! The engine in a directory.
 
+mod crashes;
+mod full_disk;
 mod laws;
+mod rights;
+mod ties;
+mod vanishing;
 
+use crate::suite::processes::ChildProcess;
 use crate::support::process::Folder;
-use lockword::cluster::{Dir, Exchange, Key, Transport, Version, Wake, Write};
+use lockword::cluster::{Dir, Exchange, Key, Transport, TransportError, Version, Wake, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Longer than anything here may take.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// An engine in this directory.
 async fn open(path: &str) -> Dir {
@@ -31,4 +42,55 @@ async fn put(dir: &Dir, key: &Key, expected: Option<Version>, new: Write) -> Ver
         Ok(Exchange::Swapped(version)) => version,
         other => panic!("{key}: {other:?}"),
     }
+}
+
+/// The names of the files in a directory, in order.
+fn files(path: &str) -> Vec<String> {
+    let files = std::fs::read_dir(path).expect("it is there").flatten();
+    let mut names: Vec<String> =
+        files.map(|file| file.file_name().into_string().expect("text")).collect();
+    names.sort();
+    names
+}
+
+/// Waits until it is so.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !is_so() {
+        assert!(Instant::now() < end, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A child in this role, whose name begins with `dir-`. `address` is what its role takes it for.
+fn start(role: &str, address: &str, file: &str) -> ChildProcess {
+    ChildProcess::start(role, address, file)
+}
+
+/// What a child does.
+pub async fn child(role: &str, address: &str) {
+    match role {
+        "dir-serve" => crashes::serve(address).await,
+        "dir-die" => crashes::die(address).await,
+        "dir-churn" => crashes::churn(address).await,
+        "dir-fill" => full_disk::fill(address).await,
+        "dir-stranger" => rights::stranger(address).await,
+        "dir-tie" => ties::tie(address).await,
+        other => panic!("{other}?"),
+    }
+}
+
+/// The kind of an error, and its text.
+fn kind(error: &TransportError) -> &'static str {
+    match error {
+        TransportError::Indeterminate(_) => "indeterminate",
+        TransportError::Unavailable(_) => "unavailable",
+        TransportError::Denied(_) => "denied",
+        TransportError::Unsupported(_) => "unsupported",
+        _ => "corrupt",
+    }
+}
+
+fn exists(path: &str) -> bool {
+    Path::new(path).exists()
 }

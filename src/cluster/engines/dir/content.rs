@@ -9,7 +9,7 @@
 //! the rest of the line and of the value, and the key.
 
 use super::names::hash;
-use crate::cluster::{Key, Version, Versioned};
+use crate::cluster::{Version, Versioned};
 
 /// The largest value, in bytes.
 pub(super) const LARGEST_VALUE: usize = 64 * 1024;
@@ -102,14 +102,6 @@ fn content(file: &[u8]) -> Option<Content> {
         idle,
         key: key.to_owned(),
     })
-}
-
-/// The key of the register, if the file is whole.
-pub(super) fn key_in(file: &[u8]) -> Option<Key> {
-    match read(file) {
-        Found::Register(content) => Key::new(&content.key).ok(),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

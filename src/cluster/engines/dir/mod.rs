@@ -59,7 +59,7 @@
 //! |---|---|
 //! | `.register` | a line with the version and the key, and the value: `cat` shows it |
 //! | `.lock` | locked by `flock` while the register is written; it is never renamed |
-//! | `.new` | the next register, before it is renamed |
+//! | `.new` | the next register, until it is renamed; then the one before it |
 //! | `.tie` | locked while one of the processes lives to which a held lock was [tied](Tie) |
 //!
 //! `.floor.register` has a version that is no smaller than that of any register which was deleted. Registers

@@ -20,7 +20,7 @@ const TIE: &str = ".tie";
 const HASH: usize = 17;
 
 /// The names of the files of one key, or of the floor.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileNames {
     stem: String,
 }

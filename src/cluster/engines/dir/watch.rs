@@ -60,12 +60,21 @@ impl Watches {
 
     /// A watch of `key`, in force when this returns. It blocks.
     pub(super) fn watch(self: &Arc<Self>, key: &Key) -> Result<Watch, TransportError> {
+        self.watch_by(key, Notices::of)
+    }
+
+    /// A watch by these notices, if nothing is watched yet.
+    fn watch_by(
+        self: &Arc<Self>,
+        key: &Key,
+        notices: impl FnOnce(&Store) -> Option<Notices>,
+    ) -> Result<Watch, TransportError> {
         let name = FileNames::of(key).register();
         let receiver = {
             let mut table = self.table.lock();
             if !table.is_running {
                 // Whoever starts the thread has put the notices in force.
-                self.start()?;
+                self.start(notices(&self.store))?;
                 table.is_running = true;
             }
             let watched = table.watched.entry(name.clone()).or_insert_with(|| Watched {
@@ -92,9 +101,8 @@ impl Watches {
         }))))
     }
 
-    fn start(self: &Arc<Self>) -> Result<(), TransportError> {
+    fn start(self: &Arc<Self>, notices: Option<Notices>) -> Result<(), TransportError> {
         let folder = FileId::at(self.store.path()).map_err(|_| self.store.gone())?;
-        let notices = Notices::of(&self.store);
         let watches = Arc::clone(self);
         std::thread::Builder::new()
             .name("lockword-dir".to_owned())
@@ -261,5 +269,101 @@ impl Notices {
 
     fn wait(&mut self, _: Duration) -> Changed {
         match *self {}
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::super::builder::DirBuilder;
+    use super::{Notices, Store, Watches};
+    use crate::cluster::engines::dir::store::Call;
+    use crate::cluster::{Exchange, Key, Version, Wake, Write};
+    use futures_util::StreamExt;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    struct Place(Arc<Store>);
+
+    impl Place {
+        fn new() -> Self {
+            let name = format!("lockword-watch-{:016x}", fastrand::u64(..));
+            let builder = DirBuilder::new(std::env::temp_dir().join(name));
+            Self(Arc::new(Store::open(builder.config().unwrap()).unwrap()))
+        }
+
+        fn write(&self, key: &Key, expected: Option<Version>) -> Version {
+            let new = Write { value: b"x".as_slice().into(), wake: Wake::Nobody, idle: false };
+            let call = Call::new(Duration::from_secs(60));
+            match self.0.compare_exchange(key, expected, &new, &call).unwrap() {
+                Exchange::Swapped(version) => version,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(self.0.path());
+        }
+    }
+
+    fn key(name: &str) -> Key {
+        Key::new(name).unwrap()
+    }
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn without_notices_it_looks_often_and_a_thread_ends_when_nothing_is_watched() {
+        let place = Place::new();
+        let watches = Watches::new(Arc::clone(&place.0));
+        let mut watch = watches.watch_by(&key("k"), |_| None).unwrap();
+        let mut last = None;
+        for _ in 0..3 {
+            last = Some(place.write(&key("k"), last));
+            let item = tokio::time::timeout(LIMIT, watch.next()).await.unwrap();
+            let seen = item.unwrap().unwrap().map(|seen| seen.version);
+            assert_eq!(seen, last);
+        }
+        drop(watch);
+        let began = Instant::now();
+        while watches.table.lock().is_running {
+            assert!(began.elapsed() < LIMIT, "the thread goes on");
+            std::thread::yield_now();
+        }
+        assert!(watches.table.lock().watched.is_empty());
+    }
+
+    /// The twin of a lost notice: none is ever told of, and the slow look is left.
+    #[tokio::test]
+    async fn a_lost_notice_is_made_up_for_by_a_look() {
+        let place = Place::new();
+        let watches = Watches::new(Arc::clone(&place.0));
+        // Notices of another directory: they are there, and tell nothing.
+        let other = Place::new();
+        let silent = |_: &Store| Notices::of(&other.0);
+        let mut watch = watches.watch_by(&key("k"), silent).unwrap();
+        let version = place.write(&key("k"), None);
+        let item = tokio::time::timeout(LIMIT, watch.next()).await.unwrap();
+        assert_eq!(item.unwrap().unwrap().map(|seen| seen.version), Some(version));
+    }
+
+    #[test]
+    fn a_queue_that_overflows_says_to_look_at_everything() {
+        let place = Place::new();
+        let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let limit: usize = limit.trim().parse().unwrap();
+        let mut notices = Notices::of(&place.0).expect("there is one left");
+        // Two names in turns: the kernel takes the same one twice in a row for one.
+        let (a, b) = (place.0.path().join("a"), place.0.path().join("b"));
+        std::fs::write(&a, "").unwrap();
+        for _ in 0..limit / 2 + 1 {
+            std::fs::rename(&a, &b).unwrap();
+            std::fs::rename(&b, &a).unwrap();
+        }
+        let began = Instant::now();
+        while !notices.wait(Duration::ZERO).all {
+            assert!(began.elapsed() < LIMIT, "the overflow is not told of");
+        }
     }
 }
