@@ -1,6 +1,6 @@
 //! Which process has locked a file, for messages.
 
-use super::store::FileId;
+use super::folder::FileId;
 
 /// The process that keeps others out of the file, as a part of a sentence.
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -122,7 +122,9 @@ impl DirBuilder {
     /// 1 h. Default: 1 s. In an address: `timeout_ms`.
     ///
     /// Usually that takes some microseconds. It takes longer if that process was stopped in between: the
-    /// error names it. A request ends within twice this time, also if the file system does not respond.
+    /// error names it. (A node that gives a request less time than this cannot say more than that there was
+    /// no response: see [`request_timeout`](crate::cluster::NodeBuilder::request_timeout).) A request ends
+    /// within twice this time, also if the file system does not respond.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.config.timeout = timeout;
         self

@@ -81,8 +81,10 @@
 
 mod blocker;
 mod builder;
+mod call;
 mod content;
 mod filesystem;
+mod folder;
 mod names;
 mod store;
 mod tie;
@@ -95,11 +97,13 @@ use crate::cluster::{
     Capabilities, Cause, ConnectError, Consistency, Exchange, Key, NodeId, Notices, Transport,
     TransportError, Version, Versioned, Watch, Write, async_trait,
 };
+use call::Call;
 use content::LARGEST_VALUE;
+use folder::FolderError;
 use rustix::io::Errno;
 use std::path::PathBuf;
 use std::sync::Arc;
-use store::{Call, FolderError, Store};
+use store::Store;
 use tokio::time::timeout;
 use url::Url;
 use watch::{LOOK_EVERY, Watches};

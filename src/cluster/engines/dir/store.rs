@@ -4,19 +4,19 @@
 
 use super::blocker::blocker;
 use super::builder::DirConfig;
+use super::call::{Call, cancelled};
 use super::content::{self, Content, Found, LARGEST_FILE};
-use super::filesystem;
+use super::folder::{FileId, Folder, FolderError};
 use super::names::FileNames;
 use crate::Mutex;
 use crate::cluster::{Exchange, Key, TransportError, Version, Versioned, Write};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode, Stat};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode};
 use rustix::io::{Errno, retry_on_intr};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long an idle register is kept, at least.
 pub(super) const RETENTION: Duration = Duration::from_secs(60 * 60);
@@ -24,126 +24,6 @@ pub(super) const RETENTION: Duration = Duration::from_secs(60 * 60);
 /// For every file: no link is followed, none but a regular file can make the call wait, and no command that
 /// is started meanwhile inherits it.
 const CAREFUL: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
-
-/// A call that may wait for the lock of another process, and whose caller may go.
-#[derive(Debug)]
-pub(super) struct Call {
-    phase: AtomicU8,
-    until: Instant,
-}
-
-/// It waits, and has written nothing.
-const WAITS: u8 = 0;
-/// It may have written.
-const INSIDE: u8 = 1;
-/// Its caller has gone while it waited: it must not write any more.
-const CANCELLED: u8 = 2;
-
-impl Call {
-    pub(super) fn new(timeout: Duration) -> Self {
-        Self { phase: AtomicU8::new(WAITS), until: Instant::now() + timeout }
-    }
-
-    /// The caller goes. Returns whether it is certain that nothing was written and never will be.
-    pub(super) fn cancel(&self) -> bool {
-        self.change(CANCELLED)
-    }
-
-    /// It has the lock. `false`: its caller has gone.
-    fn go_inside(&self) -> bool {
-        self.change(INSIDE)
-    }
-
-    fn change(&self, to: u8) -> bool {
-        // ORDERING: Relaxed: the one byte decides, and nothing else is read by it.
-        let changed = self.phase.compare_exchange(WAITS, to, Ordering::Relaxed, Ordering::Relaxed);
-        changed.is_ok()
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == CANCELLED
-    }
-}
-
-/// Which file it is, whatever its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId {
-    pub(super) device: u64,
-    pub(super) inode: u64,
-}
-
-impl FileId {
-    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "not so on every system")]
-    fn of(stat: &Stat) -> Self {
-        Self { device: stat.st_dev as u64, inode: stat.st_ino as u64 }
-    }
-
-    /// The folder or file at this path. No link is followed.
-    pub(super) fn at(path: &Path) -> Result<Self, Errno> {
-        fs::lstat(path).map(|stat| Self::of(&stat))
-    }
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub(super) fn device_major(self) -> u32 {
-        fs::major(self.device)
-    }
-
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub(super) fn device_minor(self) -> u32 {
-        fs::minor(self.device)
-    }
-}
-
-/// The folder, open.
-#[derive(Debug)]
-pub(super) struct Folder {
-    file: OwnedFd,
-}
-
-/// Why there is no folder that can be used.
-#[derive(Debug)]
-pub(super) enum FolderError {
-    /// It cannot be opened.
-    System(Errno),
-    /// It must not be used, for this reason.
-    Unsuitable(String),
-}
-
-impl Folder {
-    /// Opens the folder of this configuration, and checks that only those can write in it who may.
-    fn open(config: &DirConfig) -> Result<Self, FolderError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = match fs::open(&config.path, flags, Mode::empty()) {
-            Ok(file) => file,
-            Err(why @ (Errno::LOOP | Errno::NOTDIR)) => {
-                let is_link = fs::lstat(&config.path).is_ok_and(|stat| {
-                    FileType::from_raw_mode(stat.st_mode as RawMode) == FileType::Symlink
-                });
-                return Err(match is_link {
-                    true => FolderError::Unsuitable(
-                        "it is a symbolic link, which somebody could replace: write the path of \
-                         the directory itself"
-                            .to_owned(),
-                    ),
-                    false => FolderError::System(why),
-                });
-            }
-            Err(why) => return Err(FolderError::System(why)),
-        };
-        let stat = fs::fstat(&file).map_err(FolderError::System)?;
-        config.check_rights(stat.st_mode as u32, stat.st_uid).map_err(FolderError::Unsuitable)?;
-        if !config.any_file_system
-            && let Err(kind) = filesystem::admitted(file.as_fd())
-        {
-            return Err(FolderError::Unsuitable(format!(
-                "its file system is {kind}, and not known as one of this machine alone, whose locks \
-                 hold: choose a directory on a local disk or in memory, such as in /run, or set \
-                 any_file_system if you know that no other machine uses it"
-            )));
-        }
-        Ok(Self { file })
-    }
-}
 
 /// The registers in a folder.
 #[derive(Debug)]
@@ -230,11 +110,11 @@ impl Store {
 
     /// What is in the file of a register, without its lock. `None`: there is no file.
     ///
-    /// The file that is a register now is the next one to be written over when it is none any more. So what
-    /// was read counts if the file is a register afterwards, too, and is complete.
+    /// The file of the present register is the one to be written over by the next write but one, also while
+    /// it is read here. So what is read counts if the file is that of a register afterwards, and if the same
+    /// is in it then. As no version comes twice, it was in the file in between, too.
     fn look(&self, path: &Path) -> Result<Option<Found>, TransportError> {
         const TRIES: u32 = 1000;
-        let mut incomplete = None;
         for _ in 0..TRIES {
             let file =
                 match retry_on_intr(|| fs::open(path, OFlags::RDONLY | CAREFUL, Mode::empty())) {
@@ -243,13 +123,8 @@ impl Store {
                     Err(why) => return Err(self.failed("opening", path, why)),
                 };
             let (bytes, id) = self.read(&file, path)?;
-            if FileId::at(path) != Ok(id) {
-                continue;
-            }
-            match content::read(&bytes) {
-                // It was written over between the first byte and the last, or it stays like this.
-                Found::Lost if incomplete.as_ref() != Some(&bytes) => incomplete = Some(bytes),
-                found => return Ok(Some(found)),
+            if FileId::at(path) == Ok(id) && self.read(&file, path)?.0 == bytes {
+                return Ok(Some(content::read(&bytes)));
             }
         }
         Err(TransportError::unavailable(format!("{} changes all the time", path.display())))
@@ -281,7 +156,7 @@ impl Store {
         let mut bytes = vec![0; size + 1];
         let mut read = 0;
         while read < bytes.len() {
-            match retry_on_intr(|| rustix::io::read(file, &mut bytes[read..])) {
+            match retry_on_intr(|| rustix::io::pread(file, &mut bytes[read..], read as u64)) {
                 Ok(0) => break,
                 Ok(more) => read += more,
                 Err(why) => return Err(self.failed("reading", path, why)),
@@ -390,11 +265,13 @@ impl Store {
         Ok(swept)
     }
 
-    /// Whether the register is older than the retention; if there is none, the lock.
+    /// Whether the register is older than the retention; if there is none, what is left of it.
     fn is_old(&self, names: &FileNames) -> bool {
         let modified =
             |name: String| std::fs::symlink_metadata(self.at(&name)).ok()?.modified().ok();
-        let modified = modified(names.register()).or_else(|| modified(names.lock()));
+        let modified = modified(names.register())
+            .or_else(|| modified(names.lock()))
+            .or_else(|| modified(names.tie()));
         modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age >= RETENTION))
     }
 
@@ -450,7 +327,6 @@ impl Store {
     ) -> Result<Option<Locked>, TransportError> {
         let path = self.at(name);
         let flags = OFlags::RDWR | OFlags::CREATE | CAREFUL;
-        let mut pause = Pause::default();
         loop {
             let folder = self.folder();
             let opened =
@@ -460,7 +336,7 @@ impl Store {
                 // Nothing can be made in a folder that was removed.
                 Err(Errno::NOENT) => {
                     self.reopen()?;
-                    if !pause.before_next(call)? {
+                    if !call.pause()? {
                         return Err(self.gone());
                     }
                     continue;
@@ -472,7 +348,7 @@ impl Store {
                 if why != Errno::WOULDBLOCK {
                     return Err(self.failed("locking", &path, why));
                 }
-                if !pause.before_next(call)? {
+                if !call.pause()? {
                     return Ok(None);
                 }
             }
@@ -489,16 +365,11 @@ impl Store {
             }
             drop(locked);
             self.reopen()?;
-            if !pause.before_next(call)? {
+            if !call.pause()? {
                 return Ok(None);
             }
         }
     }
-}
-
-/// The error of a call whose caller has gone.
-fn cancelled() -> TransportError {
-    TransportError::unavailable("nobody waits for this any more")
 }
 
 /// The version of a write after a register of the version `last`, or after the floor.
@@ -720,45 +591,65 @@ fn indeterminate(what: &str, path: &Path) -> TransportError {
     TransportError::indeterminate(format!("{what} {} failed: {}", path.display(), Errno::IO))
 }
 
-/// The pauses between tries to lock a file. A section takes some 20 microseconds.
-#[derive(Debug, Default)]
-struct Pause {
-    tries: u32,
-}
-
-impl Pause {
-    /// Waits before the next try. `false`: there is no more time.
-    ///
-    /// # Errors
-    ///
-    /// If the caller has gone.
-    fn before_next(&mut self, call: &Call) -> Result<bool, TransportError> {
-        if call.is_cancelled() {
-            return Err(cancelled());
-        }
-        if Instant::now() >= call.until {
-            return Ok(false);
-        }
-        self.tries += 1;
-        match self.tries {
-            ..=4 => std::thread::yield_now(),
-            // From about 20 microseconds to 5 ms; no two processes in step.
-            tries => {
-                let longest = 20 << (tries - 5).min(8);
-                std::thread::sleep(Duration::from_micros(fastrand::u64(longest / 2..=longest)));
-            }
-        }
-        Ok(true)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::builder::DirBuilder;
     use super::super::content::Content;
     use super::{Call, FileNames, Store, next_version};
-    use crate::cluster::{Exchange, Key, Version, Wake, Write};
-    use std::time::{Duration, UNIX_EPOCH};
+    use crate::cluster::{Exchange, Key, TransportError, Version, Wake, Write};
+    use std::fs::{self, File};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant, UNIX_EPOCH};
+
+    /// A store in a folder of its own, which is removed in the end.
+    struct Place(Arc<Store>);
+
+    impl Place {
+        fn new(timeout: Duration) -> Self {
+            let name = format!("lockword-store-{:016x}", fastrand::u64(..));
+            let builder = DirBuilder::new(std::env::temp_dir().join(name)).timeout(timeout);
+            Self(Arc::new(Store::open(builder.config().unwrap()).unwrap()))
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(self.0.path());
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn call() -> Call {
+        Call::new(LONG)
+    }
+
+    fn key(name: &str) -> Key {
+        Key::new(name).unwrap()
+    }
+
+    fn write(value: &str) -> Write {
+        Write { value: value.as_bytes().into(), wake: Wake::Nobody, idle: false }
+    }
+
+    /// A write that has to succeed.
+    fn put(store: &Store, key: &Key, expected: Option<Version>, value: &str) -> Version {
+        match store.compare_exchange(key, expected, &write(value), &call()).unwrap() {
+            Exchange::Swapped(version) => version,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until it is so.
+    fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < LONG, "in vain: {what}");
+            thread::yield_now();
+        }
+    }
 
     #[test]
     fn a_version_is_larger_than_the_last_one_and_than_the_time() {
@@ -781,26 +672,16 @@ mod tests {
     /// before the register is gone, whatever happens in between.
     #[test]
     fn the_floor_is_raised_before_a_register_goes_and_never_lowered() {
-        let path = std::env::temp_dir().join(format!("lockword-floor-{:016x}", fastrand::u64(..)));
-        let store = Store::open(DirBuilder::new(path.clone()).config().unwrap()).unwrap();
-        let call = || Call::new(Duration::from_secs(60));
-        let floor = || match store.enter(&FileNames::of_floor(), &call()).unwrap().floor() {
-            Ok(floor) => floor,
-            Err(error) => panic!("{error}"),
-        };
+        let place = Place::new(LONG);
+        let store = &*place.0;
+        let floor = || store.enter(&FileNames::of_floor(), &call()).unwrap().floor().unwrap();
         let delete = |key: &Key, version: u64| {
             let content = Content::write(Version::new(version).unwrap(), false, key.as_str(), b"x");
-            std::fs::write(store.at(&FileNames::of(key).register()), content).unwrap();
+            fs::write(store.at(&FileNames::of(key).register()), content).unwrap();
             assert!(store.delete(key, &call()).unwrap());
         };
-        let make = |key: &Key| {
-            let new = Write { value: b"x".as_slice().into(), wake: Wake::Nobody, idle: false };
-            match store.compare_exchange(key, None, &new, &call()).unwrap() {
-                Exchange::Swapped(version) => version.get(),
-                other => panic!("{other:?}"),
-            }
-        };
-        let (one, two) = (Key::new("one").unwrap(), Key::new("two").unwrap());
+        let make = |key: &Key| put(store, key, None, "x").get();
+        let (one, two) = (key("one"), key("two"));
         let ahead = Version::MAX.get() / 8 * 7;
         assert_eq!(floor(), None);
         delete(&one, ahead);
@@ -812,18 +693,101 @@ mod tests {
         delete(&two, ahead + 1);
         assert_eq!(make(&two), ahead + 2);
         // If the floor cannot be raised, nothing is deleted.
-        std::fs::remove_file(store.at(".floor.lock")).unwrap();
-        std::fs::create_dir(store.at(".floor.lock")).unwrap();
+        fs::remove_file(store.at(".floor.lock")).unwrap();
+        fs::create_dir(store.at(".floor.lock")).unwrap();
         store.delete(&two, &call()).unwrap_err();
         assert!(store.load(&two).unwrap().is_some());
-        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    /// A reader without the lock opens the file of a register, which is written over while it reads. What it
+    /// returns was a register during the call: no version comes before a later one, and none is missing.
+    #[test]
+    fn a_reader_sees_neither_a_part_of_a_write_nor_one_that_is_yet_to_come() {
+        let place = Place::new(LONG);
+        let (store, key) = (Arc::clone(&place.0), key("k"));
+        let mut last = put(&store, &key, None, "first");
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut seen = 0;
+                        while !stop.load(Ordering::Relaxed) {
+                            let found = store.load(&key).unwrap().expect("it is always there");
+                            let version = found.version.get();
+                            assert!(version >= seen, "{version} after {seen}");
+                            seen = version;
+                        }
+                    })
+                })
+                .collect();
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(700) {
+                // Long ones take long to write, and short ones are cut.
+                let value = "x".repeat(fastrand::usize(..60_000));
+                last = put(&store, &key, Some(last), &value);
+            }
+            stop.store(true, Ordering::Relaxed);
+            readers.into_iter().for_each(|reader| reader.join().expect("a reader fails"));
+        });
+    }
+
+    /// Somebody removes the lock for which a call waits, and another process has locked the one that is there
+    /// now: the first lock counts no more.
+    #[test]
+    fn a_lock_that_was_removed_meanwhile_is_none() {
+        let place = Place::new(Duration::from_millis(300));
+        let (store, key) = (&*place.0, key("k"));
+        let first = put(store, &key, None, "first");
+        let path = store.at(&FileNames::of(&key).lock());
+        let lock = || {
+            let file = File::options().create(true).append(true).open(&path).unwrap();
+            file.lock().unwrap();
+            file
+        };
+        let removed = lock();
+        let waits = Call::new(LONG);
+        thread::scope(|scope| {
+            let waiting =
+                scope.spawn(|| store.compare_exchange(&key, Some(first), &write("late"), &waits));
+            // It has opened the file: it has it open, or has found it locked, when this succeeds.
+            until("it waits", || waits.tries() > 0);
+            fs::remove_file(&path).unwrap();
+            let now = lock();
+            drop(removed);
+            let tries = waits.tries();
+            until("it waits for the other one", || waits.tries() > tries + 10);
+            assert!(!waiting.is_finished(), "it does not wait");
+            assert_eq!(store.load(&key).unwrap().unwrap().version, first);
+            drop(now);
+            assert!(matches!(waiting.join().unwrap(), Ok(Exchange::Swapped(_))));
+        });
     }
 
     #[test]
-    fn a_call_is_cancelled_or_inside_and_never_both() {
-        let call = Call::new(Duration::ZERO);
-        assert!(call.cancel() && !call.go_inside());
-        let call = Call::new(Duration::ZERO);
-        assert!(call.go_inside() && !call.cancel());
+    fn a_call_whose_caller_has_gone_does_nothing() {
+        let place = Place::new(LONG);
+        let (store, key) = (&*place.0, key("k"));
+        let first = put(store, &key, None, "first");
+        // Before it has the lock; and when it has it.
+        let gone = call();
+        assert!(gone.cancel());
+        let late = store.compare_exchange(&key, Some(first), &write("late"), &gone);
+        assert!(matches!(late, Err(TransportError::Unavailable(_))), "{late:?}");
+        assert_eq!(store.load(&key).unwrap().unwrap().version, first);
+        let inside = call();
+        let written = store.compare_exchange(&key, Some(first), &write("second"), &inside);
+        assert!(matches!(written, Ok(Exchange::Swapped(_))), "{written:?}");
+        assert!(!inside.cancel(), "it was written");
+        // While it waits it stops at once.
+        let lock = File::open(store.at(&FileNames::of(&key).lock())).unwrap();
+        lock.lock().unwrap();
+        let gone = call();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| store.delete(&key, &gone));
+            until("it waits", || gone.tries() > 0);
+            assert!(gone.cancel());
+            waiting.join().unwrap().unwrap_err();
+        });
     }
 }

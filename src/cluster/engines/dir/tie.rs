@@ -1,8 +1,8 @@
 //! Tying a held lock to the processes that work under it.
 
 use super::Dir;
+use super::call::Call;
 use super::names::FileNames;
-use super::store::Call;
 use crate::cluster::{FencingToken, Key, TransportError};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::FlockOperation;

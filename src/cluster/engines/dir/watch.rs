@@ -7,8 +7,9 @@
 //!
 //! There is a thread for each folder while something is watched in it, and for up to a second longer.
 
+use super::folder::FileId;
 use super::names::FileNames;
-use super::store::{FileId, Store};
+use super::store::Store;
 use crate::Mutex;
 use crate::cluster::process::watch_of_process;
 use crate::cluster::{Key, TransportError, Version, Versioned, Watch};
@@ -275,8 +276,8 @@ impl Notices {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::super::builder::DirBuilder;
+    use super::super::call::Call;
     use super::{Notices, Store, Watches};
-    use crate::cluster::engines::dir::store::Call;
     use crate::cluster::{Exchange, Key, Version, Wake, Write};
     use futures_util::StreamExt;
     use std::sync::Arc;
