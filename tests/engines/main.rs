@@ -7,7 +7,7 @@
 #[path = "../support/engines/mod.rs"]
 mod support;
 
-#[cfg(all(feature = "redis", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 #[path = "../support/child.rs"]
 mod child;
 #[cfg(target_os = "linux")]
@@ -15,7 +15,7 @@ mod dir;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod fencing;
-#[cfg(all(feature = "redis", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 #[path = "../support/forked.rs"]
 mod forked;
 #[cfg(feature = "postgres")]

@@ -1,6 +1,7 @@
 //! The engine in a directory.
 
 mod crashes;
+mod fork;
 mod full_disk;
 mod laws;
 mod rights;
