@@ -8,8 +8,8 @@
 //! ```
 //!
 //! It starts servers on free loopback ports, with their data in temporary folders, and stops them. An
-//! engine whose program is not installed is left out, with a line on standard error. All cells take
-//! about five minutes. Per engine:
+//! engine whose program is not installed is left out, with a line on standard error. The engine in a
+//! directory needs none: `TMPDIR=/dev/shm` has it in memory. All cells take about six minutes. Per engine:
 //!
 //! - `uncontended`: one task acquires and releases, without contention; beside it `raw`, two writes of
 //!   the same kind by the engine's own client (Redis: two `EVALSHA` of a script
