@@ -10,8 +10,8 @@ A mutant is one change of one file: core.toml and cluster.toml list them. It is 
 the crate under `target/mutants`, which is built, and the tests that must notice it are run until
 one fails. `core` runs loom models; `--search` tries all of them on a mutant that those named let
 live. `cluster` runs 2,000 seeds of one of the two simulations (`sim` with its scenarios, `real`), or
-the tests of `local` or of `protocol`; the known killer is tried first. `ci` takes the mutants with `always`, and a fifth of the
-others, which the hash of the commit chooses. `models` runs all models on the crate as it is, each
+the tests of `local` or of `protocol`; the known killer is tried first. `ci` takes the mutants with `always`, and a tenth of the
+others, which the hash of `src` chooses: a commit that changes only texts changes nothing here. `models` runs all models on the crate as it is, each
 for at most 60 s of processor time; `--quick` leaves out those that core.toml lists as slow.
 Exit status 1 if a mutant survives, 2 if a text is not found exactly once (so the lists cannot rot).
 """
@@ -218,11 +218,11 @@ def apply(mutants, tests, workers):
 
 
 def share(mutants):
-    """What CI applies to this commit, and what it leaves out."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, text=True,
+    """What CI applies to this source, and what it leaves out."""
+    source = subprocess.run(["git", "rev-parse", "HEAD:src"], cwd=ROOT, check=True, text=True,
                             capture_output=True).stdout
     others = [mutant for mutant in mutants if not mutant.get("always")]
-    left = [mutant for number, mutant in enumerate(others) if (number + int(commit, 16)) % 5]
+    left = [mutant for number, mutant in enumerate(others) if (number + int(source, 16)) % 10]
     return [mutant for mutant in mutants if mutant not in left], left
 
 
@@ -242,7 +242,7 @@ def ci():
         mutants, left = share(tests.data["mutant"])
         work.append((mutants, tests, 1))
         note(f"mutants: {len(mutants)} of {len(mutants) + len(left)} in {tests.name}.toml;"
-             f" another commit's turn: {' '.join(mutant['name'] for mutant in left)}")
+             f" another source's turn: {' '.join(mutant['name'] for mutant in left)}")
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         return sum(pool.map(lambda arguments: apply(*arguments), work))
 

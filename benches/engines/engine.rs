@@ -1,10 +1,11 @@
 //! What the bench needs of an engine, and of the contenders on it.
 
 use lockword::cluster::layers::{Counts, Intercept};
-use lockword::cluster::{Transport, async_trait, connect};
+use lockword::cluster::{Node, Transport, async_trait, connect, connect_on};
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// The engines of this build.
 pub fn all() -> Vec<&'static dyn Engine> {
@@ -23,8 +24,10 @@ pub fn all() -> Vec<&'static dyn Engine> {
 /// The contender that acquires.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ContenderKind {
-    /// A node of lockword.
+    /// A node of lockword, on the thread of the process.
     Lockword,
+    /// The same, with node and connections on the runtime of the callers.
+    OnRuntime,
     /// Bare writes, without a lock.
     Raw,
     /// Another lock.
@@ -82,11 +85,24 @@ pub struct At {
     pub address: String,
 }
 
+impl ContenderKind {
+    pub fn is_lockword(self) -> bool {
+        matches!(self, Self::Lockword | Self::OnRuntime)
+    }
+}
+
 impl At {
-    /// A transport of lockword, and its count of requests.
-    pub async fn connect(&self) -> (Arc<dyn Transport>, Counts) {
+    /// A node of lockword, and the count of its requests.
+    pub async fn node(&self, what: ContenderKind) -> (Node, Counts) {
         let counts = Counts::default();
-        (self.connect_into(&counts).await, counts)
+        let builder = if what == ContenderKind::OnRuntime {
+            let here = Handle::current();
+            let transport = connect_on(&here, &self.address).await.expect("the server runs");
+            Node::builder(Intercept::new(transport, counts.clone())).runtime(here)
+        } else {
+            Node::builder(self.connect_into(&counts).await)
+        };
+        (builder.build().expect("a node"), counts)
     }
 
     /// A transport of lockword whose requests are added to `counts`.

@@ -38,7 +38,7 @@ async fn repeat(slice: Duration, mut pair: impl AsyncFnMut()) -> (f64, u64) {
 /// One task, without contention.
 pub fn alone(at: &At, what: ContenderKind, slice: Duration) -> Sample {
     runtime(1).block_on(async {
-        if what != ContenderKind::Lockword {
+        if !what.is_lockword() {
             let mut other = at.other(what).await;
             let mut pair = async || {
                 other.acquire().await;
@@ -49,8 +49,7 @@ pub fn alone(at: &At, what: ContenderKind, slice: Duration) -> Sample {
             }
             return Sample::new(repeat(slice, pair).await.0);
         }
-        let (transport, counts) = at.connect().await;
-        let node = Node::builder(transport).build().expect("a node");
+        let (node, counts) = at.node(what).await;
         let lock = node.lock("alone").expect("a key");
         let pair = async || lock.acquire().await.expect("free").release().await.expect("held");
         for _ in 0..WARM {
@@ -92,7 +91,7 @@ fn contend<C: FnMut()>(slice: Duration, client: impl Fn() -> C + Sync) -> (f64, 
 /// Eight threads on one key.
 pub fn threads(at: &At, what: ContenderKind, slice: Duration) -> Sample {
     let runtime = runtime(2);
-    if what != ContenderKind::Lockword {
+    if !what.is_lockword() {
         let (ns, done) = contend(slice, || {
             let mut other = runtime.block_on(at.other(what));
             let runtime = &runtime;
@@ -105,8 +104,7 @@ pub fn threads(at: &At, what: ContenderKind, slice: Duration) -> Sample {
         });
         return Sample::new(ns).with_grants(&done);
     }
-    let (transport, counts) = runtime.block_on(at.connect());
-    let node = Node::builder(transport).runtime(runtime.handle().clone()).build().expect("a node");
+    let (node, counts) = runtime.block_on(at.node(what));
     let lock = node.blocking().lock("threads").expect("a key");
     drop(lock.acquire().expect("free"));
     counts.take();

@@ -28,6 +28,9 @@
 //! - `waiting-4`, `waiting-32`: this many nodes, each with a connection of its own, which acquire, hold
 //!   for a millisecond, release, and acquire again at once
 //!
+//! Where there is a contender `on runtime`, it is lockword with node and connections on the runtime of
+//! the callers, and not on the thread of the process.
+//!
 //! The contenders of a cell take turns, so that a slice of one is beside a slice of the other. Requests
 //! are the calls of the transport, counted by a layer around it.
 
@@ -90,13 +93,17 @@ fn cells(options: &BenchOptions, engine: &'static dyn Engine, address: &str) -> 
     let (short, long) = (slice(200, 4), slice(1500, 60));
     let uncontended = vec![
         one("lockword", in_process::alone, ContenderKind::Lockword, short),
+        one("on runtime", in_process::alone, ContenderKind::OnRuntime, short),
         one("raw", in_process::alone, ContenderKind::Raw, short),
     ];
-    let threads =
-        vec![one("lockword", in_process::threads, ContenderKind::Lockword, slice(300, 4))];
+    let threads = vec![
+        one("lockword", in_process::threads, ContenderKind::Lockword, slice(300, 4)),
+        one("on runtime", in_process::threads, ContenderKind::OnRuntime, slice(300, 4)),
+    ];
     let processes = vec![one("lockword", processes::contend, ContenderKind::Lockword, long)];
     let handoff = vec![
         one("lockword", processes::handoff, ContenderKind::Lockword, long),
+        one("on runtime", processes::handoff, ContenderKind::OnRuntime, long),
         one("notice", in_process::notice, ContenderKind::Raw, short),
         one("two trips", in_process::two_trips, ContenderKind::Raw, short),
     ];

@@ -6,7 +6,6 @@
 use crate::engine::{self, At, ContenderKind};
 use crate::in_process::runtime;
 use crate::sample::{Sample, Waits};
-use lockword::cluster::Node;
 use lockword::contention::statistics;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -42,7 +41,11 @@ pub fn is_child() -> bool {
     }
     let engine = engine::all().into_iter().find(|engine| engine.name() == name);
     let at = At { engine: engine.expect("the same build"), address: address.clone() };
-    let what = if what == "peer" { ContenderKind::Peer } else { ContenderKind::Lockword };
+    let what = match &**what {
+        "peer" => ContenderKind::Peer,
+        "on-runtime" => ContenderKind::OnRuntime,
+        _ => ContenderKind::Lockword,
+    };
     let hold = Duration::from_micros(hold.parse().expect("a number"));
     runtime(1).block_on(run_child(&at, what, hold));
     true
@@ -55,9 +58,8 @@ async fn run_child(at: &At, what: ContenderKind, hold: Duration) {
         }
     };
     let (turns, requests);
-    if what == ContenderKind::Lockword {
-        let (transport, counts) = at.connect().await;
-        let node = Node::builder(transport).build().expect("a node");
+    if what.is_lockword() {
+        let (node, counts) = at.node(what).await;
         let lock = node.lock("processes").expect("a key");
         let end = begin().await;
         counts.take();
@@ -138,7 +140,11 @@ fn run(
     slice: Duration,
 ) -> ChildrenReport {
     let program = std::env::current_exe().expect("this program");
-    let what = if what == ContenderKind::Peer { "peer" } else { "lockword" };
+    let what = match what {
+        ContenderKind::Peer => "peer",
+        ContenderKind::OnRuntime => "on-runtime",
+        _ => "lockword",
+    };
     let hold = hold.as_micros().to_string();
     let mut children: Vec<_> = (0..count)
         .map(|_| {
@@ -195,7 +201,7 @@ pub fn contend(at: &At, what: ContenderKind, slice: Duration) -> Sample {
         most: statistics::quantile(&waits, 0.99),
         all: waits[waits.len() - 1],
     });
-    if what == ContenderKind::Lockword {
+    if what.is_lockword() {
         let all = report.turns.iter().map(Vec::len).sum::<usize>();
         sample = sample.with_requests(report.requests, all as u64);
     }

@@ -4,9 +4,10 @@ use super::background::run_on;
 use super::error::{BREAKING, INSPECTING, LockError};
 use super::key::{Key, KeyError};
 use super::local::driver::{compare_exchange, load};
+use super::local::driver_task::as_driver;
 use super::node::{Node, NodeShared, to_key};
 use super::protocol::register::Register;
-use super::protocol::{Observation, force_release};
+use super::protocol::{Observation, WentBack, force_release};
 use super::text::shown;
 use super::transport::{Exchange, NodeId, TransportError, Version, Versioned};
 use std::future::Future;
@@ -28,7 +29,8 @@ pub struct KeyState {
     /// and if nobody holds the lock or waits.
     ///
     /// The node remembers what it saw of a key, by an inspection or an attempt to acquire the lock, for
-    /// two leases (the longer of its own and the holder's).
+    /// two leases (the longer of its own and the holder's), unless it has looked at 10,000 other keys
+    /// since.
     pub unchanged_for: Duration,
     /// The nodes that wait, in the order in which they joined.
     pub queue: Vec<QueuedNode>,
@@ -81,7 +83,8 @@ pub(crate) const MAX_BREAKS: u32 = 100;
 
 impl Node {
     /// Reads the state of a key from the engine, by one request, within the
-    /// [request timeout](super::NodeBuilder::request_timeout). It changes nothing there.
+    /// [request timeout](super::NodeBuilder::request_timeout). It changes nothing there. If the engine
+    /// shows an older state than before, the [observer](super::Observer::engine_went_back) is told.
     ///
     /// # Errors
     ///
@@ -156,19 +159,38 @@ where
     if shared.is_gone() {
         return Err(closed);
     }
-    let runtime = shared.runtime.clone();
-    run_on(&runtime, run(shared, key)).await.unwrap_or(Err(closed))
+    #[cfg(test)]
+    if shared.clock.is_virtual() {
+        // The simulator has no runtime.
+        return run(shared, key).await;
+    }
+    let (runtime, node) = (shared.runtime.clone(), shared.clone());
+    let task = run(shared, key);
+    let task = async move { as_driver(&node, task).await };
+    run_on(&runtime, task).await.unwrap_or(Err(closed))
+}
+
+/// The error of a request after which nothing is written. The end of the node cuts a request off.
+fn nothing_written(
+    shared: &NodeShared,
+    key: &Key,
+    tried: &'static str,
+    source: TransportError,
+) -> LockError {
+    match shared.is_gone() {
+        true => shared.closed(key),
+        false => LockError::Transport { at: shared.context(key), tried, source },
+    }
 }
 
 async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockError> {
-    let error =
-        |source| LockError::Transport { at: shared.context(&key), tried: INSPECTING, source };
-    let seen = load(&shared, &key).await.map_err(error)?;
-    let register = decode(&shared, &key, seen.as_ref())?;
+    let error = |source| nothing_written(&shared, &key, INSPECTING, source);
+    let seen = look(&shared, &key).await.map_err(error)?;
+    let register = take_in(&shared, &key, seen.as_ref())?;
     let now = shared.clock.now();
     let lease = register.holder.as_ref().map_or(Duration::ZERO, |holder| holder.lease);
     let observation = Observation { liveness: register.liveness(), since: now, lease };
-    let since = if register.is_idle() { now } else { shared.observed(&key, observation) };
+    let since = if register.is_idle() { now } else { shared.observed_holder(&key, observation) };
     let status = match register.holder {
         None if register.queue.is_empty() => LockStatus::Free,
         None => LockStatus::Reserved,
@@ -191,10 +213,11 @@ async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockErro
 
 async fn break_lock(shared: Arc<NodeShared>, key: Key) -> Result<Option<ForcedRelease>, LockError> {
     let error = |source| LockError::Transport { at: shared.context(&key), tried: BREAKING, source };
-    let mut seen = load(&shared, &key).await.map_err(error)?;
+    let unread = |source| nothing_written(&shared, &key, BREAKING, source);
+    let mut seen = look(&shared, &key).await.map_err(unread)?;
     let mut target = None;
     for _ in 0..MAX_BREAKS {
-        let register = decode(&shared, &key, seen.as_ref())?;
+        let register = take_in(&shared, &key, seen.as_ref())?;
         let Some(write) = force_release(&register) else { return Ok(None) };
         let (claim, label, was_reserved) = match (&register.holder, register.queue.first()) {
             (Some(holder), _) => (holder.claim, &holder.label, false),
@@ -208,7 +231,8 @@ async fn break_lock(shared: Arc<NodeShared>, key: Key) -> Result<Option<ForcedRe
         }
         let expected = seen.map(|seen| seen.version);
         match compare_exchange(&shared, &key, expected, write).await.map_err(error)? {
-            Exchange::Swapped(_) => {
+            Exchange::Swapped(version) => {
+                shared.observed_version(&key, version);
                 let (node, label) = (claim.node, shown(label));
                 return Ok(Some(ForcedRelease { node, label, was_reserved }));
             }
@@ -218,8 +242,27 @@ async fn break_lock(shared: Arc<NodeShared>, key: Key) -> Result<Option<ForcedRe
     Err(error(TransportError::unavailable(format!("others wrote first, {MAX_BREAKS} times"))))
 }
 
-fn decode(shared: &NodeShared, key: &Key, seen: Option<&Versioned>) -> Result<Register, LockError> {
+/// Loads the register. The observer is told if the engine went back.
+async fn look(shared: &Arc<NodeShared>, key: &Key) -> Result<Option<Versioned>, TransportError> {
+    // Before the request is sent: the response may be older than what the node sees meanwhile.
+    let newest = shared.observations.lock().newest(key);
+    let seen = load(shared, key).await?;
+    if let Some((shown, newest)) = seen.as_ref().map(|seen| seen.version).zip(newest)
+        && shown < newest
+    {
+        shared.engine_went_back(key, WentBack { shown, newest });
+    }
+    Ok(seen)
+}
+
+/// The register that an answer has shown. The node remembers its version.
+fn take_in(
+    shared: &NodeShared,
+    key: &Key,
+    seen: Option<&Versioned>,
+) -> Result<Register, LockError> {
     let Some(seen) = seen else { return Ok(Register::empty()) };
+    shared.observed_version(key, seen.version);
     Register::decode(&seen.value)
         .map_err(|source| LockError::Unreadable { at: shared.context(key), source })
 }

@@ -10,6 +10,7 @@
 use super::process::{OfProcess, Process};
 use crate::Mutex;
 use futures_util::FutureExt;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -70,6 +71,7 @@ impl BackgroundThread {
         let thread = Self { runtime: runtime.handle().clone(), _alive: alive };
         let mut runtime = EndWithoutWaiting(Some(runtime));
         std::thread::Builder::new().name("lockword".to_owned()).spawn(move || {
+            IS_BACKGROUND.set(Some(Process::current()));
             if let Some(runtime) = &mut runtime.0 {
                 runtime.block_on(async {
                     // An error: the sender was dropped.
@@ -80,6 +82,16 @@ impl BackgroundThread {
         })?;
         Ok(thread)
     }
+}
+
+thread_local! {
+    /// The process whose thread this is. (A child that is forked by this thread has no such thread.)
+    static IS_BACKGROUND: Cell<Option<Process>> = const { Cell::new(None) };
+}
+
+/// Whether this is the thread on which nodes and connections live. It must not wait for any of them.
+pub(crate) fn is_this_thread() -> bool {
+    IS_BACKGROUND.try_with(Cell::get).is_ok_and(|of| of.is_some_and(Process::is_current))
 }
 
 /// How long connections may take to say goodbye to their servers.

@@ -2,7 +2,18 @@
 //!
 //! [`Node`], [`Lock`] and [`Guard`] are the blocking forms of [`Node`](super::Node),
 //! [`DistributedLock`] and [`DistributedGuard`]. The names repeat those of the async interface on
-//! purpose, as in other crates with a module `blocking`.
+//! purpose, as in other crates with a module `blocking`. So does [`connect`].
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use lockword::cluster::{Node, blocking};
+//!
+//! let node = Node::builder(blocking::connect("memory:")?).build()?.blocking();
+//! let guard = node.lock("jobs/nightly")?.acquire()?;
+//! guard.release()?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Waiting
 //!
@@ -21,11 +32,23 @@
 //!   (`tokio::task::block_in_place`). Inside a `LocalSet` that is not possible, and tokio panics.
 //! - A thread of `spawn_blocking` may wait.
 //! - The thread of a current-thread runtime that was given to the node, and runs it, would wait for itself.
-//!   It gets [`LockError::WouldDeadlock`]. So does an [`Observer`](super::Observer) that is called by the
-//!   node's background task.
+//!   It gets [`LockError::WouldDeadlock`].
+//! - The thread of a current-thread runtime that was given to the *connections* alone
+//!   ([`connect_on`](super::connect_on)) is not noticed: a call there gets no answer, and ends by its
+//!   timeouts. Give the node the same runtime.
 //! - On a thread of such a runtime, a call blocks for up to 1 s, and not longer than its timeout, if the
 //!   node's background task has never run, since it is not known yet which thread runs it. After that the
-//!   call ends as if it were this thread. This includes `try_acquire` and `release`.
+//!   call ends as on the thread that runs the node. This includes `try_acquire` and `release`. A call without
+//!   a timeout also does so if that task has run last on another thread, from which the runtime may have
+//!   moved here.
+//!
+//! # In code that a node calls
+//!
+//! What a node's background task calls would wait for that task: an [`Observer`](super::Observer), a
+//! [`Transport`], a waker. A blocking call of any node gets
+//! [`LockError::WouldDeadlock`] there, at once. It is the same in what [`Node::inspect`] and
+//! [`Node::break_lock`] call. (A future that the code itself polls to its end is not noticed, and waits for
+//! ever.)
 //!
 //! # If nothing runs the node
 //!
@@ -36,7 +59,8 @@
 //! - `release` ends a request timeout after the lease, and is [`ReleaseError::Indeterminate`];
 //! - `inspect` ends after two request timeouts, `shutdown` after three, and `break_lock` after as many as
 //!   its requests may take;
-//! - `acquire` and `try_acquire` have no limit of time, and wait until something runs the node.
+//! - `acquire`, `try_acquire` and `try_acquire_or_outlast` have no limit of time, and wait until something
+//!   runs the node.
 //!
 //! If the runtime has ended, each call returns [`LockError::Closed`] at once.
 //!
@@ -44,6 +68,8 @@
 //! caller's: none is used up, and none wakes it.
 
 use super::admin::{ForcedRelease, KeyState, MAX_BREAKS};
+use super::background::{self, Background};
+use super::engines::ConnectError;
 use super::error::{BREAKING, INSPECTING, LockError, ReleaseError};
 use super::fence::FencingToken;
 use super::guard::{AcquiredVia, DistributedGuard, LossReason};
@@ -54,12 +80,12 @@ use super::local::{AcquireFuture, WaitMode};
 use super::lock::DistributedLock;
 use super::node::{self, NodeShared, Shutdown};
 use super::protocol::Time;
-use super::transport::TransportError;
+use super::transport::Transport;
 use crate::primitive::spin_loop;
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -157,7 +183,7 @@ impl Node {
 /// The blocking form of [`DistributedLock`]. It does not keep the node alive.
 #[derive(Clone, Debug)]
 pub struct Lock {
-    lock: DistributedLock,
+    pub(super) lock: DistributedLock,
 }
 
 impl Lock {
@@ -328,6 +354,29 @@ impl Guard {
     }
 }
 
+/// Connects to the engine at this address, and blocks until that has succeeded or failed: see
+/// [`cluster::connect`](super::connect()). The connections live on the thread of the process.
+///
+/// # Errors
+///
+/// Those of [`cluster::connect`](super::connect()). [`ConnectError::Thread`] also if the thread of the process
+/// calls this, in an [`Observer`](super::Observer) for instance: it would wait for itself.
+///
+/// # Panics
+///
+/// Tokio panics inside a `LocalSet` of a multi-thread runtime.
+pub fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> {
+    let failed = |why: &str| ConnectError::Thread { cause: why.into() };
+    if is_running_here() || background::is_this_thread() {
+        return Err(failed("it calls this, and would wait for itself"));
+    }
+    let thread = Background::get().map_err(|why| failed(&why.to_string()))?;
+    let (sender, receiver) = mpsc::channel();
+    let address = address.to_owned();
+    drop(thread.runtime().spawn(async move { sender.send(super::connect(&address).await) }));
+    in_place(|| receiver.recv()).unwrap_or_else(|_| Err(failed("it has ended")))
+}
+
 /// Blocks until this request for a key is ready, for at most as many request timeouts. `tried` is what the
 /// error says if it is not.
 fn wait_within<T>(
@@ -347,23 +396,22 @@ fn wait_within<T>(
     let until = shared.clock.now() + limit;
     let result = in_place(|| park_until(shared, Box::pin(request), |_| Some(until), |_| false));
     result.unwrap_or_else(|| {
-        let source =
-            TransportError::unavailable("nothing runs the runtime that the node was given");
-        Err(LockError::Transport { at: shared.context(key), tried, source })
+        Err(LockError::Transport { at: shared.context(key), tried, source: shared.not_run() })
     })
 }
 
-/// Whether the node's driver needs this thread: a driver is running on this thread at this moment and has
-/// called back, or this is the thread of the current-thread runtime that runs it. (A thread of
-/// `spawn_blocking` belongs to that runtime too, but does not run it.) It takes no longer than `limit` to
-/// find out.
+/// Whether the node's driver needs this thread: code that a node has called is running on it at this
+/// moment, or it is the background thread, on which the connections of engines are too, or this is the
+/// thread of the current-thread runtime that runs the driver. (A thread of `spawn_blocking` belongs to
+/// that runtime too, but does not run it.) It takes no longer than `limit` to find out.
 fn would_wait_for_itself(shared: &NodeShared, limit: Option<Duration>) -> bool {
     let is_nodes_runtime = |here: Handle| {
         here.runtime_flavor() == RuntimeFlavor::CurrentThread && here.id() == shared.runtime.id()
     };
     is_running_here()
+        || background::is_this_thread()
         || Handle::try_current().is_ok_and(is_nodes_runtime)
-            && shared.driver_thread.is_this_thread(limit)
+            && shared.driver_thread.is_this_thread(limit, || shared.run_queue.wake())
 }
 
 fn would_deadlock<T>(shared: &NodeShared, key: &Key) -> Result<T, LockError> {

@@ -123,11 +123,12 @@ impl NodeBuilder {
         self
     }
 
-    /// How often, at most, tasks and threads of this node hand the lock to each other while another
-    /// node waits. Up to 1,000,000; 512 by default. With 0 they never do, even if no other node waits:
-    /// each acquisition goes through the engine.
+    /// How often, at most, tasks and threads of this node hand the lock to each other, counted from when
+    /// the node got the lease, if another node waits. While none waits there is no bound. Up to 1,000,000;
+    /// 512 by default. With 0 they never do, even if no other node waits: each acquisition goes through
+    /// the engine.
     ///
-    /// A local handoff takes about a microsecond; a handoff to another node takes three writes and a
+    /// A local handoff takes about a microsecond; a turn of another node takes three writes and a
     /// wake-up. With 512 local handoffs for each of those, they cost little. A node learns from a write
     /// whether others wait, and each write gives it 1,024 fencing tokens. So a busy node renews its
     /// lease after half this number of handoffs, at most 512: a small number costs writes even if no
@@ -137,8 +138,9 @@ impl NodeBuilder {
         self
     }
 
-    /// For how long, at most, tasks and threads of this node hand the lock to each other while another
-    /// node waits. Up to the lease; 50 ms by default. Local handoffs end at this bound or at
+    /// For how long, at most, tasks and threads of this node hand the lock to each other, counted from
+    /// when the node got the lease, if another node waits. Up to the lease; 50 ms by default. Local
+    /// handoffs end at this bound or at
     /// [`local_handoffs`](Self::local_handoffs), whichever is reached first.
     ///
     /// A waiting node waits up to this much longer, besides the last local use. 50 ms is the time of
@@ -155,9 +157,9 @@ impl NodeBuilder {
     /// To wake a thread takes several microseconds; to take a lock that was just released takes some
     /// tenths of one. So a caller that finds the lock released may take it before a waiting thread. The
     /// window begins when a waiter gets the lock; the first release after its end hands the lock to the
-    /// first waiter. So a waiter waits at most for one window and one use for each waiter before it, and
-    /// for the present use. A use that is longer than the window is always followed by the first waiter,
-    /// and nobody barges before a task. The thread that is first is awake during the window, or is woken
+    /// first waiter. So a waiter waits at most for one window and one critical section for each waiter
+    /// before it, and for the present one. A critical section that is longer than the window is always
+    /// followed by the first waiter, and nobody barges before a task. The thread that is first is awake during the window, or is woken
     /// at each release: a longer window costs more processor time.
     pub fn barging_window(mut self, barging_window: Duration) -> Self {
         self.barging_window = barging_window;
@@ -219,10 +221,11 @@ impl NodeBuilder {
     ///
     /// By default the task is on a thread of this crate's own, one for the process, whichever runtime the
     /// callers use. So a caller that blocks its thread does not keep the node from its renewals. Give a
-    /// runtime to have no further thread, and only one none of whose tasks blocks its thread: the lease
-    /// of every lock ends while the background task gets no processor.
+    /// runtime to do without that thread. Its tasks must not block their threads: the lease of every lock
+    /// ends while the background task gets no processor.
     ///
-    /// The connections of the engines of this crate are on the thread of its own in any case.
+    /// The connections are on that thread too. Give them the same runtime
+    /// ([`connect_on`](crate::cluster::connect_on)): then a request costs no change of threads.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
         self

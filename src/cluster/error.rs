@@ -50,8 +50,9 @@ pub enum LockError {
         at: LockContext,
         /// The timeout.
         after: Duration,
-        /// What is wrong with the engine: its last error, or that it has not responded for at least half
-        /// of the timeout. `None` if it responds: then others held the lock.
+        /// What is wrong: the last error of the engine, that it has not responded for at least half of the
+        /// timeout, or that the node's background task has not run since the call began. `None` if the
+        /// engine responds: then others held the lock.
         last: Option<TransportError>,
     },
     /// The node was shut down or dropped, its runtime is gone, or this is a forked child of the process
@@ -60,8 +61,8 @@ pub enum LockError {
         /// The key and the engine.
         at: LockContext,
     },
-    /// Only from [`blocking`](super::blocking): the thread runs the node's background task, and would
-    /// wait for itself.
+    /// Only from [`blocking`](super::blocking): the thread runs the node's background task, or code that a
+    /// node has called, such as an [`Observer`](super::Observer), and would wait for itself.
     WouldDeadlock {
         /// The key and the engine.
         at: LockContext,
@@ -124,8 +125,9 @@ impl fmt::Display for LockError {
             ),
             Self::WouldDeadlock { at } => write!(
                 f,
-                "the lock {at} cannot be waited for by this thread, which runs the node's \
-                 current-thread runtime; use the async lock here, or give the node another runtime"
+                "the lock {at} cannot be waited for by this thread, which runs the node's background \
+                 task or code that this has called (an observer, a transport, a waker); use the async \
+                 lock here, wait on another thread, or give the node another runtime"
             ),
             Self::Transport { at, tried, source } => {
                 write!(f, "{tried} the lock {at} failed: {source}; {}", advice(tried, source))
@@ -147,9 +149,38 @@ pub(crate) const INSPECTING: &str = "inspecting";
 /// What was tried, in [`LockError::Transport`] from [`Node::break_lock`](super::Node::break_lock).
 pub(crate) const BREAKING: &str = "breaking";
 
+/// Why a request got nowhere: the node's background task does not run.
+#[derive(Debug)]
+pub(crate) struct TaskNotRun {
+    /// Since it has run last; `None` if it never has.
+    pub(crate) silent_for: Option<Duration>,
+    /// The node was given its runtime.
+    pub(crate) is_given: bool,
+}
+
+impl fmt::Display for TaskNotRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.is_given {
+            true => "nothing runs the runtime that the node was given",
+            false => "the thread on which nodes run is blocked, or gets no processor",
+        })?;
+        match self.silent_for {
+            Some(time) => {
+                write!(f, ": the node's background task has not run for the last {time:?}")
+            }
+            None => write!(f, ": the node's background task has never run"),
+        }
+    }
+}
+
+impl Error for TaskNotRun {}
+
 /// What the user can do about an error of the engine.
 fn advice(tried: &str, error: &TransportError) -> &'static str {
     match error {
+        _ if error.source().is_some_and(|cause| cause.is::<TaskNotRun>()) => {
+            "see that a thread drives it, and that nothing blocks that thread"
+        }
         TransportError::Indeterminate(_) if tried == BREAKING => {
             "the lock may be broken: look at it by inspect before you try again"
         }
@@ -184,7 +215,7 @@ impl From<KeyError> for LockError {
 
 /// The lock was not held up to its release, or that is not known.
 ///
-/// In either case it is not held any more.
+/// In either case the guard does not hold it any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReleaseError {
@@ -195,7 +226,10 @@ pub enum ReleaseError {
         /// Why it was lost.
         why: LossReason,
     },
-    /// The engine did not confirm before the end of the lease that the lock was still held.
+    /// It is not known whether the lock was held up to its release. The lease ended without an answer of the
+    /// engine, or the write that releases the lock had an unknown outcome, or the call was a
+    /// [`blocking`](super::blocking) one on a thread that would wait for itself, and did not wait. Other nodes
+    /// get the lock after the end of the lease at the latest.
     Indeterminate {
         /// The key and the engine.
         at: LockContext,

@@ -113,7 +113,8 @@
 //!
 //! One `Txn` compares and writes, over the crate `etcd-client`:
 //!
-#![doc = "```rust,ignore"]
+#![cfg_attr(feature = "etcd", doc = "```rust")]
+#![cfg_attr(not(feature = "etcd"), doc = "```text")]
 #![doc = include_str!("fence_recipes/etcd.rs")]
 #![doc = "```"]
 //!
@@ -122,7 +123,7 @@
 //! A conditional put (`If-Match` with the ETag; `If-None-Match: *` for the first one) over the crate
 //! `object_store`. The token is in the metadata of the object.
 //!
-#![doc = "```rust,ignore"]
+#![doc = "```rust"]
 #![doc = include_str!("fence_recipes/object_store.rs")]
 #![doc = "```"]
 //!

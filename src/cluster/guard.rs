@@ -3,7 +3,7 @@
 use super::error::ReleaseError;
 use super::fence::FencingToken;
 use super::key::Key;
-use super::local::{HeldLease, LocalGrant, LocalKey, WaiterId};
+use super::local::{GuardLimit, HeldLease, LocalGrant, LocalKey, WaiterId};
 use super::node::{NodeShared, SleepUntil};
 use super::observer::ReleaseOutcome;
 use super::process::leak;
@@ -24,8 +24,8 @@ use std::time::Duration;
 /// - Send the [`token`](Self::token) with each request to the resource, and let the resource refuse
 ///   smaller ones. Only that excludes a late holder for certain.
 /// - Stop when [`lost`](Self::lost) is ready.
-/// - Bound the time for which it is held, where that can be said: a lock is renewed for as long as its
-///   process lives, also if the code that holds it hangs. See
+/// - If you know an upper bound of the time for which it is needed, set it: a lock is renewed for as long
+///   as its process lives, also if the code that holds it hangs. See
 ///   [`hold_at_most`](super::DistributedLock::hold_at_most).
 /// - Do not rely on a check of `is_valid` for longer than the moment of the check.
 ///
@@ -43,11 +43,10 @@ pub struct DistributedGuard {
     waiter_id: WaiterId,
     token: FencingToken,
     via: AcquiredVia,
-    /// It is valid until this moment at the latest.
-    limit: Option<Time>,
+    limit: Option<Arc<GuardLimit>>,
     is_given_back: bool,
-    /// The limit had passed when it was given back.
-    is_over_limit: bool,
+    /// Why it was lost before it was given back.
+    lost: Option<LossReason>,
 }
 
 /// How a lock was acquired.
@@ -149,18 +148,8 @@ impl From<protocol::Loss> for LossReason {
 impl DistributedGuard {
     pub(crate) fn new(shared: Arc<NodeShared>, local: Arc<LocalKey>, grant: LocalGrant) -> Self {
         let LocalGrant { held_lease, waiter_id, token, via, limit } = grant;
-        let (is_given_back, is_over_limit) = (false, false);
-        Self {
-            shared,
-            local,
-            held_lease,
-            waiter_id,
-            token,
-            via,
-            limit,
-            is_given_back,
-            is_over_limit,
-        }
+        let (is_given_back, lost) = (false, None);
+        Self { shared, local, held_lease, waiter_id, token, via, limit, is_given_back, lost }
     }
 
     /// The key.
@@ -195,9 +184,14 @@ impl DistributedGuard {
     /// The same for the simulator, which may look while the code of the guard's node is in the middle of a
     /// step. `None` if that has the guard's state at this moment.
     #[cfg(test)]
-    pub(crate) fn is_valid_now(&self) -> Option<bool> {
-        let left = self.held_lease.try_remaining(self.limit, &self.shared.clock);
-        left.map(|remaining| !remaining.is_zero())
+    pub(crate) fn remaining_now(&self) -> Option<Duration> {
+        self.held_lease.try_remaining(self.limit_at(), &self.shared.clock)
+    }
+
+    /// For the simulator: what the guard shares with others.
+    #[cfg(test)]
+    pub(crate) fn shared_parts(&self) -> (&Arc<NodeShared>, &Arc<LocalKey>, &Arc<HeldLease>) {
+        (&self.shared, &self.local, &self.held_lease)
     }
 
     /// The time until the deadline of the lease, or until the guard's own limit, if that is sooner; zero
@@ -207,11 +201,16 @@ impl DistributedGuard {
         if self.shared.is_foreign() {
             return Duration::ZERO;
         }
-        self.held_lease.remaining(self.limit, &self.shared.clock)
+        self.held_lease.remaining(self.limit_at(), &self.shared.clock)
     }
 
-    /// Waits until the lock is lost, and returns the reason: the lease has ended, the guard's own limit
-    /// has passed, the lock was taken, or the node was closed. It is never ready while [`is_valid`](Self::is_valid) returns true.
+    /// It is valid until this moment at the latest.
+    fn limit_at(&self) -> Option<Time> {
+        self.limit.as_ref().map(|limit| limit.at)
+    }
+
+    /// Waits until the lock is lost, and returns the [reason](LossReason). It is never ready while
+    /// [`is_valid`](Self::is_valid) returns true.
     ///
     /// The task that awaits it needs no runtime. The node's background task wakes it, after it has told
     /// the [`Observer`](super::Observer); if that task gets no processor, `is_valid` shows the loss
@@ -224,8 +223,10 @@ impl DistributedGuard {
         LostFuture { guard: self, subscriber: None, deadline: None }.await
     }
 
-    /// Releases the lock, and waits until the engine has confirmed that. If another task or thread of
-    /// this node waits, the lock is handed to it, and there is nothing to wait for.
+    /// Releases the lock, and waits until the engine has confirmed that, at most until the end of the
+    /// [lease](Self::remaining). If another task or thread of this node waits, the lock is handed to it, and
+    /// there is nothing to wait for. A node that others compete with may put off the write by which it
+    /// releases the lock, for up to half a claim window, so that they can join the queue.
     ///
     /// # Errors
     ///
@@ -255,43 +256,54 @@ impl DistributedGuard {
         if std::mem::replace(&mut self.is_given_back, true) || self.shared.is_foreign() {
             return false;
         }
-        let Self { shared, local, held_lease, waiter_id, limit, .. } = self;
         // Nobody looks at the guard from here on, so it was valid until now if it still is.
-        let mut is_over_limit = limit.is_some_and(|limit| shared.clock.now() >= limit);
+        let now = self.shared.clock.now();
+        let lost = self.notice_loss(now);
+        let Self { shared, local, held_lease, waiter_id, .. } = &*self;
+        if shared.is_foreign() {
+            return false;
+        }
+        let mut is_user = false;
         let handed_off = local.change_awaited(shared, is_awaited, |state| {
-            let is_user = state.is_used_by(held_lease, *waiter_id);
-            // If not, the driver was first, and the lease may have another user by now.
-            if is_over_limit && is_user {
+            is_user = state.is_used_by(held_lease, *waiter_id);
+            if is_user && lost.is_some() {
                 held_lease.mark_unused();
             }
-            is_over_limit |= limit.is_some() && !is_user;
-            state.end_guard(shared, held_lease, *waiter_id)
+            state.end_guard(shared, held_lease, *waiter_id, now)
         });
-        is_over_limit &= held_lease.lost(*limit, &shared.clock) == Some(LossReason::HoldLimit);
-        self.is_over_limit = is_over_limit;
-        let is_lost = is_over_limit || held_lease.recorded_loss().is_some();
-        let handed_off = handed_off && !is_over_limit;
-        let how = if handed_off { Some(ReleaseOutcome::HandedOff) } else { None };
-        let how = how.or_else(|| is_lost.then_some(ReleaseOutcome::Lost));
+        if shared.is_foreign() {
+            return false;
+        }
+        // If it was not the user, it was lost meanwhile.
+        let lost = match lost {
+            None if !is_user => self.notice_loss(shared.clock.now()),
+            lost => lost,
+        };
+        let handed_off = handed_off && lost.is_none();
+        let how = match &lost {
+            Some(_) => Some(ReleaseOutcome::Lost),
+            None => handed_off.then_some(ReleaseOutcome::HandedOff),
+        };
         // The driver tells the observer of any other outcome, when it is known.
         if let Some(how) = how {
-            shared.observe(|observer| observer.released(&local.key, how));
+            self.shared.observe(|observer| observer.released(&self.local.key, how));
         }
+        self.lost = lost;
         handed_off
     }
 
-    /// Why the lock is lost, if it is.
-    fn loss(&self) -> Option<LossReason> {
-        let shared = &self.shared;
-        match self.held_lease.lost(self.limit, &shared.clock)? {
+    /// Why the lock is lost, if it is. The observer is told, and the reason stays.
+    fn notice_loss(&self, now: Time) -> Option<LossReason> {
+        let Self { shared, local, held_lease, .. } = self;
+        let mut why = held_lease.lost(self.limit_at(), now)?;
+        if why == (LossReason::Expired { last: None }) {
             // The driver has not noticed it yet.
-            LossReason::Expired { last: None } => {
-                let now = shared.clock.now();
-                let last = self.local.state().engine().cause_of_expiry(now);
-                Some(LossReason::Expired { last: Some(last) })
-            }
-            why => Some(why),
+            let last = local.state().engine().cause_of_expiry(shared.clock.now());
+            held_lease.mark_lost(LossReason::Expired { last: Some(last) }, &shared.clock);
+            why = held_lease.recorded_loss()?;
         }
+        held_lease.tell_loss(self.limit.as_deref(), shared, &local.key, &why);
+        Some(why)
     }
 
     fn unsubscribe(&self, subscriber: Option<u64>) {
@@ -306,8 +318,8 @@ impl DistributedGuard {
         if self.shared.is_foreign() {
             return Some(Err(ReleaseError::Lost { at: at(), why: LossReason::Closed }));
         }
-        if self.is_over_limit {
-            return Some(Err(ReleaseError::Lost { at: at(), why: LossReason::HoldLimit }));
+        if let Some(why) = self.lost.clone() {
+            return Some(Err(ReleaseError::Lost { at: at(), why }));
         }
         match (self.held_lease.outcome(), self.held_lease.recorded_loss()) {
             (_, Some(why)) => Some(Err(ReleaseError::Lost { at: at(), why })),
@@ -327,6 +339,7 @@ impl Drop for DistributedGuard {
     fn drop(&mut self) {
         if self.shared.is_foreign() {
             leak(&self.held_lease);
+            self.limit.iter().for_each(leak);
             leak(&self.local);
             return leak(&self.shared);
         }
@@ -363,25 +376,20 @@ impl Future for LostFuture<'_> {
         // Subscribe first, so that no loss is missed in between.
         *subscriber = Some(held_lease.subscribe(*subscriber, cx.waker()));
         loop {
-            if let Some(why) = guard.loss() {
-                // This task may have noticed the end of the lease before the driver.
-                let is_over = matches!(why, LossReason::Expired { .. });
-                if is_over && held_lease.begin_to_tell() {
-                    shared.observe(|observer| observer.lost(&guard.local.key, &why));
-                }
-                return Poll::Ready(why);
+            if let Some(why) = guard.notice_loss(shared.clock.now()) {
+                // The subscribers are woken when another thread has told the observer.
+                let is_told =
+                    shared.is_foreign() || held_lease.report(guard.limit.as_deref()).is_told();
+                return if is_told { Poll::Ready(why) } else { Poll::Pending };
             }
             let end = held_lease.deadline();
-            let end = guard.limit.map_or(end, |limit| limit.min(end));
+            let end = guard.limit_at().map_or(end, |limit| limit.min(end));
             let until = deadline.get_or_insert_with(|| shared.sleep_until(end));
             if Pin::new(until).poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            // The lease was renewed meanwhile, or the driver is gone.
+            // The lease was renewed meanwhile, or the driver is gone, which has closed the key before.
             *deadline = None;
-            if shared.run_queue.is_shut_down() {
-                return Poll::Ready(LossReason::Closed);
-            }
         }
     }
 }

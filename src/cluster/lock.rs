@@ -12,8 +12,7 @@ use std::time::Duration;
 /// [`Node::lock`](super::Node::lock).
 ///
 /// A clone is the same lock. [`hold_at_most`](Self::hold_at_most) and
-/// [`without_renewal`](Self::without_renewal) make one that is the same lock for all others, and gives
-/// guards that end by themselves:
+/// [`without_renewal`](Self::without_renewal) return a handle to the same lock whose guards expire:
 ///
 /// ```
 /// use lockword::cluster::{LossReason, Memory, Node};
@@ -119,9 +118,9 @@ impl DistributedLock {
     ///
     /// To find out that a holder is dead, a node has to observe its heartbeat for the length of its
     /// lease. An attempt looks once. The node remembers what it saw for two leases (the longer of its own
-    /// and the holder's), unless the node has looked 10,000 times since (at all its keys together), and
-    /// also if this lock is dropped meanwhile. So repeated attempts of one node find a dead holder.
-    /// If every attempt comes from a new process, the result stays [`LockError::Busy`] for ever: use
+    /// and the holder's), unless the node has looked at 10,000 other keys since, and also if this lock is
+    /// dropped meanwhile. So repeated attempts of one node find a dead holder. If every attempt comes from
+    /// a new process, the result stays [`LockError::Busy`] for ever: use
     /// [`try_acquire_or_outlast`](Self::try_acquire_or_outlast) there.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use super::background::Background;
 use super::blocking;
 use super::builder::{Config, NodeBuilder};
-use super::error::{LockContext, LockError};
+use super::error::{LockContext, LockError, TaskNotRun};
 use super::key::{Key, KeyError};
 use super::local::clock::NodeClock;
 use super::local::driver::Driver;
@@ -15,12 +15,13 @@ use super::lock::DistributedLock;
 use super::observer::Observer;
 use super::observer::tracing::TracingObserver;
 use super::process::{Process, leak};
-use super::protocol::{IdSource, Observation, Time};
-use super::transport::{Capabilities, NodeId, Transport};
+use super::protocol::{IdSource, Observation, Time, WentBack};
+use super::transport::{Capabilities, NodeId, Transport, TransportError, Version};
 use crate::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -180,8 +181,8 @@ fn close(shared: &Arc<NodeShared>, request_timeouts: u32) {
     shared.close_keys();
 }
 
-/// What the handles of a node and its driver share. Handles keep it alive; it does not keep the driver
-/// alive.
+/// What the handles of a node and its driver share. It owns the driver, which refers to it: the end of the
+/// driver's task breaks this cycle, by dropping the driver.
 ///
 /// In a forked child of the process that built the node, no mutex of it is taken, and it is never dropped
 /// ([`NodeShared::is_foreign`]).
@@ -284,17 +285,44 @@ impl NodeShared {
         LockError::Closed { at: self.context(key) }
     }
 
-    /// Tells the observer, and catches its panic. Must not be called under a mutex, but for that of the
-    /// driver. In a forked child nothing is told.
+    /// Whether anybody is told what happens.
+    pub(crate) fn is_observed(&self) -> bool {
+        cfg!(feature = "tracing") || self.observer.is_some()
+    }
+
+    /// Tells the observer: see [`NodeShared::call`].
     pub(crate) fn observe(&self, tell: impl Fn(&dyn Observer)) {
-        if self.is_foreign() {
-            return;
-        }
-        tell(&TracingObserver);
+        self.call(|| tell(&TracingObserver));
         if let Some(observer) = &self.observer {
-            // The panic hook has reported it.
-            let _ = catch_unwind(AssertUnwindSafe(|| tell(&**observer)));
+            self.call(|| tell(&**observer));
         }
+    }
+
+    /// Wakes all of these: see [`NodeShared::call`].
+    pub(crate) fn wake(&self, wakers: impl IntoIterator<Item = Waker>) {
+        for waker in wakers {
+            // In a forked child not even its drop may run.
+            let waker = ManuallyDrop::new(waker);
+            self.call(|| ManuallyDrop::into_inner(waker).wake());
+        }
+    }
+
+    /// Calls code of the user, and catches its panic, which is nobody else's matter. Must not be called
+    /// under a mutex, but for that of the driver. In a forked child nothing is called. The code may fork,
+    /// so the caller has to ask [`NodeShared::is_foreign`] before it goes on to anything that may not
+    /// happen in a child.
+    fn call(&self, code: impl FnOnce()) {
+        if !self.is_foreign() {
+            // The panic hook has reported it.
+            let _ = catch_unwind(AssertUnwindSafe(code));
+        }
+    }
+
+    /// The error of a request that got nowhere, since the background task does not run.
+    pub(crate) fn not_run(&self) -> TransportError {
+        let last_run = self.driver_thread.last_run();
+        let silent_for = last_run.map(|at| self.clock.now().since(at));
+        TransportError::unavailable(TaskNotRun { silent_for, is_given: self.background.is_none() })
     }
 
     /// A future that is ready at that moment, or when the driver is gone ([`NodeShared::is_gone`]).
@@ -316,10 +344,24 @@ impl NodeShared {
         KeyHandle::new(self.clone(), local.clone())
     }
 
-    /// Notes what was seen of a key, for two leases. Returns since when that is known.
-    pub(crate) fn observed(&self, key: &Key, seen: Observation) -> Time {
-        let keep_for = 2 * seen.lease.max(self.config.lease);
-        self.observations.lock().note(key, seen, keep_for, self.clock.now())
+    /// Notes that an answer has shown this version of a key.
+    pub(crate) fn observed_version(&self, key: &Key, version: Version) {
+        self.observations.lock().note_version(key, version);
+    }
+
+    /// Notes what was seen of the holder of a key, for two leases. Returns since when that is known.
+    pub(crate) fn observed_holder(&self, key: &Key, holder: Observation) -> Time {
+        let keep_for = 2 * holder.lease.max(self.config.lease);
+        self.observations.lock().note_holder(key, holder, keep_for, self.clock.now())
+    }
+
+    /// Tells the observer that the engine went back, unless it knows. Each machine of the key finds that
+    /// anew, and so does each inspection.
+    pub(crate) fn engine_went_back(&self, key: &Key, why: WentBack) {
+        let is_news = self.observations.lock().is_news(key, why);
+        if is_news {
+            self.observe(|observer| observer.engine_went_back(key, why.shown, why.newest));
+        }
     }
 
     /// The local state of this key, if the node knows it.
@@ -367,32 +409,32 @@ impl NodeShared {
         registry.is_closed = true;
         let mut locals: Vec<_> = registry.keys.values().cloned().collect();
         drop(registry);
-        let now = self.clock.now();
         // The order of a map is not that of the next run.
         locals.sort_by(|a, b| a.key.cmp(&b.key));
         for local in locals {
-            let error = self.closed(&local.key);
-            if local.close(&error, now) {
-                self.run_queue.schedule(local);
+            if self.is_foreign() {
+                return;
             }
+            local.close(self, &self.closed(&local.key));
         }
     }
 
     /// The driver is gone: ends everything that waits for it, and publishes its report.
     pub(crate) fn shut_down(&self, report: Shutdown) {
         self.close_keys();
-        self.run_queue.shut_down();
+        if self.is_foreign() {
+            return;
+        }
+        let mut wakers = self.run_queue.shut_down();
         let mut locals: Vec<_> = self.registry.lock().keys.values().cloned().collect();
         locals.sort_by(|a, b| a.key.cmp(&b.key));
-        let now = self.clock.now();
-        for local in locals {
-            local.abandon(now);
-        }
+        wakers.extend(locals.iter().flat_map(|local| local.abandon()));
         let mut end = self.end.lock();
         end.report.get_or_insert(report);
-        let wakers = std::mem::take(&mut end.wakers);
+        wakers.append(&mut end.wakers);
         drop(end);
-        wakers.into_iter().for_each(Waker::wake);
+        // When all is done, since they may ask for it.
+        self.wake(wakers);
     }
 
     /// Waits for the end of the driver, and returns its report.

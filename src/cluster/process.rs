@@ -6,8 +6,8 @@
 //! would write into the sockets of the parent, deregister them from its `epoll`, or join a thread that does
 //! not exist.
 //!
-//! A process is told by the number of forks that it has behind it, which a handler of `pthread_atfork`
-//! counts (`src/raw/fork.rs`). It does not notice a child that is made by the bare system call.
+//! A process is identified by a generation, which a handler of `pthread_atfork` increments in each child
+//! (`src/raw/fork.rs`). It does not notice a child that is made by the bare system call.
 
 use crate::cluster::transport::{TransportError, Watch};
 use crate::raw::fork;
@@ -26,13 +26,66 @@ impl Process {
     /// The process that calls.
     pub(crate) fn current() -> Self {
         fork::watch();
-        Self(fork::forks())
+        Self(forks())
     }
 
     /// Whether it is the process that calls.
     #[inline]
     pub(crate) fn is_current(self) -> bool {
-        self.0 == fork::forks()
+        self.0 == forks()
+    }
+}
+
+/// How many forks the process that calls has behind it.
+#[inline]
+fn forks() -> usize {
+    let forks = fork::forks();
+    #[cfg(test)]
+    let forks = forks + usize::from(virtual_child::is_running());
+    forks
+}
+
+/// For the simulator, which has one process: code that runs as if in a child which was forked just before.
+///
+/// A child has its own copy of all memory, this one has not. But a child leaves what its parent made alone.
+/// So if the code is right, nobody notices that there is only one copy; and if it is not, the simulator
+/// finds that the parent's has changed.
+#[cfg(test)]
+pub(crate) mod virtual_child {
+    use std::cell::Cell;
+
+    thread_local! {
+        static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Whether the calling thread is that of a virtual child.
+    pub(crate) fn is_running() -> bool {
+        IS_RUNNING.get()
+    }
+
+    /// Runs this as the code of a child.
+    pub(crate) fn run<T>(code: impl FnOnce() -> T) -> T {
+        struct BackInParent;
+        impl Drop for BackInParent {
+            fn drop(&mut self) {
+                IS_RUNNING.set(false);
+            }
+        }
+        let _back = BackInParent;
+        IS_RUNNING.set(true);
+        code()
+    }
+
+    /// The child's copy of a value, which the child can use up and drop.
+    ///
+    /// # Safety
+    ///
+    /// What the value owns must be shared (an `Arc`), and its destructor must leak that in a child. Or the
+    /// caller makes up for what the destructor did to it.
+    pub(crate) unsafe fn copy_of<T>(value: &T) -> T {
+        assert!(is_running());
+        // SAFETY: it is a valid value, of which the caller sees to the rest.
+        unsafe { std::ptr::read(value) }
     }
 }
 

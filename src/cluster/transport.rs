@@ -101,12 +101,13 @@
 //! # An engine that goes back
 //!
 //! An engine that was restored from a backup, or that has lost writes, may show a smaller version of a
-//! key than before. A node remembers the largest version of a key that a response has shown, for as
-//! long as it has a [`DistributedLock`](super::DistributedLock) of the key or anything to do for it.
-//! When a response shows a smaller one:
+//! key than before. A node remembers the largest version of a key that an answer has shown: for as long
+//! as it has a [`DistributedLock`](super::DistributedLock) of the key or anything to do for it, and
+//! afterwards, and after an inspection, until it has looked at 10,000 other keys. When an answer shows a
+//! smaller one:
 //!
 //! - The lock is lost, if the node held it ([`LossReason::EngineWentBack`](super::LossReason)), and the
-//!   observer is told ([`Observer::engine_went_back`](super::Observer::engine_went_back)).
+//!   observer is told once ([`Observer::engine_went_back`](super::Observer::engine_went_back)).
 //! - If the engine declares [`Consistency::Lossy`], the node goes on, and gets the lock by the first write
 //!   whose version exceeds all that it has seen. Versions that begin with the time do at once.
 //! - Otherwise callers get [`LockError::EngineWentBack`](super::LockError::EngineWentBack), until the
@@ -117,8 +118,8 @@
 //!   (restart the processes) and new [gates](super::fence::Gate) at the resources: fencing tokens go back
 //!   then.
 //!
-//! A node that was started after the engine went back knows nothing of it. Only the resource, which
-//! remembers the largest token, refuses its tokens.
+//! A node that was started after the engine went back knows nothing of it, nor does one that has looked
+//! at 10,000 other keys since. Only the resource, which remembers the largest token, refuses its tokens.
 //!
 //! # How long a call may last
 //!
@@ -598,7 +599,7 @@ impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self {
             Self::Indeterminate(_) => "it is not known whether the write was applied",
-            Self::Unavailable(_) => "the engine cannot be reached",
+            Self::Unavailable(_) => "the request was not carried out",
             Self::Denied(_) => "the engine refuses this client",
             Self::Unsupported(_) => "the engine cannot do this",
             Self::Corrupt(_) => "the engine's response makes no sense",

@@ -1,5 +1,5 @@
-//! Five processes over etcd with three members, over Redis, and over PostgreSQL, while everything goes
-//! wrong: at random, and by a seed.
+//! Five processes use locks over etcd with three members, over Redis, and over PostgreSQL, while faults
+//! happen at random moments, drawn from a seed.
 //!
 //! Each process is this binary again. Its tasks and threads acquire locks in every way, hold them, look
 //! whether they are valid, release, drop and cancel. All processes append to one history, a line of JSON
@@ -9,15 +9,17 @@
 //!
 //! A test is skipped if its engine is not installed, as in `tests/engines`.
 //!
-//! | variable | |
-//! |---|---|
-//! | `LOCKWORD_CHAOS_SECS` | how long the faults go on: 10 |
-//! | `LOCKWORD_CHAOS_SEED` | the same faults again. (The moments differ: it is the real machine.) |
-//! | `LOCKWORD_CHAOS_FAULTS` | `kill,cut` for these alone, `+slew,-kill` for more and fewer than usual |
-//! | `LOCKWORD_CHAOS_RULES` | the same for the rules |
-//! | `LOCKWORD_CHAOS_LEASE_MS` | the lease of all nodes: 1500 |
-//! | `LOCKWORD_CHAOS_KEEP` | keeps the history of a run that succeeds |
-//! | `LOCKWORD_CHAOS_HISTORY` | for the test `history`: the file to check once more |
+//! The history is `lockword-chaos-ENGINE-SEED-PID.jsonl` in the temporary folder; a run that fails keeps it.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `LOCKWORD_CHAOS_SECS` | how long the faults go on, in seconds | 10 |
+//! | `LOCKWORD_CHAOS_SEED` | the seed of the faults; their moments differ, since the machine is real | random |
+//! | `LOCKWORD_CHAOS_FAULTS` | `kill,cut` for these alone, `+slew,-kill` for more and fewer than usual | all but `slew` |
+//! | `LOCKWORD_CHAOS_RULES` | the same for the rules | all but `cause` |
+//! | `LOCKWORD_CHAOS_LEASE_MS` | the lease of all nodes, in milliseconds | 1500 |
+//! | `LOCKWORD_CHAOS_KEEP` | whether the history of a run that succeeds is kept | unset: no |
+//! | `LOCKWORD_CHAOS_HISTORY` | for the test `history`: the file to check once more | unset |
 #![cfg(all(target_os = "linux", any(feature = "etcd", feature = "postgres", feature = "redis")))]
 
 #[path = "../support/engines/mod.rs"]

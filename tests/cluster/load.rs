@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 /// Long enough for a busy machine; a lock that is not renewed is lost all the same in these tests.
 pub const LEASE: Duration = Duration::from_secs(2);
@@ -92,4 +94,26 @@ async fn a_shutdown_ends_in_time_while_handles_are_made_and_dropped() {
     assert!(report.is_ok());
     drop(guard);
     assert!(took < LEASE, "{took:?}, not two request timeouts (800 ms)");
+}
+
+/// More keys than the driver polls in one go, all of them busy. None waits for the others to rest.
+#[tokio::test]
+async fn every_busy_key_gets_its_turn() {
+    const KEYS: usize = 100;
+    let node = Node::builder(Memory::new()).runtime(Handle::current()).build().unwrap();
+    let counts: Arc<[AtomicU64]> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
+    let mut tasks = JoinSet::new();
+    for key in 0..KEYS {
+        let (lock, counts) = (node.lock(format!("k{key}")).unwrap(), counts.clone());
+        tasks.spawn(async move {
+            while counts.iter().map(|count| count.load(Relaxed)).sum::<u64>() < 10_000 {
+                lock.acquire().await.unwrap().release().await.unwrap();
+                counts[key].fetch_add(1, Relaxed);
+            }
+        });
+    }
+    tasks.join_all().await;
+    let counts: Vec<u64> = counts.iter().map(|count| count.load(Relaxed)).collect();
+    // A tenth of its share.
+    assert!(counts.iter().all(|count| *count >= 10), "{counts:?}");
 }

@@ -3,6 +3,7 @@
 
 mod acquire;
 mod bad_transports;
+mod callbacks;
 mod cancel;
 mod config;
 mod dead_holders;

@@ -148,3 +148,18 @@ async fn labels_are_stripped_and_cut_before_they_are_shown() {
 fn label_of_length(length: usize) -> String {
     r"\u001b".to_owned() + &"y".repeat(length)
 }
+
+/// Nothing is said of the engine, which is only slow.
+#[tokio::test(start_paused = true)]
+async fn an_inspection_that_the_end_of_the_node_cuts_off_says_that_the_node_is_closed() {
+    let node = node(Faulty::delayed(Memory::new(), ms(200)), "a");
+    let other = node.clone();
+    let (inspected, broken, _) = tokio::join!(node.inspect("k"), node.break_lock("k"), async {
+        settle().await;
+        other.shutdown().await
+    });
+    let error = inspected.unwrap_err();
+    assert!(matches!(error, LockError::Closed { .. }), "{error}");
+    let error = broken.unwrap_err();
+    assert!(matches!(error, LockError::Closed { .. }), "{error}");
+}

@@ -2,7 +2,8 @@
 
 use crate::support::ms;
 use lockword::cluster::{
-    AcquiredVia, LockError, LockStatus, LossReason, Memory, Node, ReleaseError,
+    AcquiredVia, ConnectError, Key, LockError, LockStatus, LossReason, Memory, Node, Observer,
+    ReleaseError, RemoteOperation, TransportError, blocking,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -171,6 +172,28 @@ async fn a_thread_of_spawn_blocking_may_wait_on_a_current_thread_runtime() {
     got.unwrap().unwrap().unwrap();
 }
 
+/// The thread that drove the runtime first does so no more, and the one that does would wait for itself.
+#[test]
+fn a_runtime_may_move_to_another_thread() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let builder = Node::builder(Memory::new()).runtime(runtime.handle().clone());
+    let node = builder.build().unwrap();
+    let lock = node.lock("k").unwrap();
+    drop(runtime.block_on(lock.acquire()).unwrap());
+    let blocking = node.blocking();
+    soon(move || {
+        runtime.block_on(async {
+            let lock = blocking.lock("k").unwrap();
+            for error in [lock.acquire().unwrap_err(), lock.try_acquire().unwrap_err()] {
+                assert!(matches!(error, LockError::WouldDeadlock { .. }), "{error}");
+            }
+            // A thread that does not drive it may wait.
+            let guard = tokio::task::spawn_blocking(move || lock.acquire()).await.unwrap().unwrap();
+            tokio::task::spawn_blocking(move || guard.release()).await.unwrap().unwrap();
+        });
+    });
+}
+
 /// On the system's clock: each wait is for a thread or for the limit itself.
 #[test]
 fn a_guard_of_a_thread_ends_at_its_limit_and_the_next_thread_gets_the_lock() {
@@ -223,8 +246,11 @@ fn a_caller_keeps_the_token_of_its_own_unpark() {
     drop(guard);
 }
 
+/// A lease that does not end while a busy machine does what comes before the release.
+const LEASE: Duration = Duration::from_secs(4);
+
 /// The calls of a thread, while nothing runs the node.
-fn calls_end_in_time(node: &Node, lease: Duration, guard: lockword::cluster::blocking::Guard) {
+fn calls_end_in_time(node: &Node, guard: lockword::cluster::blocking::Guard) {
     let node = node.blocking();
     let lock = node.lock("k").unwrap();
     let (error, took) = soon(move || {
@@ -232,28 +258,40 @@ fn calls_end_in_time(node: &Node, lease: Duration, guard: lockword::cluster::blo
         (lock.acquire_timeout(ms(50)).unwrap_err(), began.elapsed())
     });
     assert!(matches!(error, LockError::TimedOut { after, .. } if after == ms(50)), "{error}");
+    // The node has the lock, and the caller waits for its holder.
+    assert!(error.to_string().contains("ask who holds it"), "{error}");
+    let free = node.lock("free").unwrap();
+    let error = soon(move || free.acquire_timeout(ms(50)).unwrap_err());
+    assert!(matches!(error, LockError::TimedOut { .. }), "{error}");
+    does_not_run(&error.to_string(), "has not run for the last");
     assert!(took >= by_a_slewed_clock(ms(50)) && took < SOON / 2, "{took:?}");
     let looker = node.clone();
     let error = soon(move || looker.inspect("k").unwrap_err());
     assert!(matches!(error, LockError::Transport { .. }), "{error}");
-    assert!(error.to_string().contains("nothing runs the runtime"), "{error}");
+    does_not_run(&error.to_string(), "has not run for the last");
     let (error, took) = soon(move || {
         let began = Instant::now();
         (guard.release().unwrap_err(), began.elapsed())
     });
     assert!(matches!(error, ReleaseError::Indeterminate { .. }), "{error}");
-    assert!(took < lease + SOON / 2, "{took:?}");
+    assert!(took < LEASE + SOON / 2, "{took:?}");
     let report = soon(move || node.shutdown());
     assert_eq!(report.released, []);
     assert!(report.indeterminate.iter().any(|key| key.as_str() == "k"), "{report:?}");
 }
 
+/// The error names the cause, and not the engine.
+fn does_not_run(error: &str, since: &str) {
+    assert!(error.contains("nothing runs the runtime that the node was given"), "{error}");
+    assert!(error.contains(since), "{error}");
+    assert!(error.ends_with("see that a thread drives it, and that nothing blocks that thread"));
+}
+
 #[test]
 fn calls_keep_their_time_while_the_threads_of_the_runtime_are_blocked() {
-    let lease = ms(400);
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let builder = Node::builder(Memory::new()).runtime(runtime.handle().clone());
-    let node = builder.lease(lease).build().unwrap();
+    let node = builder.lease(LEASE).request_timeout(ms(200)).build().unwrap();
     let guard = node.blocking().lock("k").unwrap().acquire().unwrap();
     let (is_blocked, blocked) = mpsc::channel();
     let (go, may_go) = mpsc::channel::<()>();
@@ -263,16 +301,15 @@ fn calls_keep_their_time_while_the_threads_of_the_runtime_are_blocked() {
         let _ = may_go.recv();
     });
     blocked.recv().unwrap();
-    calls_end_in_time(&node, lease, guard);
+    calls_end_in_time(&node, guard);
     drop(go);
 }
 
 #[test]
 fn calls_keep_their_time_while_nobody_drives_the_runtime() {
-    let lease = ms(400);
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let builder = Node::builder(Memory::new()).runtime(runtime.handle().clone());
-    let node = builder.lease(lease).build().unwrap();
+    let node = builder.lease(LEASE).request_timeout(ms(200)).build().unwrap();
     let lock = node.blocking().lock("k").unwrap();
     // A thread waits while this one drives the runtime, once.
     let acquiring = thread::spawn(move || lock.acquire().unwrap());
@@ -282,7 +319,24 @@ fn calls_keep_their_time_while_nobody_drives_the_runtime() {
         }
         acquiring.join().unwrap()
     });
-    calls_end_in_time(&node, lease, guard);
+    calls_end_in_time(&node, guard);
+}
+
+#[test]
+fn a_timeout_says_that_nobody_has_ever_driven_the_runtime() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let builder = Node::builder(Memory::new()).runtime(runtime.handle().clone());
+    let node = builder.build().unwrap();
+    let lock = node.blocking().lock("k").unwrap();
+    let error = soon(move || lock.acquire_timeout(ms(50)).unwrap_err());
+    assert!(matches!(error, LockError::TimedOut { .. }), "{error}");
+    does_not_run(&error.to_string(), "has never run");
+    // A node that runs, and whose engine answers, has no such cause.
+    let holder = Node::builder(Memory::new()).build().unwrap().blocking();
+    let guard = holder.lock("k").unwrap().acquire().unwrap();
+    let error = holder.lock("k").unwrap().acquire_timeout(ms(50)).unwrap_err();
+    assert!(error.to_string().ends_with("ask who holds it by inspect"), "{error}");
+    drop(guard);
 }
 
 #[test]
@@ -311,4 +365,31 @@ fn calls_end_at_once_when_the_runtime_has_ended() {
             assert!(matches!(error, LockError::Closed { .. }), "{error}");
         }
     }
+}
+
+/// Tries to connect where it is called.
+struct Connects(mpsc::Sender<bool>);
+
+impl Observer for Connects {
+    fn request_finished(
+        &self,
+        _: &Key,
+        _: RemoteOperation,
+        _: Duration,
+        _: Option<&TransportError>,
+    ) {
+        let connected = blocking::connect("memory:");
+        let would_wait = matches!(connected, Err(ConnectError::Thread { .. }));
+        self.0.send(would_wait).unwrap();
+    }
+}
+
+#[test]
+fn a_thread_connects_without_a_runtime() {
+    let (sender, would_wait) = mpsc::channel();
+    let engine = blocking::connect("memory:").unwrap();
+    let node = Node::builder(engine).observer(Connects(sender)).build().unwrap().blocking();
+    node.lock("k").unwrap().acquire().unwrap().release().unwrap();
+    assert!(would_wait.recv().unwrap(), "an observer would wait for itself");
+    assert!(matches!(blocking::connect("nothing:"), Err(ConnectError::UnknownScheme { .. })));
 }

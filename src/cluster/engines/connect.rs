@@ -7,7 +7,6 @@ use crate::cluster::transport::{Cause, Transport};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-#[cfg(any(feature = "postgres", feature = "redis"))]
 use tokio::runtime::Handle;
 use url::Url;
 
@@ -31,10 +30,13 @@ use url::Url;
 /// hexadecimal digits. An address with an `@` in a wrong place is refused. A password is never part of
 /// an error's text.
 ///
-/// It has to be called within a tokio runtime whose timers are enabled (`memory:` needs none). The
-/// connections themselves live on a thread of this crate's own, one for the process, which ends with the
-/// last node and the last transport. It takes at most eight times `connect_timeout_ms` plus three times `timeout_ms`, and usually
-/// a few round trips; each engine's `connect` has a closer bound.
+/// It has to be called within a tokio runtime whose timers are enabled (`memory:` needs none). That runtime
+/// is needed for this call only: the connections live on a thread of this crate's own, one for the process,
+/// which ends with the last node and the last transport. A program without a runtime calls
+/// [`blocking::connect`](crate::cluster::blocking::connect).
+///
+/// It takes at most eight times `connect_timeout_ms` plus three times `timeout_ms`, and usually a few round
+/// trips; each engine's `connect` has a closer bound.
 ///
 /// Dropping the future is safe at any moment. It leaves nothing behind but a try to connect, which ends
 /// by itself within that time. With `create_schema=true` the table may or may not be created.
@@ -56,25 +58,55 @@ use url::Url;
 /// # }
 /// ```
 pub async fn connect(address: &str) -> Result<Arc<dyn Transport>, ConnectError> {
+    connect_to(address, None).await
+}
+
+/// The same as [`connect`], with connections that live on this runtime, which has its I/O and timers
+/// enabled. On the runtime of the callers a request costs no change of threads, if the
+/// [node is there too](crate::cluster::NodeBuilder::runtime).
+///
+/// Give a runtime none of whose tasks blocks its thread: no request is answered meanwhile, and leases end.
+/// When the runtime ends, requests fail as [`Unavailable`](crate::cluster::TransportError::Unavailable), and
+/// those that were sent as [`Indeterminate`](crate::cluster::TransportError::Indeterminate).
+///
+/// # Cancel safety
+///
+/// That of [`connect`].
+///
+/// # Errors
+///
+/// Those of [`connect`].
+pub async fn connect_on(
+    runtime: &Handle,
+    address: &str,
+) -> Result<Arc<dyn Transport>, ConnectError> {
+    connect_to(address, Some(runtime.clone())).await
+}
+
+async fn connect_to(
+    address: &str,
+    runtime: Option<Handle>,
+) -> Result<Arc<dyn Transport>, ConnectError> {
     check_text(address)?;
     let url = Url::parse(&to_url(address)).map_err(|why| invalid(why.to_string()))?;
     match url.scheme() {
         "memory" => Ok(Arc::new(Memory::new())),
-        "dir" => dir(&url).await,
-        "redis" | "rediss" => redis(&url).await,
-        "postgres" | "postgresql" => postgres(&url).await,
-        "etcd" | "etcds" => etcd(&url).await,
+        "dir" => dir(&url, runtime).await,
+        "redis" | "rediss" => redis(&url, runtime).await,
+        "postgres" | "postgresql" => postgres(&url, runtime).await,
+        "etcd" | "etcds" => etcd(&url, runtime).await,
         other => Err(ConnectError::UnknownScheme { scheme: other.to_owned() }),
     }
 }
 
 #[cfg(unix)]
-async fn dir(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
-    Ok(Arc::new(super::Dir::connect(url).await?))
+async fn dir(url: &Url, runtime: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
+    let builder = super::dir::DirBuilder::from_url(url)?;
+    Ok(Arc::new(builder.given_runtime(GivenRuntime(runtime)).connect().await?))
 }
 
 #[cfg(not(unix))]
-async fn dir(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
+async fn dir(url: &Url, _: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
     Err(ConnectError::Unsuitable {
         server: url.path().to_owned(),
         why:
@@ -91,33 +123,36 @@ fn missing(url: &Url, feature: &'static str) -> Result<Arc<dyn Transport>, Conne
 }
 
 #[cfg(not(feature = "redis"))]
-async fn redis(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
+async fn redis(url: &Url, _: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
     missing(url, "redis")
 }
 
 #[cfg(feature = "redis")]
-async fn redis(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
-    Ok(Arc::new(super::redis::Redis::connect(url).await?))
+async fn redis(url: &Url, runtime: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
+    let builder = super::redis::RedisBuilder::from_url(url)?;
+    Ok(Arc::new(builder.given_runtime(GivenRuntime(runtime)).connect().await?))
 }
 
 #[cfg(not(feature = "postgres"))]
-async fn postgres(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
+async fn postgres(url: &Url, _: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
     missing(url, "postgres")
 }
 
 #[cfg(feature = "postgres")]
-async fn postgres(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
-    Ok(Arc::new(super::postgres::Postgres::connect(url).await?))
+async fn postgres(url: &Url, runtime: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
+    let builder = super::postgres::PostgresBuilder::from_url(url)?;
+    Ok(Arc::new(builder.given_runtime(GivenRuntime(runtime)).connect().await?))
 }
 
 #[cfg(not(feature = "etcd"))]
-async fn etcd(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
+async fn etcd(url: &Url, _: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
     missing(url, "etcd")
 }
 
 #[cfg(feature = "etcd")]
-async fn etcd(url: &Url) -> Result<Arc<dyn Transport>, ConnectError> {
-    Ok(Arc::new(super::etcd::Etcd::connect(url).await?))
+async fn etcd(url: &Url, runtime: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
+    let builder = super::etcd::EtcdBuilder::from_url(url)?;
+    Ok(Arc::new(builder.given_runtime(GivenRuntime(runtime)).connect().await?))
 }
 
 /// Why there is no connection. Its text never has a password, nor an address that could have one.
@@ -163,7 +198,9 @@ pub enum ConnectError {
         /// What the client said.
         cause: Cause,
     },
-    /// The thread on which connections live could not be started.
+    /// The thread on which connections live could not be started, or calls [`blocking::connect`] itself.
+    ///
+    /// [`blocking::connect`]: crate::cluster::blocking::connect
     Thread {
         /// The error of the system.
         cause: Cause,
@@ -207,8 +244,8 @@ impl fmt::Display for ConnectError {
             ),
             Self::Thread { cause } => write!(
                 f,
-                "the thread for connections cannot be started ({cause}): \
-                 raise the limits of threads and open files"
+                "the thread for connections cannot be used ({cause}): \
+                 if it could not be started, raise the limits of threads and open files"
             ),
             Self::Unsuitable { server, why } => write!(f, "{server} is not fit for locks: {why}"),
         }
@@ -217,10 +254,58 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// The thread on which connections live.
+/// The runtime that was given for the connections, if there is one.
 #[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
-pub(crate) fn background() -> Result<Background, ConnectError> {
-    Background::get().map_err(|why| ConnectError::Thread { cause: why.to_string().into() })
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GivenRuntime(pub(crate) Option<Handle>);
+
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
+impl GivenRuntime {
+    /// Where the connections live.
+    pub(crate) fn or_background(self) -> Result<ConnectionRuntime, ConnectError> {
+        self.0
+            .map_or_else(ConnectionRuntime::background, |given| Ok(ConnectionRuntime::Given(given)))
+    }
+
+    fn id(&self) -> Option<tokio::runtime::Id> {
+        self.0.as_ref().map(Handle::id)
+    }
+}
+
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
+impl PartialEq for GivenRuntime {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
+impl Eq for GivenRuntime {}
+
+/// Where the connections of a transport live.
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
+#[derive(Clone)]
+pub(crate) enum ConnectionRuntime {
+    /// On the thread of this process.
+    Background(Background),
+    /// On a runtime that was given.
+    Given(Handle),
+}
+
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
+impl ConnectionRuntime {
+    pub(crate) fn background() -> Result<Self, ConnectError> {
+        let thread = Background::get();
+        let failed = |why: std::io::Error| ConnectError::Thread { cause: why.to_string().into() };
+        thread.map(Self::Background).map_err(failed)
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        match self {
+            Self::Background(thread) => thread.runtime(),
+            Self::Given(runtime) => runtime,
+        }
+    }
 }
 
 /// An attempt to connect for which several callers wait.

@@ -23,7 +23,7 @@ pub mod redis;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
 pub(crate) mod tls;
 
-pub use connect::{ConnectError, connect};
+pub use connect::{ConnectError, connect, connect_on};
 #[cfg(unix)]
 pub use dir::Dir;
 pub use memory::Memory;

@@ -1,8 +1,8 @@
 //! What the builders of the engines have in common: the parts of a URL, and the options that have the
 //! same name and meaning for every engine.
 
-pub(crate) use super::connect::invalid;
 use super::connect::{ConnectError, ENCODE};
+pub(crate) use super::connect::{GivenRuntime, invalid};
 use super::tls::{Pem, TlsOptions};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
@@ -89,11 +89,13 @@ pub(crate) struct ConnectionOptions {
     pub(crate) connect_timeout: Duration,
     pub(crate) timeout: Duration,
     pub(crate) tls: TlsOptions,
+    pub(crate) runtime: GivenRuntime,
 }
 
 impl ConnectionOptions {
     pub(crate) fn new(connect_timeout: Duration, timeout: Duration) -> Self {
-        Self { user: None, password: None, connect_timeout, timeout, tls: TlsOptions::default() }
+        let (tls, runtime) = (TlsOptions::default(), GivenRuntime::default());
+        Self { user: None, password: None, connect_timeout, timeout, tls, runtime }
     }
 
     /// What the URL options of [`set`](Self::set) are called, for messages.
@@ -169,6 +171,26 @@ macro_rules! connection_setters {
         )]
         pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
             self.connection.timeout = timeout;
+            self
+        }
+
+        /// The tokio runtime on which the connections live, with its I/O and timers enabled. Default:
+        /// a thread of this crate's own, one for the process.
+        ///
+        /// On the runtime of the callers a request costs no change of threads. Give one together with
+        /// [`NodeBuilder::runtime`](crate::cluster::NodeBuilder::runtime), and only one none of whose tasks
+        /// blocks its thread: no request is answered meanwhile, and the leases end. When the runtime
+        /// ends, requests fail as [`Unavailable`](crate::cluster::TransportError::Unavailable), and
+        /// those that were sent as [`Indeterminate`](crate::cluster::TransportError::Indeterminate).
+        pub fn runtime(self, runtime: tokio::runtime::Handle) -> Self {
+            self.given_runtime($crate::cluster::engines::options::GivenRuntime(Some(runtime)))
+        }
+
+        pub(crate) fn given_runtime(
+            mut self,
+            runtime: $crate::cluster::engines::options::GivenRuntime,
+        ) -> Self {
+            self.connection.runtime = runtime;
             self
         }
 

@@ -55,6 +55,12 @@ impl NodeClock {
         Self::Tokio(runtime.clone(), tokio::time::Instant::now())
     }
 
+    /// Whether this is a clock of the simulator.
+    #[cfg(test)]
+    pub(crate) fn is_virtual(&self) -> bool {
+        matches!(self, Self::Virtual(_))
+    }
+
     /// The bounds on the errors of this clock.
     pub(crate) fn error(&self) -> ClockError {
         match self {

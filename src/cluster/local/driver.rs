@@ -6,6 +6,12 @@
 //! a watch, grants and losses. A task of its own runs it, or a caller for a single step
 //! ([`driver_task`](super::driver_task)).
 //!
+//! # Forks
+//!
+//! An action may call code of the user, and that may fork. The child goes no further: each step of this module
+//! that would take a mutex, poll the transport, or take the next action asks first whether this is a
+//! child ([`NodeShared::is_foreign`]).
+//!
 //! # Time
 //!
 //! Safety needs two rules. A request that comes out of [`Machine::handle`] is sent after the clock was
@@ -19,8 +25,12 @@ use crate::cluster::guard::DistributedGuard;
 use crate::cluster::guard::LossReason;
 use crate::cluster::key::Key;
 use crate::cluster::local::LocalKey;
+use crate::cluster::local::driver_task::DriverRun;
 use crate::cluster::node::{NodeShared, Shutdown};
 use crate::cluster::observer::RemoteOperation;
+use crate::cluster::process::{OfProcess, leak};
+#[cfg(test)]
+use crate::cluster::protocol::register::ClaimId;
 use crate::cluster::protocol::{
     Action, Event, Failure, Intent, Machine, MachineSettings, Outcome, Time, WentBack,
 };
@@ -31,7 +41,7 @@ use crate::cluster::transport::{
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, Either, FutureExt, select};
 use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, Stream, StreamExt, iter};
 use std::any::Any;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::{Future, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -56,7 +66,7 @@ pub(crate) struct Driver {
     notices: SelectAll<BoxStream<'static, (Key, u64, Event)>>,
     last_watch: u64,
     /// The keys that were taken out of the run queue and not polled yet.
-    scheduled: Vec<Arc<LocalKey>>,
+    scheduled: VecDeque<Arc<LocalKey>>,
     /// The node is closed, and the driver ends at this moment at the latest.
     closing: Option<Time>,
     report: Shutdown,
@@ -83,7 +93,7 @@ impl Driver {
             responses: FuturesUnordered::new(),
             notices: SelectAll::new(),
             last_watch: 0,
-            scheduled: vec![],
+            scheduled: VecDeque::new(),
             closing: None,
             report: Shutdown::default(),
         }
@@ -104,14 +114,33 @@ impl Driver {
         let handle = copy.shared.handle(key.clone());
         let local = handle.local.clone();
         let grant = driven.local.state().copy_lease(&mut local.state(), token)?;
-        let machine = driven.machine.clone();
-        let due = machine.wake_at();
-        copy.due.extend(due.map(|at| (at, key.clone())));
-        let intent = Intent::Nothing;
-        let driven = DrivenKey { machine, local: local.clone(), intent, watch: None, due };
-        copy.keys.insert(key.clone(), driven);
-        copy.handle(key, Event::WatchEnded);
+        copy.begin_as(driven, local.clone());
         Some(DistributedGuard::new(copy.shared.clone(), local, grant))
+    }
+
+    /// For the simulator: the claim by which this node waits in the queue of a key, if it does and no
+    /// request is in flight.
+    #[cfg(test)]
+    pub(crate) fn waits_by(&self, key: &Key) -> Option<ClaimId> {
+        self.keys.get(key)?.machine.claim_in_queue()
+    }
+
+    /// For the simulator: the same as [`Driver::copy_held`] of a key for which the node waits. A waiter of
+    /// the copy has joined its local queue already.
+    #[cfg(test)]
+    pub(crate) fn copy_waiting(&self, copy: &mut Driver, key: &Key) {
+        let local = copy.shared.find(key).expect("a waiter has a handle of the key");
+        copy.begin_as(&self.keys[key], local);
+    }
+
+    #[cfg(test)]
+    fn begin_as(&mut self, driven: &DrivenKey, local: Arc<LocalKey>) {
+        let key = local.key.clone();
+        let (machine, intent) = (driven.machine.clone(), driven.intent);
+        let due = machine.wake_at();
+        self.due.extend(due.map(|at| (at, key.clone())));
+        self.keys.insert(key.clone(), DrivenKey { machine, local, intent, watch: None, due });
+        self.handle(&key, Event::WatchEnded);
     }
 
     /// Handles all events that are there. Pending if the budget is used up.
@@ -122,24 +151,29 @@ impl Driver {
             let before = [polls, responses, notices, timers];
             self.closing = self.shared.run_queue.drain(&mut self.scheduled).or(self.closing);
             while polls > 0
-                && let Some(local) = self.scheduled.pop()
+                && let Some(local) = self.scheduled.pop_front()
             {
                 polls -= 1;
                 self.poll_key(local);
             }
             while responses > 0
+                && !self.shared.is_foreign()
                 && let Poll::Ready(Some((key, event))) = self.responses.poll_next_unpin(cx)
             {
                 responses -= 1;
                 self.dispatch(&key, event);
             }
             while notices > 0
+                && !self.shared.is_foreign()
                 && let Poll::Ready(Some((key, watch, event))) = self.notices.poll_next_unpin(cx)
             {
                 notices -= 1;
                 if self.keys.get(&key).is_some_and(|driven| driven.is_watched_by(watch)) {
                     self.dispatch(&key, event);
                 }
+            }
+            if self.shared.is_foreign() {
+                return Poll::Pending;
             }
             let now = self.shared.clock.now();
             while timers > 0 && self.due.first().is_some_and(|(at, _)| *at <= now) {
@@ -153,11 +187,11 @@ impl Driver {
             }
             // After the machines: who is woken at the deadline of a guard then finds that the cause is
             // known and the observer told.
-            if timers > 0 {
-                self.shared.run_queue.fire_timers(now);
+            if timers > 0 && !self.shared.is_foreign() {
+                self.shared.wake(self.shared.run_queue.take_due(now));
             }
             let left = [polls, responses, notices, timers];
-            if left.contains(&0) {
+            if left.contains(&0) || self.shared.is_foreign() {
                 return Poll::Pending;
             }
             if left == before {
@@ -172,10 +206,14 @@ impl Driver {
         let (last_watch, mut budget) = (self.last_watch, STEP_BUDGET);
         self.poll_key(local);
         while budget > 0
+            && !self.shared.is_foreign()
             && let Poll::Ready(Some((key, event))) = self.responses.poll_next_unpin(cx)
         {
             budget -= 1;
             self.dispatch(&key, event);
+        }
+        if self.shared.is_foreign() {
+            return false;
         }
         let is_due = self.next_due().is_some_and(|at| self.shared.run_queue.may_sleep_past(at));
         budget == 0 || is_due || self.last_watch != last_watch
@@ -194,14 +232,19 @@ impl Driver {
 
     /// Polls a key of the run queue.
     fn poll_key(&mut self, local: Arc<LocalKey>) {
+        if self.shared.is_foreign() {
+            return;
+        }
         if !self.keys.contains_key(&local.key) {
             if local.state().is_at_rest() {
                 self.shared.forget(&local);
                 return;
             }
             let mut machine = Machine::new(self.settings());
-            let seen = self.shared.observations.lock().find(&local.key, self.shared.clock.now());
-            seen.into_iter().for_each(|seen| machine.remember(seen));
+            let now = self.shared.clock.now();
+            let seen = self.shared.observations.lock();
+            machine.remember(seen.newest(&local.key), seen.holder(&local.key, now));
+            drop(seen);
             let (intent, watch, due) = (Intent::Nothing, None, None);
             let key = local.key.clone();
             self.keys.insert(key, DrivenKey { machine, local: local.clone(), intent, watch, due });
@@ -236,6 +279,9 @@ impl Driver {
     /// Tells the machine what is wanted of it. Drops the machine if it is idle and nothing is wanted.
     fn update_intent(&mut self, key: &Key) {
         loop {
+            if self.shared.is_foreign() {
+                return;
+            }
             let Some(driven) = self.keys.get_mut(key) else { return };
             let Some(event) = driven.local.next_event(driven.intent) else { break };
             if let Event::Intent(intent) = event {
@@ -269,8 +315,11 @@ impl Driver {
 
     fn remove(&mut self, key: &Key) {
         let Some(driven) = self.keys.remove(key) else { return };
-        if let Some(seen) = driven.machine.observation() {
-            self.shared.observed(key, seen);
+        if let Some(newest) = driven.machine.newest() {
+            self.shared.observed_version(key, newest);
+        }
+        if let Some(holder) = driven.machine.observation() {
+            self.shared.observed_holder(key, holder);
         }
         if let Some(at) = driven.due {
             self.due.remove(&(at, key.clone()));
@@ -283,7 +332,6 @@ impl Driver {
     /// Tells a machine of an event, and carries out its actions.
     fn handle(&mut self, key: &Key, event: Event) {
         if self.shared.is_foreign() {
-            // An observer has forked, and this is the child.
             return;
         }
         let Some(driven) = self.keys.get_mut(key) else { return };
@@ -297,6 +345,9 @@ impl Driver {
             && let Some(action) = driven.machine.next_action()
         {
             self.act(key, action, now);
+            if self.shared.is_foreign() {
+                return;
+            }
         }
         let Some(driven) = self.keys.get_mut(key) else { return };
         let (others_wait, engine) = (driven.machine.others_wait(), driven.machine.engine());
@@ -355,9 +406,7 @@ impl Driver {
                     self.report.lost.push(key.clone());
                 }
             }
-            Action::WentBack(WentBack { shown, newest }) => {
-                shared.observe(|observer| observer.engine_went_back(key, shown, newest));
-            }
+            Action::WentBack(why) => shared.engine_went_back(key, why),
             Action::Released(outcome) => {
                 if driven.local.released(shared, outcome) {
                     match outcome {
@@ -370,7 +419,7 @@ impl Driver {
             Action::Failed(failure) => {
                 let intent = std::mem::replace(&mut driven.intent, Intent::Nothing);
                 let error = explain(shared, key, failure);
-                driven.local.failed(&error, intent);
+                driven.local.failed(shared, &error, intent);
             }
         }
     }
@@ -406,6 +455,8 @@ fn explain(shared: &NodeShared, key: &Key, failure: Failure) -> LockError {
 impl Drop for Driver {
     /// The driver ends: the node was closed, the runtime shuts down, or the driver panicked.
     fn drop(&mut self) {
+        // What this calls must not wait for the report.
+        let _running = DriverRun::begin();
         let mut report = std::mem::take(&mut self.report);
         for driven in self.keys.values() {
             let was_held = driven.local.state().take_held_at_close();
@@ -415,6 +466,9 @@ impl Drop for Driver {
         }
         report.settle();
         self.shared.shut_down(report);
+        if self.shared.is_foreign() {
+            leak(&self.shared);
+        }
     }
 }
 
@@ -456,6 +510,9 @@ async fn request<T>(
         Either::Left((Err(panic), _)) => {
             Err(fail(format!("the transport panicked: {}", message(&*panic))))
         }
+        Either::Right(_) if shared.clock.now() < began + limit => {
+            Err(fail("the node was closed before there was a response".to_owned()))
+        }
         Either::Right(_) => Err(fail(format!("no response within {limit:?}"))),
     };
     let took = shared.clock.now().since(began);
@@ -465,11 +522,18 @@ async fn request<T>(
 }
 
 /// A future or stream of a transport, whose destructor may panic. Such a panic would end the driver.
-struct CatchDropPanic<T>(Option<Pin<Box<T>>>);
+/// A forked child neither polls nor drops it.
+struct CatchDropPanic<T>(Option<OfProcess<Pin<Box<T>>>>);
 
 impl<T> CatchDropPanic<T> {
     fn new(inner: T) -> Self {
-        Self(Some(Box::pin(inner)))
+        Self(Some(OfProcess::new(Box::pin(inner))))
+    }
+
+    /// `None` in a forked child.
+    fn here(&mut self) -> Option<Pin<&mut T>> {
+        let inner = self.0.as_mut().filter(|inner| inner.is_here())?;
+        Some(inner.get_mut().as_mut())
     }
 }
 
@@ -485,7 +549,7 @@ impl<T: Future> Future for CatchDropPanic<T> {
     type Output = T::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
-        self.0.as_mut().map_or(Poll::Pending, |inner| inner.as_mut().poll(cx))
+        self.here().map_or(Poll::Pending, |inner| inner.poll(cx))
     }
 }
 
@@ -493,7 +557,7 @@ impl<T: Stream> Stream for CatchDropPanic<T> {
     type Item = T::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T::Item>> {
-        self.0.as_mut().map_or(Poll::Ready(None), |inner| inner.as_mut().poll_next(cx))
+        self.here().map_or(Poll::Ready(None), |inner| inner.poll_next(cx))
     }
 }
 

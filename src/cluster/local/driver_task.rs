@@ -12,6 +12,11 @@
 //! which renews nothing meanwhile. It stops no other node, unless it has locked something that is shared by
 //! nodes, such as the mutex of the engine in memory.
 //!
+//! The driver calls code of the user: the transport and the observer. That may fork. The child finds itself
+//! in the middle of a step, and leaves it without a request, and without a mutex that another thread of the
+//! parent may have held. On the thread of the process it stays here for ever: to return would run the loop
+//! of the parent's runtime, whose `epoll` the two share.
+//!
 //! A caller takes such a step only if the node is on the thread of the process
 //! ([`Background`](crate::cluster::background::Background)), where a step of the task costs two changes of
 //! thread. A runtime that was given for the node runs all of it.
@@ -20,12 +25,14 @@ use crate::cluster::local::LocalKey;
 use crate::cluster::local::clock::NodeTimer;
 use crate::cluster::local::driver::Driver;
 use crate::cluster::node::NodeShared;
-use crate::cluster::process::{OfProcess, leak};
+use crate::cluster::process::{OfProcess, Process, leak};
+use crate::cluster::protocol::Time;
 use crate::{Condvar, Mutex, MutexGuard};
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll};
@@ -58,10 +65,14 @@ impl Future for DriverTask {
         // A caller that takes a step may have lost its processor: the thread goes on with other nodes.
         let Some(mut driver) = lock(shared, cx) else { return Poll::Pending };
         let Some(driver) = &mut *driver else { return Poll::Ready(()) };
-        shared.driver_thread.set_to_this();
+        shared.driver_thread.set_to_this(shared.clock.now());
         let _running = DriverRun::begin();
         loop {
             let is_pending = driver.work(cx).is_pending();
+            if shared.is_foreign() {
+                stay_if_forked_off(shared);
+                return Poll::Pending;
+            }
             if driver.is_done() {
                 return Poll::Ready(());
             }
@@ -119,6 +130,11 @@ pub(crate) fn drive(shared: &NodeShared, key: Arc<LocalKey>) {
         let mut cx = Context::from_waker(&waker);
         catch_unwind(AssertUnwindSafe(|| driver.step(key, &mut cx)))
     };
+    if shared.is_foreign() {
+        // The mutex is ours, and nobody else is there to whom it matters.
+        mem::forget((slot, waker));
+        return;
+    }
     // The panic hook has reported a panic. It ends the driver, as it would in the task.
     let dead = if goes_on.is_err() { slot.as_deref_mut().and_then(Option::take) } else { None };
     unlock(shared, slot);
@@ -161,61 +177,115 @@ fn is_thread_ending() -> bool {
 }
 
 thread_local! {
-    /// How many drivers this thread runs at this moment: more than one if one has called back.
-    static RUNNING: Cell<u32> = const { Cell::new(0) };
+    /// The process in which this thread runs a driver at this moment. (A child that the driver forks is
+    /// another.)
+    static RUNNING: Cell<Option<Process>> = const { Cell::new(None) };
 }
 
 /// This thread runs a driver until this is dropped.
-struct DriverRun;
+pub(super) struct DriverRun {
+    /// What it did before: a driver may have called back.
+    before: Option<Process>,
+}
 
 impl DriverRun {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         // It fails if the thread is ending. Then it calls no code of the user's that could ask.
-        let _ = RUNNING.try_with(|running| running.set(running.get() + 1));
-        Self
+        let before = RUNNING.try_with(|running| running.replace(Some(Process::current())));
+        Self { before: before.unwrap_or_default() }
     }
 }
 
 impl Drop for DriverRun {
     fn drop(&mut self) {
-        let _ = RUNNING.try_with(|running| running.set(running.get() - 1));
+        let _ = RUNNING.try_with(|running| running.set(self.before));
     }
 }
 
 /// Whether this thread runs a driver, of any node, at this moment: the driver has called code that calls
 /// back. Other drivers may have to run on this thread.
 pub(crate) fn is_running_here() -> bool {
-    RUNNING.try_with(Cell::get).unwrap_or(0) > 0
+    RUNNING.try_with(Cell::get).is_ok_and(|of| of.is_some_and(Process::is_current))
 }
 
-/// How long to wait for the first run of the driver, to know its thread.
-const FIRST_RUN: Duration = Duration::from_secs(1);
+/// Runs a task of the node that is not the driver, and calls code of the user as the driver does.
+pub(crate) async fn as_driver<F: Future>(shared: &NodeShared, task: F) -> F::Output {
+    let mut task = pin!(task);
+    poll_fn(|cx| {
+        if shared.is_foreign() {
+            return Poll::Pending;
+        }
+        let _running = DriverRun::begin();
+        let polled = task.as_mut().poll(cx);
+        stay_if_forked_off(shared);
+        polled
+    })
+    .await
+}
 
-/// The thread that ran a node's driver as its task last. It must not wait for what only the driver can do.
+/// On the thread of the process: does not return if the code that was called has forked, and this is the
+/// child. A runtime that was given is the user's own matter.
+fn stay_if_forked_off(shared: &NodeShared) {
+    while shared.is_foreign() && shared.background.is_some() {
+        thread::park();
+    }
+}
+
+/// How long to wait for a run of the driver, to know its thread.
+const NEXT_RUN: Duration = Duration::from_secs(1);
+
+/// Where and when the driver's task ran last. That thread must not wait for what only the driver can do.
 #[derive(Debug, Default)]
 pub(crate) struct DriverThread {
-    last: Mutex<Option<ThreadId>>,
+    last: Mutex<LastRun>,
     has_run: Condvar,
 }
 
+#[derive(Debug, Default)]
+struct LastRun {
+    /// How often it has run.
+    runs: u64,
+    thread: Option<ThreadId>,
+    at: Option<Time>,
+}
+
 impl DriverThread {
-    fn set_to_this(&self) {
-        let this = thread::current().id();
-        if self.last.lock().replace(this).is_none() {
-            self.has_run.notify_all();
-        }
+    fn set_to_this(&self, now: Time) {
+        let mut last = self.last.lock();
+        let (runs, thread) = (last.runs + 1, Some(thread::current().id()));
+        *last = LastRun { runs, thread, at: Some(now) };
+        drop(last);
+        self.has_run.notify_all();
     }
 
-    /// For a runtime with one thread: whether this is the thread that runs the driver. If the driver
-    /// has not run yet, this waits for up to a second, and not longer than `limit`; after that it takes
-    /// this thread for the one that should run it.
-    pub(crate) fn is_this_thread(&self, limit: Option<Duration>) -> bool {
+    /// When the task ran last.
+    pub(crate) fn last_run(&self) -> Option<Time> {
+        self.last.lock().at
+    }
+
+    /// For a runtime with one thread at a time: whether this is the thread that runs the driver.
+    ///
+    /// If the driver has not run yet, or has run on another thread last, from which the runtime may have
+    /// moved, this waits for its next run, for up to a second and not longer than `limit`; after that
+    /// it takes this thread for the one that should run it. `wake` has the driver run. With a limit it
+    /// believes the last run: then the caller waits in vain, but not for ever.
+    pub(crate) fn is_this_thread(&self, limit: Option<Duration>, wake: impl FnOnce()) -> bool {
+        let this = Some(thread::current().id());
+        let before = {
+            let last = self.last.lock();
+            if last.thread == this || last.thread.is_some() && limit.is_some() {
+                return last.thread == this;
+            }
+            last.runs
+        };
+        wake();
+        let limit = limit.map_or(NEXT_RUN, |limit| limit.min(NEXT_RUN));
         let mut last = self.last.lock();
-        if last.is_none() {
-            let limit = limit.map_or(FIRST_RUN, |limit| limit.min(FIRST_RUN));
-            self.has_run.wait_while_for(&mut last, |last| last.is_none(), limit);
+        self.has_run.wait_while_for(&mut last, |last| last.runs == before, limit);
+        if last.runs == before {
+            last.thread = this;
         }
-        last.is_none_or(|last| last == thread::current().id())
+        last.thread == this
     }
 }
 

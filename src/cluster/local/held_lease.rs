@@ -3,9 +3,12 @@
 //! All guards that the node makes of the lease share it. A guard needs only this and the clock to
 //! tell whether it is valid.
 
+use super::loss_report::LossReport;
 use crate::Mutex;
 use crate::cluster::guard::LossReason;
+use crate::cluster::key::Key;
 use crate::cluster::local::clock::NodeClock;
+use crate::cluster::node::NodeShared;
 use crate::cluster::protocol::{Outcome, Time};
 use std::task::Waker;
 use std::time::Duration;
@@ -14,6 +17,21 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct HeldLease {
     state: Mutex<HeldLeaseState>,
+    /// Of the loss of its last guard, if that has no limit of its own.
+    report: LossReport,
+}
+
+/// A limit of one guard: it is valid until this moment at the latest.
+#[derive(Debug)]
+pub(crate) struct GuardLimit {
+    pub(crate) at: Time,
+    report: LossReport,
+}
+
+impl GuardLimit {
+    pub(crate) fn new(at: Time) -> Self {
+        Self { at, report: LossReport::default() }
+    }
 }
 
 #[derive(Debug)]
@@ -21,10 +39,8 @@ struct HeldLeaseState {
     deadline: Time,
     /// Why it was lost, and when. Once set it does not change.
     lost: Option<(LossReason, Time)>,
-    /// There was a guard of it whose end the observer is told.
+    /// There was a guard of it whose end the driver tells to the observer.
     is_used: bool,
-    /// The observer knows of its loss.
-    is_told: bool,
     /// The result of its release. Once set it does not change.
     outcome: Option<Outcome>,
     /// The wakers to call at the next change, each with a number.
@@ -38,12 +54,11 @@ impl HeldLease {
             deadline,
             lost: None,
             is_used: false,
-            is_told: false,
             outcome: None,
             subscribers: vec![],
             last_subscriber: 0,
         };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), report: LossReport::default() }
     }
 
     /// How long a guard that is valid until `limit` at most is valid without a renewal; zero if the
@@ -66,11 +81,12 @@ impl HeldLease {
 
     /// Why a guard that is valid until `limit` at most is lost, if it is. From the deadline on it is
     /// lost, even if the driver has not noticed that yet; the engine's last error is not known here.
-    pub(crate) fn lost(&self, limit: Option<Time>, clock: &NodeClock) -> Option<LossReason> {
+    pub(crate) fn lost(&self, limit: Option<Time>, now: Time) -> Option<LossReason> {
         let state = self.state.lock();
-        let now = clock.now();
         let lost_at = state.lost.as_ref().map_or(state.deadline, |(_, at)| *at);
-        if limit.is_some_and(|limit| now >= limit && limit <= lost_at) {
+        // `now` may have been read before the loss was recorded.
+        let is_over = |limit| now >= limit || state.lost.is_some();
+        if limit.is_some_and(|limit| limit <= lost_at && is_over(limit)) {
             return Some(LossReason::HoldLimit);
         }
         match &state.lost {
@@ -93,20 +109,40 @@ impl HeldLease {
         self.state.lock().is_used = true;
     }
 
-    /// The limit of its guard has passed, and the observer was told.
+    /// Its guard is lost. Who gives that back tells the observer of it.
     pub(crate) fn mark_unused(&self) {
         self.state.lock().is_used = false;
     }
 
-    /// Whether there was a guard of it whose end the observer has to be told.
+    /// Whether there was a guard of it whose end the driver has to tell to the observer.
     pub(crate) fn is_used(&self) -> bool {
         self.state.lock().is_used
     }
 
-    /// The caller is about to tell the observer of its loss. Returns false if that was done before.
-    #[must_use]
-    pub(crate) fn begin_to_tell(&self) -> bool {
-        !std::mem::replace(&mut self.state.lock().is_told, true)
+    /// The report of the loss of its guard that has this limit.
+    pub(crate) fn report<'a>(&'a self, limit: Option<&'a GuardLimit>) -> &'a LossReport {
+        limit.map_or(&self.report, |limit| &limit.report)
+    }
+
+    /// Tells the observer that its guard with this limit is lost, unless that was done or is being done.
+    /// Then wakes the subscribers.
+    pub(crate) fn tell_loss(
+        &self,
+        limit: Option<&GuardLimit>,
+        shared: &NodeShared,
+        key: &Key,
+        why: &LossReason,
+    ) {
+        let report = self.report(limit);
+        if !report.begin() {
+            return;
+        }
+        shared.observe(|observer| observer.lost(key, why));
+        // In a child that the observer has forked, a mutex may be held for ever.
+        if !shared.is_foreign() {
+            report.end();
+            shared.wake(self.take_subscribers());
+        }
     }
 
     /// The result of its release, if that has ended.
@@ -126,23 +162,25 @@ impl HeldLease {
         true
     }
 
-    /// Records its loss, which was noticed at `now`. Returns the subscribers, to be woken after all
-    /// mutexes are released.
-    #[must_use]
-    pub(crate) fn mark_lost(&self, why: LossReason, now: Time) -> Vec<Waker> {
+    /// Records its loss. The first reason stays.
+    pub(crate) fn mark_lost(&self, why: LossReason, clock: &NodeClock) {
         let mut state = self.state.lock();
-        let lost_at = now.min(state.deadline);
+        // Read under the mutex: nobody has seen the lease at a later moment and not lost.
+        let lost_at = clock.now().min(state.deadline);
         state.lost.get_or_insert((why, lost_at));
-        std::mem::take(&mut state.subscribers).into_iter().map(|(_, waker)| waker).collect()
     }
 
-    /// Records the result of its release, and wakes the subscribers.
+    /// Records the result of its release.
     pub(crate) fn set_outcome(&self, outcome: Outcome) {
-        let mut state = self.state.lock();
-        state.outcome.get_or_insert(outcome);
-        let subscribers = std::mem::take(&mut state.subscribers);
-        drop(state);
-        subscribers.into_iter().for_each(|(_, waker)| waker.wake());
+        self.state.lock().outcome.get_or_insert(outcome);
+    }
+
+    /// The subscribers, to be woken after a change was recorded, the observer was told of it, and all
+    /// mutexes are released.
+    #[must_use]
+    pub(crate) fn take_subscribers(&self) -> Vec<Waker> {
+        let subscribers = std::mem::take(&mut self.state.lock().subscribers);
+        subscribers.into_iter().map(|(_, waker)| waker).collect()
     }
 
     /// Has this waker called at the next change. Returns the number of the subscription; `last` is
@@ -188,16 +226,16 @@ mod tests {
         assert!(held_lease.extend(clock.now() + second, &clock));
         tokio::time::advance(second - Duration::from_millis(1)).await;
         assert_eq!(held_lease.remaining(None, &clock), Duration::from_millis(1));
-        assert_eq!(held_lease.lost(None, &clock), None);
+        assert_eq!(held_lease.lost(None, clock.now()), None);
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(held_lease.remaining(None, &clock), Duration::ZERO);
-        assert_eq!(held_lease.lost(None, &clock), Some(LossReason::Expired { last: None }));
+        assert_eq!(held_lease.lost(None, clock.now()), Some(LossReason::Expired { last: None }));
         // A renewal whose response arrived in time, but is applied too late.
         assert!(!held_lease.extend(clock.now() + second, &clock));
         assert_eq!(held_lease.remaining(None, &clock), Duration::ZERO);
         // The first reason that is recorded stays.
-        drop(held_lease.mark_lost(LossReason::TakenOver, clock.now()));
-        drop(held_lease.mark_lost(LossReason::Closed, clock.now()));
+        held_lease.mark_lost(LossReason::TakenOver, &clock);
+        held_lease.mark_lost(LossReason::Closed, &clock);
         assert_eq!(held_lease.recorded_loss(), Some(LossReason::TakenOver));
         assert!(!held_lease.extend(clock.now() + second, &clock));
     }
@@ -211,22 +249,22 @@ mod tests {
         let held_lease = HeldLease::new(began + 10 * second);
         tokio::time::advance(5 * second).await;
         let (early, late) = (Some(began + 4 * second), Some(began + 6 * second));
-        assert_eq!(held_lease.lost(early, &clock), Some(LossReason::HoldLimit));
+        assert_eq!(held_lease.lost(early, clock.now()), Some(LossReason::HoldLimit));
         assert_eq!(held_lease.remaining(early, &clock), Duration::ZERO);
-        assert_eq!(held_lease.lost(late, &clock), None);
+        assert_eq!(held_lease.lost(late, clock.now()), None);
         assert_eq!(held_lease.remaining(late, &clock), second);
-        drop(held_lease.mark_lost(LossReason::TakenOver, clock.now()));
+        held_lease.mark_lost(LossReason::TakenOver, &clock);
         tokio::time::advance(20 * second).await;
-        assert_eq!(held_lease.lost(early, &clock), Some(LossReason::HoldLimit));
-        assert_eq!(held_lease.lost(late, &clock), Some(LossReason::TakenOver));
+        assert_eq!(held_lease.lost(early, clock.now()), Some(LossReason::HoldLimit));
+        assert_eq!(held_lease.lost(late, clock.now()), Some(LossReason::TakenOver));
         assert_eq!(held_lease.remaining(late, &clock), Duration::ZERO);
         // The limit of a lease that is not renewed is its deadline.
         let held_lease = HeldLease::new(clock.now() + second);
         let end = Some(held_lease.deadline());
         tokio::time::advance(2 * second).await;
-        drop(held_lease.mark_lost(LossReason::Expired { last: None }, clock.now()));
-        assert_eq!(held_lease.lost(end, &clock), Some(LossReason::HoldLimit));
+        held_lease.mark_lost(LossReason::Expired { last: None }, &clock);
+        assert_eq!(held_lease.lost(end, clock.now()), Some(LossReason::HoldLimit));
         let later = end.map(|end| end + second / 2);
-        assert_eq!(held_lease.lost(later, &clock), Some(LossReason::Expired { last: None }));
+        assert_eq!(held_lease.lost(later, clock.now()), Some(LossReason::Expired { last: None }));
     }
 }

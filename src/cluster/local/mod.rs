@@ -41,6 +41,7 @@ pub(crate) mod driver;
 pub(crate) mod driver_task;
 mod held_lease;
 pub(crate) mod ids;
+mod loss_report;
 pub(crate) mod observations;
 pub(crate) mod parker;
 #[cfg(any(target_os = "linux", target_os = "android", test))]
@@ -51,9 +52,9 @@ mod state;
 mod tests;
 mod wait_queue;
 
-pub(crate) use held_lease::HeldLease;
+pub(crate) use held_lease::{GuardLimit, HeldLease};
 pub(crate) use state::LocalGrant;
-use state::{Effects, LeaseState, LocalKeyState};
+use state::{Effects, LeaseState, LocalKeyState, LocalLease};
 pub(crate) use wait_queue::WaiterId;
 use wait_queue::{WaitQueue, WaiterTerms};
 
@@ -80,7 +81,7 @@ impl LocalKey {
         shared: &NodeShared,
         change: impl FnOnce(&mut LocalKeyState) -> Effects,
     ) -> bool {
-        self.change_and(change, |key| shared.run_queue.schedule(key))
+        self.change_and(shared, change, |key| shared.run_queue.schedule(key))
     }
 
     /// The same. If the caller waits for what the driver does next (`is_awaited`), and the driver sleeps,
@@ -91,7 +92,7 @@ impl LocalKey {
         is_awaited: bool,
         change: impl FnOnce(&mut LocalKeyState) -> Effects,
     ) -> bool {
-        self.change_and(change, |key| match is_awaited {
+        self.change_and(shared, change, |key| match is_awaited {
             true => driver_task::drive(shared, key),
             false => shared.run_queue.schedule(key),
         })
@@ -99,6 +100,7 @@ impl LocalKey {
 
     fn change_and(
         self: &Arc<Self>,
+        shared: &NodeShared,
         change: impl FnOnce(&mut LocalKeyState) -> Effects,
         schedule_key: impl FnOnce(Arc<Self>),
     ) -> bool {
@@ -108,47 +110,67 @@ impl LocalKey {
             effects.schedule = effects.schedule && state.set_scheduled();
             effects
         };
-        // Before the wakers, which may be code of the user and may panic.
+        // Before the wakers, which may be code of the user.
         if schedule {
             schedule_key(self.clone());
         }
-        waker.into_iter().chain(prewaker).for_each(Waker::wake);
+        shared.wake(waker.into_iter().chain(prewaker));
         handed_off
     }
 
-    /// Closes the key: no lease is granted to a waiter any more, and all waiters get `error`. Returns
-    /// whether the caller has to schedule the key.
-    pub(crate) fn close(&self, error: &LockError, now: Time) -> bool {
+    /// Closes the key: no lease is granted to a waiter any more, all waiters get `error`, and a guard is
+    /// lost.
+    pub(crate) fn close(self: &Arc<Self>, shared: &NodeShared, error: &LockError) {
         let mut state = self.state.lock();
+        let has_guard = state.has_guard();
         state.set_closed();
         let mut wakers = state.wait_queue.close(error);
+        let mut lost = None;
         match std::mem::replace(&mut state.lease, LeaseState::Absent) {
-            LeaseState::Present(lease) => {
+            LeaseState::Present(LocalLease { held_lease, limit, .. }) => {
                 // Under the mutex: once that is released, the driver may release the lease.
-                wakers.extend(lease.held_lease.mark_lost(LossReason::Closed, now));
-                let held_lease = lease.held_lease;
+                held_lease.mark_lost(LossReason::Closed, &shared.clock);
+                if has_guard {
+                    held_lease.mark_unused();
+                    lost = Some((held_lease.clone(), limit));
+                } else {
+                    wakers.extend(held_lease.take_subscribers());
+                }
                 state.lease = LeaseState::Releasing { held_lease, is_requested: false };
             }
             other => state.lease = other,
         }
         let schedule = state.set_scheduled();
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-        schedule
+        // Before any code of the user.
+        if schedule {
+            shared.run_queue.schedule(self.clone());
+        }
+        shared.wake(wakers);
+        if let Some((held_lease, limit)) = lost {
+            self.tell_loss(shared, &held_lease, limit.as_deref());
+        }
     }
 
-    /// The driver is gone: a lease is lost, and the result of a release stays unknown.
-    pub(crate) fn abandon(&self, now: Time) {
+    /// The driver is gone, and the key is closed: the result of a release stays unknown. Returns the wakers
+    /// of the tasks that wait for it.
+    #[must_use]
+    pub(crate) fn abandon(&self) -> Vec<Waker> {
         let lease = std::mem::replace(&mut self.state.lock().lease, LeaseState::Absent);
-        match lease {
-            LeaseState::Absent => {}
-            LeaseState::Present(lease) => {
-                let wakers = lease.held_lease.mark_lost(LossReason::Closed, now);
-                wakers.into_iter().for_each(Waker::wake);
-            }
-            LeaseState::Releasing { held_lease, .. } => {
-                held_lease.set_outcome(Outcome::Indeterminate);
-            }
+        let LeaseState::Releasing { held_lease, .. } = lease else { return vec![] };
+        held_lease.set_outcome(Outcome::Indeterminate);
+        held_lease.take_subscribers()
+    }
+
+    /// Tells the observer that a guard with this limit is lost, and then wakes the tasks that wait for
+    /// that.
+    fn tell_loss(&self, shared: &NodeShared, held_lease: &HeldLease, limit: Option<&GuardLimit>) {
+        // Its limit may have passed before the lease was lost.
+        let limit_at = limit.map(|limit| limit.at);
+        if !shared.is_foreign()
+            && let Some(why) = held_lease.lost(limit_at, shared.clock.now())
+        {
+            held_lease.tell_loss(limit, shared, &self.key, &why);
         }
     }
 
@@ -168,7 +190,11 @@ impl LocalKey {
                 return Effects::default();
             }
             lease.renewed(version, shared.clock.now());
-            if lease.user.is_none() { state.reassign_lease(shared) } else { Effects::default() }
+            if lease.user.is_none() {
+                state.reassign_lease(shared, shared.clock.now())
+            } else {
+                Effects::default()
+            }
         });
         is_held
     }
@@ -177,32 +203,34 @@ impl LocalKey {
     /// the tasks are woken that wait for the loss. Returns whether the key has to be reported as lost by
     /// a shutdown.
     fn lost(self: &Arc<Self>, shared: &NodeShared, why: &LossReason) -> bool {
-        let mut gone = None;
         let mut is_reported = false;
+        let (mut lost, mut releasing) = (None, None);
         self.change(shared, |state| {
             is_reported = state.take_held_at_close();
             // Who has not taken the grant waits on, and does not get a guard that is lost.
             state.take_back(|| self.busy(shared));
-            gone = match std::mem::replace(&mut state.lease, LeaseState::Absent) {
-                LeaseState::Present(lease) => Some((lease.held_lease, true)),
-                LeaseState::Releasing { held_lease, .. } => Some((held_lease, false)),
-                LeaseState::Absent => None,
-            };
+            let has_guard = state.has_guard();
+            // Under the mutex: who finds that the lease is gone finds the reason, too.
+            match std::mem::replace(&mut state.lease, LeaseState::Absent) {
+                LeaseState::Present(LocalLease { held_lease, limit, .. }) => {
+                    held_lease.mark_lost(why.clone(), &shared.clock);
+                    lost = has_guard.then_some((held_lease, limit));
+                }
+                LeaseState::Releasing { held_lease, .. } => {
+                    held_lease.mark_lost(why.clone(), &shared.clock);
+                    held_lease.set_outcome(Outcome::Lost);
+                    releasing = Some(held_lease);
+                }
+                LeaseState::Absent => {}
+            }
             Effects::schedule()
         });
-        let Some((held_lease, was_held)) = gone else { return is_reported };
-        let wakers = held_lease.mark_lost(why.clone(), shared.clock.now());
-        if !was_held {
-            held_lease.set_outcome(Outcome::Lost);
+        if let Some((held_lease, limit)) = lost {
+            self.tell_loss(shared, &held_lease, limit.as_deref());
         }
-        if held_lease.is_used() {
-            if !was_held {
-                shared.observe(|observer| observer.released(&self.key, ReleaseOutcome::Lost));
-            } else if held_lease.begin_to_tell() {
-                shared.observe(|observer| observer.lost(&self.key, why));
-            }
+        if let Some(held_lease) = releasing {
+            self.tell_release(shared, &held_lease, ReleaseOutcome::Lost);
         }
-        wakers.into_iter().for_each(Waker::wake);
         is_reported
     }
 
@@ -218,36 +246,51 @@ impl LocalKey {
                 && let LeaseState::Releasing { held_lease, .. } =
                     std::mem::replace(&mut state.lease, LeaseState::Absent)
             {
+                held_lease.set_outcome(outcome);
                 gone = Some(held_lease);
             }
             Effects { schedule: !state.wait_queue.is_empty(), ..Effects::default() }
         });
         let Some(held_lease) = gone else { return is_reported };
-        held_lease.set_outcome(outcome);
-        let is_used = held_lease.is_used();
-        if is_used {
-            let how = match outcome {
-                Outcome::Held => ReleaseOutcome::Held,
-                Outcome::Lost => ReleaseOutcome::Lost,
-                Outcome::Indeterminate => ReleaseOutcome::Indeterminate,
-            };
-            shared.observe(|observer| observer.released(&self.key, how));
-        }
+        let how = match outcome {
+            Outcome::Held => ReleaseOutcome::Held,
+            Outcome::Lost => ReleaseOutcome::Lost,
+            Outcome::Indeterminate => ReleaseOutcome::Indeterminate,
+        };
+        let is_used = self.tell_release(shared, &held_lease, how);
         // The guard of a lease that was being released may have been there until the shutdown.
         is_reported || is_closed && is_used
     }
 
+    /// Tells the observer how the release of the last guard has ended, if that is not told by who gave it
+    /// back, and wakes the tasks that wait for it. Returns whether it was told.
+    fn tell_release(
+        &self,
+        shared: &NodeShared,
+        held_lease: &HeldLease,
+        how: ReleaseOutcome,
+    ) -> bool {
+        let is_used = held_lease.is_used();
+        if is_used {
+            shared.observe(|observer| observer.released(&self.key, how));
+        }
+        if !shared.is_foreign() {
+            shared.wake(held_lease.take_subscribers());
+        }
+        is_used
+    }
+
     /// The moment has come at which the driver looks at the user of the lease.
     fn check_user(self: &Arc<Self>, shared: &NodeShared, now: Time) {
-        let mut is_over = false;
+        let mut over = None;
         self.change(shared, |state| {
             let effects;
-            (effects, is_over) = state.check_user(shared, now, || self.busy(shared));
+            (effects, over) = state.check_user(shared, now, || self.busy(shared));
             effects
         });
-        if is_over {
+        if let Some((held_lease, limit)) = over {
             // The guard goes by the clock: it is lost already.
-            shared.observe(|observer| observer.lost(&self.key, &LossReason::HoldLimit));
+            self.tell_loss(shared, &held_lease, Some(&limit));
         }
     }
 
@@ -258,7 +301,7 @@ impl LocalKey {
 
     /// The state machine has given up `intent`: its waiters get `error`. With [`Intent::Try`] and
     /// [`Intent::Outlast`] that is only the waiter that tries.
-    fn failed(&self, error: &LockError, intent: Intent) {
+    fn failed(&self, shared: &NodeShared, error: &LockError, intent: Intent) {
         let mut state = self.state.lock();
         let wakers = if matches!(intent, Intent::Try | Intent::Outlast) {
             if state.is_led_by_try() {
@@ -270,7 +313,7 @@ impl LocalKey {
             state.wait_queue.fail_all(error)
         };
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        shared.wake(wakers);
     }
 
     /// The next event for the state machine: see [`LocalKeyState::next_event`].
@@ -389,6 +432,10 @@ impl Future for AcquireFuture<'_> {
             None => self.begin(cx),
             Some(waiter_id) => self.poll_queue(waiter_id, cx),
         };
+        if self.handle.shared.is_foreign() {
+            // The user's code, which this has called, has forked, and this is the child.
+            return Poll::Ready(Err(self.handle.shared.closed(&self.handle.local.key)));
+        }
         let result = match result {
             Poll::Pending => self.poll_timeout(cx),
             ready => ready,
@@ -424,9 +471,12 @@ impl AcquireFuture<'_> {
 
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<DistributedGuard, LockError>> {
         let KeyHandle { shared, local } = self.handle;
+        shared.observe(|observer| observer.acquire_started(&local.key));
+        if shared.is_foreign() {
+            return Poll::Pending;
+        }
         let began = shared.clock.now();
         self.began = Some(began);
-        shared.observe(|observer| observer.acquire_started(&local.key));
         let limits = self.limits;
         let gives_up_at = match self.mode {
             WaitMode::Within(timeout) => Some(began + timeout),
@@ -449,7 +499,7 @@ impl AcquireFuture<'_> {
                 result = Poll::Ready(Err(local.busy(shared)));
                 return Effects::default();
             }
-            let (grant, mut effects) = state.barge(shared, terms);
+            let (grant, mut effects) = state.barge(shared, terms, began);
             if let Some(mut grant) = grant {
                 effects.schedule |= state.begin_guard(shared, &mut grant, limits);
                 result = Poll::Ready(Ok(grant));
@@ -471,9 +521,9 @@ impl AcquireFuture<'_> {
             }
             effects
         };
-        local.change_and(change, |key| driver_task::drive(shared, key));
+        local.change_and(shared, change, |key| driver_task::drive(shared, key));
         self.waiter_id = waiter_id;
-        match waiter_id.filter(|_| is_for_engine) {
+        match waiter_id.filter(|_| is_for_engine && !shared.is_foreign()) {
             // It may have answered already.
             Some(waiter_id) => self.poll_queue(waiter_id, cx),
             None => self.to_guard(result),
@@ -487,9 +537,14 @@ impl AcquireFuture<'_> {
     ) -> Poll<Result<DistributedGuard, LockError>> {
         let KeyHandle { shared, local } = self.handle;
         let mut old = None;
+        let mut refused = None;
         let mut result = Poll::Pending;
         local.change(shared, |state| {
             let mut effects;
+            if state.wait_queue.is_absent(waiter_id) && state.is_led_by_try() {
+                // This one waits again, before the one that only tries.
+                refused = state.wait_queue.fail_first(local.busy(shared));
+            }
             state.driving.take_if(|driving| *driving == waiter_id);
             (result, effects) = state.poll_waiter(shared, waiter_id, cx.waker(), &mut old);
             if let Poll::Ready(result) = &mut result {
@@ -500,6 +555,7 @@ impl AcquireFuture<'_> {
             }
             effects
         });
+        shared.wake(refused);
         self.to_guard(result)
     }
 
@@ -528,7 +584,14 @@ impl AcquireFuture<'_> {
             // The timer fired early: the driver is gone.
             return Poll::Ready(Err(shared.closed(&local.key)));
         }
-        let last = local.state().engine().trouble(now, after / 2);
+        let (is_unseen, last) = {
+            let state = local.state();
+            (state.is_scheduled(), state.engine().trouble(now, after / 2))
+        };
+        // What the caller wants of the engine was never looked at.
+        let has_run = shared.driver_thread.last_run().is_some_and(|at| at >= began);
+        let is_idle = is_unseen && !has_run && !after.is_zero();
+        let last = if is_idle { Some(shared.not_run()) } else { last };
         Poll::Ready(Err(LockError::TimedOut { at: shared.context(&local.key), after, last }))
     }
 
@@ -538,12 +601,16 @@ impl AcquireFuture<'_> {
         {
             let KeyHandle { shared, local } = self.handle;
             let mut old = None;
-            local.change(shared, |state| state.leave(shared, waiter_id, &mut old));
+            let now = shared.clock.now();
+            local.change(shared, |state| state.leave(shared, waiter_id, now, &mut old));
         }
     }
 
     fn tell_observer(&self, result: &Result<DistributedGuard, LockError>) {
         let KeyHandle { shared, local } = self.handle;
+        if !shared.is_observed() {
+            return;
+        }
         let waited = self.began.map_or(Duration::ZERO, |began| shared.clock.now().since(began));
         shared.observe(|observer| match result {
             Ok(guard) => observer.acquired(&local.key, waited, guard.acquired_via(), guard.token()),

@@ -3,11 +3,12 @@
 use crate::Mutex;
 use crate::cluster::local::LocalKey;
 use crate::cluster::protocol::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// The run queue of a node's driver. Any thread may put into it; only the driver takes out.
+/// The run queue of a node's driver, first in first out. Any thread may put into it; only the driver takes
+/// out.
 #[derive(Debug, Default)]
 pub(crate) struct RunQueue {
     state: Mutex<RunQueueState>,
@@ -50,15 +51,16 @@ impl RunQueue {
         wake_driver(state);
     }
 
-    /// The driver is gone: drops what is scheduled, and fires all timers.
-    pub(crate) fn shut_down(&self) {
+    /// The driver is gone: drops what is scheduled, and returns the wakers of all timers, to be woken.
+    #[must_use]
+    pub(crate) fn shut_down(&self) -> Vec<Waker> {
         let mut state = self.state.lock();
         state.is_shut_down = true;
         let scheduled = std::mem::take(&mut state.scheduled);
         let timers = std::mem::take(&mut state.timers);
         drop(state);
         drop(scheduled);
-        timers.into_values().for_each(Waker::wake);
+        timers.into_values().collect()
     }
 
     pub(crate) fn is_shut_down(&self) -> bool {
@@ -85,10 +87,10 @@ impl RunQueue {
 
     /// For the driver: moves the scheduled keys into `scheduled`, and returns the moment by which
     /// it has to end. The driver counts as awake until it calls [`RunQueue::sleep`].
-    pub(crate) fn drain(&self, scheduled: &mut Vec<Arc<LocalKey>>) -> Option<Time> {
+    pub(crate) fn drain(&self, scheduled: &mut VecDeque<Arc<LocalKey>>) -> Option<Time> {
         let mut state = self.state.lock();
         (state.waker, state.polled_at) = (None, None);
-        scheduled.append(&mut state.scheduled);
+        scheduled.extend(state.scheduled.drain(..));
         state.closing
     }
 
@@ -124,18 +126,15 @@ impl RunQueue {
         self.state.lock().may_sleep_past(at)
     }
 
-    /// For the driver: fires the timers that are due.
-    pub(crate) fn fire_timers(&self, now: Time) {
-        loop {
-            let mut state = self.state.lock();
-            let Some(first) = state.timers.first_entry() else { return };
-            if first.key().0 > now {
-                return;
-            }
-            let waker = first.remove();
-            drop(state);
-            waker.wake();
+    /// For the driver: takes out the timers that are due. Returns their wakers, to be woken.
+    #[must_use]
+    pub(crate) fn take_due(&self, now: Time) -> Vec<Waker> {
+        let mut state = self.state.lock();
+        let mut due = vec![];
+        while let Some(first) = state.timers.first_entry().filter(|first| first.key().0 <= now) {
+            due.push(first.remove());
         }
+        due
     }
 
     /// Wakes `waker` at that moment. `timer` identifies the timer between calls; `None` makes one.
@@ -181,5 +180,6 @@ impl RunQueueState {
 fn wake_driver(mut state: crate::MutexGuard<'_, RunQueueState>) {
     let waker = state.waker.take();
     drop(state);
+    // It is the waker of a task of the runtime, and not of the user.
     waker.into_iter().for_each(Waker::wake);
 }

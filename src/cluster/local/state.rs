@@ -1,8 +1,9 @@
 //! The rules of one key at one node: which waiter gets the lease next, and what the driver asks of the
 //! engine.
 //!
-//! All of this is pure but for the reading of the clock: nothing waits, and nothing is called that is
-//! not in this module. What has to happen outside of the mutex is returned as [`Effects`].
+//! All of this is pure but for a reading of the clock now and then: nothing waits, and nothing is called
+//! that is not in this module. What has to happen outside of the mutex is returned as [`Effects`]. The
+//! time `now` was read before the mutex was locked, which is often contended.
 //!
 //! # Barging
 //!
@@ -60,7 +61,7 @@
 //!
 //! [`barging_window`]: crate::cluster::NodeBuilder::barging_window
 
-use super::{HeldLease, HoldLimits, WaitQueue, WaiterId, WaiterTerms};
+use super::{GuardLimit, HeldLease, HoldLimits, WaitQueue, WaiterId, WaiterTerms};
 use crate::cluster::builder::Config;
 use crate::cluster::error::LockError;
 use crate::cluster::fence::FencingToken;
@@ -89,6 +90,8 @@ pub(crate) struct LocalKeyState {
     /// The waiter that only tries, and its intent. If it has no result yet, it is the first in the
     /// queue.
     pub(super) trying: Option<(WaiterId, Intent)>,
+    /// The waiter for which the state machine was told to try.
+    tries_as_told: Option<WaiterId>,
     /// The waiter that drives the key at this moment, and looks for its grant right after that: that
     /// grant is not left untaken.
     pub(super) driving: Option<WaiterId>,
@@ -126,8 +129,8 @@ pub(super) struct LocalLease {
     pub(super) held_lease: Arc<HeldLease>,
     /// The waiter that was granted the lease, even if it has not taken the grant yet.
     pub(super) user: Option<WaiterId>,
-    /// The use ends at this moment at the latest.
-    limit: Option<Time>,
+    /// The limit of the user's guard, if it has one.
+    pub(super) limit: Option<Arc<GuardLimit>>,
     /// When the driver looks at the user, if it does: see [`LocalKeyState::check_user`].
     check_at: Option<Time>,
     /// Whether the user wants the lease to be renewed, and what the state machine was told.
@@ -183,9 +186,12 @@ pub(crate) struct LocalGrant {
     pub(crate) waiter_id: WaiterId,
     pub(crate) token: FencingToken,
     pub(crate) via: AcquiredVia,
-    /// The guard is valid until this moment at the latest. It is set when the grant becomes a guard.
-    pub(crate) limit: Option<Time>,
+    /// It is set when the grant becomes a guard.
+    pub(crate) limit: Option<Arc<GuardLimit>>,
 }
+
+/// A lease and the limit of its guard, which has passed.
+pub(super) type OverLimit = (Arc<HeldLease>, Arc<GuardLimit>);
 
 /// What has to be done after a change of the state, once the mutex is released.
 #[derive(Debug, Default)]
@@ -313,6 +319,7 @@ impl LocalKeyState {
         Self {
             wait_queue: WaitQueue::new(),
             trying: None,
+            tries_as_told: None,
             driving: None,
             lease: LeaseState::Absent,
             handles: 0,
@@ -338,6 +345,7 @@ impl LocalKeyState {
         copy.lease = LeaseState::Present(LocalLease {
             held_lease: held_lease.clone(),
             user: Some(waiter_id),
+            limit: lease.limit.as_ref().map(|limit| Arc::new(GuardLimit::new(limit.at))),
             is_new: false,
             barging: BargingPeriod::new(lease.granted_at),
             refresh: RefreshState::NotNeeded,
@@ -351,15 +359,14 @@ impl LocalKeyState {
     /// The register granted the lease to this node.
     pub(super) fn granted(&mut self, shared: &NodeShared, grant: &Grant, now: Time) -> Effects {
         self.lease = LeaseState::Present(LocalLease::new(grant, now));
-        if self.is_closed { self.begin_release() } else { self.reassign_lease(shared) }
+        if self.is_closed { self.begin_release() } else { self.reassign_lease(shared, now) }
     }
 
     /// Decides what becomes of a lease that is here and has no user. It is left available to callers
     /// that arrive, or granted to the first waiter, or released. Without a token it waits for a
     /// renewal.
-    pub(super) fn reassign_lease(&mut self, shared: &NodeShared) -> Effects {
+    pub(super) fn reassign_lease(&mut self, shared: &NodeShared, now: Time) -> Effects {
         let LeaseState::Present(lease) = &mut self.lease else { return Effects::default() };
-        let now = shared.clock.now();
         self.wait_queue.pass_over_late(now);
         let may_barge =
             self.wait_queue.is_led_by_thread() && lease.may_hand_off(&shared.config, now);
@@ -404,6 +411,7 @@ impl LocalKeyState {
         &mut self,
         shared: &NodeShared,
         terms: WaiterTerms,
+        now: Time,
     ) -> (Option<LocalGrant>, Effects) {
         let LeaseState::Present(lease) = &mut self.lease else {
             return (None, Effects::default());
@@ -411,9 +419,9 @@ impl LocalKeyState {
         if lease.barging.available_since.is_none() || terms.without_renewal {
             return (None, Effects::default());
         }
-        let (config, now) = (&shared.config, shared.clock.now());
+        let config = &shared.config;
         if lease.barging.is_over(config, now) || !lease.may_hand_off(config, now) {
-            return (None, self.reassign_lease(shared));
+            return (None, self.reassign_lease(shared, now));
         }
         lease.barging.available_since = None;
         let mut schedule = lease.want_refresh(config, now);
@@ -461,28 +469,31 @@ impl LocalKeyState {
     }
 
     /// What the driver does at the moment of [`LocalKeyState::check_at`]: it takes back a grant that
-    /// was not taken, and ends a use whose limit has passed. Returns whether it did the latter. `busy`
-    /// makes the error of a waiter that only tries.
+    /// was not taken, and ends a use whose limit has passed. In the latter case it returns what was
+    /// limited. `busy` makes the error of a waiter that only tries.
     pub(super) fn check_user(
         &mut self,
         shared: &NodeShared,
         now: Time,
         busy: impl FnOnce() -> LockError,
-    ) -> (Effects, bool) {
+    ) -> (Effects, Option<OverLimit>) {
         let window = shared.config.claim_window;
         let LeaseState::Present(lease) = &mut self.lease else {
-            return (Effects::default(), false);
+            return (Effects::default(), None);
         };
         if lease.check_at.take_if(|at| now >= *at).is_none() {
-            return (Effects::default(), false);
+            return (Effects::default(), None);
         }
-        if lease.limit.is_some_and(|limit| now >= limit) {
-            (lease.user, lease.limit) = (None, None);
+        // A lease that has ended before the limit is lost for that reason, by the state machine.
+        let deadline = lease.held_lease.deadline();
+        if let Some(limit) = lease.limit.take_if(|limit| now >= limit.at && limit.at <= deadline) {
+            lease.user = None;
             // The guard is there, but not as a user of the lease.
             lease.held_lease.mark_unused();
-            return (self.reassign_lease(shared), true);
+            let held_lease = lease.held_lease.clone();
+            return (self.reassign_lease(shared, now), Some((held_lease, limit)));
         }
-        let mut check_at = lease.limit;
+        let mut check_at = lease.limit.as_ref().map(|limit| limit.at).filter(|at| now < *at);
         let mut schedule = false;
         if let Some(terms) = lease.user.and_then(|user| self.wait_queue.untaken(user)) {
             let is_late = terms.gives_up_at.is_some_and(|at| now >= at);
@@ -490,7 +501,7 @@ impl LocalKeyState {
             let others_wait = lease.others_wait || !self.wait_queue.is_empty();
             if is_late || is_old && others_wait {
                 self.take_back(busy);
-                return (self.reassign_lease(shared), false);
+                return (self.reassign_lease(shared, now), None);
             }
             if is_old && lease.refresh == RefreshState::NotNeeded && lease.renews {
                 lease.refresh = RefreshState::Wanted;
@@ -502,12 +513,12 @@ impl LocalKeyState {
             if now.since(since) >= window {
                 // The thread that was woken does not run.
                 self.wait_queue.pass_over_first();
-                return (self.reassign_lease(shared), false);
+                return (self.reassign_lease(shared, now), None);
             }
             check_at = Some(since + window);
         }
         lease.check_at = check_at;
-        (Effects { schedule, ..Effects::default() }, false)
+        (Effects { schedule, ..Effects::default() }, None)
     }
 
     /// Takes the grant back that the user of the lease has not taken yet, if that is so. The lease then
@@ -555,13 +566,14 @@ impl LocalKeyState {
         shared: &NodeShared,
         held_lease: &Arc<HeldLease>,
         waiter_id: WaiterId,
+        now: Time,
     ) -> Effects {
         match &mut self.lease {
             LeaseState::Present(lease)
                 if lease.user == Some(waiter_id) && Arc::ptr_eq(&lease.held_lease, held_lease) =>
             {
                 (lease.user, lease.limit) = (None, None);
-                self.reassign_lease(shared)
+                self.reassign_lease(shared, now)
             }
             // It was lost, or the node was closed, or the limit of the use has passed.
             _ => Effects::default(),
@@ -582,11 +594,22 @@ impl LocalKeyState {
         }
         let at_most = limits.at_most.map(|at_most| shared.clock.now() + at_most);
         let lease_end = limits.without_renewal.then(|| grant.held_lease.deadline());
-        grant.limit = [at_most, lease_end].into_iter().flatten().min();
-        match (&mut self.lease, grant.limit) {
+        let limit = [at_most, lease_end].into_iter().flatten().min();
+        grant.limit = limit.map(|at| Arc::new(GuardLimit::new(at)));
+        match (&mut self.lease, &grant.limit) {
             (LeaseState::Present(lease), Some(limit)) if lease.user == Some(grant.waiter_id) => {
-                lease.limit = Some(limit);
-                lease.check_by(limit)
+                lease.limit = Some(limit.clone());
+                lease.check_by(limit.at)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the user of the lease has a guard of it.
+    pub(super) fn has_guard(&self) -> bool {
+        match &self.lease {
+            LeaseState::Present(LocalLease { user: Some(user), .. }) => {
+                self.wait_queue.untaken(*user).is_none()
             }
             _ => false,
         }
@@ -608,9 +631,10 @@ impl LocalKeyState {
         shared: &NodeShared,
         held_lease: &Arc<HeldLease>,
         waiter_id: WaiterId,
+        now: Time,
     ) -> Effects {
         self.handles -= 1;
-        let mut effects = self.end_use(shared, held_lease, waiter_id);
+        let mut effects = self.end_use(shared, held_lease, waiter_id, now);
         effects.schedule |= self.handles == 0;
         effects
     }
@@ -620,14 +644,17 @@ impl LocalKeyState {
         &mut self,
         shared: &NodeShared,
         waiter_id: WaiterId,
+        now: Time,
         old: &mut Option<Waker>,
     ) -> Effects {
         self.trying.take_if(|(trying, _)| *trying == waiter_id);
         match self.wait_queue.leave(waiter_id, old) {
-            Some(grant) => self.end_use(shared, &grant.held_lease, waiter_id),
+            Some(grant) => self.end_use(shared, &grant.held_lease, waiter_id, now),
             None => match &self.lease {
                 // It waited for a token, or was to look at the available lease.
-                LeaseState::Present(lease) if lease.user.is_none() => self.reassign_lease(shared),
+                LeaseState::Present(lease) if lease.user.is_none() => {
+                    self.reassign_lease(shared, now)
+                }
                 LeaseState::Present(_) => Effects::default(),
                 _ => Effects { schedule: self.wait_queue.is_empty(), ..Effects::default() },
             },
@@ -651,12 +678,14 @@ impl LocalKeyState {
     /// The next event for the state machine, which was last told `intent`. `None` if it knows all.
     pub(super) fn next_event(&mut self, intent: Intent) -> Option<Event> {
         self.is_scheduled = false;
+        let tries = self.trying.map(|(waiter_id, _)| waiter_id);
         let wanted = match self.intent() {
             // What was seen for an earlier waiter must not refuse the one that tries.
-            tries @ (Intent::Try | Intent::Outlast) if intent != tries => match intent {
-                Intent::Nothing => tries,
-                _ => Intent::Nothing,
-            },
+            Intent::Try | Intent::Outlast
+                if intent != Intent::Nothing && tries != self.tries_as_told =>
+            {
+                Intent::Nothing
+            }
             wanted => wanted,
         };
         match &mut self.lease {
@@ -674,7 +703,11 @@ impl LocalKeyState {
                 *is_requested = true;
                 Some(Event::Release)
             }
-            _ => (intent != wanted).then_some(Event::Intent(wanted)),
+            _ => (intent != wanted).then(|| {
+                let is_try = matches!(wanted, Intent::Try | Intent::Outlast);
+                self.tries_as_told = tries.filter(|_| is_try);
+                Event::Intent(wanted)
+            }),
         }
     }
 
@@ -713,13 +746,19 @@ impl LocalKeyState {
     /// Closes the key: nothing is granted from now on.
     pub(super) fn set_closed(&mut self) {
         self.is_closed = true;
-        self.was_held_at_close = matches!(self.lease, LeaseState::Present(_));
+        // A second call finds it being released.
+        self.was_held_at_close |= matches!(self.lease, LeaseState::Present(_));
     }
 
     /// Whether the lease was present when the node was closed. This is true at the first call only, so
     /// that what became of it is reported once.
     pub(super) fn take_held_at_close(&mut self) -> bool {
         std::mem::take(&mut self.was_held_at_close)
+    }
+
+    /// Whether the key is in the run queue: the driver has to poll it, and has not done so yet.
+    pub(super) fn is_scheduled(&self) -> bool {
+        self.is_scheduled
     }
 
     /// Whether the node was closed.

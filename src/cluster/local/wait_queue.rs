@@ -111,6 +111,11 @@ impl<G, E> WaitQueue<G, E> {
         Poll::Pending
     }
 
+    /// Whether this waiter is absent.
+    pub(crate) fn is_absent(&self, waiter_id: WaiterId) -> bool {
+        self.absent.binary_search_by_key(&waiter_id, |waiter| waiter.waiter_id).is_ok()
+    }
+
     /// An absent waiter polls: it waits again at its old place, unless its timeout has passed. The
     /// caller polls it next. Returns whether it was absent and waits now.
     pub(crate) fn rejoin(&mut self, waiter_id: WaiterId, now: impl FnOnce() -> Time) -> bool {

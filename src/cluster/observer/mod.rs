@@ -17,7 +17,8 @@ pub(crate) mod tracing;
 /// | Method | Thread |
 /// |---|---|
 /// | `acquire_started`, `acquired`, `acquire_failed` | the one that polls the caller's future, or that made the blocking call |
-/// | `renewed`, `lost`, `engine_went_back` | the one that runs the node's background task |
+/// | `renewed`, `engine_went_back` | the one that runs the node's background task |
+/// | `lost` | the one that notices it first: that of the background task, one that polls [`DistributedGuard::lost`](super::DistributedGuard::lost), gives the guard back, or closes the node |
 /// | `released` | the one that releases or drops the guard, if the outcome is known at once (`HandedOff`, or a loss that was known before); otherwise the one that runs the background task |
 /// | `request_finished` | the one that runs the background task; for `inspect` and `break_lock`, another task of the node's runtime |
 ///
@@ -36,7 +37,7 @@ pub trait Observer: Send + Sync + 'static {
         let _ = key;
     }
 
-    /// The lock was acquired: after what time, in which way, and with which token.
+    /// The lock was acquired: after what time, via what, and with which token.
     fn acquired(&self, key: &Key, waited: Duration, via: AcquiredVia, token: FencingToken) {
         let _ = (key, waited, via, token);
     }
@@ -52,10 +53,12 @@ pub trait Observer: Send + Sync + 'static {
         let _ = key;
     }
 
-    /// The lock was lost while there was a guard that was not released. The guard is not
-    /// [valid](super::DistributedGuard::is_valid) any more, and its
-    /// [`lost`](super::DistributedGuard::lost) is ready; the tasks that wait for it are woken after this
-    /// call.
+    /// A guard is lost, for whatever reason; the shutdown of the node is one. This is called once for each
+    /// guard. That is not [valid](super::DistributedGuard::is_valid) any more, and its
+    /// [`lost`](super::DistributedGuard::lost) is ready after this call, within it on this thread.
+    ///
+    /// If only the release shows that the lock was lost before, [`released`](Self::released) alone is
+    /// called.
     fn lost(&self, key: &Key, why: &LossReason) {
         let _ = (key, why);
     }
@@ -66,7 +69,7 @@ pub trait Observer: Send + Sync + 'static {
     }
 
     /// The engine shows an older version of the key than before: `shown`, after `newest`. It was
-    /// restored from a backup, or has lost writes: see
+    /// restored from a backup, or has lost writes, and this is told once each time: see
     /// [an engine that goes back](crate::cluster::transport#an-engine-that-goes-back). A lock that was
     /// held is lost next.
     fn engine_went_back(&self, key: &Key, shown: Version, newest: Version) {

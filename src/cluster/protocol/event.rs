@@ -261,10 +261,10 @@ pub(crate) struct EngineStatus {
 }
 
 impl EngineStatus {
-    /// What is wrong with the engine at `now`: that it has not responded for `patience` or longer, or
+    /// What is wrong with the engine at `now`: that it has not responded for `longest_silence` or longer, or
     /// its last error. `None` if nothing is known to be wrong.
-    pub(crate) fn trouble(&self, now: Time, patience: Duration) -> Option<TransportError> {
-        let silent_for = self.silent_for(now).filter(|time| *time >= patience);
+    pub(crate) fn trouble(&self, now: Time, longest_silence: Duration) -> Option<TransportError> {
+        let silent_for = self.silent_for(now).filter(|time| *time >= longest_silence);
         let silence = |time| TransportError::unavailable(no_response(time));
         silent_for.map(silence).or_else(|| self.last_error.clone())
     }

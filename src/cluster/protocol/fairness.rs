@@ -38,7 +38,7 @@
 //! write is its release. Before that, the two writes would collide. So a node that finds the lock
 //! reserved waits for the confirmation, if its watch shows it. If its watch does not, and the node
 //! has itself just released the lock after a turn of at least one round trip, it gives the next
-//! waiter one round trip before it loads the register.
+//! waiter two round trips before it loads the register: that one reads it, and then confirms.
 //!
 //! After a collision the node tries again at once, a few times. If the other nodes write all the
 //! time, that does not help and costs requests. So from a certain number of collisions on the node
@@ -220,7 +220,7 @@ impl Machine {
             self.join_at = now + self.random_delay();
             self.rejoins_at_once = false;
         } else if let Some(trip) = self.backoff.confirm_time.filter(|_| !self.sees_all()) {
-            self.backoff.load_from = Some(now + trip.min(self.longest_quiet()));
+            self.backoff.load_from = Some(now + (2 * trip).min(self.longest_quiet()));
         }
     }
 

@@ -37,7 +37,9 @@
 //! the register shows no entry of this node ([below](self#writes-of-unknown-outcome)).
 //!
 //! If nothing has shown the register since the acquisition began, the machine loads it before it reports
-//! that it is busy, or joins the queue.
+//! that it is busy, or joins the queue. That it is busy is reported only if a request shows it that was sent
+//! since: what an earlier one shows may have been over before the caller asked. Which entries are this
+//! node's, and not those of a copy of its process, is in [`claims`].
 //!
 //! # Answers and hints
 //!
@@ -61,20 +63,6 @@
 //! ([`ClockError::allowance`]), so the holder's deadline passes before the observer takes over, as
 //! long as the rate of each clock is right to within its assumed error.
 //!
-//! # Copies of a node
-//!
-//! After a snapshot that was resumed twice, or a bare `fork` system call that runs no handlers of
-//! `pthread_atfork`, two processes have the state of one machine and send its requests. (A `fork` that is
-//! noticed makes no copy: the child leaves the nodes of its parent alone.) They differ in what they draw
-//! from then on ([`IdSource`]). So the holder draws each heartbeat anew and remembers those that it wrote:
-//! a register that names its claim with another heartbeat was written by a copy, and the lease is lost
-//! ([`Loss::Copied`]). Of two copies that hold the lock, one at most renews, since both expect the same
-//! version, and the other one finds that heartbeat. Until then both hold it, with equal tokens; and if one
-//! releases it meanwhile, a third node may hold it beside the other copy, with a larger token.
-//!
-//! Only a claim that this machine drew, with a heartbeat that it wrote, is its own to remove. The
-//! claim with which it waits is its own in any case.
-//!
 //! # An engine that goes back
 //!
 //! Versions only grow. So a response with a smaller version than one that was seen before the request
@@ -82,7 +70,9 @@
 //! What it shows from then on does not say who holds the lock. A lease is lost ([`Loss::WentBack`]).
 //! If the engine declares that it can lose writes, the machine goes on, and is granted the lock by the
 //! first write whose version exceeds all that it has seen. If the engine does not, acquisitions fail
-//! ([`Failure::WentBack`]) until it shows such a version. No token is ever made of a smaller one.
+//! ([`Failure::WentBack`]) until it shows such a version. No token is ever made of a smaller one. What
+//! earlier machines of the node have seen counts, as far as the node remembers it
+//! ([`Machine::remember`]).
 //!
 //! # Writes of unknown outcome
 //!
@@ -97,6 +87,7 @@
 //! be in flight ([`Write::idle`](crate::cluster::Write::idle)).
 
 use crate::cluster::transport::{Exchange, TransportError, Version, Versioned, Wake, Write};
+use claims::OwnClaim;
 use fairness::Backoff;
 use register::{ClaimId, Holder, Liveness, QueueEntry, Register};
 use std::collections::VecDeque;
@@ -104,6 +95,7 @@ use std::time::Duration;
 use view::View;
 use watch::WatchState;
 
+mod claims;
 mod event;
 mod fairness;
 pub(crate) mod register;
@@ -136,6 +128,8 @@ pub(crate) struct Machine {
     indeterminate: Option<Option<Version>>,
     in_flight: Option<InFlight>,
     last_request: u64,
+    /// A request that was sent since the present intent began has succeeded.
+    has_looked: bool,
     /// What [`Intent::Outlast`] has to outlast, from its first look on.
     outlasts: Option<Liveness>,
     /// The case in which the last write of kind [`RequestKind::Take`] was sent.
@@ -158,18 +152,6 @@ pub(crate) struct Machine {
     retry: RetryState,
     wake_at: Option<Time>,
     actions: VecDeque<Action>,
-}
-
-/// A claim that this machine drew.
-#[derive(Clone, Debug)]
-struct OwnClaim {
-    id: ClaimId,
-    /// The heartbeats that the register may have by a write of this machine that makes or keeps this
-    /// claim the holder: the one that a response has confirmed, and those of writes that are in flight
-    /// or of unknown outcome.
-    heartbeats: Vec<u64>,
-    /// No write has named it as the holder.
-    is_new: bool,
 }
 
 /// The lock is held, by the machine's present claim.
@@ -221,6 +203,8 @@ struct InFlight {
     newest: Option<Version>,
     /// For how long the register was known to have that version.
     unchanged_for: Duration,
+    /// It was sent before the present intent began.
+    is_earlier: bool,
     /// The register that is written. `None` for a load.
     written: Option<Register>,
 }
@@ -252,6 +236,7 @@ impl Machine {
             indeterminate: None,
             in_flight: None,
             last_request: 0,
+            has_looked: false,
             outlasts: None,
             via_tried: GrantedVia::Free,
             collisions: 0,
@@ -283,7 +268,10 @@ impl Machine {
                     // The unavailable timeout counts anew for a new acquisition.
                     self.retry.failing_since = None;
                     // `Try` reports the present state of the register.
-                    self.view.is_fresh &= intent == Intent::Wait && self.sees_all();
+                    self.view.is_fresh &=
+                        intent == Intent::Wait && self.sees_all() && !self.must_load;
+                    self.has_looked = false;
+                    self.in_flight.iter_mut().for_each(|request| request.is_earlier = true);
                 }
                 if self.intent != intent {
                     self.outlasts = None;
@@ -326,6 +314,7 @@ impl Machine {
             Event::Timer => {}
         }
         self.step(now);
+        self.claim_is_known();
     }
 
     /// The next action for the driver, if there is one.
@@ -365,13 +354,22 @@ impl Machine {
         self.held.is_some() && self.intent == Intent::Nothing && self.in_flight.is_none()
     }
 
+    /// The claim by which this node waits in the queue, if no request is in flight or of unknown outcome.
+    #[cfg(test)]
+    pub(crate) fn claim_in_queue(&self) -> Option<ClaimId> {
+        let claim = self.claim.as_ref().filter(|_| self.intent == Intent::Wait)?.id;
+        let register = self.view.register.as_ref().ok()?;
+        let is_at_rest = self.in_flight.is_none() && self.indeterminate.is_none();
+        (is_at_rest && register.position(claim).is_some()).then_some(claim)
+    }
+
     /// Compares what is wanted with what is seen, and takes the next step.
     fn step(&mut self, now: Time) {
         if self.indeterminate.is_some_and(|expected| expected != self.view.version) {
             // The version has changed: the write has taken effect, or never will.
             self.indeterminate = None;
-            self.forget_heartbeats();
         }
+        self.forget_heartbeats();
         self.forget_traces();
         self.wake_at = None;
         self.expire_watch(now);
@@ -383,6 +381,7 @@ impl Machine {
         if self.in_flight.is_some() {
             return;
         }
+        self.leave_claim_to_copy();
         // `Try` sends its request at once, even shortly after a failure.
         let tries = self.held.is_none() && self.releasing.is_none() && self.intent == Intent::Try;
         match self.retry.retry_at {
@@ -416,7 +415,9 @@ impl Machine {
     /// The next step towards the lock. No request is in flight.
     fn acquire(&mut self, now: Time) {
         let claim = self.claim_id();
-        let is_fresh = self.view.is_fresh && !self.must_load;
+        // What was true before a caller tries must not refuse it. Hints that came since do not matter: a
+        // flood of them must not keep the acquisition from its end.
+        let is_fresh = self.view.is_fresh && (self.has_looked || self.intent == Intent::Wait);
         let register = match &self.view.register {
             Ok(register) => self.without_stale_claims(register),
             Err(_) if !is_fresh => return self.load(now),
@@ -441,7 +442,7 @@ impl Machine {
         if let Some(via) = self.claim_via(&register, rank, now) {
             return self.take(register, rank, via, now);
         }
-        if !self.view.is_fresh {
+        if !is_fresh {
             if self.intent == Intent::Wait
                 && rank > 0
                 && let Some(until) = self.load_deferred_until(now)
@@ -477,17 +478,6 @@ impl Machine {
             self.wake_by(at);
         }
         self.poll_register(rank, now);
-    }
-
-    /// The register without the entries of this node's earlier claims.
-    fn without_stale_claims(&self, register: &Register) -> Register {
-        let mut register = register.clone();
-        register.queue.retain(|waiter| !self.traces.iter().any(|trace| trace.id == waiter.claim));
-        if self.traces.iter().any(|trace| trace.holds(&register)) {
-            register.holder = None;
-            register.advance();
-        }
-        register
     }
 
     /// In which case a write can take the lock now. `None` if this node has to wait.
@@ -610,79 +600,6 @@ impl Machine {
         self.actions.push_back(Action::Lost(why));
     }
 
-    // ---- Claims ----
-
-    /// The claim of the present acquisition.
-    fn claim_id(&mut self) -> ClaimId {
-        self.claim.get_or_insert_with(|| OwnClaim::draw(&self.settings)).id
-    }
-
-    /// The present claim has had the lock. The register may still name it.
-    fn end_claim(&mut self) {
-        self.traces.extend(self.claim.take());
-    }
-
-    /// A heartbeat for a write that makes or keeps this node the holder. It differs from the present
-    /// one, and from all that a copy of this node draws.
-    ///
-    /// That of the first write of a claim is a part of the claim's own number, which spares a draw.
-    /// Copies that have the claim in common have this heartbeat in common, too, but only one of them can
-    /// have got the lock by it, and both draw the next one. It must not come again: an observer that
-    /// has seen it before would take the holder for dead.
-    ///
-    /// It has 53 bits: many readers of JSON take a number for a float.
-    fn draw_heartbeat(&self) -> u64 {
-        let first = self.claim.as_ref().filter(|claim| claim.is_new);
-        let drawn = first.map_or_else(|| self.settings.ids.draw(), |claim| claim.id.nonce) >> 11;
-        if drawn == self.view.heartbeat() { drawn ^ 1 } else { drawn }
-    }
-
-    /// Whether this is the claim of the present acquisition.
-    fn is_present(&self, claim: ClaimId) -> bool {
-        self.claim.as_ref().is_some_and(|present| present.id == claim)
-    }
-
-    /// Whether this machine drew the claim, and has not forgotten it.
-    fn is_own(&self, claim: ClaimId) -> bool {
-        self.is_present(claim) || self.traces.iter().any(|trace| trace.id == claim)
-    }
-
-    /// Whether the holder is this machine's to remove: its present claim, or an earlier one by a write
-    /// of this machine and not of a copy.
-    fn holds(&self, register: &Register) -> bool {
-        register.holder.as_ref().is_some_and(|holder| self.is_present(holder.claim))
-            || self.traces.iter().any(|trace| trace.holds(register))
-    }
-
-    /// The present claim, if it is the holder in this register.
-    fn holding_claim(&mut self, register: &Register) -> Option<&mut OwnClaim> {
-        self.claim.as_mut().filter(|claim| register.is_held_by(claim.id))
-    }
-
-    /// Forgets the heartbeats of writes that will never take effect.
-    fn forget_heartbeats(&mut self) {
-        let written = self.in_flight.as_ref().and_then(|request| request.written.as_ref());
-        let (present, written) = (self.view.heartbeat(), written.map(|written| written.heartbeat));
-        if let Some(claim) = &mut self.claim {
-            let may_be = |heartbeat: &u64| *heartbeat == present || Some(*heartbeat) == written;
-            claim.heartbeats.retain(may_be);
-        }
-    }
-
-    /// Forgets the claims that the register does not name, and that no write can bring back.
-    fn forget_traces(&mut self) {
-        if self.traces.is_empty() || self.in_flight.is_some() || self.indeterminate.is_some() {
-            return;
-        }
-        let Ok(register) = &self.view.register else { return };
-        let releasing = self.releasing.map(|releasing| releasing.claim);
-        self.traces.retain(|trace| {
-            trace.holds(register)
-                || register.position(trace.id).is_some()
-                || Some(trace.id) == releasing
-        });
-    }
-
     // ---- Releasing ----
 
     /// The lock is not held at this node from now on, whatever the outcome of the write.
@@ -756,14 +673,6 @@ impl Machine {
         self.write(RequestKind::Leave, register, now);
     }
 
-    /// Whether the register, as last seen, has an entry of this machine.
-    fn is_in_register(&self) -> bool {
-        let has_own = |register: &Register| {
-            self.holds(register) || register.queue.iter().any(|waiter| self.is_own(waiter.claim))
-        };
-        self.view.register.as_ref().is_ok_and(has_own)
-    }
-
     // ---- Requests ----
 
     fn load(&mut self, now: Time) {
@@ -773,10 +682,7 @@ impl Machine {
 
     fn write(&mut self, kind: RequestKind, register: Register, now: Time) {
         let (expected, mut write) = (self.view.version, write(&register));
-        if let Some(claim) = self.holding_claim(&register) {
-            claim.heartbeats.push(register.heartbeat);
-            claim.is_new = false;
-        }
+        self.note_sent_heartbeat(&register);
         if kind == RequestKind::Join
             && let Some(holder) = &register.holder
         {
@@ -796,8 +702,17 @@ impl Machine {
         let (request, basis) = (self.last_request, self.view.version);
         let newest = self.view.newest;
         let unchanged_for = sent.since(self.view.version_since);
-        self.in_flight =
-            Some(InFlight { request, kind, sent, basis, newest, unchanged_for, written });
+        let is_earlier = false;
+        self.in_flight = Some(InFlight {
+            request,
+            kind,
+            sent,
+            basis,
+            newest,
+            unchanged_for,
+            is_earlier,
+            written,
+        });
         request
     }
 
@@ -852,9 +767,7 @@ impl Machine {
                 self.request_succeeded(&sent, now);
                 self.record_quiet_period(sent.unchanged_for, now);
                 let written = sent.written.unwrap_or_else(Register::empty);
-                if let Some(claim) = self.holding_claim(&written) {
-                    claim.heartbeats.retain(|heartbeat| *heartbeat == written.heartbeat);
-                }
+                self.note_written_heartbeat(&written);
                 self.view.wrote(version, written, now);
                 self.indeterminate = None;
                 match kind {
@@ -891,6 +804,7 @@ impl Machine {
 
     fn request_succeeded(&mut self, sent: &InFlight, now: Time) {
         self.retry = RetryState::default();
+        self.has_looked |= !sent.is_earlier;
         self.round_trip = now.since(sent.sent).max(fairness::MIN_ROUND_TRIP);
     }
 
@@ -914,23 +828,6 @@ impl Machine {
         if gives_up {
             self.fail(Failure::Transport(error));
         }
-    }
-}
-
-impl OwnClaim {
-    fn draw(settings: &MachineSettings) -> Self {
-        let id = ClaimId { node: settings.node, nonce: settings.ids.draw() };
-        Self { id, heartbeats: vec![], is_new: true }
-    }
-
-    /// Whether the register has this heartbeat by a write of this machine.
-    fn wrote(&self, heartbeat: u64) -> bool {
-        self.heartbeats.contains(&heartbeat)
-    }
-
-    /// Whether this claim is the holder, by a write of this machine.
-    fn holds(&self, register: &Register) -> bool {
-        register.is_held_by(self.id) && self.wrote(register.heartbeat)
     }
 }
 

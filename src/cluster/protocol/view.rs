@@ -12,7 +12,8 @@ use std::time::Duration;
 pub(super) struct View {
     /// `None`: there is no register.
     pub(super) version: Option<Version>,
-    /// The largest version that an answer has shown, or that a write of this node has got.
+    /// The largest version that an answer has shown, or that a write of this node has got; also to an
+    /// earlier machine of this node.
     pub(super) newest: Option<Version>,
     pub(super) register: Result<Register, Unreadable>,
     /// Since when the present [`Liveness`] is known: the time, on this node's clock, at which the
@@ -151,9 +152,14 @@ impl Machine {
         Some(Observation { liveness, since, lease })
     }
 
-    /// For a new machine: what an earlier one, or an inspection, has seen of the key.
-    pub(crate) fn remember(&mut self, earlier: Observation) {
-        self.view.earlier = Some(earlier);
+    /// The largest version that was seen.
+    pub(crate) fn newest(&self) -> Option<Version> {
+        self.view.newest
+    }
+
+    /// For a new machine: what earlier ones, or inspections, have seen of the key.
+    pub(crate) fn remember(&mut self, newest: Option<Version>, holder: Option<Observation>) {
+        (self.view.newest, self.view.earlier) = (newest, holder);
     }
 
     /// Whether other nodes wait for the lock, as last seen.

@@ -21,6 +21,8 @@ pub(super) enum Author {
 /// A write that took effect.
 #[derive(Debug)]
 pub(super) struct AppliedWrite {
+    /// How many writes of this key took effect before it, in all.
+    pub(super) number: usize,
     pub(super) version: Version,
     pub(super) by: Author,
     /// There was no register before, so the heartbeat starts anew.
@@ -43,7 +45,19 @@ pub(super) struct Store {
     idle: bool,
     /// The newest version ever. It stays when the register is dropped.
     floor: u64,
+    /// How many writes took effect, those included that a return to a backup has undone.
+    writes: usize,
+    /// The writes that took effect, but for those that were undone.
     pub(super) log: Vec<AppliedWrite>,
+}
+
+/// A state of a register to which the engine can go back.
+#[derive(Clone, Debug)]
+pub(super) struct Backup {
+    current: Option<Versioned>,
+    idle: bool,
+    floor: u64,
+    logged: usize,
 }
 
 impl Store {
@@ -87,8 +101,38 @@ impl Store {
         let version = Version::new(self.floor).map_err(|error| error.to_string())?;
         self.current = Some(Versioned { version, value: write.value.clone() });
         self.idle = write.idle;
-        self.log.push(AppliedWrite { version, by, is_first: expected.is_none(), register });
+        let (number, is_first) = (self.writes, expected.is_none());
+        self.writes += 1;
+        self.log.push(AppliedWrite { number, version, by, is_first, register });
         Ok(Exchange::Swapped(version))
+    }
+
+    /// How many writes took effect, those included that a return to a backup has undone.
+    pub(super) fn writes(&self) -> usize {
+        self.writes
+    }
+
+    /// The newest version ever, or since the backup to which the engine went back.
+    pub(super) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    pub(super) fn backup(&self) -> Backup {
+        let Self { current, idle, floor, log, .. } = self;
+        Backup { current: current.clone(), idle: *idle, floor: *floor, logged: log.len() }
+    }
+
+    /// The engine goes back to this backup, versions included. It must not be newer than that to which
+    /// it went back before.
+    pub(super) fn restore(&mut self, backup: &Backup) {
+        let Backup { current, idle, floor, logged } = backup.clone();
+        (self.current, self.idle, self.floor) = (current, idle, floor);
+        self.log.truncate(logged);
+    }
+
+    /// Versions go on above this one.
+    pub(super) fn raise(&mut self, floor: u64) {
+        self.floor = self.floor.max(floor);
     }
 
     /// Drops the register if it is idle and still has this version. Returns whether it did.

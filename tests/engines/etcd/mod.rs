@@ -3,6 +3,7 @@
 mod authentication;
 mod faults;
 mod full_database;
+mod large_values;
 mod laws;
 mod locks;
 

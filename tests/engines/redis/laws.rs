@@ -150,12 +150,30 @@ async fn foreign_values_are_refused_and_left_alone() {
     }
     assert_eq!(server.say::<String>(&["GET", "{lockword}:text"]), "mine");
     assert_eq!(server.say::<String>(&["HGET", "{lockword}:odd", "value"]), "mine");
-    // Of a value that no node would read, a refused write returns no more than shows that.
-    let value = "x".repeat(3_000_000);
-    let _: () = server.say(&["HSET", "{lockword}:huge", "version", "7", "value", &value]);
+    // Of a register that no node would read, the server returns no more than shows that.
+    let long = "7".repeat(3_000_000);
+    let _: () = server.say(&["HSET", "{lockword}:huge", "version", "7", "value", &long]);
     let refused = redis.compare_exchange(&key("huge"), None, write("x")).await.unwrap();
     let Exchange::Mismatch(Some(seen)) = refused else { panic!("{refused:?}") };
-    assert_eq!(seen.value.len(), (1 << 20) + 1);
+    let loaded = redis.load(&key("huge")).await.unwrap().unwrap();
+    assert_eq!((seen.value.len(), loaded.value.len()), ((1 << 20) + 1, (1 << 20) + 1));
+    let _: () = server.say(&["HSET", "{lockword}:huge", "version", &long, "value", "x"]);
+    // So it is with the largest version, when a client connects.
+    let _: () = server.say(&["SET", "{lockword}floor", &long]);
+    let sent = || {
+        let info: String = server.say(&["INFO", "stats"]);
+        let line = info.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+        line.unwrap().parse::<usize>().unwrap()
+    };
+    let before = sent();
+    let again = client(&server.address()).await;
+    let error = again.load(&key("huge")).await.unwrap_err();
+    assert!(matches!(error, super::TransportError::Corrupt(_)), "{error}");
+    let error = again.compare_exchange(&key("huge"), None, write("x")).await.unwrap_err();
+    assert!(matches!(error, super::TransportError::Indeterminate(_)), "{error}");
+    let sent = sent() - before;
+    assert!(sent < 100_000, "{sent} bytes were sent");
+    let _: () = server.say(&["DEL", "{lockword}floor"]);
     let large = redis.compare_exchange(&key("large"), None, write(&"x".repeat(65_537))).await;
     assert!(matches!(large, Err(super::TransportError::Unsupported(_))), "{large:?}");
 }

@@ -13,6 +13,9 @@ pub mod fixture;
 mod forged_notices;
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod full_disk;
+mod given_runtime;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+mod large_values;
 mod leaks;
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod partition;
@@ -30,6 +33,7 @@ macro_rules! every_engine {
             a_process_that_holds_the_lock_is_stopped: processes::holder_is_stopped;
             processes_contend_and_exclude_each_other: processes::contend;
             nothing_is_left_behind: leaks::nothing_is_left;
+            connections_live_on_a_runtime_that_was_given: given_runtime::connections_end_with_it;
         }
     };
 }
@@ -65,6 +69,8 @@ macro_rules! servers {
                 a_write_without_an_answer_is_indeterminate: unknown_outcome::of_a_write;
                 a_lock_finds_out_what_became_of_its_write: unknown_outcome::of_a_lock;
                 a_full_disk_loses_nothing_acknowledged: full_disk::loses_nothing;
+                values_that_are_too_large_are_refused_and_cost_no_other_key_its_lock:
+                    large_values::are_refused_and_cost_no_other_key_its_lock;
             }
         }
     )*};

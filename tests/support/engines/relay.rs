@@ -45,6 +45,8 @@ struct RelayShared {
     torn: bool,
     /// How long all that passes is kept back.
     delay: Duration,
+    /// How many bytes of the server were passed on.
+    passed_back: u64,
     open: Vec<TcpStream>,
 }
 
@@ -140,6 +142,11 @@ impl Relay {
     /// Whether a loss that was requested has not happened yet.
     pub fn is_armed(&self) -> bool {
         self.state.shared.lock().unwrap().order.is_some()
+    }
+
+    /// How many bytes of the server it has passed on.
+    pub fn passed_back(&self) -> u64 {
+        self.state.shared.lock().unwrap().passed_back
     }
 
     /// From now on new connections lead to this port.
@@ -255,6 +262,7 @@ impl RelayState {
                 return None;
             }
         }
+        self.shared.lock().unwrap().passed_back += bytes.len() as u64;
         to.write_all(bytes).ok()
     }
 }

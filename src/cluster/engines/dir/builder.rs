@@ -2,11 +2,12 @@
 
 use super::Dir;
 use crate::cluster::ConnectError;
-use crate::cluster::engines::connect::invalid;
+use crate::cluster::engines::connect::{GivenRuntime, invalid};
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, Mode, RawMode};
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use url::Url;
 
 /// The bits that only the owner has.
@@ -39,12 +40,14 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirBuilder {
     config: DirConfig,
+    runtime: GivenRuntime,
 }
 
 impl DirBuilder {
     pub(super) fn new(path: PathBuf) -> Self {
         let timeout = Duration::from_secs(1);
-        Self { config: DirConfig { path, mode: OWNER, any_file_system: false, timeout } }
+        let config = DirConfig { path, mode: OWNER, any_file_system: false, timeout };
+        Self { config, runtime: GivenRuntime::default() }
     }
 
     /// Reads the options from an address, whose form is described at the [module](super#the-address).
@@ -130,6 +133,21 @@ impl DirBuilder {
         self
     }
 
+    /// The tokio runtime whose threads for blocking work make the requests. Default: those of a runtime of
+    /// this crate's own, one for the process.
+    ///
+    /// When the runtime ends, requests fail as
+    /// [`Unavailable`](crate::cluster::TransportError::Unavailable). Watches have a thread of their own, and
+    /// go on.
+    pub fn runtime(self, runtime: Handle) -> Self {
+        self.given_runtime(GivenRuntime(Some(runtime)))
+    }
+
+    pub(crate) fn given_runtime(mut self, runtime: GivenRuntime) -> Self {
+        self.runtime = runtime;
+        self
+    }
+
     /// Checks the options, makes the directory if it is not there (its parent has to be), and opens it.
     ///
     /// It blocks no thread of the caller's. Dropping the future is safe at any moment; the directory may or
@@ -144,7 +162,9 @@ impl DirBuilder {
     ///   not admitted.
     /// - [`ConnectError::Thread`]: the thread on which requests are made cannot be started.
     pub async fn connect(self) -> Result<Dir, ConnectError> {
-        Dir::open(self.config()?).await
+        let runtime = self.runtime.clone();
+        let config = self.config()?;
+        Dir::open(config, runtime.or_background()?).await
     }
 
     /// The checked options.

@@ -90,8 +90,8 @@ mod store;
 mod tie;
 mod watch;
 
-use crate::cluster::background::{Background, run_blocking_on};
-use crate::cluster::engines::connect::background;
+use crate::cluster::background::run_blocking_on;
+use crate::cluster::engines::connect::ConnectionRuntime;
 use crate::cluster::process::OfProcess;
 use crate::cluster::{
     Capabilities, Cause, ConnectError, Consistency, Exchange, Key, NodeId, Notices, Transport,
@@ -137,8 +137,8 @@ pub struct Dir {
 struct DirEngine {
     store: Arc<Store>,
     watches: Arc<Watches>,
-    /// Its runtime has the threads for blocking work.
-    background: Background,
+    /// It has the threads on which requests are made.
+    runtime: ConnectionRuntime,
 }
 
 /// One in this many writes of an idle register sweeps the directory.
@@ -162,14 +162,16 @@ impl Dir {
         DirBuilder::from_url(url)?.connect().await
     }
 
-    async fn open(config: builder::DirConfig) -> Result<Self, ConnectError> {
-        let background = background()?;
+    async fn open(
+        config: builder::DirConfig,
+        runtime: ConnectionRuntime,
+    ) -> Result<Self, ConnectError> {
         let server = config.path.display().to_string();
         let unreachable =
             |cause: Cause| ConnectError::Unreachable { server: server.clone(), cause };
         let opened = timeout(
             2 * config.timeout,
-            run_blocking_on(background.runtime(), move || Store::open(config)),
+            run_blocking_on(runtime.handle(), move || Store::open(config)),
         );
         let store = match opened.await {
             Ok(Some(Ok(store))) => Arc::new(store),
@@ -188,7 +190,7 @@ impl Dir {
             Err(_) => return Err(unreachable(SILENT.into())),
         };
         let watches = Watches::new(Arc::clone(&store));
-        Ok(Self { engine: OfProcess::new(DirEngine { store, watches, background }) })
+        Ok(Self { engine: OfProcess::new(DirEngine { store, watches, runtime }) })
     }
 
     /// Removes the register of `key`, whatever it holds, and returns whether there was one. It is for an
@@ -216,7 +218,7 @@ impl Dir {
     pub async fn sweep(&self) -> Result<usize, TransportError> {
         let engine = self.engine.here()?;
         let store = Arc::clone(&engine.store);
-        let swept = run_blocking_on(engine.background.runtime(), move || store.sweep()).await;
+        let swept = run_blocking_on(engine.runtime.handle(), move || store.sweep()).await;
         swept.unwrap_or_else(|| Err(TransportError::unavailable(NO_THREAD)))
     }
 
@@ -229,7 +231,7 @@ impl Dir {
         let limit = engine.store.config.timeout;
         let call = CancelOnDrop(Arc::new(Call::new(limit)));
         let (store, own) = (Arc::clone(&engine.store), Arc::clone(&call.0));
-        let run = run_blocking_on(engine.background.runtime(), move || request(&store, &own));
+        let run = run_blocking_on(engine.runtime.handle(), move || request(&store, &own));
         let why = match timeout(2 * limit, run).await {
             Ok(Some(response)) => return response,
             Ok(None) => NO_THREAD,
@@ -253,7 +255,7 @@ impl Dir {
     }
 }
 
-const NO_THREAD: &str = "the thread for requests has ended";
+const NO_THREAD: &str = "the runtime on which requests are made has ended";
 const SILENT: &str = "the file system does not respond";
 
 /// Tells a request that nobody waits for it any more.
@@ -286,10 +288,10 @@ impl Transport for Dir {
             move |store: &Store, call: &Call| store.compare_exchange(&key, expected, &new, call);
         let response = self.run(request).await;
         if sweeps {
-            let DirEngine { store, background, .. } = self.engine.here()?;
+            let DirEngine { store, runtime, .. } = self.engine.here()?;
             let store = Arc::clone(store);
             // Nobody waits for it. What it cannot do the next one does.
-            background.runtime().spawn_blocking(move || drop(store.sweep()));
+            runtime.handle().spawn_blocking(move || drop(store.sweep()));
         }
         response
     }

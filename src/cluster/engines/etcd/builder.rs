@@ -3,7 +3,6 @@
 use super::Etcd;
 use super::members::Members;
 use crate::cluster::ConnectError;
-use crate::cluster::engines::connect::background;
 use crate::cluster::engines::options::{
     ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, shown, unknown_option,
 };
@@ -118,14 +117,16 @@ impl EtcdBuilder {
     /// [`Address`](ConnectError::Address) names the option that is not valid.
     pub async fn connect(self) -> Result<Etcd, ConnectError> {
         let endpoints = self.endpoints()?;
-        let ConnectionOptions { user, password, connect_timeout, timeout, tls } = self.connection;
+        let ConnectionOptions { user, password, connect_timeout, timeout, tls, runtime } =
+            self.connection;
         // With this a server that has lost its leader says so, and ends its watches.
         let mut options =
             ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
         if let Some(user) = user {
             options = options.with_user(user, password.unwrap_or_default());
         }
-        let members = Members::new(endpoints, options, background()?, connect_timeout, timeout);
+        let members =
+            Members::new(endpoints, options, runtime.or_background()?, connect_timeout, timeout);
         Etcd::open(members, self.prefix, tls.enabled).await
     }
 

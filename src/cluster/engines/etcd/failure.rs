@@ -30,6 +30,9 @@ pub(super) enum EtcdFailureKind {
     Unsupported,
     /// Not applied: the server's data are damaged, or its answer makes no sense.
     Corrupt,
+    /// Not applied: the answer is longer than what the client reads, so it has a value, which that to a
+    /// write that was applied has not.
+    TooLarge,
 }
 
 impl EtcdFailure {
@@ -69,7 +72,9 @@ impl EtcdFailure {
                 TransportError::unsupported(format!("{}: {MAKE_SPACE}", self.said))
             }
             EtcdFailureKind::Unsupported => TransportError::unsupported(self.said),
-            EtcdFailureKind::Corrupt => TransportError::corrupt(self.said),
+            EtcdFailureKind::Corrupt | EtcdFailureKind::TooLarge => {
+                TransportError::corrupt(self.said)
+            }
         }
     }
 
@@ -85,7 +90,7 @@ impl EtcdFailure {
             EtcdFailureKind::Full => {
                 ConnectError::Unsuitable { server, why: format!("{said}: {MAKE_SPACE}") }
             }
-            EtcdFailureKind::Unsupported | EtcdFailureKind::Corrupt => {
+            EtcdFailureKind::Unsupported | EtcdFailureKind::Corrupt | EtcdFailureKind::TooLarge => {
                 ConnectError::Unsuitable { server, why: said }
             }
         }
@@ -222,6 +227,8 @@ fn kind(status: &tonic::Status, said: &str) -> EtcdFailureKind {
         Code::Unavailable if says("not supported for learner") => EtcdFailureKind::Transient,
         Code::Unavailable if says("etcdserver: not capable") => EtcdFailureKind::Transient,
         Code::DataLoss if says("corrupt cluster") => EtcdFailureKind::Corrupt,
+        // The client says this about the answer, of which it has read nothing.
+        Code::OutOfRange if says("decoded message length too large") => EtcdFailureKind::TooLarge,
         // Timeouts, lost leaders, stopped servers, broken connections.
         _ => EtcdFailureKind::Indeterminate,
     }
@@ -286,8 +293,12 @@ mod tests {
             (Code::Cancelled, "", EtcdFailureKind::Indeterminate),
             (Code::Unknown, "raft proposal dropped", EtcdFailureKind::Indeterminate),
             (Code::Internal, "", EtcdFailureKind::Indeterminate),
-            // The client says this about the answer.
-            (Code::OutOfRange, "decoded message length too large", EtcdFailureKind::Indeterminate),
+            (Code::OutOfRange, "", EtcdFailureKind::Indeterminate),
+            (
+                Code::OutOfRange,
+                "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes",
+                EtcdFailureKind::TooLarge,
+            ),
             (
                 Code::ResourceExhausted,
                 "received message larger than max",

@@ -6,7 +6,8 @@
 
 use super::failure::{EtcdFailure, EtcdFailureKind};
 use crate::Mutex;
-use crate::cluster::background::{Background, run_on};
+use crate::cluster::background::run_on;
+use crate::cluster::engines::connect::ConnectionRuntime;
 use etcd_client::{Channel, Client, ConnectOptions};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +18,7 @@ pub(super) struct Members {
     members: Vec<Member>,
     options: ConnectOptions,
     /// Where the connections live.
-    background: Background,
+    runtime: ConnectionRuntime,
     /// The one that is asked first.
     current: Mutex<usize>,
     connect_timeout: Duration,
@@ -68,13 +69,13 @@ impl Members {
     pub(super) fn new(
         servers: Vec<(String, Endpoint)>,
         options: ConnectOptions,
-        background: Background,
+        runtime: ConnectionRuntime,
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Self {
         let member = |(name, endpoint)| Member { name, endpoint, login: Default::default() };
         let members = servers.into_iter().map(member).collect();
-        Self { members, options, background, current: Mutex::new(0), connect_timeout, timeout }
+        Self { members, options, runtime, current: Mutex::new(0), connect_timeout, timeout }
     }
 
     /// The names, for messages.
@@ -229,7 +230,7 @@ impl Member {
             client.map_err(EtcdFailure::of_login)
         };
         let ended = || Err(EtcdFailure::new(EtcdFailureKind::Transient, "connecting has ended"));
-        let client = run_on(members.background.runtime(), connect).await.unwrap_or_else(ended)?;
+        let client = run_on(members.runtime.handle(), connect).await.unwrap_or_else(ended)?;
         Ok((login.client.insert(client).clone(), renewals))
     }
 

@@ -37,6 +37,10 @@
 //!
 //! A client has one connection per server that was asked, usually one, however many keys are watched.
 //!
+//! *A value that is too large*, which a stranger wrote, is an error for its own key and for no other
+//! ([`LockError::Unreadable`](crate::cluster::LockError::Unreadable)). The client reads no message of more
+//! than 4 MiB, which etcd allows with `--max-request-bytes`.
+//!
 //! # Requirements
 //!
 //! - etcd 3.4 or newer (the tests run against 3.4).
@@ -111,6 +115,7 @@ use members::{Members, RequestEffect};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use url::Url;
 
 mod builder;
@@ -171,7 +176,7 @@ impl Etcd {
         let nothing = Txn::new()
             .when([Compare::mod_revision(&*key, CompareOp::Less, 0)])
             .and_then([TxnOp::put(&*key, "", None)])
-            .or_else([TxnOp::get(&*key, None)]);
+            .or_else([TxnOp::get(&*key, Some(GetOptions::new().with_keys_only()))]);
         let ask = |client| txn(client, nothing.clone());
         let mut tries = 0;
         loop {
@@ -219,13 +224,26 @@ impl Etcd {
         let mut idle = vec![];
         let mut begin = self.inner.prefix.clone().into_bytes();
         let end = end_of_prefix(&begin);
+        let mut limit = PAGE;
         loop {
-            let page = GetOptions::new()
+            let mut page = GetOptions::new()
                 .with_range(&*end)
-                .with_limit(PAGE)
+                .with_limit(limit.max(1))
                 .with_sort(SortTarget::Key, SortOrder::Ascend);
+            if limit == 0 {
+                page = page.with_keys_only();
+            }
             let ask = |client| get(client, begin.clone(), Some(page.clone()));
-            let mut read = members.ask(RequestEffect::Reads, ask).await?;
+            let mut read = match members.ask(RequestEffect::Reads, ask).await {
+                // It has a stranger's value. A register that alone is too large is read without its
+                // value, and so is not idle.
+                Err(failure) if failure.kind == EtcdFailureKind::TooLarge && limit > 0 => {
+                    limit /= 2;
+                    continue;
+                }
+                read => read?,
+            };
+            limit = PAGE;
             let page: Vec<PbKeyValue> = std::mem::take(&mut read.0.kvs);
             let Some(last) = page.last() else { return Ok(idle) };
             begin.clone_from(&last.key);
@@ -249,12 +267,15 @@ impl Etcd {
 #[async_trait]
 impl Transport for Etcd {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        let key = self.key(key);
-        let ask = |client| get(client, key.clone(), None);
-        let read = self.members()?.ask(RequestEffect::Reads, ask).await;
-        let read = read.map_err(EtcdFailure::of_read)?;
-        let register = read.0.kvs.first().map(read_register).transpose();
-        register.map_err(EtcdFailure::of_read)
+        let (key, members) = (self.key(key), self.members()?);
+        let end = members.end();
+        let read = match read(members, end, &key, 0).await {
+            Err(failure) if failure.kind == EtcdFailureKind::TooLarge => {
+                read_large(members, end, &key).await
+            }
+            read => read,
+        };
+        read.map_err(EtcdFailure::of_read)
     }
 
     async fn compare_exchange(
@@ -284,6 +305,10 @@ impl Transport for Etcd {
                 let now = |seen: GetResponse| seen.0.kvs.first().map_or(0, |kv| kv.mod_revision);
                 return Err(failure.of_full(seen.is_ok_and(|seen| now(seen) == revision)));
             }
+            Err(failure) if failure.kind == EtcdFailureKind::TooLarge => {
+                let found = read_large(members, end, &key).await;
+                return found.map(Exchange::Mismatch).map_err(EtcdFailure::of_read);
+            }
             Err(failure) => return Err(failure.of_write()),
         };
         exchange(&done)
@@ -305,6 +330,40 @@ async fn get(
     options: Option<GetOptions>,
 ) -> Result<GetResponse, etcd_client::Error> {
     client.get(key, options).await
+}
+
+/// The register `key` at a revision; 0 stands for the latest one.
+async fn read(
+    members: &Members,
+    end: Instant,
+    key: &str,
+    revision: i64,
+) -> Result<Option<Versioned>, EtcdFailure> {
+    let at = GetOptions::new().with_revision(revision);
+    let ask = |client| get(client, key, Some(at.clone()));
+    let read = members.ask_until(end, RequestEffect::Reads, ask).await?;
+    read.0.kvs.first().map(read_register).transpose()
+}
+
+/// The same for a register that was too large for an answer. If it still is, some bytes stand for the
+/// value: one more than a node reads, which is enough to refuse it.
+async fn read_large(
+    members: &Members,
+    end: Instant,
+    key: &str,
+) -> Result<Option<Versioned>, EtcdFailure> {
+    let ask = |client| get(client, key, Some(GetOptions::new().with_keys_only()));
+    let found = members.ask_until(end, RequestEffect::Reads, ask).await?;
+    let Some(kv) = found.0.kvs.first() else { return Ok(None) };
+    // Another value may be there by now. So the one of that moment is read, or shown to be too large.
+    let then = found.header().map_or(0, |header| header.revision());
+    match read(members, end, key, then).await {
+        Err(failure) if failure.kind == EtcdFailureKind::TooLarge => {
+            let value = vec![b'?'; (1 << 20) + 1].into();
+            Ok(Some(Versioned { version: version(kv.mod_revision)?, value }))
+        }
+        read => read,
+    }
 }
 
 async fn txn(mut client: Client, txn: Txn) -> Result<TxnResponse, etcd_client::Error> {

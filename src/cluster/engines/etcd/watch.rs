@@ -4,7 +4,7 @@ use super::failure::{EtcdFailure, EtcdFailureKind};
 use super::members::{Members, RequestEffect};
 use crate::cluster::{TransportError, Versioned, Watch};
 use etcd_client::proto::PbWatchResponse;
-use etcd_client::{Client, WatchOptions, WatchStream};
+use etcd_client::{Client, GetOptions, WatchOptions, WatchStream};
 use futures_util::stream;
 
 /// How often it is tried to begin a watch. An attempt fails when the revision to begin with was
@@ -35,7 +35,7 @@ async fn open(mut client: Client, key: String) -> Result<WatchStream, EtcdFailur
         // The read gives the latest revision, agreed on by the majority. It also renews a token that
         // has expired, which the watch itself would not do, and it distinguishes an old token from
         // missing rights, which a refused watch does not do.
-        let read = client.get(&*key, None).await?;
+        let read = client.get(&*key, Some(GetOptions::new().with_count_only())).await?;
         let Some(header) = read.header() else {
             return Err(EtcdFailure::new(EtcdFailureKind::Corrupt, "etcd's answer has no header"));
         };

@@ -249,9 +249,10 @@ impl PostgresBuilder {
     /// [`Address`](ConnectError::Address) names the option that is not valid.
     pub async fn connect(self) -> Result<Postgres, ConnectError> {
         let create_schema = self.create_schema;
+        let runtime = self.connection.runtime.clone();
         let config = self.config()?;
         let server = config.server.clone();
-        let postgres = Postgres::open(config).await?;
+        let postgres = Postgres::open(config, runtime.or_background()?).await?;
         if create_schema {
             postgres.create_schema().await.map_err(|error| ConnectError::Unsuitable {
                 server,
@@ -265,7 +266,8 @@ impl PostgresBuilder {
     fn config(self) -> Result<PostgresConfig, ConnectError> {
         self.connection.check("sslmode=verify-full")?;
         let table = full_name(&self.table)?;
-        let ConnectionOptions { user, password, connect_timeout, timeout, tls } = self.connection;
+        let ConnectionOptions { user, password, connect_timeout, timeout, tls, .. } =
+            self.connection;
         let mut client = Config::new();
         let (host, port) = match self.server.strip_prefix('/') {
             // The folder of a socket.

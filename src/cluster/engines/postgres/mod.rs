@@ -138,8 +138,7 @@
 //! LISTEN "public.lockword"; -- for all nodes; "public.lockword:NODE" for one node
 //! ```
 
-use crate::cluster::background::Background;
-use crate::cluster::engines::connect::background;
+use crate::cluster::engines::connect::ConnectionRuntime;
 use crate::cluster::process::{OfProcess, watch_of_process};
 use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
@@ -173,7 +172,7 @@ pub struct Postgres {
 
 struct PostgresInner {
     config: Arc<PostgresConfig>,
-    background: Background,
+    runtime: ConnectionRuntime,
     requests: Reconnecting<Session>,
     changes: Reconnecting<NotificationListener>,
     capabilities: Capabilities,
@@ -200,12 +199,15 @@ impl Postgres {
         PostgresBuilder::from_url(url)?.connect().await
     }
 
-    async fn open(config: PostgresConfig) -> Result<Self, ConnectError> {
+    async fn open(
+        config: PostgresConfig,
+        runtime: ConnectionRuntime,
+    ) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
-        let (background, requests) = (background()?, Reconnecting::new());
+        let requests = Reconnecting::new();
         let connect = || Session::connect(config.clone());
         let failed = |failure: PostgresFailure| failure.connect;
-        let session = requests.get(background.runtime(), connect).await.map_err(failed)?;
+        let session = requests.get(runtime.handle(), connect).await.map_err(failed)?;
         let mut capabilities = Capabilities::new("postgres");
         capabilities.wakeups = if config.pooled { Wakeups::Poll } else { Wakeups::PushToOne };
         capabilities.wake_within = listener::WAKE_WITHIN;
@@ -213,7 +215,7 @@ impl Postgres {
             capabilities.consistency = Consistency::Lossy;
         }
         let changes = Reconnecting::new();
-        let inner = PostgresInner { config, background, requests, changes, capabilities };
+        let inner = PostgresInner { config, runtime, requests, changes, capabilities };
         Ok(Self { inner: Arc::new(OfProcess::new(inner)) })
     }
 
@@ -295,7 +297,7 @@ impl Postgres {
 impl PostgresInner {
     async fn session(&self, link: &Reconnecting<Session>) -> Result<Arc<Session>, TransportError> {
         let connect = || Session::connect(self.config.clone());
-        let on = self.background.runtime();
+        let on = self.runtime.handle();
         let session = link.get(on, connect).await.map_err(|failure| failure.call)?;
         if session.is_lossy && self.capabilities.consistency == Consistency::Linearizable {
             let why = "fsync or synchronous_commit is off now, and was on before";
@@ -399,14 +401,14 @@ impl Transport for Postgres {
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
         let inner = self.inner.here()?;
-        let PostgresInner { config, background, requests, changes, .. } = inner;
+        let PostgresInner { config, runtime, requests, changes, .. } = inner;
         if config.pooled {
             // No notification arrives through a pooler.
             return Ok(stream::empty().boxed());
         }
         let session = inner.session(requests).await?;
         let connect = || NotificationListener::connect(config.clone(), session.clone());
-        let listener = changes.get(background.runtime(), connect).await;
+        let listener = changes.get(runtime.handle(), connect).await;
         let listener = listener.map_err(|failure| failure.call)?;
         listener.watch(key, node).await.map(watch_of_process)
     }

@@ -126,14 +126,17 @@ impl RedisBuilder {
     /// [`Unsuitable`](ConnectError::Unsuitable) is a server that is too old, that is a replica, or
     /// that may evict what is held.
     pub async fn connect(self) -> Result<Redis, ConnectError> {
-        Redis::open(self.config()?).await
+        let runtime = self.connection.runtime.clone();
+        let config = self.config()?;
+        Redis::open(config, runtime.or_background()?).await
     }
 
     /// The checked options.
     pub(super) fn config(self) -> Result<RedisConfig, ConnectError> {
         self.connection.check("rediss://")?;
         let (host, port) = host_and_port(&self.server, PORT)?;
-        let ConnectionOptions { user, password, connect_timeout, timeout, tls } = self.connection;
+        let ConnectionOptions { user, password, connect_timeout, timeout, tls, .. } =
+            self.connection;
         // To set the name of the library would need one more grant.
         let mut login = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
@@ -230,8 +233,8 @@ impl RedisNames {
         format!("{{{}}}floor", self.prefix)
     }
 
-    /// A channel to which nobody subscribes.
-    pub(super) fn unused_channel(&self) -> String {
+    /// A register that nobody writes, and a channel to which nobody subscribes.
+    pub(super) fn unused(&self) -> String {
         format!("{{{}}}:", self.prefix)
     }
 }

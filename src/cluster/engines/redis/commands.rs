@@ -14,6 +14,10 @@ pub(super) struct LuaScript {
 }
 
 impl LuaScript {
+    pub(super) fn load() -> Self {
+        Self::new(include_str!("load.lua"))
+    }
+
     pub(super) fn compare_exchange() -> Self {
         Self::new(include_str!("compare_exchange.lua"))
     }
@@ -28,7 +32,7 @@ impl LuaScript {
 
     pub(super) fn call<'a>(
         &'a self,
-        keys: [&'a str; 2],
+        keys: &'a [&'a str],
         arguments: &'a [Vec<u8>],
     ) -> ScriptCall<'a> {
         ScriptCall { script: self, keys, arguments }
@@ -38,7 +42,7 @@ impl LuaScript {
 /// A script with its keys and arguments.
 pub(super) struct ScriptCall<'a> {
     script: &'a LuaScript,
-    keys: [&'a str; 2],
+    keys: &'a [&'a str],
     arguments: &'a [Vec<u8>],
 }
 
@@ -55,7 +59,7 @@ impl ScriptCall<'_> {
 
     fn command(&self, name: &str, script: &str) -> Cmd {
         let mut command = cmd(name);
-        command.arg(script).arg(self.keys.len()).arg(&self.keys[..]).arg(self.arguments);
+        command.arg(script).arg(self.keys.len()).arg(self.keys).arg(self.arguments);
         command
     }
 }
@@ -93,7 +97,7 @@ pub(super) fn exchange(response: &Value) -> Option<Exchange> {
     }
 }
 
-/// The answer of `HMGET register version value`.
+/// The answer of `load.lua`.
 pub(super) fn register(response: &Value) -> Result<Option<Versioned>, TransportError> {
     let understood = match response {
         Value::Array(parts) => match &parts[..] {
@@ -114,8 +118,10 @@ fn bytes(value: &Value) -> Option<&[u8]> {
     }
 }
 
+/// A version, as the script writes it and in no other form: that would never be the expected one.
 fn number(text: &[u8]) -> Option<Version> {
-    Version::new(std::str::from_utf8(text).ok()?.parse().ok()?).ok()
+    let version = Version::new(std::str::from_utf8(text).ok()?.parse().ok()?).ok()?;
+    (version.to_string().as_bytes() == text).then_some(version)
 }
 
 /// What an error means for the request that it answers.
@@ -153,6 +159,8 @@ pub(super) fn kind(error: &RedisError) -> RedisErrorKind {
         "ERR" if detail.contains("ACL failure") || detail.contains("can't run this command") => {
             RedisErrorKind::Denied
         }
+        // From a script, Redis 6.2 puts the code into the text.
+        "ERR" if detail.contains("WRONGTYPE") => RedisErrorKind::Corrupt,
         "ERR" if detail.contains("max number of clients") => RedisErrorKind::Transient,
         "ERR" if detail.contains("unknown command") => RedisErrorKind::Unsupported,
         _ => RedisErrorKind::Unknown,
@@ -302,6 +310,10 @@ mod tests {
         assert!(register(&Array(vec![text("7"), text("v")])).unwrap().is_some());
         for bad in [Nil, Array(vec![text("x"), text("v")]), Array(vec![text("7"), Nil])] {
             assert!(register(&bad).is_err(), "{bad:?}");
+        }
+        // A long text was cut after its 17th byte.
+        for bad in ["+7", "07", "7 ", "00000000000000007", "45035996273704950"] {
+            assert!(register(&Array(vec![text(bad), text("v")])).is_err(), "{bad}");
         }
     }
 }

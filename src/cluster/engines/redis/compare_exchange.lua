@@ -13,13 +13,15 @@
 -- Everything that can be refused comes before the register is written, so that an error says that it
 -- was not written. Redis refuses a script for want of memory, or because the server is a replica, at
 -- the first command that writes.
-local found = redis.call('HMGET', KEYS[1], 'version', 'value')
-if (found[1] or '') ~= ARGV[1] then
-  if found[1] then
-    -- No node writes more than 1 MiB. One byte more is enough to refuse what a stranger has written.
-    return {'0', found[1], string.sub(found[2] or '', 1, 1048577)}
+local found = redis.call('HGET', KEYS[1], 'version')
+if (found or '') ~= ARGV[1] then
+  if not found then
+    return {'0'}
   end
-  return {'0'}
+  -- A version has 16 digits at most, and no node writes more than 1 MiB. One byte more of each is enough
+  -- to refuse what a stranger has written.
+  local value = redis.call('HGET', KEYS[1], 'value') or ''
+  return {'0', string.sub(found, 1, 17), string.sub(value, 1, 1048577)}
 end
 
 -- Larger than all before it, also if the clock stepped back, also if the register was gone for a
@@ -27,7 +29,7 @@ end
 -- hold exactly; only its own way of printing them does not.
 local time = redis.call('TIME')
 local floor = tonumber(redis.call('GET', KEYS[2]) or '0')
-local last = tonumber(found[1] or '0')
+local last = tonumber(found or '0')
 if not floor or not last then
   return redis.error_reply('LOCKWORD a version is not a number')
 end

@@ -2,11 +2,10 @@
 //! server is silent or the connection is lost.
 
 use super::builder::RedisConfig;
-use super::commands::{self, RedisConnectError, RedisErrorKind, ScriptCall};
+use super::commands::{self, LuaScript, RedisConnectError, RedisErrorKind, ScriptCall};
 use super::subscriptions::Subscriptions;
 use crate::Mutex;
-use crate::cluster::background::Background;
-use crate::cluster::engines::connect::PendingConnection;
+use crate::cluster::engines::connect::{ConnectionRuntime, PendingConnection};
 use crate::cluster::{ConnectError, TransportError};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value, cmd, from_redis_value};
@@ -30,7 +29,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// The current connection to the server, and how to open the next one.
 pub(super) struct RedisConnector {
     config: RedisConfig,
-    background: Background,
+    runtime: ConnectionRuntime,
     state: Mutex<ConnectorState>,
 }
 
@@ -44,8 +43,8 @@ struct ConnectorState {
 type RedisConnectResult = Result<Arc<RedisConnection>, RedisConnectError>;
 
 impl RedisConnector {
-    pub(super) fn new(config: RedisConfig, background: Background) -> Self {
-        Self { config, background, state: Mutex::default() }
+    pub(super) fn new(config: RedisConfig, runtime: ConnectionRuntime) -> Self {
+        Self { config, runtime, state: Mutex::default() }
     }
 
     pub(super) fn config(&self) -> &RedisConfig {
@@ -86,7 +85,7 @@ impl RedisConnector {
             return pending.clone();
         }
         let connect = RedisConnection::open(self.config.clone());
-        let pending = PendingConnection::begin(self.background.runtime(), connect);
+        let pending = PendingConnection::begin(self.runtime.handle(), connect);
         let dead = state.connecting.replace(pending.clone());
         // Dropped after the lock is released, since that wakes the watches of the dead connection.
         drop(state);
@@ -94,22 +93,25 @@ impl RedisConnector {
         pending
     }
 
-    /// Runs a command that only reads.
-    pub(super) async fn read(&self, command: &Cmd) -> Result<Value, TransportError> {
-        self.follow(command).await.map_err(|error| error.into_transport_error(false))
+    /// Runs a script that only reads.
+    pub(super) async fn read(&self, script: &ScriptCall<'_>) -> Result<Value, TransportError> {
+        self.run(script).await.map_err(|failure| failure.into_transport_error(false))
     }
 
     /// Runs a script that may write.
-    pub(super) async fn run(&self, script: &ScriptCall<'_>) -> Result<Value, TransportError> {
-        let response = match self.follow(&script.by_digest()).await {
+    pub(super) async fn write(&self, script: &ScriptCall<'_>) -> Result<Value, TransportError> {
+        self.run(script).await.map_err(|failure| failure.into_transport_error(true))
+    }
+
+    async fn run(&self, script: &ScriptCall<'_>) -> Result<Value, RequestFailure> {
+        match self.follow(&script.by_digest()).await {
             Err(RequestFailure::Sent(error))
                 if matches!(commands::kind(&error), RedisErrorKind::NoScript) =>
             {
                 self.follow(&script.with_text()).await
             }
             response => response,
-        };
-        response.map_err(|error| error.into_transport_error(true))
+        }
     }
 
     /// Sends `command` to the server that has the slot of the prefix.
@@ -129,6 +131,11 @@ impl RedisConnector {
                 }
                 RedisErrorKind::Transient if error.code() == Some("READONLY") => {
                     // It is no longer the primary. The address may lead to the new one.
+                    self.forget(&connection);
+                    return Err(RequestFailure::Sent(error));
+                }
+                _ if error.is_connection_dropped() => {
+                    // Its task may not have ended yet. The next request must not be sent over it.
                     self.forget(&connection);
                     return Err(RequestFailure::Sent(error));
                 }
@@ -321,10 +328,10 @@ async fn check(
 ) -> Result<Option<(String, u16)>, RedisConnectError> {
     let server = || config.server();
     let failed = |error| RedisConnectError::from(commands::connect_failed(error, server()));
-    // This comes first, since a replica in a cluster knows where its primary is. It reads the floor,
-    // which is in the slot of all registers of the prefix.
-    let probe = connection.ask(cmd("GET").arg(config.names.floor())).await;
-    match probe {
+    // This comes first, since a replica in a cluster knows where its primary is. It reads a register that
+    // nobody uses, which is in the slot of all those of the prefix.
+    let (load, unused) = (LuaScript::load(), config.names.unused());
+    match connection.ask(&load.call(&[&unused], &[]).with_text()).await {
         Ok(_) => {}
         Err(error) if matches!(commands::kind(&error), RedisErrorKind::Moved) => {
             let to = error.redirect_node().and_then(|(address, _)| address.rsplit_once(':'));
@@ -343,7 +350,7 @@ async fn check(
         is_transient,
     })?;
     // In a script a refused PUBLISH would come too late: after the register was written.
-    let probe = connection.ask(cmd("PUBLISH").arg(config.names.unused_channel()).arg("")).await;
+    let probe = connection.ask(cmd("PUBLISH").arg(config.names.unused()).arg("")).await;
     probe.map(|_| None).map_err(failed)
 }
 

@@ -67,8 +67,9 @@
 //! announced on the channel of the same name (`{lockword}:#3:KEY` in database 3), and only if a node is
 //! to be woken. A message is the number of that node, or `*` for all nodes. Any user may publish by
 //! default, so a node reads the register after each message
-//! ([`Notices::Hints`](crate::cluster::Notices::Hints)): a forged one costs that read, and does no other
-//! harm. A register that nobody uses expires after an hour. `{lockword}floor` stays: it is the
+//! ([`Notices::Hints`](crate::cluster::Notices::Hints)): a forged one costs that read. Very long
+//! ones, or very many, can make the server close the connection (`client-output-buffer-limit pubsub`), which
+//! the node then replaces; an ACL rule for the channels of the prefix keeps other users from sending any. A register that nobody uses expires after an hour. `{lockword}floor` stays: it is the
 //! largest version so far, and a register that is created again continues from it, even if the clock
 //! has stepped back. To look, and to listen:
 //!
@@ -91,13 +92,13 @@
 //! timeout plus the timeout: eight seconds by default. It takes one more round where the server has
 //! forgotten the script, and where a cluster has moved the slot.
 
-use crate::cluster::engines::connect::background;
+use crate::cluster::engines::connect::ConnectionRuntime;
 use crate::cluster::process::{OfProcess, watch_of_process};
 use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
     Version, Versioned, Wakeups, Watch, Write, async_trait,
 };
-use ::redis::{Cmd, Value, cmd};
+use ::redis::Value;
 use commands::LuaScript;
 use connection::RedisConnector;
 use futures_util::stream;
@@ -125,10 +126,12 @@ pub use builder::RedisBuilder;
 /// ```
 ///
 /// Several nodes and several runtimes may share it. The connection lives on a thread of this crate's own,
-/// which ends with the last node and the last transport of the process. In a forked child every request
+/// which ends with the last node and the last transport of the process, or on the
+/// [runtime that was given](RedisBuilder::runtime). In a forked child every request
 /// fails ([`TransportError::Unavailable`]), and dropping it does nothing.
 pub struct Redis {
     connector: OfProcess<RedisConnector>,
+    load: LuaScript,
     compare_exchange: LuaScript,
     delete: LuaScript,
 }
@@ -152,9 +155,13 @@ impl Redis {
         RedisBuilder::from_url(url)?.connect().await
     }
 
-    async fn open(config: builder::RedisConfig) -> Result<Self, ConnectError> {
+    async fn open(
+        config: builder::RedisConfig,
+        runtime: ConnectionRuntime,
+    ) -> Result<Self, ConnectError> {
         let redis = Self {
-            connector: OfProcess::new(RedisConnector::new(config, background()?)),
+            connector: OfProcess::new(RedisConnector::new(config, runtime)),
+            load: LuaScript::load(),
             compare_exchange: LuaScript::compare_exchange(),
             delete: LuaScript::delete(),
         };
@@ -182,26 +189,21 @@ impl Redis {
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
         let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
-        let delete = self.delete.call([&register, &floor], &[]);
-        let response = self.connector.here()?.run(&delete).await?;
+        let keys = [&*register, &*floor];
+        let response = self.connector.here()?.write(&self.delete.call(&keys, &[])).await?;
         match response {
             Value::Int(found @ (0 | 1)) => Ok(found == 1),
             _ => Err(TransportError::indeterminate("the script's answer makes no sense")),
         }
-    }
-
-    /// The command that reads the register.
-    fn read_command(&self, key: &Key) -> Cmd {
-        let mut read = cmd("HMGET");
-        read.arg(self.connector.config().names.register(key)).arg("version").arg("value");
-        read
     }
 }
 
 #[async_trait]
 impl Transport for Redis {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
-        commands::register(&self.connector.here()?.read(&self.read_command(key)).await?)
+        let register = self.connector.config().names.register(key);
+        let keys = [&*register];
+        commands::register(&self.connector.here()?.read(&self.load.call(&keys, &[])).await?)
     }
 
     async fn compare_exchange(
@@ -216,8 +218,9 @@ impl Transport for Redis {
         let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
         let arguments = commands::arguments(expected, &new, names.channel(key));
-        let call = self.compare_exchange.call([&register, &floor], &arguments);
-        let response = self.connector.here()?.run(&call).await?;
+        let keys = [&*register, &*floor];
+        let call = self.compare_exchange.call(&keys, &arguments);
+        let response = self.connector.here()?.write(&call).await?;
         commands::exchange(&response)
             .ok_or_else(|| TransportError::indeterminate("the script's answer makes no sense"))
     }

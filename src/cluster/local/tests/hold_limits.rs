@@ -116,3 +116,31 @@ async fn a_lease_without_renewal_ends_after_one_lease() {
     assert!(guard.remaining() > ms(9_800), "{guard:?}");
     assert_eq!(guard.lost().await, LossReason::HoldLimit);
 }
+
+/// Whoever finds first that the guard is over: its user, or the driver by an event that came before the
+/// timer.
+#[tokio::test(start_paused = true)]
+async fn the_observer_is_told_of_a_limit_before_the_user() {
+    for (without_renewal, is_user) in [(false, false), (false, true), (true, false), (true, true)] {
+        let notes = Notes::default();
+        let node = builder(Memory::new()).observer(notes.clone()).build().unwrap();
+        let lock = node.lock("k").unwrap();
+        let bounded =
+            if without_renewal { lock.clone().without_renewal() } else { limited(&lock, SECOND) };
+        let guard = bounded.acquire().await.unwrap();
+        settle().await;
+        // The clock moves on, and no task runs.
+        tokio::time::advance(guard.remaining()).await;
+        if !is_user {
+            let local = node.shared().find(lock.key()).unwrap();
+            local.lost(node.shared(), &LossReason::Expired { last: None });
+        }
+        let lost = std::pin::pin!(guard.lost()).poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(lost, Poll::Ready(LossReason::HoldLimit));
+        assert_eq!(notes.take(), ["lost HoldLimit"]);
+        settle().await;
+        assert_eq!(guard.lost().await, LossReason::HoldLimit);
+        drop(guard);
+        assert_eq!(notes.take(), ["released Lost"]);
+    }
+}

@@ -18,7 +18,10 @@ use tokio::time::{Instant, sleep};
 
 mod barging;
 mod hold_limits;
+mod losses;
+mod tries;
 mod untaken;
+mod wakers;
 mod words;
 
 /// With the default lease of 10 s.

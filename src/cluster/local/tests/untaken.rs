@@ -1,6 +1,7 @@
 //! Grants that nobody takes.
 
 use super::*;
+use crate::cluster::layers::Faulty;
 
 #[tokio::test(start_paused = true)]
 async fn an_untaken_grant_passes_on_to_the_next_local_waiter_after_a_claim_window() {
@@ -224,5 +225,26 @@ async fn nobody_is_kept_out_in_random_runs() {
             assert!(took < (waits + 2) * 2 * WINDOW, "seed {seed}: {took:?} behind {waits}");
             drop(guard);
         }
+    }
+}
+
+/// A waiter that was absent waits again, before one that only tries: that one is busy, and does not wait
+/// behind it.
+#[tokio::test(start_paused = true)]
+async fn a_try_is_busy_when_an_absent_waiter_comes_back() {
+    for mode in [WaitMode::Outlast, WaitMode::Try] {
+        let engine = Memory::new();
+        let (_a, lock) = lock_of(Faulty::delayed(engine.clone(), ms(5)));
+        let (_b, theirs) = lock_of(engine);
+        let mut kept = Kept::new(&lock, WaitMode::Wait);
+        sleep(ms(100)).await;
+        let (guard, _) = acquire(&theirs).await;
+        let mut tries = Kept::new(&lock, mode);
+        assert!(kept.poll().is_none());
+        let error = tries.poll().expect("it waits behind another").unwrap_err();
+        assert!(matches!(error, LockError::Busy { .. }), "{error}");
+        drop(guard);
+        sleep(ms(100)).await;
+        assert!(kept.guard().is_valid());
     }
 }

@@ -154,3 +154,28 @@ fn a_hint_ends_a_deferred_release() {
     let told = engine.tell(&mut one, Event::Noticed(None), now);
     assert!(matches!(told[..], [Action::Released(Outcome::Held)]), "{told:?}");
 }
+
+/// One hint comes with each response. What the responses show is known since the acquisition began.
+#[test]
+fn a_flood_of_hints_keeps_no_acquisition_from_its_end() {
+    for intent in [Intent::Wait, Intent::Try, Intent::Outlast] {
+        let mut one = machine(1);
+        one.handle(Event::Intent(intent), at(0));
+        let garbage = Versioned { version: version(1), value: b"garbage"[..].into() };
+        let failed = (1..10).find_map(|ms| match one.next_action()? {
+            Action::Load { request } => {
+                one.handle(Event::Noticed(None), at(ms));
+                one.handle(Event::Loaded { request, result: Ok(Some(garbage.clone())) }, at(ms));
+                None
+            }
+            Action::CompareExchange { request, .. } => {
+                one.handle(Event::Noticed(None), at(ms));
+                let result = Ok(Exchange::Mismatch(Some(garbage.clone())));
+                one.handle(Event::Exchanged { request, result }, at(ms));
+                None
+            }
+            action => Some(action),
+        });
+        assert!(matches!(failed, Some(Action::Failed(Failure::Unreadable(_)))), "{failed:?}");
+    }
+}

@@ -71,6 +71,16 @@ impl TestEngine {
 
     /// Performs the machine's requests until there are none, and returns its other actions.
     fn run(&mut self, machine: &mut Machine, now: Time) -> Vec<Action> {
+        self.run_by(machine, now, |engine, expected, write| Ok(engine.exchange(expected, write)))
+    }
+
+    /// The same, with the responses that `respond` makes to writes.
+    fn run_by(
+        &mut self,
+        machine: &mut Machine,
+        now: Time,
+        mut respond: impl FnMut(&mut Self, Option<Version>, Write) -> Result<Exchange, TransportError>,
+    ) -> Vec<Action> {
         let mut told = vec![];
         while let Some(action) = machine.next_action() {
             match action {
@@ -79,7 +89,7 @@ impl TestEngine {
                     machine.handle(Event::Loaded { request, result }, now);
                 }
                 Action::CompareExchange { request, expected, write } => {
-                    let result = Ok(self.exchange(expected, write));
+                    let result = respond(self, expected, write);
                     machine.handle(Event::Exchanged { request, result }, now);
                 }
                 Action::Watch => machine.handle(Event::Watching(Ok(())), now),
@@ -281,6 +291,24 @@ fn a_failed_try_reports_the_holder_and_leaves_no_entry() {
     };
     assert_eq!((&holder[..], engine.writes.len()), ("n1", 1));
     assert!(two.is_idle());
+}
+
+/// What a response shows was true before the call, if its request was sent before.
+#[test]
+fn a_try_is_not_refused_by_the_response_to_an_earlier_request() {
+    for intent in [Intent::Try, Intent::Outlast] {
+        let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
+        granted(&engine.tell(&mut one, Event::Intent(Intent::Wait), at(0)));
+        two.handle(Event::Intent(intent), at(1));
+        let (request, expected, write) = requested_write(&mut two);
+        let result = Ok(engine.exchange(expected, write));
+        two.handle(Event::Intent(Intent::Nothing), at(2));
+        // The lock is released, and then the next caller tries.
+        engine.tell(&mut one, Event::Release, at(3));
+        two.handle(Event::Intent(intent), at(4));
+        let told = engine.tell(&mut two, Event::Exchanged { request, result }, at(5));
+        granted(&told);
+    }
 }
 
 #[test]

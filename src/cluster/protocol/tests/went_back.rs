@@ -112,6 +112,52 @@ fn an_engine_that_has_forgotten_all_makes_no_token_of_a_smaller_version() {
     }
 }
 
+/// A node that keeps no handle of the key has a new machine for each acquisition.
+#[test]
+fn a_new_machine_that_remembers_the_largest_version_makes_no_token_of_a_smaller_one() {
+    let turn = |engine: &mut TestEngine, is_lossy, newest: &mut Option<Version>, ms| {
+        let mut one = Machine::new(MachineSettings { is_lossy, ..settings(1) });
+        one.remember(*newest, None);
+        let told = engine.tell(&mut one, Event::Intent(Intent::Wait), at(ms));
+        engine.tell(&mut one, Event::Release, at(ms));
+        assert!(one.is_idle());
+        *newest = one.newest();
+        told
+    };
+    for is_lossy in [false, true] {
+        let (mut engine, mut newest) = (TestEngine::default(), None);
+        granted(&turn(&mut engine, is_lossy, &mut newest, 0));
+        let mut backup = restored(&engine);
+        for ms in 1..5 {
+            granted(&turn(&mut engine, is_lossy, &mut newest, ms));
+        }
+        let before = newest.unwrap();
+        assert_eq!(before, engine.now.as_ref().unwrap().version);
+        let shown = backup.now.as_ref().unwrap().version;
+        if is_lossy {
+            backup.last = engine.last;
+        } else {
+            for ms in 10..13 {
+                let told = turn(&mut backup, is_lossy, &mut newest, ms);
+                assert!(
+                    matches!(&told[..], [Action::WentBack(_), Action::Failed(Failure::WentBack(why))]
+                        if *why == WentBack { shown, newest: before }),
+                    "{told:?}"
+                );
+                assert!(backup.writes.is_empty() && newest == Some(before));
+            }
+            // An operator resets it, and another node writes.
+            backup.last = engine.last;
+            granted(&backup.tell(&mut machine(2), Event::Intent(Intent::Wait), at(20)));
+            let write = force_release(&backup.register()).unwrap();
+            backup.exchange(backup.now.as_ref().map(|now| now.version), write);
+        }
+        let told = turn(&mut backup, is_lossy, &mut newest, 30);
+        let grant = granted(&told[usize::from(is_lossy)..]);
+        assert!(grant.version > before, "{told:?}");
+    }
+}
+
 /// A response that is older than a notice that came before it is late, and no sign that the engine went
 /// back.
 #[test]

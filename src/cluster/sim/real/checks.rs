@@ -3,42 +3,56 @@
 //! They are checked against what only the simulator knows: true time, all guards of all nodes, and all
 //! writes that took effect at the engine.
 
+use super::copies::Copies;
 use super::nodes::NodeState;
-use super::users::Acquire;
+use super::users::{Acquire, Asked, KeyUse};
 use super::world::World;
 use crate::cluster::error::LockError;
 use crate::cluster::fence::FencingToken;
 use crate::cluster::guard::{DistributedGuard, LossReason};
 use crate::cluster::key::Key;
+use crate::cluster::local::HoldLimits;
 use crate::cluster::node::Shutdown;
 use crate::cluster::observer::{Observer, RemoteOperation};
+use crate::cluster::process::virtual_child;
+use crate::cluster::protocol::Time;
+use crate::cluster::protocol::register::ClaimId;
 use crate::cluster::sim::network::{AppliedWrite, Author};
-use crate::cluster::sim::world::Moment;
+use crate::cluster::sim::world::{MS, Moment};
 use crate::cluster::transport::{TransportError, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A key at a node: both by their indices.
+pub(super) type KeyOfNode = (usize, usize);
+
 /// What the rules need to remember.
 pub(super) struct Checks {
     /// The guards that exist.
-    guards: Vec<HeldGuard>,
+    pub(super) guards: Vec<HeldGuard>,
     /// By key: all tokens, and the newest of a guard that was valid.
-    tokens: Vec<BTreeSet<FencingToken>>,
-    newest: Vec<Option<FencingToken>>,
-    /// By key: a grant by a write of this version or an older one is not protected any more, since an
-    /// operator has released the lock by force.
-    excused: Vec<Option<Version>>,
-    /// By node and key: how often the observer was told of a loss, and whether a request has failed
-    /// since the last grant.
-    losses_told: BTreeMap<(usize, usize), u64>,
-    has_failed: BTreeSet<(usize, usize)>,
-    /// The copies of nodes: the node, its copy, the key that both hold, and until when both may.
-    pub(super) copies: Vec<(usize, usize, usize, Moment)>,
+    pub(super) tokens: Vec<BTreeSet<FencingToken>>,
+    pub(super) newest: Vec<Option<FencingToken>>,
+    /// By key: grants by a write before this one are not protected any more, since an operator has
+    /// released the lock by force, or the engine went back.
+    excused: Vec<usize>,
+    /// The same for tokens, since the engine went back.
+    undone: Vec<usize>,
+    /// What the observer was told of losses, and when it was last told that a request has failed.
+    losses_told: BTreeMap<KeyOfNode, Vec<LossReason>>,
+    failed_at: BTreeMap<KeyOfNode, Moment>,
+    /// How many acquisitions there are, with the guards that they got, and how many have ever begun.
+    pub(super) uses: BTreeMap<KeyOfNode, [u64; 2]>,
+    /// Since when the engine has not answered the requests for a key.
+    pub(super) silent_since: BTreeMap<KeyOfNode, Moment>,
+    pub(super) copies: Copies,
     /// The nodes that are suspended in the middle of a poll.
     pub(super) suspended: BTreeSet<usize>,
     /// Futures that are never polled nor dropped.
-    pub(super) leaked: Vec<Acquire>,
+    pub(super) leaked: Vec<(Acquire, KeyUse)>,
+    /// Guards that their users keep for ever, by their ids.
+    pub(super) hung: Vec<(u64, KeyUse)>,
     pub(super) counts: RunCounts,
 }
 
@@ -52,19 +66,37 @@ pub(super) struct RunCounts {
     pub(super) late: u64,
 }
 
-struct HeldGuard {
-    id: u64,
-    node: usize,
-    key: usize,
-    guard: Arc<DistributedGuard>,
+/// A guard that a user has.
+pub(super) struct HeldGuard {
+    pub(super) id: u64,
+    pub(super) node: usize,
+    pub(super) key: usize,
+    pub(super) guard: Arc<DistributedGuard>,
+    /// The number of the write of which its token was made. `None` if the engine went back behind it.
+    number: Option<usize>,
+    /// The claim by which its node has the lock.
+    pub(super) claim: Option<ClaimId>,
+    own_limit: Option<OwnLimit>,
     /// It was seen to be invalid.
     is_over: bool,
-    /// [`Checks::losses_told`] when it was made.
-    losses_told: u64,
+    /// An answer has shown its node that the engine went back, while it was valid.
+    pub(super) has_return: bool,
+    /// How many there were of [`Checks::losses_told`] when it was made.
+    losses_told: usize,
+}
+
+/// When the own limit of a guard passes, on the clock of its node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnLimit {
+    /// Not before this moment, and not after that.
+    pub(super) earliest: Time,
+    pub(super) latest: Time,
+    /// It is the end of a lease that is not renewed.
+    pub(super) is_lease: bool,
 }
 
 /// The version of the write that a token was made of.
-fn version_of(token: FencingToken) -> u64 {
+pub(super) fn version_of(token: FencingToken) -> u64 {
     token.get() / u64::from(FencingToken::PER_VERSION)
 }
 
@@ -74,23 +106,27 @@ impl Checks {
             guards: vec![],
             tokens: vec![BTreeSet::new(); keys],
             newest: vec![None; keys],
-            excused: vec![None; keys],
+            excused: vec![0; keys],
+            undone: vec![0; keys],
             losses_told: BTreeMap::new(),
-            has_failed: BTreeSet::new(),
-            copies: vec![],
+            failed_at: BTreeMap::new(),
+            uses: BTreeMap::new(),
+            silent_since: BTreeMap::new(),
+            copies: Copies::default(),
             suspended: BTreeSet::new(),
             leaked: vec![],
+            hung: vec![],
             counts: RunCounts::default(),
         }
     }
 
-    /// From now on grants of this key by a write of this version or an older one prove nothing.
-    pub(super) fn excuse_before(&mut self, key: usize, version: Version) {
-        self.excused[key] = self.excused[key].max(Some(version));
+    fn is_excused(&self, held: &HeldGuard) -> bool {
+        held.number.is_none_or(|number| number < self.excused[held.key])
     }
 
-    fn is_excused(&self, key: usize, token: FencingToken) -> bool {
-        self.excused[key].is_some_and(|version| version_of(token) <= version.get())
+    /// Whether its token comes from a state behind which the engine went back.
+    fn is_undone(&self, held: &HeldGuard) -> bool {
+        held.number.is_none_or(|number| number < self.undone[held.key])
     }
 
     /// Any guard, if there is one: its node, its key, and its token.
@@ -99,20 +135,28 @@ impl Checks {
         self.guards.get(at).map(|held| (held.node, held.key, held.guard.token()))
     }
 
-    /// Whether both a node and its copy may hold this key now: one of them at most outlives its next
-    /// renewal.
-    fn is_copied(&self, node: usize, key: usize, now: Moment) -> bool {
-        self.copies.iter().any(|(of, copy, at, until)| {
-            (*of == node || *copy == node) && *at == key && now < *until
-        })
-    }
-
-    /// The guards of this key that are valid at this moment.
-    fn valid(&self, key: usize, now: Moment) -> impl Iterator<Item = &HeldGuard> {
-        let of_key = self.guards.iter().filter(move |held| held.key == key);
-        let of_key = of_key.filter(move |held| !self.is_copied(held.node, key, now));
-        let counts = of_key.filter(move |held| !self.is_excused(key, held.guard.token()));
-        counts.filter(|held| held.guard.is_valid_now() == Some(true))
+    /// Two nodes that hold a key by valid guards, and must not. `moment` tells when the clock of a node will
+    /// have advanced by this much.
+    fn conflict(
+        &mut self,
+        now: Moment,
+        moment: impl Fn(usize, Duration) -> Moment,
+    ) -> Option<[usize; 3]> {
+        let Self { guards, excused, copies, .. } = self;
+        let is_excused = |held: &HeldGuard| held.number.is_none_or(|at| at < excused[held.key]);
+        let valid = guards.iter().filter(|held| !is_excused(held)).filter_map(|held| {
+            let left = held.guard.remaining_now().filter(|left| !left.is_zero())?;
+            Some((held, moment(held.node, left)))
+        });
+        let valid: Vec<_> = valid.collect();
+        for (at, one) in valid.iter().enumerate() {
+            for other in valid[at + 1..].iter().filter(|other| other.0.key == one.0.key) {
+                if !copies.may_both_hold([*one, *other], now) {
+                    return Some([one.0.node, other.0.node, one.0.key]);
+                }
+            }
+        }
+        None
     }
 
     /// Removes the guards of a node that died. The caller drops them.
@@ -121,12 +165,27 @@ impl Checks {
         dead.map(|held| held.guard).collect()
     }
 
-    fn losses_told(&self, node: usize, key: usize) -> u64 {
-        self.losses_told.get(&(node, key)).copied().unwrap_or_default()
+    pub(super) fn losses_told(&self, node: usize, key: usize) -> &[LossReason] {
+        self.losses_told.get(&(node, key)).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
 impl World {
+    /// From now on the writes of this key that have taken effect protect no grant.
+    pub(super) fn excuse_all(&self, key: usize) {
+        let writes = self.engine.lock().stores[key].writes();
+        self.checks.lock().excused[key] = writes;
+    }
+
+    /// The same after a return of the engine, and tokens of these writes may come again.
+    pub(super) fn undo_all(&self, key: usize) {
+        self.excuse_all(key);
+        let (floor, mut checks) = (self.engine.lock().stores[key].floor(), self.checks.lock());
+        checks.undone[key] = checks.excused[key];
+        checks.tokens[key].retain(|token| version_of(*token) <= floor);
+        checks.newest[key] = checks.newest[key].filter(|token| version_of(*token) <= floor);
+    }
+
     /// A user gets a guard. If it is valid, then it is the only valid one of its key, its token is
     /// larger than that of every valid one before, and the register names its node.
     pub(super) fn begin_guard(
@@ -135,6 +194,7 @@ impl World {
         key: usize,
         id: u64,
         guard: DistributedGuard,
+        asked: &Asked,
     ) -> Arc<DistributedGuard> {
         let (token, guard) = (guard.token(), Arc::new(guard));
         self.record(format_args!(
@@ -142,23 +202,38 @@ impl World {
             guard.acquired_via(),
             guard.remaining()
         ));
+        let (number, claim) = self.write_of(node, key, token).unzip();
+        if number.is_none() && !self.went_back() {
+            self.violate(format!("{node} has no write to make the token {token} of"));
+        }
+        if self.engine.lock().returns.is_too_small(node, key, version_of(token)) {
+            self.violate(format!("{node} makes the token {token} of a version that did not grow"));
+        }
         let register = self.engine.lock().stores[key].register();
         let holder = register.holder.map(|holder| holder.claim.node);
         let id_of_node = self.nodes.lock()[node].id;
         let mut checks = self.checks.lock();
         checks.counts.grants += 1;
-        checks.has_failed.remove(&(node, key));
-        let now = self.now();
-        let is_copied = checks.is_copied(node, key, now);
-        if !checks.tokens[key].insert(token) && !is_copied {
+        let (now, left, clock) = (self.now(), guard.remaining(), self.clock(node));
+        let held = HeldGuard {
+            id,
+            node,
+            key,
+            guard: guard.clone(),
+            number,
+            claim: claim.flatten(),
+            own_limit: OwnLimit::of(asked.limits, asked.began, clock, left),
+            is_over: left.is_zero(),
+            has_return: false,
+            losses_told: asked.losses_told.unwrap_or(checks.losses_told(node, key).len()),
+        };
+        checks.counts.late += u64::from(held.is_over);
+        let is_copied = checks.copies.is_shared(&held, now);
+        let is_new = checks.is_undone(&held) || checks.tokens[key].insert(token);
+        if !is_new && !is_copied {
             self.violate(format!("the token {token} of {node} was given out before"));
         }
-        if !guard.is_valid() {
-            checks.counts.late += 1;
-        } else if !checks.is_excused(key, token) && !is_copied {
-            if let Some(other) = checks.valid(key, now).next() {
-                self.violate(format!("{node} and {} hold {key}, and both are valid", other.node));
-            }
+        if !held.is_over && !checks.is_excused(&held) && !is_copied {
             if checks.newest[key] > Some(token) {
                 let newest = checks.newest[key];
                 self.violate(format!("the token {token} of {node} is smaller than {newest:?}"));
@@ -168,44 +243,80 @@ impl World {
             }
             checks.newest[key] = Some(token);
         }
-        let losses_told = checks.losses_told(node, key);
-        let is_over = !guard.is_valid();
-        let held = HeldGuard { id, node, key, guard: guard.clone(), is_over, losses_told };
         checks.guards.push(held);
         drop(checks);
         self.check_guards();
         guard
     }
 
-    /// The user is about to give the guard back.
-    pub(super) fn end_guard(&self, id: u64) {
+    /// The number of the write of which a node has made this token, and the claim that it names as the
+    /// holder. `None` if the engine went back behind it.
+    fn write_of(
+        &self,
+        node: usize,
+        key: usize,
+        token: FencingToken,
+    ) -> Option<(usize, Option<ClaimId>)> {
+        let engine = self.engine.lock();
+        let version = Version::new(version_of(token)).ok()?;
+        let written = engine.stores[key].written(version)?;
+        let nodes = self.nodes.lock();
+        let is_own = matches!(written.by, Author::Node(by) if nodes[by].id == nodes[node].id);
+        is_own.then(|| (written.number, written.holder()))
+    }
+
+    /// The user is about to give the guard back. Returns its own limit.
+    pub(super) fn end_guard(&self, id: u64) -> Option<OwnLimit> {
         self.check_guards();
         let mut checks = self.checks.lock();
         let at = checks.guards.iter().position(|held| held.id == id);
         let gone = at.map(|at| checks.guards.remove(at));
         drop(checks);
-        drop(gone);
+        gone.and_then(|held| held.own_limit)
     }
 
-    /// One guard of a key is valid at most. A guard that was seen to be invalid stays so. Where nothing
-    /// goes wrong all are valid.
+    /// One guard of a key is valid at most. A guard that was seen to be invalid stays so, and a guard
+    /// with a limit of its own is not valid after that. Where nothing goes wrong all others are valid.
     pub(super) fn check_guards(&self) {
         let mut checks = self.checks.lock();
-        for key in 0..self.keys.len() {
-            let valid: Vec<_> = checks.valid(key, self.now()).map(|held| held.node).collect();
-            if valid.len() > 1 {
-                self.violate(format!("{valid:?} hold {key}, and all are valid"));
-            }
+        let moment = |node, left| self.moment_after(node, left);
+        if let Some([one, other, key]) = checks.conflict(self.now(), moment) {
+            self.violate(format!("{one} and {other} hold {key}, and both are valid"));
         }
-        for HeldGuard { node, key, guard, is_over, .. } in &mut checks.guards {
-            let Some(is_valid) = guard.is_valid_now() else { continue };
+        for HeldGuard { node, key, guard, is_over, own_limit, .. } in &mut checks.guards {
+            let Some(left) = guard.remaining_now() else { continue };
+            let is_valid = !left.is_zero();
             if *is_over && is_valid {
                 self.violate(format!("{node}: a guard of {key} was invalid, and is valid again"));
             }
-            if self.profile.is_faultless() && !is_valid {
+            let now = self.clock(*node);
+            if is_valid && own_limit.is_some_and(|limit| now >= limit.latest) {
+                self.violate(format!("{node}: a guard of {key} is valid after its limit"));
+            }
+            let may_be_over = own_limit.is_some_and(|limit| now >= limit.earliest);
+            if self.profile.is_faultless() && !is_valid && !may_be_over {
                 self.violate(format!("{node} has lost {key}, and nothing went wrong"));
             }
             *is_over |= !is_valid;
+        }
+    }
+
+    /// A write of this key took effect. It does not renew a lease that its user wants not to be renewed.
+    pub(super) fn check_renewal(&self, key: usize, by: Author) {
+        let engine = self.engine.lock();
+        let [.., before, last] = &engine.stores[key].log[..] else { return };
+        let is_renewal = before.holder() == last.holder()
+            && before.register.heartbeat != last.register.heartbeat
+            && !last.is_first;
+        let is_unwanted = |held: &HeldGuard| {
+            (Author::Node(held.node), held.key, held.claim) == (by, key, last.holder())
+                && held.own_limit.is_some_and(|limit| limit.is_lease)
+                && held.guard.remaining_now().is_some_and(|left| !left.is_zero())
+        };
+        let is_wrong = is_renewal && self.checks.lock().guards.iter().any(is_unwanted);
+        drop(engine);
+        if is_wrong {
+            self.violate(format!("{by:?} renews a lease of {key} that is not to be renewed"));
         }
     }
 
@@ -214,38 +325,43 @@ impl World {
         let mut checks = self.checks.lock();
         checks.counts.losses += 1;
         let Some(held) = checks.guards.iter().find(|held| held.id == id) else { return };
-        let HeldGuard { node, key, losses_told, .. } = *held;
-        let was_told = checks.losses_told(node, key) > losses_told;
-        let has_failed = checks.has_failed.contains(&(node, key));
+        let HeldGuard { node, key, losses_told, own_limit, has_return, .. } = *held;
+        let is_undone = checks.is_undone(held);
+        let is_copied = checks.copies.has_copy(node, key);
+        let was_told = checks.losses_told(node, key)[losses_told..].contains(why);
+        let failed_at = checks.failed_at.get(&(node, key)).copied();
         drop(checks);
         self.record(format_args!("{node}: the guard of {key} is lost: {why}"));
         if guard.is_valid() {
             self.violate(format!("{node} was told that {key} is lost, and the guard is valid"));
         }
         let (profile, state) = (&self.profile, self.nodes.lock()[node].state);
+        let has_failed = failed_at.is_some_and(|at| self.now() < at + 2 * profile.lease);
+        let is_lease = own_limit.is_some_and(|limit| limit.is_lease);
         let is_true = match why {
+            LossReason::HoldLimit => {
+                own_limit.is_some_and(|limit| self.clock(node) >= limit.earliest)
+            }
             _ if profile.is_faultless() => false,
-            LossReason::Expired { last } => !(has_failed && last.is_none()),
-            LossReason::TakenOver => self.was_removed(node, key, guard.token()),
-            LossReason::Copied => self.has_copy(node, key),
+            LossReason::EngineWentBack => self.went_back(),
             LossReason::Closed => state != NodeState::Open,
+            _ if has_return => false,
+            LossReason::Expired { last } => {
+                last.is_some() && !is_lease && (has_failed || profile.nodes_can_be_late())
+            }
+            LossReason::TakenOver => is_undone || self.was_removed(node, key, guard.token()),
+            // A register from before has a heartbeat that its holder has forgotten.
+            LossReason::Copied => is_copied || is_undone,
             _ => false,
         };
         if !is_true {
             self.violate(format!("{node} has not lost {key} for this reason: {why:?}"));
         }
-        if *why != LossReason::Closed && !was_told {
+        if *why != LossReason::Closed && state == NodeState::Open && !was_told {
             self.violate(format!(
-                "{node}: a guard of {key} is lost, and the observer knows nothing"
+                "{node}: a guard of {key} is lost, and the observer does not know why: {why:?}"
             ));
         }
-    }
-
-    fn has_copy(&self, node: usize, key: usize) -> bool {
-        let is_of = |(of, copy, at, _): &(usize, usize, usize, Moment)| {
-            (*of == node || *copy == node) && *at == key
-        };
-        self.checks.lock().copies.iter().any(is_of)
     }
 
     /// Whether a write of somebody else ended the grant that this token was made of.
@@ -259,6 +375,58 @@ impl World {
         })
     }
 
+    /// Whether a request of this node has had no answer for half of this time, and for no more than since
+    /// `since`.
+    pub(super) fn is_silent(&self, node: usize, key: usize, since: Moment, time: Duration) -> bool {
+        let silent_since = self.checks.lock().silent_since.get(&(node, key)).copied();
+        // A tenth for the clock, and some time for the driver.
+        let half = u64::try_from(time.as_nanos() * 6 / 10).unwrap_or(u64::MAX).saturating_add(MS);
+        silent_since.is_some_and(|at| self.now() >= at.max(since).saturating_add(half))
+    }
+
+    /// Whether anybody held the lock of a key or waited for it at some time since `since`.
+    pub(super) fn was_taken(&self, key: usize, since: Moment) -> bool {
+        let engine = self.engine.lock();
+        let (log, returns) = (&engine.stores[key].log, &engine.returns);
+        let is_new = |write: &&AppliedWrite| engine.written_at(key, write.number) >= since;
+        let new = log.iter().rev().take_while(is_new).count();
+        let mut there = log[..log.len() - new].last().into_iter().chain(&log[log.len() - new..]);
+        returns.went_back_since(since) || there.any(|write| !write.register.is_idle())
+    }
+
+    /// Whether the holder or the heartbeat of a key has changed since `since`, or may have.
+    pub(super) fn has_moved(&self, key: usize, since: Moment) -> bool {
+        let engine = self.engine.lock();
+        let log = &engine.stores[key].log;
+        let moves = |at: usize| {
+            let before = at.checked_sub(1).map(|before| log[before].register.liveness());
+            log[at].is_first || before != Some(log[at].register.liveness())
+        };
+        let is_new = |at: &usize| engine.written_at(key, log[*at].number) >= since;
+        engine.returns.went_back_since(since) || (0..log.len()).filter(is_new).any(moves)
+    }
+
+    /// An answer has told a node that the engine went back, and the poll in which it learnt of that is
+    /// over: what it held is lost, and the observer knows why.
+    pub(super) fn check_return(&self, node: usize) {
+        let shown = self.engine.lock().returns.take_shown(node);
+        for (key, was_told) in shown {
+            let checks = self.checks.lock();
+            let holds = |held: &HeldGuard| {
+                (held.node, held.key, held.has_return) == (node, key, true)
+                    && held.guard.remaining_now().is_some_and(|left| !left.is_zero())
+            };
+            let still_holds = checks.guards.iter().any(holds);
+            drop(checks);
+            if still_holds {
+                self.violate(format!("{node} holds {key}, and knows that the engine went back"));
+            }
+            if !was_told {
+                self.violate(format!("{node}: the observer does not know that {key} went back"));
+            }
+        }
+    }
+
     /// The report of a shutdown names each key once.
     pub(super) fn check_shutdown(&self, node: usize, report: &Shutdown) {
         let all = report.released.iter().chain(&report.indeterminate);
@@ -268,10 +436,14 @@ impl World {
         }
     }
 
-    /// The futures that nobody polls go, too.
+    /// The futures that nobody polls go, too, and the guards of users that hang.
     pub(super) fn drop_leaked(&self) {
-        let leaked = std::mem::take(&mut self.checks.lock().leaked);
-        drop(leaked);
+        let mut checks = self.checks.lock();
+        let (leaked, hung) = (std::mem::take(&mut checks.leaked), std::mem::take(&mut checks.hung));
+        let is_hung = |held: &mut HeldGuard| hung.iter().any(|(id, _)| *id == held.id);
+        let guards: Vec<_> = checks.guards.extract_if(.., is_hung).collect();
+        drop(checks);
+        drop((leaked, hung, guards));
     }
 
     /// What is left when nothing happens any more: idle registers, and nodes that remember nothing.
@@ -300,7 +472,10 @@ pub(super) struct SimObserver {
 }
 
 impl SimObserver {
-    fn key(&self, key: &Key) -> (usize, usize) {
+    fn key(&self, key: &Key) -> KeyOfNode {
+        if virtual_child::is_running() {
+            self.world.violate(format!("a child of {} tells the observer", self.node));
+        }
         let at = self.world.keys.iter().position(|known| known == key);
         (self.node, at.expect("a key of this run"))
     }
@@ -309,11 +484,22 @@ impl SimObserver {
 impl Observer for SimObserver {
     fn lost(&self, key: &Key, why: &LossReason) {
         self.world.record(format_args!("{}: the observer is told: {why}", self.node));
-        *self.world.checks.lock().losses_told.entry(self.key(key)).or_default() += 1;
+        let key = self.key(key);
+        self.world.checks.lock().losses_told.entry(key).or_default().push(why.clone());
     }
 
-    fn acquire_failed(&self, _: &Key, _: Duration, error: &LockError) {
+    fn acquire_failed(&self, key: &Key, _: Duration, error: &LockError) {
+        self.key(key);
         self.world.record(format_args!("{}: the observer is told: {error}", self.node));
+    }
+
+    fn engine_went_back(&self, key: &Key, shown: Version, newest: Version) {
+        let (node, key) = self.key(key);
+        self.world.record(format_args!("{node}: the observer is told: {key} went back"));
+        if shown >= newest || !self.world.went_back() {
+            self.world.violate(format!("{node}: {shown} does not show a return from {newest}"));
+        }
+        self.world.engine.lock().returns.told_observer(node, key);
     }
 
     fn request_finished(
@@ -323,8 +509,24 @@ impl Observer for SimObserver {
         _: Duration,
         error: Option<&TransportError>,
     ) {
+        let key = self.key(key);
         if error.is_some() {
-            self.world.checks.lock().has_failed.insert(self.key(key));
+            self.world.checks.lock().failed_at.insert(key, self.world.now());
         }
+    }
+}
+
+impl OwnLimit {
+    /// Of a guard that was asked for at `asked`, is there at `now`, and is valid for `left` without a
+    /// renewal. The limit was set between the two.
+    fn of(limits: HoldLimits, asked: Time, now: Time, left: Duration) -> Option<Self> {
+        let HoldLimits { at_most, without_renewal } = limits;
+        let of_user = at_most.map(|at_most| [asked + at_most, now + at_most]);
+        let end = if left.is_zero() { asked } else { now + left };
+        let of_lease = without_renewal.then_some([end, now + left]);
+        let [earliest, latest] =
+            [0, 1].map(|at| of_user.into_iter().chain(of_lease).map(|limit| limit[at]).min());
+        let is_lease = without_renewal;
+        earliest.zip(latest).map(|(earliest, latest)| Self { earliest, latest, is_lease })
     }
 }

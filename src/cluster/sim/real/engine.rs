@@ -6,24 +6,27 @@
 //! meets the faults of the [profile](super::profile).
 //!
 //! The engine remembers which versions it has told each node in an answer. A write that expects any
-//! other version was built on a hint, and breaks a rule.
+//! other version was built on a hint, and breaks a rule. It may go back to an older state: see
+//! [`returns`](super::returns).
 
+use super::returns::Returns;
 use super::world::{US, World};
 use crate::cluster::key::Key;
+use crate::cluster::process::virtual_child;
 use crate::cluster::protocol::force_release;
 use crate::cluster::protocol::register::Register;
 use crate::cluster::sim::network::{Author, Store};
 use crate::cluster::sim::world::{MS, Moment};
 use crate::cluster::transport::{
-    Capabilities, Exchange, NodeId, Notices, Transport, TransportError, Version, Versioned, Wake,
-    Wakeups, Watch, Write,
+    Capabilities, Consistency, Exchange, NodeId, Notices, Transport, TransportError, Version,
+    Versioned, Wake, Wakeups, Watch, Write,
 };
 use async_trait::async_trait;
 use futures_util::stream::poll_fn;
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// How long a request is served, and how long while the engine is overloaded.
 const SERVICE: [Moment; 2] = [10 * US, 50 * US];
@@ -34,13 +37,19 @@ pub(super) struct Engine {
     pub(super) stores: Vec<Store>,
     watchers: Vec<Watcher>,
     /// When it has served all that has arrived.
-    free_at: Moment,
+    pub(super) free_at: Moment,
     /// Until when it is stopped, and overloaded.
     pub(super) stopped_until: Moment,
     pub(super) overloaded_until: Moment,
     /// What was told in answers: the node, the key, and the version.
-    told: BTreeSet<(usize, usize, Version)>,
+    pub(super) told: BTreeSet<Told>,
+    /// By key: when each write took effect.
+    written_at: Vec<Vec<Moment>>,
+    pub(super) returns: Returns,
 }
+
+/// A node was told of a version of a key.
+pub(super) type Told = (usize, usize, Version);
 
 /// A watch that is in force.
 struct Watcher {
@@ -53,17 +62,20 @@ type Items = mpsc::UnboundedSender<Result<Option<Versioned>, TransportError>>;
 
 /// The engine's client of one node.
 pub(super) struct EngineClient {
-    pub(super) world: Arc<World>,
-    pub(super) node: usize,
+    world: Arc<World>,
+    node: usize,
+    /// It has so many requests in flight at most. The others wait for their turn within the client.
+    in_flight: Semaphore,
 }
 
-enum Request {
+#[derive(Clone)]
+pub(super) enum Request {
     Load,
     Exchange(Option<Version>, Write),
     Watch(Items),
 }
 
-enum Response {
+pub(super) enum Response {
     Loaded(Option<Versioned>),
     Exchanged(Exchange),
     Watching,
@@ -81,13 +93,21 @@ impl Engine {
             stopped_until: 0,
             overloaded_until: 0,
             told: BTreeSet::new(),
+            written_at: vec![vec![]; keys],
+            returns: Returns::new(keys),
         }
+    }
+
+    /// When this write of a key took effect.
+    pub(super) fn written_at(&self, key: usize, number: usize) -> Moment {
+        self.written_at[key][number]
     }
 
     /// A copy of a node knows what that knows.
     pub(super) fn copy_told(&mut self, node: usize, copy: usize) {
         let told: Vec<_> = self.told.iter().filter(|told| told.0 == node).copied().collect();
         self.told.extend(told.into_iter().map(|(_, key, version)| (copy, key, version)));
+        self.returns.copy(node, copy);
     }
 
     fn tell(&mut self, node: usize, key: usize, seen: Option<&Versioned>) {
@@ -96,13 +116,28 @@ impl Engine {
 }
 
 impl EngineClient {
+    pub(super) fn new(world: Arc<World>, node: usize) -> Self {
+        let in_flight = Semaphore::new(world.profile.in_flight);
+        Self { world, node, in_flight }
+    }
+
     async fn request(&self, key: &Key, request: Request) -> Result<Response, TransportError> {
-        let (answer, response) = oneshot::channel();
-        self.world.send(self.node, self.world.key_index(key), request, answer);
-        match response.await {
-            Ok(response) => response,
-            Err(_) => pending().await,
+        let Self { world, node, in_flight } = self;
+        if virtual_child::is_running() {
+            world.violate(format!("a child of {node} sends a request"));
         }
+        let key = world.key_index(key);
+        let by = if world.is_operator_polled() { Author::Operator } else { Author::Node(*node) };
+        let _turn = in_flight.acquire().await;
+        let known = world.check_request(*node, key, by, &request);
+        let (answer, response) = oneshot::channel();
+        world.send(*node, key, by, request, answer);
+        let response = match response.await {
+            Ok(response) => response?,
+            Err(_) => pending().await,
+        };
+        world.answered(*node, key, by, known, &response);
+        Ok(response)
     }
 }
 
@@ -136,7 +171,10 @@ impl Transport for EngineClient {
     fn capabilities(&self) -> Capabilities {
         let is_hint = self.world.profile.items_are_hints;
         let notices = if is_hint { Notices::Hints } else { Notices::Answers };
-        Capabilities { wakeups: self.world.wakeups, notices, ..Capabilities::new("virtual") }
+        let is_lossy = self.world.profile.is_lossy;
+        let consistency = if is_lossy { Consistency::Lossy } else { Consistency::Linearizable };
+        let wakeups = self.world.wakeups;
+        Capabilities { consistency, wakeups, notices, ..Capabilities::new("virtual") }
     }
 }
 
@@ -159,7 +197,14 @@ impl World {
     }
 
     /// A request leaves its node.
-    fn send(self: &Arc<Self>, node: usize, key: usize, request: Request, answer: Answer) {
+    fn send(
+        self: &Arc<Self>,
+        node: usize,
+        key: usize,
+        by: Author,
+        request: Request,
+        answer: Answer,
+    ) {
         let profile = &self.profile;
         let after = self.travel_time();
         if self.fault(profile.refused) {
@@ -176,11 +221,18 @@ impl World {
         if self.fault(profile.request_lost) {
             return self.record(format_args!("engine: a request of {node} is lost"));
         }
-        self.after(after, move |world| world.arrive(node, key, request, answer));
+        self.after(after, move |world| world.arrive(node, key, by, request, answer));
     }
 
     /// A request arrives at the engine, and waits for its turn.
-    fn arrive(&self, node: usize, key: usize, request: Request, answer: Option<Answer>) {
+    fn arrive(
+        &self,
+        node: usize,
+        key: usize,
+        by: Author,
+        request: Request,
+        answer: Option<Answer>,
+    ) {
         if self.nodes.lock()[node].is_partitioned {
             return self.record(format_args!("engine: a request of {node} is cut off"));
         }
@@ -192,7 +244,7 @@ impl World {
             // What has arrived at a process that is stopped is read when that goes on.
             if self.chance(500) {
                 let after = until + self.latency();
-                self.after(after, move |world| world.arrive(node, key, request, answer));
+                self.after(after, move |world| world.arrive(node, key, by, request, answer));
             }
             return;
         }
@@ -200,10 +252,17 @@ impl World {
         engine.free_at = engine.free_at.max(now) + self.between(service);
         let after = engine.free_at - now;
         drop(engine);
-        self.after(after, move |world| world.serve(node, key, request, answer));
+        self.after(after, move |world| world.serve(node, key, by, request, answer));
     }
 
-    fn serve(self: &Arc<Self>, node: usize, key: usize, request: Request, answer: Option<Answer>) {
+    fn serve(
+        self: &Arc<Self>,
+        node: usize,
+        key: usize,
+        by: Author,
+        request: Request,
+        answer: Option<Answer>,
+    ) {
         let response = match request {
             Request::Load => {
                 let seen = self.engine.lock().stores[key].load();
@@ -211,14 +270,24 @@ impl World {
                 Response::Loaded(seen)
             }
             Request::Exchange(expected, write) => {
-                let told = |version| self.engine.lock().told.contains(&(node, key, version));
-                if expected.is_some_and(|version| !told(version)) {
+                let basis = expected.map(|version| (node, key, version));
+                let engine = self.engine.lock();
+                let is_void = basis.is_some_and(|basis| engine.returns.is_void(&basis));
+                let is_known = basis.is_none_or(|basis| is_void || engine.told.contains(&basis));
+                let is_next = engine.stores[key].version() == expected;
+                drop(engine);
+                if !is_known {
                     self.violate(format!("{node} writes by a version that no answer had"));
                 }
-                match self.exchange(key, expected, &write, Author::Node(node)) {
-                    Some(exchanged) => Response::Exchanged(exchanged),
-                    None => return,
+                if by == Author::Operator && is_next {
+                    // The holder is not asked, and goes on.
+                    self.excuse_all(key);
                 }
+                let Some(exchanged) = self.exchange(key, expected, &write, by) else { return };
+                if is_void && matches!(exchanged, Exchange::Swapped(_)) {
+                    self.overwritten(key);
+                }
+                Response::Exchanged(exchanged)
             }
             Request::Watch(items) => {
                 self.record(format_args!("engine: {node} watches {key}"));
@@ -262,7 +331,7 @@ impl World {
     }
 
     /// Performs a write. `None` if it breaks the contract of the transport.
-    fn exchange(
+    pub(super) fn exchange(
         self: &Arc<Self>,
         key: usize,
         expected: Option<Version>,
@@ -284,6 +353,9 @@ impl World {
                     }
                 ));
                 if let Exchange::Swapped(version) = exchanged {
+                    self.engine.lock().written_at[key].push(self.now());
+                    self.note_holder(key, by);
+                    self.check_renewal(key, by);
                     self.checks.lock().counts.writes += 1;
                     if let (true, Some(retention)) = (write.idle, self.profile.retention) {
                         self.after(retention, move |world| {
@@ -309,7 +381,7 @@ impl World {
         let register = seen.as_ref().map(|seen| Register::decode(&seen.value));
         let write = register.and_then(Result::ok).and_then(|register| force_release(&register));
         if let (Some(seen), Some(write)) = (seen, write) {
-            self.checks.lock().excuse_before(key, seen.version);
+            self.excuse_all(key);
             self.exchange(key, Some(seen.version), &write, Author::Operator);
         }
     }
@@ -352,8 +424,10 @@ impl World {
 
     /// Sends an item of the engine's own to a watch.
     fn show(&self, node: usize, key: usize, items: &Items, item: Option<Versioned>) {
-        if !self.profile.items_are_hints {
-            self.engine.lock().tell(node, key, item.as_ref());
+        if let Some(item) = item.as_ref().filter(|_| !self.profile.items_are_hints) {
+            let mut engine = self.engine.lock();
+            engine.tell(node, key, Some(item));
+            engine.returns.note_item(node, key, item.version);
         }
         self.deliver(node, items, Ok(item));
     }
@@ -365,6 +439,14 @@ impl World {
                 let _ = items.send(item);
             }
         });
+    }
+
+    /// All watches end: the engine was started anew.
+    pub(super) fn end_watches(&self) {
+        let watchers = std::mem::take(&mut self.engine.lock().watchers);
+        for Watcher { node, items, .. } in watchers {
+            self.end_watch(node, &items);
+        }
     }
 
     fn end_watch(&self, node: usize, items: &Items) {

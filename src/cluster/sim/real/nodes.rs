@@ -2,10 +2,12 @@
 
 use super::checks::SimObserver;
 use super::engine::EngineClient;
-use super::users;
+use super::users::User;
+use super::workers::DRIVER;
 use super::world::World;
 use crate::cluster::local::clock::{NodeClock, VirtualClock};
 use crate::cluster::node::Node;
+use crate::cluster::process::virtual_child;
 use crate::cluster::protocol::{ClockError, IdSource, Time};
 use crate::cluster::sim::world::{Moment, SimClock};
 use crate::cluster::transport::NodeId;
@@ -17,7 +19,7 @@ use std::time::Duration;
 /// A node of the run.
 pub(super) struct SimNode {
     pub(super) id: NodeId,
-    clock: SimClock,
+    pub(super) clock: SimClock,
     /// It is cut off from the engine.
     pub(super) is_partitioned: bool,
     /// Until when its process is suspended, and a worker of it is blocked.
@@ -63,6 +65,9 @@ impl VirtualClock for WorldClock {
     }
 
     fn wake_at(&self, at: Time, waker: Waker) {
+        if virtual_child::is_running() {
+            self.world.violate(format!("a child of {} sets a timer", self.node));
+        }
         self.world.wake_at(self.node, at, waker);
     }
 }
@@ -84,13 +89,23 @@ impl World {
         self.nodes.lock()[node].clock.read(self.now())
     }
 
-    /// A node reads its clock, which takes some nanoseconds. Now and then its process is suspended just
-    /// before or just after that, in the middle of a poll.
+    /// When the clock of a node will have advanced by this much.
+    pub(super) fn moment_after(&self, node: usize, time: Duration) -> Moment {
+        let at = self.clock(node) + time;
+        self.nodes.lock()[node].clock.when(at)
+    }
+
+    /// A node reads its clock, which takes some nanoseconds. Now and then its process forks just before
+    /// that, or is suspended just before or just after it, in the middle of a poll.
     fn read_clock(self: &Arc<Self>, node: usize) -> Time {
-        // The rules read clocks too: that takes no time.
-        if self.is_polling(node) && self.checks.try_lock().is_some() {
+        // The rules read clocks too: that takes no time. So does a child.
+        let is_own = self.is_polling(node) && !virtual_child::is_running();
+        if is_own && self.checks.try_lock().is_some() {
             self.pass(self.below(100));
             let is_struck = |once_in| !self.is_calm() && self.below(once_in) == 0;
+            if self.profile.fork_at_clock.is_some_and(is_struck) {
+                self.fork(node);
+            }
             if self.profile.freeze_at_clock.is_some_and(is_struck) {
                 let before = self.clock(node);
                 self.freeze_in_poll(node);
@@ -135,7 +150,7 @@ impl World {
     }
 
     /// Starts the process of a node with this number and this clock.
-    fn add_process(self: &Arc<Self>, seed: u64, clock: SimClock) -> usize {
+    pub(super) fn add_process(self: &Arc<Self>, seed: u64, clock: SimClock) -> usize {
         let (profile, node) = (&self.profile, self.nodes.lock().len());
         self.add_pool(1 + self.index(4));
         self.nodes.lock().push(SimNode {
@@ -154,7 +169,7 @@ impl World {
             IdSource::new(move || world.random())
         };
         let has_thread = !(profile.drivers_share_workers && self.chance(700));
-        let (handle, driver) = Node::builder(EngineClient { world: self.clone(), node })
+        let (handle, driver) = Node::builder(EngineClient::new(self.clone(), node))
             .label(format!("n{node}"))
             .lease(nanos(profile.lease))
             .claim_window(nanos(profile.claim_window))
@@ -172,39 +187,11 @@ impl World {
         self.nodes.lock()[node].handle = Some(handle);
         self.record(format_args!("{node} starts"));
         if has_thread {
-            self.spawn_thread(node, "the driver", driver);
+            self.spawn_thread(node, DRIVER, driver);
         } else {
-            self.spawn(node, "the driver", driver);
+            self.spawn(node, DRIVER, driver);
         }
         node
-    }
-
-    /// A machine of a node is copied, with a lock that it holds: the copy has the same state, and its
-    /// connections are gone.
-    fn copy(self: &Arc<Self>) {
-        let Some((node, key, token)) = self.checks.lock().some_guard(self.random()) else { return };
-        let is_in_poll = self.checks.lock().suspended.contains(&node);
-        let Some(handle) = self.handle(node).filter(|_| !is_in_poll) else { return };
-        let (id, clock) = {
-            let nodes = self.nodes.lock();
-            (nodes[node].id, nodes[node].clock.clone())
-        };
-        let copy = self.add_process(id.get(), clock.clone());
-        let Some(new) = self.handle(copy) else { return };
-        let guard = {
-            let (from, mut to) = (handle.shared().driver.lock(), new.shared().driver.lock());
-            let drivers = from.as_ref().zip(to.as_mut());
-            drivers.and_then(|(from, to)| from.copy_held(to, &self.keys[key], token))
-        };
-        let Some(guard) = guard else { return };
-        self.record(format_args!("{node} is copied, and holds {key}: {copy}"));
-        let until = clock.when(self.clock(node) + guard.remaining());
-        self.checks.lock().copies.push((node, copy, key, until));
-        self.engine.lock().copy_told(node, copy);
-        self.nodes.lock()[copy].users += 1;
-        let lock = new.lock(self.keys[key].clone()).expect("the key is valid");
-        let user = users::User::new(self.clone(), copy, key, lock, false);
-        self.spawn(copy, "a task", user.run_with(guard));
     }
 
     /// Starts a new node with its users.
@@ -215,8 +202,7 @@ impl World {
         let handle = self.handle(node).expect("the node is new");
         for _ in 0..count {
             let key = self.index(self.keys.len());
-            let lock = handle.lock(self.keys[key].clone()).expect("the key is valid");
-            let user = users::User::new(self.clone(), node, key, lock, self.chance(400));
+            let user = User::new(self.clone(), node, key, &handle, self.chance(400));
             if user.is_thread {
                 self.spawn_thread(node, "a thread", user.run());
             } else {
@@ -366,11 +352,19 @@ impl World {
             world.engine.lock().stopped_until = until;
         });
         self.begin_fault(profile.overload, |world| {
-            let until = world.now() + world.fault_length();
+            let until = (world.now() + world.fault_length()).min(world.profile.calm_at);
             world.record(format_args!("engine: it is overloaded until {} us", until / 1000));
             world.engine.lock().overloaded_until = until;
         });
-        self.begin_fault(profile.copy, |world| world.copy());
+        self.begin_fault(profile.copy_holder, |world| world.copy_holder());
+        self.begin_fault(profile.copy_waiter, |world| world.copy_waiter());
+        self.begin_fault(profile.fork, |world| {
+            if let Some(node) = world.some_node() {
+                world.fork(node);
+            }
+        });
+        self.begin_fault(profile.backup, |world| world.back_up());
+        self.begin_fault(profile.go_back, World::go_back);
         self.begin_fault(profile.forgery, |world| world.forge());
         self.begin_fault(profile.force_release, |world| {
             world.force_release(world.index(world.keys.len()));

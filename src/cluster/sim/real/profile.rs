@@ -54,8 +54,15 @@ pub(super) struct Profile {
     /// The engine stops, or is slow: the mean time between two such faults.
     pub(super) engine_stop: Option<Moment>,
     pub(super) overload: Option<Moment>,
-    /// A machine of a node that holds a lock is copied.
-    pub(super) copy: Option<Moment>,
+    /// The engine declares that it can lose writes. A backup of it is made; it goes back to the last one.
+    pub(super) is_lossy: bool,
+    pub(super) backup: Option<Moment>,
+    pub(super) go_back: Option<Moment>,
+    /// A client has so many requests in flight at most.
+    pub(super) in_flight: usize,
+    /// A machine of a node is copied that holds a lock, or that waits for one.
+    pub(super) copy_holder: Option<Moment>,
+    pub(super) copy_waiter: Option<Moment>,
     /// How long an idle register is kept.
     pub(super) retention: Option<Moment>,
 
@@ -68,6 +75,11 @@ pub(super) struct Profile {
     pub(super) close: Option<Moment>,
     /// A process is suspended once in so many readings of its clock, in the middle of a poll.
     pub(super) freeze_at_clock: Option<u64>,
+    /// A process forks: the mean time between two such faults; once in so many readings of its clock, in
+    /// the middle of a poll; while a user waits.
+    pub(super) fork: Option<Moment>,
+    pub(super) fork_at_clock: Option<u64>,
+    pub(super) forks: PerMille,
     /// The mean time between two releases by force.
     pub(super) force_release: Option<Moment>,
 
@@ -80,6 +92,17 @@ pub(super) struct Profile {
     pub(super) tries: PerMille,
     pub(super) timeouts: PerMille,
     pub(super) cancels: PerMille,
+    /// A user tries, and outlasts a dead holder.
+    pub(super) outlasts: PerMille,
+    /// A guard has a limit of its own, or a lease that is not renewed. The user never gives it back.
+    pub(super) limits: PerMille,
+    pub(super) unrenewed: PerMille,
+    pub(super) hangs: PerMille,
+    /// A user inspects the key, or breaks the lock, before it asks for it.
+    pub(super) inspects: PerMille,
+    pub(super) breaks: PerMille,
+    /// A user drops its lock after a turn, and makes a new one for the next.
+    pub(super) forgets: PerMille,
     /// A user polls its future once and has another task await it.
     pub(super) moves: PerMille,
     /// A user polls its future once and then leaves it for up to two leases, or for ever.
@@ -129,13 +152,21 @@ impl Profile {
             forgery: None,
             engine_stop: None,
             overload: None,
-            copy: None,
+            is_lossy: false,
+            backup: None,
+            go_back: None,
+            in_flight: 1_000,
+            copy_holder: None,
+            copy_waiter: None,
             retention: None,
             freeze: None,
             kill: None,
             partition: None,
             close: None,
             freeze_at_clock: None,
+            fork: None,
+            fork_at_clock: None,
+            forks: 0,
             force_release: None,
             idle_time: [0, 300 * MS],
             hold_time: 100 * MS,
@@ -143,6 +174,13 @@ impl Profile {
             tries: 150,
             timeouts: 150,
             cancels: 100,
+            outlasts: 0,
+            limits: 0,
+            unrenewed: 0,
+            hangs: 0,
+            inspects: 0,
+            breaks: 0,
+            forgets: 0,
             moves: 50,
             neglects: 0,
             leaks: 0,
@@ -246,9 +284,114 @@ impl Profile {
     fn copied() -> Self {
         Self {
             name: "real_copied",
-            copy: Some(S),
+            copy_holder: Some(S),
             hold_time: 2 * S,
             long_holds: 200,
+            ..Self::calm()
+        }
+    }
+
+    /// Machines are copied while they wait for a lock, and users change their minds.
+    fn copied_waiting() -> Self {
+        Self {
+            name: "real_copied_waiting",
+            nodes: [2, 4],
+            calm_at: 3 * S,
+            copy_waiter: Some(700 * MS),
+            hold_time: 500 * MS,
+            cancels: 300,
+            ..Self::calm()
+        }
+    }
+
+    /// Processes fork, and their children try all they can.
+    fn forked() -> Self {
+        Self {
+            name: "real_forked",
+            fork: Some(100 * MS),
+            fork_at_clock: Some(500),
+            forks: 200,
+            ..Self::calm()
+        }
+    }
+
+    /// Guards have limits, users hang with them, and dead holders are outlasted.
+    fn limited() -> Self {
+        Self {
+            name: "real_limited",
+            limits: 400,
+            unrenewed: 200,
+            hangs: 100,
+            outlasts: 300,
+            ..Self::calm()
+        }
+    }
+
+    /// The same where processes are suspended and killed.
+    fn outlasted() -> Self {
+        Self {
+            name: "real_outlasted",
+            nodes: [2, 4],
+            users: [1, 2],
+            calm_at: 6 * S,
+            kill: Some(S),
+            freeze: Some(3 * S),
+            freeze_at_clock: Some(2_000),
+            outlasts: 800,
+            forgets: 300,
+            ..Self::limited()
+        }
+    }
+
+    /// Operators inspect keys and break locks.
+    fn operated() -> Self {
+        Self {
+            name: "real_operated",
+            inspects: 500,
+            breaks: 100,
+            forgets: 300,
+            delayed: 30,
+            max_delay: S,
+            response_lost: 30,
+            hold_time: 600 * MS,
+            ..Self::calm()
+        }
+    }
+
+    /// The engine is restored from backups, and does not say that it may lose writes.
+    fn restored() -> Self {
+        Self {
+            name: "real_restored",
+            calm_at: 5 * S,
+            backup: Some(S),
+            go_back: Some(2 * S),
+            kill: Some(4 * S),
+            forgets: 200,
+            delayed: 10,
+            max_delay: 500 * MS,
+            hold_time: 300 * MS,
+            ..Self::calm()
+        }
+    }
+
+    /// The engine loses writes, and says that it may.
+    fn lossy() -> Self {
+        Self { name: "real_lossy", is_lossy: true, ..Self::restored() }
+    }
+
+    /// Many keys over an engine that is slow now and then, with few requests in flight.
+    fn loaded() -> Self {
+        Self {
+            name: "real_loaded",
+            nodes: [2, 3],
+            users: [4, 8],
+            keys: 12,
+            calm_at: 3 * S,
+            in_flight: 4,
+            overload: Some(500 * MS),
+            drivers_share_workers: false,
+            unavailable_timeout: S,
+            hold_time: 600 * MS,
             ..Self::calm()
         }
     }
@@ -309,6 +452,13 @@ impl Profile {
             engine_stop: Some(4 * S),
             overload: Some(4 * S),
             freeze_at_clock: Some(2_000),
+            fork_at_clock: Some(2_000),
+            outlasts: 150,
+            limits: 100,
+            unrenewed: 50,
+            hangs: 50,
+            inspects: 100,
+            forgets: 100,
             neglects: 50,
             blocks: 50,
             ..Self::storm()
@@ -327,11 +477,25 @@ impl Profile {
             Self::shared(),
             Self::neglected(),
             Self::copied(),
+            Self::copied_waiting(),
             Self::forced(),
             Self::slewed(),
             Self::forged(),
+            Self::forked(),
+            Self::limited(),
+            Self::outlasted(),
+            Self::operated(),
+            Self::restored(),
+            Self::lossy(),
+            Self::loaded(),
             Self::everything(),
         ]
+    }
+
+    /// Whether a node may be late, although the engine has answered it.
+    pub(super) fn nodes_can_be_late(&self) -> bool {
+        let is_blocked = self.drivers_share_workers && self.blocks > 0;
+        is_blocked || self.freeze.is_some() || self.freeze_at_clock.is_some()
     }
 
     /// Whether nothing happens by which a guard could be lost or a request fail.
@@ -342,12 +506,15 @@ impl Profile {
             self.response_lost,
             self.refused,
             self.indeterminate,
+            self.breaks,
             if self.drivers_share_workers { self.blocks } else { 0 },
         ];
         let greater = [
             self.engine_stop,
             self.overload,
-            self.copy,
+            self.copy_holder,
+            self.copy_waiter,
+            self.go_back,
             self.freeze,
             self.freeze_at_clock,
             self.kill,

@@ -1,13 +1,15 @@
 //! The users: tasks and threads of a node that acquire a lock again and again, and what people do with
 //! futures and guards.
 
+use super::checks::KeyOfNode;
 use super::nodes::{NodeState, SimNode};
 use super::profile::Profile;
 use super::world::World;
 use crate::cluster::error::{LockError, ReleaseError};
-use crate::cluster::guard::DistributedGuard;
+use crate::cluster::guard::{DistributedGuard, LossReason};
 use crate::cluster::local::{HoldLimits, WaitMode};
 use crate::cluster::lock::DistributedLock;
+use crate::cluster::node::Node;
 use crate::cluster::protocol::Time;
 use crate::cluster::sim::world::{MS, Moment};
 use futures_util::future::{BoxFuture, Either, poll_fn, select};
@@ -20,10 +22,11 @@ use tokio::sync::oneshot;
 
 /// A task or a thread that uses one lock.
 pub(super) struct User {
-    world: Arc<World>,
-    node: usize,
-    key: usize,
-    lock: DistributedLock,
+    pub(super) world: Arc<World>,
+    pub(super) node: usize,
+    pub(super) key: usize,
+    /// `None` between its turns, if it makes a new one for each.
+    lock: Option<DistributedLock>,
     /// It waits as the blocking interface does: it spins when its turn is near.
     pub(super) is_thread: bool,
 }
@@ -32,11 +35,22 @@ pub(super) struct User {
 pub(super) type Acquire = BoxFuture<'static, Result<DistributedGuard, LockError>>;
 
 /// An acquisition that has begun.
-struct Asked {
-    mode: WaitMode,
+pub(super) struct Asked {
+    pub(super) mode: WaitMode,
+    pub(super) limits: HoldLimits,
     /// When it began, on the node's clock, and in true time.
-    began: Time,
+    pub(super) began: Time,
     at: Moment,
+    /// How many acquisitions of the key had begun at this node, if all of them had ended.
+    alone_after: Option<u64>,
+    /// What the observer had been told when the guard was made, if that was not here.
+    pub(super) losses_told: Option<usize>,
+}
+
+/// An acquisition, and then the guard that it got, until this is dropped.
+pub(super) struct KeyUse {
+    world: Arc<World>,
+    of: KeyOfNode,
 }
 
 /// Polls a future once.
@@ -53,45 +67,106 @@ impl User {
         world: Arc<World>,
         node: usize,
         key: usize,
-        lock: DistributedLock,
+        handle: &Node,
         is_thread: bool,
     ) -> Self {
-        Self { world, node, key, lock, is_thread }
+        let mut user = Self { world, node, key, lock: None, is_thread };
+        user.make_lock(handle);
+        user
+    }
+
+    fn make_lock(&mut self, handle: &Node) {
+        let key = self.world.keys[self.key].clone();
+        self.lock = Some(handle.lock(key).expect("the key is valid"));
+    }
+
+    fn drop_lock(&mut self) {
+        self.lock = None;
+    }
+
+    pub(super) fn lock(&self) -> &DistributedLock {
+        self.lock.as_ref().expect("it has a lock during a turn")
     }
 
     /// Uses the lock until the faults end.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         loop {
+            if self.world.chance(self.world.profile.forgets) {
+                self.drop_lock();
+            }
             self.world.sleep(self.world.between(self.world.profile.idle_time)).await;
-            if self.world.is_calm() || !self.take_turn().await {
+            if self.world.is_calm() {
+                break;
+            }
+            if self.lock.is_none() {
+                let Some(handle) = self.world.handle(self.node) else { break };
+                self.make_lock(&handle);
+            }
+            if !self.take_turn().await {
                 break;
             }
         }
+        self.end();
+    }
+
+    fn end(self) {
         self.world.nodes.lock()[self.node].users -= 1;
     }
 
     /// The same of the copy of a process, which has a guard already.
     pub(super) async fn run_with(self, guard: DistributedGuard) {
-        self.hold(guard).await;
+        let asked = self.ask(WaitMode::Wait, HoldLimits::default());
+        let key_use = self.begin_use();
+        self.hold(guard, &asked, key_use).await;
+        self.run().await;
+    }
+
+    /// The same of the copy of a process that waits, and gives up or not.
+    pub(super) async fn run_waiting(self, acquire: Acquire) {
+        let asked = self.ask(WaitMode::Wait, HoldLimits::default());
+        let key_use = self.begin_use();
+        let result = if self.world.chance(500) {
+            acquire.await.map(Some)
+        } else {
+            match select(acquire, pin!(self.world.sleep(self.patience()))).await {
+                Either::Left((result, _)) => result.map(Some),
+                Either::Right(_) => Ok(None),
+            }
+        };
+        match result {
+            Ok(Some(guard)) => self.hold(guard, &asked, key_use).await,
+            Ok(None) => drop(key_use),
+            Err(error) => {
+                self.check_error(&asked, &error);
+            }
+        }
         self.run().await;
     }
 
     /// Waits for the lock, without a limit, and gives it back: the faults have ended.
     pub(super) async fn run_once(self) {
-        match self.acquire(WaitMode::Wait).await {
-            Ok(guard) => self.hold(guard).await,
+        let asked = self.ask(WaitMode::Wait, HoldLimits::default());
+        let key_use = self.begin_use();
+        match self.acquire(asked.mode, asked.limits).await {
+            Ok(guard) => self.hold(guard, &asked, key_use).await,
             Err(error) => self.world.violate(format!("a new node does not get a lock: {error}")),
         }
-        self.world.nodes.lock()[self.node].users -= 1;
+        self.end();
     }
 
-    fn acquire(&self, mode: WaitMode) -> Acquire {
-        let (lock, is_thread) = (self.lock.clone(), self.is_thread);
+    pub(super) fn acquire(&self, mode: WaitMode, limits: HoldLimits) -> Acquire {
+        let (mut lock, is_thread) = (self.lock().clone(), self.is_thread);
+        if let Some(at_most) = limits.at_most {
+            lock = lock.hold_at_most(at_most);
+        }
+        if limits.without_renewal {
+            lock = lock.without_renewal();
+        }
         let (world, node) = (self.world.clone(), self.node);
         Box::pin(async move {
             match mode {
                 _ if is_thread => {
-                    let mut acquire = lock.handle.acquire(mode, HoldLimits::default()).spinning();
+                    let mut acquire = lock.handle.acquire(mode, lock.limits).spinning();
                     let mut is_set = false;
                     poll_fn(|cx| {
                         let result = Pin::new(&mut acquire).poll(cx);
@@ -114,19 +189,61 @@ impl User {
         })
     }
 
+    /// How the next guard is limited.
+    fn some_limits(&self) -> HoldLimits {
+        let (world, profile) = (&self.world, &self.world.profile);
+        let most = if world.chance(500) { profile.hold_time } else { 2 * profile.lease };
+        let limit = || Duration::from_nanos(world.below(most));
+        let at_most = world.chance(profile.limits).then(limit);
+        HoldLimits { at_most, without_renewal: world.chance(profile.unrenewed) }
+    }
+
+    /// An acquisition begins now.
+    fn ask(&self, mode: WaitMode, limits: HoldLimits) -> Asked {
+        let world = &self.world;
+        let uses = world.checks.lock().uses.get(&(self.node, self.key)).copied();
+        let [active, begun] = uses.unwrap_or_default();
+        Asked {
+            mode,
+            limits,
+            began: world.clock(self.node),
+            at: world.now(),
+            alone_after: (active == 0).then_some(begun),
+            losses_told: None,
+        }
+    }
+
+    fn begin_use(&self) -> KeyUse {
+        let of = (self.node, self.key);
+        for count in self.world.checks.lock().uses.entry(of).or_default() {
+            *count += 1;
+        }
+        KeyUse { world: self.world.clone(), of }
+    }
+
     /// One acquisition and what follows. Returns whether there may be another one.
     async fn take_turn(&self) -> bool {
         let (world, profile) = (&self.world, &self.world.profile);
+        if world.chance(profile.inspects) {
+            self.inspect().await;
+        }
+        if world.fault(profile.breaks) {
+            self.break_lock().await;
+        }
         let mode = if world.chance(profile.tries) {
             WaitMode::Try
         } else if world.chance(profile.timeouts) {
             WaitMode::Within(Duration::from_nanos(1 + world.below(profile.lease)))
+        } else if world.chance(profile.outlasts) {
+            WaitMode::Outlast
         } else {
             WaitMode::Wait
         };
-        let asked = Asked { mode, began: world.clock(self.node), at: world.now() };
-        world.record(format_args!("{}: {} asks for {}: {mode:?}", self.node, self, self.key));
-        let mut acquire = self.acquire(mode);
+        let limits = self.some_limits();
+        let mut asked = self.ask(mode, limits);
+        let key_use = self.begin_use();
+        world.record(format_args!("{}: {self} asks for {}: {mode:?}", self.node, self.key));
+        let mut acquire = self.acquire(mode, limits);
         let mut is_polled = true;
         let result = if world.chance(profile.cancels) {
             let patience = self.patience();
@@ -141,7 +258,9 @@ impl User {
                 None => {
                     // A task of the pool may be late where a thread may not.
                     is_polled = !self.is_thread;
-                    self.move_to_task(acquire).await
+                    let (result, losses_told) = self.move_to_task(acquire).await;
+                    asked.losses_told = Some(losses_told);
+                    result
                 }
             }
         } else if world.fault(profile.neglects) || world.fault(profile.leaks) {
@@ -150,7 +269,7 @@ impl User {
                 Some(result) => result,
                 None if world.fault(profile.leaks) => {
                     world.record(format_args!("{}: {self} leaks the future", self.node));
-                    world.checks.lock().leaked.push(acquire);
+                    world.checks.lock().leaked.push((acquire, key_use));
                     return true;
                 }
                 None => {
@@ -161,6 +280,9 @@ impl User {
                     acquire.await
                 }
             }
+        } else if world.fault(profile.forks) && !self.is_thread {
+            drop(acquire);
+            self.acquire_and_fork(mode, limits).await
         } else {
             acquire.await
         };
@@ -168,7 +290,7 @@ impl User {
             self.check_time(&asked, result.as_ref().err());
         }
         match result {
-            Ok(guard) => self.hold(guard).await,
+            Ok(guard) => self.hold(guard, &asked, key_use).await,
             Err(error) => return self.check_error(&asked, &error),
         }
         true
@@ -181,12 +303,16 @@ impl User {
         self.world.below(if self.world.chance(500) { 2 * hold_time } else { lease })
     }
 
-    /// Another task awaits the future, so that a waker of this one does not help any more.
-    async fn move_to_task(&self, acquire: Acquire) -> Result<DistributedGuard, LockError> {
+    /// Another task awaits the future, so that a waker of this one does not help any more. Returns also
+    /// what the observer had been told by then.
+    async fn move_to_task(&self, acquire: Acquire) -> (Result<DistributedGuard, LockError>, usize) {
         let (sender, receiver) = oneshot::channel();
+        let (world, node, key) = (self.world.clone(), self.node, self.key);
         self.world.spawn(self.node, "a moved future", async move {
+            let result = acquire.await;
+            let losses_told = world.checks.lock().losses_told(node, key).len();
             // It fails only if the process is killed.
-            let _ = sender.send(acquire.await);
+            let _ = sender.send((result, losses_told));
         });
         match receiver.await {
             Ok(result) => result,
@@ -195,10 +321,15 @@ impl User {
     }
 
     /// Has the lock for a while, or until it is lost, and gives it back in one way or another.
-    async fn hold(&self, guard: DistributedGuard) {
+    async fn hold(&self, guard: DistributedGuard, asked: &Asked, key_use: KeyUse) {
         let (world, profile) = (&self.world, &self.world.profile);
         let id = world.random();
-        let guard = world.begin_guard(self.node, self.key, id, guard);
+        let guard = world.begin_guard(self.node, self.key, id, guard, asked);
+        if asked.limits != HoldLimits::default() && world.fault(profile.hangs) {
+            world.record(format_args!("{}: {self} hangs with the guard", self.node));
+            world.checks.lock().hung.push((id, key_use));
+            return;
+        }
         let longest =
             if world.chance(profile.long_holds) { 2 * profile.lease } else { profile.hold_time };
         let is_lost = {
@@ -212,13 +343,14 @@ impl User {
         if let Some(why) = &is_lost {
             world.check_loss(id, &guard, why);
         }
-        world.end_guard(id);
+        let limit = world.end_guard(id);
         let guard = Arc::into_inner(guard).expect("nobody else has the guard");
+        let began = world.clock(self.node);
+        let is_over = limit.map(|limit| [began >= limit.earliest, began >= limit.latest]);
         match world.below(4) {
             0 => {
-                let began = world.clock(self.node);
                 let result = guard.release().await;
-                self.check_release(&result, Some(began));
+                self.check_release(&result, is_over, Some(began));
             }
             1 => {
                 let patience = world.below(20 * MS);
@@ -226,7 +358,7 @@ impl User {
                 if let Either::Left((result, _)) =
                     select(release, pin!(world.sleep(patience))).await
                 {
-                    self.check_release(&result, None);
+                    self.check_release(&result, is_over, None);
                 }
             }
             _ => drop(guard),
@@ -245,24 +377,41 @@ impl User {
 
     /// The result has come in time.
     fn check_time(&self, asked: &Asked, error: Option<&LockError>) {
-        let WaitMode::Within(limit) = asked.mode else { return };
-        let world = &self.world;
+        let (world, profile) = (&self.world, &self.world.profile);
+        let limit = match asked.mode {
+            WaitMode::Within(limit) => limit,
+            // A dead holder is outlasted, and one after the other of those for which it is reserved.
+            WaitMode::Outlast if profile.is_faultless() => {
+                let windows = profile.claim_window * world.nodes.lock().len() as u64;
+                let allowance = 2 * profile.lease * profile.clock_error.unsigned_abs() / 1_000_000;
+                let looks = profile.request_timeout;
+                Duration::from_nanos(profile.lease + allowance + windows + looks)
+            }
+            _ => return,
+        };
         let took = world.clock(self.node).since(asked.began);
         if matches!(error, Some(LockError::TimedOut { .. })) && took < limit {
             world.violate(format!("{}: {self} timed out after {took:?} of {limit:?}", self.node));
         }
-        let late = Duration::from_nanos(world.profile.max_timer_delay + 5 * MS);
+        let late = Duration::from_nanos(profile.max_timer_delay + 5 * MS);
         if took > limit + late && !self.was_held_up(asked) {
             world.violate(format!("{}: {self} waited for {took:?}, not {limit:?}", self.node));
         }
     }
 
     /// Whether this user could not run, or the driver could not.
-    fn was_held_up(&self, asked: &Asked) -> bool {
+    pub(super) fn was_held_up(&self, asked: &Asked) -> bool {
         let nodes = self.world.nodes.lock();
         let SimNode { frozen_until, blocked_until, .. } = nodes[self.node];
         let needs_workers = !self.is_thread;
         frozen_until >= asked.at || (needs_workers && blocked_until >= asked.at)
+    }
+
+    /// Whether nobody else of the node has used the key since it was asked for.
+    fn was_alone(&self, asked: &Asked) -> bool {
+        let uses = self.world.checks.lock().uses.get(&(self.node, self.key)).copied();
+        let [active, begun] = uses.unwrap_or_default();
+        active == 1 && asked.alone_after.is_some_and(|before| begun == before + 1)
     }
 
     /// The error is one that there may be. Returns whether the node is still open.
@@ -271,10 +420,23 @@ impl User {
         world.record(format_args!("{node}: {self} gets {error}"));
         let is_closed = world.nodes.lock()[node].state != NodeState::Open;
         let is_right = match error {
-            LockError::Busy { .. } => asked.mode == WaitMode::Try,
-            LockError::TimedOut { .. } => matches!(asked.mode, WaitMode::Within(_)),
+            LockError::Busy { .. } => match asked.mode {
+                // Somebody else had the lock, and for an attempt that outlasts there was a sign of life.
+                _ if !self.was_alone(asked) => {
+                    matches!(asked.mode, WaitMode::Try | WaitMode::Outlast)
+                }
+                WaitMode::Try => world.was_taken(self.key, asked.at),
+                WaitMode::Outlast => world.has_moved(self.key, asked.at),
+                _ => false,
+            },
+            LockError::TimedOut { last, after, .. } => {
+                let is_silent = world.is_silent(node, self.key, asked.at, *after);
+                let is_silent = is_silent && self.was_alone(asked) && !self.was_held_up(asked);
+                matches!(asked.mode, WaitMode::Within(_)) && !(is_silent && last.is_none())
+            }
             LockError::Closed { .. } => is_closed,
             LockError::Transport { .. } => !world.profile.is_faultless(),
+            LockError::EngineWentBack { .. } => world.was_back(asked.at),
             _ => false,
         };
         if !is_right {
@@ -284,14 +446,38 @@ impl User {
     }
 
     /// Where nothing goes wrong, a release succeeds, and is not left until the next renewal. `began` is
-    /// when it was asked for.
-    fn check_release(&self, result: &Result<(), ReleaseError>, began: Option<Time>) {
+    /// when it was asked for, and `is_over` whether the own limit of the guard may have passed by then,
+    /// and whether it has.
+    fn check_release(
+        &self,
+        result: &Result<(), ReleaseError>,
+        is_over: Option<[bool; 2]>,
+        began: Option<Time>,
+    ) {
         let (world, node) = (&self.world, self.node);
         world.record(format_args!("{node}: {self} has released: {result:?}"));
         let took = began.map(|began| world.clock(node).since(began));
         let is_late = took > Some(Duration::from_nanos(world.profile.claim_window));
-        if world.profile.is_faultless() && (result.is_err() || is_late) {
+        let is_limit = matches!(result, Err(ReleaseError::Lost { why: LossReason::HoldLimit, .. }));
+        let [may_be_over, is_over] = is_over.unwrap_or_default();
+        let is_wrong = (is_limit && !may_be_over) || (is_over && result.is_ok());
+        let is_bad = (result.is_err() && !is_limit) || is_late;
+        if is_wrong || (world.profile.is_faultless() && is_bad) {
             world.violate(format!("{node}: {self} has released after {took:?}: {result:?}"));
+        }
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.drop_lock();
+    }
+}
+
+impl Drop for KeyUse {
+    fn drop(&mut self) {
+        if let Some([active, _]) = self.world.checks.lock().uses.get_mut(&self.of) {
+            *active -= 1;
         }
     }
 }

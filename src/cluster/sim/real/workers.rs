@@ -14,10 +14,11 @@
 //! for as long as that takes, with whatever is in the slot.
 
 use super::world::{US, World};
+use crate::cluster::process::virtual_child;
 use crate::cluster::sim::world::Moment;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -31,6 +32,9 @@ const MAX_FROM_SLOT: u32 = 3;
 const WAKE_UP: [Moment; 2] = [US, 50 * US];
 const POLL: [Moment; 2] = [US, 20 * US];
 
+/// The name of the task of a driver.
+pub(super) const DRIVER: &str = "the driver";
+
 type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// All workers of all nodes, and all tasks.
@@ -41,9 +45,17 @@ pub(super) struct Workers {
     /// By the index of the node.
     pools: Vec<Pool>,
     /// What is being polled.
-    running: Option<(usize, TaskId)>,
+    running: Option<Running>,
     /// For how long the task that is being polled blocks its worker.
     blocks_for: Moment,
+}
+
+/// A worker polls a task.
+#[derive(Clone, Copy)]
+pub(super) struct Running {
+    worker: usize,
+    /// The call of an operator ([`World::as_operator`]).
+    is_operator: bool,
 }
 
 struct Task {
@@ -100,6 +112,9 @@ impl Wake for TaskWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        if virtual_child::is_running() {
+            self.world.violate(format!("a child wakes task {}", self.task));
+        }
         let mut workers = self.world.workers.lock();
         let state = &mut workers.tasks[self.task].state;
         match *state {
@@ -121,7 +136,7 @@ impl Workers {
             self.workers[thread].queue.push_back(task);
             return self.wake_up(world, thread);
         }
-        let here = self.running.map(|(worker, _)| worker).filter(|worker| {
+        let here = self.running.map(|running| running.worker).filter(|worker| {
             self.workers[*worker].node == node && !self.workers[*worker].is_thread
         });
         let Some(here) = here else {
@@ -229,7 +244,7 @@ impl World {
             return;
         };
         all.tasks[task].state = TaskState::Running { is_woken: false };
-        all.running = Some((worker, task));
+        all.running = Some(Running { worker, is_operator: false });
         let (name, future) = (all.tasks[task].name, all.tasks[task].future.take());
         drop(all);
         self.record(format_args!("{node}: worker {worker} polls {name} (task {task})"));
@@ -258,6 +273,9 @@ impl World {
                 all.wake_up_any(self, node);
             }
         }
+        drop(all);
+        self.check_return(node);
+        let mut all = self.workers.lock();
         let busy = self.between(POLL) + std::mem::take(&mut all.blocks_for);
         self.after(busy, move |world| world.step(worker));
     }
@@ -265,15 +283,49 @@ impl World {
     /// Whether a task of this node is being polled.
     pub(super) fn is_polling(&self, node: usize) -> bool {
         let all = self.workers.lock();
-        all.running.is_some_and(|(worker, _)| all.workers[worker].node == node)
+        all.running.is_some_and(|running| all.workers[running.worker].node == node)
+    }
+
+    /// Has a future of an operator polled: its requests are not those of the node's state machines.
+    pub(super) async fn as_operator<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        let set = |is| {
+            if let Some(running) = &mut self.workers.lock().running {
+                running.is_operator = is;
+            }
+        };
+        poll_fn(|cx| {
+            set(true);
+            let polled = future.as_mut().poll(cx);
+            set(false);
+            polled
+        })
+        .await
+    }
+
+    /// Whether the future of an operator is being polled.
+    pub(super) fn is_operator_polled(&self) -> bool {
+        self.workers.lock().running.is_some_and(|running| running.is_operator)
+    }
+
+    /// Polls the driver of a node, unless that is being polled or has ended.
+    pub(super) fn poll_driver(&self, node: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let mut all = self.workers.lock();
+        let is_driver = |task: &Task| task.node == node && task.name == DRIVER;
+        let Some(task) = all.tasks.iter().position(is_driver) else { return Poll::Pending };
+        let Some(mut future) = all.tasks[task].future.take() else { return Poll::Pending };
+        drop(all);
+        let polled = future.as_mut().poll(cx);
+        self.workers.lock().tasks[task].future = Some(future);
+        polled
     }
 
     /// Others are polled in the middle of the present poll, until [`World::resume_poll`].
-    pub(super) fn interrupt_poll(&self) -> Option<(usize, TaskId)> {
+    pub(super) fn interrupt_poll(&self) -> Option<Running> {
         self.workers.lock().running.take()
     }
 
-    pub(super) fn resume_poll(&self, poll: Option<(usize, TaskId)>) {
+    pub(super) fn resume_poll(&self, poll: Option<Running>) {
         self.workers.lock().running = poll;
     }
 
