@@ -127,7 +127,7 @@ impl DirBuilder {
     /// Usually that takes some microseconds. It takes longer if that process was stopped in between: the
     /// error names it. (A node that gives a request less time than this cannot say more than that there was
     /// no response: see [`request_timeout`](crate::cluster::NodeBuilder::request_timeout).) A request ends
-    /// within twice this time, also if the file system does not respond.
+    /// within this time and a second, also if the file system does not respond.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.config.timeout = timeout;
         self

@@ -103,6 +103,7 @@ use folder::FolderError;
 use rustix::io::Errno;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use store::Store;
 use tokio::time::timeout;
 use url::Url;
@@ -141,6 +142,10 @@ struct DirEngine {
     runtime: ConnectionRuntime,
 }
 
+/// How much longer than its timeout a request may take before the file system counts as one that does not
+/// respond. A thread may have to be started, and a busy machine may run it late.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// One in this many writes of an idle register sweeps the directory.
 const SWEEP_ONE_IN: u32 = 1000;
 
@@ -170,7 +175,7 @@ impl Dir {
         let unreachable =
             |cause: Cause| ConnectError::Unreachable { server: server.clone(), cause };
         let opened = timeout(
-            2 * config.timeout,
+            config.timeout + SLACK,
             run_blocking_on(runtime.handle(), move || Store::open(config)),
         );
         let store = match opened.await {
@@ -232,7 +237,7 @@ impl Dir {
         let call = CancelOnDrop(Arc::new(Call::new(limit)));
         let (store, own) = (Arc::clone(&engine.store), Arc::clone(&call.0));
         let run = run_blocking_on(engine.runtime.handle(), move || request(&store, &own));
-        let why = match timeout(2 * limit, run).await {
+        let why = match timeout(limit + SLACK, run).await {
             Ok(Some(response)) => return response,
             Ok(None) => NO_THREAD,
             Err(_) => SILENT,

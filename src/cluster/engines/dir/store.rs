@@ -595,9 +595,11 @@ fn indeterminate(what: &str, path: &Path) -> TransportError {
 mod tests {
     use super::super::builder::DirBuilder;
     use super::super::content::Content;
-    use super::{Call, FileNames, Store, next_version};
+    use super::{Call, FileNames, FolderError, Store, next_version};
     use crate::cluster::{Exchange, Key, TransportError, Version, Wake, Write};
     use std::fs::{self, File};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
@@ -762,6 +764,50 @@ mod tests {
             drop(now);
             assert!(matches!(waiting.join().unwrap(), Ok(Exchange::Swapped(_))));
         });
+    }
+
+    /// Nobody but the owner can put a file there, and no link that is there leads anywhere.
+    #[test]
+    fn a_folder_is_for_its_owner_and_no_link_is_followed() {
+        let place = Place::new(LONG);
+        let (store, key) = (&*place.0, key("k"));
+        let first = put(store, &key, None, "first");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(store.path()), 0o700);
+        let names = FileNames::of(&key);
+        for name in [names.register(), names.lock()] {
+            assert_eq!(mode(&store.at(&name)), 0o600, "{name}");
+        }
+        // Of another file with a register of this key in it.
+        let victim = store.at("victim");
+        fs::rename(store.at(&names.register()), &victim).unwrap();
+        let before = fs::read(&victim).unwrap();
+        for name in [names.register(), names.lock()] {
+            let path = store.at(&name);
+            let _ = fs::remove_file(&path);
+            symlink(&victim, &path).unwrap();
+            let written = store.compare_exchange(&key, Some(first), &write("theirs"), &call());
+            assert!(matches!(written, Err(TransportError::Corrupt(_))), "{name}: {written:?}");
+            fs::remove_file(path).unwrap();
+        }
+        symlink(&victim, store.at(&names.register())).unwrap();
+        let found = store.load(&key);
+        assert!(matches!(found, Err(TransportError::Corrupt(_))), "{found:?}");
+        fs::remove_file(store.at(&names.register())).unwrap();
+        // What is left of a process that was killed is written over, but not through a link.
+        let new = store.at(&names.new());
+        for link in [symlink::<&Path, &Path>, fs::hard_link] {
+            link(&victim, &new).unwrap();
+            put(store, &key, None, "ours");
+            fs::remove_file(store.at(&names.register())).unwrap();
+        }
+        assert_eq!(fs::read(&victim).unwrap(), before);
+        // Nor is the folder itself one.
+        let link = store.path().with_extension("link");
+        symlink(store.path(), &link).unwrap();
+        let opened = Store::open(DirBuilder::new(link.clone()).config().unwrap());
+        fs::remove_file(link).unwrap();
+        assert!(matches!(opened, Err(FolderError::Unsuitable(_))), "{opened:?}");
     }
 
     #[test]

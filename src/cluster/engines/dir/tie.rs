@@ -87,9 +87,10 @@ impl Dir {
     /// that is alive.
     ///
     /// It does not look at the register: call it while the lock is held, and check afterwards that it is
-    /// still held. It takes at most a twentieth of a second in which others look at the tie, and up to
-    /// twice the [timeout](super::DirBuilder::timeout) if the file system does not respond. If the future is
-    /// dropped, the lock is tied to nothing, and others may see that as [`TieStatus::Ended`]: release it then.
+    /// still held. It takes at most a twentieth of a second in which others look at the tie, and up to the
+    /// [timeout](super::DirBuilder::timeout) and a second if the file system does not respond. If the future
+    /// is dropped, the lock is tied to nothing, and others may see that as [`TieStatus::Ended`]: release it
+    /// then.
     ///
     /// # Errors
     ///
@@ -121,8 +122,8 @@ impl Dir {
 
     /// Looks whether the lock of `key` is tied to a process that is alive.
     ///
-    /// It takes some microseconds, and up to twice the [timeout](super::DirBuilder::timeout) if the file
-    /// system does not respond. Dropping the future is safe at any moment.
+    /// It takes some microseconds, and up to the [timeout](super::DirBuilder::timeout) and a second if
+    /// the file system does not respond. Dropping the future is safe at any moment.
     ///
     /// # Errors
     ///
@@ -179,5 +180,49 @@ impl AsFd for Tie {
     /// ([`inherited_by`](Tie::inherited_by) changes that for one command).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::TieStatus;
+    use crate::cluster::{Dir, FencingToken, Key};
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    /// It lives for as long as a command that inherits it, also when its register is deleted meanwhile; one
+    /// that is started otherwise does not count.
+    #[tokio::test]
+    async fn a_tie_lives_as_long_as_the_command_that_inherits_it() {
+        let path = std::env::temp_dir().join(format!("lockword-tie-{:016x}", fastrand::u64(..)));
+        let dir = Dir::builder(&path).connect().await.unwrap();
+        let (key, token) = (Key::new("k").unwrap(), FencingToken::from_u64(7));
+        let tie = dir.try_tie(&key, token).await.unwrap().expect("nobody else has it");
+        let sleep = || {
+            let mut command = Command::new("sleep");
+            command.arg("1000");
+            command
+        };
+        let mut stranger = sleep().spawn().unwrap();
+        let mut child = {
+            let mut command = sleep();
+            tie.inherited_by(&mut command).unwrap();
+            command.spawn().unwrap()
+        };
+        drop(tie);
+        assert_eq!(dir.tied(&key).await.unwrap(), TieStatus::Alive);
+        dir.delete(&key).await.unwrap();
+        assert_eq!(dir.tied(&key).await.unwrap(), TieStatus::Alive);
+        assert!(dir.try_tie(&key, FencingToken::from_u64(8)).await.unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let began = Instant::now();
+        while dir.tied(&key).await.unwrap() == TieStatus::Alive {
+            assert!(began.elapsed() < Duration::from_secs(20), "it is tied to a stranger");
+        }
+        assert_eq!(dir.tied(&key).await.unwrap(), TieStatus::Ended { token });
+        let _ = stranger.kill();
+        stranger.wait().unwrap();
+        std::fs::remove_dir_all(path).unwrap();
     }
 }
