@@ -323,7 +323,7 @@ impl Latest for Option<Versioned> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_is_stopped_at_any_instant_is_named_and_goes_on() {
-    const STOPPED: usize = 60;
+    const STOPPED: usize = 40;
     let (_folder, path) = place();
     let dir = Dir::builder(&path).timeout(Duration::from_millis(20)).connect().await.unwrap();
     let (key, mut dice) = (key(CHURNED), dice("stopped"));

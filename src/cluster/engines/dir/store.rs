@@ -447,9 +447,12 @@ impl Section<'_> {
         }
     }
 
-    /// No smaller than the version of any register that was deleted.
+    /// No smaller than the version of any register that was deleted, if that was of the key of this section.
+    /// The section is not that of the floor: another process may raise it meanwhile.
     fn floor(&self) -> Result<Option<Version>, TransportError> {
-        let content = self.register(&FileNames::of_floor(), FLOOR)?;
+        let path = self.store.at(&FileNames::of_floor().register());
+        let Some(found) = self.store.look(&path)? else { return Ok(None) };
+        let content = self.store.register_of(found, &path, FLOOR)?;
         Ok(content.map(|content| content.versioned.version))
     }
 
@@ -595,7 +598,7 @@ fn indeterminate(what: &str, path: &Path) -> TransportError {
 mod tests {
     use super::super::builder::DirBuilder;
     use super::super::content::Content;
-    use super::{Call, FileNames, FolderError, Store, next_version};
+    use super::{Call, FLOOR, FileNames, FolderError, Store, next_version};
     use crate::cluster::{Exchange, Key, TransportError, Version, Wake, Write};
     use std::fs::{self, File};
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -731,6 +734,44 @@ mod tests {
             }
             stop.store(true, Ordering::Relaxed);
             readers.into_iter().for_each(|reader| reader.join().expect("a reader fails"));
+        });
+    }
+
+    /// Who makes a register reads the floor while others raise it for other keys. (These have values, which a
+    /// floor has not, so that a part of a write would be seen.)
+    #[test]
+    fn the_floor_is_read_whole_while_it_is_raised() {
+        let place = Place::new(LONG);
+        let store = &*place.0;
+        let of_floor = FileNames::of_floor();
+        // Made before, since to hash them takes longer than to write them. A file gets short and long ones in
+        // turns.
+        let contents: Vec<_> = (1..10_000)
+            .map(|number| {
+                let value = if number % 4 < 2 { &b""[..] } else { &[b'x'; 1000] };
+                Content::write(Version::new(number).unwrap(), false, FLOOR, value)
+            })
+            .collect();
+        let raise = |content: &[u8]| {
+            let section = store.enter(&of_floor, &call()).unwrap();
+            let is_there = store.exists(&of_floor.register());
+            section.write(&of_floor, content, is_there).unwrap();
+        };
+        raise(&contents[0]);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let section = store.enter(&FileNames::of(&key("k")), &call()).unwrap();
+                let mut seen = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let floor = section.floor().unwrap().expect("it is always there").get();
+                    assert!(floor >= seen, "{floor} after {seen}");
+                    seen = floor;
+                }
+            });
+            contents.iter().for_each(|content| raise(content));
+            stop.store(true, Ordering::Relaxed);
+            reader.join().expect("the reader fails");
         });
     }
 
