@@ -11,6 +11,8 @@ pub(super) struct Call {
     until: Instant,
     /// How often it has waited for a lock.
     tries: AtomicU32,
+    /// Whether it ends instead of waiting.
+    never_waits: bool,
 }
 
 /// It waits, and has written nothing.
@@ -23,7 +25,18 @@ const CANCELLED: u8 = 2;
 impl Call {
     pub(super) fn new(timeout: Duration) -> Self {
         let (phase, tries) = (AtomicU8::new(WAITS), AtomicU32::new(0));
-        Self { phase, until: Instant::now() + timeout, tries }
+        Self { phase, until: Instant::now() + timeout, tries, never_waits: false }
+    }
+
+    /// A call that ends with an error where it would have to wait.
+    pub(super) fn that_never_waits() -> Self {
+        Self { never_waits: true, ..Self::new(Duration::ZERO) }
+    }
+
+    /// Whether it has ended because it would have had to wait. Nothing was written then.
+    pub(super) fn would_have_waited(&self) -> bool {
+        // ORDERING: Relaxed: the thread that has made the call asks.
+        self.never_waits && self.tries.load(Ordering::Relaxed) > 0
     }
 
     /// The caller goes. Returns whether it is certain that nothing was written and never will be.
@@ -47,10 +60,14 @@ impl Call {
     ///
     /// # Errors
     ///
-    /// If the caller has gone.
+    /// If the caller has gone, or the call never waits.
     pub(super) fn pause(&self) -> Result<bool, TransportError> {
         if self.phase.load(Ordering::Relaxed) == CANCELLED {
             return Err(cancelled());
+        }
+        if self.never_waits {
+            self.tries.fetch_add(1, Ordering::Relaxed);
+            return Err(TransportError::unavailable("it would have to wait"));
         }
         if Instant::now() >= self.until {
             return Ok(false);

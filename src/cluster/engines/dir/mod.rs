@@ -69,8 +69,10 @@
 //!
 //! # How it runs
 //!
-//! Every request opens the files anew, and is made on a thread for blocking work, so that no runtime waits
-//! for the disk or for another process. Watches have a thread of their own while there are any. The kernel
+//! Every request opens the files anew. It is made at once by the thread that polls it, which takes some 10
+//! microseconds, less than to wake another thread. A request that would have to wait for another process goes
+//! on on a thread for blocking work; and so do all for a second after one that has taken a millisecond, so
+//! that no runtime waits again and again for a busy disk. Watches have a thread of their own while there are any. The kernel
 //! tells it of each register that is written in the directory (inotify); it looks at those that are watched
 //! twice a second besides, in case that a notice was lost, and a hundred times a second where there are none.
 //! A register that is written wakes every node that watches it. Every node is told of all keys of a
@@ -90,6 +92,7 @@ mod store;
 mod tie;
 mod watch;
 
+use crate::Mutex;
 use crate::cluster::background::run_blocking_on;
 use crate::cluster::engines::connect::ConnectionRuntime;
 use crate::cluster::process::OfProcess;
@@ -103,7 +106,7 @@ use folder::FolderError;
 use rustix::io::Errno;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::Store;
 use tokio::time::timeout;
 use url::Url;
@@ -138,13 +141,20 @@ pub struct Dir {
 struct DirEngine {
     store: Arc<Store>,
     watches: Arc<Watches>,
-    /// It has the threads on which requests are made.
+    /// It has the threads on which requests are made that may wait.
     runtime: ConnectionRuntime,
+    /// Until when all requests are made there, since the file system has been slow.
+    is_slow_until: Mutex<Instant>,
 }
 
 /// How much longer than its timeout a request may take before the file system counts as one that does not
 /// respond. A thread may have to be started, and a busy machine may run it late.
 const SLACK: Duration = Duration::from_secs(1);
+
+/// A request takes some 10 microseconds, less than it takes to wake a thread for it: it is made by the thread
+/// that polls it. If one has taken so long, those of the next second are not.
+const SLOW: Duration = Duration::from_millis(1);
+const SLOW_FOR: Duration = Duration::from_secs(1);
 
 /// One in this many writes of an idle register sweeps the directory.
 const SWEEP_ONE_IN: u32 = 1000;
@@ -195,7 +205,8 @@ impl Dir {
             Err(_) => return Err(unreachable(SILENT.into())),
         };
         let watches = Watches::new(Arc::clone(&store));
-        Ok(Self { engine: OfProcess::new(DirEngine { store, watches, runtime }) })
+        let is_slow_until = Mutex::new(Instant::now());
+        Ok(Self { engine: OfProcess::new(DirEngine { store, watches, runtime, is_slow_until }) })
     }
 
     /// Removes the register of `key`, whatever it holds, and returns whether there was one. It is for an
@@ -225,6 +236,28 @@ impl Dir {
         let store = Arc::clone(&engine.store);
         let swept = run_blocking_on(engine.runtime.handle(), move || store.sweep()).await;
         swept.unwrap_or_else(|| Err(TransportError::unavailable(NO_THREAD)))
+    }
+
+    /// Makes a request at once and on this thread, or as [`run`](Self::run) does if it would wait for another
+    /// process, or if the file system has been slow.
+    async fn run_at_once<A: Send + 'static>(
+        &self,
+        request: impl Fn(&Store, &Call) -> Result<A, TransportError> + Send + 'static,
+    ) -> Result<A, TransportError> {
+        let engine = self.engine.here()?;
+        let began = Instant::now();
+        if began >= *engine.is_slow_until.lock() {
+            let call = Call::that_never_waits();
+            let response = request(&engine.store, &call);
+            let ended = Instant::now();
+            if ended - began > SLOW {
+                *engine.is_slow_until.lock() = ended + SLOW_FOR;
+            }
+            if !call.would_have_waited() {
+                return response;
+            }
+        }
+        self.run(request).await
     }
 
     /// Makes a request that may write, on a thread that is there for it.
@@ -276,7 +309,7 @@ impl Drop for CancelOnDrop {
 impl Transport for Dir {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
         let key = key.clone();
-        self.run_read(move |store| store.load(&key)).await
+        self.run_at_once(move |store, _| store.load(&key)).await
     }
 
     async fn compare_exchange(
@@ -291,7 +324,7 @@ impl Transport for Dir {
         let (key, sweeps) = (key.clone(), new.idle && fastrand::u32(..SWEEP_ONE_IN) == 0);
         let request =
             move |store: &Store, call: &Call| store.compare_exchange(&key, expected, &new, call);
-        let response = self.run(request).await;
+        let response = self.run_at_once(request).await;
         if sweeps {
             let DirEngine { store, runtime, .. } = self.engine.here()?;
             let store = Arc::clone(store);
