@@ -107,4 +107,13 @@ mod tests {
         let call = Call::new(Duration::ZERO);
         assert!(call.go_inside() && !call.cancel());
     }
+    #[test]
+    fn a_call_that_never_waits_says_so() {
+        let call = Call::that_never_waits();
+        assert!(!call.would_have_waited());
+        call.pause().unwrap_err();
+        assert!(call.would_have_waited());
+        let call = Call::new(Duration::ZERO);
+        assert!(!call.pause().unwrap() && !call.would_have_waited());
+    }
 }

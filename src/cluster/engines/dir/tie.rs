@@ -187,8 +187,17 @@ impl AsFd for Tie {
 mod tests {
     use super::TieStatus;
     use crate::cluster::{Dir, FencingToken, Key};
-    use std::process::Command;
+    use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
+
+    struct KilledOnDrop(Child);
+
+    impl Drop for KilledOnDrop {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
 
     /// It lives for as long as a command that inherits it, also when its register is deleted meanwhile; one
     /// that is started otherwise does not count.
@@ -200,29 +209,26 @@ mod tests {
         let tie = dir.try_tie(&key, token).await.unwrap().expect("nobody else has it");
         let sleep = || {
             let mut command = Command::new("sleep");
-            command.arg("1000");
+            command.arg("1000").stdout(Stdio::null()).stderr(Stdio::null());
             command
         };
-        let mut stranger = sleep().spawn().unwrap();
-        let mut child = {
+        let _stranger = KilledOnDrop(sleep().spawn().unwrap());
+        let child = {
             let mut command = sleep();
             tie.inherited_by(&mut command).unwrap();
-            command.spawn().unwrap()
+            KilledOnDrop(command.spawn().unwrap())
         };
         drop(tie);
         assert_eq!(dir.tied(&key).await.unwrap(), TieStatus::Alive);
         dir.delete(&key).await.unwrap();
         assert_eq!(dir.tied(&key).await.unwrap(), TieStatus::Alive);
         assert!(dir.try_tie(&key, FencingToken::from_u64(8)).await.unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
+        drop(child);
         let began = Instant::now();
         while dir.tied(&key).await.unwrap() == TieStatus::Alive {
             assert!(began.elapsed() < Duration::from_secs(20), "it is tied to a stranger");
         }
         assert_eq!(dir.tied(&key).await.unwrap(), TieStatus::Ended { token });
-        let _ = stranger.kill();
-        stranger.wait().unwrap();
         std::fs::remove_dir_all(path).unwrap();
     }
 }
