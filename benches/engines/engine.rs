@@ -10,6 +10,8 @@ use tokio::runtime::Handle;
 /// The engines of this build.
 pub fn all() -> Vec<&'static dyn Engine> {
     vec![
+        #[cfg(target_os = "linux")]
+        &crate::dir::Dir,
         #[cfg(all(unix, feature = "redis"))]
         &crate::redis::Redis,
         #[cfg(all(unix, feature = "etcd"))]

@@ -162,7 +162,25 @@ pub(crate) async fn run_on<F>(runtime: &Handle, future: F) -> Option<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    let mut task = AbortOnDrop(OfProcess::new(runtime.spawn(future)));
+    result_of(runtime.spawn(future)).await
+}
+
+/// Runs `work`, which may block, on a thread of this runtime that is there for such work, and waits for
+/// its result. `None`: as with [`run_on`].
+///
+/// # Cancel safety
+///
+/// If the future is dropped, work that has begun goes on to its end, and other work is never done.
+#[cfg(unix)]
+pub(crate) async fn run_blocking_on<T: Send + 'static>(
+    runtime: &Handle,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    result_of(runtime.spawn_blocking(work)).await
+}
+
+async fn result_of<T>(task: JoinHandle<T>) -> Option<T> {
+    let mut task = AbortOnDrop(OfProcess::new(task));
     poll_fn(|cx| match task.0.is_here() {
         true => task.0.get_mut().poll_unpin(cx).map(Result::ok),
         false => Poll::Ready(None),

@@ -345,6 +345,8 @@ pub mod transport;
 pub use admin::{ForcedRelease, KeyState, LockStatus, QueuedNode};
 pub use async_trait::async_trait;
 pub use builder::NodeBuilder;
+#[cfg(unix)]
+pub use engines::Dir;
 pub use engines::{ConnectError, Memory, connect, connect_on};
 pub use error::{ConfigError, LockContext, LockError, ReleaseError};
 pub use fence::FencingToken;

@@ -6,7 +6,8 @@
 //! The operations are those of an atomic integer and of a futex, at a distance:
 //! [`load`](Transport::load), [`compare_exchange`](Transport::compare_exchange) and
 //! [`watch`](Transport::watch). Holder, lease, queue, fencing and handoff are in the value, which the
-//! engine stores and does not read.
+//! engine stores and does not read. An engine that can also [lists](Transport::list) its keys, for
+//! operators.
 //!
 //! # The laws
 //!
@@ -74,10 +75,12 @@
 //!    *Why:* a node drops a request when its time is over, when nobody waits for it any more, and when
 //!    the node shuts down.
 //!
-//! Three more rules have no number:
+//! Four more rules have no number:
 //!
 //! - A call ends by itself. The suite checks this as
 //!   [`Law::Responses`](../conformance/enum.Law.html#variant.Responses).
+//! - A [list](Transport::list) of keys has those that have a register, where the engine can list them
+//!   ([`Law::Listing`](../conformance/enum.Law.html#variant.Listing)).
 //! - A call never blocks its thread.
 //! - The text of an error has no password and no key material.
 //!
@@ -261,6 +264,22 @@ pub trait Transport: Send + Sync + 'static {
     /// watch now: the node polls, and tries again later. An error as an item is the last item.
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError>;
 
+    /// Returns the keys that have a register and begin with `prefix`, in order. The empty prefix is that
+    /// of all keys.
+    ///
+    /// An optional operation, for operators: no lock needs it. A key whose register is there from the call
+    /// to the response is in it, and one whose register is never there in between is not. It is not a
+    /// snapshot: of registers that come or go meanwhile, it may have a later one and lack an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::Unsupported`] by default: the engine cannot list its keys. Otherwise any
+    /// [`TransportError`] but [`Indeterminate`](TransportError::Indeterminate).
+    async fn list(&self, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        let _ = prefix;
+        Err(TransportError::unsupported("this engine cannot list its keys"))
+    }
+
     /// Returns what this engine promises: the same at every call.
     fn capabilities(&self) -> Capabilities;
 }
@@ -285,6 +304,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
         (**self).watch(key, node).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        (**self).list(prefix).await
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -2,7 +2,7 @@
 
 use crate::broken::drops::{LeaksConnection, MixesResponses, WatchLeaks};
 use crate::broken::reads::{
-    ComparesWithReplica, DirtyRead, FalseMismatch, StaleLoad, StaleMismatch,
+    ComparesWithReplica, DirtyRead, FalseMismatch, Lists, StaleLoad, StaleMismatch,
 };
 use crate::broken::versions::{Small, Versions};
 use crate::broken::watches::{
@@ -98,6 +98,13 @@ async fn a_dirty_read_breaks_a_law_of_responses() {
 #[tokio::test]
 async fn keys_that_share_a_register_break_law_1() {
     caught(Law::Linearizable, || of_server(IgnoresCase)).await;
+}
+
+#[tokio::test]
+async fn a_list_that_lacks_keys_or_has_no_order_breaks_the_rule_of_lists() {
+    for wrong in [Lists::LacksLong, Lists::ByFolder, Lists::Unordered] {
+        caught(Law::Listing, || of_server(wrong)).await;
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::future::ready;
 use std::sync::Mutex;
 use std::time::Duration;
 
-const ALL: [Law; 7] = [
+const ALL: [Law; 8] = [
     Law::Responses,
     Law::Linearizable,
     Law::Versions,
@@ -15,6 +15,7 @@ const ALL: [Law; 7] = [
     Law::Mismatch,
     Law::Watch,
     Law::Dropping,
+    Law::Listing,
 ];
 
 const fn ms(millis: u64) -> Duration {

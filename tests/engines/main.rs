@@ -10,6 +10,8 @@ mod support;
 #[cfg(target_os = "linux")]
 #[path = "../support/child.rs"]
 mod child;
+#[cfg(target_os = "linux")]
+mod dir;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod fencing;
@@ -20,5 +22,8 @@ mod forked;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+#[cfg(target_os = "linux")]
+#[path = "../support/seccomp.rs"]
+#[allow(dead_code, reason = "the tests of the core refuse more")]
+mod seccomp;
 mod suite;

@@ -65,9 +65,15 @@ pub fn kill_on_open() {
 /// From now on, the kernel kills this process when a thread of it calls `membarrier`.
 #[allow(dead_code, reason = "not every test binary forbids it")]
 pub fn kill_on_membarrier() {
+    kill_on(libc::SYS_membarrier);
+}
+
+/// From now on, the kernel kills this process when a thread of it makes this call.
+#[allow(dead_code, reason = "not every test binary forbids it")]
+pub fn kill_on(call: libc::c_long) {
     install(&mut [
         statement(LOAD, 0),
-        jump_unless_equal(libc::SYS_membarrier as u32, 1),
+        jump_unless_equal(call as u32, 1),
         statement(ANSWER, libc::SECCOMP_RET_KILL_PROCESS),
         statement(ANSWER, libc::SECCOMP_RET_ALLOW),
     ]);

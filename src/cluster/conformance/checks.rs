@@ -101,7 +101,18 @@ async fn names<T: Transport>(run: &mut SuiteRun<T>) -> Result<(), Violation> {
             client.must_load(key).await?;
         }
     }
-    history.check()
+    history.check()?;
+    // All of them begin with the first, and no other key does.
+    let mut expected = keys;
+    expected.sort_unstable();
+    if let Some(listed) = clients[0].must_list(&base).await? {
+        if listed != expected {
+            let what = format!("{expected:?} have a register, and the list of them was {listed:?}");
+            return Err(Violation::new(Law::Listing, what));
+        }
+        run.checked(Law::Listing);
+    }
+    Ok(())
 }
 
 /// Any bytes are loaded as they were written.

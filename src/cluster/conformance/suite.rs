@@ -396,6 +396,23 @@ impl<T: Transport> Client<T> {
         Err(self.gave_up("watch", key))
     }
 
+    /// Lists the keys that begin with `prefix`, in spite of passing errors. `None`: the engine cannot.
+    pub(super) async fn must_list(&self, prefix: &Key) -> Result<Option<Vec<Key>>, Violation> {
+        for tries in 0..TRIES {
+            let call = async {
+                match self.transport.list(prefix.as_str()).await {
+                    Err(TransportError::Unsupported(_)) => Ok(None),
+                    listed => listed.map(Some),
+                }
+            };
+            match self.ends("list", prefix, call).await? {
+                Ok(listed) => return Ok(listed),
+                Err(_) => self.wait(tries).await,
+            }
+        }
+        Err(self.gave_up("list", prefix))
+    }
+
     async fn wait(&self, tries: u32) {
         sleep(Duration::from_millis(u64::from(tries.min(20)))).await;
     }
@@ -424,6 +441,9 @@ pub enum Law {
     Watch,
     /// Law 6: dropping is harmless.
     Dropping,
+    /// Not numbered: an engine that can [list](crate::cluster::Transport::list) its keys lists those that
+    /// have a register. It is not checked where an engine cannot.
+    Listing,
 }
 
 impl fmt::Display for Law {
@@ -436,6 +456,7 @@ impl fmt::Display for Law {
             Self::Mismatch => "law 4 (a mismatch is the truth)",
             Self::Watch => "law 5 (a live watch wakes)",
             Self::Dropping => "law 6 (dropping is harmless)",
+            Self::Listing => "the rule that a list has all keys",
         })
     }
 }

@@ -1,14 +1,18 @@
 //! Connecting to an engine by its address, and why that fails.
 
 use super::Memory;
-#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
-use super::options::GivenRuntime;
-#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
 use crate::cluster::background::Background;
 use crate::cluster::transport::{Cause, Transport};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 use tokio::runtime::Handle;
 use url::Url;
 
@@ -17,6 +21,7 @@ use url::Url;
 /// | address | feature | engine |
 /// |---|---|---|
 /// | `memory:` | none | [`Memory`], a new and empty one |
+/// | `dir:/path` | none, on Unix | [`Dir`](crate::cluster::engines::dir), for the processes of this machine |
 /// | `redis://`, `rediss://` (TLS) | `redis` | Redis or Valkey |
 /// | `postgres://`, `postgresql://` | `postgres` | PostgreSQL |
 /// | `etcd://`, `etcds://` (TLS) | `etcd` | etcd |
@@ -24,7 +29,7 @@ use url::Url;
 /// The form is `scheme://user:password@host:port/path?option=value`. Several servers, where an engine
 /// has several, are separated by commas: `etcd://a:2379,b:2379,c:2379`. The path and the options are
 /// described on the page of each [engine](crate::cluster::engines). These options mean the same for
-/// all of them, except for `memory:`, which has none: `ca`, `cert`, `key`, `server_name`,
+/// all that have a server: `ca`, `cert`, `key`, `server_name`,
 /// `connect_timeout_ms`, `timeout_ms`. Each engine also has a builder with a setter for each option.
 ///
 /// Write every character of a user's name or a password that is not a letter or a digit as `%` and two
@@ -97,11 +102,29 @@ async fn connect_to(
     let url = Url::parse(&to_url(address)).map_err(|why| invalid(why.to_string()))?;
     match url.scheme() {
         "memory" => Ok(Arc::new(Memory::new())),
+        "dir" => dir(&url, runtime).await,
         "redis" | "rediss" => redis(&url, runtime).await,
         "postgres" | "postgresql" => postgres(&url, runtime).await,
         "etcd" | "etcds" => etcd(&url, runtime).await,
         other => Err(ConnectError::UnknownScheme { scheme: other.to_owned() }),
     }
+}
+
+#[cfg(unix)]
+async fn dir(url: &Url, runtime: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
+    let builder = super::dir::DirBuilder::from_url(url)?;
+    Ok(Arc::new(builder.given_runtime(GivenRuntime(runtime)).connect().await?))
+}
+
+#[cfg(not(unix))]
+async fn dir(url: &Url, _: Option<Handle>) -> Result<Arc<dyn Transport>, ConnectError> {
+    Err(ConnectError::Unsuitable {
+        server: url.path().to_owned(),
+        why:
+            "dir: needs a Unix system, whose locks on files end with their process: use an engine \
+              with a server here, such as redis: or etcd:"
+                .to_owned(),
+    })
 }
 
 /// The error that this engine is not part of the build.
@@ -211,7 +234,7 @@ impl fmt::Display for ConnectError {
             Self::UnknownScheme { scheme } => write!(
                 f,
                 "no engine is known for {scheme:?}: \
-                 use memory:, redis://, rediss://, postgres://, etcd:// or etcds://"
+                 use memory:, dir:, redis://, rediss://, postgres://, etcd:// or etcds://"
             ),
             Self::MissingFeature { scheme, feature } => {
                 write!(
@@ -242,8 +265,77 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Where the connections of a transport live.
+/// The runtime that was given for the connections, if there is one.
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GivenRuntime(pub(crate) Option<Handle>);
+
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
+impl GivenRuntime {
+    /// Where the connections live.
+    pub(crate) fn or_background(self) -> Result<ConnectionRuntime, ConnectError> {
+        self.0
+            .map_or_else(ConnectionRuntime::background, |given| Ok(ConnectionRuntime::Given(given)))
+    }
+
+    /// Opens connections there. If nothing drives a runtime that was given, this ends after `limit`.
+    #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+    pub(crate) async fn open<T, F>(
+        self,
+        limit: Duration,
+        open: impl FnOnce(ConnectionRuntime) -> F,
+    ) -> Result<T, ConnectError>
+    where
+        F: Future<Output = Result<T, ConnectError>>,
+    {
+        let failed = |cause: &str| Err(ConnectError::Runtime { cause: cause.into() });
+        let Self(Some(runtime)) = self else { return open(self.or_background()?).await };
+        if !has_timers_and_io(&runtime) {
+            return failed("the one that was given has no timers, or no I/O: call enable_all");
+        }
+        let opened = async {
+            // What opens connections may have limits of its own, which would hide that nothing runs.
+            let _ = runtime.spawn(async {}).await;
+            open(ConnectionRuntime::Given(runtime.clone())).await
+        };
+        tokio::time::timeout(limit, opened).await.unwrap_or_else(|_| {
+            failed("nothing drives the one that was given, or one of its tasks blocks its thread")
+        })
+    }
+
+    fn id(&self) -> Option<tokio::runtime::Id> {
+        self.0.as_ref().map(Handle::id)
+    }
+}
+
+/// Tokio tells it only by a panic, which the panic hook of the program sees.
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+fn has_timers_and_io(runtime: &Handle) -> bool {
+    let _in_it = runtime.enter();
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+    let register = || {
+        drop(tokio::time::sleep(Duration::ZERO));
+        if let Ok(socket) = socket
+            && socket.set_nonblocking(true).is_ok()
+        {
+            drop(tokio::net::UdpSocket::from_std(socket));
+        }
+    };
+    catch_unwind(AssertUnwindSafe(register)).is_ok()
+}
+
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
+impl PartialEq for GivenRuntime {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
+impl Eq for GivenRuntime {}
+
+/// Where the connections of a transport live.
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
 #[derive(Clone)]
 pub(crate) enum ConnectionRuntime {
     /// On the thread of this process.
@@ -252,7 +344,7 @@ pub(crate) enum ConnectionRuntime {
     Given(Handle),
 }
 
-#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
 impl ConnectionRuntime {
     pub(crate) fn background() -> Result<Self, ConnectError> {
         let thread = Background::get();

@@ -211,6 +211,18 @@ impl Transport for Memory {
         }))))
     }
 
+    async fn list(&self, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        let engine = self.engine()?;
+        let slots = engine.slots.iter();
+        let listed = |(key, slot): &(&Key, &MemorySlot)| {
+            slot.register.is_some() && key.as_str().starts_with(prefix)
+        };
+        let mut keys: Vec<Key> = slots.filter(listed).map(|(key, _)| key.clone()).collect();
+        drop(engine);
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
     fn capabilities(&self) -> Capabilities {
         // The notifier wakes at once; the rest is for the task to be scheduled.
         let wake_within = Duration::from_millis(100);

@@ -3,11 +3,14 @@
 //! | engine | promise | a release wakes |
 //! |---|---|---|
 //! | [`Memory`] | linearizable, within this process | every node that waits |
+//! | `Dir` (on Unix) | linearizable while the machine runs; lossy across a loss of power | every node that waits |
 //! | `etcd` | linearizable | every node that waits |
 //! | `postgres` | linearizable; lossy if a failover can reach a replica that lags | the next node |
 //! | `redis` | lossy: a failover or a restart can lose a grant | the next node |
 
 pub(crate) mod connect;
+#[cfg(unix)]
+pub mod dir;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod memory;
@@ -21,4 +24,6 @@ pub mod redis;
 pub(crate) mod tls;
 
 pub use connect::{ConnectError, connect, connect_on};
+#[cfg(unix)]
+pub use dir::Dir;
 pub use memory::Memory;

@@ -1,16 +1,13 @@
 //! What the builders of the engines have in common: the parts of a URL, and the options that have the
 //! same name and meaning for every engine.
 
-pub(crate) use super::connect::invalid;
-use super::connect::{ConnectError, ConnectionRuntime, ENCODE};
+use super::connect::{ConnectError, ENCODE};
+pub(crate) use super::connect::{GivenRuntime, invalid};
 use super::tls::{Pem, TlsOptions};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{Ipv4Addr, UdpSocket};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use url::Url;
 
 /// The longest timeout that can be set.
@@ -94,64 +91,6 @@ pub(crate) struct ConnectionOptions {
     pub(crate) tls: TlsOptions,
     pub(crate) runtime: GivenRuntime,
 }
-
-/// The runtime that was given for the connections, if there is one.
-#[derive(Clone, Default)]
-pub(crate) struct GivenRuntime(pub(crate) Option<Handle>);
-
-impl GivenRuntime {
-    /// Opens connections there, or else on the thread of this process. If nothing drives a runtime that was
-    /// given, this ends after `limit`.
-    pub(crate) async fn open<T, F>(
-        self,
-        limit: Duration,
-        open: impl FnOnce(ConnectionRuntime) -> F,
-    ) -> Result<T, ConnectError>
-    where
-        F: Future<Output = Result<T, ConnectError>>,
-    {
-        let failed = |cause: &str| Err(ConnectError::Runtime { cause: cause.into() });
-        let Self(Some(runtime)) = self else { return open(ConnectionRuntime::background()?).await };
-        if !has_timers_and_io(&runtime) {
-            return failed("the one that was given has no timers, or no I/O: call enable_all");
-        }
-        let opened = async {
-            // What opens connections may have limits of its own, which would hide that nothing runs.
-            let _ = runtime.spawn(async {}).await;
-            open(ConnectionRuntime::Given(runtime.clone())).await
-        };
-        tokio::time::timeout(limit, opened).await.unwrap_or_else(|_| {
-            failed("nothing drives the one that was given, or one of its tasks blocks its thread")
-        })
-    }
-
-    fn id(&self) -> Option<tokio::runtime::Id> {
-        self.0.as_ref().map(Handle::id)
-    }
-}
-
-/// Tokio tells it only by a panic, which the panic hook of the program sees.
-fn has_timers_and_io(runtime: &Handle) -> bool {
-    let _in_it = runtime.enter();
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
-    let register = || {
-        drop(tokio::time::sleep(Duration::ZERO));
-        if let Ok(socket) = socket
-            && socket.set_nonblocking(true).is_ok()
-        {
-            drop(tokio::net::UdpSocket::from_std(socket));
-        }
-    };
-    catch_unwind(AssertUnwindSafe(register)).is_ok()
-}
-
-impl PartialEq for GivenRuntime {
-    fn eq(&self, other: &Self) -> bool {
-        self.id() == other.id()
-    }
-}
-
-impl Eq for GivenRuntime {}
 
 impl ConnectionOptions {
     pub(crate) fn new(connect_timeout: Duration, timeout: Duration) -> Self {

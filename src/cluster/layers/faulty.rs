@@ -168,6 +168,12 @@ impl<T: Transport> Transport for Faulty<T> {
         Ok(disturbed(watch, self.faults.clone(), dice))
     }
 
+    async fn list(&self, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        let prefix = prefix.to_owned();
+        let operation = move |inner: Arc<T>| async move { inner.list(&prefix).await };
+        self.through(false, TransportError::unavailable, operation).await
+    }
+
     /// Those of the wrapped transport, but `wake_within` is longer by what the plan of
     /// [`Faulty::new`] may add to a wake-up. A later [`Faults::set`] changes nothing here.
     fn capabilities(&self) -> Capabilities {

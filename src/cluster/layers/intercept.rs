@@ -123,6 +123,15 @@ pub trait Interceptor<T: Transport>: Send + Sync + 'static {
         inner.watch(key, node).await
     }
 
+    /// Instead of [`Transport::list`].
+    ///
+    /// # Errors
+    ///
+    /// What the caller of [`Transport::list`] is to get.
+    async fn list(&self, inner: &T, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        inner.list(prefix).await
+    }
+
     /// Instead of [`Transport::capabilities`].
     fn capabilities(&self, inner: &T) -> Capabilities {
         inner.capabilities()
@@ -148,6 +157,10 @@ impl<T: Transport, I: Interceptor<T>> Transport for Intercept<T, I> {
         self.interceptor.watch(&self.inner, key, node).await
     }
 
+    async fn list(&self, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        self.interceptor.list(&self.inner, prefix).await
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.interceptor.capabilities(&self.inner)
     }
@@ -171,6 +184,10 @@ impl<T: Transport, I: Interceptor<T>> Interceptor<T> for Arc<I> {
 
     async fn watch(&self, inner: &T, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
         (**self).watch(inner, key, node).await
+    }
+
+    async fn list(&self, inner: &T, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        (**self).list(inner, prefix).await
     }
 
     fn capabilities(&self, inner: &T) -> Capabilities {

@@ -2,7 +2,9 @@
 
 use super::{Every, Exchanged, Loaded};
 use lockword::cluster::layers::Interceptor;
-use lockword::cluster::{Exchange, Key, Memory, Transport, Version, Versioned, Write, async_trait};
+use lockword::cluster::{
+    Exchange, Key, Memory, Transport, TransportError, Version, Versioned, Write, async_trait,
+};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use tokio::task::yield_now;
@@ -174,5 +176,29 @@ impl Interceptor<Memory> for DirtyRead {
         yield_now().await;
         self.coming.lock().unwrap().remove(key);
         engine.compare_exchange(key, expected, new).await
+    }
+}
+
+/// What a list gets wrong.
+#[derive(Clone, Copy)]
+pub enum Lists {
+    /// The longest names are cut off.
+    LacksLong,
+    /// A slash ends the prefix.
+    ByFolder,
+    /// In no order.
+    Unordered,
+}
+
+#[async_trait]
+impl Interceptor<Memory> for Lists {
+    async fn list(&self, engine: &Memory, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        let mut keys = engine.list(prefix).await?;
+        match self {
+            Self::LacksLong => keys.retain(|key| key.as_str().len() < Key::MAX_LEN),
+            Self::ByFolder => keys.retain(|key| key.as_str()[prefix.len()..].starts_with('/')),
+            Self::Unordered => keys.reverse(),
+        }
+        Ok(keys)
     }
 }

@@ -1,7 +1,7 @@
 //! A server that was killed, and what it still knows.
 
 use super::fixture::{Fixture, LONG, acquire, client, release, soon};
-use crate::support::engine::Engine;
+use crate::support::engine::{Engine, Server};
 use crate::support::redis::{DurableRedis, VolatileRedis};
 use lockword::cluster::conformance::Law;
 use lockword::cluster::fence::Gate;

@@ -1,4 +1,5 @@
-//! A server, nodes that use it, and the history of what their transports returned.
+//! An engine, nodes that use it, and the history of what their transports returned.
+#![allow(dead_code, reason = "an engine without a server does not need all of it")]
 
 use crate::support::engine::Engine;
 use lockword::cluster::conformance::History;

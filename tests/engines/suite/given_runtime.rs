@@ -2,7 +2,7 @@
 
 use super::fixture::{KEY, soon};
 use crate::support::engine::Engine;
-use lockword::cluster::{ConnectError, Key, Node, TransportError, connect_on};
+use lockword::cluster::{Key, Node, TransportError, connect_on};
 use std::time::Duration;
 use tokio::runtime::Builder;
 
@@ -29,7 +29,8 @@ pub(super) async fn connections_end_with_it<E: Engine>() {
 }
 
 /// Connecting ends by itself on a runtime that cannot do it, and says what is wrong with that one.
-pub(super) async fn a_runtime_that_is_of_no_use_is_refused<E: Engine>() {
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+pub(super) async fn one_of_no_use_is_refused<E: Engine>() {
     let Some(server) = E::start().await else { return };
     let address = server.address();
     let separator = if address.contains('?') { '&' } else { '?' };
@@ -51,7 +52,7 @@ pub(super) async fn a_runtime_that_is_of_no_use_is_refused<E: Engine>() {
     ] {
         let connected = soon("refusal", connect_on(runtime.handle(), &address)).await;
         let error = connected.map(|_| "it connects").expect_err(why);
-        assert!(matches!(error, ConnectError::Runtime { .. }), "{error}");
+        assert!(matches!(error, lockword::cluster::ConnectError::Runtime { .. }), "{error}");
         assert!(error.to_string().contains(why), "{error}");
         runtime.shutdown_background();
     }

@@ -1,13 +1,13 @@
 //! A value that no node wrote, and that is far larger than those that nodes write.
 
 use super::fixture::{Fixture, KEY, acquire, lock, release, soon, wait};
-use crate::support::engine::Engine;
+use crate::support::engine::{Engine, Server};
 use crate::support::relay::Relay;
 use lockword::cluster::{LockError, LossReason, Node};
 use std::time::Duration;
 
 /// A server to whose registers a stranger has access.
-pub trait Fillable: Engine {
+pub trait Fillable: Server {
     /// The length of the value. It is larger than what a node reads.
     const LARGE: usize;
 

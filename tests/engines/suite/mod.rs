@@ -1,6 +1,6 @@
-//! The suite of faults: one list of tests, for each engine.
+//! The suite of faults: a list of tests for each engine, and one for each that is a server.
 //!
-//! Every test has a server of its own. The answers of the transports are checked by
+//! Every test has an engine of its own. The answers of the transports are checked by
 //! `conformance::History`, except where other processes write too. Figures are printed (`--nocapture`).
 //! `LOCKWORD_ENGINE_SECS=30` has the processes contend for longer.
 
@@ -8,27 +8,55 @@
 mod data_loss;
 #[cfg(feature = "etcd")]
 mod etcd_cluster;
-mod fixture;
+pub mod fixture;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod forged_notices;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", any(feature = "etcd", feature = "postgres", feature = "redis")))]
 mod fork;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod full_disk;
 mod given_runtime;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod large_values;
 mod leaks;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod partition;
-mod processes;
+pub mod processes;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod server_outage;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod unknown_outcome;
 
-/// Each test of the list, with each engine.
-macro_rules! suite {
+/// The list for every engine.
+macro_rules! every_engine {
+    () => {
+        tests! {
+            a_process_that_holds_the_lock_is_killed: processes::holder_is_killed;
+            a_process_that_holds_the_lock_is_stopped: processes::holder_is_stopped;
+            processes_contend_and_exclude_each_other: processes::contend;
+            nothing_is_left_behind: leaks::nothing_is_left;
+            connections_live_on_a_runtime_that_was_given: given_runtime::connections_end_with_it;
+        }
+    };
+}
+
+macro_rules! tests {
+    ($($name:ident: $module:ident::$test:ident;)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            super::$module::$test::<Engine>().await;
+        }
+    )*};
+}
+
+/// Each test of the lists, with each engine that is a server.
+macro_rules! servers {
     ($($feature:literal $engine:ident: $server:ty;)*) => {$(
         #[cfg(feature = $feature)]
         mod $engine {
-            type Server = $server;
+            type Engine = $server;
 
+            every_engine!();
             tests! {
                 the_server_is_killed_while_the_lock_is_held: server_outage::killed_while_held;
                 the_server_is_killed_while_a_node_waits: server_outage::killed_while_a_node_waits;
@@ -40,32 +68,25 @@ macro_rules! suite {
                 a_client_is_cut_off_and_its_bytes_arrive_late: partition::bytes_are_delayed;
                 a_client_is_cut_off_and_its_bytes_are_lost: partition::bytes_are_dropped;
                 a_process_loses_its_network: partition::network_is_down;
-                a_process_that_holds_the_lock_is_killed: processes::holder_is_killed;
-                a_process_that_holds_the_lock_is_stopped: processes::holder_is_stopped;
-                processes_contend_and_exclude_each_other: processes::contend;
                 a_write_without_an_answer_is_indeterminate: unknown_outcome::of_a_write;
                 a_lock_finds_out_what_became_of_its_write: unknown_outcome::of_a_lock;
                 a_full_disk_loses_nothing_acknowledged: full_disk::loses_nothing;
                 values_that_are_too_large_are_refused_and_cost_no_other_key_its_lock:
                     large_values::are_refused_and_cost_no_other_key_its_lock;
-                nothing_is_left_behind: leaks::nothing_is_left;
-                connections_live_on_a_runtime_that_was_given: given_runtime::connections_end_with_it;
-                a_runtime_that_is_of_no_use_is_refused: given_runtime::a_runtime_that_is_of_no_use_is_refused;
+                a_runtime_that_is_of_no_use_is_refused: given_runtime::one_of_no_use_is_refused;
             }
         }
     )*};
 }
 
-macro_rules! tests {
-    ($($name:ident: $module:ident::$test:ident;)*) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            super::$module::$test::<Server>().await;
-        }
-    )*};
+#[cfg(target_os = "linux")]
+mod dir {
+    type Engine = crate::support::dir::DirFolder;
+
+    every_engine!();
 }
 
-suite! {
+servers! {
     "etcd" etcd: crate::support::etcd::EtcdServer;
     "postgres" postgres: crate::support::postgres::PostgresServer;
     "redis" redis: crate::support::redis::DurableRedis;

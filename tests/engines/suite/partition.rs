@@ -4,7 +4,7 @@ use super::fixture::{
     Fixture, KEY, LIMIT, SHORT, acquire, client, granted, is_free, release, soon, until, wait,
 };
 use super::processes::{ChildProcess, LEASE, TAKE_OVER, ask, tell};
-use crate::support::engine::Engine;
+use crate::support::engine::Server;
 use crate::support::network::{NEAR, NetworkLink};
 use crate::support::relay::Relay;
 use lockword::cluster::fence::Gate;
@@ -12,16 +12,16 @@ use lockword::cluster::{FencingToken, Key, LossReason, Node, ReleaseError};
 use std::time::{Duration, Instant};
 
 /// What it has sent arrives late.
-pub async fn bytes_are_delayed<E: Engine>() {
+pub async fn bytes_are_delayed<E: Server>() {
     cut_off::<E>(Relay::hold).await;
 }
 
 /// What it has sent is lost.
-pub async fn bytes_are_dropped<E: Engine>() {
+pub async fn bytes_are_dropped<E: Server>() {
     cut_off::<E>(Relay::drop_all).await;
 }
 
-async fn cut_off<E: Engine>(cut: fn(&Relay)) {
+async fn cut_off<E: Server>(cut: fn(&Relay)) {
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let relay = Relay::new(fixture.server.port());
     let far = fixture.node_at(&fixture.server.address_at(relay.port()), SHORT).await;
@@ -59,7 +59,7 @@ async fn cut_off<E: Engine>(cut: fn(&Relay)) {
 
 /// A process whose network ends at a link, which is pulled out: no packet arrives any more, and no
 /// reset.
-pub async fn network_is_down<E: Engine>() {
+pub async fn network_is_down<E: Server>() {
     let Some(link) = NetworkLink::new() else { return };
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let relay = Relay::from(link.listener(), fixture.server.port());

@@ -29,7 +29,7 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    fn start(role: &str, address: &str, file: &str) -> Self {
+    pub fn start(role: &str, address: &str, file: &str) -> Self {
         Self::start_at(&Namespace::here(), role, address, file)
     }
 
@@ -58,14 +58,24 @@ impl ChildProcess {
         }
     }
 
-    fn signal(&self, number: i32) {
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, number: i32) {
         let id = i32::try_from(self.child.id()).expect("a process id");
         // SAFETY: a signal to a child of ours that was not waited for yet.
         unsafe { libc::kill(id, number) };
     }
 
     pub fn say(&mut self, word: &str) {
-        writeln!(self.to, "{word}").expect("it listens");
+        assert!(self.try_say(word), "it listens");
+    }
+
+    /// Whether it may have heard it. `false`: it has ended before.
+    pub fn try_say(&mut self, word: &str) -> bool {
+        writeln!(self.to, "{word}").is_ok()
     }
 }
 
@@ -85,8 +95,11 @@ fn child() {
     runtime.block_on(async {
         match &*role {
             "hold" => hold(&address).await,
+            #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
             "lose" => super::partition::lose(&address).await,
             "contend" => contend_as_child(&address).await,
+            #[cfg(target_os = "linux")]
+            role if role.starts_with("dir-") => crate::dir::child(role, &address).await,
             other => panic!("{other}?"),
         }
     });

@@ -1,11 +1,11 @@
 //! The server is killed (SIGKILL) and started again, or stopped (SIGSTOP) and continued.
 
 use super::fixture::{Fixture, LIMIT, LONG, SHORT, acquire, granted, release, soon, wait};
-use crate::support::engine::Engine;
+use crate::support::engine::Server;
 use lockword::cluster::LossReason;
 use std::time::{Duration, Instant};
 
-pub async fn killed_while_held<E: Engine>() {
+pub async fn killed_while_held<E: Server>() {
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let (one, two) = (fixture.node(LONG).await, fixture.node(LONG).await);
     let looker = fixture.looker().await;
@@ -22,7 +22,7 @@ pub async fn killed_while_held<E: Engine>() {
     fixture.end(&looker).await;
 }
 
-pub async fn killed_while_a_node_waits<E: Engine>() {
+pub async fn killed_while_a_node_waits<E: Server>() {
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let (one, two) = (fixture.node(LONG).await, fixture.node(LONG).await);
     let looker = fixture.looker().await;
@@ -43,7 +43,7 @@ pub async fn killed_while_a_node_waits<E: Engine>() {
 }
 
 /// The write that releases the lock is in flight when the server dies, at several points of it.
-pub async fn killed_during_a_release<E: Engine>() {
+pub async fn killed_during_a_release<E: Server>() {
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let lease = Duration::from_secs(8);
     let (one, two) = (fixture.node(lease).await, fixture.node(lease).await);
@@ -73,7 +73,7 @@ pub async fn killed_during_a_release<E: Engine>() {
 
 /// The holder learns of the loss at the end of its lease, although no server answers. The waiting node
 /// gets the lock afterwards.
-pub async fn down_for_longer_than_the_lease<E: Engine>() {
+pub async fn down_for_longer_than_the_lease<E: Server>() {
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let (one, two) = (fixture.node(SHORT).await, fixture.node(SHORT).await);
     let looker = fixture.looker().await;
@@ -97,7 +97,7 @@ pub async fn down_for_longer_than_the_lease<E: Engine>() {
 }
 
 /// The server is stopped (SIGSTOP), and continues.
-pub async fn stopped_for_longer_than_the_lease<E: Engine>() {
+pub async fn stopped_for_longer_than_the_lease<E: Server>() {
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let (one, two) = (fixture.node(SHORT).await, fixture.node(SHORT).await);
     let looker = fixture.looker().await;

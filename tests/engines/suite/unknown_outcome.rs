@@ -1,7 +1,7 @@
 //! The connection breaks when a request was sent: before it arrives, or before its answer does.
 
 use super::fixture::{Fixture, LONG, acquire, client, granted, release, soon, until, wait};
-use crate::support::engine::Engine;
+use crate::support::engine::Server;
 use crate::support::relay::{Loss, Relay};
 use lockword::cluster::{Exchange, Key, ReleaseError, TransportError, Version, Wake, Write};
 use std::cell::Cell;
@@ -12,7 +12,7 @@ const LOSSES: [Loss; 2] = [Loss::Request, Loss::Response];
 const REGISTER: &str = "{\"lockword\":";
 
 /// The error of the write says that the outcome is unknown.
-pub async fn of_a_write<E: Engine>() {
+pub async fn of_a_write<E: Server>() {
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let relay = Relay::new(fixture.server.port());
     let engine = client(&fixture.server.address_at(relay.port())).await;
@@ -50,7 +50,7 @@ pub async fn of_a_write<E: Engine>() {
 }
 
 /// The lock finds out what became of its write, and no node stays in the queue.
-pub async fn of_a_lock<E: Engine>() {
+pub async fn of_a_lock<E: Server>() {
     let Some(fixture) = Fixture::<E>::start().await else { return };
     let relay = Relay::new(fixture.server.port());
     let far = fixture.node_at(&fixture.server.address_at(relay.port()), LONG).await;

@@ -1,33 +1,35 @@
-//! The server of an engine, as the suite of faults needs it.
+//! An engine, as the suite of faults needs it.
 
 use super::disk::Disk;
 use super::process::ServerProcess;
 
-/// A server that a test starts. Its data outlives its process, except for Redis without a disk.
+/// An engine that a test starts.
 pub trait Engine: Send + Sync + Sized + 'static {
     /// How many connections a node may have.
     const CONNECTIONS: usize;
 
-    /// Starts a server with default options. `None`: it is not installed, skip the test.
+    /// Starts it with default options. `None`: it is not installed, skip the test.
     fn start() -> impl Future<Output = Option<Self>> + Send;
 
+    /// The address for `lockword::cluster::connect`.
+    fn address(&self) -> String;
+
+    /// What it has of its clients now.
+    fn usage(&self) -> impl Future<Output = Usage> + Send;
+}
+
+/// An engine that is a server. Its data outlives its process, except for Redis without a disk.
+pub trait Server: Engine {
     fn process(&self) -> &ServerProcess;
 
     fn port(&self) -> u16;
 
-    /// The address for `lockword::cluster::connect`, with another port.
+    /// The address with another port.
     fn address_at(&self, port: u16) -> String;
-
-    fn address(&self) -> String {
-        self.address_at(self.port())
-    }
-
-    /// What the server has of its clients now.
-    fn usage(&self) -> impl Future<Output = Usage> + Send;
 }
 
 /// A server whose disk can be full.
-pub trait OnDisk: Engine {
+pub trait OnDisk: Server {
     /// What it does when the disk is full.
     const WHEN_FULL: WhenFull;
 
@@ -45,7 +47,7 @@ pub enum WhenFull {
     Ends,
 }
 
-/// What a server has of its clients.
+/// What an engine has of its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// Connections of lockword.

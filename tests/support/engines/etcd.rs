@@ -1,7 +1,7 @@
 //! etcd servers that a test starts: one, or a cluster of three.
 
 use super::disk::Disk;
-use super::engine::{Engine, OnDisk, Usage, WhenFull};
+use super::engine::{Engine, OnDisk, Server, Usage, WhenFull};
 use super::process::{Folder, ServerProcess, find, free_port};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -213,6 +213,20 @@ impl Engine for EtcdServer {
         EtcdServer::start()
     }
 
+    fn address(&self) -> String {
+        Server::address_at(self, self.port)
+    }
+
+    async fn usage(&self) -> Usage {
+        Usage {
+            connections: self.connections(),
+            watches: self.metric("etcd_debugging_mvcc_watcher_total") as usize,
+            keys: self.metric("etcd_debugging_mvcc_keys_total") as usize,
+        }
+    }
+}
+
+impl Server for EtcdServer {
     fn process(&self) -> &ServerProcess {
         &self.process
     }
@@ -223,14 +237,6 @@ impl Engine for EtcdServer {
 
     fn address_at(&self, port: u16) -> String {
         format!("etcd://127.0.0.1:{port}")
-    }
-
-    async fn usage(&self) -> Usage {
-        Usage {
-            connections: self.connections(),
-            watches: self.metric("etcd_debugging_mvcc_watcher_total") as usize,
-            keys: self.metric("etcd_debugging_mvcc_keys_total") as usize,
-        }
     }
 }
 

@@ -1,6 +1,8 @@
-//! The servers that the tests of the engines start, and the faults that the tests inject.
+//! The engines that their tests start, and the faults that the tests inject.
 #![allow(dead_code, reason = "not every engine needs all of it")]
 
+#[cfg(target_os = "linux")]
+pub mod dir;
 pub mod disk;
 pub mod engine;
 #[cfg(feature = "etcd")]

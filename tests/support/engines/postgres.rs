@@ -1,7 +1,7 @@
 //! A PostgreSQL server that a test starts, and a pooler in front of it.
 
 use super::disk::Disk;
-use super::engine::{Engine, OnDisk, Usage, WhenFull};
+use super::engine::{Engine, OnDisk, Server, Usage, WhenFull};
 use super::namespace::Namespace;
 use super::process::{Folder, ServerProcess, find, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -318,16 +318,8 @@ impl Engine for PostgresServer {
         start_with_table(None).await
     }
 
-    fn process(&self) -> &ServerProcess {
-        &self.process
-    }
-
-    fn port(&self) -> u16 {
-        self.port
-    }
-
-    fn address_at(&self, port: u16) -> String {
-        PostgresServer::address_at(self, port, "")
+    fn address(&self) -> String {
+        Server::address_at(self, self.port)
     }
 
     /// The server does not show the subscriptions of other connections: a leaked one shows as a
@@ -342,6 +334,20 @@ impl Engine for PostgresServer {
             usize::try_from(row.get::<_, i64>(0)).expect("a count")
         };
         Usage { connections: count(connections).await, watches: 0, keys: count(keys).await }
+    }
+}
+
+impl Server for PostgresServer {
+    fn process(&self) -> &ServerProcess {
+        &self.process
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn address_at(&self, port: u16) -> String {
+        PostgresServer::address_at(self, port, "")
     }
 }
 

@@ -1,7 +1,7 @@
 //! A Redis server that a test starts.
 
 use super::disk::Disk;
-use super::engine::{Engine, OnDisk, Usage, WhenFull};
+use super::engine::{Engine, OnDisk, Server, Usage, WhenFull};
 use super::process::{Folder, ServerProcess, find, free_port};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -199,6 +199,16 @@ impl Engine for DurableRedis {
         Some(Self(RedisServer::start_with(RedisSetup { durable: true, ..RedisSetup::default() })?))
     }
 
+    fn address(&self) -> String {
+        self.0.address()
+    }
+
+    async fn usage(&self) -> Usage {
+        usage(&self.0)
+    }
+}
+
+impl Server for DurableRedis {
     fn process(&self) -> &ServerProcess {
         &self.0.process
     }
@@ -209,10 +219,6 @@ impl Engine for DurableRedis {
 
     fn address_at(&self, port: u16) -> String {
         self.0.address_at(port)
-    }
-
-    async fn usage(&self) -> Usage {
-        usage(&self.0)
     }
 }
 
@@ -240,6 +246,16 @@ impl Engine for VolatileRedis {
         Some(Self(RedisServer::start()?))
     }
 
+    fn address(&self) -> String {
+        self.0.address()
+    }
+
+    async fn usage(&self) -> Usage {
+        usage(&self.0)
+    }
+}
+
+impl Server for VolatileRedis {
     fn process(&self) -> &ServerProcess {
         &self.0.process
     }
@@ -250,10 +266,6 @@ impl Engine for VolatileRedis {
 
     fn address_at(&self, port: u16) -> String {
         self.0.address_at(port)
-    }
-
-    async fn usage(&self) -> Usage {
-        usage(&self.0)
     }
 }
 

@@ -1,0 +1,370 @@
+//! The watches: a thread that is told by the kernel what was renamed in the folder, and looks.
+//!
+//! The kernel's notice (inotify) has the name of a file; the thread reads the register, and that is what a
+//! watch yields. When the kernel has lost notices, the thread looks at all registers that are watched. It
+//! does so every half second in any case, and every 10 ms where there are no notices: on other systems than
+//! Linux, and when the user has no inotify instance left.
+//!
+//! There is a thread for each folder while something is watched in it, and for up to a second longer.
+
+use super::folder::FileId;
+use super::names::FileNames;
+use super::store::Store;
+use crate::Mutex;
+use crate::cluster::process::watch_of_process;
+use crate::cluster::{Key, TransportError, Version, Versioned, Watch};
+use futures_util::stream;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How often the thread looks at all registers that are watched, whatever it is told.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it does where it is told nothing.
+const LOOK_OFTEN: Duration = Duration::from_millis(10);
+
+type Item = Result<Option<Versioned>, TransportError>;
+
+/// The watches of one folder.
+pub(super) struct Watches {
+    store: Arc<Store>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// By the name of the file.
+    watched: HashMap<String, Watched>,
+    is_running: bool,
+}
+
+/// A register that is watched.
+struct Watched {
+    key: Key,
+    /// What was seen last.
+    seen: Seen,
+    sender: watch::Sender<Item>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// It was not looked at yet.
+    Nothing,
+    Register(Option<Version>),
+}
+
+impl Watches {
+    pub(super) fn new(store: Arc<Store>) -> Arc<Self> {
+        Arc::new(Self { store, table: Mutex::default() })
+    }
+
+    /// A watch of `key`, in force when this returns. It blocks.
+    pub(super) fn watch(self: &Arc<Self>, key: &Key) -> Result<Watch, TransportError> {
+        self.watch_by(key, Notices::of)
+    }
+
+    /// A watch by these notices, if nothing is watched yet.
+    fn watch_by(
+        self: &Arc<Self>,
+        key: &Key,
+        notices: impl FnOnce(&Store) -> Option<Notices>,
+    ) -> Result<Watch, TransportError> {
+        let name = FileNames::of(key).register();
+        let receiver = {
+            let mut table = self.table.lock();
+            if !table.is_running {
+                // Whoever starts the thread has put the notices in force.
+                self.start(notices(&self.store))?;
+                table.is_running = true;
+            }
+            let watched = table.watched.entry(name.clone()).or_insert_with(|| Watched {
+                key: key.clone(),
+                seen: Seen::Nothing,
+                sender: watch::Sender::new(Ok(None)),
+            });
+            watched.sender.subscribe()
+        };
+        // What is there now is no change.
+        let version = self.store.load(key)?.map(|found| found.version);
+        if let Some(watched) = self.table.lock().watched.get_mut(&name)
+            && watched.seen == Seen::Nothing
+        {
+            watched.seen = Seen::Register(version);
+        }
+        Ok(watch_of_process(Box::pin(stream::unfold(Some(receiver), |receiver| async {
+            let mut receiver = receiver?;
+            receiver.changed().await.ok()?;
+            let item = receiver.borrow_and_update().clone();
+            // An error is the last item.
+            let receiver = item.is_ok().then_some(receiver);
+            Some((item, receiver))
+        }))))
+    }
+
+    fn start(self: &Arc<Self>, notices: Option<Notices>) -> Result<(), TransportError> {
+        let folder = FileId::at(self.store.path()).map_err(|_| self.store.gone())?;
+        let watches = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("lockword-dir".to_owned())
+            .spawn(move || watches.run(folder, notices))
+            .map_err(|why| {
+                TransportError::unavailable(format!("a thread for watches cannot start: {why}"))
+            })?;
+        Ok(())
+    }
+
+    /// The thread.
+    fn run(&self, folder: FileId, mut notices: Option<Notices>) {
+        let every = if notices.is_some() { LOOK_EVERY } else { LOOK_OFTEN };
+        let mut last_watched = Instant::now();
+        let mut next = Instant::now() + every;
+        loop {
+            let timeout = next.saturating_duration_since(Instant::now());
+            let changed = match &mut notices {
+                Some(notices) => notices.wait(timeout),
+                None => {
+                    std::thread::sleep(timeout);
+                    Changed::default()
+                }
+            };
+            let now = Instant::now();
+            let is_time = now >= next;
+            if is_time {
+                next = now + every;
+                if !self.tidy(&mut last_watched, now) {
+                    return;
+                }
+            }
+            if changed.folder || is_time && FileId::at(self.store.path()) != Ok(folder) {
+                return self.end(&self.store.gone());
+            }
+            self.look(|name| is_time || changed.all || changed.names.iter().any(|one| one == name));
+        }
+    }
+
+    /// Drops what nobody watches any more. `false`: nothing is left for a while, and the thread ends.
+    fn tidy(&self, last_watched: &mut Instant, now: Instant) -> bool {
+        let mut table = self.table.lock();
+        table.watched.retain(|_, watched| watched.sender.receiver_count() > 0);
+        if !table.watched.is_empty() {
+            *last_watched = now;
+        }
+        // Who waits again and again needs a watch again and again.
+        table.is_running = now - *last_watched < LOOK_EVERY;
+        table.is_running
+    }
+
+    /// Ends all watches with an error, and the thread.
+    fn end(&self, why: &TransportError) {
+        let mut table = self.table.lock();
+        table.is_running = false;
+        let ended: Vec<_> = table.watched.drain().collect();
+        drop(table);
+        for (_, watched) in ended {
+            let _ = watched.sender.send_replace(Err(why.clone()));
+        }
+    }
+
+    /// Looks at the registers whose file has a name of these, and tells what has changed.
+    fn look(&self, concerns: impl Fn(&str) -> bool) {
+        let table = self.table.lock();
+        let watched = table.watched.iter();
+        let keys: Vec<_> = watched
+            .filter(|(name, watched)| concerns(name) && watched.sender.receiver_count() > 0)
+            .map(|(name, watched)| (name.clone(), watched.key.clone()))
+            .collect();
+        drop(table);
+        for (name, key) in keys {
+            let item = self.store.load(&key);
+            let mut table = self.table.lock();
+            let Some(watched) = table.watched.get_mut(&name) else { continue };
+            let sender = watched.sender.clone();
+            match &item {
+                Ok(found) => {
+                    let seen = Seen::Register(found.as_ref().map(|found| found.version));
+                    if std::mem::replace(&mut watched.seen, seen) == seen {
+                        continue;
+                    }
+                }
+                Err(_) => drop(table.watched.remove(&name)),
+            }
+            drop(table);
+            // Not under the lock: it runs the wakers of those that watch.
+            let _ = sender.send_replace(item);
+        }
+    }
+}
+
+/// What the kernel has told.
+#[derive(Default)]
+struct Changed {
+    /// Files that were renamed to these names, or removed.
+    names: Vec<String>,
+    /// Notices were lost.
+    all: bool,
+    /// The folder was moved or removed.
+    folder: bool,
+}
+
+/// The kernel's notices of what changes in the folder.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+struct Notices {
+    inotify: rustix::fd::OwnedFd,
+    buffer: Box<[std::mem::MaybeUninit<u8>; 16 * 1024]>,
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Notices {
+    /// `None`: the user has no more of them.
+    fn of(store: &Store) -> Option<Self> {
+        use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+        let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
+        let what = WatchFlags::MOVED_TO
+            | WatchFlags::DELETE
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::ONLYDIR
+            | WatchFlags::DONT_FOLLOW;
+        add_watch(&inotify, store.path(), what).ok()?;
+        Some(Self { inotify, buffer: Box::new([std::mem::MaybeUninit::uninit(); 16 * 1024]) })
+    }
+
+    /// Waits until there is something, or for this time.
+    fn wait(&mut self, timeout: Duration) -> Changed {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::fs::inotify::{ReadFlags, Reader};
+        let mut changed = Changed::default();
+        let timeout = Timespec::try_from(timeout).ok();
+        // It may be interrupted, by a signal or by a debugger: then there is nothing to read.
+        let _ = poll(&mut [PollFd::new(&self.inotify, PollFlags::IN)], timeout.as_ref());
+        let mut reader = Reader::new(&self.inotify, &mut self.buffer[..]);
+        // As much as the buffer holds: the rest comes next time, and the poll is not put off for ever.
+        while let Ok(event) = reader.next() {
+            let events = event.events();
+            let of_folder = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED;
+            changed.all |= events.contains(ReadFlags::QUEUE_OVERFLOW);
+            changed.folder |= events.intersects(of_folder | ReadFlags::UNMOUNT);
+            if let Some(name) = event.file_name().and_then(|name| name.to_str().ok())
+                && !changed.names.iter().any(|one| one == name)
+            {
+                changed.names.push(name.to_owned());
+            }
+            if reader.is_buffer_empty() {
+                break;
+            }
+        }
+        changed
+    }
+}
+
+/// There are none.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+enum Notices {}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Notices {
+    fn of(_: &Store) -> Option<Self> {
+        None
+    }
+
+    fn wait(&mut self, _: Duration) -> Changed {
+        match *self {}
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::super::builder::DirBuilder;
+    use super::super::call::Call;
+    use super::{Notices, Store, Watches};
+    use crate::cluster::{Exchange, Key, Version, Wake, Write};
+    use futures_util::StreamExt;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    struct Place(Arc<Store>);
+
+    impl Place {
+        fn new() -> Self {
+            let name = format!("lockword-watch-{:016x}", fastrand::u64(..));
+            let builder = DirBuilder::new(std::env::temp_dir().join(name));
+            Self(Arc::new(Store::open(builder.config().unwrap()).unwrap()))
+        }
+
+        fn write(&self, key: &Key, expected: Option<Version>) -> Version {
+            let new = Write { value: b"x".as_slice().into(), wake: Wake::Nobody, idle: false };
+            let call = Call::new(Duration::from_secs(60));
+            match self.0.compare_exchange(key, expected, &new, &call).unwrap() {
+                Exchange::Swapped(version) => version,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(self.0.path());
+        }
+    }
+
+    fn key(name: &str) -> Key {
+        Key::new(name).unwrap()
+    }
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn without_notices_it_looks_often_and_a_thread_ends_when_nothing_is_watched() {
+        let place = Place::new();
+        let watches = Watches::new(Arc::clone(&place.0));
+        let mut watch = watches.watch_by(&key("k"), |_| None).unwrap();
+        let mut last = None;
+        for _ in 0..3 {
+            last = Some(place.write(&key("k"), last));
+            let item = tokio::time::timeout(LIMIT, watch.next()).await.unwrap();
+            let seen = item.unwrap().unwrap().map(|seen| seen.version);
+            assert_eq!(seen, last);
+        }
+        drop(watch);
+        let began = Instant::now();
+        while watches.table.lock().is_running {
+            assert!(began.elapsed() < LIMIT, "the thread goes on");
+            std::thread::yield_now();
+        }
+        assert!(watches.table.lock().watched.is_empty());
+    }
+
+    /// The twin of a lost notice: none is ever told of, and the slow look is left.
+    #[tokio::test]
+    async fn a_lost_notice_is_made_up_for_by_a_look() {
+        let place = Place::new();
+        let watches = Watches::new(Arc::clone(&place.0));
+        // Notices of another directory: they are there, and tell nothing.
+        let other = Place::new();
+        let silent = |_: &Store| Notices::of(&other.0);
+        let mut watch = watches.watch_by(&key("k"), silent).unwrap();
+        let version = place.write(&key("k"), None);
+        let item = tokio::time::timeout(LIMIT, watch.next()).await.unwrap();
+        assert_eq!(item.unwrap().unwrap().map(|seen| seen.version), Some(version));
+    }
+
+    #[test]
+    fn a_queue_that_overflows_says_to_look_at_everything() {
+        let place = Place::new();
+        let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let limit: usize = limit.trim().parse().unwrap();
+        let mut notices = Notices::of(&place.0).expect("there is one left");
+        // Two names in turns: the kernel takes the same one twice in a row for one.
+        let (a, b) = (place.0.path().join("a"), place.0.path().join("b"));
+        std::fs::write(&a, "").unwrap();
+        for _ in 0..limit / 2 + 1 {
+            std::fs::rename(&a, &b).unwrap();
+            std::fs::rename(&b, &a).unwrap();
+        }
+        let began = Instant::now();
+        while !notices.wait(Duration::ZERO).all {
+            assert!(began.elapsed() < LIMIT, "the overflow is not told of");
+        }
+    }
+}
