@@ -126,8 +126,9 @@ impl DirBuilder {
     ///
     /// Usually that takes some microseconds. It takes longer if that process was stopped in between: the
     /// error names it. (A node that gives a request less time than this cannot say more than that there was
-    /// no response: see [`request_timeout`](crate::cluster::NodeBuilder::request_timeout).) A request ends
-    /// within this time and a second, also if the file system does not respond.
+    /// no response: see [`request_timeout`](crate::cluster::NodeBuilder::request_timeout).) A request that
+    /// waits ends within this time and a second, also if the file system does not respond. One that is made
+    /// [at once](super#how-it-runs) blocks its thread for as long as the file system does.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.config.timeout = timeout;
         self
