@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Holds and ties the lock, and starts a command that inherits the tie, and one that does not.
+#[expect(clippy::zombie_processes, reason = "both outlive this process, and the test ends them")]
 pub async fn tie(path: &str) {
     let dir = Arc::new(open(path).await);
     let node = Node::builder(dir.clone()).build().unwrap();

@@ -3,7 +3,7 @@
 use super::fixture::KEY;
 use crate::child::alone;
 use crate::forked::Forked;
-use crate::support::engine::Engine;
+use crate::support::engine::Server;
 use futures_util::FutureExt;
 use lockword::cluster::{Key, LockError, Node, Observer, Transport, TransportError, blocking};
 use std::collections::BTreeSet;
@@ -76,7 +76,7 @@ fn child(had: Inherited, address: &str, step: &AtomicU32) -> Result<(), &'static
 }
 
 /// `name` is that of the test.
-fn a_child_leaves_the_connections_to_its_parent<E: Engine>(name: &str) {
+fn a_child_leaves_the_connections_to_its_parent<E: Server>(name: &str) {
     alone(name, 3 * LIMIT, || {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let Some(server) = runtime.block_on(E::start()) else { return };

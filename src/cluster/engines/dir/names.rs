@@ -92,7 +92,7 @@ impl FileNames {
     }
 
     /// The register to be, until it is renamed.
-    pub(super) fn new(&self) -> String {
+    pub(super) fn next(&self) -> String {
         format!("{}{NEW}", self.stem)
     }
 
@@ -163,7 +163,7 @@ mod tests {
         let mut files: HashMap<String, String> = HashMap::new();
         for key in &keys {
             let names = names(key);
-            for file in [names.register(), names.lock(), names.new(), names.tie()] {
+            for file in [names.register(), names.lock(), names.next(), names.tie()] {
                 assert!(file.len() <= LONGEST, "{key}: {file}");
                 assert!(!file.contains('/') && !file.starts_with('.'), "{file}");
                 let other = files.insert(file.to_lowercase(), key.clone());

@@ -481,7 +481,7 @@ impl Section<'_> {
     /// Removes what is left when there is no register. Who waits for the lock of this section locks the
     /// next one instead. What cannot be removed does no harm.
     fn tidy(&self, names: &FileNames) {
-        let _ = self.unlink(&names.new());
+        let _ = self.unlink(&names.next());
         // A lock on it means that processes are tied to it.
         let (tie, now) = (names.tie(), Call::new(Duration::ZERO));
         let how = FlockOperation::NonBlockingLockExclusive;
@@ -512,7 +512,7 @@ impl Section<'_> {
         content: &[u8],
         replaces: bool,
     ) -> Result<(), TransportError> {
-        let (new, register) = (names.new(), names.register());
+        let (new, register) = (names.next(), names.register());
         if let Err(why) = self.write_new(&new, content) {
             let _ = fs::unlinkat(self.dir(), &*new, AtFlags::empty());
             return Err(self.failed("writing", &new, why));
@@ -722,7 +722,7 @@ mod tests {
         let place = Place::new(LONG);
         let (store, key) = (&*place.0, key("k"));
         let names = FileNames::of(&key);
-        let (register, new) = (names.register(), names.new());
+        let (register, new) = (names.register(), names.next());
         let section = store.enter(&names, &call()).unwrap();
         let contents = contents(key.as_str());
         section.write(&names, &contents[0], false).unwrap();
@@ -850,7 +850,7 @@ mod tests {
         assert!(matches!(found, Err(TransportError::Corrupt(_))), "{found:?}");
         fs::remove_file(store.at(&names.register())).unwrap();
         // What is left of a process that was killed is written over, but not through a link.
-        let new = store.at(&names.new());
+        let new = store.at(&names.next());
         for link in [symlink::<&Path, &Path>, fs::hard_link] {
             link(&victim, &new).unwrap();
             put(store, &key, None, "ours");
