@@ -27,6 +27,8 @@ use crate::cluster::key::Key;
 use crate::cluster::node::{NodeShared, SleepUntil};
 use crate::cluster::observer::ReleaseOutcome;
 use crate::cluster::process::leak;
+#[cfg(test)]
+use crate::cluster::process::virtual_child;
 use crate::cluster::protocol::{Event, Grant, Intent, Outcome, Time};
 use crate::cluster::transport::Version;
 use crate::{Mutex, MutexGuard};
@@ -71,6 +73,9 @@ impl LocalKey {
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, LocalKeyState> {
+        // A thread of the parent may have had it at the fork, and then it is held for ever.
+        #[cfg(test)]
+        assert!(!virtual_child::is_running(), "a child takes a mutex of its parent");
         self.state.lock()
     }
 
