@@ -7,7 +7,7 @@ use crate::cluster::transport::{Cause, Transport};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
 use std::{
     net::{Ipv4Addr, UdpSocket},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -272,14 +272,7 @@ pub(crate) struct GivenRuntime(pub(crate) Option<Handle>);
 
 #[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
 impl GivenRuntime {
-    /// Where the connections live.
-    pub(crate) fn or_background(self) -> Result<ConnectionRuntime, ConnectError> {
-        self.0
-            .map_or_else(ConnectionRuntime::background, |given| Ok(ConnectionRuntime::Given(given)))
-    }
-
-    /// Opens connections there. If nothing drives a runtime that was given, this ends after `limit`.
-    #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+    /// Opens connections there, or else on the thread of this process. If nothing drives a runtime that was given, this ends after `limit`.
     pub(crate) async fn open<T, F>(
         self,
         limit: Duration,
@@ -289,7 +282,7 @@ impl GivenRuntime {
         F: Future<Output = Result<T, ConnectError>>,
     {
         let failed = |cause: &str| Err(ConnectError::Runtime { cause: cause.into() });
-        let Self(Some(runtime)) = self else { return open(self.or_background()?).await };
+        let Self(Some(runtime)) = self else { return open(ConnectionRuntime::background()?).await };
         if !has_timers_and_io(&runtime) {
             return failed("the one that was given has no timers, or no I/O: call enable_all");
         }
@@ -309,7 +302,7 @@ impl GivenRuntime {
 }
 
 /// Tokio tells it only by a panic, which the panic hook of the program sees.
-#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+#[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
 fn has_timers_and_io(runtime: &Handle) -> bool {
     let _in_it = runtime.enter();
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));

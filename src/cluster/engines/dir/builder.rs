@@ -1,6 +1,6 @@
 //! The options of the engine in a directory, from setters or from an address.
 
-use super::Dir;
+use super::{Dir, SLACK};
 use crate::cluster::ConnectError;
 use crate::cluster::engines::connect::{GivenRuntime, invalid};
 use rustix::fd::OwnedFd;
@@ -134,12 +134,12 @@ impl DirBuilder {
         self
     }
 
-    /// The tokio runtime whose threads for blocking work make the requests. Default: those of a runtime of
-    /// this crate's own, one for the process.
+    /// The tokio runtime that tells of changes, and whose threads for blocking work make the requests that
+    /// may wait; with its I/O and timers enabled. Default: a runtime of this crate's own, one for the process.
     ///
-    /// When the runtime ends, requests fail as
-    /// [`Unavailable`](crate::cluster::TransportError::Unavailable). Watches have a thread of their own, and
-    /// go on.
+    /// Give one together with [`NodeBuilder::runtime`](crate::cluster::NodeBuilder::runtime), and only one
+    /// none of whose tasks blocks its thread. When the runtime ends, requests and watches fail as
+    /// [`Unavailable`](crate::cluster::TransportError::Unavailable).
     pub fn runtime(self, runtime: Handle) -> Self {
         self.given_runtime(GivenRuntime(Some(runtime)))
     }
@@ -161,11 +161,14 @@ impl DirBuilder {
     /// - [`ConnectError::Denied`]: this user may not do that.
     /// - [`ConnectError::Unsuitable`]: others may write in it, it is a symbolic link, or its file system is
     ///   not admitted.
-    /// - [`ConnectError::Runtime`]: the thread on which requests are made cannot be started.
+    /// - [`ConnectError::Runtime`]: the thread on which requests are made cannot be started, or the
+    ///   [runtime that was given](Self::runtime) has no timers or no I/O, or nothing drives it.
     pub async fn connect(self) -> Result<Dir, ConnectError> {
         let runtime = self.runtime.clone();
         let config = self.config()?;
-        Dir::open(config, runtime.or_background()?).await
+        // Twice, for the task that shows whether the runtime runs.
+        let limit = 2 * (config.timeout + SLACK);
+        runtime.open(limit, |on| Dir::open(config, on)).await
     }
 
     /// The checked options.

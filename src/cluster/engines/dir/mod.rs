@@ -72,10 +72,10 @@
 //! Every request opens the files anew. It is made at once by the thread that polls it, which takes some 10
 //! microseconds, less than to wake another thread. A request that would have to wait for another process goes
 //! on on a thread for blocking work; and so do all for a second after one that has taken a millisecond, so
-//! that no runtime waits again and again for a busy disk. Watches have a thread of their own while there are any. The kernel
-//! tells it of each register that is written in the directory (inotify); it looks at those that are watched
-//! twice a second besides, in case that a notice was lost, and a hundred times a second where there are none.
-//! A register that is written wakes every node that watches it. Every node is told of all keys of a
+//! that no runtime waits again and again for a busy disk. A task serves all watches of a directory, on the
+//! thread of this crate or on the [runtime that was given](DirBuilder::runtime). The kernel tells it of each
+//! register that is written in the directory (inotify); it looks at those that are watched twice a second
+//! besides, in case that a notice was lost, and a hundred times a second where there are none. A register that is written wakes every node that watches it. Every node is told of all keys of a
 //! directory: where many locks are busy, use several directories.
 //!
 //! When the directory is removed, requests fail with [`Unavailable`](TransportError::Unavailable) until it
@@ -204,7 +204,7 @@ impl Dir {
             Ok(None) => return Err(unreachable(NO_THREAD.into())),
             Err(_) => return Err(unreachable(SILENT.into())),
         };
-        let watches = Watches::new(Arc::clone(&store));
+        let watches = Watches::new(Arc::clone(&store), runtime.handle().clone());
         let is_slow_until = Mutex::new(Instant::now());
         Ok(Self { engine: OfProcess::new(DirEngine { store, watches, runtime, is_slow_until }) })
     }

@@ -1,11 +1,13 @@
-//! The watches: a thread that is told by the kernel what was renamed in the folder, and looks.
+//! The watches: a task that is told by the kernel what was renamed in the folder, and looks.
 //!
-//! The kernel's notice (inotify) has the name of a file; the thread reads the register, and that is what a
-//! watch yields. When the kernel has lost notices, the thread looks at all registers that are watched. It
+//! The kernel's notice (inotify) has the name of a file; the task reads the register, and that is what a
+//! watch yields. When the kernel has lost notices, the task looks at all registers that are watched. It
 //! does so every half second in any case, and every 10 ms where there are no notices: on other systems than
 //! Linux, and when the user has no inotify instance left.
 //!
-//! There is a thread for each folder while something is watched in it, and for up to a second longer.
+//! There is a task for each folder while something is watched in it, and for up to a second longer. It is on
+//! the runtime of the requests, which is usually that of the node, so that a handoff does not wait for one
+//! more thread to wake up.
 
 use super::folder::FileId;
 use super::names::FileNames;
@@ -16,10 +18,12 @@ use crate::cluster::{Key, TransportError, Version, Versioned, Watch};
 use futures_util::stream;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// How often the thread looks at all registers that are watched, whatever it is told.
+/// How often the task looks at all registers that are watched, whatever it is told.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often it does where it is told nothing.
 const LOOK_OFTEN: Duration = Duration::from_millis(10);
@@ -29,6 +33,8 @@ type Item = Result<Option<Versioned>, TransportError>;
 /// The watches of one folder.
 pub(super) struct Watches {
     store: Arc<Store>,
+    /// Where the task is.
+    runtime: Handle,
     table: Mutex<Table>,
 }
 
@@ -55,8 +61,8 @@ enum Seen {
 }
 
 impl Watches {
-    pub(super) fn new(store: Arc<Store>) -> Arc<Self> {
-        Arc::new(Self { store, table: Mutex::default() })
+    pub(super) fn new(store: Arc<Store>, runtime: Handle) -> Arc<Self> {
+        Arc::new(Self { store, runtime, table: Mutex::default() })
     }
 
     /// A watch of `key`, in force when this returns. It blocks.
@@ -74,7 +80,7 @@ impl Watches {
         let receiver = {
             let mut table = self.table.lock();
             if !table.is_running {
-                // Whoever starts the thread has put the notices in force.
+                // Whoever starts the task has put the notices in force.
                 self.start(notices(&self.store))?;
                 table.is_running = true;
             }
@@ -104,27 +110,21 @@ impl Watches {
 
     fn start(self: &Arc<Self>, notices: Option<Notices>) -> Result<(), TransportError> {
         let folder = FileId::at(self.store.path()).map_err(|_| self.store.gone())?;
-        let watches = Arc::clone(self);
-        std::thread::Builder::new()
-            .name("lockword-dir".to_owned())
-            .spawn(move || watches.run(folder, notices))
-            .map_err(|why| {
-                TransportError::unavailable(format!("a thread for watches cannot start: {why}"))
-            })?;
+        let end = EndOnDrop(Arc::clone(self));
+        self.runtime.spawn(async move { end.0.run(folder, notices).await });
         Ok(())
     }
 
-    /// The thread.
-    fn run(&self, folder: FileId, mut notices: Option<Notices>) {
+    /// The task.
+    async fn run(&self, folder: FileId, mut notices: Option<Notices>) {
         let every = if notices.is_some() { LOOK_EVERY } else { LOOK_OFTEN };
         let mut last_watched = Instant::now();
         let mut next = Instant::now() + every;
         loop {
-            let timeout = next.saturating_duration_since(Instant::now());
             let changed = match &mut notices {
-                Some(notices) => notices.wait(timeout),
+                Some(notices) => timeout_at(next, notices.wait()).await.unwrap_or_default(),
                 None => {
-                    std::thread::sleep(timeout);
+                    sleep_until(next).await;
                     Changed::default()
                 }
             };
@@ -143,7 +143,7 @@ impl Watches {
         }
     }
 
-    /// Drops what nobody watches any more. `false`: nothing is left for a while, and the thread ends.
+    /// Drops what nobody watches any more. `false`: nothing is left for a while, and the task ends.
     fn tidy(&self, last_watched: &mut Instant, now: Instant) -> bool {
         let mut table = self.table.lock();
         table.watched.retain(|_, watched| watched.sender.receiver_count() > 0);
@@ -155,7 +155,7 @@ impl Watches {
         table.is_running
     }
 
-    /// Ends all watches with an error, and the thread.
+    /// Ends all watches with an error, as the task ends.
     fn end(&self, why: &TransportError) {
         let mut table = self.table.lock();
         table.is_running = false;
@@ -196,6 +196,17 @@ impl Watches {
     }
 }
 
+/// The watches end when the task ends, also with its runtime.
+struct EndOnDrop(Arc<Watches>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        if self.0.table.lock().is_running {
+            self.0.end(&TransportError::unavailable("the runtime of the requests has ended"));
+        }
+    }
+}
+
 /// What the kernel has told.
 #[derive(Default)]
 struct Changed {
@@ -210,13 +221,13 @@ struct Changed {
 /// The kernel's notices of what changes in the folder.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 struct Notices {
-    inotify: rustix::fd::OwnedFd,
+    inotify: tokio::io::unix::AsyncFd<rustix::fd::OwnedFd>,
     buffer: Box<[std::mem::MaybeUninit<u8>; 16 * 1024]>,
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl Notices {
-    /// `None`: the user has no more of them.
+    /// Called within the runtime of the task. `None`: the user has no more of them.
     fn of(store: &Store) -> Option<Self> {
         use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
@@ -227,20 +238,29 @@ impl Notices {
             | WatchFlags::ONLYDIR
             | WatchFlags::DONT_FOLLOW;
         add_watch(&inotify, store.path(), what).ok()?;
+        let inotify = tokio::io::unix::AsyncFd::register(inotify).ok()?;
         Some(Self { inotify, buffer: Box::new([std::mem::MaybeUninit::uninit(); 16 * 1024]) })
     }
 
-    /// Waits until there is something, or for this time.
-    fn wait(&mut self, timeout: Duration) -> Changed {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    /// Waits until there is something. Dropping the future loses nothing: it reads when it is there.
+    async fn wait(&mut self) -> Changed {
         use rustix::fs::inotify::{ReadFlags, Reader};
+        use rustix::io::Errno;
         let mut changed = Changed::default();
-        let timeout = Timespec::try_from(timeout).ok();
-        // It may be interrupted, by a signal or by a debugger: then there is nothing to read.
-        let _ = poll(&mut [PollFd::new(&self.inotify, PollFlags::IN)], timeout.as_ref());
-        let mut reader = Reader::new(&self.inotify, &mut self.buffer[..]);
-        // As much as the buffer holds: the rest comes next time, and the poll is not put off for ever.
-        while let Ok(event) = reader.next() {
+        // An error: the driver of the I/O has ended, and the task with it.
+        let Ok(mut ready) = self.inotify.readable().await else { return changed };
+        let mut reader = Reader::new(self.inotify.get_ref(), &mut self.buffer[..]);
+        // As much as the buffer holds: the rest comes next time, and the looks are not put off for ever.
+        loop {
+            let event = match reader.next() {
+                Ok(event) => event,
+                Err(Errno::INTR) => continue,
+                Err(_) => {
+                    // All is read.
+                    ready.clear_ready();
+                    break;
+                }
+            };
             let events = event.events();
             let of_folder = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED;
             changed.all |= events.contains(ReadFlags::QUEUE_OVERFLOW);
@@ -268,7 +288,7 @@ impl Notices {
         None
     }
 
-    fn wait(&mut self, _: Duration) -> Changed {
+    async fn wait(&mut self) -> Changed {
         match *self {}
     }
 }
@@ -282,6 +302,7 @@ mod tests {
     use futures_util::StreamExt;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
+    use tokio::runtime::Handle;
 
     struct Place(Arc<Store>);
 
@@ -315,9 +336,9 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn without_notices_it_looks_often_and_a_thread_ends_when_nothing_is_watched() {
+    async fn without_notices_it_looks_often_and_the_task_ends_when_nothing_is_watched() {
         let place = Place::new();
-        let watches = Watches::new(Arc::clone(&place.0));
+        let watches = Watches::new(Arc::clone(&place.0), Handle::current());
         let mut watch = watches.watch_by(&key("k"), |_| None).unwrap();
         let mut last = None;
         for _ in 0..3 {
@@ -329,8 +350,8 @@ mod tests {
         drop(watch);
         let began = Instant::now();
         while watches.table.lock().is_running {
-            assert!(began.elapsed() < LIMIT, "the thread goes on");
-            std::thread::yield_now();
+            assert!(began.elapsed() < LIMIT, "the task goes on");
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(watches.table.lock().watched.is_empty());
     }
@@ -339,7 +360,7 @@ mod tests {
     #[tokio::test]
     async fn a_lost_notice_is_made_up_for_by_a_look() {
         let place = Place::new();
-        let watches = Watches::new(Arc::clone(&place.0));
+        let watches = Watches::new(Arc::clone(&place.0), Handle::current());
         // Notices of another directory: they are there, and tell nothing.
         let other = Place::new();
         let silent = |_: &Store| Notices::of(&other.0);
@@ -349,8 +370,8 @@ mod tests {
         assert_eq!(item.unwrap().unwrap().map(|seen| seen.version), Some(version));
     }
 
-    #[test]
-    fn a_queue_that_overflows_says_to_look_at_everything() {
+    #[tokio::test]
+    async fn a_queue_that_overflows_says_to_look_at_everything() {
         let place = Place::new();
         let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
         let limit: usize = limit.trim().parse().unwrap();
@@ -363,7 +384,7 @@ mod tests {
             std::fs::rename(&b, &a).unwrap();
         }
         let began = Instant::now();
-        while !notices.wait(Duration::ZERO).all {
+        while !notices.wait().await.all {
             assert!(began.elapsed() < LIMIT, "the overflow is not told of");
         }
     }
