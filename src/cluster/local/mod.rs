@@ -110,7 +110,7 @@ impl LocalKey {
         schedule_key: impl FnOnce(Arc<Self>),
     ) -> bool {
         let Effects { waker, prewaker, schedule, handed_off } = {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             let mut effects = change(&mut state);
             effects.schedule = effects.schedule && state.set_scheduled();
             effects
@@ -126,7 +126,7 @@ impl LocalKey {
     /// Closes the key: no lease is granted to a waiter any more, all waiters get `error`, and a guard is
     /// lost.
     pub(crate) fn close(self: &Arc<Self>, shared: &NodeShared, error: &LockError) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let has_guard = state.has_guard();
         state.set_closed();
         let mut wakers = state.wait_queue.close(error);
@@ -161,7 +161,7 @@ impl LocalKey {
     /// of the tasks that wait for it.
     #[must_use]
     pub(crate) fn abandon(&self) -> Vec<Waker> {
-        let lease = std::mem::replace(&mut self.state.lock().lease, LeaseState::Absent);
+        let lease = std::mem::replace(&mut self.state().lease, LeaseState::Absent);
         let LeaseState::Releasing { held_lease, .. } = lease else { return vec![] };
         held_lease.set_outcome(Outcome::Indeterminate);
         held_lease.take_subscribers()
@@ -307,7 +307,7 @@ impl LocalKey {
     /// The state machine has given up `intent`: its waiters get `error`. With [`Intent::Try`] and
     /// [`Intent::Outlast`] that is only the waiter that tries.
     fn failed(&self, shared: &NodeShared, error: &LockError, intent: Intent) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let wakers = if matches!(intent, Intent::Try | Intent::Outlast) {
             if state.is_led_by_try() {
                 state.wait_queue.fail_first(error.clone()).into_iter().collect()

@@ -238,7 +238,8 @@ impl Notices {
             | WatchFlags::ONLYDIR
             | WatchFlags::DONT_FOLLOW;
         add_watch(&inotify, store.path(), what).ok()?;
-        let inotify = tokio::io::unix::AsyncFd::register(inotify).ok()?;
+        // SAFETY: what is registered owns the descriptor, never changes it, and closes it when it goes.
+        let inotify = unsafe { tokio::io::unix::AsyncFd::register(inotify) }.ok()?;
         Some(Self { inotify, buffer: Box::new([std::mem::MaybeUninit::uninit(); 16 * 1024]) })
     }
 
