@@ -110,8 +110,12 @@ impl Watches {
 
     fn start(self: &Arc<Self>, notices: Option<Notices>) -> Result<(), TransportError> {
         let folder = FileId::at(self.store.path()).map_err(|_| self.store.gone())?;
-        let end = EndOnDrop(Arc::clone(self));
-        self.runtime.spawn(async move { end.0.run(folder, notices).await });
+        let mut task = WatchTask { watches: Arc::clone(self), has_ended: false };
+        self.runtime.spawn(async move {
+            task.watches.run(folder, notices).await;
+            // There may be another one by now.
+            task.has_ended = true;
+        });
         Ok(())
     }
 
@@ -196,13 +200,16 @@ impl Watches {
     }
 }
 
-/// The watches end when the task ends, also with its runtime.
-struct EndOnDrop(Arc<Watches>);
+/// The watches end with the task, also if its runtime ends.
+struct WatchTask {
+    watches: Arc<Watches>,
+    has_ended: bool,
+}
 
-impl Drop for EndOnDrop {
+impl Drop for WatchTask {
     fn drop(&mut self) {
-        if self.0.table.lock().is_running {
-            self.0.end(&TransportError::unavailable("the runtime of the requests has ended"));
+        if !self.has_ended {
+            self.watches.end(&TransportError::unavailable("the runtime of the requests has ended"));
         }
     }
 }
