@@ -110,12 +110,8 @@ impl Watches {
 
     fn start(self: &Arc<Self>, notices: Option<Notices>) -> Result<(), TransportError> {
         let folder = FileId::at(self.store.path()).map_err(|_| self.store.gone())?;
-        let mut task = WatchTask { watches: Arc::clone(self), has_ended: false };
-        self.runtime.spawn(async move {
-            task.watches.run(folder, notices).await;
-            // There may be another one by now.
-            task.has_ended = true;
-        });
+        let task = WatchTask(Some(Arc::clone(self)));
+        self.runtime.spawn(task.run(folder, notices));
         Ok(())
     }
 
@@ -201,15 +197,21 @@ impl Watches {
 }
 
 /// The watches end with the task, also if its runtime ends.
-struct WatchTask {
-    watches: Arc<Watches>,
-    has_ended: bool,
+struct WatchTask(Option<Arc<Watches>>);
+
+impl WatchTask {
+    async fn run(mut self, folder: FileId, notices: Option<Notices>) {
+        let Some(watches) = &self.0 else { return };
+        watches.run(folder, notices).await;
+        // It has ended by itself, and there may be another one by now.
+        self.0 = None;
+    }
 }
 
 impl Drop for WatchTask {
     fn drop(&mut self) {
-        if !self.has_ended {
-            self.watches.end(&TransportError::unavailable("the runtime of the requests has ended"));
+        if let Some(watches) = &self.0 {
+            watches.end(&TransportError::unavailable("the runtime of the requests has ended"));
         }
     }
 }
