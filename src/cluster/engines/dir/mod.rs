@@ -92,7 +92,6 @@ mod store;
 mod tie;
 mod watch;
 
-use crate::Mutex;
 use crate::cluster::background::run_blocking_on;
 use crate::cluster::engines::connect::ConnectionRuntime;
 use crate::cluster::process::OfProcess;
@@ -106,7 +105,7 @@ use folder::FolderError;
 use rustix::io::Errno;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use store::Store;
 use tokio::time::timeout;
 use url::Url;
@@ -143,18 +142,11 @@ struct DirEngine {
     watches: Arc<Watches>,
     /// It has the threads on which requests are made that may wait.
     runtime: ConnectionRuntime,
-    /// Until when all requests are made there, since the file system has been slow.
-    is_slow_until: Mutex<Instant>,
 }
 
 /// How much longer than its timeout a request may take before the file system counts as one that does not
 /// respond. A thread may have to be started, and a busy machine may run it late.
 const SLACK: Duration = Duration::from_secs(1);
-
-/// A request takes some 10 microseconds, less than it takes to wake a thread for it: it is made by the thread
-/// that polls it. If one has taken so long, those of the next second are not.
-const SLOW: Duration = Duration::from_millis(1);
-const SLOW_FOR: Duration = Duration::from_secs(1);
 
 /// One in this many writes of an idle register sweeps the directory.
 const SWEEP_ONE_IN: u32 = 1000;
@@ -205,8 +197,7 @@ impl Dir {
             Err(_) => return Err(unreachable(SILENT.into())),
         };
         let watches = Watches::new(Arc::clone(&store), runtime.handle().clone());
-        let is_slow_until = Mutex::new(Instant::now());
-        Ok(Self { engine: OfProcess::new(DirEngine { store, watches, runtime, is_slow_until }) })
+        Ok(Self { engine: OfProcess::new(DirEngine { store, watches, runtime }) })
     }
 
     /// Removes the register of `key`, whatever it holds, and returns whether there was one. It is for an
@@ -245,14 +236,10 @@ impl Dir {
         request: impl Fn(&Store, &Call) -> Result<A, TransportError> + Send + 'static,
     ) -> Result<A, TransportError> {
         let engine = self.engine.here()?;
-        let began = Instant::now();
-        if began >= *engine.is_slow_until.lock() {
+        let store = &engine.store;
+        if !store.is_slow() {
             let call = Call::that_never_waits();
-            let response = request(&engine.store, &call);
-            let ended = Instant::now();
-            if ended - began > SLOW {
-                *engine.is_slow_until.lock() = ended + SLOW_FOR;
-            }
+            let response = store.timed(|| request(store, &call));
             if !call.would_have_waited() {
                 return response;
             }

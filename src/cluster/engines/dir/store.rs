@@ -16,7 +16,7 @@ use rustix::io::{Errno, retry_on_intr};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long an idle register is kept, at least.
 pub(super) const RETENTION: Duration = Duration::from_secs(60 * 60);
@@ -25,11 +25,18 @@ pub(super) const RETENTION: Duration = Duration::from_secs(60 * 60);
 /// is started meanwhile inherits it.
 const CAREFUL: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
+/// A request takes some 10 microseconds, less than it takes to wake a thread for it: it is made by the thread
+/// that polls it. If one has taken so long, those of the next second are not.
+const SLOW: Duration = Duration::from_millis(1);
+const SLOW_FOR: Duration = Duration::from_secs(1);
+
 /// The registers in a folder.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) config: DirConfig,
     folder: Mutex<Arc<Folder>>,
+    /// Until when the file system counts as slow.
+    slow_until: Mutex<Instant>,
 }
 
 impl Store {
@@ -47,7 +54,24 @@ impl Store {
             Err(_) => {}
         }
         let folder = Mutex::new(Arc::new(Folder::open(&config)?));
-        Ok(Self { config, folder })
+        Ok(Self { config, folder, slow_until: Mutex::new(Instant::now()) })
+    }
+
+    /// Whether the file system was slow a moment ago, so that no thread should wait for it that has others
+    /// to serve.
+    pub(super) fn is_slow(&self) -> bool {
+        Instant::now() < *self.slow_until.lock()
+    }
+
+    /// Does this, and remembers whether it took long.
+    pub(super) fn timed<A>(&self, what: impl FnOnce() -> A) -> A {
+        let began = Instant::now();
+        let result = what();
+        let ended = Instant::now();
+        if ended - began > SLOW {
+            *self.slow_until.lock() = ended + SLOW_FOR;
+        }
+        result
     }
 
     pub(super) fn path(&self) -> &Path {

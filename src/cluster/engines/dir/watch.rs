@@ -13,6 +13,7 @@ use super::folder::FileId;
 use super::names::FileNames;
 use super::store::Store;
 use crate::Mutex;
+use crate::cluster::background::run_blocking_on;
 use crate::cluster::process::watch_of_process;
 use crate::cluster::{Key, TransportError, Version, Versioned, Watch};
 use futures_util::stream;
@@ -77,11 +78,14 @@ impl Watches {
         notices: impl FnOnce(&Store) -> Option<Notices>,
     ) -> Result<Watch, TransportError> {
         let name = FileNames::of(key).register();
+        let mut starts = None;
         let receiver = {
             let mut table = self.table.lock();
             if !table.is_running {
                 // Whoever starts the task has put the notices in force.
-                self.start(notices(&self.store))?;
+                let notices = notices(&self.store);
+                let folder = FileId::at(self.store.path()).map_err(|_| self.store.gone())?;
+                starts = Some((folder, notices));
                 table.is_running = true;
             }
             let watched = table.watched.entry(name.clone()).or_insert_with(|| Watched {
@@ -91,6 +95,10 @@ impl Watches {
             });
             watched.sender.subscribe()
         };
+        if let Some((folder, notices)) = starts {
+            // Not under the lock: a runtime that ends drops the task here, which ends the watches.
+            self.runtime.spawn(WatchTask(Some(Arc::clone(self))).run(folder, notices));
+        }
         // What is there now is no change.
         let version = self.store.load(key)?.map(|found| found.version);
         if let Some(watched) = self.table.lock().watched.get_mut(&name)
@@ -108,15 +116,8 @@ impl Watches {
         }))))
     }
 
-    fn start(self: &Arc<Self>, notices: Option<Notices>) -> Result<(), TransportError> {
-        let folder = FileId::at(self.store.path()).map_err(|_| self.store.gone())?;
-        let task = WatchTask(Some(Arc::clone(self)));
-        self.runtime.spawn(task.run(folder, notices));
-        Ok(())
-    }
-
     /// The task.
-    async fn run(&self, folder: FileId, mut notices: Option<Notices>) {
+    async fn run(self: &Arc<Self>, folder: FileId, mut notices: Option<Notices>) {
         let every = if notices.is_some() { LOOK_EVERY } else { LOOK_OFTEN };
         let mut last_watched = Instant::now();
         let mut next = Instant::now() + every;
@@ -139,7 +140,15 @@ impl Watches {
             if changed.folder || is_time && FileId::at(self.store.path()) != Ok(folder) {
                 return self.end(&self.store.gone());
             }
-            self.look(|name| is_time || changed.all || changed.names.iter().any(|one| one == name));
+            let all = is_time || changed.all;
+            let keys = self.keys(|name| all || changed.names.iter().any(|one| one == name));
+            if all || self.store.is_slow() {
+                // Nobody waits for what is seen now, or it would keep the runtime from other work.
+                let watches = Arc::clone(self);
+                run_blocking_on(&self.runtime, move || watches.look_at(keys)).await;
+            } else {
+                self.store.timed(|| self.look_at(keys));
+            }
         }
     }
 
@@ -166,15 +175,18 @@ impl Watches {
         }
     }
 
-    /// Looks at the registers whose file has a name of these, and tells what has changed.
-    fn look(&self, concerns: impl Fn(&str) -> bool) {
+    /// The keys that are watched and whose register's file has such a name, with that name.
+    fn keys(&self, concerns: impl Fn(&str) -> bool) -> Vec<(String, Key)> {
         let table = self.table.lock();
         let watched = table.watched.iter();
-        let keys: Vec<_> = watched
+        watched
             .filter(|(name, watched)| concerns(name) && watched.sender.receiver_count() > 0)
             .map(|(name, watched)| (name.clone(), watched.key.clone()))
-            .collect();
-        drop(table);
+            .collect()
+    }
+
+    /// Looks at these registers, and tells what has changed.
+    fn look_at(&self, keys: Vec<(String, Key)>) {
         for (name, key) in keys {
             let item = self.store.load(&key);
             let mut table = self.table.lock();
