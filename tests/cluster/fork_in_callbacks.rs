@@ -26,7 +26,7 @@ use tokio::runtime::Builder;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Long enough for a busy machine. The lock is renewed after a third of it.
-const LEASE: Duration = Duration::from_secs(2);
+const LEASE: Duration = Duration::from_secs(10);
 
 /// What children must not do, counted in memory that they share with the parent.
 #[derive(Default)]
@@ -102,8 +102,11 @@ fn called(call: Call) {
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
         if pid > 0 {
-            CHILD.store(pid, SeqCst);
+            return CHILD.store(pid, SeqCst);
         }
+        // A child that is left after a failure would keep the pipe open at whose other end the test waits.
+        // SAFETY: a call of the system about this process alone.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     }
 }
 
@@ -198,7 +201,12 @@ struct Parent {
     node: Node,
     forks: Forks,
     kept: DistributedGuard,
+    /// Renewed at other moments.
+    others: Vec<DistributedGuard>,
 }
+
+/// So that something is renewed every quarter of a second.
+const OTHERS: u32 = 13;
 
 impl Parent {
     async fn new(runtime: Option<tokio::runtime::Handle>) -> Self {
@@ -210,7 +218,13 @@ impl Parent {
             None => builder.build().unwrap(),
         };
         let kept = node.lock("kept").unwrap().acquire().await.unwrap();
-        Self { node, forks, kept }
+        let mut others = vec![];
+        for number in 0..OTHERS {
+            tokio::time::sleep(LEASE / 3 / OTHERS).await;
+            let lock = node.lock(format!("other/{number}")).unwrap();
+            others.push(lock.acquire().await.unwrap());
+        }
+        Self { node, forks, kept, others }
     }
 
     /// In the child: it is out, and ends.
@@ -256,7 +270,9 @@ impl Parent {
     }
 
     fn is_well(&self, call: Call) {
-        assert!(self.kept.is_valid(), "{call:?}");
+        let lost = self.kept.lost().now_or_never();
+        assert!(self.kept.is_valid(), "{call:?}: {lost:?}");
+        assert!(self.others.iter().all(DistributedGuard::is_valid), "{call:?}");
         let Misdeeds { requests, panics } = misdeeds();
         assert_eq!((requests.load(SeqCst), panics.load(SeqCst)), (0, 0), "{call:?}");
     }
@@ -264,7 +280,7 @@ impl Parent {
 
 /// How often each call forks where a thread returns from it: other threads hold mutexes of the node now and
 /// then.
-const ROUNDS: u32 = 8;
+const ROUNDS: usize = 8;
 
 /// The name of a thread that does not fork.
 const USES_NODE: &str = "uses the node";
@@ -334,7 +350,7 @@ fn on_the_thread_of_a_caller() {
             use_node(scope, &parent, &ends);
             // Also if a round fails.
             let _end = SetOnDrop(&ends);
-            for (call, round) in calls.iter().flat_map(|call| (0..ROUNDS).map(|n| (*call, n))) {
+            for call in calls.into_iter().flat_map(|call| [call; ROUNDS]) {
                 NEXT.store(code(call, false), SeqCst);
                 let end = Instant::now() + LIMIT;
                 // The driver may be awake, and takes the step itself then.
@@ -359,12 +375,10 @@ fn on_the_thread_of_a_caller() {
                     parent.end_if_child();
                 }
                 parent.expect_success(call);
-                if round == 0 {
-                    parent.goes_on(call);
-                }
+                parent.is_well(call);
             }
         });
-        parent.is_well(Call::Started);
+        parent.goes_on(Call::Lost);
     });
 }
 
@@ -414,7 +428,6 @@ fn on_the_background_thread() {
         for call in BY_THE_DRIVER {
             NEXT.store(code(call, true), SeqCst);
             runtime.block_on(until_forked(&parent, call));
-            parent.goes_on(call);
             assert_eq!(wait_for_child(), None, "{call:?}: it has ended");
             // SAFETY: our own child, not yet waited for.
             unsafe { libc::kill(CHILD.load(SeqCst), libc::SIGKILL) };
@@ -425,6 +438,7 @@ fn on_the_background_thread() {
             }
             parent.is_well(call);
         }
+        parent.goes_on(Call::Inspected);
     });
 }
 
@@ -443,7 +457,7 @@ fn on_a_runtime_that_was_given() {
         thread::scope(|scope| {
             use_node(scope, &parent, &ends);
             let _end = SetOnDrop(&ends);
-            for call in BY_THE_DRIVER.into_iter().flat_map(|call| [call; ROUNDS as usize]) {
+            for call in BY_THE_DRIVER.into_iter().flat_map(|call| [call; ROUNDS]) {
                 NEXT.store(code(call, false), SeqCst);
                 let child = parent.clone();
                 runtime.block_on(async {
