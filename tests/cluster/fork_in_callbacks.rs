@@ -12,7 +12,6 @@ use lockword::cluster::{
     Node, Observer, ReleaseOutcome, RemoteOperation, Transport, TransportError, Version, Versioned,
     Write, async_trait,
 };
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::ptr;
 use std::sync::Arc;
@@ -209,14 +208,11 @@ struct Parent {
 const OTHERS: u32 = 13;
 
 impl Parent {
-    async fn new(runtime: Option<tokio::runtime::Handle>) -> Self {
+    async fn new() -> Self {
         let forks = Forks::default();
         let engine = Intercept::new(Memory::new(), Counts);
         let builder = Node::builder(engine).lease(LEASE).observer(forks.clone());
-        let node = match runtime {
-            Some(runtime) => builder.runtime(runtime).build().unwrap(),
-            None => builder.build().unwrap(),
-        };
+        let node = builder.build().unwrap();
         let kept = node.lock("kept").unwrap().acquire().await.unwrap();
         let mut others = vec![];
         for number in 0..OTHERS {
@@ -333,7 +329,7 @@ fn on_the_thread_of_a_caller() {
     alone(name, 8 * LIMIT, || {
         begin();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let parent = runtime.block_on(Parent::new(None));
+        let parent = runtime.block_on(Parent::new());
         let lock = parent.node.lock("k").unwrap();
         let blocking = parent.node.blocking().lock("k").unwrap();
         let calls = [
@@ -424,7 +420,7 @@ fn on_the_background_thread() {
     alone(name, 8 * LIMIT, || {
         begin();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let parent = runtime.block_on(Parent::new(None));
+        let parent = runtime.block_on(Parent::new());
         for call in BY_THE_DRIVER {
             NEXT.store(code(call, true), SeqCst);
             runtime.block_on(until_forked(&parent, call));
@@ -439,47 +435,5 @@ fn on_the_background_thread() {
             parent.is_well(call);
         }
         parent.goes_on(Call::Inspected);
-    });
-}
-
-/// The child goes on with the next task of the runtime, which ends it.
-#[test]
-fn on_a_runtime_that_was_given() {
-    let name = "fork_in_callbacks::on_a_runtime_that_was_given";
-    alone(name, 8 * LIMIT, || {
-        begin();
-        // A child that waits for events takes those of its parent.
-        let mut builder = Builder::new_current_thread();
-        let runtime = builder.event_interval(100_000).enable_all().build().unwrap();
-        let parent = runtime.block_on(Parent::new(Some(runtime.handle().clone())));
-        let parent = Arc::new(parent);
-        let ends = AtomicBool::new(false);
-        thread::scope(|scope| {
-            use_node(scope, &parent, &ends);
-            let _end = SetOnDrop(&ends);
-            for call in BY_THE_DRIVER.into_iter().flat_map(|call| [call; ROUNDS]) {
-                NEXT.store(code(call, false), SeqCst);
-                let child = parent.clone();
-                runtime.block_on(async {
-                    // It is always awake, so that the runtime polls it after any other task.
-                    let watch = tokio::spawn(poll_fn(move |cx| {
-                        child.end_if_child();
-                        cx.waker().wake_by_ref();
-                        Poll::<()>::Pending
-                    }));
-                    until_forked(&parent, call).await;
-                    parent.expect_success(call);
-                    watch.abort();
-                });
-                parent.is_well(call);
-            }
-            runtime.block_on(async {
-                let before = parent.forks.renewals();
-                while parent.forks.renewals() < before + 3 {
-                    tokio::time::sleep(ms(1)).await;
-                }
-            });
-        });
-        parent.is_well(Call::Renewed);
     });
 }
