@@ -86,6 +86,7 @@ impl TwoNodes {
                 ids: IdSource::seeded(seed ^ number),
                 clock_error: ClockError { rate: 10, reading: Duration::ZERO },
                 is_lossy: false,
+                wall_clock: None,
             }),
             request: None,
             is_watching: false,

@@ -2,17 +2,18 @@
 
 use super::background::run_on;
 use super::error::{BREAKING, INSPECTING, LockError};
+use super::fence::FencingToken;
 use super::key::{Key, KeyError};
 use super::local::driver::{compare_exchange, load};
 use super::local::driver_task::as_driver;
 use super::node::{Node, NodeShared, to_key};
 use super::protocol::register::Register;
 use super::protocol::{Observation, WentBack, force_release};
-use super::text::shown;
+use super::text::{shown, shown_within};
 use super::transport::{Exchange, NodeId, TransportError, Version, Versioned};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The state of a key, as [`Node::inspect`] found it in the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,25 @@ pub struct KeyState {
     pub unchanged_for: Duration,
     /// The nodes that wait, in the order in which they joined.
     pub queue: Vec<QueuedNode>,
+    /// The last time that the lock was broken by [`Node::break_lock_of`]. It is remembered until the
+    /// engine deletes the register.
+    pub last_break: Option<LastBreak>,
+}
+
+/// Who has broken a lock, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastBreak {
+    /// The label of the node that broke it.
+    pub by: String,
+    /// The label of the node from which it was taken.
+    pub of: String,
+    /// That node.
+    pub node: NodeId,
+    /// The reason that was given. It may be empty.
+    pub reason: String,
+    /// When, by the wall clock of the node that broke it. `None` if it does not say so.
+    pub at: Option<SystemTime>,
 }
 
 /// Whether a lock is held.
@@ -53,6 +73,11 @@ pub enum LockStatus {
         label: String,
         /// The lease of the node: the time after which others take the lock if the node is dead.
         lease: Duration,
+        /// When the node took the lock, by its own wall clock. `None` if it does not say so.
+        since: Option<SystemTime>,
+        /// The token with which it took the lock, once it has renewed its lease. Tasks and threads of the
+        /// node that have handed the lock to each other since have larger ones.
+        token: Option<FencingToken>,
     },
 }
 
@@ -76,6 +101,20 @@ pub struct ForcedRelease {
     pub label: String,
     /// The node did not hold the lock; it was first in the queue, and the lock was reserved for it.
     pub was_reserved: bool,
+}
+
+/// The name of the note in a register that a break leaves.
+const LAST_BREAK: &str = "last_break";
+/// The longest reason that is kept, in bytes. With two labels it has room beside the holder in the smallest
+/// value that a node accepts.
+const MAX_REASON: usize = 64;
+
+/// Which holder is to be broken, and what is noted.
+#[derive(Clone, Debug, Default)]
+struct BreakOrder {
+    /// Only this node. Otherwise the one that is found first.
+    of: Option<NodeId>,
+    reason: Option<String>,
 }
 
 /// How many writes [`Node::break_lock`] makes at most, if other nodes write in between each time.
@@ -141,7 +180,56 @@ impl Node {
         K: TryInto<Key, Error: Into<KeyError>>,
     {
         let (shared, key) = (self.shared().clone(), to_key(key)?);
-        on_runtime(shared, key, break_lock).await
+        on_runtime(shared, key, |shared, key| break_lock(shared, key, BreakOrder::default())).await
+    }
+
+    /// As [`break_lock`](Self::break_lock), but only if `node` holds the lock, or if the lock is reserved
+    /// for it: a node that has come after the one which an operator has looked at keeps the lock. The reason
+    /// is noted in the register ([`KeyState::last_break`]), without control characters and cut after 64
+    /// bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`break_lock`](Self::break_lock). [`TransportError::Unsupported`] also if the register has no
+    /// room for the reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`break_lock`](Self::break_lock).
+    pub async fn break_lock_of<K>(
+        &self,
+        key: K,
+        node: NodeId,
+        reason: &str,
+    ) -> Result<Option<ForcedRelease>, LockError>
+    where
+        K: TryInto<Key, Error: Into<KeyError>>,
+    {
+        let (shared, key) = (self.shared().clone(), to_key(key)?);
+        let order = BreakOrder { of: Some(node), reason: Some(shown_within(reason, MAX_REASON)) };
+        on_runtime(shared, key, |shared, key| break_lock(shared, key, order)).await
+    }
+
+    /// The keys of the engine that begin with `prefix`, in order: those that have a register. The empty
+    /// prefix is that of all keys. See [`Transport::list`](super::Transport::list).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Transport::list`](super::Transport::list): [`TransportError::Unsupported`] if the engine
+    /// cannot list its keys. [`TransportError::Unavailable`] if the node is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the request is given up.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        let (shared, prefix) = (self.shared().clone(), prefix.to_owned());
+        let closed = || TransportError::unavailable("the node is closed");
+        if shared.is_gone() {
+            return Err(closed());
+        }
+        let runtime = shared.runtime.clone();
+        let list = async move { shared.transport.list(&prefix).await };
+        run_on(&runtime, list).await.unwrap_or_else(|| Err(closed()))
     }
 }
 
@@ -191,12 +279,26 @@ async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockErro
     let lease = register.holder.as_ref().map_or(Duration::ZERO, |holder| holder.lease);
     let observation = Observation { liveness: register.liveness(), since: now, lease };
     let since = if register.is_idle() { now } else { shared.observed_holder(&key, observation) };
+    let last_break = register.note(LAST_BREAK).and_then(|note| {
+        let text = |name: &str| note.get(name).and_then(|text| text.as_str()).unwrap_or_default();
+        Some(LastBreak {
+            by: shown(text("by")),
+            of: shown(text("of")),
+            // A note without it is of nobody who follows the format.
+            node: NodeId::new(u64::from_str_radix(text("node"), 16).ok()?),
+            reason: shown_within(text("reason"), MAX_REASON),
+            at: note.get("at_ms").and_then(|at| at.as_u64()).and_then(since_1970),
+        })
+    });
     let status = match register.holder {
         None if register.queue.is_empty() => LockStatus::Free,
         None => LockStatus::Reserved,
         Some(holder) => {
             let (node, label) = (holder.claim.node, shown(&holder.label));
-            LockStatus::Held { node, label, lease: holder.lease }
+            let since = holder.since_ms.and_then(since_1970);
+            let granted = holder.granted.and_then(|number| Version::new(number).ok());
+            let token = granted.and_then(|version| FencingToken::of(version, 0));
+            LockStatus::Held { node, label, lease: holder.lease, since, token }
         }
     };
     let queue = register.queue.into_iter();
@@ -208,33 +310,53 @@ async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockErro
         status,
         unchanged_for: now.since(since),
         queue: queue.collect(),
+        last_break,
     })
 }
 
-async fn break_lock(shared: Arc<NodeShared>, key: Key) -> Result<Option<ForcedRelease>, LockError> {
+fn since_1970(ms: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_millis(ms))
+}
+
+async fn break_lock(
+    shared: Arc<NodeShared>,
+    key: Key,
+    order: BreakOrder,
+) -> Result<Option<ForcedRelease>, LockError> {
     let error = |source| LockError::Transport { at: shared.context(&key), tried: BREAKING, source };
     let unread = |source| nothing_written(&shared, &key, BREAKING, source);
     let mut seen = look(&shared, &key).await.map_err(unread)?;
     let mut target = None;
     for _ in 0..MAX_BREAKS {
-        let register = take_in(&shared, &key, seen.as_ref())?;
-        let Some(write) = force_release(&register) else { return Ok(None) };
+        let mut register = take_in(&shared, &key, seen.as_ref())?;
         let (claim, label, was_reserved) = match (&register.holder, register.queue.first()) {
-            (Some(holder), _) => (holder.claim, &holder.label, false),
-            (None, Some(first)) => (first.claim, &first.label, true),
+            (Some(holder), _) => (holder.claim, shown(&holder.label), false),
+            (None, Some(first)) => (first.claim, shown(&first.label), true),
             (None, None) => return Ok(None),
         };
+        if order.of.is_some_and(|node| node != claim.node) {
+            return Ok(None);
+        }
         if *target.get_or_insert((claim, was_reserved)) != (claim, was_reserved) {
             // The holder that was to be broken has released the lock, or the node for which it was
             // reserved has confirmed. This is another, or one that lives.
             return Ok(None);
         }
+        if let Some(reason) = &order.reason {
+            let by = &shared.config.label;
+            let node = claim.node.to_string();
+            let at = shared.clock.wall_clock().map(|now| now());
+            let note = serde_json::json!(
+                {"by": by, "of": label, "node": node, "reason": reason, "at_ms": at}
+            );
+            register.set_note(LAST_BREAK, note);
+        }
+        let Some(write) = force_release(&register) else { return Ok(None) };
         let expected = seen.map(|seen| seen.version);
         match compare_exchange(&shared, &key, expected, write).await.map_err(error)? {
             Exchange::Swapped(version) => {
                 shared.observed_version(&key, version);
-                let (node, label) = (claim.node, shown(label));
-                return Ok(Some(ForcedRelease { node, label, was_reserved }));
+                return Ok(Some(ForcedRelease { node: claim.node, label, was_reserved }));
             }
             Exchange::Mismatch(newer) => seen = newer,
         }

@@ -56,7 +56,7 @@ pub struct NodeBuilder {
 }
 
 /// The longest label, in bytes.
-const MAX_LABEL: usize = 64;
+pub(crate) const MAX_LABEL: usize = 64;
 /// The most that an entry of the queue takes in the register, in bytes: two numbers in hexadecimal, a
 /// label whose characters may all need a backslash, and the names of the fields.
 const MAX_ENTRY: usize = 2 * MAX_LABEL + 96;
@@ -418,13 +418,13 @@ fn label_of(host: &str, program: &str, pid: u32) -> String {
 
 /// The name of this host; empty if the system does not tell one.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The name of this host; empty if the system does not tell one.
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let mut name = [0_u8; 256];
     // The last byte stays 0, so that a name that fills the buffer is terminated too.
     // The type of the length differs between systems.
@@ -436,7 +436,7 @@ fn host_name() -> String {
 
 /// The name of this host; empty if the system does not tell one.
 #[cfg(not(unix))]
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     // Windows sets it for every process.
     std::env::var_os("COMPUTERNAME").unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -77,7 +77,7 @@
 //!   bounds that the [`NodeBuilder`] sets.
 //! - **Dead holders.** A holder is taken for dead when its heartbeat has not changed for the length
 //!   of its lease, plus an allowance for the errors of clocks. Waiting nodes measure that on their own
-//!   clocks. The register contains no time, and no decision of a node depends on a wall clock. A node
+//!   clocks. No decision of a node depends on a wall clock. A node
 //!   remembers what it saw for two leases, unless it has looked at 10,000 other keys since. So
 //!   repeated attempts find a dead holder; a program that tries once and ends uses
 //!   [`try_acquire_or_outlast`](DistributedLock::try_acquire_or_outlast).
@@ -310,7 +310,8 @@
 //!
 //! # Operation
 //!
-//! - [`Node::inspect`] shows who holds a key and who waits for it, without taking part.
+//! - [`Node::inspect`] shows who holds a key and who waits for it, without taking part, and
+//!   [`Node::list`] which keys there are.
 //! - [`Node::break_lock`] takes a lock from its holder, on the explicit demand of an operator.
 //! - An [`Observer`] is called for each grant, renewal, loss and request. With the feature
 //!   `tracing`, the crate `tracing` gets the same events.
@@ -330,6 +331,7 @@ mod error;
 pub mod fence;
 mod guard;
 mod key;
+mod label;
 pub mod layers;
 mod local;
 mod lock;
@@ -342,7 +344,7 @@ mod sim;
 mod text;
 pub mod transport;
 
-pub use admin::{ForcedRelease, KeyState, LockStatus, QueuedNode};
+pub use admin::{ForcedRelease, KeyState, LastBreak, LockStatus, QueuedNode};
 pub use async_trait::async_trait;
 pub use builder::NodeBuilder;
 #[cfg(unix)]
@@ -352,6 +354,7 @@ pub use error::{ConfigError, LockContext, LockError, ReleaseError};
 pub use fence::FencingToken;
 pub use guard::{AcquiredVia, DistributedGuard, LossReason};
 pub use key::{Key, KeyError};
+pub use label::Label;
 pub use lock::DistributedLock;
 pub use node::{Node, Shutdown};
 pub use observer::{Observer, ReleaseOutcome, RemoteOperation};

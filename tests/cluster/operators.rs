@@ -3,7 +3,8 @@
 use crate::support::{builder, ms, node, settle};
 use lockword::cluster::layers::{Faulty, Plan};
 use lockword::cluster::{
-    Key, LockError, LockStatus, LossReason, Memory, ReleaseError, Transport, Wake, Write,
+    Key, LockError, LockStatus, LossReason, Memory, Node, ReleaseError, Transport, TransportError,
+    Wake, Write,
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -162,4 +163,65 @@ async fn an_inspection_that_the_end_of_the_node_cuts_off_says_that_the_node_is_c
     assert!(matches!(error, LockError::Closed { .. }), "{error}");
     let error = broken.unwrap_err();
     assert!(matches!(error, LockError::Closed { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_holder_that_was_looked_at_is_broken_and_the_reason_is_kept() {
+    let engine = Memory::new();
+    let (holder, operator) = (node(engine.clone(), "holder"), node(engine, "operator"));
+    let guard = holder.lock("k").unwrap().acquire().await.unwrap();
+    assert_eq!(operator.break_lock_of("k", operator.id(), "wrong").await.unwrap(), None);
+    assert!(guard.is_valid());
+    assert_eq!(operator.inspect("k").await.unwrap().last_break, None);
+
+    let reason = format!("it\u{1b}[2J hangs {}", "x".repeat(100));
+    let broken = operator.break_lock_of("k", holder.id(), &reason).await.unwrap().unwrap();
+    assert_eq!((broken.node, &*broken.label, broken.was_reserved), (holder.id(), "holder", false));
+    let noted = operator.inspect("k").await.unwrap().last_break.expect("it is noted");
+    assert_eq!((&*noted.by, &*noted.of, noted.node), ("operator", "holder", holder.id()));
+    assert!(noted.reason.starts_with("it[2J hangs x") && noted.reason.len() <= 68, "{noted:?}");
+    assert_eq!(operator.break_lock_of("k", holder.id(), "again").await.unwrap(), None);
+    // The next holders keep the note.
+    drop(operator.lock("k").unwrap().acquire().await.unwrap());
+    assert_eq!(operator.inspect("k").await.unwrap().last_break, Some(noted));
+}
+
+#[tokio::test]
+async fn a_holder_says_since_when_and_after_a_renewal_with_which_token() {
+    let engine = Memory::new();
+    // On the clock of the system: one that a test winds has no date.
+    let holder = Node::builder(engine.clone()).lease(ms(300)).build().unwrap();
+    let operator = node(engine, "operator");
+    let guard = holder.lock("k").unwrap().acquire().await.unwrap();
+    let found = operator.inspect("k").await.unwrap().status;
+    let LockStatus::Held { since: Some(since), .. } = found else { panic!("{found:?}") };
+    assert!(since.elapsed().is_ok_and(|age| age < Duration::from_secs(60)), "{since:?}");
+    loop {
+        let found = operator.inspect("k").await.unwrap().status;
+        let LockStatus::Held { token, since: again, .. } = found else { panic!("{found:?}") };
+        assert_eq!(again, Some(since), "a renewal is no new start");
+        if let Some(token) = token {
+            assert_eq!(token, guard.token());
+            return;
+        }
+        tokio::time::sleep(ms(5)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_listed_by_their_prefix_and_in_order() {
+    let engine = Memory::new();
+    let operator = node(engine, "operator");
+    for key in ["b/2", "a", "b/1", "b"] {
+        drop(operator.lock(key).unwrap().acquire().await.unwrap());
+    }
+    let listed = async |prefix: &str| {
+        let keys = operator.list(prefix).await.unwrap();
+        keys.iter().map(|key| key.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("").await, ["a", "b", "b/1", "b/2"]);
+    assert_eq!(listed("b/").await, ["b/1", "b/2"]);
+    assert!(listed("c").await.is_empty());
+    operator.shutdown().await;
+    assert!(matches!(operator.list("").await, Err(TransportError::Unavailable(_))));
 }

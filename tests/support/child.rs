@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-const ROLE: &str = "LOCKWORD_TEST_ROLE";
+/// The variable that has the role.
+pub const ROLE: &str = "LOCKWORD_TEST_ROLE";
 
 /// The role that the parent gave to this process, if any.
 pub fn role() -> Option<String> {

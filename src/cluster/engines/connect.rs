@@ -242,9 +242,20 @@ impl fmt::Display for ConnectError {
                     "{scheme}:// needs lockword's feature {feature:?}: enable it in Cargo.toml"
                 )
             }
+            // A directory, by its absolute path.
+            Self::Unreachable { server, cause } if server.starts_with('/') => write!(
+                f,
+                "the directory {server} cannot be used ({cause}): check the path; \
+                 the directory that it is in has to exist"
+            ),
             Self::Unreachable { server, cause } => write!(
                 f,
                 "{server} cannot be reached ({cause}): check the address, and that the server runs"
+            ),
+            Self::Denied { server, cause } if server.starts_with('/') => write!(
+                f,
+                "the directory {server} cannot be used ({cause}): check its owner and mode, \
+                 or share it with a group by ?mode=2770 in the address"
             ),
             Self::Denied { server, cause } => write!(
                 f,

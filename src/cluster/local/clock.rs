@@ -18,7 +18,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
@@ -49,6 +49,15 @@ pub(crate) trait VirtualClock: std::fmt::Debug + Send + Sync {
 }
 
 impl NodeClock {
+    /// The wall clock, in milliseconds since 1970, for human readers; `None` with a clock that a test winds.
+    pub(crate) fn wall_clock(&self) -> Option<fn() -> u64> {
+        let now = || {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        };
+        matches!(self, NodeClock::System).then_some(now)
+    }
+
     /// The tokio clock of this runtime.
     pub(crate) fn tokio(runtime: &Handle) -> Self {
         let _in_it = runtime.enter();

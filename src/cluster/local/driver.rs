@@ -267,6 +267,7 @@ impl Driver {
             ids: self.shared.ids.clone(),
             clock_error: self.shared.clock.error(),
             is_lossy: self.shared.capabilities.consistency == Consistency::Lossy,
+            wall_clock: self.shared.clock.wall_clock(),
         }
     }
 

@@ -35,6 +35,9 @@ pub(crate) struct MachineSettings {
     pub(crate) clock_error: ClockError,
     /// The engine can lose acknowledged writes, so it may show a smaller version than before.
     pub(crate) is_lossy: bool,
+    /// The wall clock, in milliseconds since 1970: for human readers, who see it in the register. Nothing
+    /// is decided by it.
+    pub(crate) wall_clock: Option<fn() -> u64>,
 }
 
 /// A source of numbers that nobody else draws and nobody can guess: neither another node, nor a copy

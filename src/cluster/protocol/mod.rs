@@ -157,6 +157,8 @@ pub(crate) struct Machine {
 /// The lock is held, by the machine's present claim.
 #[derive(Clone, Copy, Debug)]
 struct Held {
+    /// The version that the grant got.
+    granted: Version,
     /// The lock is lost from this time on. It is counted from before the last successful write was
     /// sent.
     deadline: Time,
@@ -500,7 +502,9 @@ impl Machine {
             register.queue.drain(..passed_over);
         }
         register.queue.retain(|waiter| waiter.claim != claim);
-        register.holder = Some(Holder::new(claim, &self.settings.label, self.settings.lease));
+        let mut holder = Holder::new(claim, &self.settings.label, self.settings.lease);
+        holder.since_ms = self.settings.wall_clock.map(|now| now());
+        register.holder = Some(holder);
         register.heartbeat = self.draw_heartbeat();
         self.via_tried = via;
         // The next waiter is woken, since it has a new heartbeat to observe.
@@ -529,7 +533,7 @@ impl Machine {
         self.intent = Intent::Nothing;
         self.begin_turn(now);
         let renew_at = sent + self.settings.lease / 3;
-        self.held = Some(Held { deadline, renew_at, renews: true });
+        self.held = Some(Held { granted: version, deadline, renew_at, renews: true });
         let via = self.via_tried;
         self.actions.push_back(Action::Granted(Grant { version, deadline, via }));
     }
@@ -587,6 +591,9 @@ impl Machine {
         }
         let Ok(register) = &self.view.register else { return };
         let mut register = register.clone();
+        if let Some(holder) = &mut register.holder {
+            holder.granted = Some(held.granted.get());
+        }
         register.heartbeat = self.draw_heartbeat();
         self.write(RequestKind::Renew, register, now);
     }

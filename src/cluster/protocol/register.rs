@@ -21,7 +21,9 @@
 //! - `queue` lists the nodes that wait, the oldest first.
 //!
 //! A *claim* identifies one acquisition of one node: by the node's number, and by a nonce that no
-//! other claim has. The value contains no point in time; a lease is a duration.
+//! other claim has. A lease is a duration. The only point in time is `since_ms` of the holder, by whose wall
+//! clock it took the lock; that and `granted`, the version of its grant, are for human readers, and nothing
+//! is decided by them.
 
 use crate::cluster::text::shown_within;
 use crate::cluster::transport::NodeId;
@@ -54,6 +56,11 @@ pub(crate) struct Holder {
     pub(crate) label: String,
     /// A waiter that has seen no change of the heartbeat for this long may take the lock.
     pub(crate) lease: Duration,
+    /// When it took the lock, by its own wall clock, in milliseconds since 1970: for human readers.
+    pub(crate) since_ms: Option<u64>,
+    /// The version of the write that took the lock. The holder knows it afterwards, and its first renewal
+    /// writes it: for human readers.
+    pub(crate) granted: Option<u64>,
     extra: Map<String, Value>,
 }
 
@@ -85,7 +92,8 @@ pub(crate) struct Liveness {
 
 impl Holder {
     pub(crate) fn new(claim: ClaimId, label: &str, lease: Duration) -> Self {
-        Self { claim, label: label.to_owned(), lease, extra: Map::new() }
+        let (since_ms, granted) = (None, None);
+        Self { claim, label: label.to_owned(), lease, since_ms, granted, extra: Map::new() }
     }
 }
 
@@ -124,6 +132,16 @@ impl Register {
         }
     }
 
+    /// What an operator who broke the lock has left: see [`set_note`](Self::set_note).
+    pub(crate) fn note(&self, name: &str) -> Option<&Value> {
+        self.extra.get(name)
+    }
+
+    /// Leaves a note for operators, which the nodes write back as it is and do not read.
+    pub(crate) fn set_note(&mut self, name: &str, note: Value) {
+        self.extra.insert(name.to_owned(), note);
+    }
+
     /// Moves the heartbeat of a lock that has no holder from now on.
     pub(crate) fn advance(&mut self) {
         self.heartbeat = self.heartbeat.wrapping_add(1);
@@ -152,10 +170,12 @@ impl Register {
         let wire: WireRegister = serde_json::from_value(value)
             // The text may repeat what the value has.
             .map_err(|error| Unreadable::Malformed(shown_within(&error.to_string(), 200)))?;
-        let holder = wire.holder.map(|WireHolder { who, lease_ms }| Holder {
+        let holder = wire.holder.map(|WireHolder { who, lease_ms, since_ms, granted }| Holder {
             claim: who.claim(),
             label: who.label,
             lease: Duration::from_millis(lease_ms),
+            since_ms,
+            granted,
             extra: who.extra,
         });
         let waiter =
@@ -172,6 +192,8 @@ impl Register {
             // than 500 million years is cut short.
             lease_ms: u64::try_from(holder.lease.as_nanos().div_ceil(1_000_000))
                 .unwrap_or(u64::MAX),
+            since_ms: holder.since_ms,
+            granted: holder.granted,
         });
         let wire = WireRegister {
             lockword: format!("{MAJOR}.{}", self.minor),
@@ -257,6 +279,10 @@ struct WireRegister {
 #[derive(Serialize, Deserialize)]
 struct WireHolder {
     lease_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    granted: Option<u64>,
     #[serde(flatten)]
     who: WireClaim,
 }

@@ -268,6 +268,7 @@ impl World {
             ids: IdSource::seeded(seed),
             clock_error: ClockError { rate: 10, reading: Duration::ZERO },
             is_lossy: false,
+            wall_clock: None,
         })
     }
 

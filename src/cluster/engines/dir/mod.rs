@@ -112,7 +112,7 @@ use url::Url;
 use watch::{LOOK_EVERY, Watches};
 
 pub use builder::DirBuilder;
-pub use tie::{Tie, TieStatus};
+pub use tie::{Tie, TieMark, TieStatus};
 
 /// The engine in a directory: see the [module's documentation](self).
 ///

@@ -242,9 +242,15 @@ impl Store {
             if named.as_ref().is_some_and(|key| !key.as_str().starts_with(prefix)) {
                 return Ok(());
             }
-            if let Some(Found::Register(content)) = self.look(&self.at(&names.register()))? {
-                let key = Key::new(&content.key).ok().filter(|key| FileNames::of(key) == names);
-                keys.extend(key.filter(|key| key.as_str().starts_with(prefix)));
+            match self.look(&self.at(&names.register())) {
+                Ok(Some(Found::Register(content))) => {
+                    let key = Key::new(&content.key).ok().filter(|key| FileNames::of(key) == names);
+                    keys.extend(key.filter(|key| key.as_str().starts_with(prefix)));
+                }
+                Ok(_) => {}
+                // Such as a link. Who asks for it alone is told why.
+                Err(TransportError::Corrupt(_)) => keys.extend(named),
+                Err(why) => return Err(why),
             }
             Ok(())
         })?;
@@ -421,6 +427,15 @@ impl Locked {
 
     pub(super) fn file(&self) -> &OwnedFd {
         self.file.as_ref().expect("only `keep` takes it")
+    }
+
+    /// The same file, opened once more: what is locked by it is not locked by [`file`](Self::file).
+    pub(super) fn open_again(&self, name: &str) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDWR | CAREFUL;
+        let again = retry_on_intr(|| fs::openat(&self.folder.file, name, flags, Mode::empty()))?;
+        let (one, other) = (fs::fstat(self.file())?, fs::fstat(&again)?);
+        let is_same = (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino);
+        if is_same { Ok(again) } else { Err(Errno::STALE) }
     }
 
     /// The file, which stays locked for as long as it is open.

@@ -319,6 +319,33 @@ impl Transport for Etcd {
         watch::watch(self.members()?, &self.key(key)).await.map(watch_of_process)
     }
 
+    async fn list(&self, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        let members = self.members()?;
+        let own = self.inner.prefix.len();
+        let mut begin = format!("{}{prefix}", self.inner.prefix).into_bytes();
+        let end = end_of_prefix(&begin);
+        let mut keys = vec![];
+        loop {
+            let page = GetOptions::new()
+                .with_range(&*end)
+                .with_limit(PAGE)
+                .with_sort(SortTarget::Key, SortOrder::Ascend)
+                .with_keys_only();
+            let ask = |client| get(client, begin.clone(), Some(page.clone()));
+            let read = members.ask(RequestEffect::Reads, ask).await;
+            let read = read.map_err(EtcdFailure::of_read)?;
+            let Some(last) = read.0.kvs.last() else { return Ok(keys) };
+            begin.clone_from(&last.key);
+            begin.push(0); // the next possible key
+            // What has another name was written by something else.
+            let names = read.0.kvs.iter().filter_map(|kv| str::from_utf8(kv.key.get(own..)?).ok());
+            keys.extend(names.filter_map(|name| Key::new(name).ok()));
+            if !read.more() {
+                return Ok(keys);
+            }
+        }
+    }
+
     fn capabilities(&self) -> Capabilities {
         let wake_within = builder::WAKE_WITHIN;
         Capabilities { notices: Notices::Answers, wake_within, ..Capabilities::new("etcd") }
@@ -396,7 +423,7 @@ fn found(done: &TxnResponse) -> Result<Option<Versioned>, EtcdFailure> {
     }
 }
 
-/// The first key behind all keys with this prefix, which ends with a slash.
+/// The first key behind all keys with this prefix, which ends with a character of ASCII.
 fn end_of_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     if let Some(last) = end.last_mut() {

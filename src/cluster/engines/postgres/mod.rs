@@ -414,6 +414,22 @@ impl Transport for Postgres {
         listener.watch(key, node).await.map(watch_of_process)
     }
 
+    async fn list(&self, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        let inner = self.inner.here()?;
+        let (mut keys, mut after) = (vec![], String::new());
+        loop {
+            let params: [Param<'_>; 2] = [&prefix, &after];
+            let (link, end) = (&inner.requests, inner.end());
+            let row = inner.ask(link, StatementKind::List, &params, false, end).await?;
+            let row = row.ok_or_else(|| TransportError::corrupt("no list"))?;
+            let page: Vec<String> = column(&row, 0)?;
+            let Some(last) = page.last() else { return Ok(keys) };
+            after.clone_from(last);
+            // What has another name was written by something else.
+            keys.extend(page.iter().filter_map(|name| Key::new(name).ok()));
+        }
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities.clone()
     }

@@ -178,6 +178,7 @@ pub(super) enum StatementKind {
     Update,
     DeleteIdle,
     Delete,
+    List,
 }
 
 impl Session {
@@ -269,6 +270,7 @@ impl Session {
             StatementKind::Update => &all.update,
             StatementKind::DeleteIdle => &all.delete_idle,
             StatementKind::Delete => &all.delete,
+            StatementKind::List => &all.list,
         }
     }
 

@@ -74,6 +74,7 @@ pub(super) struct SqlStatements {
     pub(super) delete_idle: SqlStatement,
     /// `count`.
     pub(super) delete: SqlStatement,
+    pub(super) list: SqlStatement,
 }
 
 /// The SQL that creates the table `table`.
@@ -170,6 +171,7 @@ impl SqlStatements {
             },
             delete_idle: SqlStatement { text: delete_idle(table, limits), types: &[Type::TEXT] },
             delete: SqlStatement { text: delete(table, &brief), types: &[Type::TEXT] },
+            list: SqlStatement { text: list(table), types: &[Type::TEXT, Type::TEXT] },
         }
     }
 }
@@ -229,6 +231,14 @@ fn delete_idle(table: &str, limits: ServerTimeouts) -> String {
              RETURNING r.version), \
          {raised} \
          SELECT (SELECT count(*) FROM gone) AS count, (SELECT max(key) FROM page) AS last"
+    )
+}
+
+/// The keys of the next page that begin with a prefix, in one row. The order is that of the bytes.
+fn list(table: &str) -> String {
+    format!(
+        "SELECT array(SELECT key FROM {table} WHERE key <> '' AND starts_with(key, $1::text) \
+             AND key COLLATE \"C\" > $2::text ORDER BY key COLLATE \"C\" LIMIT {PAGE})"
     )
 }
 
@@ -380,7 +390,7 @@ impl StatementFailure {
             // A prepared statement has become invalid, because the table was changed.
             "0A000" => (transient(why), false, true),
             "42P01" | "42703" | "3F000" | "42P10" => {
-                let hint = "create the table by create_schema(), or by the SQL of schema_sql()";
+                let hint = "create the table by create_schema(), by ?create_schema=true in the address, or by the SQL of schema_sql()";
                 (TransportError::unsupported(format!("{why}; {hint}")), false, false)
             }
             "42501" => (TransportError::denied(why), false, false),

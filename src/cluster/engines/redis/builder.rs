@@ -219,6 +219,21 @@ impl RedisNames {
         format!("{{{}}}:{key}", self.prefix)
     }
 
+    /// What the names of all registers whose keys begin with `prefix` match, for `SCAN`.
+    pub(super) fn pattern(&self, prefix: &str) -> String {
+        let plain = |text: &str| {
+            let special = |c: char| "*?[]^\\".contains(c);
+            let quoted = |c: char| if special(c) { vec!['\\', c] } else { vec![c] };
+            text.chars().flat_map(quoted).collect::<String>()
+        };
+        format!("{{{}}}:{}*", plain(&self.prefix), plain(prefix))
+    }
+
+    /// The key whose register has this name.
+    pub(super) fn key<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_prefix(&format!("{{{}}}:", self.prefix))
+    }
+
     /// The channel on which the changes of `key` are published. All databases share the channels, so
     /// the name of the channel has the number of the database, after a character that no key has;
     /// that of database 0 has no number.

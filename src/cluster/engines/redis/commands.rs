@@ -26,6 +26,10 @@ impl LuaScript {
         Self::new(include_str!("delete.lua"))
     }
 
+    pub(super) fn list() -> Self {
+        Self::new(include_str!("list.lua"))
+    }
+
     fn new(text: &'static str) -> Self {
         Self { text, digest: Script::new(text).get_hash().to_owned() }
     }
@@ -109,6 +113,14 @@ pub(super) fn register(response: &Value) -> Result<Option<Versioned>, TransportE
     };
     let understood = understood.ok_or_else(|| TransportError::corrupt("it is no register"))?;
     Ok(understood.map(|(version, value)| Versioned { version, value: value.into() }))
+}
+
+/// The answer of `list.lua`: the next cursor, and names.
+pub(super) fn page(response: &Value) -> Option<(Vec<u8>, Vec<String>)> {
+    let text = |value: &Value| String::from_utf8(bytes(value)?.to_vec()).ok();
+    let Value::Array(parts) = response else { return None };
+    let [cursor, Value::Array(names)] = &parts[..] else { return None };
+    Some((bytes(cursor)?.to_vec(), names.iter().filter_map(text).collect()))
 }
 
 fn bytes(value: &Value) -> Option<&[u8]> {

@@ -46,7 +46,8 @@
 //!   one lease. A full server (`OOM`) refuses writes and loses nothing. A server that keeps an
 //!   append-only file and whose disk is full ends by itself: the last write has an unknown outcome,
 //!   and nothing that was acknowledged is lost.
-//! - For a user with limited rights, these and no more (for a database other than 0 also `+select`):
+//! - For a user with limited rights, these and no more (for a database other than 0 also `+select`, to
+//!   [list](Transport::list) keys `+scan`):
 //!
 //!   ```text
 //!   ACL SETUSER lock on >password resetchannels ~{lockword}* &{lockword}:*
@@ -138,6 +139,7 @@ pub struct Redis {
     load: LuaScript,
     compare_exchange: LuaScript,
     delete: LuaScript,
+    list: LuaScript,
 }
 
 impl Redis {
@@ -168,6 +170,7 @@ impl Redis {
             load: LuaScript::load(),
             compare_exchange: LuaScript::compare_exchange(),
             delete: LuaScript::delete(),
+            list: LuaScript::list(),
         };
         redis.connector.connection().await.map_err(|failed| failed.error)?;
         Ok(redis)
@@ -240,6 +243,26 @@ impl Transport for Redis {
             let watch = item.is_ok().then_some(watch);
             Some((item.map(|()| None), watch))
         }))))
+    }
+
+    /// It needs the permission `+scan`, which no lock needs. The server looks at all keys of its database.
+    async fn list(&self, prefix: &str) -> Result<Vec<Key>, TransportError> {
+        let connector = self.connector.here()?;
+        let names = &connector.config().names;
+        let mut keys = std::collections::BTreeSet::new();
+        let mut cursor = b"0".to_vec();
+        loop {
+            let (floor, arguments) = (names.floor(), [cursor, names.pattern(prefix).into_bytes()]);
+            let response = connector.read(&self.list.call(&[&*floor], &arguments)).await?;
+            let (next, page) = commands::page(&response)
+                .ok_or_else(|| TransportError::corrupt("it is no answer of SCAN"))?;
+            // What has another name was written by something else.
+            keys.extend(page.iter().filter_map(|name| Key::new(names.key(name)?).ok()));
+            if next == b"0" {
+                return Ok(keys.into_iter().collect());
+            }
+            cursor = next;
+        }
     }
 
     fn capabilities(&self) -> Capabilities {

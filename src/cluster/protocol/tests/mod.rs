@@ -42,6 +42,7 @@ fn settings(node: u64) -> MachineSettings {
         ids: IdSource::seeded(node),
         clock_error: CLOCK,
         is_lossy: false,
+        wall_clock: None,
     }
 }
 

@@ -4,10 +4,11 @@ use super::nodes::NodeState;
 use super::users::User;
 use crate::cluster::admin::{ForcedRelease, KeyState, LockStatus};
 use crate::cluster::error::LockError;
+use crate::cluster::fence::FencingToken;
 use crate::cluster::protocol::register::Register;
 use crate::cluster::sim::network::{AppliedWrite, Author};
 use crate::cluster::sim::world::Moment;
-use crate::cluster::transport::NodeId;
+use crate::cluster::transport::{NodeId, Version};
 use std::time::Duration;
 
 impl User {
@@ -123,11 +124,19 @@ fn show(register: &Register) -> (LockStatus, Vec<NodeId>) {
             node: holder.claim.node,
             label: holder.label.clone(),
             lease: holder.lease,
+            // The simulator has no wall clock.
+            since: None,
+            token: holder.granted.and_then(token_of),
         },
         None if register.queue.is_empty() => LockStatus::Free,
         None => LockStatus::Reserved,
     };
     (status, register.queue.iter().map(|waiter| waiter.claim.node).collect())
+}
+
+/// The token of a grant of this version.
+fn token_of(granted: u64) -> Option<FencingToken> {
+    FencingToken::of(Version::new(granted).ok()?, 0)
 }
 
 fn ids(found: &KeyState) -> Vec<NodeId> {
