@@ -1,4 +1,4 @@
-//! Bad input: one line, exit status 2, and no file is touched.
+//! Bad input: one line, exit status 2 (64 where nothing is to be measured), and no file is touched.
 
 use crate::support::{Folder, bench, lockword, run, status, stderr, stdout};
 use serde_json::Value;
@@ -6,9 +6,13 @@ use std::process::Command;
 
 /// Runs a command that must be refused, and returns its only line of output.
 fn refused(command: Command) -> String {
+    refused_with(2, command)
+}
+
+fn refused_with(code: i32, command: Command) -> String {
     let output = run(command);
     let line = stderr(&output);
-    assert_eq!(status(&output), 2, "{line}");
+    assert_eq!(status(&output), code, "{line}");
     assert_eq!(line.trim_end().lines().count(), 1, "one line:\n{line}");
     assert!(line.starts_with("lockword: "), "{line}");
     assert_eq!(stdout(&output), "", "nothing was measured");
@@ -39,8 +43,8 @@ fn invalid_arguments_are_refused_by_name() {
         let line = refused(lockword(&[&["bench"], arguments].concat()));
         assert!(line.contains(says), "{arguments:?}: {line}");
     }
-    assert!(refused(lockword(&[])).contains("lockword bench"));
-    assert!(refused(lockword(&["bensh"])).contains("bench"));
+    assert!(refused_with(64, lockword(&[])).contains("lockword run"));
+    assert!(refused_with(64, lockword(&["bensh"])).contains("bench"));
 }
 
 #[test]

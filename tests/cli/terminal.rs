@@ -67,16 +67,21 @@ fn a_closed_pipe_is_no_error() {
 fn a_full_device_is_an_error() {
     let folder = Folder::new("full");
     let report = folder.measure("report.json", &["--rounds", "6"]);
-    for mut command in [
-        lockword(&["show", &report]),
-        lockword(&["compare", &report, &report]),
-        bench(&["--json", &folder.path("written.json")]),
-        lockword(&["bench", "--help"]),
+    let on = format!("dir:{}", folder.path("locks"));
+    for (mut command, code) in [
+        (lockword(&["show", &report]), 2),
+        (lockword(&["compare", &report, &report]), 2),
+        (bench(&["--json", &folder.path("written.json")]), 2),
+        (lockword(&["bench", "--help"]), 74),
+        (lockword(&["man"]), 74),
+        (lockword(&["status", "--on", &on, "k"]), 74),
+        (lockword(&["list", "--on", &on]), 74),
+        (lockword(&["sweep", "--on", &on, "--json"]), 74),
     ] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         command.stdout(full);
         let output = run(command);
-        assert_eq!(status(&output), 2, "{}", stderr(&output));
+        assert_eq!(status(&output), code, "{}", stderr(&output));
         assert!(stderr(&output).contains("cannot write to standard output"), "{}", stderr(&output));
     }
     assert_eq!(folder.json("written.json")["format"], 1, "the file is written all the same");

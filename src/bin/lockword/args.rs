@@ -2,24 +2,88 @@
 
 use crate::bench::baseline::Rule;
 use crate::bench::plan::{KNOWN_LOCKS, KnownLock};
-use crate::{CliError, output};
+use crate::lock_args::{
+    BreakArgs, CompletionsArgs, GateArgs, ListArgs, ManArgs, RunArgs, StatusArgs, SweepArgs,
+    WatchArgs,
+};
+use crate::{CliError, exit, output};
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Measures locks under contention: which is the fastest, the fairest, the least wasteful, and
-/// how long each lets a thread wait.
+/// Runs commands one at a time, on one machine or on many; shows who holds a lock; measures locks
+/// under contention.
 #[derive(Debug, Parser)]
-#[command(name = "lockword", version, arg_required_else_help = true)]
+#[command(name = "lockword", version, arg_required_else_help = true, after_long_help = NOTES)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
 
+const NOTES: &str = "\
+Words: An engine keeps the locks: a directory, or a server. A lock is a register there, a value
+with a version, made at its first use. A node is a process that holds locks or waits for them. Its
+lease is the time after which others may take a lock from it if they see no renewal. A fencing
+token is a number that grows from holder to holder, by which storage can refuse a late one.
+
+States in the output: free; held; reserved (free, and for the first in the queue only); last-run (a
+record of --at-most-once-per); unreadable (a value of something else); gone (deleted).
+JSON: names that end in at_ms, since_ms and started_ms are milliseconds since 1970, others in _ms
+are durations. Numbers that may exceed 2^53 are strings. Names stay, new ones may come.
+
+Exit status:
+    0  done; of `run` and `gate`: that of the command, 128+N after its death by signal N
+    1  `status --exit-code`: held or reserved; `break`: the question was not answered with yes
+   64  wrong command line, or not possible with this build, system or engine
+   69  the engine cannot be reached, or is not fit; or a register has something else than a lock;
+       or the system refuses what `run` needs
+   74  the output cannot be written
+   75  `run`: busy, the time to wait is over, or --at-most-once-per; nothing was started
+   76  `run`: the lock was lost; `gate`: a later holder has been here
+   77  the engine refuses the credentials, or the directory the user
+  126  the command cannot be executed
+  127  the command was not found
+128+N  `run` was ended by signal N while it waited
+`bench`, `compare` and `show` have their own: see their help.";
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a command while holding a lock
+    ///
+    /// Acquires the lock, runs the command, and releases the lock. If the lock is lost, the command
+    /// is ended before another one can get it.
+    Run(Box<RunArgs>),
+    /// Show who holds a lock, whether that one is alive, and who waits
+    ///
+    /// The holder is watched for a moment: one that is alive renews its lease after each third of it.
+    Status(StatusArgs),
+    /// List the locks that an engine has, with their holders
+    List(ListArgs),
+    /// Print each change of a lock, or of all whose names begin with a text, until Ctrl-C
+    ///
+    /// It looks when the engine reports a write, and at every --every. It shows the state at each look: what
+    /// begins and ends between two looks is not shown.
+    Watch(WatchArgs),
+    /// Take a lock away from its holder, who may be alive
+    ///
+    /// The holder is not asked. It sees the loss at its next renewal (within a third of its lease), and
+    /// then has its grace to end its command: over a server, the next holder's command can run beside it
+    /// for so long. In a directory, the next `run` waits until the processes of the old one have ended.
+    /// Exit status 0 also if there was nothing to break, 1 if the question was not answered with yes.
+    Break(BreakArgs),
+    /// Clean up: records of --at-most-once-per whose time is over, and old locks in a directory
+    ///
+    /// The records are marked as idle, and the engine's own housekeeping deletes them later. In a
+    /// directory, what has been idle for an hour is deleted at once.
+    Sweep(SweepArgs),
+    /// Run a command only if no later holder of the lock has been here: fencing for shells
+    Gate(GateArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print a manual page, for `man -l -`, or write all of them to a folder
+    Man(ManArgs),
     /// Measure locks under loads, and print a table
     ///
     /// Under a load some threads take a lock, work inside, release it and work outside, over and
@@ -222,20 +286,34 @@ impl Cli {
                 Ok(None)
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                Err(CliError::new("what shall be done? Try: lockword bench, or lockword --help"))
+                let why = "what shall be done? Try: lockword run, or lockword --help";
+                Err(CliError::with(exit::USAGE, why))
             }
-            _ => Err(one_line(&error.render().to_string())),
+            _ => Err(one_line(usage_code(), &error.render().to_string())),
         }
     }
 }
 
-/// clap's error message without the usage text after it.
-fn one_line(message: &str) -> CliError {
+/// The exit status of a wrong command line. The commands that measure keep theirs for verdicts.
+fn usage_code() -> u8 {
+    let command = std::env::args_os().nth(1).unwrap_or_default();
+    let measures = ["bench", "compare", "show"].into_iter().any(|name| command == name);
+    if measures { exit::BENCH_FAILED } else { exit::USAGE }
+}
+
+/// clap's error message in one line, without the usage text after it.
+fn one_line(code: u8, message: &str) -> CliError {
     let until_usage = message
         .lines()
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
-    let line = until_usage.collect::<Vec<_>>().join("\n");
-    CliError::new(line.strip_prefix("error: ").unwrap_or(&line))
+    let parts = until_usage.map(str::trim).filter(|line| !line.is_empty());
+    let mut line = parts.collect::<Vec<_>>().join("; ").replace(":; ", ": ");
+    // As `flock` has it.
+    if line.contains("unexpected argument") && !std::env::args_os().any(|argument| argument == "--")
+    {
+        line += "; a command comes after --: lockword run backup -- ./backup.sh";
+    }
+    CliError::with(code, line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 #[cfg(test)]

@@ -5,19 +5,69 @@
 //! a pipe, and where `NO_COLOR` or `TERM=dumb` is set. A reader that has closed its end of a pipe
 //! (`| head`) is no error, since the run has done its work; a full device is one.
 
-use crate::CliError;
+use crate::{CliError, exit};
 use lockword::contention::statistics::Median;
-use std::io::{ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Prints to standard output. A closed pipe is no error.
 pub fn print(text: &str) -> Result<(), CliError> {
+    print_live(text).map(|_| ())
+}
+
+/// As [`print`]. Returns false if the reader has closed its end of the pipe, for output without an end.
+pub fn print_live(text: &str) -> Result<bool, CliError> {
     let mut out = anstream::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(CliError::new(format!("cannot write to standard output: {error}")))
+    is_read(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Prints these bytes to standard output as they are, escape characters too. A closed pipe is no error.
+pub fn print_raw(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    is_read(out.write_all(bytes).and_then(|()| out.flush())).map(|_| ())
+}
+
+/// Whether somebody reads what was written.
+fn is_read(written: io::Result<()>) -> Result<bool, CliError> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => {
+            let why = format!("cannot write to standard output: {error}");
+            Err(CliError::with(exit::CANNOT_WRITE, why))
         }
-        _ => Ok(()),
     }
+}
+
+/// A line of JSON. What [`printable`] would replace is escaped, so that it is safe on a terminal and is
+/// read as it was.
+pub fn json_line(value: &serde_json::Value) -> String {
+    let mut line = String::new();
+    for c in value.to_string().chars() {
+        // Such a character is only in a string: JSON itself is of others.
+        if is_unfit(c) {
+            let mut units = [0; 2];
+            line.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            line.push(c);
+        }
+    }
+    line + "\n"
+}
+
+/// Text in exactly so many columns of a terminal: cut, with a mark at its end, or filled up with blanks.
+pub fn fit(text: &str, width: usize) -> String {
+    let mut columns = text.width();
+    let mut text = text.to_owned();
+    if columns > width {
+        while columns >= width {
+            let Some(last) = text.pop() else { break };
+            columns -= last.width().unwrap_or(0);
+        }
+        text.push('\u{2026}');
+        columns += 1;
+    }
+    text + &" ".repeat(width.saturating_sub(columns))
 }
 
 /// Prints a line to standard error. Errors are ignored.
@@ -145,6 +195,12 @@ pub fn date(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
 }
 
+/// The time of day, from the seconds since 1970: `17:13:05Z`.
+pub fn time_of_day(seconds: u64) -> String {
+    let of_day = seconds % 86_400;
+    format!("{:02}:{:02}:{:02}Z", of_day / 3_600, of_day % 3_600 / 60, of_day % 60)
+}
+
 /// `a`, `a and b`, `a, b and c`.
 pub fn list(names: &[&str]) -> String {
     match names {
@@ -154,11 +210,16 @@ pub fn list(names: &[&str]) -> String {
     }
 }
 
-/// Text that is safe to print to a terminal: control characters and characters that change the
-/// direction of text are replaced by U+FFFD.
+/// Text that is safe to print to a terminal: control characters, characters that change the direction of
+/// text, and those that cannot be seen are replaced by U+FFFD.
 pub fn printable(text: &str) -> String {
-    let bidi = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.replace(|c: char| c.is_control() || bidi(c), "\u{fffd}")
+    text.replace(is_unfit, "\u{fffd}")
+}
+
+fn is_unfit(c: char) -> bool {
+    let directs = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_hidden = matches!(c, '\u{ad}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') || directs || is_hidden
 }
 
 /// A word of a command line, quoted for a POSIX shell where necessary.
@@ -218,6 +279,28 @@ mod tests {
             printable("std\x1b[31m\n\u{9b}\u{202e}é"),
             "std\u{fffd}[31m\u{fffd}\u{fffd}\u{fffd}é"
         );
+    }
+
+    #[test]
+    fn json_is_safe_on_a_terminal_and_read_as_it_was() {
+        let text = "a\u{9b}31m\u{202e}\u{200b}\x1b\u{e0041}\u{7f}é";
+        let line = json_line(&serde_json::json!({ "label": text }));
+        assert_eq!(printable(line.trim_end()), line.trim_end());
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["label"], text);
+    }
+
+    #[test]
+    fn a_cell_has_its_columns_also_with_wide_characters_and_marks() {
+        for (text, width, cell) in [
+            ("abc", 5, "abc  "),
+            ("abcdef", 5, "abcd\u{2026}"),
+            ("\u{6771}\u{4eac}", 5, "\u{6771}\u{4eac} "),
+            ("\u{6771}\u{4eac}\u{6771}", 5, "\u{6771}\u{4eac}\u{2026}"),
+            ("\u{6771}\u{4eac}\u{6771}", 4, "\u{6771}\u{2026} "),
+            ("e\u{301}", 3, "e\u{301}  "),
+        ] {
+            assert_eq!(fit(text, width), cell);
+        }
     }
 
     #[test]

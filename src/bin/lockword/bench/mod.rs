@@ -16,7 +16,7 @@ mod summary;
 mod table;
 
 use crate::args::{BenchArgs, CompareArgs, ShowArgs};
-use crate::{CliError, EXIT_INTERRUPTED, ExitOutcome, output};
+use crate::{CliError, ExitOutcome, exit, output};
 use baseline::{Difference, Rounds};
 use file::{OutputFile, StagedFile};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -175,7 +175,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 fn handle_ctrl_c() -> Result<&'static AtomicBool, CliError> {
     ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            process::exit(EXIT_INTERRUPTED.into());
+            process::exit(exit::INTERRUPTED.into());
         }
     })
     .map_err(|error| CliError::new(format!("cannot watch for Ctrl-C: {error}")))?;

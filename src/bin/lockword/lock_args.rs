@@ -1,0 +1,302 @@
+//! The command line of the commands about locks.
+
+use clap::{Args, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which engine.
+#[derive(Args, Debug)]
+pub struct EngineArgs {
+    /// Address of the engine (default: the variable LOCKWORD_ON)
+    ///
+    /// dir:/PATH needs no server, and is for the processes of this machine. The directory is made for
+    /// its owner only; dir:/PATH?mode=2770 shares it with its group, and has to be the same in all
+    /// commands. redis://HOST, postgres://HOST and etcd://HOST are there if the build has those
+    /// features; postgres://HOST?create_schema=true
+    /// makes the table that it needs. A password is better in the variable, since others can read command lines.
+    #[arg(long, value_name = "URL")]
+    pub on: Option<String>,
+}
+
+/// What `run` runs, and under which lock.
+#[derive(Args, Debug)]
+#[command(after_long_help = RUN_NOTES)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Name of the lock: letters, digits and - _ . : / @
+    pub key: String,
+    /// The command, and its arguments
+    #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+    /// Do not wait: exit 75 at once if the lock is busy
+    #[arg(long, conflicts_with_all = ["wait", "skip_if_alive"])]
+    pub no_wait: bool,
+    /// Wait for so long at most, then exit 75
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "skip_if_alive")]
+    pub wait: Option<Duration>,
+    /// Exit 75 if the holder is alive, and take the lock over if it is dead (for cron)
+    ///
+    /// It takes up to half of the holder's lease to see that it is alive, and up to the lease to see
+    /// that it is dead.
+    #[arg(long)]
+    pub skip_if_alive: bool,
+    /// Exit status in place of 75; with 0, nothing is printed then (for cron)
+    #[arg(long, value_name = "N")]
+    pub busy_exit_code: Option<u8>,
+    /// How long the lock stays with a holder that is not heard of any more, 100ms to 1h
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
+    pub lease: Duration,
+    /// Name of this holder for others (default: user@host/command[pid], with the pid of `run`)
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+    /// End the command so that it has the lock for no longer: SIGTERM --grace before, then SIGKILL,
+    /// and exit status 76
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub hold_at_most: Option<Duration>,
+    /// Exit 75 if the last start under this lock was less than DURATION ago, on any host
+    ///
+    /// For a job that several hosts start at the same minute: choose less than the time between two
+    /// starts, and more than their clocks differ. The time of the start is kept in a register of its
+    /// own, KEY@last-run, which is written before the command starts: a run that fails counts, too.
+    /// It goes by the clocks of the hosts: where they differ, the time is longer or shorter by as
+    /// much. A start that lies in the future by more than DURATION is ignored. Give the same
+    /// DURATION in all commands of one lock: `lockword sweep` goes by that of the last start.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub at_most_once_per: Option<Duration>,
+    /// How long the command has between SIGTERM and SIGKILL; below half of the lease (default: a
+    /// fifth of the lease, or of --hold-at-most if that is shorter)
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub grace: Option<Duration>,
+    /// Print nothing, not even why the command was not run
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print when the lock is acquired and released
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+const RUN_NOTES: &str = "\
+The command gets LOCKWORD_KEY and LOCKWORD_TOKEN, the fencing token: a number that is larger than
+that of every earlier holder. It has stdin, stdout and stderr, a process group of its own, and the
+terminal, if `run` has it on both stdin and stdout (otherwise when it asks for it). `run` passes
+SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH and SIGTSTP on to the group, and stops
+when the command is stopped from the terminal. The lock is released when the command has ended;
+what it leaves in the background is not waited for.
+
+At most one command runs at a time: if the lease cannot be renewed, the group gets SIGTERM when
+--grace is left of it, and SIGKILL at its end. A second process, the guardian, does the same if
+`run` is killed or stopped. Over a server, two commands can run at a time only if the lock is taken
+from a holder that is alive (`lockword break`), if the server loses what it has confirmed, if a
+process leaves the group or takes other rights (sudo: `run` may not signal it), if one is stuck in
+the kernel, if `run` and its guardian are both killed or stopped, or if the whole machine or
+container is paused for longer than the lease (the command goes on for a moment after that). In a directory, the next command waits in each of these cases until the last
+process that has the descriptor of the lock has ended: the command, and what it has started and
+does not close it. Where an overlap matters, let what is written to check the token: see
+`lockword gate`.
+
+The command inherits LOCKWORD_ON, and with it a password that is in the address.
+
+Exit status: that of the command, 128+N after its death by signal N, 126 if it cannot be executed,
+127 if it is not found. Where that could be confused with what follows, let the command use others.
+75 busy, the time to wait is over, or --at-most-once-per. 76 the lock was lost: before the command
+had ended, or before its release; or `run` had told the command to end, since it was about to be
+lost. This wins over the status of the command. 128+N if signal N ends the wait. 69 the engine
+cannot be used. 77 it refuses the credentials. 64 wrong arguments. All: lockword --help.
+
+DURATION is a number with a unit: 500ms, 10s, 5m, 1h, 1d. Without one it is in seconds.
+
+Examples:
+  lockword run --on dir:/run/lock/jobs backup -- /usr/local/bin/backup
+      One at a time on this machine.
+  LOCKWORD_ON=redis://cache
+  0 3 * * * lockword run nightly --skip-if-alive --at-most-once-per 12h --busy-exit-code 0 -- ./nightly
+      Two lines in the crontabs of several hosts: one of them does it, and the others say nothing.";
+
+/// Which lock, and how to print.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Name of the lock
+    pub key: String,
+    /// Exit 1 if the lock is held, or reserved for a node that waits
+    #[arg(long)]
+    pub exit_code: bool,
+    /// Watch the holder for so long at most, to see whether it renews its lease (default: half of
+    /// its lease, at most 10s; to call it dead takes the whole lease)
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub watch_for: Option<Duration>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Only the locks whose names begin with this
+    #[arg(default_value = "")]
+    pub prefix: String,
+    /// Print JSON: one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Name of a lock, or the beginning of names: all that begin with it
+    #[arg(default_value = "")]
+    pub prefix: String,
+    /// How often to list the locks, and to look at all of them
+    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = "500ms")]
+    pub every: Duration,
+    /// Print JSON: one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct BreakArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Name of the lock
+    pub key: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Why, in at most 64 bytes; it is kept in the register, and shown by `status` and to the holder
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct SweepArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Only what begins with this
+    #[arg(default_value = "")]
+    pub prefix: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_long_help = GATE_NOTES)]
+pub struct GateArgs {
+    /// The file that keeps the largest token so far; it is made if it is missing
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print JSON if the token is refused
+    #[arg(long)]
+    pub json: bool,
+    /// The command, and its arguments
+    #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+const GATE_NOTES: &str = "\
+Fencing for shells: use it within `lockword run`, where the result is put in place. The token of
+LOCKWORD_TOKEN is compared with that in the file. If it is smaller, a later holder has been here,
+and the exit status is 76. Otherwise it is written to the file, and the command is executed. The
+file is locked until the command and all that it leaves running have ended, so commands of two
+holders never run at a time, and never in the wrong order. Keep the command short.
+
+The file has to be on the storage that it protects, seen by every host that can hold the lock, and
+`flock` has to work there between hosts (it does on NFS since Linux 2.6.12). Files on the disks of
+two hosts protect nothing. One file is for one lock. A gate within a gate of the same file waits
+for ever.
+
+Example, with /shared on all hosts:
+  lockword run --on redis://cache report -- sh -c '
+    make-report > /shared/report.new &&
+      lockword gate --file /shared/report.gate -- mv /shared/report.new /shared/report'";
+
+#[derive(Args, Debug)]
+pub struct ManArgs {
+    /// The command whose page is printed; that of the program without one
+    pub command: Option<String>,
+    /// Write the pages of the program and of all commands to this folder, such as
+    /// /usr/local/share/man/man1
+    #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+/// The longest duration that is accepted.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
+/// Parses a number with a unit: `500ms`, `1.5h`, and `10` for ten seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[number.len()..] {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 60.0 * 60.0,
+        "d" => 24.0 * 60.0 * 60.0,
+        _ => return Err("the unit is one of ms, s, m, h, d".to_owned()),
+    };
+    let is_number = number.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let seconds = number.parse::<f64>().ok().filter(|_| is_number);
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds * unit).ok())
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| "it is a number with a unit: 500ms, 10s, 5m, 1h, 1d".to_owned())
+}
+
+/// As [`duration`], but at least 10 ms, so that `watch` does not look without a pause.
+fn interval(text: &str) -> Result<Duration, String> {
+    let least = Duration::from_millis(10);
+    duration(text).and_then(|time| {
+        if time < least { Err("it is at least 10ms".to_owned()) } else { Ok(time) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+    use std::time::Duration;
+
+    #[test]
+    fn durations_have_a_unit_and_are_seconds_without_one() {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("10", 10_000),
+            ("10s", 10_000),
+            ("1.5s", 1_500),
+            ("2m", 120_000),
+            ("2min", 120_000),
+            ("1h", 3_600_000),
+            ("1d", 86_400_000),
+            ("0", 0),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "s", "-1s", "1e3", "inf", "NaN", "10 s", "1w", "1.2.3s", "4000d", "+1s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}
