@@ -187,7 +187,9 @@ step_test_default() {
 
 # Only what the features change.
 step_test_all_features() {
-    cargo test --all-features --test core --test contention --test cli --test cluster --bin lockword
+    # The program over servers is for the step engines.
+    cargo test --all-features --test core --test contention --test cluster --bin lockword
+    cargo test --all-features --test cli -- --skip engines:: --skip over_servers::
     cargo test --all-features --lib contention
     cargo test --all-features --doc
 }
@@ -217,6 +219,8 @@ step_mutants() {
 step_engines() {
     export LOCKWORD_ENGINES=required
     cargo test --all-features --test engines
+    note "engines: one schedule of kills and stops of lockword run an engine; 25 by hand"
+    cargo test --all-features --test cli -- engines:: over_servers:: --nocapture
     # For longer than a test run takes, and with nothing beside it.
     note "engines: processes contend for 10 s an engine; 30 s by hand"
     local long=(cargo test --all-features --test engines processes_contend)

@@ -3,14 +3,16 @@
 
     python3 .ci/mutants/run.py core [--search] [NAME...]
     python3 .ci/mutants/run.py cluster [NAME...]
-    python3 .ci/mutants/run.py ci             # of both lists, what CI applies to this commit
+    python3 .ci/mutants/run.py program [NAME...]
+    python3 .ci/mutants/run.py ci             # of all lists, what CI applies to this commit
     python3 .ci/mutants/run.py models [--quick]
 
-A mutant is one change of one file: core.toml and cluster.toml list them. It is applied to a copy of
+A mutant is one change of one file: core.toml, cluster.toml and program.toml list them. It is applied to a copy of
 the crate under `target/mutants`, which is built, and the tests that must notice it are run until
 one fails. `core` runs loom models; `--search` tries all of them on a mutant that those named let
 live. `cluster` runs 2,000 seeds of one of the two simulations (`sim` with its scenarios, `real`), or
-the tests of `local` or of `protocol`; the known killer is tried first. `ci` takes the mutants with `always`, and a tenth of the
+the tests of `local` or of `protocol`; the known killer is tried first. `program` runs the tests of
+tests/cli that are named. `ci` takes the mutants with `always`, and a tenth of the
 others, which the hash of `src` chooses: a commit that changes only texts changes nothing here. `models` runs all models on the crate as it is, each
 for at most 60 s of processor time; `--quick` leaves out those that core.toml lists as slow.
 Exit status 1 if a mutant survives, 2 if a text is not found exactly once (so the lists cannot rot).
@@ -26,6 +28,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 
@@ -59,16 +62,17 @@ class Copy:
             link.symlink_to(ROOT / name)
 
     def build(self):
-        """Builds the tests of the library. Returns the path of the program, or None."""
+        """Builds the tests. Returns the path of their program, or None."""
         environment = os.environ | self.tests.environment | {
             "CARGO_TARGET_DIR": str(self.target), "CARGO_INCREMENTAL": "1",
         }
-        command = ["cargo", "test", "--lib", "--no-run", "--offline", "--quiet",
+        command = ["cargo", "test", *self.tests.target, "--no-run", "--offline", "--quiet",
                    "--message-format=json", *self.tests.arguments]
         built = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
         for line in built.stdout.splitlines():
             message = json.loads(line)
-            if message.get("executable") and message["reason"] == "compiler-artifact":
+            # Not the program `lockword`, which is built along with its tests.
+            if message.get("executable") and message["profile"]["test"]:
                 return message["executable"]
             if message["reason"] == "compiler-message" and message["message"]["level"] == "error":
                 print(message["message"]["rendered"])
@@ -79,23 +83,27 @@ class Copy:
 def run(program, arguments, limit, **variables):
     """Runs tests. Returns whether they passed (None: no end), and what they printed."""
     command = ["prlimit", f"--cpu={limit}:{limit + 5}", program, *arguments]
-    try:
-        # One that sleeps for ever takes no time.
-        done = subprocess.run(command, env=os.environ | variables, timeout=5 * limit,
-                              capture_output=True, text=True)
-    except subprocess.TimeoutExpired:
-        return None, ""
-    if done.returncode == -signal.SIGXCPU:
-        return None, done.stdout + done.stderr
-    if "running 0 tests" in done.stdout:
+    # A file, since what a failed test has started may keep a pipe open.
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        try:
+            # One that sleeps for ever takes no time.
+            code = subprocess.run(command, env=os.environ | variables, timeout=5 * limit,
+                                  stdin=subprocess.DEVNULL, stdout=output, stderr=output).returncode
+        except subprocess.TimeoutExpired:
+            return None, ""
+        output.seek(0)
+        printed = output.read()
+    if code == -signal.SIGXCPU:
+        return None, printed
+    if "running 0 tests" in printed:
         sys.exit(f"no such test: {' '.join(arguments)}")
-    return done.returncode == 0, done.stdout + done.stderr
+    return code == 0, printed
 
 
 class Core:
     """The core's mutants are killed by loom models."""
 
-    name, folder, arguments = "core", "loom", ["--release"]
+    name, folder, target, arguments = "core", "loom", ["--lib"], ["--release"]
     environment = {"RUSTFLAGS": "--cfg lockword_loom"}
     profile = '\n[profile.release.package.lockword]\nopt-level = 1\n'
 
@@ -128,7 +136,8 @@ class Core:
 class Cluster:
     """The cluster's mutants are killed by the simulation, or by tests of `local` or `protocol`."""
 
-    name, folder, arguments = "cluster", ".", ["--features", "cluster,conformance"]
+    name, folder, target = "cluster", ".", ["--lib"]
+    arguments = ["--features", "cluster,conformance"]
     environment = {}
     profile = '\n[profile.dev.package.lockword]\nopt-level = 1\n'
 
@@ -174,6 +183,28 @@ class Cluster:
             test = re.search(r"(?m)^test (\S+) \.\.\. FAILED", text)
             return test[1] if test else f"{tests} has no end" if passed is None else f"{tests} aborts"
         return None
+
+
+class Program:
+    """The program's mutants are killed by tests of tests/cli."""
+
+    name, folder, target = "program", ".", ["--test", "cli"]
+    arguments = ["--features", "cli"]
+    environment = {}
+    profile = ""
+
+    def __init__(self):
+        self.data = tomllib.loads((ROOT / ".ci/mutants/program.toml").read_text())
+
+    def unharmed(self, program, mutants):
+        """What fails on the crate as it is."""
+        return [killer for killer in sorted({mutant["killer"] for mutant in mutants})
+                if not run(program, ["--exact", killer], SUITE_LIMIT)[0]]
+
+    def killer(self, program, mutant):
+        """The test that fails, or None."""
+        passed = run(program, ["--exact", mutant["killer"]], SUITE_LIMIT, LOCKWORD_TEST_LIMIT="10")[0]
+        return None if passed else mutant["killer"]
 
 
 def mutated(mutant):
@@ -235,10 +266,10 @@ def note(text):
 
 
 def ci():
-    """Both lists at once, a worker each. Returns how many survive."""
+    """All lists, two at once with a worker each. Returns how many survive."""
     work = []
     # CI has run the models on the crate as it is in a step of their own.
-    for tests in (Core(trusts_models=True), Cluster()):
+    for tests in (Core(trusts_models=True), Cluster(), Program()):
         mutants, left = share(tests.data["mutant"])
         work.append((mutants, tests, 1))
         note(f"mutants: {len(mutants)} of {len(mutants) + len(left)} in {tests.name}.toml;"
@@ -291,7 +322,7 @@ def main():
     command, *names = sys.argv[1:] or [""]
     options = {name for name in names if name.startswith("-")}
     names = [name for name in names if name not in options]
-    for tests in (Core(), Cluster()):
+    for tests in (Core(), Cluster(), Program()):
         for mutant in tests.data["mutant"]:
             mutated(mutant)
     match command:
@@ -299,6 +330,8 @@ def main():
             failed = by_hand(Core("--search" in options), names)
         case "cluster":
             failed = by_hand(Cluster(), names)
+        case "program":
+            failed = by_hand(Program(), names)
         case "ci":
             failed = ci()
         case "models":
