@@ -29,6 +29,8 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// Measurements of parent and child, in turns.
 const ROUNDS: usize = 7;
+/// The most of them.
+const MOST_ROUNDS: usize = 10 * ROUNDS;
 
 /// The measurements run one at a time.
 static ALONE: StdMutex<()> = StdMutex::new(());
@@ -143,8 +145,16 @@ fn as_fast_as_its_parent(measure: fn(&'static Mutex<u32>) -> u32) {
     lockword::init();
     let own: &'static Mutex<u32> = Box::leak(Box::default());
     let mut rounds = vec![];
-    // The first round warms up.
-    for round in 0..=ROUNDS {
+    let ratio = |rounds: &[(u32, u32)]| {
+        let best = |of: fn(&(u32, u32)) -> u32| rounds.iter().map(of).min().expect("some rounds");
+        f64::from(best(|round| round.1)) / f64::from(best(|round| round.0))
+    };
+    // The first round warms up. The best of each are compared, and on a busy machine it takes more rounds until
+    // both have had a quiet moment; a child that is slow is so in all of them.
+    for round in 0..=MOST_ROUNDS {
+        if round > ROUNDS && ratio(&rounds) < BOUND {
+            break;
+        }
         let parent = measure(own);
         let gate = Arc::default();
         let (guard, lock, thread) = waited_for(&gate);
@@ -162,8 +172,7 @@ fn as_fast_as_its_parent(measure: fn(&'static Mutex<u32>) -> u32) {
         }
     }
     println!("parent us, child us: {rounds:?}");
-    let best = |of: fn(&(u32, u32)) -> u32| rounds.iter().map(of).min().expect("some rounds");
-    let ratio = f64::from(best(|round| round.1)) / f64::from(best(|round| round.0));
+    let ratio = ratio(&rounds);
     println!("child / parent: {ratio:.2}");
     assert!(ratio < BOUND, "a child takes {ratio:.2} times as long: {rounds:?}");
 }
