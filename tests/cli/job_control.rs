@@ -181,11 +181,15 @@ fn a_command_that_nobody_can_give_the_terminal_ends() {
     let locks = Locks::new("tty_orphan");
     let pid = locks.folder.path("pid");
     let Some(mut shell) = Shell::start(&locks) else { return };
-    let line = format!("set -m; $L run k -- sh -c \"read a; echo $?\" & echo $! > {pid}");
-    shell.types(&format!("bash -c '{line}'; echo d''one\n"));
-    shell.wait_for("done");
-    let process: i32 = locks.folder.read("pid").trim().parse().unwrap();
-    until("it ends", || !is_alive(process));
+    // Also one that does not care.
+    for trap in ["", "trap \"\" HUP;"] {
+        let script = format!("{trap} while :; do read a < /dev/tty; done");
+        let line = format!("set -m; $L run k -- sh -c \"$S\" & echo $! > {pid}");
+        shell.types(&format!("S='{script}' bash -c '{line}'; echo d''one\n"));
+        shell.wait_for("done");
+        let process: i32 = locks.folder.read("pid").trim().parse().unwrap();
+        until("it ends", || !is_alive(process));
+    }
 }
 
 /// It reads keys from the terminal, and has set it to its own mode.

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 #[test]
 fn a_broken_lock_ends_the_command_and_tells_why() {
     let locks = Locks::new("loss_broken");
-    let script = "trap 'echo told; exit 0' TERM; while :; do sleep 0.01; done";
-    let mut command = locks.script(&["--lease", "6s"], script);
+    let ready = locks.folder.path("ready");
+    let script =
+        format!("trap 'echo told; exit 0' TERM; : > {ready}; while :; do sleep 0.01; done");
+    let mut command = locks.script(&["--lease", "6s"], &script);
     let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let held =
-        || status(&run(locks.lockword(&["status", "k", "--exit-code", "--watch-for", "0"]))) == 1;
-    until("it holds the lock", held);
+    until("it runs", || fs::exists(&ready).unwrap());
     let output = run(locks.lockword(&["break", "k", "--yes", "--reason", "it hangs"]));
     assert!(stdout(&output).contains("k is taken from tester@"), "{}", stdout(&output));
     let output = process.wait_with_output().unwrap();
@@ -37,7 +37,7 @@ fn what_the_command_has_started_ends_with_a_loss_too() {
         "(trap '' TERM; while :; do sleep 0.01; done) & echo $! > {worker}.new
          mv {worker}.new {worker}; wait"
     );
-    let mut holder = locks.script(&["--hold-at-most", "2s", "--grace", "500ms"], &script);
+    let mut holder = locks.script(&["--hold-at-most", "4s", "--grace", "500ms"], &script);
     let mut holder = holder.stderr(Stdio::null()).spawn().unwrap();
     until("it has started something", || fs::exists(&worker).unwrap());
     let started: i32 = locks.folder.read("worker").trim().parse().expect("a number");
@@ -107,7 +107,7 @@ fn a_waiter_starts_as_soon_as_the_last_process_has_died_and_never_before() {
     }
     took.sort();
     println!("the next command started within {took:?}");
-    assert!(took[took.len() / 2] <= Duration::from_millis(200), "{took:?}");
+    assert!(took[took.len() / 2] <= Duration::from_secs(1), "{took:?}");
 }
 
 #[test]

@@ -255,11 +255,16 @@ fn commands_behind_a_gate_run_one_after_the_other() {
     let mut older = gate("1", &slow);
     until("it is in", || std::fs::exists(&begun).unwrap());
     let mut newer = gate("2", &format!("echo 2 >> {out}"));
-    std::thread::sleep(std::time::Duration::from_millis(100));
-    assert!(newer.try_wait().unwrap().is_none(), "it waits");
+    until("it waits", || has_open(newer.id(), &file));
     std::fs::write(&go, "").unwrap();
     assert!(end_of(&mut older) == Some(0) && end_of(&mut newer) == Some(0));
     assert_eq!(locks.folder.read("out"), "1\n1\n2\n");
+}
+
+/// Whether a process has this file open.
+fn has_open(process: u32, file: &str) -> bool {
+    let files = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    files.map(|file| std::fs::read_link(file.path())).any(|to| to.is_ok_and(|to| to == *file))
 }
 
 /// Whoever waits for the gate takes the file that has the name when it is let in.
@@ -280,13 +285,7 @@ fn a_gate_whose_file_is_removed_or_replaced_still_refuses_older_ones() {
         let mut older = gate(token, &slow).spawn().unwrap();
         until("it is in", || std::fs::exists(&begun).unwrap());
         let mut newer = gate(token + 1, "true").spawn().unwrap();
-        until("it waits", || {
-            let folder = format!("/proc/{}/fd", newer.id());
-            let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            files
-                .map(|file| std::fs::read_link(file.path()))
-                .any(|to| to.is_ok_and(|to| to == *file))
-        });
+        until("it waits", || has_open(newer.id(), &file));
         let copy = format!("{file}.copy");
         std::fs::copy(&file, &copy).unwrap();
         std::fs::remove_file(&file).unwrap();
@@ -312,17 +311,27 @@ fn a_gate_says_what_is_wrong_with_its_file() {
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let (code, why) = gate(&pipe);
     assert!(code == 64 && why.contains("no regular file"), "{why}");
-    for text in ["#!/bin/sh\n", "12", "x 12 k\n", "00000000000000000007 other\n"] {
-        let file = locks.folder.write("file", text);
-        let (code, why) = gate(&file);
-        // The beginning of a line is of one whose command has not run.
-        assert_eq!(code, if text == "12" { 0 } else { 64 }, "{text}: {why}");
-    }
-    for part in
-        ["", "0000", "00000000000000000013", "00000000000000000013 ", "00000000000000000013 k"]
-    {
-        assert_eq!(gate(&locks.folder.write("file", part)), (0, String::new()), "{part:?}");
-        assert_eq!(locks.folder.read("file"), "00000000000000000012 k\n");
+    for (code, text) in [
+        (64, "#!/bin/sh\n"),
+        (64, "4711"),
+        (64, "x 12 k\n"),
+        (64, "00000000000000000007 other\n"),
+        (64, "00000000000000000007 other"),
+        // Of a line without its end the token counts, if it is whole.
+        (0, ""),
+        (0, "0000"),
+        (0, "00000000000000000012"),
+        (0, "00000000000000000011 "),
+        (0, "00000000000000000012 k"),
+        (76, "00000000000000000013"),
+        (76, "00000000000000000013 "),
+        (76, "00000000000000000013 k"),
+        (76, "00000000000000000013 k\n"),
+    ] {
+        let (got, why) = gate(&locks.folder.write("file", text));
+        assert_eq!(got, code, "{text:?}: {why}");
+        let kept = if code == 0 { "00000000000000000012 k\n" } else { text };
+        assert_eq!(locks.folder.read("file"), kept);
     }
 }
 

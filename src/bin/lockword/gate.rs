@@ -6,7 +6,7 @@
 
 use crate::lock_args::GateArgs;
 use crate::{CliError, ExitOutcome, exit, output};
-use lockword::cluster::FencingToken;
+use lockword::cluster::{FencingToken, Key};
 #[cfg(unix)]
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, Metadata, OpenOptions};
@@ -23,6 +23,7 @@ pub fn gate(args: &GateArgs) -> Result<ExitOutcome, CliError> {
             .map_err(|_| wrong(format!("{name} is not set: run this within `lockword run`")))
     };
     let key = variable("LOCKWORD_KEY")?;
+    let key = Key::new(&key).map_err(|why| wrong(format!("LOCKWORD_KEY: {why}")))?;
     let token = variable("LOCKWORD_TOKEN")?;
     let token = token.parse().map_err(|_| wrong(format!("LOCKWORD_TOKEN is {token:?}")))?;
     let token = FencingToken::from_u64(token);
@@ -30,8 +31,8 @@ pub fn gate(args: &GateArgs) -> Result<ExitOutcome, CliError> {
     let name = args.file.display();
     let failed = |why: io::Error| wrong(format!("cannot use {name}: {why}"));
     let mut file = locked(&args.file).map_err(failed)?;
-    let newest = match Passed::read(&mut file).map_err(failed)? {
-        Some(passed) if passed.key != key => {
+    let newest = match Passed::read(&mut file, &key).map_err(failed)? {
+        Some(passed) if passed.key != key.as_str() => {
             let other = passed.key;
             return Err(wrong(format!("{name} is the gate of {other}, not of {key}")));
         }
@@ -41,7 +42,8 @@ pub fn gate(args: &GateArgs) -> Result<ExitOutcome, CliError> {
     if newest.is_some_and(|newest| token < newest) {
         let newest = newest.unwrap_or(token);
         if args.json {
-            let line = serde_json::json!({"key": key, "token": token.to_string(), "newest": newest.to_string()});
+            let (token, newest) = (token.to_string(), newest.to_string());
+            let line = serde_json::json!({"key": key.as_str(), "token": token, "newest": newest});
             // Whatever becomes of it, the token is refused.
             let _ = output::print(&output::json_line(&line));
         }
@@ -49,9 +51,8 @@ pub fn gate(args: &GateArgs) -> Result<ExitOutcome, CliError> {
             format!("token {token} of {key} is refused: a holder with {newest} has been here");
         return Err(CliError::with(exit::LOST, why));
     }
-    if newest != Some(token) {
-        Passed { token, key }.write(&mut file, &args.file).map_err(failed)?;
-    }
+    // Also if it has this token already: the call that wrote it may have failed before it was on the disk.
+    Passed { token, key: key.to_string() }.write(&mut file, &args.file).map_err(failed)?;
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())
         .map_err(|why| failed(why.into()))?;
     let why = std::process::Command::new(&args.command[0]).args(&args.command[1..]).exec();
@@ -100,42 +101,43 @@ struct Passed {
 }
 
 impl Passed {
-    /// `None`: nobody has been here. That is also what a part of a line says: the command of the one who wrote
-    /// it has not run.
-    fn read(file: &mut File) -> io::Result<Option<Passed>> {
+    /// `None`: nobody has been here. A line without its end counts with what it has: whoever has written it held
+    /// the lock of `key`. If not even the token is whole, its command has not run.
+    fn read(file: &mut File, key: &Key) -> io::Result<Option<Passed>> {
+        const DIGITS: usize = 20;
         let mut text = String::new();
         file.take(1000).read_to_string(&mut text)?;
-        let Some(line) = text.strip_suffix('\n') else {
-            let (token, rest) = text.split_at_checked(20).unwrap_or((&text, ""));
-            let is_part = token.bytes().all(|byte| byte.is_ascii_digit())
-                && (rest.is_empty() || rest.starts_with(' '));
-            return if is_part { Ok(None) } else { Err(Self::other()) };
+        let other = || io::Error::other("it has something else than a token");
+        let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let Some((token, rest)) = text.split_at_checked(DIGITS) else {
+            // A token begins with a zero, unless it is one of a foreign engine.
+            let is_part = text.is_empty() || text.starts_with('0') && is_digits(&text);
+            return if is_part { Ok(None) } else { Err(other()) };
         };
-        let passed = line.split_once(' ').and_then(|(token, key)| {
-            let token = FencingToken::from_u64(token.parse().ok()?);
-            Some(Passed { token, key: key.to_owned() })
-        });
-        passed.map(Some).ok_or_else(Self::other)
+        let token = token.parse().ok().filter(|_| is_digits(token)).ok_or_else(other)?;
+        let token = FencingToken::from_u64(token);
+        let named = match rest.strip_suffix('\n') {
+            Some(rest) => rest.strip_prefix(' ').ok_or_else(other)?,
+            None if format!(" {key}").starts_with(rest) => key.as_str(),
+            None => return Err(other()),
+        };
+        Ok(Some(Passed { token, key: named.to_owned() }))
     }
 
-    fn other() -> io::Error {
-        io::Error::other("it has something else than a token")
-    }
-
-    /// The token, and the name of the file, are on the disk when this returns.
+    /// The token, and the name of the file if the folder may be read, are on the disk when this returns.
     fn write(&self, file: &mut File, path: &Path) -> io::Result<()> {
         let Passed { token, key } = self;
         let line = format!("{:020} {key}\n", token.get());
-        let is_new = file.metadata()?.len() != line.len() as u64;
-        if is_new {
+        if file.metadata()?.len() != line.len() as u64 {
             file.set_len(0)?;
         }
         file.rewind()?;
         file.write_all(line.as_bytes())?;
         file.sync_data()?;
-        if is_new {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
+            // An error: the file system keeps names in a way of its own.
+            let _ = folder.sync_all();
         }
         Ok(())
     }

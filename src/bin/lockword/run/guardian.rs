@@ -143,8 +143,10 @@ impl Guardian {
     fn wait_for_end(self) {
         let Guardian { mut process, pipe } = self;
         drop(pipe);
-        // It may have been stopped.
-        let _ = rustix::process::kill_process(Pid::from_child(&process), Signal::CONT);
+        if matches!(process.try_wait(), Ok(None)) {
+            // It may have been stopped.
+            let _ = rustix::process::kill_process(Pid::from_child(&process), Signal::CONT);
+        }
         let _ = process.wait();
     }
 }
@@ -229,11 +231,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Ends the tie also for what the command has left running. Without a tie it does nothing.
+/// Ends the tie also for what the command has left running. Without a tie it does nothing. Whose tie it was
+/// stays in the file: if `run` dies before it has released the lock, those who wait see that.
 fn end_tie(tie: Option<OwnedFd>) {
     if let Some(tie) = tie {
-        // Nothing is left to be found as that of processes that have died.
-        let _ = rustix::fs::ftruncate(&tie, 0);
         let _ = rustix::fs::flock(&tie, FlockOperation::Unlock);
     }
 }

@@ -213,7 +213,7 @@ impl<'a> Settings<'a> {
         };
         let mut tries = 3;
         let why = loop {
-            let guardian = Guardian::start(&self.key, tie.as_ref()).map_err(no_guardian)?;
+            let mut guardian = Guardian::start(&self.key, tie.as_ref()).map_err(no_guardian)?;
             let mut command = Command::new(&self.args.command[0]);
             command.args(&self.args.command[1..]);
             command.env("LOCKWORD_KEY", self.key.as_str());
@@ -226,11 +226,12 @@ impl<'a> Settings<'a> {
                 Ok(job) => return Ok((job, guardian, tie.map(Tie::into_mark))),
                 Err(why) => why,
             };
+            // Somebody has killed the guardian: another one is tried.
+            let is_killed = why.kind() == io::ErrorKind::BrokenPipe && guardian.has_ended();
             // Nothing was executed.
             guardian.dismiss();
             tries -= 1;
-            // Somebody has killed the guardian: another one is tried.
-            if why.kind() != io::ErrorKind::BrokenPipe || tries == 0 {
+            if !is_killed || tries == 0 {
                 break why;
             }
         };
@@ -257,7 +258,7 @@ impl<'a> Settings<'a> {
     ) -> Result<ExitOutcome, CliError> {
         let Some(released) = in_time(signals, guard.release()).await else {
             let (key, code) = (&self.key, ended.code);
-            self.warn(format!("{key} is not released: others get it when its lease is over"));
+            self.warn(format!("{key} may not be released: others get it when its lease is over"));
             return match ended.lost {
                 None => Ok(ExitOutcome::With(code)),
                 Some(why) => {
@@ -300,12 +301,17 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// Finishes what is only a courtesy to others, unless a signal wants an end, or it takes very long.
+/// Finishes what is a courtesy to others, unless a signal wants an end, or it takes very long. A signal that comes
+/// within a second may have been one for the command.
 async fn in_time<T>(signals: &mut Signals, work: impl Future<Output = T>) -> Option<T> {
+    let asked = async {
+        sleep(Duration::from_secs(1)).await;
+        signals.next_ending().await;
+    };
     tokio::select! {
         biased;
         done = work => Some(done),
-        () = signals.next_ending() => None,
+        () = asked => None,
         () = sleep(Duration::from_secs(10)) => None,
     }
 }

@@ -21,6 +21,8 @@ pub struct Job {
     terminal: Option<Terminal>,
     /// The terminal was handed to the command, which gets it back when it goes on after a stop.
     has_had_terminal: bool,
+    /// How often it was told that it will never get the terminal.
+    told_in_vain: u32,
 }
 
 /// How the command ended.
@@ -66,7 +68,7 @@ impl Job {
         }
         let process = started?;
         let group = Pid::from_child(&process);
-        Ok(Job { process, group, terminal, has_had_terminal })
+        Ok(Job { process, group, terminal, has_had_terminal, told_in_vain: 0 })
     }
 
     /// Sends a signal to the group. An error: it has ended.
@@ -111,8 +113,13 @@ impl Job {
         stop_own_group(number);
         if asks && !signals.has_been_continued().await {
             // The kernel stops no group that no shell would continue: nobody will ever give the terminal to
-            // the command. It is told so as the processes of a shell that has ended are.
-            self.signal(libc::SIGHUP);
+            // the command. It is told so as the processes of a shell that has ended are, and then less kindly.
+            self.signal(match self.told_in_vain {
+                0 => libc::SIGHUP,
+                1 => libc::SIGTERM,
+                _ => libc::SIGKILL,
+            });
+            self.told_in_vain += 1;
         }
         // It goes on, or was not stopped. Then the command would stay stopped for ever.
         self.resume();

@@ -156,7 +156,8 @@ impl Dir {
     /// Looks whether the lock of `key` is tied to a process that is alive.
     ///
     /// It takes some microseconds, and up to the [timeout](super::DirBuilder::timeout) and a second if
-    /// the file system does not respond. Dropping the future is safe at any moment.
+    /// the file system does not respond. For those microseconds nobody else can tie the lock: a process that is
+    /// stopped just then keeps others from it until it goes on. Dropping the future is safe at any moment.
     ///
     /// # Errors
     ///
@@ -196,9 +197,11 @@ impl TieMark {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
             let file = locked.open_again(name)?;
-            // An error: this node has marked it already.
-            let _ = byte_lock(&file, libc::F_OFD_SETLK, node);
-            Ok(Self { file: Some(file) })
+            match byte_lock(&file, libc::F_OFD_SETLK, node) {
+                // Or this node has marked it already.
+                Ok(_) | Err(Errno::AGAIN | Errno::ACCESS) => Ok(Self { file: Some(file) }),
+                Err(why) => Err(why),
+            }
         }
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         {
