@@ -320,3 +320,153 @@ mod a_raw_lock_is_unlocked_by_its_holder {}
 /// drop(Condvar::new().wait_while(m.lock().unwrap(), |_| false));
 /// ```
 mod sync_refuses_what_std_refuses {}
+
+/// A guard of a reader-writer lock does not outlive it, whatever it is a guard for.
+///
+/// ```
+/// let lock = lockword::RwLock::new(1);
+/// let guard = {
+///     lock.read()
+/// };
+/// assert_eq!(*guard, 1);
+/// ```
+/// ```compile_fail,E0597
+/// let guard = {
+///     let lock = lockword::RwLock::new(1);
+///     lock.read()
+/// };
+/// assert_eq!(*guard, 1);
+/// ```
+/// ```compile_fail,E0597
+/// let guard = {
+///     let lock = lockword::RwLock::new(1);
+///     lock.write()
+/// };
+/// assert_eq!(*guard, 1);
+/// ```
+/// ```compile_fail,E0597
+/// let guard = {
+///     let lock = lockword::RwLock::new(1);
+///     lock.upgradable_read()
+/// };
+/// assert_eq!(*guard, 1);
+/// ```
+/// ```compile_fail,E0597
+/// let guard = {
+///     let lock = lockword::sync::RwLock::new(1);
+///     lock.read().unwrap()
+/// };
+/// assert_eq!(*guard, 1);
+/// ```
+/// ```compile_fail,E0505
+/// let lock = lockword::RwLock::new(1);
+/// let guard = lock.read();
+/// let there = Box::new(lock);
+/// drop(guard);
+/// ```
+///
+/// A guard for reading gives no `&mut`, and what is exchanged for another guard is gone.
+///
+/// ```
+/// let lock = lockword::RwLock::new(1);
+/// let mut guard = lock.write();
+/// *guard = 2;
+/// ```
+/// ```compile_fail,E0594
+/// let lock = lockword::RwLock::new(1);
+/// let mut guard = lock.read();
+/// *guard = 2;
+/// ```
+/// ```compile_fail,E0594
+/// let lock = lockword::RwLock::new(1);
+/// let mut guard = lock.upgradable_read();
+/// *guard = 2;
+/// ```
+/// ```compile_fail,E0594
+/// let lock = lockword::sync::RwLock::new(1);
+/// let mut guard = lock.read().unwrap();
+/// *guard = 2;
+/// ```
+/// ```compile_fail,E0382
+/// # use lockword::{RwLock, RwLockWriteGuard};
+/// let lock = RwLock::new(1);
+/// let mut guard = lock.write();
+/// let reader = RwLockWriteGuard::downgrade(guard);
+/// *guard = 2;
+/// ```
+///
+/// A reference to the data does not outlive the guard.
+///
+/// ```compile_fail,E0505
+/// let lock = lockword::RwLock::new(String::new());
+/// let guard = lock.read();
+/// let data: &String = &guard;
+/// drop(guard);
+/// assert!(data.is_empty());
+/// ```
+mod a_guard_of_a_reader_writer_lock {}
+
+/// A guard of a reader-writer lock stays in its thread, unless the lock is a `SendRwLock`.
+///
+/// ```
+/// static L: lockword::SendRwLock<u32> = lockword::SendRwLock::new(1);
+/// let guard = L.read();
+/// std::thread::spawn(move || drop(guard)).join().unwrap();
+/// ```
+/// ```compile_fail,E0277
+/// static L: lockword::RwLock<u32> = lockword::RwLock::new(1);
+/// let guard = L.read();
+/// std::thread::spawn(move || drop(guard)).join().unwrap();
+/// ```
+/// ```compile_fail,E0277
+/// static L: lockword::RwLock<u32> = lockword::RwLock::new(1);
+/// let guard = L.write();
+/// std::thread::spawn(move || drop(guard)).join().unwrap();
+/// ```
+/// ```compile_fail,E0277
+/// static L: lockword::RecursiveRwLock<u32> = lockword::RecursiveRwLock::new(1);
+/// let guard = L.read();
+/// std::thread::spawn(move || drop(guard)).join().unwrap();
+/// ```
+/// ```compile_fail,E0277
+/// static L: lockword::sync::RwLock<u32> = lockword::sync::RwLock::new(1);
+/// let guard = L.read().unwrap();
+/// std::thread::spawn(move || drop(guard)).join().unwrap();
+/// ```
+///
+/// Readers share the data, which must allow it.
+///
+/// ```
+/// fn shared<T: Sync>(_: T) {}
+/// shared(lockword::Mutex::new(std::cell::Cell::new(1)));
+/// ```
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>(_: T) {}
+/// shared(lockword::RwLock::new(std::cell::Cell::new(1)));
+/// ```
+mod a_guard_of_a_reader_writer_lock_stays_in_its_thread {}
+
+/// A reader-writer lock of `sync` is invariant in its data, and so is a guard for writing. That for reading is
+/// covariant, as std's.
+///
+/// ```
+/// # use lockword::sync;
+/// fn less<'a, 'g>(g: sync::RwLockReadGuard<'g, &'static u8>) -> sync::RwLockReadGuard<'g, &'a u8> { g }
+/// ```
+/// ```compile_fail
+/// # use lockword::sync;
+/// fn less<'a>(l: &'a sync::RwLock<&'static u8>) -> &'a sync::RwLock<&'a u8> { l }
+/// ```
+/// ```compile_fail
+/// # use std::sync;
+/// fn less<'a>(l: &'a sync::RwLock<&'static u8>) -> &'a sync::RwLock<&'a u8> { l }
+/// ```
+/// ```compile_fail
+/// # use lockword::sync;
+/// fn less<'a, 'g>(g: sync::RwLockWriteGuard<'g, &'static u8>) -> sync::RwLockWriteGuard<'g, &'a u8> { g }
+/// ```
+/// ```compile_fail
+/// # use std::sync;
+/// fn less<'a, 'g>(g: sync::RwLockWriteGuard<'g, &'static u8>) -> sync::RwLockWriteGuard<'g, &'a u8> { g }
+/// ```
+mod variance_of_the_reader_writer_lock {}

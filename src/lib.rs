@@ -1,4 +1,4 @@
-//! A mutex whose whole state is one byte, and the same lock shared by many nodes.
+//! A mutex whose whole state is one byte, a reader-writer lock, and the same lock shared by many nodes.
 //!
 //! The byte is the lock word L(t): 0 while the lock is free, 1 while it is held. It is acquired by one
 //! compare-and-swap and released by one plain store. Whether anyone waits is not in the lock. It is in
@@ -23,8 +23,12 @@
 //! - **At the root**: [`Mutex`], [`ReentrantMutex`], their guards (mapped ones too) and [`Condvar`],
 //!   without poisoning; and [`SendMutex`], whose guards may move to another thread. They are made with
 //!   the crate [`lock_api`] (0.5), which is re-exported.
-//! - [`RawLock`] and [`RawSendLock`]: the lock without data, for generic code over `lock_api`'s
-//!   `RawMutex`, `RawMutexFair` and `RawMutexTimed`.
+//! - [`RwLock`], whose readers run no locked instruction where it is read often; [`SendRwLock`], whose guards
+//!   may move to another thread; [`RecursiveRwLock`], and the trait [`ReadRecursive`], for threads that read while
+//!   they read. The page of [`RwLock`] tells when a `Mutex` is the better choice.
+//! - [`FairMutex`], whose every unlock hands over.
+//! - [`RawLock`], [`RawSendLock`], [`RawFairLock`], [`RawRwLock`] and its relatives: the locks without data, for
+//!   generic code over `lock_api`'s `RawMutex`, `RawRwLock` and their kin.
 //! - [`sync`]: a drop-in replacement for [`std::sync`], with std's methods, std's poisoning and std's
 //!   error types. [`migration`] tells how to come from std and from `parking_lot`, and when not to.
 //! - `contention` (feature `contention`): measures locks, yours too, under a load of your own.
@@ -36,8 +40,9 @@
 //!
 //! These hold for the locks in the process. The page of `cluster` has its own.
 //!
-//! - **Mutual exclusion.** At most one thread holds a lock at a time. What a holder did happens before
-//!   what the next holder does, however that one got the lock.
+//! - **Mutual exclusion.** At most one thread holds a lock at a time; of a [`RwLock`], one writer or any number of
+//!   readers, of which one may be upgradable. What a holder did happens before what the next holder does, however
+//!   that one got the lock. (Readers at the same time see what the writers before them did.)
 //! - **Destruction after unlock.** A thread that holds the lock may free its memory as soon as it has
 //!   released it, if no other thread uses the lock by then. The unlock of an earlier holder that is
 //!   still running does not touch the memory.
@@ -50,6 +55,11 @@
 //!   woken waiter is the designated waker, the first unlock after the wake-up hands the lock to it if that
 //!   unlock comes more than 40 us later. So the longest wait grows with the number of waiters ahead, not with
 //!   the number of running threads. Two contended locks in one bucket share the designated waker.
+//! - **Readers and writers.** A writer that has its turn lets no new reader in, and waits for those inside: so readers
+//!   do not starve writers. Readers that have waited for 500 us, and were woken in vain once, are let in by the
+//!   next unlock of a writer, all of them: so writers do not starve readers. A reader waits for about one writer's
+//!   section after that, and a writer for one batch of readers and the writers ahead of it. `downgrade` and
+//!   `upgrade` let no other writer in between.
 //! - **Fair unlock on request.** When `MutexGuard::unlock_fair` returns, the first waiter of the queue
 //!   holds the lock, if there was one, awake or asleep. A thread that is still on its way to its first sleep
 //!   may not count.
@@ -66,7 +76,8 @@
 //!   sound.
 //! - **Threads.** A guard is not `Send`, as those of std and `parking_lot` are not, and cannot be held
 //!   across an `.await` of a task that must be `Send`. The guard of a [`SendMutex`] is `Send` if its
-//!   data is; it may be dropped in any thread.
+//!   data is, and those of a [`SendRwLock`] if the data is `Send` and `Sync`; they may be dropped in any thread. A
+//!   guard for reading may outlive the thread that has got it.
 //!
 //! Not guaranteed:
 //!
@@ -78,6 +89,8 @@
 //!
 //! # Limits
 //!
+//! - A thread that calls [`RwLock`]'s `read` while it holds a guard for reading blocks for ever if a writer waits in
+//!   between. `read_recursive` does not wait for one that waits.
 //! - A lock must not be used in a signal handler: it may have interrupted the thread that holds the lock of
 //!   the bucket.
 //! - On Linux, Android and Windows a lock, a wait and a notification allocate nothing, so that they may be
@@ -86,7 +99,9 @@
 //!   does it before.) Elsewhere threads sleep in a table of std mutexes; where those allocate, each slot does once.
 //! - A seccomp filter must allow `futex` (to sleep and to wake), and `clock_gettime` where it is a system
 //!   call. Others may be refused with an error. A filter that kills instead of refusing must also allow
-//!   `membarrier`, and `getpid` if the program forks. If the program installs the filter itself, it may call
+//!   `membarrier`, and `getpid` if the program forks. Where `membarrier` is refused after a [`RwLock`] was read in
+//!   slots, its next writer calls `sched_getaffinity` and `sched_setaffinity`, which may be refused too, and
+//!   sleeps for 10 ms. If the program installs the filter itself, it may call
 //!   [`init_with_fences`] before, instead of allowing `membarrier`. An inherited filter must allow it, since
 //!   the crate calls it when the program is loaded.
 //! - Two copies of the crate in one process, or a lock shared across a `cdylib` boundary, have two
@@ -101,7 +116,7 @@
 //!
 //! **Fork.** A handler runs in the child (`pthread_atfork`, registered at the load of the program, before
 //! the first wait, or by [`init`]) and forgets the waiters, which do not exist there. A lock that was free,
-//! or held by the forking thread, works in the child; one that another thread held stays held for ever.
+//! or held by the forking thread, works in the child; one that another thread held, or read, stays so for ever.
 //! `vfork`, `_Fork` and a raw `clone` run no handler, nor does a `fork` that began before the handler was
 //! registered.
 //!
@@ -119,7 +134,8 @@
 //! | macOS, FreeBSD, WebAssembly, Linux on other processors, all others | fences on both sides | armv5te Linux (no 64-bit atomics), AArch64 macOS, x86-64 FreeBSD and `wasm32-unknown-unknown` are type-checked |
 //! | any, with `--cfg lockword_symmetric` | fences on both sides | all tests but the assembly test run on x86-64 Linux |
 //!
-//! With fences each unlock costs one fence more. [`init_with_fences`] chooses them at run time. On
+//! With fences each unlock costs one fence more, and all readers of a [`RwLock`] are counted in its word.
+//! [`init_with_fences`] chooses them at run time. On
 //! `wasm32-unknown-unknown` there is no clock: turns never come, timed methods panic as `Instant::now` does,
 //! and without threads a lock that would have to wait panics, as std's does. With threads, the main thread
 //! of a browser must not wait at all.
@@ -144,7 +160,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `arc_lock` | guards that own an `Arc` of their lock |
-//! | `serde` | `Serialize` and `Deserialize` for the mutexes, `sync::Mutex` too |
+//! | `serde` | `Serialize` and `Deserialize` for the mutexes and the reader-writer locks, those of [`sync`] too |
 //! | `contention` | the module `contention` |
 //! | `peers` | `contention::peers`, the locks of other crates to compare with; the benches need it |
 //! | `cluster` | the module `cluster` with its in-memory engine; brings tokio |
@@ -170,9 +186,13 @@ mod condvar;
 #[cfg(all(feature = "contention", not(lockword_loom)))]
 pub mod contention;
 #[cfg(not(lockword_loom))]
+mod fair_mutex;
+#[cfg(not(lockword_loom))]
 mod mutex;
 mod primitive;
 mod raw;
+#[cfg(not(lockword_loom))]
+mod rwlock;
 #[cfg(not(lockword_loom))]
 pub mod sync;
 mod word;
@@ -185,8 +205,12 @@ struct ReadmeDoctests;
 #[cfg(not(lockword_loom))]
 pub use condvar::*;
 #[cfg(not(lockword_loom))]
+pub use fair_mutex::*;
+#[cfg(not(lockword_loom))]
 pub use mutex::*;
 pub use raw::mutex::RawLock;
+#[cfg(not(lockword_loom))]
+pub use rwlock::*;
 
 /// The crate that the guards come from: its traits are for code that is generic over locks.
 #[cfg(not(lockword_loom))]

@@ -27,7 +27,7 @@ pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering, 
 #[cfg(all(test, lockword_loom))]
 pub(crate) use loom::{cell as model_cell, model as model_run, thread as model_thread};
 #[cfg(lockword_loom)]
-pub(crate) use loom::{lazy_static, sync as model_sync};
+pub(crate) use loom::{lazy_static, sync as model_sync, thread_local as model_thread_local};
 
 /// A field that the threads which hold one lock share. In the models each access is checked for races.
 #[cfg(lockword_loom)]
@@ -130,12 +130,15 @@ pub(crate) fn ticks() -> u64 {
 pub(crate) fn is_one_in_64() -> bool {
     use core::cell::Cell;
     std::thread_local!(static RANDOM: Cell<u32> = const { Cell::new(0) });
-    // Threads that live for a few calls only must not all do the same.
-    let last = if RANDOM.get() == 0 { ticks() as u32 } else { RANDOM.get() };
-    // At random, so that locks that take turns all have theirs: Knuth, volume 2, section 3.2.1, and
-    // there table 1, line 16.
-    RANDOM.set(last.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
-    RANDOM.get() >> 26 == 0
+    // One access: the address of a thread-local is asked for by a call.
+    RANDOM.with(|random| {
+        // Threads that live for a few calls only must not all do the same.
+        let last = if random.get() == 0 { ticks() as u32 } else { random.get() };
+        // At random, so that locks that take turns all have theirs: Knuth, volume 2, section 3.2.1, and
+        // there table 1, line 16.
+        random.set(last.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+        random.get() >> 26 == 0
+    })
 }
 
 /// In the model what must not be done too often is done whenever it can be.
@@ -231,13 +234,16 @@ pub(crate) mod model_settings {
     static NO_LIGHT: AtomicBool = AtomicBool::new(false);
     /// `heavy()` is refused.
     static REFUSES: AtomicBool = AtomicBool::new(false);
+    /// Locks become biased.
+    static BIASES: AtomicBool = AtomicBool::new(false);
     /// Addresses in bucket 1. All others are in bucket 0.
     static APART: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
     static REACHED: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
 
     /// The settings of a model.
     #[cfg(test)]
-    pub(crate) fn set_up(time_passes: bool, no_light: bool, refuses: bool) {
+    pub(crate) fn set_up(time_passes: bool, no_light: bool, refuses: bool, biases: bool) {
+        BIASES.store(biases, Relaxed);
         TIME_PASSES.store(time_passes, Relaxed);
         NO_LIGHT.store(no_light, Relaxed);
         REFUSES.store(refuses, Relaxed);
@@ -268,6 +274,10 @@ pub(crate) mod model_settings {
         REFUSES.load(Relaxed)
     }
 
+    pub(crate) fn biases() -> bool {
+        BIASES.load(Relaxed)
+    }
+
     pub(crate) fn bucket_of(addr: usize) -> usize {
         usize::from(APART.iter().any(|apart| apart.load(Relaxed) == addr))
     }
@@ -295,6 +305,12 @@ pub(crate) enum Probe {
     Moved,
     Disarmed,
     Rearmed,
+    Drained,
+    GaveUp,
+    ReadInSlot,
+    BackedOut,
+    Revoked,
+    Lowered,
 }
 
 /// Counts that a model has come by a place, if the condition holds; nothing outside the models.

@@ -42,7 +42,7 @@
 //! [`FlushProcessWriteBuffers`]: https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-flushprocesswritebuffers
 
 #[cfg(not(lockword_loom))]
-pub(super) use imp::{IS_SYMMETRIC, prepare};
+pub(super) use imp::{IS_SYMMETRIC, is_registered, prepare};
 pub(crate) use imp::{heavy, light};
 
 /// What became of a [`heavy`].
@@ -103,6 +103,31 @@ mod imp {
         Heavy::Done
     }
 
+    /// Whether the process was registered.
+    pub(crate) fn is_registered() -> bool {
+        REGISTERED.load(Ordering::Relaxed)
+    }
+
+    /// Lets this thread run once on each processor that it may use: whoever ran there was switched out, which is
+    /// a full barrier.
+    pub(crate) fn visit_processors() {
+        // SAFETY: a set of bits, for which all zeros are a value; the calls read and write these sets only.
+        unsafe {
+            let size = size_of::<libc::cpu_set_t>();
+            let mut before = core::mem::zeroed::<libc::cpu_set_t>();
+            if libc::sched_getaffinity(0, size, &raw mut before) != 0 {
+                return;
+            }
+            for processor in 0..libc::CPU_SETSIZE as usize {
+                let mut one = core::mem::zeroed::<libc::cpu_set_t>();
+                libc::CPU_SET(processor, &mut one);
+                // Refused for those that there are not.
+                libc::sched_setaffinity(0, size, &raw const one);
+            }
+            libc::sched_setaffinity(0, size, &raw const before);
+        }
+    }
+
     fn membarrier(command: libc::c_int) -> bool {
         // SAFETY: `membarrier` takes two integers and touches no memory of ours.
         unsafe { libc::syscall(libc::SYS_membarrier, command, 0) == 0 }
@@ -141,6 +166,14 @@ mod imp {
     pub(crate) fn prepare() -> Heavy {
         Heavy::Done
     }
+
+    /// Nothing to register.
+    pub(crate) fn is_registered() -> bool {
+        true
+    }
+
+    /// `heavy()` cannot be refused, so that there is no need.
+    pub(crate) fn visit_processors() {}
 }
 
 /// Everywhere else, and in the models: a fence on both sides.
@@ -186,4 +219,30 @@ mod imp {
     pub(crate) fn prepare() -> Heavy {
         Heavy::Done
     }
+
+    /// There is no bias where each reader would pay for two fences.
+    #[cfg(not(lockword_loom))]
+    pub(crate) fn is_registered() -> bool {
+        false
+    }
+
+    /// There is nothing to wait for where `light()` is a fence.
+    pub(crate) fn visit_processors() {}
+}
+
+/// In place of a [`heavy`] that is refused, or not to be used any more, once for each lock that was biased by then:
+/// returns when the stores that other threads had made when it was called are visible to this thread, though they
+/// passed no fence.
+///
+/// This thread runs on each processor in turn. A thread that ran there is switched out, and so passes a full
+/// barrier, and one that runs elsewhere has been, or will be met there. Where that is refused too, and
+/// where a thread may use processors that this one may not, there is the time: a store buffer drains by itself
+/// in far less than [`SETTLE_US`](super::flags::SETTLE_US), an assumption that the
+/// [flags](super::flags) make too. (A filter that kills for `sched_setaffinity` kills here.)
+pub(super) fn wait_for_stores() {
+    imp::visit_processors();
+    #[cfg(not(lockword_loom))]
+    std::thread::sleep(std::time::Duration::from_micros(u64::from(super::flags::SETTLE_US)));
+    // ORDERING: SeqCst: what was visible is seen.
+    crate::primitive::fence(crate::primitive::Ordering::SeqCst);
 }

@@ -70,6 +70,7 @@
 
 use super::barrier::{self, Heavy};
 use crate::primitive::{AtomicU32, Ordering, fence, has_passed, now_us, probe};
+use std::time::{Duration, Instant};
 
 /// log2 of the number of flags, and of buckets of the waiter table.
 pub(super) const BITS: u32 = if cfg!(lockword_loom) { 1 } else { 8 };
@@ -94,7 +95,7 @@ const DISARM_EVERY_US: u32 = 500;
 const UNFINISHED: u32 = 2;
 /// How long the stores of others may stay unseen without a `heavy()`, in microseconds: assumed, and
 /// a thousand times what a store buffer takes.
-const SETTLE_US: u32 = 10_000;
+pub(super) const SETTLE_US: u32 = 10_000;
 
 /// The table, on cache lines that it shares with nothing else.
 #[repr(align(128))]
@@ -130,6 +131,19 @@ pub(super) enum Sleep {
     Nap(u32),
 }
 
+impl Sleep {
+    /// When to look again at the latest, by a thread that waits until `deadline`.
+    pub(super) fn until(self, deadline: Option<Instant>) -> Option<Instant> {
+        match self {
+            Sleep::Sound => deadline,
+            Sleep::Nap(us) => {
+                let nap = Instant::now() + Duration::from_micros(u64::from(us));
+                Some(deadline.map_or(nap, |deadline| deadline.min(nap)))
+            }
+        }
+    }
+}
+
 /// The hash of an address: Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3,
 /// section 6.4). The high bits of the product with 2^N / golden ratio are well mixed.
 #[inline(always)]
@@ -155,6 +169,11 @@ pub(super) fn index(addr: usize) -> usize {
 pub(crate) fn may_have_waiters(addr: usize) -> bool {
     // ORDERING: Relaxed; `light()` before it and the parker's `heavy()` order it.
     FLAGS.0[index(addr)].0.load(Ordering::Relaxed) & BITS_OF_STATE != 0
+}
+
+/// Whether the flags are PERMANENT, or are becoming so.
+pub(super) fn is_permanent() -> bool {
+    FLAGS.0[0].0.load(Ordering::Relaxed) & PERMANENT != 0
 }
 
 /// Makes the statics of an execution.

@@ -123,6 +123,7 @@ mod imp {
                 Ok(_) => {
                     super::super::flags::reset();
                     super::super::waiters::reset();
+                    super::super::readers::reset();
                     FORKS.fetch_add(1, Ordering::Relaxed);
                     // ORDERING: Release pairs with the Acquires here and in `settle`.
                     STATE.store(generation % GENERATION + 1, Ordering::Release);
@@ -142,6 +143,7 @@ mod imp {
         // A handler of another library may fork in a child that has not settled.
         settle();
         let _ = FORKED.try_with(|forked| forked.set(generation()));
+        super::super::readers::before_fork();
         PARENT.store(process(), Ordering::Relaxed);
         // Not while another thread of this process, a child, is at forgetting.
         let more = |state| (state < SETTLING).then(|| state + FORK);
@@ -158,6 +160,7 @@ mod imp {
         // ORDERING: Relaxed: it tells nothing, and what those before it released stays so, since
         // this is a read-modify-write.
         let _ = STATE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        super::super::readers::after_fork();
     }
 
     /// Unless [`settle`] was quicker. By the generation, since a thread that an earlier handler
@@ -170,6 +173,7 @@ mod imp {
         if FORKED.try_with(Cell::get).unwrap_or(now) == now {
             forget(state);
         }
+        super::super::readers::after_fork();
     }
 }
 

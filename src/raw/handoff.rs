@@ -44,7 +44,7 @@ use super::waiters::{DESIGNATED, HANDOFF, Locked, RETRY, Waiter};
 use crate::primitive::{AtomicU32, AtomicUsize, Ordering, has_come, is_one_in_64, now_us, probe};
 
 /// How long the threads that run may keep the first waiter asleep, or pass it over, in microseconds.
-const TURN_US: u32 = 500;
+pub(super) const TURN_US: u32 = 500;
 /// A section that lasts so long after a wake-up is a long one, in microseconds: two wake-ups of a thread on
 /// a sleeping processor.
 const LATE_US: u32 = 40;

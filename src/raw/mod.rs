@@ -61,6 +61,9 @@ pub(crate) mod fork;
 mod handoff;
 pub(crate) mod mutex;
 pub(crate) mod park;
+mod readers;
+mod rw_word;
+pub(crate) mod rwlock;
 mod spin;
 mod waiters;
 

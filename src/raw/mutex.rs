@@ -228,14 +228,7 @@ fn wait_in_queue(
         drop(locked);
         bucket.parked_us.store(now_us(), Ordering::Relaxed);
 
-        let until = match sleep {
-            Sleep::Sound => deadline,
-            Sleep::Nap(us) => {
-                let nap = Instant::now() + Duration::from_micros(u64::from(us));
-                Some(deadline.map_or(nap, |deadline| deadline.min(nap)))
-            }
-        };
-        if let Some(message) = waiter.sleep(until) {
+        if let Some(message) = waiter.sleep(sleep.until(deadline)) {
             probe!(Parked);
             if message == HANDOFF || spin_in_queue(word, waiter, &mut designated, deadline) {
                 return true;
@@ -367,7 +360,7 @@ fn wake_first(addr: usize, bucket: &Bucket) {
 
 /// Nobody waits in the bucket: its flag need not be armed much longer.
 #[inline(never)]
-fn disarm(addr: usize, bucket: &Bucket) {
+pub(super) fn disarm(addr: usize, bucket: &Bucket) {
     let parked_us = bucket.parked_us.load(Ordering::Relaxed);
     flags::flag(flags::index(addr)).maybe_disarm(parked_us, || bucket.has_waiters());
 }

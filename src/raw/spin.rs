@@ -205,6 +205,26 @@ pub(super) fn spin(
     done() || done()
 }
 
+/// A thread has found others near the lock at `addr`, which it need not wait for: waits for the length of a backoff,
+/// if the lock is best used so. Returns when it is to look, for [`note`].
+#[cfg(not(lockword_loom))]
+pub(super) fn back_off(addr: usize) -> u64 {
+    history::back_off(addr, &super::waiters::bucket_of(addr).spin);
+    ticks()
+}
+
+#[cfg(lockword_loom)]
+pub(super) fn back_off(_: usize) -> u64 {
+    0
+}
+
+/// Notes an acquisition, by a look that began at `looked`.
+#[cfg(not(lockword_loom))]
+pub(super) use history::note;
+
+#[cfg(lockword_loom)]
+pub(super) fn note(_: usize, _: u64) {}
+
 /// What a thread remembers of its last contended acquisition.
 mod history {
     use super::*;
@@ -227,7 +247,7 @@ mod history {
 
     /// Notes an acquisition by a look that began at `looked`. The caller holds the lock, so this is
     /// short: only one in eight reads the clock again.
-    pub(super) fn note(addr: usize, looked: u64) {
+    pub(in super::super) fn note(addr: usize, looked: u64) {
         let mut last = LAST.get();
         if last.transfer == 0 || looked & 0x70 == 0 {
             let transfer = ticks().wrapping_sub(looked).min(LONGEST_TRANSFER);

@@ -18,7 +18,7 @@
 //! | ASLEEP | sleeps on the state, or is about to | itself; for a lock under the bucket's lock, after it saw the word held |
 //! | DESIGNATED, RETRY | is woken; is still in the queue, and will look at the word | an unlocker, under the bucket's lock |
 //! | HANDOFF | is out of the queue, and holds the lock | the holder, under the bucket's lock |
-//! | NOTIFIED | is out of the queue of the Condvar | a notifier who took it out |
+//! | NOTIFIED | is out of the queue: of the Condvar, or of the readers, who look at the word again | who took it out |
 //!
 //! HANDOFF and NOTIFIED are final: after the store the waiter may be gone, and the writer calls
 //! [`park::wake`] with the plain address at most. A waiter of a lock that is in the queue and not
@@ -34,6 +34,7 @@
 use super::flags::{self, BITS};
 use super::handoff::Handoff;
 use super::park;
+use super::rw_word::RwWord;
 use super::spin::SpinStatistics;
 #[cfg(not(lockword_loom))]
 use crate::primitive::spin_loop;
@@ -46,10 +47,33 @@ use std::time::Instant;
 /// What a thread waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    /// To hold a lock alone.
+    /// To hold a mutex.
     Exclusive,
+    /// To hold a reader-writer lock alone.
+    Writer,
+    /// To read, and to be the one that may go over to writing.
+    Upgradable,
+    /// To read.
+    Reader,
+    /// That the readers leave, as the writer that has the role: at most one for a lock.
+    Drainer,
     /// A notification of a Condvar.
     Condvar,
+}
+
+impl Kind {
+    /// Waiters of one object are in one queue if their kinds are of one class. Those of a mutex and of a
+    /// reader-writer lock never are: who has released a lock, and looks for its waiters, may find a new lock
+    /// at the address.
+    fn class(self) -> u8 {
+        match self {
+            Kind::Exclusive => 0,
+            Kind::Writer | Kind::Upgradable => 1,
+            Kind::Reader => 2,
+            Kind::Drainer => 3,
+            Kind::Condvar => 4,
+        }
+    }
 }
 
 /// The thread runs.
@@ -83,8 +107,10 @@ pub(super) struct Waiter {
     pub(super) kind: NodeCell<Kind>,
     /// The address of what it waits for: of a word, or of a Condvar.
     addr: NodeCell<usize>,
-    /// The lock that it waits for, or that it locks again after the notification.
+    /// The mutex that it waits for, or that it locks again after the notification.
     pub(super) word: *const LockWord,
+    /// The reader-writer lock that it waits for.
+    pub(super) rw_word: *const RwWord,
     /// Whether it has been woken, and is in the queue still.
     pub(super) woken: NodeCell<bool>,
     /// When it may be handed the lock, if it is the first of its queue.
@@ -109,13 +135,21 @@ impl Waiter {
         Waiter::for_object(Kind::Condvar, addr, word)
     }
 
-    fn for_object(kind: Kind, addr: usize, word: &LockWord) -> Self {
+    /// A waiter of a reader-writer lock.
+    pub(super) fn of_rwlock(kind: Kind, word: &RwWord) -> Self {
+        let mut waiter = Waiter::for_object(kind, word.addr(), ptr::null());
+        waiter.rw_word = word;
+        waiter
+    }
+
+    fn for_object(kind: Kind, addr: usize, word: *const LockWord) -> Self {
         Waiter {
             state: AtomicU32::new(AWAKE),
             bucket: AtomicU32::new(NOWHERE),
             kind: NodeCell::new(kind),
             addr: NodeCell::new(addr),
             word,
+            rw_word: ptr::null(),
             woken: NodeCell::new(false),
             turn_us: NodeCell::new(0),
             next: NodeCell::new(ptr::null()),
@@ -372,15 +406,13 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// The first waiter of the lock, or of the Condvar, at `addr`.
+    /// The first waiter of this class of the lock, or of the Condvar, at `addr`.
     pub(super) fn first(&self, addr: usize, kind: Kind) -> Option<&'a Waiter> {
         let mut head = self.bucket.queues.get();
         loop {
             // SAFETY: null, or in a queue of this bucket, whose lock is held.
             let first = unsafe { head.as_ref() }?;
-            if first.addr.get() == addr
-                && (first.kind.get() == Kind::Condvar) == (kind == Kind::Condvar)
-            {
+            if first.addr.get() == addr && first.kind.get().class() == kind.class() {
                 return Some(first);
             }
             head = first.next_queue.get();

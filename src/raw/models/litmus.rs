@@ -5,9 +5,15 @@
 //! thread and `heavy()` in the other they must not. The control leaves `heavy()` out and has to
 //! see it happen, or the test could not fail and would show nothing.
 
-use crate::primitive::{AtomicU32, Ordering, fence, spin_loop};
-use crate::raw::barrier::{Heavy, heavy, light};
+use crate::primitive::{AtomicU32, Ordering, fence, now_us, spin_loop};
+use crate::raw::barrier::{Heavy, IS_SYMMETRIC, heavy, is_registered, light};
+use crate::raw::readers;
+use crate::raw::rw_word::RwWord;
+use crate::raw::rwlock::{After, RawRwLock};
+use crate::raw::waiters::Kind;
+use core::cell::UnsafeCell;
 use crossbeam_utils::CachePadded;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many rounds the barrier has to stand.
@@ -108,29 +114,180 @@ fn nothing() {
     core::hint::black_box(());
 }
 
-/// Both in one test: a `heavy()` anywhere in the process is a barrier for the control, too.
-#[test]
-fn litmus_store_buffering() {
-    if std::thread::available_parallelism().is_ok_and(|number| number.get() < 2) {
+/// The path of a reader in a slot, against a writer that revokes the bias: r1 to r3 and w1 to w3 of [`readers`], with
+/// `barrier` for w2. Returns as [`store_buffering`]: a reader that is in, and that the scan did not see.
+fn revocation(barrier: impl Fn(), enough: impl Fn(u32, u32, Duration) -> bool) -> (u32, u32) {
+    let (shared, word) = (Shared::default(), CachePadded::new(RwWord::new()));
+    let id = readers::draw_id().expect("there are numbers left");
+    let (mut round, mut both) = (0, 0);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(readers::adopt(), "there are lines left");
+            for round in 1.. {
+                if wait_for(&shared.begun, 2 * round) == u32::MAX {
+                    return;
+                }
+                stagger(round, 64);
+                let slot = readers::publish(id).expect("the line is clear");
+                light();
+                let is_in = word.is_biased();
+                shared.read.store(u32::from(is_in), Ordering::Relaxed);
+                shared.ended.store(2 * round, Ordering::Release);
+                wait_for(&shared.begun, 2 * round + 1);
+                slot.clear();
+                shared.ended.store(2 * round + 1, Ordering::Release);
+            }
+        });
+        while !enough(round, both, start.elapsed()) && start.elapsed() < LIMIT {
+            round += 1;
+            assert!(word.try_read_alone());
+            word.set_bias();
+            assert!(!word.end_read());
+            fence(Ordering::SeqCst);
+            shared.begun.store(2 * round, Ordering::Release);
+            stagger(round.rotate_left(7), 64);
+            assert!(word.try_claim(Kind::Writer));
+            barrier();
+            let is_named = readers::names(id);
+            wait_for(&shared.ended, 2 * round);
+            both += u32::from(shared.read.load(Ordering::Relaxed) == 1 && !is_named);
+            assert!(word.try_finish_draining());
+            word.end_write(0);
+            shared.begun.store(2 * round + 1, Ordering::Release);
+            wait_for(&shared.ended, 2 * round + 1);
+        }
+        shared.begun.store(u32::MAX, Ordering::Release);
+    });
+    (round, both)
+}
+
+/// A `heavy()` anywhere in the process is a barrier for the controls, too.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the machine can show anything.
+fn has_processors() -> bool {
+    let several = !std::thread::available_parallelism().is_ok_and(|number| number.get() < 2);
+    if !several {
         println!("litmus: one processor cannot reorder against itself; nothing to see");
+    }
+    several
+}
+
+/// Runs a program with its barrier, after a control without it.
+fn litmus(
+    name: &str,
+    control: impl Fn(&dyn Fn(u32, u32, Duration) -> bool) -> (u32, u32),
+    program: impl Fn(&dyn Fn(), &dyn Fn(u32, u32, Duration) -> bool) -> (u32, u32),
+) {
+    let _alone = alone();
+    if !has_processors() {
         return;
     }
-    let (rounds, both) = store_buffering(nothing, nothing, |_, both, time| {
-        both >= VIOLATIONS || (both > 0 && time > SOON)
-    });
-    println!("litmus: no barrier: {both} violations in {rounds} rounds");
+    let (rounds, both) = control(&|_, both, time| both >= VIOLATIONS || (both > 0 && time > SOON));
+    println!("litmus: {name}, no barrier: {both} violations in {rounds} rounds");
     assert!(both > 0, "the control saw no store buffering: the rest would show nothing");
 
     let refused = core::cell::Cell::new(false);
-    let parker = || refused.set(heavy() == Heavy::Refused || refused.get());
-    let (rounds, both) = store_buffering(light, parker, |round, _, time| {
+    let barrier = || refused.set(heavy() == Heavy::Refused || refused.get());
+    let (rounds, both) = program(&barrier, &|round, _, time| {
         round == ROUNDS || (round >= FEWEST_ROUNDS && time > SOON)
     });
     if refused.get() {
         println!("litmus: the kernel refuses the barrier; locks use fences here");
         return;
     }
-    println!("litmus: light and heavy: {both} violations in {rounds} rounds");
+    println!("litmus: {name}, light and heavy: {both} violations in {rounds} rounds");
     assert!(rounds >= FEWEST_ROUNDS, "too few rounds to show anything");
-    assert_eq!(both, 0, "both threads read the old value, in spite of heavy()");
+    assert_eq!(both, 0, "neither thread saw the other, in spite of heavy()");
+}
+
+#[test]
+fn litmus_store_buffering() {
+    litmus(
+        "unlock and park",
+        |enough| store_buffering(nothing, nothing, enough),
+        |barrier, enough| store_buffering(light, barrier, enough),
+    );
+}
+
+#[test]
+fn litmus_revocation() {
+    if IS_SYMMETRIC {
+        println!(
+            "litmus: light() is a fence, and no reader is in a slot: the control would see nothing"
+        );
+        return;
+    }
+    litmus(
+        "read and revoke",
+        |enough| revocation(nothing, enough),
+        |barrier, enough| revocation(barrier, enough),
+    );
+}
+
+/// Readers and writers of locks that become biased again at once, as if barriers cost nothing.
+#[test]
+fn biases_without_a_budget() {
+    struct Pair(RawRwLock, UnsafeCell<[u64; 2]>);
+    // SAFETY: the numbers are guarded by the lock.
+    unsafe impl Sync for Pair {}
+    let _alone = alone();
+    let pairs = [const { Pair(RawRwLock::new(), UnsafeCell::new([0; 2])) }; 2];
+    let slots = AtomicU32::new(0);
+    let rounds: u32 = if cfg!(debug_assertions) { 100_000 } else { 400_000 };
+    let added: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4_u32)
+            .map(|number| {
+                let (pairs, slots) = (&pairs, &slots);
+                scope.spawn(move || {
+                    let (mut added, mut in_slots) = (0, 0);
+                    for round in 0..rounds {
+                        let Pair(lock, numbers) = &pairs[(round / 64) as usize % 2];
+                        let random = round.wrapping_mul(0x9E37_79B9).rotate_left(7 * number) >> 22;
+                        let writes = match random {
+                            0 => lock.write_until(None),
+                            1 => lock.try_write(),
+                            2 => lock.write_until(Some(Instant::now())),
+                            3 => {
+                                // SAFETY: this thread is the upgradable reader.
+                                lock.upgradable_until(None) && unsafe { lock.upgrade_until(None) }
+                            }
+                            _ => false,
+                        };
+                        if writes {
+                            // SAFETY: this thread holds the lock.
+                            unsafe {
+                                (*numbers.get())[0] += 1;
+                                (*numbers.get())[1] += 1;
+                                lock.end_write(After::Free);
+                            }
+                            added += 1;
+                        } else {
+                            readers::bias_now(now_us());
+                            let token = lock.read(false);
+                            in_slots += u32::from(token.is_in_slot());
+                            // SAFETY: this thread reads, and ends that once.
+                            unsafe {
+                                let [one, two] = *numbers.get();
+                                assert_eq!(one, two);
+                                lock.end_read(token);
+                            }
+                        }
+                    }
+                    slots.fetch_add(in_slots, Ordering::Relaxed);
+                    added
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    let total: u64 = pairs.into_iter().map(|Pair(_, numbers)| numbers.into_inner()[0]).sum();
+    assert_eq!(added, total);
+    let slots = slots.into_inner();
+    println!("biases: {slots} readers in slots of {}, {added} writers", 4 * rounds);
+    assert!(slots > rounds / 10 || !is_registered(), "few were in slots");
 }

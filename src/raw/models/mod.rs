@@ -20,6 +20,8 @@
 //! | [`queues`] | two locks in one bucket; waiters that come and go |
 //! | [`timeout`] | a timeout racing a wake-up and a handoff |
 //! | [`condvar`] | a notification racing a wait and a timeout; waiters that are moved |
+//! | [`rwlock`] | readers and writers: draining, giving up, upgrades, recursive readers |
+//! | [`readers`] | readers in slots: revocation, writers that give up, bias set again |
 //! | [`parker`] | what wakes a plain thread that waits there |
 //! | [`wait_queue`] | the waiters of a key of the cluster: grants racing those that leave, order |
 
@@ -36,6 +38,10 @@ mod handoff;
 mod parker;
 #[cfg(test)]
 mod queues;
+#[cfg(test)]
+mod readers;
+#[cfg(test)]
+mod rwlock;
 #[cfg(test)]
 mod timeout;
 #[cfg(test)]
@@ -63,6 +69,7 @@ mod harness {
         time_passes: bool,
         no_light: bool,
         refuses: bool,
+        biases: bool,
         must_reach: &'static [Probe],
     }
 
@@ -74,6 +81,7 @@ mod harness {
                 time_passes: true,
                 no_light: false,
                 refuses: false,
+                biases: false,
                 must_reach: &[],
             }
         }
@@ -98,6 +106,11 @@ mod harness {
             Model { refuses: true, ..self }
         }
 
+        /// Counted readers make locks biased.
+        pub(super) fn biases(self) -> Self {
+            Model { biases: true, ..self }
+        }
+
         pub(super) fn must_reach(self, must_reach: &'static [Probe]) -> Self {
             Model { must_reach, ..self }
         }
@@ -108,7 +121,7 @@ mod harness {
             for probe in self.must_reach {
                 take_reached(*probe);
             }
-            set_up(self.time_passes, self.no_light, self.refuses);
+            set_up(self.time_passes, self.no_light, self.refuses, self.biases);
             let mut builder = crate::primitive::model_run::Builder::new();
             builder.preemption_bound = self.preemptions;
             builder.max_branches = 10_000;
@@ -119,10 +132,12 @@ mod harness {
                 waiters::bucket(0);
                 flags::flag(0);
                 flags::begin();
+                crate::raw::readers::begin();
                 super::futex::begin();
                 crate::primitive::model_time::is_up();
                 crate::primitive::model_time::is_settled();
                 body();
+                crate::raw::readers::end();
             });
             for probe in self.must_reach {
                 assert!(take_reached(*probe) > 0, "the model never came by {probe:?}");
