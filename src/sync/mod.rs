@@ -17,8 +17,8 @@
 //! # thread.join().unwrap();
 //! ```
 //!
-//! [`Mutex`], [`MutexGuard`], [`Condvar`] and [`WaitTimeoutResult`] are this crate's. Everything else
-//! is std's own, re-exported: [`Arc`], [`RwLock`], [`OnceLock`], [`mpsc`], [`atomic`] and so on, and
+//! [`Mutex`], [`RwLock`], their guards, [`Condvar`] and [`WaitTimeoutResult`] are this crate's. Everything else
+//! is std's own, re-exported: [`Arc`], [`OnceLock`], [`mpsc`], [`atomic`] and so on, and
 //! [`PoisonError`], [`TryLockError`], [`LockResult`], [`TryLockResult`] too. So in most programs it
 //! is enough to replace `std::sync::` by `lockword::sync::`: they compile, poison and print as
 //! before.
@@ -33,20 +33,23 @@
 //! # What differs
 //!
 //! The [migration page](crate::migration) tells all differences. In short: waiting is bounded, a
-//! `Mutex<()>` takes two bytes, a wait on a `Condvar` ends only with a notification or the timeout,
-//! and a lock of this crate must not be used in a global allocator.
+//! `Mutex<()>` takes two bytes, readers of a [`RwLock`] that is read often do not disturb each other, and
+//! a wait on a `Condvar` ends only with a notification or the timeout.
 //!
-//! For new code the lock at the [root of the crate](crate) is the better choice: it has no
-//! poisoning, and it has timed, fair and mapped locking.
+//! For new code the locks at the [root of the crate](crate) are the better choice: they have no
+//! poisoning, and they have timed, fair and mapped locking; the [reader-writer lock](crate::RwLock) can be
+//! upgraded too, and read recursively.
 
 mod condvar;
 mod mutex;
+mod rwlock;
 
 use crate::primitive::{AtomicBool, Ordering};
 use std::thread;
 
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use mutex::{Mutex, MutexGuard};
+pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 // The names above take precedence over those of a glob.
 #[doc(no_inline)]
@@ -64,6 +67,7 @@ impl PoisonFlag {
         PoisonFlag(AtomicBool::new(false))
     }
 
+    #[inline]
     fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

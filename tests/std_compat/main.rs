@@ -14,6 +14,7 @@ mod over_std {
     mod mutex;
     mod poison;
     mod programs;
+    mod rwlock;
     mod types;
 }
 
@@ -25,6 +26,7 @@ mod over_lockword {
     mod mutex;
     mod poison;
     mod programs;
+    mod rwlock;
     mod types;
 }
 
