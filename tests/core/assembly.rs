@@ -22,6 +22,8 @@ pub fn try_lock_and_unlock(m: &lockword::Mutex<u32>) -> bool {
     m.try_lock().is_some_and(|mut guard| { *guard += 1; true })
 }
 #[unsafe(no_mangle)]
+pub fn read_and_unlock(l: &lockword::RwLock<u32>) -> u32 { *l.read() }
+#[unsafe(no_mangle)]
 pub fn control(m: &std::sync::Mutex<u32>) { if let Ok(mut guard) = m.lock() { *guard += 1; } }
 "#;
 
@@ -95,6 +97,10 @@ fn the_fast_path_is_one_locked_instruction() {
         assert!(expected, "calls {callees:?}, not {slow_paths:?}:\n{code}");
         assert!(code.lines().count() <= 40, "more than the fast path is inlined:\n{code}");
     }
+    // What is inlined is the path of a reader in a slot. The counted readers are called.
+    let code = function(&assembly, "read_and_unlock");
+    assert_eq!(locked(&code), 0, "a reader runs no locked instruction:\n{code}");
+    assert!(!code.contains("mfence"), "no fence:\n{code}");
     let control = function(&assembly, "control");
     assert!(locked(&control) >= 2, "std's mutex swaps to unlock:\n{control}");
 }

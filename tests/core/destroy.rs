@@ -10,26 +10,31 @@
 //! `LOCKWORD_DESTROY_ROUNDS` sets the number of nodes.
 #![cfg(not(lockword_loom))]
 
-use lockword::{Condvar, Mutex, MutexGuard};
+use lockword::{
+    Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockUpgradableReadGuard,
+    RwLockWriteGuard,
+};
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::VecDeque;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex as StdMutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 use support::random::Rng;
 use support::setting::env_number;
+use support::slots::read_in_slot;
 use support::watchdog::{Progress, STALLED};
 
 #[path = "../support"]
 mod support {
     pub mod random;
     pub mod setting;
+    pub mod slots;
     pub mod watchdog;
 }
 
-const OPS: &[&str] = &["meet", "lock", "wait", "notify", "free"];
+const OPS: &[&str] = &["meet", "lock", "wait", "notify", "free", "bias", "read", "write"];
 
 /// Something that its last user frees, and how a thread uses it.
 trait Node: Sized + Send {
@@ -119,6 +124,150 @@ impl Node for Awaited {
         guard.0 -= 1;
         guard.0 == 0
     }
+}
+
+/// Who is the last user of a [`Shared`].
+#[derive(Clone, Copy)]
+enum Last {
+    /// Whoever lowers the count to 0. All write.
+    Anyone,
+    /// The one that writes. The others read.
+    Writer,
+    /// The one that reads. The others write.
+    Reader,
+}
+
+/// A count behind a reader-writer lock. If it is `BIASED`, the first user does that, before the others come.
+struct Shared<const BIASED: bool> {
+    lock: RwLock<AtomicUsize>,
+    last: Last,
+    is_ready: AtomicBool,
+}
+
+impl<const BIASED: bool> Node for Shared<BIASED> {
+    fn new(users: usize) -> Self {
+        static NODES: AtomicUsize = AtomicUsize::new(0);
+        let last = [Last::Anyone, Last::Writer, Last::Reader];
+        let last = last[NODES.fetch_add(1, Ordering::Relaxed) % last.len()];
+        Shared { lock: RwLock::new(users.into()), last, is_ready: AtomicBool::new(!BIASED) }
+    }
+
+    unsafe fn visit(
+        node: *mut Self,
+        first: bool,
+        step: &mut dyn FnMut(usize),
+        rng: &mut Rng,
+    ) -> bool {
+        // SAFETY: the node lives until the last user has unlocked, by the caller's promise.
+        let Shared { lock, last, is_ready } = unsafe { &*node };
+        step(5);
+        if BIASED && first {
+            drop(read_in_slot(lock));
+            is_ready.store(true, Ordering::Release);
+        }
+        while !is_ready.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        match last {
+            Last::Anyone => {
+                step(6);
+                read(lock, |_| linger(rng));
+                step(7);
+                write(lock, rng, |left| left - 1) == 0
+            }
+            Last::Writer if first => {
+                step(7);
+                // Itself is left.
+                while write(lock, rng, |left| left) > 1 {}
+                true
+            }
+            Last::Writer => {
+                step(6);
+                read(lock, |left| {
+                    linger(rng);
+                    left.fetch_sub(1, Ordering::Relaxed);
+                });
+                false
+            }
+            Last::Reader if first => {
+                step(6);
+                while read(lock, |left| left.load(Ordering::Relaxed)) > 1 {
+                    linger(rng);
+                }
+                true
+            }
+            Last::Reader => {
+                step(7);
+                lower(lock, rng);
+                false
+            }
+        }
+    }
+}
+
+/// Reads, in any way that there is for a reader.
+fn read<R>(lock: &RwLock<AtomicUsize>, section: impl FnOnce(&AtomicUsize) -> R) -> R {
+    let guard = lock.read();
+    assert!(guard.load(Ordering::Relaxed) > 0, "the node was given up");
+    section(&guard)
+}
+
+/// Writes, in any way that there is for a writer. Returns the new count.
+fn write(lock: &RwLock<AtomicUsize>, rng: &mut Rng, new: impl FnOnce(usize) -> usize) -> usize {
+    let (guard, left) = begin_to_write(lock, rng, new);
+    match rng.below(8) {
+        0 => RwLockWriteGuard::unlock_fair(guard),
+        1 => drop(RwLockWriteGuard::downgrade(guard)),
+        2 => RwLockReadGuard::unlock_fair(RwLockWriteGuard::downgrade(guard)),
+        3 => drop(RwLockWriteGuard::downgrade_to_upgradable(guard)),
+        4 => {
+            let guard = RwLockWriteGuard::downgrade_to_upgradable(guard);
+            RwLockUpgradableReadGuard::unlock_fair(guard);
+        }
+        5 => {
+            let guard = RwLockWriteGuard::downgrade_to_upgradable(guard);
+            drop(RwLockUpgradableReadGuard::downgrade(guard));
+        }
+        _ => drop(guard),
+    }
+    left
+}
+
+/// Lowers the count in a section that ends at once: for a reader that relies on it.
+fn lower(lock: &RwLock<AtomicUsize>, rng: &mut Rng) {
+    let (guard, _) = begin_to_write(lock, rng, |left| left - 1);
+    match rng.below(2) {
+        0 => RwLockWriteGuard::unlock_fair(guard),
+        _ => drop(guard),
+    }
+}
+
+/// Gets the lock, and sets a new count.
+fn begin_to_write<'a>(
+    lock: &'a RwLock<AtomicUsize>,
+    rng: &mut Rng,
+    new: impl FnOnce(usize) -> usize,
+) -> (RwLockWriteGuard<'a, AtomicUsize>, usize) {
+    let mut guard = match rng.below(8) {
+        0 => loop {
+            let timeout = Duration::from_micros(rng.below(60) as u64);
+            if let Some(guard) = lock.try_write_for(timeout) {
+                break guard;
+            }
+        },
+        1 => loop {
+            match lock.try_write() {
+                Some(guard) => break guard,
+                None => thread::yield_now(),
+            }
+        },
+        2 => RwLockUpgradableReadGuard::upgrade(lock.upgradable_read()),
+        _ => lock.write(),
+    };
+    let left = new(*guard.get_mut());
+    linger(rng);
+    *guard.get_mut() = left;
+    (guard, left)
 }
 
 /// Holds the lock for a random time, now and then for so long that others park.
@@ -291,4 +440,20 @@ fn the_last_of_two_frees_the_condvar() {
 #[test]
 fn the_last_of_four_frees_the_condvar() {
     all_fates::<Awaited>(4, 4);
+}
+
+#[test]
+fn the_last_of_two_frees_the_rwlock() {
+    all_fates::<Shared<false>>(2, 2);
+}
+
+#[test]
+fn the_last_of_four_frees_the_rwlock() {
+    all_fates::<Shared<false>>(4, 4);
+}
+
+/// A bias is set once in some milliseconds.
+#[test]
+fn the_last_of_three_frees_the_biased_rwlock() {
+    all_fates::<Shared<true>>(3, 1000);
 }

@@ -1,7 +1,12 @@
-//! `unlock_fair` hands the lock to a waiter, so that nobody can take it in between.
+//! `unlock_fair`, and every unlock of a `FairMutex`, hands the lock to a waiter, so that nobody can take it in
+//! between.
 
 use crate::within::within_limit;
-use lockword::{MappedMutexGuard, Mutex, MutexGuard, ReentrantMutex, ReentrantMutexGuard};
+use lockword::{
+    FairMutex, FairMutexGuard, MappedFairMutexGuard, MappedMutexGuard, Mutex, MutexGuard,
+    ReentrantMutex, ReentrantMutexGuard,
+};
+use std::time::Duration;
 
 #[test]
 fn with_nobody_waiting_a_fair_unlock_is_an_unlock() {
@@ -19,6 +24,51 @@ fn with_nobody_waiting_a_fair_unlock_is_an_unlock() {
     let re = ReentrantMutex::new(());
     ReentrantMutexGuard::unlock_fair(re.lock());
     assert!(!re.is_locked());
+}
+
+#[test]
+fn a_fair_mutex_is_a_mutex() {
+    static COUNT: FairMutex<u32> = FairMutex::new(1);
+    let mut guard = COUNT.lock();
+    *guard += 1;
+    assert!(COUNT.is_locked() && COUNT.try_lock().is_none());
+    assert!(COUNT.try_lock_for(Duration::from_millis(2)).is_none());
+    FairMutexGuard::bump(&mut guard);
+    FairMutexGuard::unlocked(&mut guard, || *COUNT.try_lock().expect("unlocked") += 1);
+    FairMutexGuard::unlocked_fair(&mut guard, || *COUNT.lock() += 1);
+    FairMutexGuard::unlock_fair(guard);
+    assert_eq!(*COUNT.try_lock_for(Duration::ZERO).expect("free"), 4);
+    assert_eq!(format!("{COUNT:?}"), "Mutex { data: 4 }");
+    let mut parts = FairMutex::new((1, 2));
+    *FairMutexGuard::map(parts.lock(), |pair| &mut pair.0) += 2;
+    assert!(!parts.is_locked());
+    parts.get_mut().1 = 4;
+    assert_eq!(parts.into_inner(), (3, 4));
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _guard = COUNT.lock();
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    assert!(panic.is_err() && !COUNT.is_locked(), "a panic unlocks it");
+}
+
+#[test]
+fn a_fair_mutex_under_load_loses_nobody() {
+    let total = within_limit(|| {
+        let m = FairMutex::new(0);
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    for round in 0..2_000 {
+                        let timeout = Duration::from_micros(round % 50);
+                        let guard = if round % 4 == 0 { m.try_lock_for(timeout) } else { None };
+                        *guard.unwrap_or_else(|| m.lock()) += 1;
+                    }
+                });
+            }
+        });
+        m.into_inner()
+    });
+    assert_eq!(total, 8_000);
 }
 
 #[test]
@@ -52,11 +102,12 @@ fn fair_unlocks_under_load_lose_nobody() {
 mod handoff {
     use super::*;
     use crate::asleep::spawn_parked;
+    use lock_api::RawMutex;
     use std::cell::Cell;
     use std::sync::mpsc::{Receiver, channel};
 
     /// What the waiter does once it has the lock: keep it until the test says so.
-    fn hold(m: &Mutex<Vec<u32>>, name: u32, until: &Receiver<()>) {
+    fn hold<R: RawMutex>(m: &lock_api::Mutex<R, Vec<u32>>, name: u32, until: &Receiver<()>) {
         let mut guard = m.lock();
         guard.push(name);
         until.recv().expect("the test lives");
@@ -64,10 +115,12 @@ mod handoff {
 
     /// `release` must leave the lock with the parked waiter: the next instruction of the
     /// releasing thread finds it locked, however late the waiter runs.
-    fn hands_over(release: impl Fn(MutexGuard<'_, Vec<u32>>) + Send + 'static) {
+    fn hands_over<R: RawMutex + Send + Sync + 'static>(
+        release: impl Fn(lock_api::MutexGuard<'_, R, Vec<u32>>) + Send + 'static,
+    ) {
         within_limit(move || {
             for _ in 0..100 {
-                let m = Mutex::new(vec![]);
+                let m = lock_api::Mutex::<R, _>::new(vec![]);
                 let guard = m.lock();
                 let (go, until) = channel();
                 std::thread::scope(|s| {
@@ -88,12 +141,66 @@ mod handoff {
 
     #[test]
     fn unlock_fair_hands_over() {
-        hands_over(|guard| MutexGuard::unlock_fair(guard));
+        hands_over(|guard: MutexGuard<'_, _>| MutexGuard::unlock_fair(guard));
     }
 
     #[test]
     fn a_mapped_guard_hands_over() {
-        hands_over(|guard| MappedMutexGuard::unlock_fair(MutexGuard::map(guard, |data| data)));
+        hands_over(|guard: MutexGuard<'_, _>| {
+            MappedMutexGuard::unlock_fair(MutexGuard::map(guard, |data| data));
+        });
+    }
+
+    #[test]
+    fn every_unlock_of_a_fair_mutex_hands_over() {
+        hands_over(|guard: FairMutexGuard<'_, _>| drop(guard));
+        hands_over(|guard: FairMutexGuard<'_, _>| FairMutexGuard::unlock_fair(guard));
+        hands_over(|guard: FairMutexGuard<'_, _>| drop(FairMutexGuard::map(guard, |data| data)));
+        hands_over(|guard: FairMutexGuard<'_, _>| {
+            MappedFairMutexGuard::unlock_fair(FairMutexGuard::map(guard, |data| data));
+        });
+        hands_over(|guard: FairMutexGuard<'_, _>| {
+            let panic = std::panic::AssertUnwindSafe(|| {
+                let _guard = guard;
+                std::panic::resume_unwind(Box::new(()));
+            });
+            assert!(std::panic::catch_unwind(panic).is_err());
+        });
+    }
+
+    #[test]
+    fn a_fair_mutex_is_bumped() {
+        within_limit(|| {
+            for _ in 0..100 {
+                let m = FairMutex::new(vec![]);
+                let mut guard = m.lock();
+                std::thread::scope(|s| {
+                    let waiter = spawn_parked(s, || m.lock().push(1));
+                    FairMutexGuard::bump(&mut guard);
+                    assert_eq!(*guard, [1], "bump came back before the waiter had its turn");
+                    drop(guard);
+                    waiter.join().expect("no panic");
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_fair_mutex_serves_in_the_order_of_arrival() {
+        within_limit(|| {
+            for _ in 0..20 {
+                let m = FairMutex::new(vec![]);
+                let guard = m.lock();
+                std::thread::scope(|s| {
+                    for name in 0..4 {
+                        let m = &m;
+                        spawn_parked(s, move || m.lock().push(name));
+                    }
+                    drop(guard);
+                });
+                assert_eq!(m.into_inner(), [0, 1, 2, 3]);
+            }
+        });
     }
 
     #[test]

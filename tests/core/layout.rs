@@ -1,9 +1,13 @@
 //! Sizes, alignments, and which threads may touch what: all decided by the compiler.
 
 use lockword::{
-    Condvar, MappedMutexGuard, MappedReentrantMutexGuard, MappedSendMutexGuard, Mutex, MutexGuard,
-    RawCondvar, RawLock, RawSendLock, RawThreadId, ReentrantMutex, ReentrantMutexGuard, SendMutex,
-    SendMutexGuard, WaitTimeoutResult,
+    Condvar, FairMutex, FairMutexGuard, MappedFairMutexGuard, MappedMutexGuard,
+    MappedReentrantMutexGuard, MappedRwLockReadGuard, MappedRwLockWriteGuard, MappedSendMutexGuard,
+    Mutex, MutexGuard, RawCondvar, RawFairLock, RawLock, RawRecursiveRwLock, RawRwLock,
+    RawSendLock, RawSendRwLock, RawThreadId, ReadToken, RecursiveRwLock, RecursiveRwLockReadGuard,
+    RecursiveRwLockWriteGuard, ReentrantMutex, ReentrantMutexGuard, RwLock, RwLockReadGuard,
+    RwLockUpgradableReadGuard, RwLockWriteGuard, SendMutex, SendMutexGuard, SendReadToken,
+    SendRwLock, SendRwLockReadGuard, SendRwLockWriteGuard, WaitTimeoutResult,
 };
 use std::cell::Cell;
 use std::mem::{align_of, size_of};
@@ -17,6 +21,29 @@ fn the_lock_is_one_byte() {
     assert_eq!((size_of::<Mutex<()>>(), align_of::<Mutex<()>>()), (1, 1));
     assert_eq!((size_of::<RawSendLock>(), align_of::<RawSendLock>()), (1, 1));
     assert_eq!((size_of::<SendMutex<()>>(), align_of::<SendMutex<()>>()), (1, 1));
+    assert_eq!((size_of::<RawFairLock>(), align_of::<RawFairLock>()), (1, 1));
+    assert_eq!((size_of::<FairMutex<()>>(), align_of::<FairMutex<()>>()), (1, 1));
+}
+
+#[test]
+fn a_reader_writer_lock_is_two_halves() {
+    assert_eq!((size_of::<RawRwLock>(), align_of::<RawRwLock>()), (8, 4));
+    assert_eq!((size_of::<RwLock<()>>(), align_of::<RwLock<()>>()), (8, 4));
+    assert_eq!((size_of::<RwLock<u32>>(), size_of::<RwLock<u64>>()), (12, 8 + size_of::<u64>()));
+    assert_eq!((size_of::<SendRwLock<()>>(), size_of::<RecursiveRwLock<()>>()), (8, 8));
+    assert_eq!((size_of::<RawSendRwLock>(), size_of::<RawRecursiveRwLock>()), (8, 8));
+    let std = size_of::<std::sync::RwLock<()>>();
+    assert!(size_of::<lockword::sync::RwLock<()>>() <= std, "std's takes {std} bytes");
+}
+
+#[test]
+fn a_readers_guard_adds_its_slot() {
+    type Reader<'a> = RwLockReadGuard<'a, u32>;
+    type Writer<'a> = RwLockWriteGuard<'a, u32>;
+    type Upgradable<'a> = RwLockUpgradableReadGuard<'a, u32>;
+    assert_eq!((size_of::<Reader>(), size_of::<Option<Reader>>()), (2 * WORD, 2 * WORD));
+    assert_eq!((size_of::<Writer>(), size_of::<Option<Writer>>()), (WORD, WORD));
+    assert_eq!((size_of::<Upgradable>(), size_of::<Option<Upgradable>>()), (WORD, WORD));
 }
 
 #[test]
@@ -150,6 +177,52 @@ threads! {
     MappedSendMutexGuard<'static, SyncOnly>: false, true;
     MappedSendMutexGuard<'static, Neither>: false, false;
 
+    FairMutex<SendOnly>: true, true;
+    FairMutex<SyncOnly>: false, false;
+    FairMutexGuard<'static, u32>: false, true;
+    FairMutexGuard<'static, SendOnly>: false, false;
+    MappedFairMutexGuard<'static, u32>: false, true;
+    RawFairLock: true, true;
+
+    // Readers share the data, and a writer hands it from thread to thread.
+    RawRwLock: true, true;
+    RawSendRwLock: true, true;
+    RawRecursiveRwLock: true, true;
+    ReadToken: false, true;
+    SendReadToken: true, true;
+    RwLock<u32>: true, true;
+    RwLock<[u32]>: true, true;
+    RwLock<SendOnly>: true, false;
+    RwLock<SyncOnly>: false, false;
+    RwLock<Neither>: false, false;
+    RwLockReadGuard<'static, u32>: false, true;
+    RwLockReadGuard<'static, SendOnly>: false, false;
+    RwLockReadGuard<'static, SyncOnly>: false, false;
+    RwLockWriteGuard<'static, u32>: false, true;
+    RwLockWriteGuard<'static, SendOnly>: false, false;
+    RwLockUpgradableReadGuard<'static, u32>: false, true;
+    RwLockUpgradableReadGuard<'static, SendOnly>: false, false;
+    MappedRwLockReadGuard<'static, u32>: false, true;
+    MappedRwLockReadGuard<'static, SendOnly>: false, false;
+    MappedRwLockWriteGuard<'static, u32>: false, true;
+    MappedRwLockWriteGuard<'static, SendOnly>: false, false;
+    RecursiveRwLock<SendOnly>: true, false;
+    RecursiveRwLock<u32>: true, true;
+    RecursiveRwLockReadGuard<'static, u32>: false, true;
+    RecursiveRwLockWriteGuard<'static, u32>: false, true;
+
+    // Its guards are references to the lock, so that the lock must be `Sync`.
+    SendRwLock<u32>: true, true;
+    SendRwLock<SendOnly>: true, false;
+    SendRwLock<SyncOnly>: false, false;
+    SendRwLockReadGuard<'static, u32>: true, true;
+    SendRwLockReadGuard<'static, SyncOnly>: false, false;
+    SendRwLockReadGuard<'static, SendOnly>: false, false;
+    SendRwLockReadGuard<'static, Neither>: false, false;
+    SendRwLockWriteGuard<'static, u32>: true, true;
+    SendRwLockWriteGuard<'static, SendOnly>: false, false;
+    SendRwLockWriteGuard<'static, Neither>: false, false;
+
     // The owner is a thread: its guards stay there, and are shared only as the data is.
     ReentrantMutexGuard<'static, u32>: false, true;
     ReentrantMutexGuard<'static, SendOnly>: false, false;
@@ -162,7 +235,10 @@ threads! {
 #[cfg(feature = "arc_lock")]
 mod arc_lock {
     use super::{Neither, SendOnly, SyncOnly, WORD, size_of};
-    use lockword::{ArcMutexGuard, ArcReentrantMutexGuard, ArcSendMutexGuard};
+    use lockword::{
+        ArcFairMutexGuard, ArcMutexGuard, ArcReentrantMutexGuard, ArcRwLockReadGuard,
+        ArcRwLockUpgradableReadGuard, ArcRwLockWriteGuard, ArcSendMutexGuard,
+    };
 
     threads! {
         // An `Arc` of the mutex is part of it, so the mutex must be `Send` and `Sync` too.
@@ -175,6 +251,13 @@ mod arc_lock {
         ArcMutexGuard<SendOnly>: false, false;
         ArcMutexGuard<SyncOnly>: false, false;
         ArcMutexGuard<Neither>: false, false;
+
+        ArcFairMutexGuard<u32>: false, true;
+        ArcRwLockReadGuard<u32>: false, true;
+        ArcRwLockReadGuard<SendOnly>: false, false;
+        ArcRwLockWriteGuard<u32>: false, true;
+        ArcRwLockWriteGuard<SendOnly>: false, false;
+        ArcRwLockUpgradableReadGuard<u32>: false, true;
 
         ArcReentrantMutexGuard<u32>: false, true;
         ArcReentrantMutexGuard<SendOnly>: false, false;
@@ -221,6 +304,11 @@ unwinding! {
     parking_lot::ReentrantMutex<u32>: false;
     Mutex<u32>: false;
     SendMutex<u32>: false;
+    FairMutex<u32>: false;
+    parking_lot::RwLock<u32>: false;
+    RwLock<u32>: false;
+    SendRwLock<u32>: false;
     ReentrantMutex<u32>: false;
     lockword::sync::Mutex<u32>: true;
+    lockword::sync::RwLock<u32>: true;
 }

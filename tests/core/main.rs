@@ -8,6 +8,9 @@ mod fair;
 mod features;
 mod layout;
 mod reentrant;
+mod rwlock;
+#[cfg(target_os = "linux")]
+mod slots;
 mod soundness;
 #[cfg(target_os = "linux")]
 mod thread_locals;
@@ -16,5 +19,8 @@ mod timed;
 #[cfg(target_os = "linux")]
 #[path = "../support/asleep.rs"]
 mod asleep;
+#[cfg(target_os = "linux")]
+#[path = "../support/slots.rs"]
+mod slots_of;
 #[path = "../support/within.rs"]
 mod within;

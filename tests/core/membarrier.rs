@@ -7,19 +7,21 @@
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 
-use lockword::{Condvar, Mutex, MutexGuard};
+use lockword::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::asleep::Tid;
 use support::child;
-use support::seccomp::{Refuse, kill_on_membarrier, refuse_membarrier};
+use support::seccomp::{Refuse, kill_on_membarrier, refuse, refuse_membarrier};
+use support::slots::{counted, has_slots, is_biased, read_in_slot};
 
 #[path = "../support"]
 mod support {
     pub mod asleep;
     pub mod child;
     pub mod seccomp;
+    pub mod slots;
 }
 
 /// A lost wake-up hangs the child; a slow machine needs a fraction of this.
@@ -40,6 +42,16 @@ fn in_children(test: &str, body: fn(&(dyn Fn() + Sync))) {
     }
     for (name, ..) in CASES {
         child::run(test, name, DEADLINE).expect_success(name);
+    }
+}
+
+/// The processors that this thread may use.
+fn affinity() -> Vec<bool> {
+    // SAFETY: a set of bits, for which all zeros are a value; the call writes this set only.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::cpu_set_t>();
+        assert_eq!(libc::sched_getaffinity(0, size_of_val(&set), &raw mut set), 0);
+        (0..libc::CPU_SETSIZE as usize).map(|processor| libc::CPU_ISSET(processor, &set)).collect()
     }
 }
 
@@ -146,8 +158,58 @@ fn parked_threads_sleep_soundly() {
     });
 }
 
+/// Readers of two locks, which writers change now and then, and `meanwhile`. Nobody sees half of a change.
+fn read_and_write(meanwhile: impl FnOnce()) {
+    const ROUNDS: usize = 50_000;
+    let locks = [const { RwLock::new((0_usize, 0_usize)) }; 2];
+    let look = |pair: &(usize, usize)| assert_eq!(pair.0, pair.1, "a reader beside a writer");
+    thread::scope(|scope| {
+        for i in 0..threads() {
+            let locks = &locks;
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    let lock = &locks[(i + round / 64) % 2];
+                    if round % 500 == i {
+                        let mut guard = lock.write();
+                        guard.0 += 1;
+                        if round % 3 == 0 {
+                            thread::yield_now();
+                        }
+                        guard.1 += 1;
+                    } else {
+                        let guard = lock.read();
+                        look(&guard);
+                        if round % 256 == 0 {
+                            thread::yield_now();
+                        }
+                        look(&guard);
+                    }
+                }
+            });
+        }
+        meanwhile();
+    });
+    let written: usize = locks.iter().map(|lock| lock.read().0).sum();
+    assert_eq!(written, ROUNDS / 500 * threads(), "a write is lost");
+}
+
+/// The readers of a lock whose word is counted, however many come: there is no bias.
+fn is_never_biased() {
+    let lock = RwLock::new(());
+    // One in 64 would bias it, and 100 times the longest barrier would be over.
+    let end = Instant::now() + Duration::from_millis(200);
+    while Instant::now() < end {
+        for _ in 0..1_000 {
+            let _guard = lock.read();
+            assert!(counted(&lock) == 1 && !is_biased(&lock), "biased, and there is no barrier");
+        }
+    }
+}
+
 fn everything() {
     hammer(|| {});
+    read_and_write(|| {});
+    is_never_biased();
     park_all(20, || {});
     ping_pong();
     parked_threads_sleep_soundly();
@@ -192,6 +254,75 @@ fn refused_while_threads_are_parked() {
     });
 }
 
+/// The first writer that is refused the barrier makes sure in another way that it sees all readers.
+fn a_biased_lock_is_written_after_the_refusal(refuse_barrier: &(dyn Fn() + Sync), alone: bool) {
+    let locks = [const { RwLock::new(0) }; 2];
+    // The budget allows one after the other.
+    let mut guards: Vec<RwLockReadGuard<'_, u32>> = locks.iter().map(read_in_slot).collect();
+    assert!(!has_slots() || locks.iter().all(is_biased));
+    let had_slots = has_slots();
+    refuse_barrier();
+    if alone {
+        // Nor may it visit the processors.
+        refuse(libc::SYS_sched_setaffinity, libc::EPERM);
+    }
+    let before = affinity();
+    // A slot that is seen is a reader, without any barrier.
+    locks.iter().for_each(|lock| assert!(lock.try_write().is_none(), "a writer beside a reader"));
+    drop(guards.pop());
+    let start = Instant::now();
+    *locks[1].write() += 1;
+    // Stores of other threads are visible after that time, it is assumed.
+    let waited = start.elapsed();
+    assert!(
+        !had_slots || waited >= Duration::from_millis(10),
+        "{waited:?}: no reader was waited for"
+    );
+    // Though nobody has had to sleep yet.
+    is_never_biased();
+    let is_written = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(affinity(), before);
+            *locks[0].write() += 1;
+            is_written.store(true, Ordering::Relaxed);
+            assert_eq!(affinity(), before, "the writer is not where it was");
+        });
+        // The writer waits for this reader, by what it has in place of the barrier.
+        while locks[0].try_read().is_some() {
+            thread::yield_now();
+        }
+        assert!(!is_written.load(Ordering::Relaxed), "a writer beside a reader");
+        drop(guards);
+    });
+    assert!(!locks.iter().any(is_biased), "each lock pays once");
+}
+
+#[test]
+fn refused_while_locks_are_biased() {
+    in_children("refused_while_locks_are_biased", |refuse| {
+        a_biased_lock_is_written_after_the_refusal(refuse, false);
+        everything();
+    });
+}
+
+#[test]
+fn refused_with_the_processors() {
+    in_children("refused_with_the_processors", |refuse| {
+        a_biased_lock_is_written_after_the_refusal(refuse, true);
+        everything();
+    });
+}
+
+#[test]
+fn refused_while_threads_read_and_write() {
+    in_children("refused_while_threads_read_and_write", |refuse| {
+        read_and_write(|| {});
+        read_and_write(refuse);
+        everything();
+    });
+}
+
 /// The program chooses fences, before the first contention or while threads contend, and calls
 /// `membarrier` no more: a filter that kills for it does no harm.
 #[test]
@@ -199,16 +330,23 @@ fn fences_are_chosen_at_run_time() {
     const TEST: &str = "fences_are_chosen_at_run_time";
     match child::role().as_deref() {
         None => {
-            child::run(TEST, "at first", DEADLINE).expect_success("at first");
-            child::run(TEST, "later", DEADLINE).expect_success("later");
+            for role in ["at first", "later", "while locks are biased"] {
+                child::run(TEST, role, DEADLINE).expect_success(role);
+            }
         }
         Some("at first") => {
             lockword::init_with_fences();
             kill_on_membarrier();
             everything();
         }
+        Some("while locks are biased") => {
+            a_biased_lock_is_written_after_the_refusal(&lockword::init_with_fences, false);
+            kill_on_membarrier();
+            everything();
+        }
         Some(_) => {
-            hammer(lockword::init_with_fences);
+            hammer(|| {});
+            read_and_write(lockword::init_with_fences);
             kill_on_membarrier();
             everything();
         }

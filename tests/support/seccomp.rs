@@ -79,6 +79,17 @@ pub fn kill_on(call: libc::c_long) {
     ]);
 }
 
+/// From now on, this call fails with `errno` in every thread of this process.
+#[allow(dead_code, reason = "not every test binary refuses it")]
+pub fn refuse(call: libc::c_long, errno: i32) {
+    install(&mut [
+        statement(LOAD, 0),
+        jump_unless_equal(call as u32, 1),
+        statement(ANSWER, libc::SECCOMP_RET_ERRNO | errno as u32),
+        statement(ANSWER, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
 /// From now on, `futex` can only sleep and wake: every other operation fails in every thread of this process.
 #[allow(dead_code, reason = "not every test binary refuses it")]
 pub fn refuse_requeue() {
