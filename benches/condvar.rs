@@ -129,7 +129,7 @@ impl Start {
 }
 
 /// Waits until the data satisfies a condition.
-fn wait_until<'a, K: CondvarKind, T: Send>(
+fn wait_until<'a, K: CondvarKind, T: Send + Sync>(
     condvar: &K::Condvar,
     mut guard: Guard<'a, K, T>,
     condition: impl Fn(&T) -> bool,

@@ -3,8 +3,13 @@
 
 use std::time::Instant;
 
-use lockword::contention::peers::{ParkingLot, ParkingLotFair, SpinMutex, Usync};
-use lockword::contention::{LockApi, LockKind, Lockword, MeasuredMutex, Std, StdCompat, rotation};
+use lockword::contention::peers::{
+    CrossbeamShardedLock, ParkingLot, ParkingLotFair, ParkingLotRwLock, SpinMutex, Usync,
+    UsyncRwLock,
+};
+use lockword::contention::{
+    LockApi, LockKind, Lockword, LockwordRwLock, MeasuredMutex, Std, StdCompat, StdRwLock, rotation,
+};
 
 use super::beside::BusyProcesses;
 use super::options::BenchOptions;
@@ -22,6 +27,9 @@ pub const SPIN: &str = "spin";
 /// `usync::Mutex`, as the tables name it.
 pub const USYNC: &str = "usync";
 
+/// crossbeam's ShardedLock, as the tables name it.
+pub const SHARDED: &str = "sharded";
+
 /// The guard of kind `K`'s mutex around a `T`.
 pub type Guard<'a, K, T> = <<K as LockKind>::Mutex<T> as MeasuredMutex<T>>::Guard<'a>;
 
@@ -32,7 +40,10 @@ pub trait CondvarKind: LockKind {
 
     /// Releases the mutex, waits for a notification, and acquires the mutex again. It may also
     /// return without a notification, so callers must loop.
-    fn wait<'a, T: Send>(condvar: &Self::Condvar, guard: Guard<'a, Self, T>) -> Guard<'a, Self, T>;
+    fn wait<'a, T: Send + Sync>(
+        condvar: &Self::Condvar,
+        guard: Guard<'a, Self, T>,
+    ) -> Guard<'a, Self, T>;
 
     /// Wakes one waiter, if there is one.
     fn notify_one(condvar: &Self::Condvar);
@@ -59,7 +70,7 @@ impl<R: HasRawCondvar> CondvarKind for LockApi<R> {
     type Condvar = lock_api::Condvar<R::RawCondvar>;
 
     #[inline]
-    fn wait<'a, T: Send>(
+    fn wait<'a, T: Send + Sync>(
         condvar: &Self::Condvar,
         mut guard: Guard<'a, Self, T>,
     ) -> Guard<'a, Self, T> {
@@ -82,7 +93,10 @@ impl CondvarKind for Std {
     type Condvar = std::sync::Condvar;
 
     #[inline]
-    fn wait<'a, T: Send>(condvar: &Self::Condvar, guard: Guard<'a, Self, T>) -> Guard<'a, Self, T> {
+    fn wait<'a, T: Send + Sync>(
+        condvar: &Self::Condvar,
+        guard: Guard<'a, Self, T>,
+    ) -> Guard<'a, Self, T> {
         condvar.wait(guard).unwrap()
     }
 
@@ -101,7 +115,7 @@ impl CondvarKind for Usync {
     type Condvar = usync::Condvar;
 
     #[inline]
-    fn wait<'a, T: Send>(
+    fn wait<'a, T: Send + Sync>(
         condvar: &Self::Condvar,
         mut guard: Guard<'a, Self, T>,
     ) -> Guard<'a, Self, T> {
@@ -123,8 +137,10 @@ impl CondvarKind for Usync {
 /// A lock kind whose mutex can be waited for until a point in time.
 pub trait TimedKind: LockKind {
     /// Blocks until the mutex is acquired or `deadline` has passed: then the result is `None`.
-    fn lock_until<T: Send>(mutex: &Self::Mutex<T>, deadline: Instant)
-    -> Option<Guard<'_, Self, T>>;
+    fn lock_until<T: Send + Sync>(
+        mutex: &Self::Mutex<T>,
+        deadline: Instant,
+    ) -> Option<Guard<'_, Self, T>>;
 }
 
 impl<R> TimedKind for LockApi<R>
@@ -132,7 +148,7 @@ where
     R: lock_api::RawMutexTimed<Instant = Instant> + Send + Sync + 'static,
 {
     #[inline]
-    fn lock_until<T: Send>(
+    fn lock_until<T: Send + Sync>(
         mutex: &Self::Mutex<T>,
         deadline: Instant,
     ) -> Option<Guard<'_, Self, T>> {
@@ -181,7 +197,8 @@ pub trait TimedWorkload {
 pub struct Contender<W, S> {
     /// The name in the tables.
     pub name: &'static str,
-    /// Whether waiters go to sleep. Some targets compare with the best peer that parks.
+    /// Whether waiters go to sleep. Some targets compare with the best peer that parks. ShardedLock, whose waiters
+    /// do, is none of these peers: it takes a kibibyte.
     pub parks: bool,
     run: fn(&W) -> S,
 }
@@ -201,6 +218,17 @@ pub fn mutexes<W: Workload>() -> Vec<Contender<W, W::Sample>> {
         Contender { name: PARKING_LOT, parks: true, run: W::run::<ParkingLot> },
         Contender { name: USYNC, parks: true, run: W::run::<Usync> },
         Contender { name: SPIN, parks: false, run: W::run::<SpinMutex> },
+    ]
+}
+
+/// The reader-writer locks of lockword, std, parking_lot, usync, and crossbeam's ShardedLock.
+pub fn rwlocks<W: Workload>() -> Vec<Contender<W, W::Sample>> {
+    vec![
+        Contender { name: LOCKWORD, parks: true, run: W::run::<LockwordRwLock> },
+        Contender { name: STD, parks: true, run: W::run::<StdRwLock> },
+        Contender { name: PARKING_LOT, parks: true, run: W::run::<ParkingLotRwLock> },
+        Contender { name: USYNC, parks: true, run: W::run::<UsyncRwLock> },
+        Contender { name: SHARDED, parks: false, run: W::run::<CrossbeamShardedLock> },
     ]
 }
 

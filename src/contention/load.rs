@@ -42,6 +42,10 @@ pub struct Load {
     ///
     /// [`Sample::hog_acquisitions`]: super::Sample::hog_acquisitions
     pub hog: Option<Work>,
+    /// How many acquisitions in 100 only read, at random; `None` if all lock, or write. The hog writes always.
+    /// 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<f64>,
     /// When a thread requests its next acquisition.
     pub arrivals: Arrivals,
     /// Whether to bind thread `i` to processor `i` modulo the number of processors, if the system
@@ -120,6 +124,7 @@ impl Load {
             skew: Skew::Uniform,
             batch: None,
             hog: None,
+            read: None,
             arrivals: Arrivals::Closed,
             pin: false,
             slice_ms: 100,
@@ -160,6 +165,12 @@ impl Load {
     #[must_use]
     pub fn hog(self, hold: Work) -> Load {
         Load { hog: Some(hold), ..self }
+    }
+
+    /// Sets [`Load::read`].
+    #[must_use]
+    pub fn read(self, percent: f64) -> Load {
+        Load { read: Some(percent), ..self }
     }
 
     /// Sets [`Load::arrivals`].
@@ -205,6 +216,11 @@ impl Load {
             && !(s.is_finite() && s >= 0.0)
         {
             return Err(LoadError::Zipf(s));
+        }
+        if let Some(percent) = self.read
+            && !(0.0..=100.0).contains(&percent)
+        {
+            return Err(LoadError::Read(percent));
         }
         for work in [Some(self.inside), Some(self.outside), self.hog].into_iter().flatten() {
             if work.nominal_ns() > Work::MAX_NS as f64 {
@@ -269,6 +285,9 @@ impl Load {
         if let Some(hold) = self.hog {
             name += &format!(", hog of {hold}");
         }
+        if let Some(percent) = self.read {
+            name += &format!(", {percent} % read");
+        }
         if let Arrivals::Open { per_second } = self.arrivals {
             name += &format!(", {per_second} a second");
         }
@@ -295,6 +314,8 @@ pub enum LoadError {
     Slice(u64),
     /// The Zipf exponent is negative, infinite, or not a number.
     Zipf(f64),
+    /// The share of acquisitions that read is not a number from 0 to 100.
+    Read(f64),
     /// The work takes longer than [`Work::MAX_NS`].
     TooMuchWork(Work),
     /// A batch has no acquisitions.
@@ -324,6 +345,9 @@ impl fmt::Display for LoadError {
             LoadError::Zipf(s) => {
                 write!(f, "a Zipf exponent of {s}: it must be a finite number, 0 or more")
             }
+            LoadError::Read(percent) => {
+                write!(f, "{percent} % of reads: it must be a number from 0 to 100")
+            }
             LoadError::TooMuchWork(work) => {
                 write!(f, "{work} of work: at most {} are accepted", Nanoseconds(Work::MAX_NS))
             }
@@ -348,7 +372,7 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// Chooses the lock of the next acquisition.
+/// Chooses the lock of the next acquisition, and whether it reads.
 ///
 /// The choices of a thread are drawn beforehand into a table, which its loop reads cyclically: to
 /// draw from Zipf's law takes a logarithm or a search, which would take longer than the lock.
@@ -361,6 +385,9 @@ impl std::error::Error for LoadError {}
 pub(super) trait LockChooser {
     /// The index of the lock.
     fn next(&mut self) -> usize;
+
+    /// Whether the acquisition only reads.
+    fn reads(&mut self) -> bool;
 }
 
 /// Always the first lock.
@@ -382,6 +409,11 @@ impl LockChooser for FirstLock {
     fn next(&mut self) -> usize {
         0
     }
+
+    #[inline(always)]
+    fn reads(&mut self) -> bool {
+        false
+    }
 }
 
 impl LockChooser for ChoiceTable {
@@ -390,6 +422,45 @@ impl LockChooser for ChoiceTable {
         let index = self.indices[self.at & (self.indices.len() - 1)];
         self.at = self.at.wrapping_add(1);
         index as usize
+    }
+
+    #[inline(always)]
+    fn reads(&mut self) -> bool {
+        false
+    }
+}
+
+/// Any of the others, and some acquisitions read, at random.
+pub(super) struct ReadChooser {
+    /// `None` for the first lock.
+    locks: Option<ChoiceTable>,
+    /// Of 2^32 acquisitions.
+    reads: u64,
+    random: u64,
+}
+
+impl ReadChooser {
+    /// For thread number `thread`.
+    pub(super) fn new(percent: f64, locks: Option<ChoiceTable>, thread: usize) -> ReadChooser {
+        let reads = (percent / 100.0 * (1_u64 << 32) as f64) as u64;
+        ReadChooser { locks, reads, random: Xorshift::of_thread(thread).next() }
+    }
+}
+
+impl LockChooser for ReadChooser {
+    #[inline(always)]
+    fn next(&mut self) -> usize {
+        self.locks.as_mut().map_or(0, LockChooser::next)
+    }
+
+    #[inline(always)]
+    fn reads(&mut self) -> bool {
+        // A linear congruential generator, with Knuth's constants for MMIX: one multiplication.
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.random >> 32 < self.reads
     }
 }
 
@@ -416,9 +487,7 @@ impl CumulativeShares {
     /// The table of thread number `thread`; always the same for the same thread.
     pub(super) fn table(&self, thread: usize) -> ChoiceTable {
         let entries = (4 * self.0.len()).next_power_of_two().clamp(MIN_ENTRIES, MAX_ENTRIES);
-        // The seed must not be 0, which xorshift never leaves: it is the product of two odd
-        // numbers.
-        let mut random = Xorshift(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(2 * thread as u64 + 1));
+        let mut random = Xorshift::of_thread(thread);
         let mut indices: Box<[u32]> = (0..entries)
             .map(|entry| {
                 let number = (entry as f64 + random.fraction()) / entries as f64;
@@ -438,6 +507,11 @@ impl CumulativeShares {
 struct Xorshift(u64);
 
 impl Xorshift {
+    fn of_thread(thread: usize) -> Xorshift {
+        // The seed must not be 0, which xorshift never leaves: it is the product of two odd numbers.
+        Xorshift(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(2 * thread as u64 + 1))
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -506,6 +580,21 @@ mod tests {
         assert_ne!(table(0), table(1));
         // An unshuffled table would be in the order of the locks.
         assert!(!table(0).is_sorted());
+    }
+
+    #[test]
+    fn reads_have_their_share() {
+        for (percent, thread) in [(0.0, 0), (0.1, 1), (50.0, 2), (99.9, 3), (100.0, 4)] {
+            let mut chooser = ReadChooser::new(percent, None, thread);
+            let reads = (0..1_000_000).filter(|_| chooser.reads()).count() as f64;
+            assert!((reads / 1e4 - percent).abs() < 0.2, "{percent} %: {reads} in a million");
+        }
+        let shares = CumulativeShares::new(16, Skew::Uniform);
+        let (mut mixed, mut table) =
+            (ReadChooser::new(1.0, Some(shares.table(3)), 3), shares.table(3));
+        assert!((0..1_000).all(|_| mixed.next() == table.next()), "the same locks");
+        assert_eq!(mixed.next().max(15), 15);
+        assert_eq!(ReadChooser::new(1.0, None, 0).next(), 0);
     }
 
     #[test]

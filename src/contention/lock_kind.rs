@@ -1,35 +1,44 @@
-//! [`LockKind`] and [`MeasuredMutex`]: the interface of every mutex that can be measured.
+//! [`LockKind`] and [`MeasuredMutex`]: the interface of every lock that can be measured.
 
 use std::marker::PhantomData;
 use std::ops::DerefMut;
 
 /// A mutex that protects a `T` and is locked through a guard.
 ///
-/// It is implemented for lock_api's mutexes and std's. To measure any other mutex, implement it and
-/// [`LockKind`].
+/// It is implemented for the mutexes and the reader-writer locks of lock_api and of std. To measure any other
+/// lock, implement it and [`LockKind`]. A reader-writer lock is one whose [`read`](Self::read) lets several threads
+/// in.
 pub trait MeasuredMutex<T>: Send + Sync {
     /// The guard. It gives access to the data, and unlocks the mutex when it is dropped.
     type Guard<'a>: DerefMut<Target = T>
     where
         Self: 'a;
 
-    /// Creates an unlocked mutex.
+    /// Creates an unlocked lock.
     fn new(value: T) -> Self;
 
-    /// Blocks until the mutex is acquired.
+    /// Blocks until the lock is acquired, for writing if it tells that from reading.
     ///
     /// It should be `#[inline]`, since it is part of the loop that is measured. A panic ends the
     /// measurement with [`SliceError::Panicked`](super::SliceError::Panicked).
     fn lock(&self) -> Self::Guard<'_>;
+
+    /// Blocks until the lock is acquired for reading, calls `section` with the data, and releases the lock.
+    ///
+    /// As provided, it locks, as a mutex has to. The same is true of it as of [`lock`](Self::lock).
+    #[inline]
+    fn read<R>(&self, section: impl FnOnce(&T) -> R) -> R {
+        section(&self.lock())
+    }
 }
 
-/// An implementation of a mutex, as a marker type that does not depend on the protected data.
+/// An implementation of a lock, as a marker type that does not depend on the protected data.
 ///
 /// The measuring code is generic over the lock kind, so each lock gets its own copy of the loop, in
 /// which its operations are inlined, without an indirect call.
 pub trait LockKind: 'static {
-    /// The mutex that protects a `T`.
-    type Mutex<T: Send>: MeasuredMutex<T>;
+    /// The lock that protects a `T`.
+    type Mutex<T: Send + Sync>: MeasuredMutex<T>;
 }
 
 /// The kind of a lock that implements lock_api's `RawMutex`.
@@ -41,11 +50,26 @@ pub struct Std;
 /// The kind of [`crate::Mutex`].
 pub type Lockword = LockApi<crate::RawLock>;
 
+/// The kind of [`crate::FairMutex`]: every unlock hands over to the next waiter.
+pub type LockwordFair = LockApi<crate::RawFairLock>;
+
 /// The kind of [`crate::sync::Mutex`], which has the interface of std's.
 pub struct StdCompat;
 
+/// The kind of a lock that implements lock_api's `RawRwLock`.
+pub struct LockApiRwLock<R>(PhantomData<R>);
+
+/// The kind of [`std::sync::RwLock`].
+pub struct StdRwLock;
+
+/// The kind of [`crate::RwLock`].
+pub type LockwordRwLock = LockApiRwLock<crate::RawRwLock>;
+
+/// The kind of [`crate::sync::RwLock`], which has the interface of std's.
+pub struct StdCompatRwLock;
+
 impl<R: lock_api::RawMutex + Send + Sync + 'static> LockKind for LockApi<R> {
-    type Mutex<T: Send> = lock_api::Mutex<R, T>;
+    type Mutex<T: Send + Sync> = lock_api::Mutex<R, T>;
 }
 
 impl<R: lock_api::RawMutex + Send + Sync + 'static, T: Send> MeasuredMutex<T>
@@ -68,7 +92,7 @@ impl<R: lock_api::RawMutex + Send + Sync + 'static, T: Send> MeasuredMutex<T>
 }
 
 impl LockKind for StdCompat {
-    type Mutex<T: Send> = crate::sync::Mutex<T>;
+    type Mutex<T: Send + Sync> = crate::sync::Mutex<T>;
 }
 
 impl<T: Send> MeasuredMutex<T> for crate::sync::Mutex<T> {
@@ -89,7 +113,7 @@ impl<T: Send> MeasuredMutex<T> for crate::sync::Mutex<T> {
 }
 
 impl LockKind for Std {
-    type Mutex<T: Send> = std::sync::Mutex<T>;
+    type Mutex<T: Send + Sync> = std::sync::Mutex<T>;
 }
 
 impl<T: Send> MeasuredMutex<T> for std::sync::Mutex<T> {
@@ -110,10 +134,79 @@ impl<T: Send> MeasuredMutex<T> for std::sync::Mutex<T> {
     }
 }
 
-/// Kinds of other crates' mutexes, for comparison (feature `peers`).
+impl<R: lock_api::RawRwLock + Send + Sync + 'static> LockKind for LockApiRwLock<R> {
+    type Mutex<T: Send + Sync> = lock_api::RwLock<R, T>;
+}
+
+impl<R: lock_api::RawRwLock + Send + Sync + 'static, T: Send + Sync> MeasuredMutex<T>
+    for lock_api::RwLock<R, T>
+{
+    type Guard<'a>
+        = lock_api::RwLockWriteGuard<'a, R, T>
+    where
+        Self: 'a;
+
+    #[inline]
+    fn new(value: T) -> Self {
+        lock_api::RwLock::new(value)
+    }
+
+    #[inline]
+    fn lock(&self) -> Self::Guard<'_> {
+        lock_api::RwLock::write(self)
+    }
+
+    #[inline]
+    fn read<O>(&self, section: impl FnOnce(&T) -> O) -> O {
+        section(&lock_api::RwLock::read(self))
+    }
+}
+
+/// The kind `$kind` of a reader-writer lock `$module::RwLock` with std's interface.
+macro_rules! rwlock_of_std {
+    ($kind:ty, $($module:ident)::+) => {
+        impl LockKind for $kind {
+            type Mutex<T: Send + Sync> = $($module)::+::RwLock<T>;
+        }
+
+        impl<T: Send + Sync> MeasuredMutex<T> for $($module)::+::RwLock<T> {
+            type Guard<'a>
+                = $($module)::+::RwLockWriteGuard<'a, T>
+            where
+                Self: 'a;
+
+            #[inline]
+            fn new(value: T) -> Self {
+                $($module)::+::RwLock::new(value)
+            }
+
+            #[inline]
+            fn lock(&self) -> Self::Guard<'_> {
+                // As users of std write it: the check for poison is part of the cost.
+                self.write().unwrap()
+            }
+
+            #[inline]
+            fn read<R>(&self, section: impl FnOnce(&T) -> R) -> R {
+                section(&self.read().unwrap())
+            }
+        }
+    };
+}
+
+rwlock_of_std!(StdRwLock, std::sync);
+rwlock_of_std!(StdCompatRwLock, crate::sync);
+
+/// Kinds of other crates' locks, for comparison (feature `peers`).
 #[cfg(feature = "peers")]
 pub mod peers {
-    use super::{LockApi, LockKind, MeasuredMutex};
+    use super::{LockApi, LockApiRwLock, LockKind, MeasuredMutex};
+
+    /// The kind of `parking_lot::RwLock`.
+    pub type ParkingLotRwLock = LockApiRwLock<parking_lot::RawRwLock>;
+
+    /// The kind of `usync::RwLock`, which implements an older version of lock_api than [`LockApiRwLock`] accepts.
+    pub struct UsyncRwLock;
 
     /// The kind of `parking_lot::Mutex`.
     pub type ParkingLot = LockApi<parking_lot::RawMutex>;
@@ -129,7 +222,7 @@ pub mod peers {
     pub struct Usync;
 
     impl LockKind for SpinMutex {
-        type Mutex<T: Send> = spin::Mutex<T>;
+        type Mutex<T: Send + Sync> = spin::Mutex<T>;
     }
 
     impl<T: Send> MeasuredMutex<T> for spin::Mutex<T> {
@@ -150,7 +243,7 @@ pub mod peers {
     }
 
     impl LockKind for Usync {
-        type Mutex<T: Send> = usync::Mutex<T>;
+        type Mutex<T: Send + Sync> = usync::Mutex<T>;
     }
 
     impl<T: Send> MeasuredMutex<T> for usync::Mutex<T> {
@@ -167,6 +260,62 @@ pub mod peers {
         #[inline]
         fn lock(&self) -> Self::Guard<'_> {
             usync::Mutex::lock(self)
+        }
+    }
+
+    /// The kind of `crossbeam_utils::sync::ShardedLock`: a lock for each of eight shards of readers, on cache lines
+    /// of their own. A writer takes all of them.
+    pub struct CrossbeamShardedLock;
+
+    impl LockKind for CrossbeamShardedLock {
+        type Mutex<T: Send + Sync> = crossbeam_utils::sync::ShardedLock<T>;
+    }
+
+    impl<T: Send + Sync> MeasuredMutex<T> for crossbeam_utils::sync::ShardedLock<T> {
+        type Guard<'a>
+            = crossbeam_utils::sync::ShardedLockWriteGuard<'a, T>
+        where
+            Self: 'a;
+
+        #[inline]
+        fn new(value: T) -> Self {
+            crossbeam_utils::sync::ShardedLock::new(value)
+        }
+
+        #[inline]
+        fn lock(&self) -> Self::Guard<'_> {
+            self.write().unwrap()
+        }
+
+        #[inline]
+        fn read<R>(&self, section: impl FnOnce(&T) -> R) -> R {
+            section(&self.read().unwrap())
+        }
+    }
+
+    impl LockKind for UsyncRwLock {
+        type Mutex<T: Send + Sync> = usync::RwLock<T>;
+    }
+
+    impl<T: Send + Sync> MeasuredMutex<T> for usync::RwLock<T> {
+        type Guard<'a>
+            = usync::RwLockWriteGuard<'a, T>
+        where
+            Self: 'a;
+
+        #[inline]
+        fn new(value: T) -> Self {
+            usync::RwLock::new(value)
+        }
+
+        #[inline]
+        fn lock(&self) -> Self::Guard<'_> {
+            usync::RwLock::write(self)
+        }
+
+        #[inline]
+        fn read<R>(&self, section: impl FnOnce(&T) -> R) -> R {
+            section(&usync::RwLock::read(self))
         }
     }
 }

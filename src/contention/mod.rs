@@ -4,9 +4,10 @@
 //! A [`Load`] describes how many threads want which locks, how often, and what they do while they
 //! hold a lock and between two acquisitions. A [`Comparison`] measures several locks under several
 //! loads, in turns, and returns a [`ComparisonReport`]. A lock takes part through a [`LockKind`]:
-//! [`LockApi`] makes one of every lock that implements lock_api's `RawMutex`; [`Std`],
-//! [`Lockword`] and [`StdCompat`] are ready to use, and the module `peers` (feature `peers`) has
-//! those of other crates. The program's command `lockword bench` is built on this module.
+//! [`LockApi`] makes one of every lock that implements lock_api's `RawMutex`, and [`LockApiRwLock`] of every
+//! `RawRwLock`; [`Std`], [`Lockword`], [`LockwordFair`], [`StdCompat`], [`StdRwLock`], [`LockwordRwLock`] and [`StdCompatRwLock`]
+//! are ready to use, and the module `peers` (feature `peers`) has those of other crates. Under a load with
+//! [`Load::read`] some acquisitions only read; a mutex, which can be compared too, locks for them. The program's command `lockword bench` is built on this module.
 //!
 //! # Your own lock
 //!
@@ -76,7 +77,7 @@
 //! must add up to the threads' own counts, so a lost increment is an error. In the warm-up of a
 //! comparison and in the pass that times waits, each thread also writes its own mark under the lock
 //! at the start of its critical section and reads it at the end, so a second thread inside is
-//! noticed even if no increment is lost. The pass that counts acquisitions writes no marks, because
+//! noticed even if no increment is lost; a reader looks whether the mark changes meanwhile. The pass that counts acquisitions writes no marks, because
 //! they would be part of the measurement.
 
 mod arrivals;
@@ -94,7 +95,10 @@ pub use comparison::{Comparison, ComparisonError, Progress, rotation};
 pub use load::{Arrivals, Batch, Load, LoadError, Skew};
 #[cfg(feature = "peers")]
 pub use lock_kind::peers;
-pub use lock_kind::{LockApi, LockKind, Lockword, MeasuredMutex, Std, StdCompat};
+pub use lock_kind::{
+    LockApi, LockApiRwLock, LockKind, Lockword, LockwordFair, LockwordRwLock, MeasuredMutex, Std,
+    StdCompat, StdCompatRwLock, StdRwLock,
+};
 pub use report::{CellReport, ComparisonReport, FORMAT, LockReport, Sample, Waits};
 pub use slice::SliceError;
 pub use statistics::WaitHistogram;

@@ -111,8 +111,9 @@ fn evaluate(
     let all_tallies = || tallies.iter().chain(&hog);
     let counted = each_lock.iter().sum();
     let all = all_tallies().map(|tally| tally.acquisitions + tally.late).sum();
-    if counted != all {
-        return Err(SliceError::NoMutualExclusion { counted, acquisitions: all });
+    let written = all_tallies().map(|tally| tally.acquisitions + tally.late - tally.reads).sum();
+    if counted != written {
+        return Err(SliceError::NoMutualExclusion { counted, acquisitions: written });
     }
     let intrusions = all_tallies().map(|tally| tally.intrusions).sum();
     if intrusions > 0 {
@@ -344,11 +345,13 @@ pub enum SliceError {
     NoMutualExclusion {
         /// The sum of the counters under the locks.
         counted: u64,
-        /// The sum of the threads' own counts, including those after the end of the slice.
+        /// The sum of the threads' own counts, including those after the end of the slice, without those that
+        /// only read.
         acquisitions: u64,
     },
     /// Two threads held a lock at the same time: a thread wrote its mark under the lock at the
-    /// start of its critical section, and found another's mark at the end.
+    /// start of its critical section, and found another's mark at the end; or a reader found one mark at the start,
+    /// and another one at the end.
     ///
     /// The slices that time waits and the warm-up of a [`Comparison`](super::Comparison) are
     /// checked for it; the slices that only count acquisitions are not.
@@ -407,7 +410,9 @@ impl From<LoadError> for SliceError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contention::{Arrivals, Batch, Lockword, Skew, Std, Work};
+    use crate::contention::{
+        Arrivals, Batch, Lockword, LockwordRwLock, Skew, Std, StdRwLock, Work,
+    };
     use std::ops::{Deref, DerefMut};
 
     fn slice<K: LockKind>(load: &Load, pass: Pass) -> Slice {
@@ -479,7 +484,15 @@ mod tests {
     }
 
     fn tally() -> Tally {
-        Tally { acquisitions: 5, late: 1, intrusions: 0, unpinned: false, cpu: None, waits: None }
+        Tally {
+            acquisitions: 5,
+            late: 1,
+            reads: 0,
+            intrusions: 0,
+            unpinned: false,
+            cpu: None,
+            waits: None,
+        }
     }
 
     #[test]
@@ -491,6 +504,43 @@ mod tests {
         assert_eq!((slice.sample.total(), slice.sample.hog_acquisitions), (10, Some(5)));
         let error = SliceError::NoMutualExclusion { counted: 17, acquisitions: 18 };
         assert_eq!(judge(vec![10, 7]).err(), Some(error));
+        // What only reads is not counted under the lock.
+        let reader = || Tally { reads: 4, ..tally() };
+        let judge = |counted| evaluate(vec![reader(), tally()], None, vec![counted], now);
+        assert_eq!(judge(8).expect("as many under the lock").sample.total(), 10);
+        let error = SliceError::NoMutualExclusion { counted: 7, acquisitions: 8 };
+        assert_eq!(judge(7).err(), Some(error));
+    }
+
+    #[test]
+    fn reads_are_acquisitions_that_are_not_counted_under_the_lock() {
+        for pass in [Pass::WarmUp, Pass::Count, Pass::Time] {
+            for locks in [1, 5] {
+                let load = load(3).locks(locks).slice_ms(10);
+                for percent in [0.0, 50.0, 100.0] {
+                    let load = load.clone().read(percent);
+                    for slice in [
+                        slice::<LockwordRwLock>(&load, pass),
+                        slice::<StdRwLock>(&load, pass),
+                        // A mutex locks to read.
+                        slice::<Lockword>(&load, pass),
+                    ] {
+                        let all = slice.sample.total();
+                        let written: u64 = slice.each_lock.iter().sum();
+                        let share = 100.0 * (1.0 - written as f64 / all as f64);
+                        let few = all < 1_000;
+                        assert!(few || (share - percent).abs() < 10.0, "{share} of {percent} %");
+                        assert!(percent < 100.0 || written == 0, "{written} of {all}");
+                        let waits = slice.waits.map_or(all, |waits| waits.count());
+                        assert!(waits >= all, "{waits} waits of {all}");
+                    }
+                }
+            }
+        }
+        // The hog writes.
+        let load = load(1).outside(Work::clock(1_000_000)).slice_ms(100).read(100.0);
+        let slice = slice::<LockwordRwLock>(&load.hog(Work::clock(1_000_000)), Pass::Count);
+        assert!(slice.each_lock[0] >= slice.sample.hog_acquisitions.expect("there is one"));
     }
 
     /// A mutex that lets another thread in at each access to the data. No access is torn, so no
@@ -533,7 +583,7 @@ mod tests {
     struct NonExclusive;
 
     impl LockKind for NonExclusive {
-        type Mutex<T: Send> = NonExclusiveMutex<T>;
+        type Mutex<T: Send + Sync> = NonExclusiveMutex<T>;
     }
 
     #[test]
@@ -612,7 +662,7 @@ mod tests {
     struct NeverReleased;
 
     impl LockKind for NeverReleased {
-        type Mutex<T: Send> = NeverReleasedMutex<T>;
+        type Mutex<T: Send + Sync> = NeverReleasedMutex<T>;
     }
 
     #[test]
@@ -682,7 +732,7 @@ mod tests {
     struct Panicking;
 
     impl LockKind for Panicking {
-        type Mutex<T: Send> = PanickingMutex<T>;
+        type Mutex<T: Send + Sync> = PanickingMutex<T>;
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use super::arrivals::{ArrivalProcess, Batches, ClosedLoop, OpenLoop};
 use super::load::{Arrivals, Load};
-use super::load::{CumulativeShares, FirstLock, LockChooser};
+use super::load::{CumulativeShares, FirstLock, LockChooser, ReadChooser};
 use super::lock_kind::{LockKind, MeasuredMutex};
 use super::statistics::WaitHistogram;
 use super::system::{pin, thread_cpu_time};
@@ -39,6 +39,11 @@ impl GuardedData {
         black_box(self);
     }
 
+    /// The mark of the last thread that has entered to write.
+    fn mark(&self) -> u64 {
+        black_box(self).owner
+    }
+
     /// Before the unlock: whether the mark is still the thread's own.
     fn is_mine(&mut self, mark: u64) -> bool {
         black_box(&mut *self).owner == mark
@@ -62,6 +67,8 @@ pub(super) struct Tally {
     pub(super) acquisitions: u64,
     /// Acquisitions after that: 0 or 1.
     pub(super) late: u64,
+    /// Of both, those that only read, which are not counted under the lock.
+    pub(super) reads: u64,
     /// Acquisitions during which another thread entered, in the passes that check.
     pub(super) intrusions: u64,
     /// Whether the system refused to bind the thread to its processor.
@@ -155,10 +162,15 @@ impl<K: LockKind> SliceContext<K> {
         instrumentation: T,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
-        if self.locks.len() == 1 {
+        let table = || self.shares.table(number);
+        if let Some(percent) = self.load.read {
+            let locks = (self.locks.len() > 1).then(table);
+            let chooser = ReadChooser::new(percent, locks, number);
+            self.with_arrivals(number, chooser, instrumentation, gate)
+        } else if self.locks.len() == 1 {
             self.with_arrivals(number, FirstLock, instrumentation, gate)
         } else {
-            self.with_arrivals(number, self.shares.table(number), instrumentation, gate)
+            self.with_arrivals(number, table(), instrumentation, gate)
         }
     }
 
@@ -224,7 +236,7 @@ impl<K: LockKind> SliceContext<K> {
         let started = gate()?;
         let cpu_before = thread_cpu_time();
         arrivals.start(started);
-        let (acquisitions, late) =
+        let Counts { acquisitions, late, reads } =
             acquire::<K, C, P, T, S>(self, chooser, &mut arrivals, &mut instrumentation, sections);
         let cpu = thread_cpu_time().zip(cpu_before).map(|(after, before)| after - before);
         let (mut waits, intrusions) = instrumentation.finish();
@@ -232,13 +244,19 @@ impl<K: LockKind> SliceContext<K> {
             let end = started + Duration::from_millis(self.load.slice_ms);
             arrivals.record_unserved(end.min(Instant::now()), waits);
         }
-        Some(Tally { acquisitions, late, intrusions, unpinned: false, cpu, waits })
+        Some(Tally { acquisitions, late, reads, intrusions, unpinned: false, cpu, waits })
     }
 }
 
+/// As in [`Tally`].
+struct Counts {
+    acquisitions: u64,
+    late: u64,
+    reads: u64,
+}
+
 /// The measured loop. It checks the stop flag between the critical section and the work outside,
-/// and counts the section only if the flag was not set. Returns the number of sections that count,
-/// and of those that do not.
+/// and counts the section only if the flag was not set.
 #[inline(always)]
 fn acquire<K: LockKind, C: LockChooser, P: ArrivalProcess, T: Instrumentation, S: Section>(
     context: &SliceContext<K>,
@@ -246,22 +264,34 @@ fn acquire<K: LockKind, C: LockChooser, P: ArrivalProcess, T: Instrumentation, S
     arrivals: &mut P,
     instrumentation: &mut T,
     (inside, outside): (S, S),
-) -> (u64, u64) {
+) -> Counts {
     let (locks, stop) = (&context.locks[..], &*context.stop);
     let mut private = 1;
     let mut acquisitions = 0;
     let mut late = 0;
+    let mut reads = 0;
     while instrumentation.go_on(stop) && arrivals.next(stop) {
         let lock = &locks[chooser.next()];
+        let only_reads = chooser.reads();
         let requested = instrumentation.request(arrivals);
-        let mut shared = lock.lock();
-        instrumentation.enter(requested, &mut shared);
-        shared.count += 1;
-        let before = if S::CHAINED { shared.word ^ private } else { shared.word };
-        let word = inside.spend(before, stop);
-        shared.word = word;
-        instrumentation.leave(&mut shared);
-        drop(shared);
+        let chained = |word| if S::CHAINED { word ^ private } else { word };
+        let word = if only_reads {
+            reads += 1;
+            lock.read(|shared| {
+                let mark = instrumentation.enter_to_read(requested, shared);
+                let word = inside.spend(chained(shared.word), stop);
+                instrumentation.leave_from_reading(mark, shared);
+                word
+            })
+        } else {
+            let mut shared = lock.lock();
+            instrumentation.enter(requested, &mut shared);
+            shared.count += 1;
+            let word = inside.spend(chained(shared.word), stop);
+            shared.word = word;
+            instrumentation.leave(&mut shared);
+            word
+        };
         if stop.load(Ordering::Relaxed) {
             late = 1;
             break;
@@ -271,7 +301,7 @@ fn acquire<K: LockKind, C: LockChooser, P: ArrivalProcess, T: Instrumentation, S
         private = outside.spend(before, stop);
     }
     black_box(private);
-    (acquisitions, late)
+    Counts { acquisitions, late, reads }
 }
 
 /// What the loop does in an acquisition beside the work: checks and the timing of waits.
@@ -290,6 +320,10 @@ trait Instrumentation {
     );
     /// Before the lock is released.
     fn leave<G: DerefMut<Target = GuardedData>>(&mut self, shared: &mut G);
+    /// After the lock was acquired for reading. Returns what is to be seen at the end.
+    fn enter_to_read(&mut self, requested: Self::RequestTime, shared: &GuardedData) -> u64;
+    /// Before the reader releases the lock.
+    fn leave_from_reading(&mut self, mark: u64, shared: &GuardedData);
     /// The waits, and the number of acquisitions during which another thread entered.
     fn finish(self) -> (Option<WaitHistogram>, u64);
 }
@@ -335,6 +369,14 @@ impl Instrumentation for NoInstrumentation {
     #[inline(always)]
     fn leave<G: DerefMut<Target = GuardedData>>(&mut self, _shared: &mut G) {}
 
+    #[inline(always)]
+    fn enter_to_read(&mut self, (): (), _shared: &GuardedData) -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn leave_from_reading(&mut self, _mark: u64, _shared: &GuardedData) {}
+
     fn finish(self) -> (Option<WaitHistogram>, u64) {
         (None, 0)
     }
@@ -367,7 +409,38 @@ impl Instrumentation for Checks {
         self.intrusions += u64::from(!shared.is_mine(self.mark));
     }
 
+    #[inline]
+    fn enter_to_read(&mut self, requested: Instant, shared: &GuardedData) -> u64 {
+        if let Some(waits) = &mut self.waits {
+            waits.record(requested.elapsed(), 1);
+        }
+        shared.mark()
+    }
+
+    #[inline]
+    fn leave_from_reading(&mut self, mark: u64, shared: &GuardedData) {
+        self.intrusions += u64::from(shared.mark() != mark);
+    }
+
     fn finish(self) -> (Option<WaitHistogram>, u64) {
         (self.waits, self.intrusions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_notices_a_writer() {
+        let mut shared = GuardedData::default();
+        shared.enter(7);
+        let mut checks = Checks::new(1, false);
+        let mark = checks.enter_to_read(Instant::now(), &shared);
+        checks.leave_from_reading(mark, &shared);
+        assert_eq!(checks.intrusions, 0);
+        shared.enter(8);
+        checks.leave_from_reading(mark, &shared);
+        assert_eq!(checks.intrusions, 1);
     }
 }

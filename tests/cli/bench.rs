@@ -22,12 +22,13 @@ fn the_table_has_a_line_of_figures_for_each_lock() {
 #[test]
 fn every_lock_and_every_option_of_a_load_is_accepted() {
     let folder = Folder::new("every_option");
-    let locks = "lockword,std,parking_lot,parking_lot_fair,usync,spin";
+    let locks = "lockword,lockword_fair,std,parking_lot,parking_lot_fair,usync,spin,\
+                 lockword_rw,lockword_sync_rw,std_rw,parking_lot_rw,usync_rw,sharded_rw";
     let path = folder.path("report.json");
     let mut command = lockword(&["bench", "--preset", "starvation", "--locks", locks]);
     command.args(["--threads", "1,2", "--inside", "10", "--outside", "20,30"]);
     command.args(["--n-locks", "4", "--zipf", "1.1", "--batch", "5:1000", "--hog", "500"]);
-    command.args(["--pin", "--slice", "2", "--rounds", "1", "--json", &path]);
+    command.args(["--read", "90", "--pin", "--slice", "2", "--rounds", "1", "--json", &path]);
     let output = run(command);
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     let report = folder.json("report.json");
@@ -38,7 +39,8 @@ fn every_lock_and_every_option_of_a_load_is_accepted() {
         assert_eq!(load["locks"], 4);
         assert_eq!(load["pin"], true);
         assert_eq!(load["batch"]["acquisitions"], 5);
-        assert_eq!(cell["locks"].as_array().unwrap().len(), 6);
+        assert_eq!(load["read"], 90.0);
+        assert_eq!(cell["locks"].as_array().unwrap().len(), 13);
     }
     let words: Vec<&str> =
         report["command"].as_array().unwrap().iter().filter_map(|word| word.as_str()).collect();
@@ -51,6 +53,27 @@ fn a_rate_makes_an_open_loop() {
     folder.measure("report.json", &["--rate", "10000"]);
     let report = folder.json("report.json");
     assert_eq!(report["cells"][0]["load"]["arrivals"]["open"]["per_second"], 10000.0);
+}
+
+#[test]
+fn a_share_of_reads_is_measured_with_reader_writer_locks() {
+    let folder = Folder::new("reads");
+    let path = folder.path("report.json");
+    let mut command = lockword(&["bench", "--read", "99.9", "--threads", "2", "--slice", "2"]);
+    command.args(["--inside", "10", "--outside", "10", "--rounds", "1", "--json", &path]);
+    let output = run(command);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let table = stdout(&output);
+    assert!(table.contains("10 ns outside, 99.9 % of them read"), "{table}");
+    for lock in ["lockword", "lockword_rw", "std_rw", "parking_lot_rw", "usync_rw"] {
+        let name = |line: &str| line.split_whitespace().next() == Some(lock);
+        assert!(table.lines().any(name), "no line of {lock}: {table}");
+    }
+    let report = folder.json("report.json");
+    assert_eq!(report["cells"][0]["load"]["read"], 99.9);
+    let refused = run(lockword(&["bench", "--read", "101"]));
+    assert_eq!(status(&refused), 2);
+    assert!(stderr(&refused).contains("from 0 to 100"), "{}", stderr(&refused));
 }
 
 #[test]

@@ -137,7 +137,7 @@ impl<T: Send> MeasuredMutex<T> for Panicking<T> {
 struct PanickingKind;
 
 impl LockKind for PanickingKind {
-    type Mutex<T: Send> = Panicking<T>;
+    type Mutex<T: Send + Sync> = Panicking<T>;
 }
 
 #[test]

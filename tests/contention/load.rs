@@ -4,7 +4,8 @@
 //! for the acquisitions of a slice.
 
 use lockword::contention::{
-    Arrivals, Batch, Load, LockKind, MeasuredMutex, Sample, Std, Work, system, unit_ns,
+    Arrivals, Batch, Load, LockKind, LockwordRwLock, MeasuredMutex, Sample, Std, Work, system,
+    unit_ns,
 };
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -127,7 +128,7 @@ impl<T: Send> MeasuredMutex<T> for Counted<T> {
 struct CountedKind;
 
 impl LockKind for CountedKind {
-    type Mutex<T: Send> = Counted<T>;
+    type Mutex<T: Send + Sync> = Counted<T>;
 }
 
 #[test]
@@ -160,7 +161,7 @@ impl<T: Send> MeasuredMutex<T> for Watchful<T> {
 struct WatchfulKind;
 
 impl LockKind for WatchfulKind {
-    type Mutex<T: Send> = Watchful<T>;
+    type Mutex<T: Send + Sync> = Watchful<T>;
 }
 
 #[test]
@@ -181,4 +182,35 @@ fn each_pinned_thread_may_run_on_one_processor() {
         assert_eq!(allowed, [processors[number % processors.len()]], "{thread}");
     }
     assert_eq!(system::processors(), processors, "the affinity of this thread is unchanged");
+}
+
+/// Each section takes 1 ms.
+#[test]
+fn readers_are_in_at_the_same_time() {
+    let load = idle(4).inside(Work::clock(MS)).slice_ms(100).read(100.0);
+    let together = load.throughput::<LockwordRwLock>().expect("it runs");
+    assert!(together.acquisitions.iter().all(|count| *count as f64 <= ms(&together) + 1.0));
+    let alone = run(&load);
+    assert!(alone.total() as f64 <= ms(&alone), "a mutex locks to read: {alone:?}");
+    if thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
+        assert!(together.total() > alone.total(), "{together:?}, {alone:?}");
+    }
+}
+
+#[test]
+fn a_share_of_reads_is_part_of_the_load() {
+    let load = Load::new(2).read(99.5);
+    assert_eq!(load.name(), "2 threads, 100/100 ns, 99.5 % read");
+    assert_eq!(load.validate(), Ok(()));
+    for percent in [-0.1, 100.1, f64::NAN, f64::INFINITY] {
+        let refused = Load::new(1).read(percent).validate().expect_err("not a percentage");
+        assert!(refused.to_string().contains("from 0 to 100"), "{refused}");
+    }
+    let json = serde_json::to_string(&load).expect("writes");
+    assert!(json.contains(r#""read":99.5"#));
+    assert_eq!(serde_json::from_str::<Load>(&json).expect("reads"), load);
+    // Reports of before know nothing of it.
+    let json = serde_json::to_string(&Load::new(2)).expect("writes");
+    assert!(!json.contains("read\""), "{json}");
+    assert_eq!(serde_json::from_str::<Load>(&json).expect("reads"), Load::new(2));
 }

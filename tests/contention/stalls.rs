@@ -38,7 +38,7 @@ impl<T: Send> MeasuredMutex<T> for Stalling<T> {
 struct StallingKind;
 
 impl LockKind for StallingKind {
-    type Mutex<T: Send> = Stalling<T>;
+    type Mutex<T: Send + Sync> = Stalling<T>;
 }
 
 fn load() -> Load {

@@ -131,6 +131,10 @@ pub struct BenchArgs {
     /// Add a thread that does nothing but hold the first lock, for so many nanoseconds each time
     #[arg(long, value_name = "NS", value_parser = whole::<0, SECOND>)]
     pub hog: Option<u64>,
+    /// So many acquisitions in a hundred only read, at random: the locks are then reader-writer locks, and a mutex,
+    /// which locks to read
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub read: Option<f64>,
     /// Open loop: so many acquisitions a second arrive on a fixed schedule, and a wait counts
     /// from then (without it, a thread acquires again as soon as it can)
     #[arg(long, value_name = "PER_S", value_parser = between::<0, 1_000_000_000>)]
@@ -171,6 +175,8 @@ Examples:
       Six loads: each number of threads with each work outside.
   lockword bench --n-locks 64 --zipf 1.1 --rate 500000
       Some locks are hotter than others, and half a million acquisitions a second arrive.
+  lockword bench --read 99.9 --threads 2,8
+      Reader-writer locks beside a mutex, where one acquisition in a thousand writes.
   lockword bench --json new.json --baseline old.json --threshold 5
       For continuous integration: exit status 1 if a lock is slower than in old.json by more
       than 5 %, and by more than the spread.
@@ -267,6 +273,14 @@ fn between<const ABOVE: u32, const MOST: u32>(text: &str) -> Result<f64, String>
         .ok_or_else(|| format!("it is a number above {ABOVE}, at most {MOST}"))
 }
 
+/// Parses a number from 0 to 100.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse::<f64>().ok();
+    number
+        .filter(|number| (0.0..=100.0).contains(number))
+        .ok_or_else(|| "it is a number from 0 to 100".to_owned())
+}
+
 /// The names that `--locks` accepts, with their descriptions for the help.
 fn lock_names() -> PossibleValuesParser {
     let value = |lock: &KnownLock| PossibleValue::new(lock.name).help(lock.about);
@@ -335,6 +349,10 @@ mod tests {
         assert_eq!(between::<0, 10>("1.1"), Ok(1.1));
         for bad in ["0", "-1", "10.1", "NaN", "inf", ""] {
             assert!(between::<0, 10>(bad).is_err(), "{bad}");
+        }
+        assert_eq!((percent("0"), percent("99.9"), percent("100")), (Ok(0.0), Ok(99.9), Ok(100.0)));
+        for bad in ["-1", "100.1", "NaN", "", "x"] {
+            assert!(percent(bad).is_err(), "{bad}");
         }
         assert!("3:100".parse::<BatchArg>().is_ok());
         for bad in ["3", "3:", ":3", "0:3", "3:3:3"] {

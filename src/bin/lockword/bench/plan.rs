@@ -5,9 +5,13 @@ use super::summary::ROUNDS;
 use crate::CliError;
 use crate::args::{BenchArgs, Preset};
 use crate::output;
-use lockword::contention::peers::{ParkingLot, ParkingLotFair, SpinMutex, Usync};
+use lockword::contention::peers::{
+    CrossbeamShardedLock, ParkingLot, ParkingLotFair, ParkingLotRwLock, SpinMutex, Usync,
+    UsyncRwLock,
+};
 use lockword::contention::{
-    Arrivals, Batch, Comparison, Load, Lockword, Skew, Std, StdCompat, Work,
+    Arrivals, Batch, Comparison, Load, Lockword, LockwordFair, LockwordRwLock, Skew, Std,
+    StdCompat, StdCompatRwLock, StdRwLock, Work,
 };
 
 /// What a run of `bench` measures.
@@ -47,10 +51,13 @@ enum SliceLength {
 /// The locks that a program would choose among: neither a fair lock nor one that never sleeps.
 const COMMON_LOCKS: &[&str] = &["lockword", "std", "parking_lot", "usync"];
 /// The locks whose fairness is worth comparing.
-const FAIRNESS_LOCKS: &[&str] = &["lockword", "std", "parking_lot", "parking_lot_fair"];
-/// All locks but `lockword_sync`.
+const FAIRNESS_LOCKS: &[&str] =
+    &["lockword", "lockword_fair", "std", "parking_lot", "parking_lot_fair"];
+/// The locks for loads of which a share reads: a mutex is among them, since it may be the better one.
+const READ_LOCKS: &[&str] = &["lockword", "lockword_rw", "std_rw", "parking_lot_rw", "usync_rw"];
+/// All mutexes but `lockword_sync`.
 const FULL_LOCKS: &[&str] =
-    &["lockword", "std", "parking_lot", "parking_lot_fair", "usync", "spin"];
+    &["lockword", "lockword_fair", "std", "parking_lot", "parking_lot_fair", "usync", "spin"];
 
 impl PresetMix {
     fn new(preset: Preset, processors: u64) -> PresetMix {
@@ -126,6 +133,9 @@ impl BenchPlan {
             let with = |i: u64| outside.iter().map(move |o| (i, *o));
             mix.sections = inside.iter().flat_map(|i| with(*i)).collect();
         }
+        if args.read.is_some() {
+            mix.locks = READ_LOCKS;
+        }
         if args.hog.is_some() {
             mix.hogs = vec![args.hog];
         }
@@ -168,6 +178,7 @@ fn loads(mix: &PresetMix, args: &BenchArgs) -> Vec<Load> {
                     acquisitions: batch.acquisitions,
                     pause_ns: batch.pause_ns,
                 });
+                load.read = args.read;
                 load.arrivals =
                     args.rate.map_or(Arrivals::Closed, |per_second| Arrivals::Open { per_second });
                 load.pin = args.pin;
@@ -197,6 +208,9 @@ pub fn describe(load: &Load) -> String {
     if let Some(hog) = &load.hog {
         add(format!("a hog that holds it for {hog}"));
     }
+    if let Some(percent) = load.read {
+        add(format!("{percent} % of them read"));
+    }
     if let Arrivals::Open { per_second } = load.arrivals {
         add(format!("{} arrivals a second", output::rate(per_second)));
     }
@@ -222,7 +236,7 @@ pub struct KnownLock {
 }
 
 /// All locks, in the order in which they are measured and shown.
-pub const KNOWN_LOCKS: [KnownLock; 7] = [
+pub const KNOWN_LOCKS: [KnownLock; 14] = [
     KnownLock {
         name: "lockword",
         about: "This crate's lock: waiters spin, then sleep; none starves",
@@ -232,6 +246,11 @@ pub const KNOWN_LOCKS: [KnownLock; 7] = [
         name: "lockword_sync",
         about: "lockword::sync::Mutex: the same, with std's methods and poisoning",
         add: |comparison, name| comparison.lock::<StdCompat>(name),
+    },
+    KnownLock {
+        name: "lockword_fair",
+        about: "lockword::FairMutex: a direct handoff at every unlock",
+        add: |comparison, name| comparison.lock::<LockwordFair>(name),
     },
     KnownLock {
         name: "std",
@@ -257,6 +276,36 @@ pub const KNOWN_LOCKS: [KnownLock; 7] = [
         name: "spin",
         about: "spin::Mutex: waiters never sleep",
         add: |comparison, name| comparison.lock::<SpinMutex>(name),
+    },
+    KnownLock {
+        name: "lockword_rw",
+        about: "This crate's RwLock: readers run no locked instruction where most of them read",
+        add: |comparison, name| comparison.lock::<LockwordRwLock>(name),
+    },
+    KnownLock {
+        name: "lockword_sync_rw",
+        about: "lockword::sync::RwLock: the same, with std's methods and poisoning",
+        add: |comparison, name| comparison.lock::<StdCompatRwLock>(name),
+    },
+    KnownLock {
+        name: "std_rw",
+        about: "std::sync::RwLock",
+        add: |comparison, name| comparison.lock::<StdRwLock>(name),
+    },
+    KnownLock {
+        name: "parking_lot_rw",
+        about: "parking_lot::RwLock",
+        add: |comparison, name| comparison.lock::<ParkingLotRwLock>(name),
+    },
+    KnownLock {
+        name: "usync_rw",
+        about: "usync::RwLock",
+        add: |comparison, name| comparison.lock::<UsyncRwLock>(name),
+    },
+    KnownLock {
+        name: "sharded_rw",
+        about: "crossbeam's ShardedLock: a kibibyte, where each reader takes one of eight locks",
+        add: |comparison, name| comparison.lock::<CrossbeamShardedLock>(name),
     },
 ];
 
@@ -344,6 +393,11 @@ mod tests {
         assert_eq!((load.locks, load.skew, load.pin), (4, Skew::Zipf(1.5), true));
         assert_eq!(load.batch, Some(Batch { acquisitions: 3, pause_ns: 500 }));
         assert_eq!(load.hog, Some(Work::clock(900)));
+        let read = plan(&["--read", "99.9"], 2);
+        assert!(read.loads.iter().all(|load| load.read == Some(99.9)));
+        assert_eq!(read.locks, READ_LOCKS);
+        assert!(describe(&read.loads[0]).ends_with(", 99.9 % of them read"));
+        assert_eq!(plan(&["--read", "0", "--locks", "std,std_rw"], 2).locks, ["std", "std_rw"]);
         let open = plan(&["--rate", "1000"], 2);
         assert_eq!(open.loads[0].arrivals, Arrivals::Open { per_second: 1000.0 });
     }

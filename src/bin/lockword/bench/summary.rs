@@ -9,6 +9,8 @@ use lockword::contention::{
 
 /// The lock that the others are compared with, if it takes part.
 const REFERENCE: &str = "lockword";
+/// The same under a load of which a share reads.
+const READ_REFERENCE: &str = "lockword_rw";
 
 /// The smallest number of rounds that gives a 95 % interval of a median.
 pub const ROUNDS: usize = 6;
@@ -82,8 +84,9 @@ pub fn clipped(load: &Load, ns: u64) -> bool {
 
 impl<'a> LoadSummary<'a> {
     fn new(cell: &'a CellReport) -> Self {
-        let reference =
-            cell.locks.iter().find(|lock| lock.lock == REFERENCE).or(cell.locks.first());
+        let named = |name| cell.locks.iter().find(|lock| lock.lock == name);
+        let reference = cell.load.read.and_then(|_| named(READ_REFERENCE));
+        let reference = reference.or_else(|| named(REFERENCE)).or(cell.locks.first());
         let summary_of = |lock: &'a LockReport| {
             let middle = |figures: Vec<f64>| median_of(&figures).map(|median| median.mid);
             LockSummary {
