@@ -260,22 +260,22 @@ step_destroy() {
 step_benches() {
     $(readme_command "cargo run --release --features cli -- bench") --rounds 1 --slice 5
     cargo bench --features peers --bench uncontended --bench contended --bench starvation --bench condvar \
-        --bench many_locks --bench many_waiters --bench first_contention --bench sync -- --test
+        --bench many_locks --bench many_waiters --bench first_contention --bench sync --bench rwlock -- --test
     cargo bench --features cluster,peers --bench cluster -- --test
     note "benches: engines; it is compiled by lint"
 }
 
-# The tests of other crates, over std::sync and over lockword::sync: two of the four in turn. Then two
-# of the loads over each once, without measuring, and two of the users of parking_lot.
+# The tests of other crates, over std::sync and over lockword::sync: two or three of the five in turn. Then
+# three of the loads over each once, without measuring, and three of the users of parking_lot.
 step_real_programs() {
-    local halves=("rayon-core parking" "crossbeam-utils blocking") turn
+    local halves=("rayon-core parking tracing-core" "crossbeam-utils blocking") turn
     turn=$(turn_of 2)
     note "real_programs: ${halves[1 - turn]}; another commit's turn"
     # shellcheck disable=SC2086
     python3 .ci/real_programs/tests.py ${halves[turn]}
-    note "real_programs: two of the loads and two of the users of parking_lot; all by hand"
-    python3 .ci/real_programs/bench.py --quick flume r2d2
-    python3 .ci/real_programs/parking_lot.py string_cache thingbuf
+    note "real_programs: three of the loads and three of the users of parking_lot; all by hand"
+    python3 .ci/real_programs/bench.py --quick flume r2d2 quick_cache
+    python3 .ci/real_programs/parking_lot.py string_cache thingbuf quick_cache
 }
 
 step_address_sanitizer() {

@@ -61,7 +61,7 @@ def depend_on_lockword(text):
 def split_groups(text):
     """`use std::{a, sync::{b, c}};` names `sync` inside braces: takes it out, on the same line."""
     at = 0
-    while found := re.compile(r"\buse (?:::)?std::\{").search(text, at):
+    while found := re.compile(r"\b(pub(?:\([\w ]+\))? )?use (?:::)?std::\{").search(text, at):
         start, depth = found.end(), 1
         end = start
         while depth:
@@ -79,8 +79,9 @@ def split_groups(text):
         rest = [each for each in items if not re.match(r"\s*sync\b", each)]
         if ours:
             lines = sum(each.count("\n") for each in items if each.strip() in ours)
-            uses = "".join(f"use lockword::{' '.join(each.split())}; " for each in ours)
-            group = f"{uses}use std::{{{','.join(rest)}" + "\n" * lines + "}"
+            visible = found[1] or ""
+            uses = "".join(f"{visible}use lockword::{' '.join(each.split())}; " for each in ours)
+            group = f"{uses}{visible}use std::{{{','.join(rest)}" + "\n" * lines + "}"
             text = text[: found.start()] + group + text[end:]
             at = found.start() + len(group)
         else:
@@ -89,8 +90,8 @@ def split_groups(text):
 
 
 def replace_std(folder):
-    """Replaces std::sync by lockword::sync. Returns in how many places, and which of Mutex and
-    Condvar these files name."""
+    """Replaces std::sync by lockword::sync. Returns in how many places, and which of Mutex, Condvar and
+    RwLock these files name."""
     places, named = 0, set()
     for path in sorted(folder.rglob("*.rs")):
         before = path.read_text()
@@ -101,7 +102,7 @@ def replace_std(folder):
         if left := re.search(r"\bstd::\{?[\s\w:,]*\bsync\b", after):
             sys.exit(f"{path}: not replaced: {left[0]}")
         if "lockword::sync" in after:
-            named |= {"Mutex", "Condvar"} & set(re.findall(r"\w+", after))
+            named |= {"Mutex", "Condvar", "RwLock"} & set(re.findall(r"\w+", after))
         path.write_text(after)
     return places, named
 

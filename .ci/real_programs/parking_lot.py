@@ -18,7 +18,6 @@ import sys
 
 from copies import ROOT, WORK, copy, environment, replace_parking_lot, sources
 
-RWLOCK = ["RwLock", "RwLockReadGuard", "RwLockWriteGuard"]
 # The version, the features that bring parking_lot, the names that lockword lacks, and what each
 # error says that is left with these names there.
 CRATES = {
@@ -36,20 +35,19 @@ CRATES = {
     "futures-intrusive": (
         "0.5.0", [], ["RawMutex"], "multiple different versions of crate `lock_api`"
     ),
-    "cached": ("4.1.0", [], ["RwLock"], ""),
-    "fred": ("10.1.0", [], ["RwLock"], ""),
-    "moka": ("0.12.16", ["sync"], ["RwLock"], ""),
-    "prometheus": ("0.14.0", [], ["RwLock"], ""),
-    "quick_cache": ("0.7.0", [], RWLOCK, ""),
-    "sled": ("0.34.7", [], RWLOCK, ""),
-    "tracing-appender": ("0.2.5", ["parking_lot"], RWLOCK, ""),
-    "tracing-subscriber": ("0.3.23", ["parking_lot"], RWLOCK, ""),
-    "gix-features": ("0.50.0", ["parallel"], [*RWLOCK, "MappedRwLockReadGuard"], ""),
-    "prometheus-client": ("0.26.0", [], [*RWLOCK, "MappedRwLockReadGuard"], ""),
-    "epaint": (
-        "0.37.0", [], [*RWLOCK, "MappedRwLockReadGuard", "MappedRwLockWriteGuard"], ""
-    ),
-    "tokio": ("1.54.1", ["full", "parking_lot"], [*RWLOCK, "const_mutex"], ""),
+    # All of these lean on RwLock, some on its mapped guards.
+    "cached": ("4.1.0", [], [], ""),
+    "fred": ("10.1.0", [], [], ""),
+    "moka": ("0.12.16", ["sync"], [], ""),
+    "prometheus": ("0.14.0", [], [], ""),
+    "quick_cache": ("0.7.0", [], [], ""),
+    "sled": ("0.34.7", [], [], ""),
+    "tracing-appender": ("0.2.5", ["parking_lot"], [], ""),
+    "tracing-subscriber": ("0.3.23", ["parking_lot"], [], ""),
+    "gix-features": ("0.50.0", ["parallel"], [], ""),
+    "prometheus-client": ("0.26.0", [], [], ""),
+    "epaint": ("0.37.0", [], [], ""),
+    "tokio": ("1.54.1", ["full", "parking_lot"], ["const_mutex"], ""),
 }
 LISTS = WORK / "parking_lot"
 # parking_lot 0.13 lacks what 0.12 had. Here it is, of what is there.

@@ -17,17 +17,20 @@ import sys
 
 from copies import WORK, copy, depend_on_lockword, environment, replace_std, sources
 
-# (crate, version, the fewest tests that must pass). Chosen for what hangs on a Mutex and a Condvar
+# (crate, version, the fewest tests that must pass, the locks that are replaced). Chosen for what hangs on the locks
 # of std in them: a wake-up that is lost hangs their tests, a lock that lets two in breaks them.
+BLOCKING = {"Mutex", "Condvar"}
 CRATES = [
     # Work stealing: idle workers sleep on a Condvar each, and latches are a Mutex and a Condvar.
-    ("rayon-core", "1.13.0", 100),
-    # Its Parker and its WaitGroup are a Mutex and a Condvar each.
-    ("crossbeam-utils", "0.8.21", 200),
+    ("rayon-core", "1.13.0", 100, BLOCKING),
+    # Its Parker and its WaitGroup are a Mutex and a Condvar each, its ShardedLock is eight of RwLock.
+    ("crossbeam-utils", "0.8.21", 200, BLOCKING | {"RwLock"}),
     # A pool of threads that sleep on a Condvar until there is something to do, or for a while.
-    ("blocking", "1.6.2", 15),
+    ("blocking", "1.6.2", 15, BLOCKING),
     # One token handed from thread to thread, by a Mutex and a Condvar where it has to sleep.
-    ("parking", "2.2.1", 15),
+    ("parking", "2.2.1", 15, BLOCKING),
+    # Its list of dispatchers is behind a RwLock: a new callsite reads it, a new dispatcher writes.
+    ("tracing-core", "0.1.36", 20, {"RwLock"}),
 ]
 # Far longer than the tests of any of them take; in seconds.
 LIMIT_S = 200
@@ -63,8 +66,8 @@ def main():
     if unknown := set(wanted) - {crate[0] for crate in CRATES}:
         sys.exit(f"no such crate here: {', '.join(unknown)}")
     failed = False
-    versions = {name: version for name, version, _ in crates}
-    for (name, version, fewest), source in zip(crates, sources(versions)):
+    versions = {name: version for name, version, *_ in crates}
+    for (name, version, fewest, locks), source in zip(crates, sources(versions)):
         # In one place after the other: a path in a test's output must not tell them apart.
         folder = WORK / f"{name}-{version}"
         # It depends on lockword before the change too: so both are built alike.
@@ -76,8 +79,8 @@ def main():
             print(text)
             sys.exit(f"{name}: its tests fail with std already, or too few ran ({passed})")
         places, named = replace_std(folder)
-        if named != {"Mutex", "Condvar"}:
-            sys.exit(f"{folder}: there is no Mutex or no Condvar to replace")
+        if not locks <= named:
+            sys.exit(f"{folder}: there is no {' or no '.join(locks - named)} to replace")
         status_after, after, text = test(folder, name)
         same = status_after == status and after == before
         print(f"{name} {version}: {places} places, {passed} tests pass with std,",
