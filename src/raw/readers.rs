@@ -72,9 +72,9 @@ const FORKING: u32 = 2;
 
 /// Of the time of the processors, one part in so many goes into barriers.
 const SHARE: u32 = 100;
-/// The longest barrier that is charged for, in averages.
+/// One measurement counts for at most this many times the average,
 const MOST_TIMES: u32 = 4;
-/// The same, in microseconds.
+/// and at most this long, in microseconds.
 const LONGEST_US: u32 = 10_000;
 /// The longest time without a new bias, in microseconds.
 const LONGEST_PAUSE_US: u32 = 10_000_000;
@@ -256,21 +256,25 @@ mod mine {
     use super::*;
 
     std::thread_local! {
-        // Const and without a destructor: there for as long as the thread lives.
+        // Const and without a destructor: there for as long as the thread lives, where the system has such.
         static LINE: Cell<Option<&'static Line>> = const { Cell::new(None) };
         /// There is no line for this thread.
         static DECLINED: Cell<bool> = const { Cell::new(false) };
         /// So many forks this thread is in the middle of: a handler may fork.
         static FORKS: Cell<u32> = const { Cell::new(0) };
-        static RETIRES: Retires = const { Retires };
+        static RETIRES: Retires = const { Retires(Cell::new(None)) };
+        /// The thread makes `RETIRES` known to the system, which may allocate, and so read.
+        static ADOPTS: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// Gives the line back when the thread ends.
-    struct Retires;
+    /// Gives the line back when the thread ends. It has the line itself: where thread-locals are emulated, LINE may
+    /// be gone by then.
+    struct Retires(Cell<Option<&'static Line>>);
 
     impl Drop for Retires {
         fn drop(&mut self) {
-            if let Some(line) = LINE.take() {
+            if let Some(line) = self.0.take() {
+                LINE.set(None);
                 line.retire();
             }
         }
@@ -284,10 +288,17 @@ mod mine {
     pub(super) fn may_adopt() -> bool {
         // A line that is adopted in the middle of a fork would not be known as the thread's own in the child. A
         // thread whose line was given back gets no other one.
-        !DECLINED.get() && FORKS.get() == 0 && RETIRES.try_with(|_| ()).is_ok()
+        if DECLINED.get() || FORKS.get() != 0 || ADOPTS.replace(true) {
+            return false;
+        }
+        let may_adopt = RETIRES.try_with(|retires| retires.0.get().is_none()) == Ok(true);
+        ADOPTS.set(false);
+        may_adopt
     }
 
     pub(super) fn set(line: &'static Line) {
+        // It is there: `may_adopt` has seen it.
+        let _ = RETIRES.try_with(|retires| retires.0.set(Some(line)));
         LINE.set(Some(line));
     }
 
@@ -373,6 +384,8 @@ pub(super) struct MayDrain(Option<&'static Line>);
 /// This thread goes about to drain `word`, in which it has the role `before`. Until the result is dropped the word
 /// stays where it is. (A thread for which there is no line is not known to the child. A model does not fork.)
 pub(super) fn may_drain(word: &RwWord, before: u32) -> MayDrain {
+    // What the parent's threads were about to drain is forgotten before this thread drains anything.
+    fork::settle();
     if cfg!(lockword_loom) || mine::line().is_none() && !adopt() {
         return MayDrain(None);
     }

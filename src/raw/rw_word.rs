@@ -141,7 +141,8 @@ impl RwWord {
     pub(super) fn try_finish_draining(&self) -> bool {
         let seen = self.load();
         // ORDERING: Acquire, as in `try_hold`.
-        seen.readers() == 0 && self.swap(seen, HELD, Ordering::Acquire).is_ok()
+        let may_hold = seen.role() == DRAINING && seen.readers() == 0;
+        may_hold && self.swap(seen, HELD, Ordering::Acquire).is_ok()
     }
 
     /// UPGRADABLE -> HELD, if there is no other reader; else DRAINING. By the upgradable reader.
@@ -193,7 +194,7 @@ impl RwWord {
 
     /// The upgradable reader becomes a counted one.
     pub(super) fn downgrade_upgradable(&self) {
-        self.check_count();
+        // The count is not checked, since a panic would leave the role to nobody: this is one thread more at most.
         // ORDERING: Release, for the next one with the role.
         self.0.fetch_add(READER - UPGRADABLE, Ordering::Release);
     }

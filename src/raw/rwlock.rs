@@ -10,7 +10,7 @@
 //! | who | waits while | in the queue of | is woken by |
 //! |---|---|---|---|
 //! | a writer, an upgradable reader | somebody has the role | the role | whoever gives up the role |
-//! | a reader | the role is DRAINING or HELD | the readers | whoever takes the role away from there |
+//! | a reader | the role is DRAINING or HELD | the readers | whoever ends DRAINING or HELD |
 //! | the writer that is DRAINING | there are readers | the drainer, which is alone there | a reader that leaves |
 //!
 //! The queues are three of one address in the waiter table, told apart by their
@@ -166,7 +166,7 @@ impl RawRwLock {
             return token;
         }
         self.word.check_count();
-        // Two readers that come back at once take the word from each other twice a time each.
+        // Two readers that retry at once make each other's compare-and-swap fail.
         let looked = back_off(self.word.addr());
         if self.word.try_read(recursive) {
             note(self.word.addr(), looked);
@@ -226,7 +226,9 @@ impl RawRwLock {
 
     /// Whether a slot names this lock.
     fn is_named(&self) -> bool {
-        readers::names(self.id.load(Ordering::Relaxed))
+        let id = self.id.load(Ordering::Relaxed);
+        // Who has the role sees the number, if there was a bias. For others this is advice.
+        id != 0 && readers::names(id)
     }
 
     /// Ends reading.
@@ -289,7 +291,7 @@ impl RawRwLock {
         false
     }
 
-    /// Ends writing: the lock is free, or has `readers` of which the caller is one, or its upgradable one.
+    /// Ends writing. `after` says whether the caller goes on as a reader, as the upgradable one, or not at all.
     ///
     /// # Safety
     /// The caller holds the lock.
