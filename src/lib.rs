@@ -1,4 +1,4 @@
-//! A mutex whose whole state is one byte, a reader-writer lock, and the same lock shared by many nodes.
+//! A mutex whose whole state is one byte, also one that many nodes share, and a reader-writer lock.
 //!
 //! The byte is the lock word L(t): 0 while the lock is free, 1 while it is held. It is acquired by one
 //! compare-and-swap and released by one plain store. Whether anyone waits is not in the lock. It is in
@@ -23,7 +23,7 @@
 //! - **At the root**: [`Mutex`], [`ReentrantMutex`], their guards (mapped ones too) and [`Condvar`],
 //!   without poisoning; and [`SendMutex`], whose guards may move to another thread. They are made with
 //!   the crate [`lock_api`] (0.5), which is re-exported.
-//! - [`RwLock`], whose readers run no locked instruction where it is read often; [`SendRwLock`], whose guards
+//! - [`RwLock`], whose readers run no locked instruction where it is read often and written seldom; [`SendRwLock`], whose guards
 //!   may move to another thread; [`RecursiveRwLock`], and the trait [`ReadRecursive`], for threads that read while
 //!   they read. The page of [`RwLock`] tells when a `Mutex` is the better choice.
 //! - [`FairMutex`], whose every unlock hands over.
@@ -34,7 +34,7 @@
 //! - `contention` (feature `contention`): measures locks, yours too, under a load of your own.
 //! - `cluster` (feature `cluster`): a lock shared by processes and machines under a name, over any
 //!   engine that has a compare-and-swap, with leases and fencing tokens.
-//! - `lockword` (feature `cli`): a program that measures locks.
+//! - `lockword` (feature `cli`): a program that runs commands under a lock, shows who holds it, and measures locks.
 //!
 //! # Guarantees
 //!
@@ -55,7 +55,7 @@
 //!   woken waiter is the designated waker, the first unlock after the wake-up hands the lock to it if that
 //!   unlock comes more than 40 us later. So the longest wait grows with the number of waiters ahead, not with
 //!   the number of running threads. Two contended locks in one bucket share the designated waker.
-//! - **Readers and writers.** A writer that has its turn lets no new reader in, and waits for those inside: so readers
+//! - **Readers and writers.** The writer that is next lets no new reader in while it waits for those inside: so readers
 //!   do not starve writers. Readers that have waited for 500 us, and were woken in vain once, are let in by the
 //!   next unlock of a writer, all of them: so writers do not starve readers. A reader waits for about one writer's
 //!   section after that, and a writer for one batch of readers and the writers ahead of it. `downgrade` and
@@ -76,8 +76,8 @@
 //!   sound.
 //! - **Threads.** A guard is not `Send`, as those of std and `parking_lot` are not, and cannot be held
 //!   across an `.await` of a task that must be `Send`. The guard of a [`SendMutex`] is `Send` if its
-//!   data is, and those of a [`SendRwLock`] if the data is `Send` and `Sync`; they may be dropped in any thread. A
-//!   guard for reading may outlive the thread that has got it.
+//!   data is, and those of a [`SendRwLock`] if the data is `Send` and `Sync`; they may be dropped in any thread,
+//!   also after the thread that made them has ended.
 //!
 //! Not guaranteed:
 //!
@@ -96,11 +96,12 @@
 //! - On Linux, Android and Windows a lock, a wait and a notification allocate nothing, so that they may be
 //!   used inside a global allocator. (Where the function that runs at the load of the program was dropped by
 //!   a linker, the first wait registers handlers for `fork`, which may allocate in the C library: [`init`]
-//!   does it before.) Elsewhere threads sleep in a table of std mutexes; where those allocate, each slot does once.
+//!   does it before; and the first read or contended write of a [`RwLock`] in a thread has the C library register a
+//!   destructor, which may allocate too, and so may call the lock again.) Elsewhere threads sleep in a table of std mutexes; where those allocate, each slot does once.
 //! - A seccomp filter must allow `futex` (to sleep and to wake), and `clock_gettime` where it is a system
 //!   call. Others may be refused with an error. A filter that kills instead of refusing must also allow
-//!   `membarrier`, and `getpid` if the program forks. Where `membarrier` is refused after a [`RwLock`] was read in
-//!   slots, its next writer calls `sched_getaffinity` and `sched_setaffinity`, which may be refused too, and
+//!   `membarrier`, and `getpid` if the program forks. Where `membarrier` is refused after a [`RwLock`] was read without
+//!   counting (see its page), its next writer calls `sched_getaffinity` and `sched_setaffinity`, which may be refused too, and
 //!   sleeps for 10 ms. If the program installs the filter itself, it may call
 //!   [`init_with_fences`] before, instead of allowing `membarrier`. An inherited filter must allow it, since
 //!   the crate calls it when the program is loaded.
@@ -116,7 +117,8 @@
 //!
 //! **Fork.** A handler runs in the child (`pthread_atfork`, registered at the load of the program, before
 //! the first wait, or by [`init`]) and forgets the waiters, which do not exist there. A lock that was free,
-//! or held by the forking thread, works in the child; one that another thread held, or read, stays so for ever.
+//! or held by the forking thread, works in the child (not if a thread that has no slots, see [`RwLock`], was about
+//! to write); one that another thread held, or read, stays so for ever.
 //! `vfork`, `_Fork` and a raw `clone` run no handler, nor does a `fork` that began before the handler was
 //! registered.
 //!
@@ -163,7 +165,7 @@
 //! | `serde` | `Serialize` and `Deserialize` for the mutexes and the reader-writer locks, those of [`sync`] too |
 //! | `contention` | the module `contention` |
 //! | `peers` | `contention::peers`, the locks of other crates to compare with; the benches need it |
-//! | `cluster` | the module `cluster` with its in-memory engine; brings tokio |
+//! | `cluster` | the module `cluster` with its in-memory engine, and the one in a directory; brings tokio |
 //! | `etcd`, `postgres`, `redis` | engines for `cluster`; the build needs a C compiler (for `ring`), that of `etcd` also `protoc` |
 //! | `conformance` | `cluster::conformance`, the suite that checks an engine |
 //! | `tracing` | spans and events of `cluster`, for the crate `tracing` |

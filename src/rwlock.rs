@@ -286,7 +286,7 @@ raw_rwlock!(RawRwLock, GuardNoSend, ReadToken, false);
 raw_rwlock!(RawSendRwLock, GuardSend, SendReadToken, false, 0);
 raw_rwlock!(RawRecursiveRwLock, GuardNoSend, ReadToken, true, 0);
 
-/// Reading by a thread that may hold a guard for reading already: for every [`RwLock`].
+/// Reading by a thread that may hold a guard for reading already: for [`RwLock`], not for [`SendRwLock`].
 ///
 /// `lock_api` 0.5 has no such methods, so that they are those of a trait.
 ///
@@ -314,10 +314,10 @@ pub trait ReadRecursive<T: ?Sized> {
     /// The same, or `None` if a writer writes.
     fn try_read_recursive(&self) -> Option<RwLockReadGuard<'_, T>>;
 
-    /// The same, or `None` if a writer writes for as long as `timeout`.
+    /// The same, or `None` if it could not read within `timeout`.
     fn try_read_recursive_for(&self, timeout: Duration) -> Option<RwLockReadGuard<'_, T>>;
 
-    /// The same, or `None` if a writer writes until `deadline`.
+    /// The same, or `None` if it could not read until `deadline`.
     fn try_read_recursive_until(&self, deadline: Instant) -> Option<RwLockReadGuard<'_, T>>;
 }
 
@@ -368,34 +368,37 @@ impl<T: ?Sized> ReadRecursive<T> for RwLock<T> {
 /// `RwLockWriteGuard::downgrade` goes over to reading with no other writer in between, and
 /// `unlock_fair` passes the lock to those who wait.
 ///
-/// - **Writers are not starved by readers**: one that waits lets no new reader in. So a thread that calls
+/// - **Writers are not starved by readers**: the one that is next lets no new reader in while it waits for those
+///   inside. So a thread that calls
 ///   `read` while it holds a guard for reading blocks for ever if a writer has come in between: that is what
-///   `read_recursive` is for. **Nor are readers starved by writers**: when they have waited for their turn
-///   (0.5 ms), the next unlock lets in all that wait.
+///   `read_recursive` is for. **Nor are readers starved by writers**: when one has waited for
+///   0.5 ms, and was woken in vain, the next unlock lets in all that wait.
 /// - **No poisoning**: a panic while the lock is held unlocks it, and the data stays as it is.
 /// - A guard stays in its thread: it is not `Send`. [`SendRwLock`] has guards that are `Send`.
 /// - A guard that is passed to `mem::forget` leaves the lock held for ever. The lock may still be moved and
-///   dropped. `read` panics if 2^26 guards for reading were forgotten.
+///   dropped. Every way to begin reading panics if 2^26 readers are counted, which takes forgotten guards.
 /// - A thread that writes while it holds a guard of the same lock blocks for ever.
 ///
 /// # What it costs
 ///
-/// A lock that is read often becomes *biased*: its readers say in a slot of their own thread that they read, and
-/// write nothing that other threads read or write. So a read with its unlock is a few plain loads and stores
+/// A lock that is read often, and written seldom, becomes *biased*: its readers say in a slot that they read, and
+/// write to a cache line of their own thread only. So a read with its unlock is a few plain loads and stores
 /// (1.0 ns where std takes 12), and readers on several processors do not disturb each other. A
 /// writer takes the bias away: it runs a barrier on all processors (some microseconds) and looks at the slots of every
 /// thread that has read in some. Then readers are counted in the lock's word, as in other such locks, until
-/// it is biased again. All locks of the process together are biased no more often than leaves 99 % of the
-/// time to the program.
+/// it is biased again. So that barriers take no more than 1 % of a processor's time from each thread, all locks
+/// of the process together are biased at most once in 100 × (T + 1) times what a barrier takes, where T threads
+/// have slots: once in some milliseconds with two, in some tenths of a second with a hundred.
 ///
 /// A thread has eight slots, and there are slots for 2,048 threads at a time, in a static table of 256 KiB of which
-/// only what was used takes memory. A reader that finds no slot is counted. There are slots where the barrier is
+/// only what was used takes memory. A reader that finds no slot is counted. A forgotten guard keeps its slot for ever,
+/// and the other slots of its thread once that has ended. After 2^31 locks of the process were biased, no new one is. There are slots where the barrier is
 /// the kernel's (see the platforms in the [crate documentation](crate)). Elsewhere all readers are counted.
 ///
 /// # When not to use it
 ///
-/// - **Many short writes.** If one operation in ten writes, or more, readers are counted most of the time, and all
-///   threads write the lock's word. With one write in three, two threads make 53 M operations a second with a
+/// - **More than some hundred writes a second**, of all locks together. Readers are counted most of the time then,
+///   also if there are a thousand of them for each write, and all threads write the lock's word. With one write in three, two threads make 53 M operations a second with a
 ///   [`Mutex`](crate::Mutex) and 56 with a `RwLock`: there is nothing to gain, and the mutex is simpler.
 /// - **Many locks, and few reads of each.** A lock is biased after some dozens of reads at the earliest, and one lock
 ///   of the process after the other. The readers of thousands of locks are counted most of the time, at
@@ -456,7 +459,7 @@ pub type ArcRwLockUpgradableReadGuard<T> = lock_api::ArcRwLockUpgradableReadGuar
 
 /// A [`RwLock`] whose guards may be sent to another thread and dropped there, if the data allows it.
 ///
-/// Everything else is as for [`RwLock`].
+/// Everything else is as for [`RwLock`], but it has no `read_recursive`.
 ///
 /// ```
 /// use lockword::SendRwLock;

@@ -33,7 +33,7 @@
 //! # What differs
 //!
 //! The [migration page](crate::migration) tells all differences. In short: waiting is bounded, a
-//! `Mutex<()>` takes two bytes, readers of a [`RwLock`] that is read often do not disturb each other, and
+//! `Mutex<()>` takes two bytes, readers of a [`RwLock`] that is seldom written do not disturb each other, and
 //! a wait on a `Condvar` ends only with a notification or the timeout.
 //!
 //! For new code the locks at the [root of the crate](crate) are the better choice: they have no

@@ -50,7 +50,7 @@ impl<T> RwLock<T> {
 }
 
 impl<T: ?Sized> RwLock<T> {
-    /// Reads. Blocks the thread while another one writes, or waits to write.
+    /// Reads. Blocks the thread while another one writes, or is next to write.
     ///
     /// A thread that holds a guard of this lock already may block for ever.
     ///
@@ -58,7 +58,7 @@ impl<T: ?Sized> RwLock<T> {
     /// [`PoisonError`](std::sync::PoisonError) if a thread has panicked while it wrote. The error carries the guard.
     ///
     /// # Panics
-    /// If 2^26 guards for reading were forgotten.
+    /// If 2^26 readers are counted, which takes forgotten guards.
     #[inline]
     pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
         let token = self.lock.read(false);
@@ -69,8 +69,11 @@ impl<T: ?Sized> RwLock<T> {
     /// Reads, if that is possible at once. Never blocks.
     ///
     /// # Errors
-    /// - [`TryLockError::WouldBlock`] if a thread writes, or waits to write.
+    /// - [`TryLockError::WouldBlock`] if a thread writes, or is next to write.
     /// - [`TryLockError::Poisoned`], which carries the guard, if a thread has panicked while it wrote.
+    ///
+    /// # Panics
+    /// As [`read`](Self::read).
     #[inline]
     pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
         match self.lock.try_read(false) {
@@ -93,7 +96,8 @@ impl<T: ?Sized> RwLock<T> {
         unsafe { self.write_guard() }
     }
 
-    /// Writes, if that is possible at once. Never blocks.
+    /// Writes, if that is possible at once. Never waits for another thread. (Where the kernel refuses
+    /// `membarrier` after the lock was read without counting, it may take some 10 ms once.)
     ///
     /// # Errors
     /// - [`TryLockError::WouldBlock`] if a thread reads or writes.

@@ -6,7 +6,7 @@ use lockword::{
     RwLockWriteGuard, SendRwLock,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -130,21 +130,23 @@ fn a_reader_nests_beside_a_waiting_writer() {
         drop((outer, inner));
         writer.join().unwrap();
         assert_eq!(*lock.read(), 1);
+    });
+}
 
-        let lock = Arc::new(RecursiveRwLock::new(0));
-        let outer = lock.read();
-        let theirs = lock.clone();
-        let (started, start) = mpsc::channel();
-        let writer = thread::spawn(move || {
-            started.send(()).unwrap();
-            *theirs.write() += 1;
+#[cfg(target_os = "linux")]
+#[test]
+fn a_recursive_lock_lets_readers_in_beside_a_waiting_writer() {
+    within_limit(|| {
+        let lock = RecursiveRwLock::new(0);
+        thread::scope(|s| {
+            let outer = lock.read();
+            let writer = crate::asleep::spawn_parked(s, || *lock.write() += 1);
+            for _ in 0..1000 {
+                assert_eq!(*lock.read(), 0);
+            }
+            drop(outer);
+            writer.join().unwrap();
         });
-        start.recv().unwrap();
-        for _ in 0..1000 {
-            assert_eq!(*lock.read(), 0);
-        }
-        drop(outer);
-        writer.join().unwrap();
     });
 }
 

@@ -306,8 +306,8 @@ static AT_LOAD: extern "C" fn() = {
 #[test]
 fn an_earlier_handler_reads_in_the_child() {
     /// The threads of the process that can have slots.
-    const SLOTS: u32 = 2048;
-    const READERS: u32 = SLOTS + 50;
+    const LINES: u32 = 2048;
+    const READERS: u32 = LINES + 50;
     alone("an_earlier_handler_reads_in_the_child", 5 * LIMIT, || {
         let lock = biased_lock();
         FIRST_IN_CHILD.store(std::ptr::from_ref(lock).cast_mut(), Ordering::Relaxed);
@@ -331,7 +331,7 @@ fn an_earlier_handler_reads_in_the_child() {
             END.store(true, Ordering::Relaxed);
             let in_slots = READERS - counts.into_inner();
             // Those of this thread, and of the handler's, are theirs.
-            let expected = if has_slots() { SLOTS - 2 } else { 0 };
+            let expected = if has_slots() { LINES - 2 } else { 0 };
             ensure(in_slots == expected, "two threads have the same slots")?;
             ensure(lets_in(lock) == (true, true), "a reader stays behind")
         });
