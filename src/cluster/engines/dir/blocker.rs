@@ -10,14 +10,18 @@ pub(super) fn blocker(file: FileId) -> String {
 
     /// More than it ever is, unless the machine has a hundred thousand locks.
     const LONGEST_LIST: u64 = 8 << 20;
+    /// So often a list may lack a lock that is there.
+    const LOOKS: usize = 10;
     let read = |path: &str| {
         let mut text = vec![];
         let list = std::fs::File::open(path)?;
         list.take(LONGEST_LIST).read_to_end(&mut text)?;
         std::io::Result::Ok(String::from_utf8_lossy(&text).into_owned())
     };
-    let locks = read("/proc/locks").unwrap_or_default();
-    let Some(pid) = in_list(&locks, file) else {
+    // The kernel gives the list in parts. Locks that others free between two of them move the rest up, so one in
+    // some hundred lists lacks a lock that is held all the time.
+    let look = |_| in_list(&read("/proc/locks").unwrap_or_default(), file);
+    let Some(pid) = (0..LOOKS).find_map(look) else {
         return "a process that cannot be seen from here (of another container, or forked from one \
                 that has ended)"
             .to_owned();
@@ -62,7 +66,41 @@ pub(super) fn blocker(_: FileId) -> String {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use super::{FileId, in_list};
+    use super::{FileId, blocker, in_list};
+    use rustix::fs::{FlockOperation, flock, fstat};
+    use std::fs::File;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// The list is longer than the part that the kernel gives at once, and changes all the time.
+    #[test]
+    fn the_holder_is_found_while_others_lock_and_unlock() {
+        let folder =
+            std::env::temp_dir().join(format!("lockword-blocker-{:016x}", fastrand::u64(..)));
+        std::fs::create_dir(&folder).unwrap();
+        let file = |name: String| File::create(folder.join(name)).unwrap();
+        let held = file("held".to_owned());
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        let held = (FileId::of(&fstat(&held).unwrap()), held);
+        let ends = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            for thread in 0..2 {
+                let others: Vec<_> = (0..100).map(|n| file(format!("{thread}-{n}"))).collect();
+                let ends = &ends;
+                s.spawn(move || {
+                    while !ends.load(Ordering::Relaxed) {
+                        for how in [FlockOperation::LockExclusive, FlockOperation::Unlock] {
+                            others.iter().for_each(|other| flock(other, how).unwrap());
+                        }
+                    }
+                });
+            }
+            let process = format!("process {} ", std::process::id());
+            let named = (0..500).all(|_| blocker(held.0).contains(&process));
+            ends.store(true, Ordering::Relaxed);
+            assert!(named);
+        });
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 
     #[test]
     fn the_holder_is_found_in_the_list_and_one_that_waits_is_not() {
