@@ -86,8 +86,8 @@ impl Signals {
     pub async fn has_been_continued(&mut self) -> bool {
         let stream = self.streams.iter_mut().find(|(number, _)| *number == libc::SIGCONT);
         let Some((_, stream)) = stream else { return true };
-        // The signal is there already, and its handler has at most to be scheduled.
-        tokio::time::timeout(Duration::from_millis(100), stream.recv()).await.is_ok()
+        // The signal is there already; the thread that passes it on has at most to be scheduled.
+        tokio::time::timeout(Duration::from_millis(500), stream.recv()).await.is_ok()
     }
 }
 

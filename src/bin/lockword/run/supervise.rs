@@ -111,7 +111,10 @@ impl Job {
         }
         terminal.pass(self.group, own_group());
         stop_own_group(number);
-        if asks && !signals.has_been_continued().await {
+        // The signal is taken here in any case: later it would be one that continues the command, perhaps in the
+        // moment in which it is stopped again.
+        let is_continued = signals.has_been_continued().await;
+        if asks && !is_continued {
             // The kernel stops no group that no shell would continue: nobody will ever give the terminal to
             // the command. It is told so as the processes of a shell that has ended are, and then less kindly.
             self.signal(match self.told_in_vain {
