@@ -54,8 +54,9 @@ impl Shell {
             }
         });
         let mut shell = Shell { process, keys: kept, screen, seen: String::new() };
-        // What is typed is not seen twice.
-        shell.types("stty -echo; echo rea''dy\n");
+        // What is typed is not seen twice. And the kernel does not throw away what was printed when it sends a signal
+        // for a key: on a busy machine it does that only after the shell has said that the job has stopped.
+        shell.types("stty -echo noflsh; echo rea''dy\n");
         shell.wait_for("ready");
         Some(shell)
     }
