@@ -49,7 +49,7 @@ async fn one_server_keeps_the_laws() {
         });
     let report = suite.run().await.unwrap_or_else(|broken| panic!("{broken}"));
     println!("{report}");
-    assert_eq!(report.checked.len(), 7, "{report}");
+    assert_eq!(report.checked.len(), 8, "{report}");
     assert!(report.indeterminate > 10, "{report}");
     // No clock of etcd's matters.
     let [missing] = &*report.not_checked else { panic!("{report}") };
@@ -70,7 +70,7 @@ async fn three_servers_keep_the_laws() {
     let report = suite.run().await.unwrap_or_else(|broken| panic!("{broken}"));
     println!("{report}");
     assert!(report.checked.contains(&Law::Linearizable), "{report}");
-    assert_eq!(report.checked.len(), 6, "{report}");
+    assert_eq!(report.checked.len(), 7, "{report}");
 }
 
 #[tokio::test]
