@@ -225,3 +225,61 @@ fn the_whole_group_is_killed() {
     process.wait().unwrap();
     until("it is dead", || !is_alive(sleeper));
 }
+
+/// In a container, the session and the group of `run` may be of an outer pid namespace: then they have the
+/// number 0.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_whole_group_is_killed_also_where_the_session_has_no_number() {
+    use std::os::unix::process::CommandExt as _;
+
+    let locks = Locks::new("loss_namespace");
+    let begun = locks.folder.path("begun");
+    let command = locks.script(&[], &format!("sleep 600 & : > {begun}; wait"));
+    let mut outer = std::process::Command::new("sh");
+    outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    // The first child is the init process of the namespace. It lives on, or all would be dead with it.
+    outer.args(["-c", "sh -c '\"$@\" & wait; sleep 600' \"$@\"; exit 1", "sh", "sh"]);
+    outer.arg(command.get_program()).args(command.get_args());
+    let unshare = || {
+        // SAFETY: the calls only concern this process.
+        let done = unsafe {
+            libc::unshare(libc::CLONE_NEWPID) == 0
+                || libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWPID) == 0
+        };
+        if done { Ok(()) } else { Err(std::io::ErrorKind::Unsupported.into()) }
+    };
+    // SAFETY: system calls and no allocation, which is permitted between fork and exec.
+    unsafe { outer.pre_exec(unshare) };
+    let mut outer = match outer.spawn() {
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+            eprintln!("skipped: this process may not unshare its process numbers");
+            return;
+        }
+        outer => outer.unwrap(),
+    };
+    until("it runs", || fs::exists(&begun).unwrap());
+    let init = children(outer.id())[0];
+    let namespace = Namespace { init };
+    let run = children(init as u32)[0];
+    let command = children(run as u32).into_iter().find(|one| !is_guardian(*one)).unwrap();
+    let sleeper = children(command as u32)[0];
+    kill(run, libc::SIGKILL);
+    until("it is dead", || !is_alive(sleeper));
+    assert!(is_alive(init));
+    drop(namespace);
+    assert_eq!(end_of(&mut outer), Some(1));
+}
+
+/// A pid namespace, whose processes all end with this.
+#[cfg(target_os = "linux")]
+struct Namespace {
+    init: i32,
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        kill(self.init, libc::SIGKILL);
+    }
+}

@@ -243,19 +243,27 @@ fn end_tie(tie: Option<OwnedFd>) {
 #[derive(Clone, Copy)]
 struct Group {
     number: Pid,
-    session: Option<Pid>,
+    session: Option<libc::pid_t>,
 }
 
 impl Group {
     fn of(number: Pid) -> Group {
-        Group { number, session: rustix::process::getsid(Some(number)).ok() }
+        Group { number, session: session(number) }
     }
 
     /// Whether the number has come to a process of another session, since this guardian was stopped for long.
     fn is_another(self) -> bool {
-        // An error: the leader has ended. What is left of the group keeps the number.
-        rustix::process::getsid(Some(self.number)).is_ok_and(|now| self.session != Some(now))
+        // None: the leader has ended. What is left of the group keeps the number.
+        session(self.number).is_some_and(|now| self.session != Some(now))
     }
+}
+
+/// The session of a process, if there is such a process. It is 0 if the session is of an outer pid namespace,
+/// as the processes of a container may be in; rustix takes none that is 0.
+fn session(process: Pid) -> Option<libc::pid_t> {
+    // SAFETY: the call only returns a number.
+    let session = unsafe { libc::getsid(process.as_raw_pid()) };
+    (session >= 0).then_some(session)
 }
 
 fn kill(group: Option<Group>) {

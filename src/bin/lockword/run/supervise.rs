@@ -98,18 +98,18 @@ impl Job {
         let Some(terminal) = &self.terminal else { return };
         let number = match number {
             // A shell suspends itself by this; the terminal is of use to nobody then.
-            libc::SIGSTOP if terminal.is_of(self.group) => libc::SIGTSTP,
+            libc::SIGSTOP if terminal.is_of(self.group.as_raw_pid()) => libc::SIGTSTP,
             libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => number,
             // Somebody has stopped the command alone.
             _ => return,
         };
         let asks = number != libc::SIGTSTP;
-        if asks && terminal.pass(own_group(), self.group) {
+        if asks && terminal.pass(own_group(), self.group.as_raw_pid()) {
             self.has_had_terminal = true;
             self.signal(libc::SIGCONT);
             return;
         }
-        terminal.pass(self.group, own_group());
+        terminal.pass(self.group.as_raw_pid(), own_group());
         stop_own_group(number);
         // The signal is taken here in any case: later it would be one that continues the command, perhaps in the
         // moment in which it is stopped again.
@@ -134,7 +134,7 @@ impl Job {
             && self.has_had_terminal
         {
             // Unless the shell has put this process into the background.
-            terminal.pass(own_group(), self.group);
+            terminal.pass(own_group(), self.group.as_raw_pid());
         }
         self.signal(libc::SIGCONT);
     }
@@ -144,7 +144,7 @@ impl Job {
     fn reap(mut self, was_killed: bool) {
         let _ = self.process.wait();
         if let Some(terminal) = &self.terminal {
-            terminal.pass(self.group, own_group());
+            terminal.pass(self.group.as_raw_pid(), own_group());
             if was_killed && self.has_had_terminal {
                 terminal.restore();
             }

@@ -4,10 +4,9 @@
 //! starts, if `run` has the terminal on standard input and output, and otherwise when it asks for it. (The
 //! reader of a pipe after `run` may be a pager, which needs the terminal too.)
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Pid;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{self, IsTerminal as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -29,8 +28,9 @@ impl Terminal {
     }
 
     /// Whether `group` is in the foreground.
-    pub fn is_of(&self, group: Pid) -> bool {
-        tcgetpgrp(&self.tty).is_ok_and(|foreground| foreground == group)
+    pub fn is_of(&self, group: GroupNumber) -> bool {
+        // SAFETY: the descriptor is open.
+        unsafe { libc::tcgetpgrp(self.tty.as_raw_fd()) == group }
     }
 
     /// Whether the command gets it at once.
@@ -43,7 +43,7 @@ impl Terminal {
         let tty = self.tty.try_clone()?;
         let take = move || {
             // A terminal that is gone is no reason not to run.
-            let _ = set_foreground(&tty, rustix::process::getpid());
+            let _ = set_foreground(&tty, rustix::process::getpid().as_raw_pid());
             Ok(())
         };
         // SAFETY: system calls and no allocation, which is permitted between fork and exec.
@@ -66,19 +66,26 @@ impl Terminal {
     }
 
     /// Hands it from one group to another. Returns whether it was that of the first.
-    pub fn pass(&self, from: Pid, to: Pid) -> bool {
+    pub fn pass(&self, from: GroupNumber, to: GroupNumber) -> bool {
         self.is_of(from) && set_foreground(&self.tty, to).is_ok()
     }
 }
 
+/// The number of a process group. It is 0 if the group is of an outer pid namespace, as `run` may be in a
+/// container.
+pub type GroupNumber = libc::pid_t;
+
 /// The process group of `run`.
-pub fn own_group() -> Pid {
-    rustix::process::getpgrp()
+pub fn own_group() -> GroupNumber {
+    // SAFETY: the call only returns a number. (That of rustix takes none that is 0.)
+    unsafe { libc::getpgrp() }
 }
 
 /// Puts a group into the foreground, also from the background.
-fn set_foreground(tty: &OwnedFd, group: Pid) -> io::Result<()> {
-    without_sigttou(|| Ok(tcsetpgrp(tty, group)?))
+fn set_foreground(tty: &OwnedFd, group: GroupNumber) -> io::Result<()> {
+    // SAFETY: the descriptor is open.
+    let result = without_sigttou(|| unsafe { libc::tcsetpgrp(tty.as_raw_fd(), group) });
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Runs `act` with SIGTTOU blocked, which would otherwise stop a group in the background that writes to
