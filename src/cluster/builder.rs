@@ -101,9 +101,13 @@ impl NodeBuilder {
     /// being next, may take it. From 1 ms to the lease. By default a twentieth of the lease, but at least
     /// 50 ms and at most 1 s.
     ///
-    /// Each dead node in the queue costs the next one such a window, and half a window more if the
-    /// engine wakes only the node whose turn it is. Set it longer than a response and a wake-up of the
-    /// engine usually take: a node that was passed over has to join the queue again.
+    /// Each of the first four dead nodes in the queue costs the next one such a window. After those, the
+    /// queue is taken to be full of the dead: a node behind `n` of them, or one that finds no place in the
+    /// queue, waits for `4 + log2(n / 4)` windows (behind 99, for less than nine). If the engine wakes only
+    /// the node whose turn it is, or if it is polled, up to half a window is added for each dead node, at
+    /// most a third of the lease. A live node that is not among the first four may be passed over then, and
+    /// joins the queue again. Set the window longer than a response and a wake-up of the engine usually
+    /// take.
     ///
     /// Within this node it is the time after which a grant that its caller has not taken is passed on, if
     /// others wait: see [`DistributedLock`](super::DistributedLock#cancel-safety).

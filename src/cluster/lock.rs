@@ -142,8 +142,8 @@ impl DistributedLock {
     ///
     /// It takes as long as that. Beside a holder that renews: up to about half of its lease. Beside a dead
     /// one, or one that does not renew ([`without_renewal`](Self::without_renewal)): up to its lease, the
-    /// allowance for the error of clocks, and a claim window for each node that is in the queue. The call
-    /// does not join the queue.
+    /// allowance for the error of clocks, and the [claim windows](super::NodeBuilder::claim_window) of the
+    /// nodes that are in the queue. The call does not join the queue.
     ///
     /// # Errors
     ///

@@ -85,7 +85,8 @@
 //!   passed on. Code that hangs with a guard does, unless its lock was made by
 //!   [`hold_at_most`](DistributedLock::hold_at_most).
 //! - **Dead waiters.** If the lock is reserved for a node that does not confirm within the
-//!   [claim window](NodeBuilder::claim_window), the next node in the queue takes it.
+//!   [claim window](NodeBuilder::claim_window), the next node in the queue takes it; after four such
+//!   nodes in a row the rest of them cost only a window for twice as many.
 //! - **Where it runs.** The background tasks of nodes, and the connections of the engines of this crate,
 //!   are on one thread of the process, so a caller that blocks its own thread between calls does not delay
 //!   renewals. (An [`Observer`] or a [`Transport`] that blocks does.) If the background task

@@ -125,10 +125,31 @@ fn liveness(register: &Result<Register, Unreadable>) -> Option<Liveness> {
     register.as_ref().ok().map(Register::liveness)
 }
 
+/// How many nodes in a row have a whole claim window each.
+const WHOLE_WINDOWS: u32 = 4;
+
+/// How long the first `rank` nodes of the queue have, all together, to take a lock that has come to them: a
+/// claim window each for the first [`WHOLE_WINDOWS`]. If all of those let it pass, the queue is likely to be
+/// full of the dead: the following window is for as many nodes again, and each one after it for twice as many
+/// as the one before. The nodes of one window come one after the other, at equal distances.
+///
+/// So a node behind `n` dead ones waits for `4 + log2(n / 4)` windows instead of `n`. A live one may be passed
+/// over then by one behind it, and joins the queue again; but none that is among the first four.
+fn time_for(rank: usize, claim_window: Duration) -> Duration {
+    let rank = u32::try_from(rank).unwrap_or(u32::MAX);
+    if rank <= WHOLE_WINDOWS {
+        return claim_window.saturating_mul(rank);
+    }
+    let doublings = (rank / WHOLE_WINDOWS).ilog2();
+    let first = WHOLE_WINDOWS << doublings;
+    let part = f64::from(rank - first) / f64::from(first);
+    claim_window.saturating_mul(WHOLE_WINDOWS + doublings) + claim_window.mul_f64(part)
+}
+
 impl Machine {
     /// When this node may take a lock that another node holds or that is reserved for another, if
-    /// `rank` nodes are before it in the queue: after the lease, the allowance for the clocks, and
-    /// one claim window for each of those nodes.
+    /// `rank` nodes are before it in the queue: after the lease, the allowance for the clocks, and the
+    /// [time for those nodes](time_for).
     pub(super) fn due(&self, register: &Register, rank: usize) -> Time {
         let lease = match &register.holder {
             Some(holder) => {
@@ -136,8 +157,7 @@ impl Machine {
             }
             None => Duration::ZERO,
         };
-        let before = u32::try_from(rank).unwrap_or(u32::MAX);
-        self.view.unchanged_since + lease + self.settings.claim_window.saturating_mul(before)
+        self.view.unchanged_since + lease + time_for(rank, self.settings.claim_window)
     }
 
     /// What was seen of the holder, or of the node for which the lock is reserved. `None` if there is
@@ -167,5 +187,22 @@ impl Machine {
         let others =
             |register: &Register| register.queue.iter().any(|waiter| !self.is_own(waiter.claim));
         self.view.register.as_ref().is_ok_and(others)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time_for;
+    use std::time::Duration;
+
+    #[test]
+    fn the_time_for_those_before_grows_with_each_of_them_and_by_a_window_for_twice_as_many() {
+        let window = Duration::from_secs(1);
+        let times: Vec<_> = (0..10_001).map(|rank| time_for(rank, window)).collect();
+        assert!(times.windows(2).all(|pair| pair[0] < pair[1]));
+        let whole = [0, 1, 2, 3, 4, 8, 16, 32, 64, 128].map(|rank| times[rank].as_secs_f64());
+        assert_eq!(whole, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]);
+        assert_eq!(times[6], window * 9 / 2);
+        assert!(time_for(usize::MAX, window) < window * 35);
     }
 }

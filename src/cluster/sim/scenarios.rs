@@ -89,6 +89,10 @@ fn at_most(time: Moment) -> Moment {
     time * 100 / 99 + 30 * MS
 }
 
+/// The claim windows that 20 dead nodes have, and 99.
+const WINDOWS_OF_20: f64 = 4.0 + 2.0 + 4.0 / 16.0;
+const WINDOWS_OF_99: f64 = 4.0 + 4.0 + 35.0 / 64.0;
+
 #[test]
 fn twenty_dead_waiters_and_a_dead_holder_are_passed_over() {
     for wakeups in [Wakeups::PushToOne, Wakeups::PushToAll, Wakeups::Poll] {
@@ -111,22 +115,64 @@ fn twenty_dead_waiters_and_a_dead_holder_are_passed_over() {
             let (dead, alive) = ([0..21, 22..23, 24..25], [21, 23, 25]);
             dead.into_iter().flatten().for_each(|node| assert!(world.kill(nodes[node])));
 
-            let bound = at_most(lease + lease / 100 + 20 * claim + polling(20));
-            let took = world.run_until(bound, "past the dead", |world| world.holds(alive[0]));
+            let bound = at_most(lease + lease / 100 + windows(claim, WINDOWS_OF_20) + polling(20));
+            // One of the living, since a later one may have heard of the lock before the first.
+            let holder = |world: &World| alive.into_iter().position(|n| world.holds(nodes[n]));
+            let took = world.run_until(bound, "past the dead", |world| holder(world).is_some());
             if seed == 0 {
                 println!("{wakeups:?}: past 21 dead in {} of {} ms", took / MS, bound / MS);
             }
-            for pair in alive.windows(2) {
-                world.release(pair[0], 0);
-                let bound = at_most(claim + polling(1));
-                let took = world.run_until(bound, "past one", |world| world.holds(pair[1]));
+            for _ in 1..alive.len() {
+                world.release(nodes[alive[holder(&world).unwrap()]], 0);
+                // It looks as rarely as behind the twenty, up to its next look.
+                let bound = at_most(claim + polling(20));
+                let took = world.run_until(bound, "past one", |world| holder(world).is_some());
                 if seed == 0 {
                     println!("{wakeups:?}: past 1 dead in {} of {} ms", took / MS, bound / MS);
                 }
             }
-            world.release(alive[2], 0);
+            world.release(nodes[alive[holder(&world).unwrap()]], 0);
             world.run_until(lease, "it ends", |world| world.is_at_rest());
             assert!(world.stores[0].register().is_idle(), "seed {seed}: an entry is left");
+        }
+    }
+}
+
+fn windows(claim: Moment, number: f64) -> Moment {
+    (claim as f64 * number) as Moment
+}
+
+/// A queue that is full of the dead, and a live node before or behind its end: the same for a node that
+/// finds no place in it.
+#[test]
+fn ninety_nine_dead_waiters_cost_some_claim_windows_and_not_ninety_nine() {
+    for wakeups in [Wakeups::PushToOne, Wakeups::PushToAll, Wakeups::Poll] {
+        for limit in [100, 99] {
+            let mut world = scenario(limit as u64);
+            world.wakeups = wakeups;
+            world.profile.queue_limit = limit;
+            let [lease, claim] = [world.lease(), world.profile.claim_window];
+            let nodes: Vec<_> = (0..102).map(|_| world.add_node_with_clock(FAST)).collect();
+            world.acquire(nodes[0]);
+            nodes[1..100].iter().for_each(|node| world.join_queue(*node));
+            for alive in &nodes[100..] {
+                world.set_intent(*alive, 0, Intent::Wait);
+            }
+            world.run_for(lease);
+            assert_eq!(world.queue_len(), limit);
+            nodes[1..100].iter().for_each(|node| assert!(world.kill(*node)));
+            world.release(nodes[0], 0);
+            let bound = at_most(windows(claim, WINDOWS_OF_99) + lease / 3);
+            let holds = |world: &World| nodes[100..].iter().any(|node| world.holds(*node));
+            let took = world.run_until(bound, "past the dead", holds);
+            println!("{wakeups:?}, limit {limit}: past 99 dead in {} ms", took / MS);
+            let (first, second) = if world.holds(nodes[100]) { (100, 101) } else { (101, 100) };
+            world.release(nodes[first], 0);
+            let holds = |world: &World| world.holds(nodes[second]);
+            let took = world.run_until(at_most(lease / 3 + claim), "the other one", holds);
+            println!("{wakeups:?}, limit {limit}: the other one in {} ms", took / MS);
+            world.release(nodes[second], 0);
+            world.run_until(lease, "it ends", |world| world.is_at_rest());
         }
     }
 }
