@@ -190,7 +190,9 @@ impl NodeBuilder {
     /// The longest queue that this node joins: it waits outside while as many nodes are in the queue of
     /// the key. From 1 to 10,000; 100 by default. It is lowered to what the
     /// [largest value](super::Capabilities::largest_value) of the engine has room for. Nodes
-    /// outside the queue join it when there is room, in no particular order.
+    /// outside the queue join it when there is room, in no particular order. They look for room about as
+    /// often, all together, as there is some, and each of them at least once in half its lease; so what a
+    /// grant costs does not grow with their number.
     pub fn queue_limit(mut self, queue_limit: usize) -> Self {
         self.queue_limit = queue_limit;
         self

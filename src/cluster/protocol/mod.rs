@@ -88,6 +88,7 @@
 
 use crate::cluster::transport::{Exchange, TransportError, Version, Versioned, Wake, Write};
 use claims::OwnClaim;
+use crowd::Step;
 use fairness::Backoff;
 use register::{ClaimId, Holder, Liveness, QueueEntry, Register};
 use std::collections::VecDeque;
@@ -96,6 +97,7 @@ use view::View;
 use watch::WatchState;
 
 mod claims;
+mod crowd;
 mod event;
 mod fairness;
 pub(crate) mod register;
@@ -142,6 +144,10 @@ pub(crate) struct Machine {
     rejoins_at_once: bool,
     /// No attempt to join is made before this time.
     join_at: Time,
+    /// When this node looks for a place in the queue, if it has found none.
+    look_at: Option<Time>,
+    /// The pace with which it has found none then, either.
+    refused_at: Option<Duration>,
     /// How long the last successful request took.
     round_trip: Duration,
     backoff: Backoff,
@@ -244,6 +250,8 @@ impl Machine {
             collisions: 0,
             rejoins_at_once: false,
             join_at: Time::new(Duration::ZERO),
+            look_at: None,
+            refused_at: None,
             round_trip: fairness::MIN_ROUND_TRIP,
             backoff: Backoff::default(),
             watch: WatchState::Off,
@@ -273,6 +281,7 @@ impl Machine {
                     self.view.is_fresh &=
                         intent == Intent::Wait && self.sees_all() && !self.must_load;
                     self.has_looked = false;
+                    self.has_place();
                     self.in_flight.iter_mut().for_each(|request| request.is_earlier = true);
                 }
                 if self.intent != intent {
@@ -472,14 +481,21 @@ impl Machine {
         if self.await_watch(now) {
             return;
         }
-        if position.is_none() && register.queue.len() < self.settings.queue_limit {
-            let at = self.join_not_before(&register);
-            if now >= at {
-                return self.join(register, now);
-            }
-            self.wake_by(at);
+        if position.is_some() {
+            return self.poll_register(rank, now);
         }
-        self.poll_register(rank, now);
+        match self.step_outside(&register, now) {
+            Step::Join => self.join(register, now),
+            Step::Load => self.load(now),
+            Step::WaitUntil(_) if self.must_load => self.load(now),
+            Step::WaitUntil(at) => {
+                self.wake_by(at);
+                // Where the watch does not show everything, the look is a load.
+                if self.look_at.is_none() || self.sees_all() {
+                    self.poll_register(rank, now);
+                }
+            }
+        }
     }
 
     /// In which case a write can take the lock now. `None` if this node has to wait.
@@ -517,6 +533,7 @@ impl Machine {
         let has_space = register.queue.len() < self.settings.queue_limit;
         let claim = self.claim_id();
         if register.position(claim).is_none() && has_space {
+            self.adapt_pace(&mut register);
             register.queue.push(QueueEntry::new(claim, &self.settings.label));
         }
         self.write(RequestKind::Join, register, now);
@@ -677,10 +694,16 @@ impl Machine {
             // A hint may say that the node has joined to which this one yields.
             return if self.must_load { self.load(now) } else { self.wake_by(until) };
         }
-        let has_space = register.queue.len() < self.settings.queue_limit;
-        if self.intent == Intent::Wait && !register.queue.is_empty() && has_space {
-            let claim = self.claim_id();
-            register.queue.push(QueueEntry::new(claim, &self.settings.label));
+        if register.is_idle() {
+            register.pace = Duration::ZERO;
+        }
+        if self.intent == Intent::Wait && !register.queue.is_empty() {
+            if register.queue.len() >= self.settings.queue_limit {
+                self.raise_pace(&mut register, Duration::ZERO);
+            } else if register.pace.is_zero() {
+                let claim = self.claim_id();
+                register.queue.push(QueueEntry::new(claim, &self.settings.label));
+            }
         }
         self.write(RequestKind::Leave, register, now);
     }
@@ -791,7 +814,10 @@ impl Machine {
                         }
                         self.released(Outcome::Held);
                     }
-                    RequestKind::Join => self.joined(),
+                    RequestKind::Join => {
+                        self.has_place();
+                        self.joined();
+                    }
                     RequestKind::Load => {}
                 }
             }

@@ -79,6 +79,9 @@ pub(crate) struct Register {
     pub(crate) heartbeat: u64,
     pub(crate) holder: Option<Holder>,
     pub(crate) queue: Vec<QueueEntry>,
+    /// How long a node that finds no place in the queue waits on average before it looks again; zero if
+    /// all find one. It is only a matter of cost.
+    pub(crate) pace: Duration,
     minor: u32,
     extra: Map<String, Value>,
 }
@@ -106,7 +109,14 @@ impl QueueEntry {
 impl Register {
     /// A register without a holder and a queue, which a missing register is equivalent to.
     pub(crate) fn empty() -> Self {
-        Self { heartbeat: 0, holder: None, queue: vec![], minor: MINOR, extra: Map::new() }
+        Self {
+            heartbeat: 0,
+            holder: None,
+            queue: vec![],
+            pace: Duration::ZERO,
+            minor: MINOR,
+            extra: Map::new(),
+        }
     }
 
     /// Whether there is no holder and no queue.
@@ -181,7 +191,8 @@ impl Register {
         let waiter =
             |who: WireClaim| QueueEntry { claim: who.claim(), label: who.label, extra: who.extra };
         let queue = wire.queue.into_iter().map(waiter).collect();
-        Ok(Self { heartbeat: wire.heartbeat, holder, queue, minor, extra: wire.extra })
+        let pace = Duration::from_micros(wire.pace_us);
+        Ok(Self { heartbeat: wire.heartbeat, holder, queue, pace, minor, extra: wire.extra })
     }
 
     /// Encodes the register as a value.
@@ -204,6 +215,7 @@ impl Register {
                 .iter()
                 .map(|waiter| WireClaim::new(waiter.claim, &waiter.label, &waiter.extra))
                 .collect(),
+            pace_us: u64::try_from(self.pace.as_micros()).unwrap_or(u64::MAX),
             extra: self.extra.clone(),
         };
         serde_json::to_vec(&wire).expect("strings, numbers and maps of strings can be written")
@@ -272,8 +284,14 @@ struct WireRegister {
     holder: Option<WireHolder>,
     #[serde(default)]
     queue: Vec<WireClaim>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pace_us: u64,
     #[serde(flatten)]
     extra: Map<String, Value>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Serialize, Deserialize)]

@@ -371,17 +371,18 @@ fn a_short_queue_costs_no_writes() {
 
 /// The number of requests for a grant if `nodes` nodes hold the lock for `hold` and want it again at
 /// once.
-fn requests(nodes: usize, wakeups: Wakeups, hold: Moment) -> f64 {
+fn requests(nodes: usize, limit: usize, wakeups: Wakeups, hold: Moment) -> f64 {
     let mut world = scenario(nodes as u64);
     world.wakeups = wakeups;
+    world.profile.queue_limit = limit;
     for node in 0..nodes {
         world.add_node_with_clock(0);
         world.nodes[node].latency = Some(MS / 2);
         world.set_intent(node, 0, Intent::Wait);
     }
     let mut before = RunCounts::default();
-    for turn in 0..8 * nodes {
-        if turn == 2 * nodes {
+    for turn in 0..(8 * nodes).min(400) {
+        if turn == (2 * nodes).min(200) {
             before = world.counts;
         }
         let holder = |world: &World| (0..nodes).find(|node| world.holds(*node));
@@ -402,9 +403,53 @@ fn requests(nodes: usize, wakeups: Wakeups, hold: Moment) -> f64 {
 fn requests_for_a_grant_do_not_grow_with_the_waiters() {
     for (wakeups, limit) in [(Wakeups::PushToAll, 3.05), (Wakeups::PushToOne, 5.05)] {
         // Longer waits would add the requests of polling.
-        let found = [2, 4, 32].map(|nodes| requests(nodes, wakeups, 10 * MS));
+        let found = [2, 4, 32].map(|nodes| requests(nodes, 64, wakeups, 10 * MS));
         println!("{wakeups:?}: {found:.2?} requests where 2, 4 and 32 nodes wait");
         assert!(found.iter().all(|found| *found <= limit), "{wakeups:?}: {found:?}");
+    }
+}
+
+/// Not without a pause where the watch does not show everything: there the attempts to join collide with each
+/// other, and not for want of places.
+#[test]
+fn requests_for_a_grant_do_not_grow_with_the_nodes_that_find_no_place() {
+    use Wakeups::{Poll, PushToAll, PushToOne};
+    let cases = [
+        (PushToAll, 0, 11.0),
+        (PushToAll, MS, 6.5),
+        (PushToAll, 10 * MS, 4.0),
+        (PushToOne, MS, 11.5),
+        (PushToOne, 10 * MS, 8.0),
+        (Poll, MS, 9.0),
+        (Poll, 10 * MS, 9.5),
+    ];
+    for (wakeups, hold, limit) in cases {
+        let found = [16, 64].map(|nodes| requests(nodes, 8, wakeups, hold));
+        let hold = hold / MS;
+        println!("{wakeups:?}, {hold} ms: {found:.2?} requests where 16 and 64 nodes wait");
+        assert!(found.iter().all(|found| *found <= limit), "{wakeups:?}, {hold} ms: {found:?}");
+    }
+}
+
+/// A node that has just released the lock has no better chance of a place than one that has waited outside.
+#[test]
+fn nodes_that_find_no_place_get_their_turns() {
+    for (wakeups, seed) in [(Wakeups::PushToAll, 0), (Wakeups::PushToOne, 1), (Wakeups::Poll, 2)] {
+        for places in [2, 8] {
+            let mut world = scenario(seed);
+            (world.wakeups, world.profile.queue_limit) = (wakeups, places);
+            for node in 0..16 {
+                world.add_node_with_clock(0);
+                world.nodes[node].latency = Some(MS / 2);
+            }
+            run_loops(&mut world, 16, 6_000 * MS, |_| false);
+            let turns = world.turns();
+            let (least, most) = (*turns.iter().min().unwrap(), *turns.iter().max().unwrap());
+            println!("{wakeups:?}, {places} places: {turns:?}");
+            // A node that polls takes a lock that it has just left free before the others have looked.
+            let unevenness = if wakeups == Wakeups::Poll { u64::MAX } else { 20 };
+            assert!(least > 0 && most / least < unevenness, "{wakeups:?}, {places}: {turns:?}");
+        }
     }
 }
 
