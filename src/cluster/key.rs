@@ -43,10 +43,40 @@ impl Key {
         }
     }
 
+    /// The key of any text: each byte that a key must not have, and each `@`, becomes `@` and two hexadecimal
+    /// digits. So different texts have different keys, and a text without such bytes is its own key.
+    ///
+    /// ```
+    /// use lockword::cluster::Key;
+    ///
+    /// assert_eq!(Key::escaped("jobs/nightly run").unwrap().as_str(), "jobs/nightly@20run");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Empty`], and [`KeyError::TooLong`] if the key would be: use a hash of the text then.
+    pub fn escaped(text: &str) -> Result<Self, KeyError> {
+        let name: String = text.bytes().map(Escaped).map(|byte| byte.to_string()).collect();
+        Self::new(&name)
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// A byte of a text, as [`Key::escaped`] writes it.
+struct Escaped(u8);
+
+impl fmt::Display for Escaped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_ascii_alphanumeric() || b"-_.:/".contains(&self.0) {
+            write!(f, "{}", char::from(self.0))
+        } else {
+            write!(f, "@{:02X}", self.0)
+        }
     }
 }
 
@@ -128,14 +158,22 @@ impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => write!(f, "the key of a lock must not be empty"),
-            Self::TooLong { len } => {
-                write!(f, "a key of {len} bytes is too long: at most {} bytes", Key::MAX_LEN)
-            }
-            Self::Character { found, at } => write!(
+            Self::TooLong { len } => write!(
                 f,
-                "a key must not have {found:?} at byte {at}: \
-                 use ASCII letters, digits, and any of - _ . : / @"
+                "a key of {len} bytes is too long: at most {} bytes; use a hash of it",
+                Key::MAX_LEN
             ),
+            Self::Character { found, at } => {
+                let mut bytes = [0; 4];
+                let escaped =
+                    found.encode_utf8(&mut bytes).bytes().map(|byte| Escaped(byte).to_string());
+                write!(
+                    f,
+                    "a key must not have {found:?} at byte {at}: use ASCII letters, digits, and any of \
+                     - _ . : / @; for another text write {} for it, as Key::escaped does",
+                    escaped.collect::<String>()
+                )
+            }
         }
     }
 }
@@ -145,6 +183,23 @@ impl std::error::Error for KeyError {}
 #[cfg(test)]
 mod tests {
     use super::{Key, KeyError};
+
+    #[test]
+    fn any_text_has_a_key_of_its_own() {
+        let key = |text: &str| Key::escaped(text).unwrap().as_str().to_owned();
+        for (text, expected) in [
+            ("aZ09-_.:/", "aZ09-_.:/"),
+            ("my job", "my@20job"),
+            ("my@20job", "my@4020job"),
+            ("ä{}\n", "@C3@A4@7B@7D@0A"),
+        ] {
+            assert_eq!(key(text), expected);
+        }
+        assert_eq!(Key::escaped(""), Err(KeyError::Empty));
+        assert_eq!(Key::escaped(&" ".repeat(67)), Err(KeyError::TooLong { len: 201 }));
+        let said = Key::new("my job").unwrap_err().to_string();
+        assert!(said.contains("write @20 for it"), "{said}");
+    }
 
     #[test]
     fn the_alphabet_and_the_length() {

@@ -1,6 +1,6 @@
 //! Connecting to an engine by its address, and why that fails.
 
-use super::Memory;
+use super::{Memory, spelling};
 #[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]
 use crate::cluster::background::Background;
 use crate::cluster::transport::{Cause, Transport};
@@ -99,6 +99,9 @@ async fn connect_to(
     runtime: Option<Handle>,
 ) -> Result<Arc<dyn Transport>, ConnectError> {
     check_text(address)?;
+    if let Some(why) = spelling::advice(address) {
+        return Err(invalid(why));
+    }
     let url = Url::parse(&to_url(address)).map_err(|why| invalid(why.to_string()))?;
     match url.scheme() {
         "memory" => Ok(Arc::new(Memory::new())),
@@ -664,6 +667,11 @@ mod tests {
         assert!(!said.contains("secret"), "{said}");
         let said = refused("no address").await;
         assert!(said.contains("not valid"), "{said}");
+        let said = refused("localhost:6379").await;
+        assert!(
+            said.contains("not valid: it has no scheme") && said.contains("redis://l"),
+            "{said}"
+        );
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ pub(crate) mod options;
 pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod spelling;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
 pub(crate) mod tls;
 
