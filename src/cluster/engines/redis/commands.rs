@@ -15,15 +15,15 @@ pub(super) struct LuaScript {
 
 impl LuaScript {
     pub(super) fn load() -> Self {
-        Self::new(include_str!("load.lua"))
+        Self::new(concat!(include_str!("read.lua"), include_str!("load.lua")))
     }
 
     pub(super) fn compare_exchange() -> Self {
-        Self::new(include_str!("compare_exchange.lua"))
+        Self::new(concat!(include_str!("read.lua"), include_str!("compare_exchange.lua")))
     }
 
     pub(super) fn delete() -> Self {
-        Self::new(include_str!("delete.lua"))
+        Self::new(concat!(include_str!("read.lua"), include_str!("delete.lua")))
     }
 
     pub(super) fn list() -> Self {
@@ -86,18 +86,25 @@ pub(super) fn arguments(expected: Option<Version>, new: &Write, channel: String)
     ]
 }
 
-/// The answer of `compare_exchange.lua`. `None`: it is none that the script gives.
-pub(super) fn exchange(response: &Value) -> Option<Exchange> {
-    let Value::Array(parts) = response else { return None };
-    let parts: Vec<&[u8]> = parts.iter().map(bytes).collect::<Option<_>>()?;
-    match parts[..] {
-        [b"1", version] => Some(Exchange::Swapped(number(version)?)),
-        [b"0"] => Some(Exchange::Mismatch(None)),
-        [b"0", version, value] => {
-            let found = Versioned { version: number(version)?, value: value.into() };
-            Some(Exchange::Mismatch(Some(found)))
-        }
+/// The answer of `compare_exchange.lua`.
+///
+/// An error is [`Corrupt`](TransportError::Corrupt) only where the script says that it did not write.
+pub(super) fn exchange(response: &Value) -> Result<Exchange, TransportError> {
+    let parts = match response {
+        Value::Array(parts) => parts.iter().map(bytes).collect::<Option<Vec<_>>>(),
         _ => None,
+    };
+    match parts.as_deref() {
+        Some([b"1", version]) => number(version).map(Exchange::Swapped).ok_or_else(|| {
+            TransportError::indeterminate("the version that the script has written is none")
+        }),
+        Some([b"0"]) => Ok(Exchange::Mismatch(None)),
+        Some([b"0", version, value]) => {
+            let version =
+                number(version).ok_or_else(|| TransportError::corrupt("it is no register"))?;
+            Ok(Exchange::Mismatch(Some(Versioned { version, value: (*value).into() })))
+        }
+        _ => Err(TransportError::indeterminate("the script's answer makes no sense")),
     }
 }
 
@@ -105,7 +112,7 @@ pub(super) fn exchange(response: &Value) -> Option<Exchange> {
 pub(super) fn register(response: &Value) -> Result<Option<Versioned>, TransportError> {
     let understood = match response {
         Value::Array(parts) => match &parts[..] {
-            [Value::Nil, _] => Some(None),
+            [Value::Nil, Value::Nil] => Some(None),
             [version, value] => bytes(version).and_then(number).zip(bytes(value)).map(Some),
             _ => None,
         },
@@ -295,7 +302,7 @@ impl std::error::Error for ServerMessage {}
 #[cfg(test)]
 mod tests {
     use super::{exchange, register};
-    use crate::cluster::Exchange;
+    use crate::cluster::{Exchange, TransportError};
     use ::redis::Value::{self, Array, Int, Nil};
 
     fn text(text: &str) -> Value {
@@ -305,8 +312,9 @@ mod tests {
     #[test]
     fn answers_that_make_no_sense_are_seen() {
         let good = Array(vec![text("1"), text("4503599627370495")]);
-        assert!(matches!(exchange(&good), Some(Exchange::Swapped(version)) if version.get() > 1));
-        assert_eq!(exchange(&Array(vec![text("0")])), Some(Exchange::Mismatch(None)));
+        assert!(matches!(exchange(&good), Ok(Exchange::Swapped(version)) if version.get() > 1));
+        assert_eq!(exchange(&Array(vec![text("0")])).unwrap(), Exchange::Mismatch(None));
+        // It has written, or nobody knows.
         for bad in [
             Nil,
             Array(vec![]),
@@ -315,12 +323,24 @@ mod tests {
             Array(vec![text("1"), text("4503599627370496")]),
             Array(vec![Int(1), text("7")]),
             Array(vec![text("0"), text("7")]),
+            Array(vec![text("0"), text("7"), Nil]),
         ] {
-            assert_eq!(exchange(&bad), None, "{bad:?}");
+            let error = exchange(&bad).unwrap_err();
+            assert!(matches!(error, TransportError::Indeterminate(_)), "{bad:?}: {error}");
+        }
+        // It has not.
+        for bad in ["", "0", "07", "many"] {
+            let error = exchange(&Array(vec![text("0"), text(bad), text("v")])).unwrap_err();
+            assert!(matches!(error, TransportError::Corrupt(_)), "{bad:?}: {error}");
         }
         assert_eq!(register(&Array(vec![Nil, Nil])).unwrap(), None);
         assert!(register(&Array(vec![text("7"), text("v")])).unwrap().is_some());
-        for bad in [Nil, Array(vec![text("x"), text("v")]), Array(vec![text("7"), Nil])] {
+        for bad in [
+            Nil,
+            Array(vec![text("x"), text("v")]),
+            Array(vec![text("7"), Nil]),
+            Array(vec![Nil, text("v")]),
+        ] {
             assert!(register(&bad).is_err(), "{bad:?}");
         }
         // A long text was cut after its 17th byte.

@@ -13,27 +13,27 @@
 -- Everything that can be refused comes before the register is written, so that an error says that it
 -- was not written. Redis refuses a script for want of memory, or because the server is a replica, at
 -- the first command that writes.
-local found = redis.call('HGET', KEYS[1], 'version')
+local found, value = read_register(KEYS[1])
+if found == nil then
+  return value
+end
 if (found or '') ~= ARGV[1] then
   if not found then
     return {'0'}
   end
-  -- A version has 16 digits at most, and no node writes more than 1 MiB. One byte more of each is enough
-  -- to refuse what a stranger has written.
-  local value = redis.call('HGET', KEYS[1], 'value') or ''
-  return {'0', string.sub(found, 1, 17), string.sub(value, 1, 1048577)}
+  -- No node writes more than 1 MiB. One byte more is enough to refuse it.
+  return {'0', found, string.sub(value, 1, 1048577)}
 end
 
 -- Larger than all before it, also if the clock stepped back, also if the register was gone for a
 -- while: only the floor remembers then. Versions are whole numbers below 2^52, which Lua's numbers
 -- hold exactly; only its own way of printing them does not.
-local time = redis.call('TIME')
-local floor = tonumber(redis.call('GET', KEYS[2]) or '0')
-local last = tonumber(found or '0')
-if not floor or not last then
-  return redis.error_reply('LOCKWORD a version is not a number')
+local floor, refused = read_floor(KEYS[2])
+if refused then
+  return refused
 end
-local next = math.max(last + 1, floor + 1, time[1] * 1000000 + time[2])
+local time = redis.call('TIME')
+local next = math.max(tonumber(found or '0') + 1, tonumber(floor) + 1, time[1] * 1000000 + time[2])
 if next >= 4503599627370496 then
   return redis.error_reply('LOCKWORD no version is left: is the clock of the server right?')
 end

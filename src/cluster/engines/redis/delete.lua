@@ -4,9 +4,15 @@
 -- KEYS[2]  the floor
 --
 -- Answers 1 if there was a register, else 0.
-local last = tonumber(redis.call('HGET', KEYS[1], 'version') or '0') or 0
-local floor = tonumber(redis.call('GET', KEYS[2]) or '0') or 0
-if last > floor then
-  redis.call('SET', KEYS[2], string.format('%.0f', last))
+local version, refused = read_register(KEYS[1])
+if version == nil then
+  return refused
+end
+local floor, foreign = read_floor(KEYS[2])
+if foreign then
+  return foreign
+end
+if version and tonumber(version) > tonumber(floor) then
+  redis.call('SET', KEYS[2], version)
 end
 return redis.call('DEL', KEYS[1])

@@ -83,6 +83,10 @@
 //! redis-cli SUBSCRIBE '{lockword}:jobs/nightly'
 //! ```
 //!
+//! What lockword did not write is left as it is: a name that is no hash with these two fields, a version or a
+//! floor that is no number from 1 to 2^52 - 1. Requests that meet it fail at once as
+//! [`Corrupt`](TransportError::Corrupt), with the name: delete it, or use another prefix.
+//!
 //! Deleting a register by hand keeps the order of fencing tokens, and takes the lock from its holder.
 //!
 //! # Connections
@@ -227,9 +231,7 @@ impl Transport for Redis {
         let arguments = commands::arguments(expected, &new, names.channel(key));
         let keys = [&*register, &*floor];
         let call = self.compare_exchange.call(&keys, &arguments);
-        let response = self.connector.here()?.write(&call).await?;
-        commands::exchange(&response)
-            .ok_or_else(|| TransportError::indeterminate("the script's answer makes no sense"))
+        commands::exchange(&self.connector.here()?.write(&call).await?)
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
