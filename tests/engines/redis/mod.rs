@@ -3,6 +3,7 @@
 mod cluster;
 mod faults;
 mod laws;
+mod migration;
 mod refusals;
 
 use crate::support::redis::{RedisServer, RedisSetup};

@@ -14,4 +14,6 @@ pub mod postgres;
 pub mod process;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "redis")]
+pub mod redis_cluster;
 pub mod relay;

@@ -51,6 +51,22 @@ pub(super) struct ScriptCall<'a> {
 }
 
 impl ScriptCall<'_> {
+    /// The floor, if the script needs it.
+    pub(super) fn floor(&self) -> Option<&str> {
+        self.keys.get(1).copied()
+    }
+
+    /// The command for a server from or to which the slot moves: it has the register alone, and may lack
+    /// the floor. `floor`: what the floor is, if it is known to be at another server.
+    pub(super) fn without_floor(&self, floor: &[u8]) -> Cmd {
+        let mut command = cmd("EVAL");
+        command.arg(self.script.text).arg(1).arg(self.keys[0]).arg(self.arguments);
+        if let Some(name) = self.floor() {
+            command.arg(name).arg(floor);
+        }
+        command
+    }
+
     /// The command for a server that knows the script.
     pub(super) fn by_digest(&self) -> Cmd {
         self.command("EVALSHA", &self.script.digest)
@@ -155,6 +171,10 @@ pub(super) enum RedisErrorKind {
     Corrupt,
     /// Another server of the cluster has the slot. This one did nothing.
     Moved,
+    /// The slot moves to another server, which may have the key already. This one did nothing.
+    Moving,
+    /// The server is no primary, or none that serves the slot. It did nothing.
+    NotInCharge,
     /// The server does not know the script. It did nothing.
     NoScript,
     /// Nothing is known: the connection was lost, or no answer came.
@@ -170,9 +190,10 @@ pub(super) fn kind(error: &RedisError) -> RedisErrorKind {
     match error.code().unwrap_or_default() {
         "NOSCRIPT" => RedisErrorKind::NoScript,
         "MOVED" => RedisErrorKind::Moved,
+        "ASK" | "TRYAGAIN" => RedisErrorKind::Moving,
+        "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" => RedisErrorKind::NotInCharge,
         "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => RedisErrorKind::Denied,
-        "READONLY" | "OOM" | "MISCONF" | "NOREPLICAS" | "LOADING" | "BUSY" | "MASTERDOWN"
-        | "CLUSTERDOWN" | "TRYAGAIN" | "ASK" => RedisErrorKind::Transient,
+        "OOM" | "MISCONF" | "NOREPLICAS" | "LOADING" | "BUSY" => RedisErrorKind::Transient,
         "CROSSSLOT" | "NOPROTO" => RedisErrorKind::Unsupported,
         "WRONGTYPE" | "LOCKWORD" => RedisErrorKind::Corrupt,
         "ERR" if detail.contains("ACL failure") || detail.contains("can't run this command") => {
@@ -186,15 +207,24 @@ pub(super) fn kind(error: &RedisError) -> RedisErrorKind {
     }
 }
 
+/// The server to which MOVED or ASK leads. `host`: the one that has said so, and may leave out its own.
+pub(super) fn redirected(error: &RedisError, host: &str) -> Option<(String, u16)> {
+    let (to, port) = error.redirect_node()?.0.rsplit_once(':')?;
+    let to = if to.is_empty() { host } else { to };
+    Some((to.to_owned(), port.parse().ok()?))
+}
+
 /// The error of a request that was sent. `writes`: whether it was to write.
 pub(super) fn request_failed(error: RedisError, writes: bool) -> TransportError {
     let kind = kind(&error);
     let message = message(error);
     match kind {
         RedisErrorKind::Denied => TransportError::denied(message),
-        RedisErrorKind::Transient | RedisErrorKind::Moved | RedisErrorKind::NoScript => {
-            TransportError::unavailable(message)
-        }
+        RedisErrorKind::Transient
+        | RedisErrorKind::Moved
+        | RedisErrorKind::Moving
+        | RedisErrorKind::NotInCharge
+        | RedisErrorKind::NoScript => TransportError::unavailable(message),
         RedisErrorKind::Unsupported => TransportError::unsupported(message),
         RedisErrorKind::Corrupt => TransportError::corrupt(message),
         RedisErrorKind::Unknown if writes => TransportError::indeterminate(message),

@@ -7,6 +7,7 @@
 -- ARGV[3]  the node whose watch to wake: '' for none, '*' for all, or the 16 digits of one node
 -- ARGV[4]  seconds after which the register may go, or '' if it must stay
 -- ARGV[5]  the channel on which the change is announced
+-- While a slot moves: see read.lua.
 --
 -- Answers {'1', version} if it wrote; {'0', version, value} or {'0'} if it did not.
 --
@@ -28,23 +29,30 @@ end
 -- Larger than all before it, also if the clock stepped back, also if the register was gone for a
 -- while: only the floor remembers then. Versions are whole numbers below 2^52, which Lua's numbers
 -- hold exactly; only its own way of printing them does not.
-local floor, refused = read_floor(KEYS[2])
-if refused then
-  return refused
+local floor, floor_name = read_floor()
+if floor == nil then
+  return floor_name
+end
+if not found and floor == '' then
+  return floor_is_elsewhere()
 end
 local time = redis.call('TIME')
-local next = math.max(tonumber(found or '0') + 1, tonumber(floor) + 1, time[1] * 1000000 + time[2])
+local next = math.max(
+  tonumber(found or '0') + 1, (tonumber(floor) or 0) + 1, time[1] * 1000000 + time[2])
 if next >= 4503599627370496 then
   return redis.error_reply('LOCKWORD no version is left: is the clock of the server right?')
 end
 local version = string.format('%.0f', next)
 
-redis.call('SET', KEYS[2], version)
+if floor_name then
+  redis.call('SET', floor_name, version)
+end
 redis.call('PERSIST', KEYS[1])
 redis.call('HSET', KEYS[1], 'version', version, 'value', ARGV[2])
 
--- It is written. What is refused now changes nothing about that.
-if ARGV[4] ~= '' then
+-- It is written. What is refused now changes nothing about that. A register whose version is not in the
+-- floor stays, since it alone remembers it.
+if ARGV[4] ~= '' and floor_name then
   redis.pcall('EXPIRE', KEYS[1], ARGV[4])
 end
 if ARGV[3] ~= '' then

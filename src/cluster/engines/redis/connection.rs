@@ -9,7 +9,9 @@ use crate::Mutex;
 use crate::cluster::engines::connect::{ConnectionRuntime, PendingConnection};
 use crate::cluster::{ConnectError, TransportError};
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value, cmd, from_redis_value};
+use ::redis::{
+    AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value, cmd, from_redis_value, pipe,
+};
 use rustls::pki_types::ServerName;
 use std::io;
 use std::sync::{Arc, Weak};
@@ -17,7 +19,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 /// How many redirections within a cluster one request or one attempt to connect follows.
@@ -27,16 +29,26 @@ const REDIRECTIONS: usize = 3;
 /// up.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// How long a request that a server has put off is repeated, because its slot moves. The node repeats it then.
+const PUT_OFF: Duration = Duration::from_secs(1);
+
+/// How long it waits in between.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// The current connections to the server, and how to open the next ones.
 pub(super) struct RedisConnector {
     config: RedisConfig,
     runtime: ConnectionRuntime,
     for_requests: Mutex<ConnectorState>,
     for_watches: Mutex<ConnectorState>,
+    /// To the server to which the slot moves.
+    for_moving: Mutex<ConnectorState>,
 }
 
 #[derive(Default)]
 struct ConnectorState {
+    /// The host and the port, if they are not those of the configuration.
+    server: Option<(String, u16)>,
     /// The last connection. It may be dead.
     last: Option<Arc<RedisConnection>>,
     connecting: Option<PendingConnection<RedisConnectResult>>,
@@ -46,7 +58,8 @@ type RedisConnectResult = Result<Arc<RedisConnection>, RedisConnectError>;
 
 impl RedisConnector {
     pub(super) fn new(config: RedisConfig, runtime: ConnectionRuntime) -> Self {
-        Self { config, runtime, for_requests: Mutex::default(), for_watches: Mutex::default() }
+        let state = Mutex::default;
+        Self { config, runtime, for_requests: state(), for_watches: state(), for_moving: state() }
     }
 
     pub(super) fn config(&self) -> &RedisConfig {
@@ -61,6 +74,18 @@ impl RedisConnector {
     /// The connection for watches.
     pub(super) async fn watching(&self) -> RedisConnectResult {
         self.connection_of(&self.for_watches).await
+    }
+
+    /// The connection to the server to which the slot moves.
+    async fn moving_to(&self, server: (String, u16)) -> RedisConnectResult {
+        let lead = |state: &mut ConnectorState| {
+            let is_other = state.server.as_ref() != Some(&server);
+            let other = ConnectorState { server: Some(server), ..ConnectorState::default() };
+            is_other.then(|| std::mem::replace(state, other))
+        };
+        let before = lead(&mut self.for_moving.lock());
+        drop(before);
+        self.connection_of(&self.for_moving).await
     }
 
     /// A connection that works as far as is known: the present one, or else a new one. All callers
@@ -96,8 +121,15 @@ impl RedisConnector {
         if let Some(pending) = state.connecting.as_ref().filter(|now| now.is_of_use(is_good)) {
             return pending.clone();
         }
-        let connect = RedisConnection::open(self.config.clone());
-        let pending = PendingConnection::begin(self.runtime.handle(), connect);
+        let mut config = self.config.clone();
+        let runtime = self.runtime.handle();
+        let pending = match &state.server {
+            Some(server) => {
+                (config.host, config.port) = server.clone();
+                PendingConnection::begin(runtime, RedisConnection::open_unchecked(config))
+            }
+            None => PendingConnection::begin(runtime, RedisConnection::open(config)),
+        };
         let dead = state.connecting.replace(pending.clone());
         // Dropped after the lock is released, since that wakes the watches of the dead connection.
         drop(state);
@@ -115,45 +147,107 @@ impl RedisConnector {
         self.run(script).await.map_err(|failure| failure.into_transport_error(true))
     }
 
+    /// Runs a script that only reads at the server of this connection, and at no other one.
+    pub(super) async fn read_at(
+        &self,
+        connection: &Arc<RedisConnection>,
+        script: &ScriptCall<'_>,
+    ) -> Result<Value, TransportError> {
+        let response = self.ask(connection, &script.with_text()).await;
+        response.map_err(|failure| failure.into_transport_error(false))
+    }
+
     async fn run(&self, script: &ScriptCall<'_>) -> Result<Value, RequestFailure> {
-        match self.follow(&script.by_digest()).await {
-            Err(RequestFailure::Sent(error))
-                if matches!(commands::kind(&error), RedisErrorKind::NoScript) =>
-            {
-                self.follow(&script.with_text()).await
-            }
-            response => response,
+        let mut response = self.follow(&script.by_digest()).await;
+        if response.is_error(|kind| matches!(kind, RedisErrorKind::NoScript)) {
+            response = self.follow(&script.with_text()).await;
         }
+        if response.is_error(|kind| matches!(kind, RedisErrorKind::Moving)) {
+            response = self.run_while_moving(script).await;
+        }
+        response
     }
 
     /// Sends `command` to the server that has the slot of the prefix.
     async fn follow(&self, command: &Cmd) -> Result<Value, RequestFailure> {
         let mut redirections = 0;
         loop {
-            let connection = self.connection().await.map_err(RequestFailure::NotSent)?;
-            let error = match connection.ask(command).await {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            match commands::kind(&error) {
-                RedisErrorKind::Moved if redirections < REDIRECTIONS => {
-                    // A new connection finds out which server has the slot.
-                    redirections += 1;
-                    self.forget(&connection);
-                }
-                RedisErrorKind::Transient if error.code() == Some("READONLY") => {
-                    // It is no longer the primary. The address may lead to the new one.
-                    self.forget(&connection);
-                    return Err(RequestFailure::Sent(error));
-                }
-                _ if error.is_connection_dropped() => {
-                    // Its task may not have ended yet. The next request must not be sent over it.
-                    self.forget(&connection);
-                    return Err(RequestFailure::Sent(error));
-                }
-                _ => return Err(RequestFailure::Sent(error)),
+            let response = self.ask(&self.connection().await?, command).await;
+            if !response.is_error(|kind| matches!(kind, RedisErrorKind::Moved))
+                || redirections == REDIRECTIONS
+            {
+                return response;
+            }
+            // A new connection finds out which server has the slot.
+            redirections += 1;
+        }
+    }
+
+    /// Runs a script whose slot is moving from the server that has it to another one. Each key is at one of
+    /// the two, so the register alone decides to which of them the request is for.
+    async fn run_while_moving(&self, script: &ScriptCall<'_>) -> Result<Value, RequestFailure> {
+        let end = Instant::now() + PUT_OFF;
+        loop {
+            let response = self.step_while_moving(script).await;
+            let is_put_off =
+                |kind: &_| matches!(kind, RedisErrorKind::Moving | RedisErrorKind::Moved);
+            if !response.is_error(is_put_off) || Instant::now() >= end {
+                return response;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn step_while_moving(&self, script: &ScriptCall<'_>) -> Result<Value, RequestFailure> {
+        let from = self.connection().await?;
+        let response = self.ask(&from, &script.without_floor(b"")).await;
+        let Err(RequestFailure::Sent(error)) = &response else { return response };
+        if matches!(commands::kind(error), RedisErrorKind::Moved) {
+            // It has moved.
+            return self.follow(&script.with_text()).await;
+        }
+        if error.code() != Some("ASK") {
+            return response;
+        }
+        let Some(to) = commands::redirected(error, &from.host) else { return response };
+        // The register was not there, so the floor, if it is still there, is no smaller than any version
+        // that the register had there.
+        let mut floor = Vec::new();
+        if let Some(name) = script.floor() {
+            match self.ask(&from, cmd("GET").arg(name)).await {
+                Ok(Value::BulkString(found)) => floor = found,
+                Err(RequestFailure::Sent(error)) if error.code() == Some("ASK") => {}
+                // Nothing was written.
+                Ok(_) | Err(RequestFailure::Sent(_)) => return response,
+                not_sent => return not_sent,
             }
         }
+        let to = self.moving_to(to).await?;
+        let response = to.ask_moving(&script.without_floor(&floor)).await;
+        if response.as_ref().is_err_and(|error| error.is_connection_dropped()) {
+            self.give_up(&self.for_moving, &to);
+        }
+        response.map_err(RequestFailure::Sent)
+    }
+
+    /// Sends `command` over `connection`, which is for requests, and gives it up if it is of no use.
+    async fn ask(
+        &self,
+        connection: &Arc<RedisConnection>,
+        command: &Cmd,
+    ) -> Result<Value, RequestFailure> {
+        connection.ask(command).await.map_err(|error| {
+            let is_of_use = match commands::kind(&error) {
+                // The address may lead to the right server.
+                RedisErrorKind::Moved | RedisErrorKind::NotInCharge => false,
+                // Its task may not have ended yet. The next request must not be sent over it.
+                _ => !error.is_connection_dropped(),
+            };
+            if !is_of_use {
+                self.forget(connection);
+            }
+            RequestFailure::Sent(error)
+        })
     }
 
     /// Gives `connection` up, which is for requests.
@@ -170,6 +264,8 @@ impl RedisConnector {
             let watching = self.for_watches.lock().last.take();
             // Not under the lock: this wakes watches.
             watching.inspect(|watching| watching.give_up());
+            let moving = std::mem::take(&mut *self.for_moving.lock());
+            drop(moving);
         }
     }
 }
@@ -179,6 +275,23 @@ enum RequestFailure {
     /// There was no connection.
     NotSent(RedisConnectError),
     Sent(RedisError),
+}
+
+impl From<RedisConnectError> for RequestFailure {
+    fn from(error: RedisConnectError) -> Self {
+        Self::NotSent(error)
+    }
+}
+
+/// Whether a response is an error of this kind.
+trait IsError {
+    fn is_error(&self, is_meant: impl FnOnce(&RedisErrorKind) -> bool) -> bool;
+}
+
+impl IsError for Result<Value, RequestFailure> {
+    fn is_error(&self, is_meant: impl FnOnce(&RedisErrorKind) -> bool) -> bool {
+        matches!(self, Err(RequestFailure::Sent(error)) if is_meant(&commands::kind(error)))
+    }
 }
 
 impl RequestFailure {
@@ -200,6 +313,8 @@ pub(super) struct RedisConnection {
     silence: SilenceDetector,
     /// How long an answer may take.
     pub(super) timeout: Duration,
+    /// The host of its server.
+    host: String,
 }
 
 impl RedisConnection {
@@ -226,6 +341,15 @@ impl RedisConnection {
         })
     }
 
+    /// Connects to the server of `config`, to which a slot moves.
+    async fn open_unchecked(config: RedisConfig) -> RedisConnectResult {
+        let limit = config.connect_timeout;
+        timeout(limit, Self::open_here(&config)).await.unwrap_or_else(|_| {
+            let cause = format!("no answer in {limit:?}").into();
+            Err(ConnectError::Unreachable { server: config.server(), cause }.into())
+        })
+    }
+
     async fn open_here(config: &RedisConfig) -> RedisConnectResult {
         let server = || config.server();
         let stream = open_socket(config).await;
@@ -247,13 +371,28 @@ impl RedisConnection {
         });
         let driver = driver.abort_handle();
         let silence = SilenceDetector::new(subscriptions.clone());
-        Ok(Arc::new(Self { client, driver, subscriptions, silence, timeout: config.timeout }))
+        let (timeout, host) = (config.timeout, config.host.clone());
+        Ok(Arc::new(Self { client, driver, subscriptions, silence, timeout, host }))
     }
 
     /// Sends a command and waits for the answer.
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, RedisError> {
         let mut client = self.client.clone();
         self.observed(command.query_async(&mut client)).await
+    }
+
+    /// The same for a key that moves to this server, which has not got its slot yet.
+    async fn ask_moving(&self, command: &Cmd) -> Result<Value, RedisError> {
+        let mut client = self.client.clone();
+        // Both at once: the first one is for the next command of the connection only.
+        let mut both = pipe();
+        both.cmd("ASKING").add_command(command.clone());
+        let responses = self.observed(client.send_packed_commands(&both, 0, 2)).await?;
+        let mut response = Value::Nil;
+        for each in responses {
+            response = each.extract_error()?;
+        }
+        Ok(response)
     }
 
     /// Subscribes to these channels.
@@ -355,15 +494,15 @@ async fn check(
     let (load, unused) = (LuaScript::load(), config.names.unused());
     match connection.ask(&load.call(&[&unused], &[]).with_text()).await {
         Ok(_) => {}
-        Err(error) if matches!(commands::kind(&error), RedisErrorKind::Moved) => {
-            let to = error.redirect_node().and_then(|(address, _)| address.rsplit_once(':'));
-            let Some((host, port)) = to else { return Err(failed(error)) };
-            let Ok(port) = port.parse() else { return Err(failed(error)) };
-            // A server that does not know its own address leaves it out.
-            let host = if host.is_empty() { &config.host } else { host };
-            return Ok(Some((host.to_owned(), port)));
-        }
-        Err(error) => return Err(failed(error)),
+        // It has the slot, which moves to another server.
+        Err(error) if matches!(commands::kind(&error), RedisErrorKind::Moving) => {}
+        Err(error) => match commands::kind(&error) {
+            RedisErrorKind::Moved => match commands::redirected(&error, &config.host) {
+                Some(server) => return Ok(Some(server)),
+                None => return Err(failed(error)),
+            },
+            _ => return Err(failed(error)),
+        },
     }
     let info = connection.ask(&cmd("INFO")).await.map_err(failed)?;
     let info: String = from_redis_value(info).unwrap_or_default();
@@ -371,6 +510,10 @@ async fn check(
         error: ConnectError::Unsuitable { server: server(), why },
         is_transient,
     })?;
+    if info.lines().any(|line| line == "cluster_enabled:1") {
+        // It would be missed when a slot moves. It says nothing about the command that comes next.
+        connection.ask(&cmd("ASKING")).await.map_err(failed)?;
+    }
     // In a script a refused PUBLISH would come too late: after the register was written.
     let probe = connection.ask(cmd("PUBLISH").arg(config.names.unused()).arg("")).await;
     probe.map(|_| None).map_err(failed)

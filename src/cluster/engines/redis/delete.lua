@@ -2,17 +2,21 @@
 --
 -- KEYS[1]  the register
 -- KEYS[2]  the floor
+-- While a slot moves: see read.lua.
 --
 -- Answers 1 if there was a register, else 0.
 local version, refused = read_register(KEYS[1])
 if version == nil then
   return refused
 end
-local floor, foreign = read_floor(KEYS[2])
-if foreign then
-  return foreign
+local floor, floor_name = read_floor()
+if floor == nil then
+  return floor_name
+end
+if not floor_name then
+  return floor_is_elsewhere()
 end
 if version and tonumber(version) > tonumber(floor) then
-  redis.call('SET', KEYS[2], version)
+  redis.call('SET', floor_name, version)
 end
 return redis.call('DEL', KEYS[1])

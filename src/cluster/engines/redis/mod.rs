@@ -47,7 +47,7 @@
 //!   append-only file and whose disk is full ends by itself: the last write has an unknown outcome,
 //!   and nothing that was acknowledged is lost.
 //! - For a user with limited rights, these and no more (for a database other than 0 also `+select`, to
-//!   [list](Transport::list) keys `+scan`):
+//!   [list](Transport::list) keys `+scan`, for a Redis Cluster `+asking`):
 //!
 //!   ```text
 //!   ACL SETUSER lock on >password resetchannels ~{lockword}* &{lockword}:*
@@ -58,9 +58,25 @@
 //! The address has to lead to the primary, also after a failover: by its name, or by a proxy.
 //! Sentinels are not asked.
 //!
-//! In a Redis Cluster all locks of a prefix are in one slot, because of the braces. The server that has
-//! the slot is found from any other server, and found again when the slot has moved. Several prefixes
-//! use several servers.
+//! # Redis Cluster
+//!
+//! All locks of a prefix are in one slot, because of the braces. The server that has the slot is found from
+//! any other server, and found again when the slot has moved. Several prefixes use several servers.
+//!
+//! While the slot moves (`redis-cli --cluster reshard`), no lock is lost. The server that has the slot says of
+//! each register whether it has moved already (`ASK`), and the request follows it. A register may then be at
+//! another server than the floor below, which is in the same slot. So it is written without the floor, with a
+//! version that exceeds its own last one, and a new register begins above the floor that was read at the other
+//! server. What a move costs:
+//!
+//! - A request takes two to four rounds instead of one, and a connection to the second server more.
+//! - A register that becomes idle does not expire until it was used once more after the move.
+//! - [`Redis::delete`] and [`list`](Transport::list) are [`Unavailable`](TransportError::Unavailable), the
+//!   former while the two are apart, the latter until the slot has moved.
+//!
+//! A server whose part of the cluster is down (`CLUSTERDOWN`, `MASTERDOWN`) refuses requests for now, and so
+//! does one that loads its data (`LOADING`): the node repeats them, and the lease decides how long. The first
+//! two also end the connection, and the next one begins at the address.
 //!
 //! # Data on the server
 //!
@@ -99,7 +115,8 @@
 //! one of the two connections is lost: the next one may lead to another server. The node then reads the
 //! register and watches again. A request takes at most the connect
 //! timeout plus the timeout: eight seconds by default. It takes one more round where the server has
-//! forgotten the script, and where a cluster has moved the slot.
+//! forgotten the script, and where a cluster has moved the slot; and it is repeated for a second where a slot
+//! that moves has put it off (`TRYAGAIN`).
 
 use crate::cluster::engines::connect::ConnectionRuntime;
 use crate::cluster::process::{OfProcess, watch_of_process};
@@ -252,10 +269,16 @@ impl Transport for Redis {
         let connector = self.connector.here()?;
         let names = &connector.config().names;
         let mut keys = std::collections::BTreeSet::new();
+        let unused = names.unused();
+        let slot = [&*unused];
+        // All pages are of one server. This finds it.
+        connector.read(&self.load.call(&slot, &[])).await?;
+        let connection = connector.connection().await?;
         let mut cursor = b"0".to_vec();
         loop {
-            let (floor, arguments) = (names.floor(), [cursor, names.pattern(prefix).into_bytes()]);
-            let response = connector.read(&self.list.call(&[&*floor], &arguments)).await?;
+            let arguments = [cursor, names.pattern(prefix).into_bytes()];
+            let page = self.list.call(&slot, &arguments);
+            let response = connector.read_at(&connection, &page).await?;
             let (next, page) = commands::page(&response)
                 .ok_or_else(|| TransportError::corrupt("it is no answer of SCAN"))?;
             // What has another name was written by something else.

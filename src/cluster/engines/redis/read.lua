@@ -44,14 +44,32 @@ local function read_register(name)
   return version, value
 end
 
--- The floor is no smaller than any version that any register of its prefix ever had: '0' if there is none.
-local function read_floor(name)
+-- The floor, which is no smaller than any version that any register of its prefix ever had, and its name;
+-- '0' if there is none.
+--
+-- While a slot moves from one server of a Redis Cluster to another, the register and the floor may be at
+-- different ones. Then the script has the register as its only key, and two arguments more: the name of the
+-- floor, and the floor if it is known to be elsewhere. Without a floor here the answer is that argument
+-- ('' if the floor is not known), and no name.
+local function read_floor()
+  local is_moving = not KEYS[2]
+  local name = KEYS[2] or ARGV[#ARGV - 1]
   local floor, refused = look('GET', name)
   if refused then
-    return nil, refused
+    if not is_moving or not string.find(refused.err, 'non local key', 1, true) then
+      return nil, refused
+    end
+    floor = false
   end
   if floor and not is_version(floor) then
     return foreign(name)
   end
-  return floor or '0'
+  if is_moving and not floor then
+    return ARGV[#ARGV]
+  end
+  return floor or '0', name
+end
+
+local function floor_is_elsewhere()
+  return redis.error_reply('TRYAGAIN the largest version is at another server as long as its slot moves')
 end
