@@ -351,3 +351,22 @@ async fn ten_tasks_on_three_nodes_exclude_each_other() {
     }
     assert_eq!(counter.0.load(Relaxed), 10 * TURNS);
 }
+
+#[tokio::test]
+async fn a_unix_socket_is_as_good_as_a_port() {
+    let setup = RedisSetup { password: true, ..RedisSetup::default() };
+    let Some(server) = RedisServer::start_with(setup) else { return };
+    let socket = server.file("admin");
+    let redis = client(&format!("redis+unix://{socket}?user=lock&pass=open%25sesame")).await;
+    let first = put(&redis, &key("k"), None, write("x")).await;
+    let mut watch = redis.watch(&key("k"), NodeId::new(1)).await.unwrap();
+    put(&redis, &key("k"), Some(first), write("y")).await;
+    assert_eq!(watch.next().await.unwrap().unwrap(), None);
+    assert_eq!(server.connections(), 0);
+    // By a builder; and a socket that is not there.
+    let builder = lockword::cluster::engines::redis::Redis::builder(&*socket);
+    builder.user("lock").password(crate::support::redis::PASSWORD).connect().await.unwrap();
+    let url = format!("redis+unix://{socket}.gone");
+    let error = lockword::cluster::connect(&url).await.err().unwrap().to_string();
+    assert!(error.contains(&format!("unix:{socket}.gone cannot be reached")), "{error}");
+}

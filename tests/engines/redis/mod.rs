@@ -5,6 +5,7 @@ mod faults;
 mod laws;
 mod migration;
 mod refusals;
+mod sentinel;
 
 use crate::support::redis::{RedisServer, RedisSetup};
 use lockword::cluster::engines::redis::Redis;

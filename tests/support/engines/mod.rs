@@ -16,4 +16,6 @@ pub mod process;
 pub mod redis;
 #[cfg(feature = "redis")]
 pub mod redis_cluster;
+#[cfg(feature = "redis")]
+pub mod redis_sentinel;
 pub mod relay;

@@ -1,5 +1,6 @@
 //! What is sent to the server, the scripts above all, and what its answers and errors mean.
 
+use super::socket::RedisAddress;
 use crate::cluster::{ConnectError, Exchange, TransportError, Version, Versioned, Wake, Write};
 use ::redis::{Cmd, ErrorKind, RedisError, Script, Value, cmd};
 use std::{fmt, io};
@@ -146,6 +147,14 @@ pub(super) fn page(response: &Value) -> Option<(Vec<u8>, Vec<String>)> {
     Some((bytes(cursor)?.to_vec(), names.iter().filter_map(text).collect()))
 }
 
+/// The answer of a sentinel that was asked for a primary: its address.
+pub(super) fn primary(response: &Value) -> Option<RedisAddress> {
+    let text = |value: &Value| Some(str::from_utf8(bytes(value)?).ok()?.to_owned());
+    let Value::Array(parts) = response else { return None };
+    let [host, port] = &parts[..] else { return None };
+    Some(RedisAddress::Tcp(text(host)?, text(port)?.parse().ok()?))
+}
+
 fn bytes(value: &Value) -> Option<&[u8]> {
     match value {
         Value::BulkString(bytes) => Some(bytes),
@@ -208,10 +217,10 @@ pub(super) fn kind(error: &RedisError) -> RedisErrorKind {
 }
 
 /// The server to which MOVED or ASK leads. `host`: the one that has said so, and may leave out its own.
-pub(super) fn redirected(error: &RedisError, host: &str) -> Option<(String, u16)> {
+pub(super) fn redirected(error: &RedisError, host: &str) -> Option<RedisAddress> {
     let (to, port) = error.redirect_node()?.0.rsplit_once(':')?;
     let to = if to.is_empty() { host } else { to };
-    Some((to.to_owned(), port.parse().ok()?))
+    Some(RedisAddress::Tcp(to.to_owned(), port.parse().ok()?))
 }
 
 /// The error of a request that was sent. `writes`: whether it was to write.
@@ -238,6 +247,13 @@ pub(super) struct RedisConnectError {
     pub(super) error: ConnectError,
     /// A later attempt may succeed.
     pub(super) is_transient: bool,
+}
+
+impl RedisConnectError {
+    /// No server has answered.
+    pub(super) fn is_unreachable(&self) -> bool {
+        matches!(self.error, ConnectError::Unreachable { .. })
+    }
 }
 
 impl From<ConnectError> for RedisConnectError {

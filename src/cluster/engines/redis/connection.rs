@@ -4,6 +4,7 @@
 
 use super::builder::RedisConfig;
 use super::commands::{self, LuaScript, RedisConnectError, RedisErrorKind, ScriptCall};
+use super::socket::{RedisAddress, SocketPlace, first_success, open_client};
 use super::subscriptions::Subscriptions;
 use crate::Mutex;
 use crate::cluster::engines::connect::{ConnectionRuntime, PendingConnection};
@@ -12,15 +13,10 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{
     AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value, cmd, from_redis_value, pipe,
 };
-use rustls::pki_types::ServerName;
-use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::TlsConnector;
 
 /// How many redirections within a cluster one request or one attempt to connect follows.
 const REDIRECTIONS: usize = 3;
@@ -47,8 +43,8 @@ pub(super) struct RedisConnector {
 
 #[derive(Default)]
 struct ConnectorState {
-    /// The host and the port, if they are not those of the configuration.
-    server: Option<(String, u16)>,
+    /// The server, if it is not that of the configuration.
+    server: Option<RedisAddress>,
     /// The last connection. It may be dead.
     last: Option<Arc<RedisConnection>>,
     connecting: Option<PendingConnection<RedisConnectResult>>,
@@ -77,7 +73,7 @@ impl RedisConnector {
     }
 
     /// The connection to the server to which the slot moves.
-    async fn moving_to(&self, server: (String, u16)) -> RedisConnectResult {
+    async fn moving_to(&self, server: RedisAddress) -> RedisConnectResult {
         let lead = |state: &mut ConnectorState| {
             let is_other = state.server.as_ref() != Some(&server);
             let other = ConnectorState { server: Some(server), ..ConnectorState::default() };
@@ -125,7 +121,7 @@ impl RedisConnector {
         let runtime = self.runtime.handle();
         let pending = match &state.server {
             Some(server) => {
-                (config.host, config.port) = server.clone();
+                config.address = server.clone();
                 PendingConnection::begin(runtime, RedisConnection::open_unchecked(config))
             }
             None => PendingConnection::begin(runtime, RedisConnection::open(config)),
@@ -318,42 +314,60 @@ pub(super) struct RedisConnection {
 }
 
 impl RedisConnection {
-    /// Connects to the server of `config`, or to the one to which it redirects.
-    async fn open(mut config: RedisConfig) -> RedisConnectResult {
-        let (server, limit) = (config.server(), config.connect_timeout);
-        let open = async {
-            for _ in 0..=REDIRECTIONS {
-                let connection = Self::open_here(&config).await?;
-                match check(&connection, &config).await? {
-                    None => {
-                        tokio::spawn(tend(Arc::downgrade(&connection)));
-                        return Ok(connection);
-                    }
-                    Some(redirected) => (config.host, config.port) = redirected,
+    /// Connects to the server of `config`: the one to which its cluster redirects, or that the sentinels
+    /// name.
+    async fn open(config: RedisConfig) -> RedisConnectResult {
+        within_limit(&config, async {
+            let connection = match &config.sentinels {
+                None => Self::open_primary(config.clone()).await?,
+                Some(sentinels) => {
+                    // A sentinel may not know of a failover yet: then the next one is asked.
+                    first_success(sentinels.addresses.iter().map(|sentinel| async {
+                        let mut config = config.clone();
+                        config.address = sentinel.clone();
+                        config.address = sentinels.primary(&config).await?;
+                        Self::open_primary(config).await
+                    }))
+                    .await?
                 }
-            }
-            let cause = "its cluster redirects from one server to the next".into();
-            Err(ConnectError::Unreachable { server: server.clone(), cause }.into())
-        };
-        timeout(limit, open).await.unwrap_or_else(|_| {
-            let cause = format!("no answer in {limit:?}").into();
-            Err(ConnectError::Unreachable { server: server.clone(), cause }.into())
+            };
+            tokio::spawn(tend(Arc::downgrade(&connection)));
+            Ok(connection)
         })
+        .await
+    }
+
+    async fn open_primary(mut config: RedisConfig) -> RedisConnectResult {
+        let server = config.address.to_string();
+        for _ in 0..=REDIRECTIONS {
+            let open = |place| {
+                let config = &config;
+                async move {
+                    let connection = Self::open_here(config, &place).await?;
+                    let redirected = check(&connection, config).await?;
+                    Ok((connection, redirected))
+                }
+            };
+            match first_success(places(&config).await?.into_iter().map(open)).await? {
+                (connection, None) => return Ok(connection),
+                (_, Some(redirected)) => config.address = redirected,
+            }
+        }
+        let cause = "its cluster redirects from one server to the next".into();
+        Err(ConnectError::Unreachable { server, cause }.into())
     }
 
     /// Connects to the server of `config`, to which a slot moves.
     async fn open_unchecked(config: RedisConfig) -> RedisConnectResult {
-        let limit = config.connect_timeout;
-        timeout(limit, Self::open_here(&config)).await.unwrap_or_else(|_| {
-            let cause = format!("no answer in {limit:?}").into();
-            Err(ConnectError::Unreachable { server: config.server(), cause }.into())
+        within_limit(&config, async {
+            let config = &config;
+            let open = |place| async move { Self::open_here(config, &place).await };
+            first_success(places(config).await?.into_iter().map(open)).await
         })
+        .await
     }
 
-    async fn open_here(config: &RedisConfig) -> RedisConnectResult {
-        let server = || config.server();
-        let stream = open_socket(config).await;
-        let stream = stream.map_err(|error| commands::socket_failed(error, server()))?;
+    async fn open_here(config: &RedisConfig, place: &SocketPlace) -> RedisConnectResult {
         let subscriptions = Arc::new(Subscriptions::default());
         let receiver = subscriptions.clone();
         let options = AsyncConnectionConfig::new()
@@ -362,8 +376,8 @@ impl RedisConnection {
                 Ok::<(), ()>(())
             })
             .set_response_timeout(Some(config.timeout));
-        let opened = MultiplexedConnection::new_with_config(&config.login, stream, options).await;
-        let (client, driver) = opened.map_err(|error| commands::connect_failed(error, server()))?;
+        let server = config.address.to_string();
+        let (client, driver) = open_client(config, place, &config.login, options, &server).await?;
         let end = EndOnDrop(subscriptions.clone());
         let driver = tokio::spawn(async move {
             let _end = end;
@@ -371,7 +385,7 @@ impl RedisConnection {
         });
         let driver = driver.abort_handle();
         let silence = SilenceDetector::new(subscriptions.clone());
-        let (timeout, host) = (config.timeout, config.host.clone());
+        let (timeout, host) = (config.timeout, config.address.host().to_owned());
         Ok(Arc::new(Self { client, driver, subscriptions, silence, timeout, host }))
     }
 
@@ -464,19 +478,22 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// A socket, encrypted or not.
-trait RedisStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+/// Where the sockets of the server of `config` are.
+async fn places(config: &RedisConfig) -> Result<Vec<SocketPlace>, RedisConnectError> {
+    let places = config.address.resolve().await;
+    Ok(places.map_err(|error| commands::socket_failed(error, config.address.to_string()))?)
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> RedisStream for T {}
-
-/// Connects to the server, with a TLS handshake if the configuration says so.
-async fn open_socket(config: &RedisConfig) -> io::Result<Box<dyn RedisStream>> {
-    let stream = TcpStream::connect((&*config.host, config.port)).await?;
-    stream.set_nodelay(true)?;
-    let Some((tls, name)) = &config.tls else { return Ok(Box::new(stream)) };
-    let name = name.as_ref().unwrap_or(&config.host).clone();
-    let name = ServerName::try_from(name).map_err(io::Error::other)?;
-    Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await?))
+/// Ends an attempt to connect with an error when the connect timeout is over.
+async fn within_limit(
+    config: &RedisConfig,
+    open: impl Future<Output = RedisConnectResult>,
+) -> RedisConnectResult {
+    let limit = config.connect_timeout;
+    timeout(limit, open).await.unwrap_or_else(|_| {
+        let cause = format!("no answer in {limit:?}").into();
+        Err(ConnectError::Unreachable { server: config.server(), cause }.into())
+    })
 }
 
 /// Checks that the server of a new connection is fit for locks, and that the user has the permissions
@@ -486,8 +503,8 @@ async fn open_socket(config: &RedisConfig) -> io::Result<Box<dyn RedisStream>> {
 async fn check(
     connection: &RedisConnection,
     config: &RedisConfig,
-) -> Result<Option<(String, u16)>, RedisConnectError> {
-    let server = || config.server();
+) -> Result<Option<RedisAddress>, RedisConnectError> {
+    let server = || config.address.to_string();
     let failed = |error| RedisConnectError::from(commands::connect_failed(error, server()));
     // This comes first, since a replica in a cluster knows where its primary is. It reads a register that
     // nobody uses, which is in the slot of all those of the prefix.
@@ -497,7 +514,7 @@ async fn check(
         // It has the slot, which moves to another server.
         Err(error) if matches!(commands::kind(&error), RedisErrorKind::Moving) => {}
         Err(error) => match commands::kind(&error) {
-            RedisErrorKind::Moved => match commands::redirected(&error, &config.host) {
+            RedisErrorKind::Moved => match commands::redirected(&error, config.address.host()) {
                 Some(server) => return Ok(Some(server)),
                 None => return Err(failed(error)),
             },

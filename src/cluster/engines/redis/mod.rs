@@ -21,7 +21,10 @@
 //! # The URL
 //!
 //! `redis://user:password@host:port/database?option=value`; everything but the host is optional, the
-//! port is 6379 by default. `rediss://` uses TLS. Special characters of the user's name and the
+//! port is 6379 by default. `rediss://` uses TLS. A name with several addresses leads to the first of them
+//! whose server answers, and is fit. `redis+unix:///path?db=0` is a Unix socket; user and password are the
+//! options `user` and `pass` there. [Sentinels](#sentinel) have a URL too. `valkey` may stand for `redis` in
+//! each. Special characters of the user's name and the
 //! password are percent-encoded. [`RedisBuilder`] has a setter for each option:
 //!
 //! | option | meaning | default |
@@ -30,6 +33,7 @@
 //! | `ca` | with TLS: a PEM file of the authorities to trust | those of the system |
 //! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | no client certificate is presented |
 //! | `server_name` | with TLS: the name that the server's certificate must have | the host |
+//! | `db` | the number of the database, if it is not in the path | 0 |
 //! | `connect_timeout_ms` | how long connecting may take, in milliseconds | 3000 |
 //! | `timeout_ms` | how long an answer may take, in milliseconds | 5000 |
 //!
@@ -55,8 +59,24 @@
 //!     +publish +subscribe +unsubscribe +ping +hello
 //!   ```
 //!
-//! The address has to lead to the primary, also after a failover: by its name, or by a proxy.
-//! Sentinels are not asked.
+//! The address has to lead to the primary, also after a failover: by its name, by a proxy, or by sentinels.
+//!
+//! # Sentinel
+//!
+//! `redis+sentinel://user:password@host:port,host:port/service?db=0` names sentinels (`rediss+sentinel://`:
+//! they and the servers use TLS), of which the port is 26379 by default, and the name by which they know the
+//! primary. The database may also follow it: `/service/0`. User and password are those of the servers; the
+//! sentinels get those of the options `sentinel_user` and `sentinel_password`, or none.
+//! [`Redis::sentinel_builder`] is the same for a [`RedisBuilder`].
+//!
+//! The sentinels are asked at each connect, one after the other. A server that is no primary is refused, so a
+//! sentinel that does not know of a failover yet is followed by the next one. Each next connection is also
+//! asked for, so a lock survives a failover that takes less than what is left of its lease, if the new primary
+//! has its last write. Otherwise it is lost, as after every failover: the new primary may show an older
+//! version ([`LossReason::EngineWentBack`](crate::cluster::LossReason)), or another holder. A primary that is
+//! cut off from its sentinels goes on with those clients that it still reaches. Two nodes may then hold a lock
+//! until the old primary sees that it is none any more; `min-replicas-to-write 1` at the servers bounds that
+//! time.
 //!
 //! # Redis Cluster
 //!
@@ -135,6 +155,8 @@ use url::Url;
 mod builder;
 mod commands;
 mod connection;
+mod sentinel;
+mod socket;
 mod subscriptions;
 
 pub use builder::RedisBuilder;
@@ -165,9 +187,19 @@ pub struct Redis {
 
 impl Redis {
     /// A builder for a client of this server: `host` or `host:port`, where the port is 6379 by
-    /// default. An IPv6 address is in brackets.
+    /// default, or the absolute path of its Unix socket. An IPv6 address is in brackets.
     pub fn builder(server: impl Into<String>) -> RedisBuilder {
         RedisBuilder::new(server.into())
+    }
+
+    /// A builder for a client of the primary that these sentinels know by the name `service`, as it is
+    /// [described](self#sentinel): `host` or `host:port` each, where the port is 26379 by default.
+    pub fn sentinel_builder(
+        sentinels: impl IntoIterator<Item = impl Into<String>>,
+        service: impl Into<String>,
+    ) -> RedisBuilder {
+        let sentinels = sentinels.into_iter().map(Into::into).collect();
+        RedisBuilder::by_sentinels(sentinels, service.into())
     }
 
     /// Connects to the server at this [URL](self#the-url): the same as [`RedisBuilder::from_url`] and
