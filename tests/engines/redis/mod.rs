@@ -5,6 +5,7 @@ mod faults;
 mod laws;
 mod migration;
 mod refusals;
+mod replicas;
 mod sentinel;
 
 use crate::support::redis::{RedisServer, RedisSetup};

@@ -18,7 +18,7 @@ pub const PASSWORD: &str = "open%sesame";
 /// The permissions that a user needs, as in the documentation.
 const GRANTS: &str = "resetchannels ~{lockword}* &{lockword}:* \
     +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha \
-    +publish +subscribe +unsubscribe +ping +hello +scan +asking";
+    +publish +subscribe +unsubscribe +ping +hello +scan +asking +wait";
 
 /// The options of a server.
 #[derive(Default)]

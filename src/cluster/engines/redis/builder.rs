@@ -51,6 +51,8 @@ pub struct RedisBuilder {
     target: RedisTarget,
     database: u32,
     prefix: String,
+    wait_replicas: Option<u32>,
+    wait_timeout: Duration,
     connection: ConnectionOptions,
 }
 
@@ -93,6 +95,8 @@ impl RedisBuilder {
             target,
             database: 0,
             prefix: "lockword".to_owned(),
+            wait_replicas: None,
+            wait_timeout: Duration::from_millis(500),
             connection: ConnectionOptions::new(Duration::from_secs(3), Duration::from_secs(5)),
         }
     }
@@ -190,6 +194,14 @@ impl RedisBuilder {
                     let number = number("db", value)?.try_into();
                     self.database = number.map_err(|_| invalid("db is no number of a database"))?;
                 }
+                ("wait_replicas", _) => {
+                    let number = number(name, value)?.try_into();
+                    let number = number.map_err(|_| invalid("wait_replicas is too large"))?;
+                    self.wait_replicas = Some(number);
+                }
+                ("wait_timeout_ms", _) => {
+                    self.wait_timeout = Duration::from_millis(number(name, value)?);
+                }
                 ("sentinel_user", RedisTarget::Sentinels { user, .. }) => {
                     *user = Some(value.clone());
                 }
@@ -198,7 +210,10 @@ impl RedisBuilder {
                 }
                 _ if self.connection.set(name, value)? => {}
                 _ => {
-                    let known = format!("{}, prefix, db", ConnectionOptions::NAMES);
+                    let known = format!(
+                        "{}, prefix, db, wait_replicas, wait_timeout_ms",
+                        ConnectionOptions::NAMES
+                    );
                     return Err(unknown_option(name, &known));
                 }
             }
@@ -216,6 +231,15 @@ impl RedisBuilder {
     /// Default: `lockword`. In a URL: `prefix`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
+        self
+    }
+
+    /// Believes no answer that this many replicas do not confirm within `timeout`, which is from 1 ms to 1 s,
+    /// and should be a part of the node's request timeout: see [replicas](super#waiting-for-replicas), for
+    /// what that promises. Default: it waits for none. In a URL: `wait_replicas`, and `wait_timeout_ms`, which
+    /// is 500 by default.
+    pub fn wait_for_replicas(mut self, number: u32, timeout: Duration) -> Self {
+        (self.wait_replicas, self.wait_timeout) = (Some(number), timeout);
         self
     }
 
@@ -293,8 +317,20 @@ impl RedisBuilder {
             true => Some((Arc::new(tls.rustls()?), tls.server_name)),
             false => None,
         };
+        let wait = match self.wait_replicas {
+            Some(0) => return Err(invalid("wait_replicas is 0, but must be at least 1")),
+            Some(replicas) => {
+                let timeout = self.wait_timeout.as_millis();
+                if !(1..=1000).contains(&timeout) {
+                    let why = format!("wait_timeout_ms is {timeout}, but must be from 1 to 1000");
+                    return Err(invalid(why));
+                }
+                Some(ReplicaWait { replicas, timeout: self.wait_timeout })
+            }
+            None => None,
+        };
         let names = RedisNames::new(&self.prefix, self.database)?;
-        Ok(RedisConfig { address, sentinels, login, tls, names, connect_timeout, timeout })
+        Ok(RedisConfig { address, sentinels, login, tls, names, wait, connect_timeout, timeout })
     }
 }
 
@@ -332,6 +368,13 @@ impl fmt::Debug for RedisBuilder {
     }
 }
 
+/// How many replicas have to confirm what a server answers, and within which time.
+#[derive(Clone, Copy)]
+pub(super) struct ReplicaWait {
+    pub(super) replicas: u32,
+    pub(super) timeout: Duration,
+}
+
 /// The options after they were checked.
 #[derive(Clone)]
 pub(super) struct RedisConfig {
@@ -344,6 +387,7 @@ pub(super) struct RedisConfig {
     /// The name that is expected in the certificate, if it is not the host.
     pub(super) tls: Option<(Arc<ClientConfig>, Option<String>)>,
     pub(super) names: RedisNames,
+    pub(super) wait: Option<ReplicaWait>,
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
 }
@@ -442,13 +486,14 @@ mod tests {
     fn a_url_and_setters_give_the_same_options() {
         let by_url = builder(
             "rediss://me:p%40ss@a:7000/3?prefix=a/b&ca=/ca&cert=/cert&key=/key&server_name=b\
-             &connect_timeout_ms=1000&timeout_ms=2000",
+             &connect_timeout_ms=1000&timeout_ms=2000&wait_replicas=2&wait_timeout_ms=30",
         );
         let by_setters = Redis::builder("a:7000")
             .user("me")
             .password("p@ss")
             .database(3)
             .prefix("a/b")
+            .wait_for_replicas(2, Duration::from_millis(30))
             .ca_file("/ca")
             .client_certificate_files("/cert", "/key")
             .server_name("b")

@@ -1,5 +1,6 @@
 //! What is sent to the server, the scripts above all, and what its answers and errors mean.
 
+use super::builder::ReplicaWait;
 use super::socket::RedisAddress;
 use crate::cluster::{ConnectError, Exchange, TransportError, Version, Versioned, Wake, Write};
 use ::redis::{Cmd, ErrorKind, RedisError, Script, Value, cmd};
@@ -122,6 +123,35 @@ pub(super) fn exchange(response: &Value) -> Result<Exchange, TransportError> {
             Ok(Exchange::Mismatch(Some(Versioned { version, value: (*value).into() })))
         }
         _ => Err(TransportError::indeterminate("the script's answer makes no sense")),
+    }
+}
+
+/// Whether this is the answer of a script that has written: of `compare_exchange.lua` or `delete.lua`.
+pub(super) fn has_written(response: &Value) -> bool {
+    match response {
+        Value::Int(removed) => *removed == 1,
+        Value::Array(parts) => parts.first().and_then(bytes) == Some(b"1"),
+        _ => true,
+    }
+}
+
+/// The command that waits until replicas have what the server has written up to the command before it, also
+/// for others.
+pub(super) fn wait(wait: ReplicaWait) -> Cmd {
+    cmd("WAIT").arg(wait.replicas).arg(wait.timeout.as_millis().to_string()).clone()
+}
+
+/// Why the answer of `WAIT` is none that suffices.
+pub(super) fn unconfirmed(wait: ReplicaWait, response: Value) -> Option<String> {
+    let replicas = wait.replicas;
+    match response.extract_error() {
+        Ok(Value::Int(confirmed)) if confirmed >= i64::from(replicas) => None,
+        Ok(Value::Int(confirmed)) => {
+            let timeout = wait.timeout;
+            Some(format!("{confirmed} of {replicas} replicas have confirmed it in {timeout:?}"))
+        }
+        Ok(_) => Some("the answer of WAIT is no number".to_owned()),
+        Err(error) => Some(message(error).to_string()),
     }
 }
 

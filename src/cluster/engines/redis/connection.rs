@@ -2,7 +2,7 @@
 //! connection is lost. All requests share one, and all watches another: the server closes the connection of a
 //! subscriber to whom others send more than it takes, and a lock must not be lost by that.
 
-use super::builder::RedisConfig;
+use super::builder::{RedisConfig, ReplicaWait};
 use super::commands::{self, LuaScript, RedisConnectError, RedisErrorKind, ScriptCall};
 use super::socket::{RedisAddress, SocketPlace, first_success, open_client};
 use super::subscriptions::Subscriptions;
@@ -219,11 +219,13 @@ impl RedisConnector {
             }
         }
         let to = self.moving_to(to).await?;
-        let response = to.ask_moving(&script.without_floor(&floor)).await;
-        if response.as_ref().is_err_and(|error| error.is_connection_dropped()) {
+        let response = to.ask_for_lock(&script.without_floor(&floor), true).await;
+        if let Err(RequestFailure::Sent(error)) = &response
+            && error.is_connection_dropped()
+        {
             self.give_up(&self.for_moving, &to);
         }
-        response.map_err(RequestFailure::Sent)
+        response
     }
 
     /// Sends `command` over `connection`, which is for requests, and gives it up if it is of no use.
@@ -232,8 +234,9 @@ impl RedisConnector {
         connection: &Arc<RedisConnection>,
         command: &Cmd,
     ) -> Result<Value, RequestFailure> {
-        connection.ask(command).await.map_err(|error| {
-            let is_of_use = match commands::kind(&error) {
+        let response = connection.ask_for_lock(command, false).await;
+        if let Err(RequestFailure::Sent(error)) = &response {
+            let is_of_use = match commands::kind(error) {
                 // The address may lead to the right server.
                 RedisErrorKind::Moved | RedisErrorKind::NotInCharge => false,
                 // Its task may not have ended yet. The next request must not be sent over it.
@@ -242,8 +245,8 @@ impl RedisConnector {
             if !is_of_use {
                 self.forget(connection);
             }
-            RequestFailure::Sent(error)
-        })
+        }
+        response
     }
 
     /// Gives `connection` up, which is for requests.
@@ -271,6 +274,11 @@ enum RequestFailure {
     /// There was no connection.
     NotSent(RedisConnectError),
     Sent(RedisError),
+    /// There is one, which too few replicas have confirmed.
+    Unconfirmed {
+        response: Value,
+        why: String,
+    },
 }
 
 impl From<RedisConnectError> for RequestFailure {
@@ -296,6 +304,11 @@ impl RequestFailure {
         match self {
             Self::NotSent(error) => error.into(),
             Self::Sent(error) => commands::request_failed(error, writes),
+            Self::Unconfirmed { response, why } => match writes && commands::has_written(&response)
+            {
+                true => TransportError::indeterminate(why),
+                false => TransportError::unavailable(why),
+            },
         }
     }
 }
@@ -311,6 +324,7 @@ pub(super) struct RedisConnection {
     pub(super) timeout: Duration,
     /// The host of its server.
     host: String,
+    wait: Option<ReplicaWait>,
 }
 
 impl RedisConnection {
@@ -385,8 +399,9 @@ impl RedisConnection {
         });
         let driver = driver.abort_handle();
         let silence = SilenceDetector::new(subscriptions.clone());
-        let (timeout, host) = (config.timeout, config.address.host().to_owned());
-        Ok(Arc::new(Self { client, driver, subscriptions, silence, timeout, host }))
+        let (timeout, wait) = (config.timeout, config.wait);
+        let host = config.address.host().to_owned();
+        Ok(Arc::new(Self { client, driver, subscriptions, silence, timeout, host, wait }))
     }
 
     /// Sends a command and waits for the answer.
@@ -395,18 +410,31 @@ impl RedisConnection {
         self.observed(command.query_async(&mut client)).await
     }
 
-    /// The same for a key that moves to this server, which has not got its slot yet.
-    async fn ask_moving(&self, command: &Cmd) -> Result<Value, RedisError> {
+    /// Sends a command that is for the locks, and waits for the answer and for its replicas. `is_moving`: its
+    /// key moves to this server, which has not got its slot yet.
+    async fn ask_for_lock(&self, command: &Cmd, is_moving: bool) -> Result<Value, RequestFailure> {
         let mut client = self.client.clone();
-        // Both at once: the first one is for the next command of the connection only.
-        let mut both = pipe();
-        both.cmd("ASKING").add_command(command.clone());
-        let responses = self.observed(client.send_packed_commands(&both, 0, 2)).await?;
+        // All at once: each refers to the one before it on this connection.
+        let mut all = pipe();
+        if is_moving {
+            all.cmd("ASKING");
+        }
+        all.add_command(command.clone());
+        if let Some(wait) = self.wait {
+            all.add_command(commands::wait(wait));
+        }
+        let number = all.len();
+        let sent = self.observed(client.send_packed_commands(&all, 0, number));
+        let mut responses = sent.await.map_err(RequestFailure::Sent)?;
+        let confirmed = self.wait.zip(responses.pop_if(|_| self.wait.is_some()));
         let mut response = Value::Nil;
         for each in responses {
-            response = each.extract_error()?;
+            response = each.extract_error().map_err(RequestFailure::Sent)?;
         }
-        Ok(response)
+        match confirmed.and_then(|(wait, confirmed)| commands::unconfirmed(wait, confirmed)) {
+            Some(why) => Err(RequestFailure::Unconfirmed { response, why }),
+            None => Ok(response),
+        }
     }
 
     /// Subscribes to these channels.
@@ -530,6 +558,10 @@ async fn check(
     if info.lines().any(|line| line == "cluster_enabled:1") {
         // It would be missed when a slot moves. It says nothing about the command that comes next.
         connection.ask(&cmd("ASKING")).await.map_err(failed)?;
+    }
+    if config.wait.is_some() {
+        // With 0 replicas it does not wait.
+        connection.ask(cmd("WAIT").arg(0).arg(1)).await.map_err(failed)?;
     }
     // In a script a refused PUBLISH would come too late: after the register was written.
     let probe = connection.ask(cmd("PUBLISH").arg(config.names.unused()).arg("")).await;

@@ -34,6 +34,8 @@
 //! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | no client certificate is presented |
 //! | `server_name` | with TLS: the name that the server's certificate must have | the host |
 //! | `db` | the number of the database, if it is not in the path | 0 |
+//! | `wait_replicas` | how many replicas have to confirm an answer: see [below](#waiting-for-replicas) | none |
+//! | `wait_timeout_ms` | how long they may take, in milliseconds, up to 1000 | 500 |
 //! | `connect_timeout_ms` | how long connecting may take, in milliseconds | 3000 |
 //! | `timeout_ms` | how long an answer may take, in milliseconds | 5000 |
 //!
@@ -51,7 +53,7 @@
 //!   append-only file and whose disk is full ends by itself: the last write has an unknown outcome,
 //!   and nothing that was acknowledged is lost.
 //! - For a user with limited rights, these and no more (for a database other than 0 also `+select`, to
-//!   [list](Transport::list) keys `+scan`, for a Redis Cluster `+asking`):
+//!   [list](Transport::list) keys `+scan`, for a Redis Cluster `+asking`, for `wait_replicas` `+wait`):
 //!
 //!   ```text
 //!   ACL SETUSER lock on >password resetchannels ~{lockword}* &{lockword}:*
@@ -77,6 +79,29 @@
 //! cut off from its sentinels goes on with those clients that it still reaches. Two nodes may then hold a lock
 //! until the old primary sees that it is none any more; `min-replicas-to-write 1` at the servers bounds that
 //! time.
+//!
+//! # Waiting for replicas
+//!
+//! With `wait_replicas=N` ([`RedisBuilder::wait_for_replicas`]) each request is followed by `WAIT N`, and its
+//! answer is believed only if N replicas have confirmed in time all that the server had written until then.
+//! Otherwise a write is [`Indeterminate`](TransportError::Indeterminate), and a load, or a write that met
+//! another version, is [`Unavailable`](TransportError::Unavailable). So no lock is granted, and no grant or
+//! release is seen, that N replicas do not have in their memory.
+//!
+//! This promises: a failover to one of *these* replicas loses nothing that was acknowledged. It does not make
+//! Redis strongly consistent, and the engine still declares [`Consistency::Lossy`]:
+//!
+//! - A failover may choose a replica that has not confirmed. Only if N is the number of all replicas that may
+//!   become the primary, there is none.
+//! - A primary that is cut off from the majority of a cluster, or from the sentinels, may still have N replicas
+//!   on its side, while another primary is chosen on the other.
+//! - A replica confirms what it has in memory, not what is on its disk.
+//! - A write that is not confirmed is not undone. It can be confirmed later, or be lost.
+//!
+//! The price: while fewer than N replicas are there, no lock is renewed, and all are lost after a lease. The
+//! requests of one [`Redis`] run one after the other, a round trip from the server to its replicas each, and
+//! each takes the whole timeout where a replica is missing. The timeout should be less than the
+//! [request timeout](crate::cluster::NodeBuilder::request_timeout) of the node.
 //!
 //! # Redis Cluster
 //!
