@@ -99,6 +99,7 @@ async fn connect_to(
     runtime: Option<Handle>,
 ) -> Result<Arc<dyn Transport>, ConnectError> {
     check_text(address)?;
+    check_scheme(address)?;
     let url = Url::parse(&to_url(address)).map_err(|why| invalid(why.to_string()))?;
     match url.scheme() {
         "memory" => Ok(Arc::new(Memory::new())),
@@ -237,7 +238,8 @@ impl fmt::Display for ConnectError {
             Self::UnknownScheme { scheme } => write!(
                 f,
                 "no engine is known for {scheme:?}: \
-                 use memory:, dir:, redis://, rediss://, postgres://, etcd:// or etcds://"
+                 use memory:, dir:, redis://, rediss://, redis+sentinel://, redis+unix://, \
+                 postgres://, etcd:// or etcds://"
             ),
             Self::MissingFeature { scheme, feature } => {
                 write!(
@@ -471,6 +473,45 @@ fn check_text(address: &str) -> Result<(), ConnectError> {
     Ok(())
 }
 
+/// Refuses what is a host, or a path, and names no engine. An address that begins with a word and a colon is
+/// left to others, unless a port follows.
+fn check_scheme(address: &str) -> Result<(), ConnectError> {
+    let has_scheme = match address.split_once(':') {
+        Some((word, rest)) => {
+            let is_scheme = word.starts_with(|c: char| c.is_ascii_alphabetic())
+                && word.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+            // The port of a host, and not the path of a scheme.
+            let is_port = rest.starts_with(|c: char| c.is_ascii_digit()) && !word.is_empty();
+            is_scheme && !is_port
+        }
+        None => false,
+    };
+    if has_scheme {
+        return Ok(());
+    }
+    let is_harmless = |c: char| c.is_ascii_alphanumeric() || "._-:,/[]".contains(c);
+    let is_shown = !address.is_empty() && address.chars().all(is_harmless);
+    if is_shown && address.starts_with('/') {
+        return Err(invalid(format!(
+            "it names no engine: write dir:{address} for a directory, redis+unix://{address} for a \
+             socket of Redis"
+        )));
+    }
+    let hosts = if is_shown { address } else { "host:port" };
+    let port = |number: &str| {
+        let (hosts, _) = hosts.split_once('/').unwrap_or((hosts, ""));
+        hosts.split(',').any(|host| host.rsplit_once(':').is_some_and(|(_, port)| port == number))
+    };
+    let write = match () {
+        () if port("6379") => format!("redis://{hosts}"),
+        () if port("26379") => format!("redis+sentinel://{hosts}/service"),
+        () if port("5432") => format!("postgres://{hosts}"),
+        () if port("2379") => format!("etcd://{hosts}"),
+        () => format!("redis://{hosts}, postgres://{hosts} or etcd://{hosts}"),
+    };
+    Err(invalid(format!("it names no engine: write {write}")))
+}
+
 #[cfg(all(test, feature = "redis", feature = "postgres", feature = "etcd"))]
 mod timeouts {
     use super::ConnectError;
@@ -667,6 +708,31 @@ mod tests {
         assert!(!said.contains("secret"), "{said}");
         let said = refused("no address").await;
         assert!(said.contains("not valid"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn an_address_without_a_scheme_is_refused_with_what_to_write() {
+        for (address, write) in [
+            ("localhost:6379", "write redis://localhost:6379"),
+            ("10.0.0.1:6379", "write redis://10.0.0.1:6379"),
+            ("[::1]:6379", "write redis://[::1]:6379"),
+            ("a:26379,b:26379", "write redis+sentinel://a:26379,b:26379/service"),
+            ("a:2379,b:2379", "write etcd://a:2379,b:2379"),
+            ("db.example.org:5432/app", "write postgres://db.example.org:5432/app"),
+            ("example.org", "redis://example.org, postgres://example.org or etcd://example.org"),
+            ("example.org:7000", "redis://example.org:7000"),
+            ("/run/redis.sock", "redis+unix:///run/redis.sock"),
+            ("/var/lib/locks", "dir:/var/lib/locks"),
+            (":6379", "redis://:6379"),
+            ("", "redis://host:port"),
+        ] {
+            let said = refused(address).await;
+            assert!(said.contains("names no engine") && said.contains(write), "{address}: {said}");
+        }
+        for address in ["me:secret@host:6379", "me:5secret@host", "host=a password=secret"] {
+            let said = refused(address).await;
+            assert!(!said.contains("secret"), "{said}");
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Redis, against servers that the tests start.
 
+mod addresses;
 mod cluster;
 mod faults;
 mod laws;

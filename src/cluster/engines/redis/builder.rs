@@ -12,6 +12,7 @@ use ::redis::{ProtocolVersion, RedisConnectionInfo};
 use rustls::ClientConfig;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use url::Url;
 
@@ -330,7 +331,18 @@ impl RedisBuilder {
             None => None,
         };
         let names = RedisNames::new(&self.prefix, self.database)?;
-        Ok(RedisConfig { address, sentinels, login, tls, names, wait, connect_timeout, timeout })
+        let in_handshake = Arc::default();
+        Ok(RedisConfig {
+            address,
+            sentinels,
+            login,
+            tls,
+            names,
+            wait,
+            in_handshake,
+            connect_timeout,
+            timeout,
+        })
     }
 }
 
@@ -388,6 +400,8 @@ pub(super) struct RedisConfig {
     pub(super) tls: Option<(Arc<ClientConfig>, Option<String>)>,
     pub(super) names: RedisNames,
     pub(super) wait: Option<ReplicaWait>,
+    /// Whether a TLS handshake has no answer yet, for the error of an attempt whose time is over.
+    pub(super) in_handshake: Arc<AtomicBool>,
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
 }

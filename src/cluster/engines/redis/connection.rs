@@ -4,7 +4,7 @@
 
 use super::builder::{RedisConfig, ReplicaWait};
 use super::commands::{self, LuaScript, RedisConnectError, RedisErrorKind, ScriptCall};
-use super::socket::{RedisAddress, SocketPlace, first_success, open_client};
+use super::socket::{RedisAddress, SocketPlace, first_success, open_client, with_hint};
 use super::subscriptions::Subscriptions;
 use crate::Mutex;
 use crate::cluster::engines::connect::{ConnectionRuntime, PendingConnection};
@@ -13,6 +13,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{
     AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value, cmd, from_redis_value, pipe,
 };
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::AbortHandle;
@@ -117,7 +118,7 @@ impl RedisConnector {
         if let Some(pending) = state.connecting.as_ref().filter(|now| now.is_of_use(is_good)) {
             return pending.clone();
         }
-        let mut config = self.config.clone();
+        let mut config = RedisConfig { in_handshake: Arc::default(), ..self.config.clone() };
         let runtime = self.runtime.handle();
         let pending = match &state.server {
             Some(server) => {
@@ -520,7 +521,12 @@ async fn within_limit(
     let limit = config.connect_timeout;
     timeout(limit, open).await.unwrap_or_else(|_| {
         let cause = format!("no answer in {limit:?}").into();
-        Err(ConnectError::Unreachable { server: config.server(), cause }.into())
+        let error = ConnectError::Unreachable { server: config.server(), cause };
+        // A server without TLS may wait for the rest of what it takes for a command.
+        match config.in_handshake.load(Relaxed) {
+            true => Err(with_hint(error, config).into()),
+            false => Err(error.into()),
+        }
     })
 }
 

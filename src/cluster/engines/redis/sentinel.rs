@@ -2,7 +2,7 @@
 
 use super::builder::RedisConfig;
 use super::commands::{self, RedisConnectError};
-use super::socket::{RedisAddress, first_success, open_client};
+use super::socket::{RedisAddress, client_failed, first_success, open_client};
 use crate::cluster::ConnectError;
 use ::redis::{AsyncConnectionConfig, RedisConnectionInfo, Value, cmd};
 use futures_util::future::{Either, select};
@@ -40,7 +40,7 @@ impl Sentinels {
                 // It may have ended with the response.
                 Either::Right(((), response)) => response.await,
             };
-            let response = response.map_err(|error| commands::connect_failed(error, server()))?;
+            let response = response.map_err(|error| client_failed(error, config, name))?;
             commands::primary(&response).ok_or_else(|| RedisConnectError {
                 error: ConnectError::Unsuitable {
                     server: server(),

@@ -2,13 +2,15 @@
 
 use super::builder::RedisConfig;
 use super::commands::{self, RedisConnectError};
+use crate::cluster::ConnectError;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, RedisConnectionInfo};
+use ::redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::{fmt, io};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
@@ -36,6 +38,10 @@ impl RedisAddress {
             #[cfg(unix)]
             Self::Unix(_) => "localhost",
         }
+    }
+
+    fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(..))
     }
 
     /// All places to which its name leads.
@@ -81,19 +87,36 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> RedisStream for T {}
 async fn open_socket(
     config: &RedisConfig,
     place: &SocketPlace,
-) -> io::Result<Box<dyn RedisStream>> {
+    server: &str,
+) -> Result<Box<dyn RedisStream>, ConnectError> {
+    let failed = |error| commands::socket_failed(error, server.to_owned());
     let stream = match place {
-        SocketPlace::Tcp(address) => TcpStream::connect(address).await?,
+        SocketPlace::Tcp(address) => TcpStream::connect(address).await.map_err(failed)?,
         #[cfg(unix)]
         SocketPlace::Unix(path) => {
-            return Ok(Box::new(tokio::net::UnixStream::connect(path).await?));
+            return Ok(Box::new(tokio::net::UnixStream::connect(path).await.map_err(failed)?));
         }
     };
-    stream.set_nodelay(true)?;
+    stream.set_nodelay(true).map_err(failed)?;
     let Some((tls, name)) = &config.tls else { return Ok(Box::new(stream)) };
     let name = name.as_deref().unwrap_or(config.address.host()).to_owned();
-    let name = ServerName::try_from(name).map_err(io::Error::other)?;
-    Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await?))
+    let name = ServerName::try_from(name).map_err(io::Error::other).map_err(failed)?;
+    config.in_handshake.store(true, Relaxed);
+    let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
+    config.in_handshake.store(false, Relaxed);
+    Ok(Box::new(stream.map_err(|error| with_hint(failed(error), config))?))
+}
+
+/// Adds to the error of a server that did not understand what it was sent that it may use TLS, or none.
+pub(super) fn with_hint(error: ConnectError, config: &RedisConfig) -> ConnectError {
+    let ConnectError::Unreachable { server, cause } = error else { return error };
+    let (uses, kind) = match config.tls {
+        Some(_) => ("does not use", "redis"),
+        None => ("uses", "rediss"),
+    };
+    let kind = if config.sentinels.is_some() { format!("{kind}+sentinel") } else { kind.into() };
+    let cause = format!("{cause}; if it {uses} TLS there, write {kind}:// in the address").into();
+    ConnectError::Unreachable { server, cause }
 }
 
 /// Connects a client, and logs in. `server`: what it is, for messages. The second part of the result is what
@@ -105,11 +128,17 @@ pub(super) async fn open_client(
     options: AsyncConnectionConfig,
     server: &str,
 ) -> Result<(MultiplexedConnection, impl Future<Output = ()> + Send + 'static), RedisConnectError> {
-    let server = || server.to_owned();
-    let stream = open_socket(config, place).await;
-    let stream = stream.map_err(|error| commands::socket_failed(error, server()))?;
+    let stream = open_socket(config, place, server).await?;
     let opened = MultiplexedConnection::new_with_config(login, stream, options).await;
-    Ok(opened.map_err(|error| commands::connect_failed(error, server()))?)
+    Ok(opened.map_err(|error| client_failed(error, config, server))?)
+}
+
+/// The error of a connection that was just opened, and whose server may use TLS.
+pub(super) fn client_failed(error: RedisError, config: &RedisConfig, server: &str) -> ConnectError {
+    let is_answer = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
+    let may_be_tls = !is_answer && config.tls.is_none() && config.address.is_tcp();
+    let error = commands::connect_failed(error, server.to_owned());
+    if may_be_tls { with_hint(error, config) } else { error }
 }
 
 /// The first attempt that succeeds. Each one begins when those before it have failed, or were silent for a
