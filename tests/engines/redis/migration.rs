@@ -137,6 +137,23 @@ async fn versions_grow_while_a_register_and_its_floor_are_apart() {
     assert_eq!(keys, [key("here"), key("new"), key("there")]);
 }
 
+/// At whichever of the two servers it is.
+#[tokio::test]
+async fn a_foreign_floor_is_corrupt_while_the_slot_moves() {
+    for words in [["SET", "{lockword}floor", "many"], ["RPUSH", "{lockword}floor", "many"]] {
+        let Some(cluster) = RedisCluster::start() else { return };
+        let redis = client(&cluster.source.address()).await;
+        let _: ::redis::Value = cluster.source.say(&words);
+        cluster.begin();
+        let moves: [&dyn Fn(); 2] = [&|| (), &|| cluster.move_names(&["{lockword}floor"])];
+        for step in moves {
+            step();
+            let error = redis.compare_exchange(&key("new"), None, write("1")).await.unwrap_err();
+            assert!(matches!(error, TransportError::Corrupt(_)), "{words:?}: {error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_documented_rights_suffice_while_the_slot_moves() {
     let Some(cluster) = RedisCluster::start_with(true) else { return };

@@ -211,12 +211,14 @@ impl RedisConnector {
         // that the register had there.
         let mut floor = Vec::new();
         if let Some(name) = script.floor() {
-            match self.ask(&from, cmd("GET").arg(name)).await {
+            match from.ask(cmd("GET").arg(name)).await {
                 Ok(Value::BulkString(found)) => floor = found,
-                Err(RequestFailure::Sent(error)) if error.code() == Some("ASK") => {}
+                Err(error) if error.code() == Some("ASK") => {}
+                Err(error) if matches!(commands::kind(&error), RedisErrorKind::Corrupt) => {
+                    return Err(RequestFailure::Sent(error));
+                }
                 // Nothing was written.
-                Ok(_) | Err(RequestFailure::Sent(_)) => return response,
-                not_sent => return not_sent,
+                _ => return response,
             }
         }
         let to = self.moving_to(to).await?;

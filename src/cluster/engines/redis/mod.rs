@@ -106,7 +106,9 @@
 //! # Redis Cluster
 //!
 //! All locks of a prefix are in one slot, because of the braces. The server that has the slot is found from
-//! any other server, and found again when the slot has moved. Several prefixes use several servers.
+//! any other server, and found again when the slot has moved. Several prefixes use several servers. Each
+//! connection begins at the address: let it be a name that has the addresses of several servers, so that it
+//! leads to one that is there.
 //!
 //! While the slot moves (`redis-cli --cluster reshard`), no lock is lost. The server that has the slot says of
 //! each register whether it has moved already (`ASK`), and the request follows it. A register may then be at

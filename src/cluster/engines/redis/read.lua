@@ -65,7 +65,11 @@ local function read_floor()
     return foreign(name)
   end
   if is_moving and not floor then
-    return ARGV[#ARGV]
+    local elsewhere = ARGV[#ARGV]
+    if elsewhere ~= '' and not is_version(elsewhere) then
+      return foreign(name)
+    end
+    return elsewhere
   end
   return floor or '0', name
 end
