@@ -22,7 +22,7 @@ use url::Url;
 /// |---|---|---|
 /// | `memory:` | none | [`Memory`], a new and empty one |
 /// | `dir:/path` | none, on Unix | [`Dir`](crate::cluster::engines::dir), for the processes of this machine |
-/// | `redis://`, `rediss://` (TLS) | `redis` | Redis or Valkey |
+/// | `redis://`, `rediss://` (TLS), `redis+sentinel://`, `redis+unix://` | `redis` | Redis or Valkey |
 /// | `postgres://`, `postgresql://` | `postgres` | PostgreSQL |
 /// | `etcd://`, `etcds://` (TLS) | `etcd` | etcd |
 ///
@@ -106,7 +106,10 @@ async fn connect_to(
     match url.scheme() {
         "memory" => Ok(Arc::new(Memory::new())),
         "dir" => dir(&url, runtime).await,
-        "redis" | "rediss" => redis(&url, runtime).await,
+        "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis+unix" | "valkey"
+        | "valkeys" | "valkey+sentinel" | "valkeys+sentinel" | "valkey+unix" => {
+            redis(&url, runtime).await
+        }
         "postgres" | "postgresql" => postgres(&url, runtime).await,
         "etcd" | "etcds" => etcd(&url, runtime).await,
         other => Err(ConnectError::UnknownScheme { scheme: other.to_owned() }),
@@ -237,7 +240,8 @@ impl fmt::Display for ConnectError {
             Self::UnknownScheme { scheme } => write!(
                 f,
                 "no engine is known for {scheme:?}: \
-                 use memory:, dir:, redis://, rediss://, postgres://, etcd:// or etcds://"
+                 use memory:, dir:, redis://, rediss://, redis+sentinel://, redis+unix://, \
+                 postgres://, etcd:// or etcds://"
             ),
             Self::MissingFeature { scheme, feature } => {
                 write!(

@@ -70,7 +70,11 @@ pub(super) fn advice(address: &str) -> Option<String> {
         return Some("it has blanks or quotation marks around it: leave these out".into());
     }
     if text.starts_with(['/', '.', '~']) {
-        return Some(format!("it has no scheme: for a directory write {}", of_path("dir:", text)));
+        return Some(format!(
+            "it has no scheme: for a directory write {}, for a socket of Redis {}",
+            of_path("dir:", text),
+            of_path("redis+unix://", text)
+        ));
     }
     if let Some(why) = of_settings(text) {
         return Some(why);
@@ -247,6 +251,7 @@ mod tests {
             ("etcd:a:2379", " etcd://a:2379"),
             ("unix:///run/redis.sock", " redis+unix:///run/redis.sock"),
             ("/run/locks", " dir:/run/locks"),
+            ("/run/redis.sock", " redis+unix:///run/redis.sock"),
             ("./locks", " dir:/PATH"),
             ("file:///run/locks", " dir:/run/locks"),
             ("redis://::1:6379", " redis://[::1]:6379"),

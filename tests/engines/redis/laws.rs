@@ -1,12 +1,15 @@
 //! The laws of a transport, what this one adds to them, and locks over it.
 
-use super::{NodeId, RedisServer, RedisSetup, Write, client, idle, key, put, until, write};
+use super::{
+    NodeId, RedisServer, RedisSetup, TransportError, Write, client, idle, key, put, until, write,
+};
 use crate::support::relay::{Loss, Relay};
 use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::conformance::{Suite, run};
 use lockword::cluster::{Exchange, Node, Transport, Wake};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,27 +133,95 @@ async fn a_server_that_lost_the_script_gets_it_again() {
     assert_eq!((server.calls("eval"), server.calls("evalsha")), (before.0, before.1 + 10));
 }
 
+/// What a stranger has put at the name of a register, or of the floor. `NAME` is that name.
+const FOREIGN: [&[&str]; 12] = [
+    &["SET", "NAME", "mine"],
+    &["RPUSH", "NAME", "mine"],
+    &["HSET", "NAME", "field", "mine"],
+    &["HSET", "NAME", "value", "mine"],
+    &["HSET", "NAME", "version", "7"],
+    &["HSET", "NAME", "version", "many", "value", "mine"],
+    &["HSET", "NAME", "version", "", "value", "mine"],
+    &["HSET", "NAME", "version", "07", "value", "mine"],
+    &["HSET", "NAME", "version", "0x7", "value", "mine"],
+    &["HSET", "NAME", "version", "nan", "value", "mine"],
+    &["HSET", "NAME", "version", "7.5", "value", "mine"],
+    &["HSET", "NAME", "version", "4503599627370496", "value", "mine"],
+];
+
 #[tokio::test]
-async fn foreign_values_are_refused_and_left_alone() {
+async fn foreign_values_are_corrupt_at_once_and_left_alone() {
     let Some(server) = RedisServer::start() else { return };
     let redis = client(&server.address()).await;
-    let _: () = server.say(&["SET", "{lockword}:text", "mine"]);
-    let _: () = server.say(&["HSET", "{lockword}:odd", "version", "many", "value", "mine"]);
-    for name in ["text", "odd"] {
-        let error = redis.load(&key(name)).await.unwrap_err();
-        assert!(matches!(error, super::TransportError::Corrupt(_)), "{error}");
-        let error = redis.compare_exchange(&key(name), None, write("x")).await;
-        let is_right = match name {
-            // The server has refused it.
-            "text" => matches!(error, Err(super::TransportError::Corrupt(_))),
-            // What it responds to a write cannot be read.
-            _ => matches!(error, Err(super::TransportError::Indeterminate(_))),
-        };
-        assert!(is_right, "{name}: {error:?}");
+    let node = Node::builder(client(&server.address()).await).build().unwrap();
+    let is_corrupt = |error: &TransportError| matches!(error, TransportError::Corrupt(_));
+    for (number, words) in FOREIGN.iter().enumerate() {
+        let key = key(&number.to_string());
+        let name = format!("{{lockword}}:{key}");
+        let words: Vec<_> =
+            words.iter().map(|word| if *word == "NAME" { &*name } else { *word }).collect();
+        let _: ::redis::Value = server.say(&words);
+        let before: Vec<u8> = server.say(&["DUMP", &name]);
+        let error = redis.load(&key).await.unwrap_err();
+        assert!(is_corrupt(&error) && error.to_string().contains(&name), "{words:?}: {error}");
+        let seven = lockword::cluster::Version::new(7).unwrap();
+        for expected in [None, Some(seven)] {
+            let error = redis.compare_exchange(&key, expected, write("x")).await.unwrap_err();
+            assert!(is_corrupt(&error) && error.to_string().contains(&name), "{words:?}: {error}");
+        }
+        let error = redis.delete(&key).await.unwrap_err();
+        assert!(is_corrupt(&error) && error.to_string().contains(&name), "{words:?}: {error}");
+        let lock = node.lock(key.as_str()).unwrap();
+        let began = Instant::now();
+        let error = lock.acquire().await.unwrap_err();
+        assert!(error.to_string().contains(&name), "{words:?}: {error}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{words:?}: {:?}", began.elapsed());
+        assert_eq!(server.say::<Vec<u8>>(&["DUMP", &name]), before, "{words:?}");
     }
-    assert_eq!(server.say::<String>(&["GET", "{lockword}:text"]), "mine");
-    assert_eq!(server.say::<String>(&["HGET", "{lockword}:odd", "value"]), "mine");
-    // Of a register that no node would read, the server returns no more than shows that.
+    // What is there costs no other key its lock.
+    node.lock("other").unwrap().acquire().await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_foreign_floor_is_corrupt_at_once_and_left_alone() {
+    let Some(server) = RedisServer::start() else { return };
+    let redis = client(&server.address()).await;
+    let node = Node::builder(client(&server.address()).await).build().unwrap();
+    let floor = "{lockword}floor";
+    let held = put(&redis, &key("held"), None, write("mine")).await;
+    let mut foreign: Vec<Vec<&str>> =
+        vec![vec!["RPUSH", floor, "mine"], vec!["HSET", floor, "a", "b"]];
+    for text in ["mine", "", "07", "0x7", "nan", "-inf", "7.5", " 7", "-7", "4503599627370496"] {
+        foreign.push(vec!["SET", floor, text]);
+    }
+    for words in foreign {
+        let _: i64 = server.say(&["DEL", floor]);
+        let _: ::redis::Value = server.say(&words);
+        let before: Vec<u8> = server.say(&["DUMP", floor]);
+        for (name, expected) in [("new", None), ("held", Some(held))] {
+            let error = redis.compare_exchange(&key(name), expected, write("x")).await.unwrap_err();
+            assert!(matches!(error, TransportError::Corrupt(_)), "{words:?}: {error}");
+            assert!(error.to_string().contains(floor), "{words:?}: {error}");
+        }
+        let error = redis.delete(&key("held")).await.unwrap_err();
+        assert!(matches!(error, TransportError::Corrupt(_)), "{words:?}: {error}");
+        let began = Instant::now();
+        let error = node.lock("new").unwrap().acquire().await.unwrap_err();
+        assert!(error.to_string().contains(floor), "{words:?}: {error}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{words:?}: {:?}", began.elapsed());
+        assert_eq!(server.say::<Vec<u8>>(&["DUMP", floor]), before, "{words:?}");
+        assert_eq!(redis.load(&key("held")).await.unwrap().unwrap().version, held);
+        assert_eq!(redis.load(&key("new")).await.unwrap(), None);
+    }
+    let _: i64 = server.say(&["DEL", floor]);
+    put(&redis, &key("held"), Some(held), write("again")).await;
+}
+
+/// Of what no node would read, the server returns no more than shows that.
+#[tokio::test]
+async fn of_what_is_too_large_the_server_sends_the_beginning() {
+    let Some(server) = RedisServer::start() else { return };
+    let redis = client(&server.address()).await;
     let long = "7".repeat(3_000_000);
     let _: () = server.say(&["HSET", "{lockword}:huge", "version", "7", "value", &long]);
     let refused = redis.compare_exchange(&key("huge"), None, write("x")).await.unwrap();
@@ -168,14 +239,16 @@ async fn foreign_values_are_refused_and_left_alone() {
     let before = sent();
     let again = client(&server.address()).await;
     let error = again.load(&key("huge")).await.unwrap_err();
-    assert!(matches!(error, super::TransportError::Corrupt(_)), "{error}");
-    let error = again.compare_exchange(&key("huge"), None, write("x")).await.unwrap_err();
-    assert!(matches!(error, super::TransportError::Indeterminate(_)), "{error}");
+    assert!(matches!(error, TransportError::Corrupt(_)), "{error}");
+    for name in ["huge", "new"] {
+        let error = again.compare_exchange(&key(name), None, write("x")).await.unwrap_err();
+        assert!(matches!(error, TransportError::Corrupt(_)), "{error}");
+    }
     let sent = sent() - before;
     assert!(sent < 100_000, "{sent} bytes were sent");
     let _: () = server.say(&["DEL", "{lockword}floor"]);
     let large = redis.compare_exchange(&key("large"), None, write(&"x".repeat(65_537))).await;
-    assert!(matches!(large, Err(super::TransportError::Unsupported(_))), "{large:?}");
+    assert!(matches!(large, Err(TransportError::Unsupported(_))), "{large:?}");
 }
 
 #[tokio::test]
@@ -277,4 +350,23 @@ async fn ten_tasks_on_three_nodes_exclude_each_other() {
         task.unwrap();
     }
     assert_eq!(counter.0.load(Relaxed), 10 * TURNS);
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_as_good_as_a_port() {
+    let setup = RedisSetup { password: true, ..RedisSetup::default() };
+    let Some(server) = RedisServer::start_with(setup) else { return };
+    let socket = server.file("admin");
+    let redis = client(&format!("redis+unix://{socket}?user=lock&pass=open%25sesame")).await;
+    let first = put(&redis, &key("k"), None, write("x")).await;
+    let mut watch = redis.watch(&key("k"), NodeId::new(1)).await.unwrap();
+    put(&redis, &key("k"), Some(first), write("y")).await;
+    assert_eq!(watch.next().await.unwrap().unwrap(), None);
+    assert_eq!(server.connections(), 0);
+    // By a builder; and a socket that is not there.
+    let builder = lockword::cluster::engines::redis::Redis::builder(&*socket);
+    builder.user("lock").password(crate::support::redis::PASSWORD).connect().await.unwrap();
+    let url = format!("redis+unix://{socket}.gone");
+    let error = lockword::cluster::connect(&url).await.err().unwrap().to_string();
+    assert!(error.contains(&format!("unix:{socket}.gone cannot be reached")), "{error}");
 }

@@ -1,9 +1,13 @@
 //! Redis, against servers that the tests start.
 
+mod addresses;
 mod cluster;
 mod faults;
 mod laws;
+mod migration;
 mod refusals;
+mod replicas;
+mod sentinel;
 
 use crate::support::redis::{RedisServer, RedisSetup};
 use lockword::cluster::engines::redis::Redis;

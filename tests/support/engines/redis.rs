@@ -18,7 +18,7 @@ pub const PASSWORD: &str = "open%sesame";
 /// The permissions that a user needs, as in the documentation.
 const GRANTS: &str = "resetchannels ~{lockword}* &{lockword}:* \
     +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha \
-    +publish +subscribe +unsubscribe +ping +hello +scan";
+    +publish +subscribe +unsubscribe +ping +hello +scan +asking +wait";
 
 /// The options of a server.
 #[derive(Default)]
@@ -133,6 +133,11 @@ impl RedisServer {
         } else {
             format!("redis://{user}127.0.0.1:{port}")
         }
+    }
+
+    /// Whether a user and a password are required.
+    pub fn needs_password(&self) -> bool {
+        self.setup.password
     }
 
     /// A file in the server's folder.

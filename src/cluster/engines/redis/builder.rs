@@ -1,14 +1,18 @@
 //! The options of the Redis engine, from setters or from a URL.
 
 use super::Redis;
+use super::sentinel::Sentinels;
+use super::socket::RedisAddress;
 use crate::cluster::engines::options::{
-    ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, shown, unknown_option,
+    ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, number, shown,
+    unknown_option,
 };
 use crate::cluster::{ConnectError, Key};
 use ::redis::{ProtocolVersion, RedisConnectionInfo};
 use rustls::ClientConfig;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use url::Url;
 
@@ -16,6 +20,12 @@ use url::Url;
 const LONGEST_PREFIX: usize = 100;
 
 const PORT: u16 = 6379;
+
+const SENTINEL_PORT: u16 = 26379;
+
+/// The beginnings of a URL.
+const SCHEMES: &str =
+    "redis://, rediss:// (TLS), redis+sentinel://, rediss+sentinel://, redis+unix:///path";
 
 /// How Redis is to be reached: from [`Redis::builder`], or from a URL.
 ///
@@ -39,18 +49,55 @@ const PORT: u16 = 6379;
 #[must_use = "nothing happens before connect is called"]
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisBuilder {
-    server: String,
+    target: RedisTarget,
     database: u32,
     prefix: String,
+    wait_replicas: Option<u32>,
+    wait_timeout: Duration,
     connection: ConnectionOptions,
+}
+
+/// How the server is found.
+#[derive(Clone, PartialEq, Eq)]
+enum RedisTarget {
+    Server(String),
+    Sentinels {
+        servers: Vec<String>,
+        service: String,
+        user: Option<String>,
+        password: Option<String>,
+    },
+}
+
+impl RedisTarget {
+    /// For messages.
+    fn shown(&self) -> String {
+        match self {
+            Self::Server(server) => shown(server).into_owned(),
+            Self::Sentinels { servers, service, .. } => {
+                let servers: Vec<_> = servers.iter().map(|server| shown(server)).collect();
+                format!("{service:?} of the sentinels {}", servers.join(", "))
+            }
+        }
+    }
 }
 
 impl RedisBuilder {
     pub(super) fn new(server: String) -> Self {
+        Self::of(RedisTarget::Server(server))
+    }
+
+    pub(super) fn by_sentinels(servers: Vec<String>, service: String) -> Self {
+        Self::of(RedisTarget::Sentinels { servers, service, user: None, password: None })
+    }
+
+    fn of(target: RedisTarget) -> Self {
         Self {
-            server,
+            target,
             database: 0,
             prefix: "lockword".to_owned(),
+            wait_replicas: None,
+            wait_timeout: Duration::from_millis(500),
             connection: ConnectionOptions::new(Duration::from_secs(3), Duration::from_secs(5)),
         }
     }
@@ -62,36 +109,120 @@ impl RedisBuilder {
     ///
     /// [`ConnectError::Address`] if the URL is not valid. Its password is not part of the error.
     pub fn from_url(url: &Url) -> Result<Self, ConnectError> {
-        let form = "redis://user:password@host:port/database";
+        // Valkey is the same.
+        let scheme = match url.scheme().strip_prefix("valkey") {
+            Some(rest) => format!("redis{rest}"),
+            None => url.scheme().to_owned(),
+        };
+        let (kind, has_sentinels) = match scheme.split_once('+') {
+            None => (&*scheme, false),
+            Some((kind, "sentinel")) => (kind, true),
+            Some(("redis", "unix")) => return Self::from_unix_url(url),
+            Some(_) => ("", false),
+        };
+        if !matches!(kind, "redis" | "rediss") {
+            return Err(invalid(format!(
+                "{}:// is no form of it: there are {SCHEMES}",
+                url.scheme()
+            )));
+        }
+        let form = match has_sentinels {
+            false => "redis://user:password@host:port/database",
+            true => "redis+sentinel://user:password@host:port,host:port/service?db=0",
+        };
         let url_parts = EngineUrl::parse(url, form)?;
-        let mut builder = Self::new(url_parts.only_server()?);
-        builder.connection.tls.enabled = url.scheme() == "rediss";
+        let mut path = &*url_parts.path;
+        let mut builder = if has_sentinels {
+            let service;
+            (service, path) = path.split_once('/').unwrap_or((path, ""));
+            if service.is_empty() {
+                return Err(invalid(format!("it names no service: expected {form}")));
+            }
+            Self::by_sentinels(url_parts.servers.clone(), service.to_owned())
+        } else if url_parts.servers.len() > 1 {
+            return Err(invalid(
+                "it names several servers: one is expected; for sentinels write \
+                 redis+sentinel://host:port,host:port/service",
+            ));
+        } else {
+            Self::new(url_parts.only_server()?)
+        };
+        builder.connection.tls.enabled = kind == "rediss";
         builder.connection.user = url_parts.user;
         builder.connection.password = url_parts.password;
-        if !url_parts.path.is_empty() {
+        if !path.is_empty() {
             // The path could be a part of a password: it is not shown.
-            let database = url_parts.path.parse();
-            builder.database = database.map_err(|_| {
+            builder.database = path.parse().map_err(|_| {
                 invalid(format!(
                     "the database in it is not a number: expected {form}, where the path is only \
                      the number of a database, such as /0"
                 ))
             })?;
         }
-        for (name, value) in &url_parts.options {
-            match &**name {
-                "prefix" => builder.prefix.clone_from(value),
-                _ if builder.connection.set(name, value)? => {}
+        builder.set_options(&url_parts.options)?;
+        Ok(builder)
+    }
+
+    /// `redis+unix:///path?db=0&user=name&pass=password`.
+    fn from_unix_url(url: &Url) -> Result<Self, ConnectError> {
+        let form = "redis+unix:///path/of/the/socket?db=0";
+        if url.host_str().is_some_and(|host| !host.is_empty()) || url.path().len() < 2 {
+            return Err(invalid(format!(
+                "it names no socket: expected {form}, with three slashes"
+            )));
+        }
+        // What else is expected of a URL, and its parts: as if the socket were on a host.
+        let mut with_host = url.clone();
+        let refused = |_| invalid(format!("expected {form}"));
+        with_host.set_host(Some("localhost")).map_err(refused)?;
+        let mut parts = EngineUrl::parse(&with_host, form)?;
+        let mut builder = Self::new(format!("/{}", parts.path));
+        let mut take = |name: &str| {
+            let at = parts.options.iter().position(|(found, _)| found == name)?;
+            Some(parts.options.remove(at).1)
+        };
+        builder.connection.user = take("user");
+        builder.connection.password = take("pass");
+        builder.set_options(&parts.options)?;
+        Ok(builder)
+    }
+
+    fn set_options(&mut self, options: &[(String, String)]) -> Result<(), ConnectError> {
+        for (name, value) in options {
+            match (&**name, &mut self.target) {
+                ("prefix", _) => self.prefix.clone_from(value),
+                ("db", _) => {
+                    let number = number("db", value)?.try_into();
+                    self.database = number.map_err(|_| invalid("db is no number of a database"))?;
+                }
+                ("wait_replicas", _) => {
+                    let number = number(name, value)?.try_into();
+                    let number = number.map_err(|_| invalid("wait_replicas is too large"))?;
+                    self.wait_replicas = Some(number);
+                }
+                ("wait_timeout_ms", _) => {
+                    self.wait_timeout = Duration::from_millis(number(name, value)?);
+                }
+                ("sentinel_user", RedisTarget::Sentinels { user, .. }) => {
+                    *user = Some(value.clone());
+                }
+                ("sentinel_password", RedisTarget::Sentinels { password, .. }) => {
+                    *password = Some(value.clone());
+                }
+                _ if self.connection.set(name, value)? => {}
                 _ => {
-                    let known = format!("{}, prefix", ConnectionOptions::NAMES);
+                    let known = format!(
+                        "{}, prefix, db, wait_replicas, wait_timeout_ms",
+                        ConnectionOptions::NAMES
+                    );
                     return Err(unknown_option(name, &known));
                 }
             }
         }
-        Ok(builder)
+        Ok(())
     }
 
-    /// The number of the database. Default: 0. In a URL: the path.
+    /// The number of the database. Default: 0. In a URL: the path, or `db`.
     pub fn database(mut self, number: u32) -> Self {
         self.database = number;
         self
@@ -101,6 +232,33 @@ impl RedisBuilder {
     /// Default: `lockword`. In a URL: `prefix`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
+        self
+    }
+
+    /// Believes no answer that this many replicas do not confirm within `timeout`, which is from 1 ms to 1 s,
+    /// and should be a part of the node's request timeout: see [replicas](super#waiting-for-replicas), for
+    /// what that promises. Default: it waits for none. In a URL: `wait_replicas`, and `wait_timeout_ms`, which
+    /// is 500 by default.
+    pub fn wait_for_replicas(mut self, number: u32, timeout: Duration) -> Self {
+        (self.wait_replicas, self.wait_timeout) = (Some(number), timeout);
+        self
+    }
+
+    /// The name of the user that logs in at the sentinels, with [`sentinel_password`](Self::sentinel_password).
+    /// Default: the sentinels' user `default`. It means nothing without sentinels. In a URL: `sentinel_user`.
+    pub fn sentinel_user(mut self, name: impl Into<String>) -> Self {
+        if let RedisTarget::Sentinels { user, .. } = &mut self.target {
+            *user = Some(name.into());
+        }
+        self
+    }
+
+    /// The password at the sentinels, which have their own. Default: none, and the password of the server is
+    /// not sent to them. It means nothing without sentinels. In a URL: `sentinel_password`.
+    pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
+        if let RedisTarget::Sentinels { password: given, .. } = &mut self.target {
+            *given = Some(password.into());
+        }
         self
     }
 
@@ -135,57 +293,125 @@ impl RedisBuilder {
     /// The checked options.
     pub(super) fn config(self) -> Result<RedisConfig, ConnectError> {
         self.connection.check("rediss://")?;
-        let (host, port) = host_and_port(&self.server, PORT)?;
         let ConnectionOptions { user, password, connect_timeout, timeout, tls, .. } =
             self.connection;
-        // To set the name of the library would need one more grant.
-        let mut login = RedisConnectionInfo::default()
-            .set_protocol(ProtocolVersion::RESP3)
-            .set_db(self.database.into())
-            .set_skip_set_lib_name();
-        if let Some(user) = user {
-            login = login.set_username(user);
-        }
-        if let Some(password) = password {
-            login = login.set_password(password);
+        let login = login(user, password);
+        let (address, sentinels) = match self.target {
+            RedisTarget::Server(server) => (address(&server, PORT)?, None),
+            RedisTarget::Sentinels { servers, service, user, password } => {
+                let addresses: Vec<_> = servers
+                    .iter()
+                    .map(|server| address(server, SENTINEL_PORT))
+                    .collect::<Result<_, _>>()?;
+                let first = addresses.first().cloned();
+                let first = first.ok_or_else(|| invalid("it names no sentinel"))?;
+                let login = self::login(user, password);
+                (first, Some(Arc::new(Sentinels { service, addresses, login })))
+            }
+        };
+        let login = login.set_protocol(ProtocolVersion::RESP3).set_db(self.database.into());
+        #[cfg(unix)]
+        if tls.enabled && matches!(address, RedisAddress::Unix(_)) {
+            return Err(invalid("a socket of this machine has no TLS"));
         }
         let tls = match tls.enabled {
             true => Some((Arc::new(tls.rustls()?), tls.server_name)),
             false => None,
         };
+        let wait = match self.wait_replicas {
+            Some(0) => return Err(invalid("wait_replicas is 0, but must be at least 1")),
+            Some(replicas) => {
+                let timeout = self.wait_timeout.as_millis();
+                if !(1..=1000).contains(&timeout) {
+                    let why = format!("wait_timeout_ms is {timeout}, but must be from 1 to 1000");
+                    return Err(invalid(why));
+                }
+                Some(ReplicaWait { replicas, timeout: self.wait_timeout })
+            }
+            None => None,
+        };
         let names = RedisNames::new(&self.prefix, self.database)?;
-        Ok(RedisConfig { host, port, login, tls, names, connect_timeout, timeout })
+        let in_handshake = Arc::default();
+        Ok(RedisConfig {
+            address,
+            sentinels,
+            login,
+            tls,
+            names,
+            wait,
+            in_handshake,
+            connect_timeout,
+            timeout,
+        })
     }
+}
+
+/// User and password, without more.
+fn login(user: Option<String>, password: Option<String>) -> RedisConnectionInfo {
+    // To set the name of the library would need one more grant.
+    let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
+    if let Some(user) = user {
+        login = login.set_username(user);
+    }
+    if let Some(password) = password {
+        login = login.set_password(password);
+    }
+    login
+}
+
+fn address(server: &str, default_port: u16) -> Result<RedisAddress, ConnectError> {
+    if server.starts_with('/') {
+        #[cfg(unix)]
+        return Ok(RedisAddress::Unix(server.into()));
+        #[cfg(not(unix))]
+        return Err(invalid(format!("{server:?} is a socket of Unix, and this is another system")));
+    }
+    let (host, port) = host_and_port(server, default_port)?;
+    Ok(RedisAddress::Tcp(host, port))
 }
 
 /// Without user, password and key.
 impl fmt::Debug for RedisBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("RedisBuilder");
-        fields.field("server", &format_args!("{}", shown(&self.server)));
+        fields.field("server", &format_args!("{}", self.target.shown()));
         self.connection.debug_fields(&mut fields);
         fields.field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
+/// How many replicas have to confirm what a server answers, and within which time.
+#[derive(Clone, Copy)]
+pub(super) struct ReplicaWait {
+    pub(super) replicas: u32,
+    pub(super) timeout: Duration,
+}
+
 /// The options after they were checked.
 #[derive(Clone)]
 pub(super) struct RedisConfig {
-    pub(super) host: String,
-    pub(super) port: u16,
+    /// Where the server is; with sentinels, where one of those is.
+    pub(super) address: RedisAddress,
+    /// Who knows where the server is.
+    pub(super) sentinels: Option<Arc<Sentinels>>,
     /// User, password, database.
     pub(super) login: RedisConnectionInfo,
     /// The name that is expected in the certificate, if it is not the host.
     pub(super) tls: Option<(Arc<ClientConfig>, Option<String>)>,
     pub(super) names: RedisNames,
+    pub(super) wait: Option<ReplicaWait>,
+    /// Whether a TLS handshake has no answer yet, for the error of an attempt whose time is over.
+    pub(super) in_handshake: Arc<AtomicBool>,
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
 }
 
 impl RedisConfig {
-    /// Host and port, for messages.
+    /// What is to be found, for messages.
     pub(super) fn server(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        let Some(sentinels) = &self.sentinels else { return self.address.to_string() };
+        let all: Vec<_> = sentinels.addresses.iter().map(ToString::to_string).collect();
+        format!("{:?} of the sentinels {}", sentinels.service, all.join(", "))
     }
 }
 
@@ -257,7 +483,7 @@ impl RedisNames {
 
 #[cfg(test)]
 mod tests {
-    use super::{Redis, RedisBuilder, RedisConfig};
+    use super::{Redis, RedisAddress, RedisBuilder, RedisConfig};
     use crate::cluster::Key;
     use std::time::Duration;
     use url::Url;
@@ -274,13 +500,14 @@ mod tests {
     fn a_url_and_setters_give_the_same_options() {
         let by_url = builder(
             "rediss://me:p%40ss@a:7000/3?prefix=a/b&ca=/ca&cert=/cert&key=/key&server_name=b\
-             &connect_timeout_ms=1000&timeout_ms=2000",
+             &connect_timeout_ms=1000&timeout_ms=2000&wait_replicas=2&wait_timeout_ms=30",
         );
         let by_setters = Redis::builder("a:7000")
             .user("me")
             .password("p@ss")
             .database(3)
             .prefix("a/b")
+            .wait_for_replicas(2, Duration::from_millis(30))
             .ca_file("/ca")
             .client_certificate_files("/cert", "/key")
             .server_name("b")
@@ -289,6 +516,49 @@ mod tests {
         assert!(by_url.unwrap() == by_setters);
         assert!(builder("redis://a").unwrap() == Redis::builder("a"));
         assert!(builder("rediss://a").unwrap() == Redis::builder("a").tls());
+    }
+
+    #[test]
+    fn a_socket_of_this_machine_has_a_url() {
+        let url = "redis+unix:///run/a%20b/redis.sock?db=2&user=me&pass=p%40ss&prefix=x";
+        let by_setters = Redis::builder("/run/a b/redis.sock");
+        let by_setters = by_setters.database(2).user("me").password("p@ss").prefix("x");
+        assert!(builder(url).unwrap() == by_setters);
+        let settings = config(url).unwrap();
+        assert_eq!(settings.server(), "unix:/run/a b/redis.sock");
+        assert_eq!(settings.login.password(), Some("p@ss"));
+    }
+
+    #[test]
+    fn sentinels_have_a_url() {
+        let url = "redis+sentinel://me:p%40ss@a:1/main?host=b&db=3&sentinel_user=s\
+                   &sentinel_password=q%40ss&prefix=x";
+        let by_setters = Redis::sentinel_builder(["a:1", "b"], "main").user("me").password("p@ss");
+        let by_setters = by_setters.sentinel_user("s").sentinel_password("q@ss");
+        assert!(builder(url).unwrap() == by_setters.database(3).prefix("x"));
+        let settings = config(url).unwrap();
+        assert_eq!(settings.server(), "\"main\" of the sentinels a:1, b:26379");
+        assert_eq!(settings.login.password(), Some("p@ss"));
+        let sentinels = settings.sentinels.as_ref().unwrap();
+        assert_eq!(sentinels.login.password(), Some("q@ss"));
+        assert_eq!(sentinels.login.username(), Some("s"));
+        assert_eq!(config("redis+sentinel://a/main/4").unwrap().login.db(), 4);
+        assert!(config("rediss+sentinel://a/main").unwrap().tls.is_some());
+        let alone = config("redis+sentinel://u:p@a/main").unwrap();
+        assert_eq!(alone.sentinels.unwrap().login.password(), None, "it is the server's");
+    }
+
+    #[test]
+    fn valkey_is_the_same() {
+        for (valkey, redis) in [
+            ("valkey://a/1", "redis://a/1"),
+            ("valkeys://a", "rediss://a"),
+            ("valkey+sentinel://a/main", "redis+sentinel://a/main"),
+            ("valkeys+sentinel://a/main", "rediss+sentinel://a/main"),
+            ("valkey+unix:///a", "redis+unix:///a"),
+        ] {
+            assert!(builder(valkey).unwrap() == builder(redis).unwrap(), "{valkey}");
+        }
     }
 
     #[test]
@@ -304,7 +574,7 @@ mod tests {
         assert_eq!(settings.names.floor(), "{a/b}floor");
         let settings = config("redis://[::1]").unwrap();
         assert_eq!(settings.names.channel(&key), "{lockword}:jobs");
-        assert_eq!((&*settings.host, settings.port), ("::1", 6379));
+        assert_eq!(settings.address, RedisAddress::Tcp("::1".into(), 6379));
         assert_eq!(settings.names.floor(), "{lockword}floor");
         assert!(config("rediss://localhost").unwrap().tls.is_some());
     }
@@ -322,6 +592,17 @@ mod tests {
             ("redis://u:secret@h/1?host=b", "several servers"),
             ("redis://u:secret@h/1?timeout_ms=0", "timeout_ms"),
             ("redis:///1", "no server"),
+            ("redis://u:secret@h/1?host=b", "redis+sentinel://"),
+            ("redis+sentinel://u:secret@h", "no service"),
+            ("redis+sentinel://u:secret@h/main/x", "not a number"),
+            ("redis+sentinel://u:secret@h/main?sentinel_name=x", "\"sentinel_name\""),
+            ("redis://u:secret@h?sentinel_user=x", "\"sentinel_user\""),
+            ("redis://u:secret@h?db=x", "db is \"x\""),
+            ("redis+cluster://u:secret@h", "redis+sentinel://"),
+            ("http://u:secret@h", "redis://"),
+            ("redis+unix://run/redis.sock", "three slashes"),
+            ("redis+unix:///", "three slashes"),
+            ("redis+unix:///a?ca=/x", "\"ca\""),
             ("rediss://u:secret@h/1?ca=/no/such/file", "ca=/no/such/file"),
             ("rediss://u:secret@h/1?cert=/no/such/file", "\"key\""),
         ] {

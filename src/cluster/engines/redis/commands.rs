@@ -1,5 +1,7 @@
 //! What is sent to the server, the scripts above all, and what its answers and errors mean.
 
+use super::builder::ReplicaWait;
+use super::socket::RedisAddress;
 use crate::cluster::{ConnectError, Exchange, TransportError, Version, Versioned, Wake, Write};
 use ::redis::{Cmd, ErrorKind, RedisError, Script, Value, cmd};
 use std::{fmt, io};
@@ -15,15 +17,15 @@ pub(super) struct LuaScript {
 
 impl LuaScript {
     pub(super) fn load() -> Self {
-        Self::new(include_str!("load.lua"))
+        Self::new(concat!(include_str!("read.lua"), include_str!("load.lua")))
     }
 
     pub(super) fn compare_exchange() -> Self {
-        Self::new(include_str!("compare_exchange.lua"))
+        Self::new(concat!(include_str!("read.lua"), include_str!("compare_exchange.lua")))
     }
 
     pub(super) fn delete() -> Self {
-        Self::new(include_str!("delete.lua"))
+        Self::new(concat!(include_str!("read.lua"), include_str!("delete.lua")))
     }
 
     pub(super) fn list() -> Self {
@@ -51,6 +53,22 @@ pub(super) struct ScriptCall<'a> {
 }
 
 impl ScriptCall<'_> {
+    /// The floor, if the script needs it.
+    pub(super) fn floor(&self) -> Option<&str> {
+        self.keys.get(1).copied()
+    }
+
+    /// The command for a server from or to which the slot moves: it has the register alone, and may lack
+    /// the floor. `floor`: what the floor is, if it is known to be at another server.
+    pub(super) fn without_floor(&self, floor: &[u8]) -> Cmd {
+        let mut command = cmd("EVAL");
+        command.arg(self.script.text).arg(1).arg(self.keys[0]).arg(self.arguments);
+        if let Some(name) = self.floor() {
+            command.arg(name).arg(floor);
+        }
+        command
+    }
+
     /// The command for a server that knows the script.
     pub(super) fn by_digest(&self) -> Cmd {
         self.command("EVALSHA", &self.script.digest)
@@ -86,18 +104,54 @@ pub(super) fn arguments(expected: Option<Version>, new: &Write, channel: String)
     ]
 }
 
-/// The answer of `compare_exchange.lua`. `None`: it is none that the script gives.
-pub(super) fn exchange(response: &Value) -> Option<Exchange> {
-    let Value::Array(parts) = response else { return None };
-    let parts: Vec<&[u8]> = parts.iter().map(bytes).collect::<Option<_>>()?;
-    match parts[..] {
-        [b"1", version] => Some(Exchange::Swapped(number(version)?)),
-        [b"0"] => Some(Exchange::Mismatch(None)),
-        [b"0", version, value] => {
-            let found = Versioned { version: number(version)?, value: value.into() };
-            Some(Exchange::Mismatch(Some(found)))
-        }
+/// The answer of `compare_exchange.lua`.
+///
+/// An error is [`Corrupt`](TransportError::Corrupt) only where the script says that it did not write.
+pub(super) fn exchange(response: &Value) -> Result<Exchange, TransportError> {
+    let parts = match response {
+        Value::Array(parts) => parts.iter().map(bytes).collect::<Option<Vec<_>>>(),
         _ => None,
+    };
+    match parts.as_deref() {
+        Some([b"1", version]) => number(version).map(Exchange::Swapped).ok_or_else(|| {
+            TransportError::indeterminate("the version that the script has written is none")
+        }),
+        Some([b"0"]) => Ok(Exchange::Mismatch(None)),
+        Some([b"0", version, value]) => {
+            let version =
+                number(version).ok_or_else(|| TransportError::corrupt("it is no register"))?;
+            Ok(Exchange::Mismatch(Some(Versioned { version, value: (*value).into() })))
+        }
+        _ => Err(TransportError::indeterminate("the script's answer makes no sense")),
+    }
+}
+
+/// Whether this is the answer of a script that has written: of `compare_exchange.lua` or `delete.lua`.
+pub(super) fn has_written(response: &Value) -> bool {
+    match response {
+        Value::Int(removed) => *removed == 1,
+        Value::Array(parts) => parts.first().and_then(bytes) == Some(b"1"),
+        _ => true,
+    }
+}
+
+/// The command that waits until replicas have what the server has written up to the command before it, also
+/// for others.
+pub(super) fn wait(wait: ReplicaWait) -> Cmd {
+    cmd("WAIT").arg(wait.replicas).arg(wait.timeout.as_millis().to_string()).clone()
+}
+
+/// Why the answer of `WAIT` is none that suffices.
+pub(super) fn unconfirmed(wait: ReplicaWait, response: Value) -> Option<String> {
+    let replicas = wait.replicas;
+    match response.extract_error() {
+        Ok(Value::Int(confirmed)) if confirmed >= i64::from(replicas) => None,
+        Ok(Value::Int(confirmed)) => {
+            let timeout = wait.timeout;
+            Some(format!("{confirmed} of {replicas} replicas have confirmed it in {timeout:?}"))
+        }
+        Ok(_) => Some("the answer of WAIT is no number".to_owned()),
+        Err(error) => Some(message(error).to_string()),
     }
 }
 
@@ -105,7 +159,7 @@ pub(super) fn exchange(response: &Value) -> Option<Exchange> {
 pub(super) fn register(response: &Value) -> Result<Option<Versioned>, TransportError> {
     let understood = match response {
         Value::Array(parts) => match &parts[..] {
-            [Value::Nil, _] => Some(None),
+            [Value::Nil, Value::Nil] => Some(None),
             [version, value] => bytes(version).and_then(number).zip(bytes(value)).map(Some),
             _ => None,
         },
@@ -121,6 +175,14 @@ pub(super) fn page(response: &Value) -> Option<(Vec<u8>, Vec<String>)> {
     let Value::Array(parts) = response else { return None };
     let [cursor, Value::Array(names)] = &parts[..] else { return None };
     Some((bytes(cursor)?.to_vec(), names.iter().filter_map(text).collect()))
+}
+
+/// The answer of a sentinel that was asked for a primary: its address.
+pub(super) fn primary(response: &Value) -> Option<RedisAddress> {
+    let text = |value: &Value| Some(str::from_utf8(bytes(value)?).ok()?.to_owned());
+    let Value::Array(parts) = response else { return None };
+    let [host, port] = &parts[..] else { return None };
+    Some(RedisAddress::Tcp(text(host)?, text(port)?.parse().ok()?))
 }
 
 fn bytes(value: &Value) -> Option<&[u8]> {
@@ -148,6 +210,10 @@ pub(super) enum RedisErrorKind {
     Corrupt,
     /// Another server of the cluster has the slot. This one did nothing.
     Moved,
+    /// The slot moves to another server, which may have the key already. This one did nothing.
+    Moving,
+    /// The server is no primary, or none that serves the slot. It did nothing.
+    NotInCharge,
     /// The server does not know the script. It did nothing.
     NoScript,
     /// Nothing is known: the connection was lost, or no answer came.
@@ -163,9 +229,10 @@ pub(super) fn kind(error: &RedisError) -> RedisErrorKind {
     match error.code().unwrap_or_default() {
         "NOSCRIPT" => RedisErrorKind::NoScript,
         "MOVED" => RedisErrorKind::Moved,
+        "ASK" | "TRYAGAIN" => RedisErrorKind::Moving,
+        "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" => RedisErrorKind::NotInCharge,
         "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => RedisErrorKind::Denied,
-        "READONLY" | "OOM" | "MISCONF" | "NOREPLICAS" | "LOADING" | "BUSY" | "MASTERDOWN"
-        | "CLUSTERDOWN" | "TRYAGAIN" | "ASK" => RedisErrorKind::Transient,
+        "OOM" | "MISCONF" | "NOREPLICAS" | "LOADING" | "BUSY" => RedisErrorKind::Transient,
         "CROSSSLOT" | "NOPROTO" => RedisErrorKind::Unsupported,
         "WRONGTYPE" | "LOCKWORD" => RedisErrorKind::Corrupt,
         "ERR" if detail.contains("ACL failure") || detail.contains("can't run this command") => {
@@ -179,15 +246,24 @@ pub(super) fn kind(error: &RedisError) -> RedisErrorKind {
     }
 }
 
+/// The server to which MOVED or ASK leads. `host`: the one that has said so, and may leave out its own.
+pub(super) fn redirected(error: &RedisError, host: &str) -> Option<RedisAddress> {
+    let (to, port) = error.redirect_node()?.0.rsplit_once(':')?;
+    let to = if to.is_empty() { host } else { to };
+    Some(RedisAddress::Tcp(to.to_owned(), port.parse().ok()?))
+}
+
 /// The error of a request that was sent. `writes`: whether it was to write.
 pub(super) fn request_failed(error: RedisError, writes: bool) -> TransportError {
     let kind = kind(&error);
     let message = message(error);
     match kind {
         RedisErrorKind::Denied => TransportError::denied(message),
-        RedisErrorKind::Transient | RedisErrorKind::Moved | RedisErrorKind::NoScript => {
-            TransportError::unavailable(message)
-        }
+        RedisErrorKind::Transient
+        | RedisErrorKind::Moved
+        | RedisErrorKind::Moving
+        | RedisErrorKind::NotInCharge
+        | RedisErrorKind::NoScript => TransportError::unavailable(message),
         RedisErrorKind::Unsupported => TransportError::unsupported(message),
         RedisErrorKind::Corrupt => TransportError::corrupt(message),
         RedisErrorKind::Unknown if writes => TransportError::indeterminate(message),
@@ -201,6 +277,13 @@ pub(super) struct RedisConnectError {
     pub(super) error: ConnectError,
     /// A later attempt may succeed.
     pub(super) is_transient: bool,
+}
+
+impl RedisConnectError {
+    /// No server has answered.
+    pub(super) fn is_unreachable(&self) -> bool {
+        matches!(self.error, ConnectError::Unreachable { .. })
+    }
 }
 
 impl From<ConnectError> for RedisConnectError {
@@ -295,7 +378,7 @@ impl std::error::Error for ServerMessage {}
 #[cfg(test)]
 mod tests {
     use super::{exchange, register};
-    use crate::cluster::Exchange;
+    use crate::cluster::{Exchange, TransportError};
     use ::redis::Value::{self, Array, Int, Nil};
 
     fn text(text: &str) -> Value {
@@ -305,8 +388,9 @@ mod tests {
     #[test]
     fn answers_that_make_no_sense_are_seen() {
         let good = Array(vec![text("1"), text("4503599627370495")]);
-        assert!(matches!(exchange(&good), Some(Exchange::Swapped(version)) if version.get() > 1));
-        assert_eq!(exchange(&Array(vec![text("0")])), Some(Exchange::Mismatch(None)));
+        assert!(matches!(exchange(&good), Ok(Exchange::Swapped(version)) if version.get() > 1));
+        assert_eq!(exchange(&Array(vec![text("0")])).unwrap(), Exchange::Mismatch(None));
+        // It has written, or nobody knows.
         for bad in [
             Nil,
             Array(vec![]),
@@ -315,12 +399,24 @@ mod tests {
             Array(vec![text("1"), text("4503599627370496")]),
             Array(vec![Int(1), text("7")]),
             Array(vec![text("0"), text("7")]),
+            Array(vec![text("0"), text("7"), Nil]),
         ] {
-            assert_eq!(exchange(&bad), None, "{bad:?}");
+            let error = exchange(&bad).unwrap_err();
+            assert!(matches!(error, TransportError::Indeterminate(_)), "{bad:?}: {error}");
+        }
+        // It has not.
+        for bad in ["", "0", "07", "many"] {
+            let error = exchange(&Array(vec![text("0"), text(bad), text("v")])).unwrap_err();
+            assert!(matches!(error, TransportError::Corrupt(_)), "{bad:?}: {error}");
         }
         assert_eq!(register(&Array(vec![Nil, Nil])).unwrap(), None);
         assert!(register(&Array(vec![text("7"), text("v")])).unwrap().is_some());
-        for bad in [Nil, Array(vec![text("x"), text("v")]), Array(vec![text("7"), Nil])] {
+        for bad in [
+            Nil,
+            Array(vec![text("x"), text("v")]),
+            Array(vec![text("7"), Nil]),
+            Array(vec![Nil, text("v")]),
+        ] {
             assert!(register(&bad).is_err(), "{bad:?}");
         }
         // A long text was cut after its 17th byte.

@@ -7,44 +7,52 @@
 -- ARGV[3]  the node whose watch to wake: '' for none, '*' for all, or the 16 digits of one node
 -- ARGV[4]  seconds after which the register may go, or '' if it must stay
 -- ARGV[5]  the channel on which the change is announced
+-- While a slot moves: see read.lua.
 --
 -- Answers {'1', version} if it wrote; {'0', version, value} or {'0'} if it did not.
 --
 -- Everything that can be refused comes before the register is written, so that an error says that it
 -- was not written. Redis refuses a script for want of memory, or because the server is a replica, at
 -- the first command that writes.
-local found = redis.call('HGET', KEYS[1], 'version')
+local found, value = read_register(KEYS[1])
+if found == nil then
+  return value
+end
 if (found or '') ~= ARGV[1] then
   if not found then
     return {'0'}
   end
-  -- A version has 16 digits at most, and no node writes more than 1 MiB. One byte more of each is enough
-  -- to refuse what a stranger has written.
-  local value = redis.call('HGET', KEYS[1], 'value') or ''
-  return {'0', string.sub(found, 1, 17), string.sub(value, 1, 1048577)}
+  -- No node writes more than 1 MiB. One byte more is enough to refuse it.
+  return {'0', found, string.sub(value, 1, 1048577)}
 end
 
 -- Larger than all before it, also if the clock stepped back, also if the register was gone for a
 -- while: only the floor remembers then. Versions are whole numbers below 2^52, which Lua's numbers
 -- hold exactly; only its own way of printing them does not.
-local time = redis.call('TIME')
-local floor = tonumber(redis.call('GET', KEYS[2]) or '0')
-local last = tonumber(found or '0')
-if not floor or not last then
-  return redis.error_reply('LOCKWORD a version is not a number')
+local floor, floor_name = read_floor()
+if floor == nil then
+  return floor_name
 end
-local next = math.max(last + 1, floor + 1, time[1] * 1000000 + time[2])
+if not found and floor == '' then
+  return floor_is_elsewhere()
+end
+local time = redis.call('TIME')
+local next = math.max(
+  tonumber(found or '0') + 1, (tonumber(floor) or 0) + 1, time[1] * 1000000 + time[2])
 if next >= 4503599627370496 then
   return redis.error_reply('LOCKWORD no version is left: is the clock of the server right?')
 end
 local version = string.format('%.0f', next)
 
-redis.call('SET', KEYS[2], version)
+if floor_name then
+  redis.call('SET', floor_name, version)
+end
 redis.call('PERSIST', KEYS[1])
 redis.call('HSET', KEYS[1], 'version', version, 'value', ARGV[2])
 
--- It is written. What is refused now changes nothing about that.
-if ARGV[4] ~= '' then
+-- It is written. What is refused now changes nothing about that. A register whose version is not in the
+-- floor stays, since it alone remembers it.
+if ARGV[4] ~= '' and floor_name then
   redis.pcall('EXPIRE', KEYS[1], ARGV[4])
 end
 if ARGV[3] ~= '' then

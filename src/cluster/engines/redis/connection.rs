@@ -2,23 +2,22 @@
 //! connection is lost. All requests share one, and all watches another: the server closes the connection of a
 //! subscriber to whom others send more than it takes, and a lock must not be lost by that.
 
-use super::builder::RedisConfig;
+use super::builder::{RedisConfig, ReplicaWait};
 use super::commands::{self, LuaScript, RedisConnectError, RedisErrorKind, ScriptCall};
+use super::socket::{RedisAddress, SocketPlace, first_success, open_client, with_hint};
 use super::subscriptions::Subscriptions;
 use crate::Mutex;
 use crate::cluster::engines::connect::{ConnectionRuntime, PendingConnection};
 use crate::cluster::{ConnectError, TransportError};
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value, cmd, from_redis_value};
-use rustls::pki_types::ServerName;
-use std::io;
+use ::redis::{
+    AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value, cmd, from_redis_value, pipe,
+};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
+use tokio::time::{Instant, sleep, timeout};
 
 /// How many redirections within a cluster one request or one attempt to connect follows.
 const REDIRECTIONS: usize = 3;
@@ -27,16 +26,26 @@ const REDIRECTIONS: usize = 3;
 /// up.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// How long a request that a server has put off is repeated, because its slot moves. The node repeats it then.
+const PUT_OFF: Duration = Duration::from_secs(1);
+
+/// How long it waits in between.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// The current connections to the server, and how to open the next ones.
 pub(super) struct RedisConnector {
     config: RedisConfig,
     runtime: ConnectionRuntime,
     for_requests: Mutex<ConnectorState>,
     for_watches: Mutex<ConnectorState>,
+    /// To the server to which the slot moves.
+    for_moving: Mutex<ConnectorState>,
 }
 
 #[derive(Default)]
 struct ConnectorState {
+    /// The server, if it is not that of the configuration.
+    server: Option<RedisAddress>,
     /// The last connection. It may be dead.
     last: Option<Arc<RedisConnection>>,
     connecting: Option<PendingConnection<RedisConnectResult>>,
@@ -46,7 +55,8 @@ type RedisConnectResult = Result<Arc<RedisConnection>, RedisConnectError>;
 
 impl RedisConnector {
     pub(super) fn new(config: RedisConfig, runtime: ConnectionRuntime) -> Self {
-        Self { config, runtime, for_requests: Mutex::default(), for_watches: Mutex::default() }
+        let state = Mutex::default;
+        Self { config, runtime, for_requests: state(), for_watches: state(), for_moving: state() }
     }
 
     pub(super) fn config(&self) -> &RedisConfig {
@@ -61,6 +71,18 @@ impl RedisConnector {
     /// The connection for watches.
     pub(super) async fn watching(&self) -> RedisConnectResult {
         self.connection_of(&self.for_watches).await
+    }
+
+    /// The connection to the server to which the slot moves.
+    async fn moving_to(&self, server: RedisAddress) -> RedisConnectResult {
+        let lead = |state: &mut ConnectorState| {
+            let is_other = state.server.as_ref() != Some(&server);
+            let other = ConnectorState { server: Some(server), ..ConnectorState::default() };
+            is_other.then(|| std::mem::replace(state, other))
+        };
+        let before = lead(&mut self.for_moving.lock());
+        drop(before);
+        self.connection_of(&self.for_moving).await
     }
 
     /// A connection that works as far as is known: the present one, or else a new one. All callers
@@ -96,8 +118,15 @@ impl RedisConnector {
         if let Some(pending) = state.connecting.as_ref().filter(|now| now.is_of_use(is_good)) {
             return pending.clone();
         }
-        let connect = RedisConnection::open(self.config.clone());
-        let pending = PendingConnection::begin(self.runtime.handle(), connect);
+        let mut config = RedisConfig { in_handshake: Arc::default(), ..self.config.clone() };
+        let runtime = self.runtime.handle();
+        let pending = match &state.server {
+            Some(server) => {
+                config.address = server.clone();
+                PendingConnection::begin(runtime, RedisConnection::open_unchecked(config))
+            }
+            None => PendingConnection::begin(runtime, RedisConnection::open(config)),
+        };
         let dead = state.connecting.replace(pending.clone());
         // Dropped after the lock is released, since that wakes the watches of the dead connection.
         drop(state);
@@ -115,45 +144,112 @@ impl RedisConnector {
         self.run(script).await.map_err(|failure| failure.into_transport_error(true))
     }
 
+    /// Runs a script that only reads at the server of this connection, and at no other one.
+    pub(super) async fn read_at(
+        &self,
+        connection: &Arc<RedisConnection>,
+        script: &ScriptCall<'_>,
+    ) -> Result<Value, TransportError> {
+        let response = self.ask(connection, &script.with_text()).await;
+        response.map_err(|failure| failure.into_transport_error(false))
+    }
+
     async fn run(&self, script: &ScriptCall<'_>) -> Result<Value, RequestFailure> {
-        match self.follow(&script.by_digest()).await {
-            Err(RequestFailure::Sent(error))
-                if matches!(commands::kind(&error), RedisErrorKind::NoScript) =>
-            {
-                self.follow(&script.with_text()).await
-            }
-            response => response,
+        let mut response = self.follow(&script.by_digest()).await;
+        if response.is_error(|kind| matches!(kind, RedisErrorKind::NoScript)) {
+            response = self.follow(&script.with_text()).await;
         }
+        if response.is_error(|kind| matches!(kind, RedisErrorKind::Moving)) {
+            response = self.run_while_moving(script).await;
+        }
+        response
     }
 
     /// Sends `command` to the server that has the slot of the prefix.
     async fn follow(&self, command: &Cmd) -> Result<Value, RequestFailure> {
         let mut redirections = 0;
         loop {
-            let connection = self.connection().await.map_err(RequestFailure::NotSent)?;
-            let error = match connection.ask(command).await {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            match commands::kind(&error) {
-                RedisErrorKind::Moved if redirections < REDIRECTIONS => {
-                    // A new connection finds out which server has the slot.
-                    redirections += 1;
-                    self.forget(&connection);
-                }
-                RedisErrorKind::Transient if error.code() == Some("READONLY") => {
-                    // It is no longer the primary. The address may lead to the new one.
-                    self.forget(&connection);
+            let response = self.ask(&self.connection().await?, command).await;
+            if !response.is_error(|kind| matches!(kind, RedisErrorKind::Moved))
+                || redirections == REDIRECTIONS
+            {
+                return response;
+            }
+            // A new connection finds out which server has the slot.
+            redirections += 1;
+        }
+    }
+
+    /// Runs a script whose slot is moving from the server that has it to another one. Each key is at one of
+    /// the two, so the register alone decides to which of them the request is for.
+    async fn run_while_moving(&self, script: &ScriptCall<'_>) -> Result<Value, RequestFailure> {
+        let end = Instant::now() + PUT_OFF;
+        loop {
+            let response = self.step_while_moving(script).await;
+            let is_put_off =
+                |kind: &_| matches!(kind, RedisErrorKind::Moving | RedisErrorKind::Moved);
+            if !response.is_error(is_put_off) || Instant::now() >= end {
+                return response;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn step_while_moving(&self, script: &ScriptCall<'_>) -> Result<Value, RequestFailure> {
+        let from = self.connection().await?;
+        let response = self.ask(&from, &script.without_floor(b"")).await;
+        let Err(RequestFailure::Sent(error)) = &response else { return response };
+        if matches!(commands::kind(error), RedisErrorKind::Moved) {
+            // It has moved.
+            return self.follow(&script.with_text()).await;
+        }
+        if error.code() != Some("ASK") {
+            return response;
+        }
+        let Some(to) = commands::redirected(error, &from.host) else { return response };
+        // The register was not there, so the floor, if it is still there, is no smaller than any version
+        // that the register had there.
+        let mut floor = Vec::new();
+        if let Some(name) = script.floor() {
+            match from.ask(cmd("GET").arg(name)).await {
+                Ok(Value::BulkString(found)) => floor = found,
+                Err(error) if error.code() == Some("ASK") => {}
+                Err(error) if matches!(commands::kind(&error), RedisErrorKind::Corrupt) => {
                     return Err(RequestFailure::Sent(error));
                 }
-                _ if error.is_connection_dropped() => {
-                    // Its task may not have ended yet. The next request must not be sent over it.
-                    self.forget(&connection);
-                    return Err(RequestFailure::Sent(error));
-                }
-                _ => return Err(RequestFailure::Sent(error)),
+                // Nothing was written.
+                _ => return response,
             }
         }
+        let to = self.moving_to(to).await?;
+        let response = to.ask_for_lock(&script.without_floor(&floor), true).await;
+        if let Err(RequestFailure::Sent(error)) = &response
+            && error.is_connection_dropped()
+        {
+            self.give_up(&self.for_moving, &to);
+        }
+        response
+    }
+
+    /// Sends `command` over `connection`, which is for requests, and gives it up if it is of no use.
+    async fn ask(
+        &self,
+        connection: &Arc<RedisConnection>,
+        command: &Cmd,
+    ) -> Result<Value, RequestFailure> {
+        let response = connection.ask_for_lock(command, false).await;
+        if let Err(RequestFailure::Sent(error)) = &response {
+            let is_of_use = match commands::kind(error) {
+                // The address may lead to the right server.
+                RedisErrorKind::Moved | RedisErrorKind::NotInCharge => false,
+                // Its task may not have ended yet. The next request must not be sent over it.
+                _ => !error.is_connection_dropped(),
+            };
+            if !is_of_use {
+                self.forget(connection);
+            }
+        }
+        response
     }
 
     /// Gives `connection` up, which is for requests.
@@ -170,6 +266,8 @@ impl RedisConnector {
             let watching = self.for_watches.lock().last.take();
             // Not under the lock: this wakes watches.
             watching.inspect(|watching| watching.give_up());
+            let moving = std::mem::take(&mut *self.for_moving.lock());
+            drop(moving);
         }
     }
 }
@@ -179,6 +277,28 @@ enum RequestFailure {
     /// There was no connection.
     NotSent(RedisConnectError),
     Sent(RedisError),
+    /// There is one, which too few replicas have confirmed.
+    Unconfirmed {
+        response: Value,
+        why: String,
+    },
+}
+
+impl From<RedisConnectError> for RequestFailure {
+    fn from(error: RedisConnectError) -> Self {
+        Self::NotSent(error)
+    }
+}
+
+/// Whether a response is an error of this kind.
+trait IsError {
+    fn is_error(&self, is_meant: impl FnOnce(&RedisErrorKind) -> bool) -> bool;
+}
+
+impl IsError for Result<Value, RequestFailure> {
+    fn is_error(&self, is_meant: impl FnOnce(&RedisErrorKind) -> bool) -> bool {
+        matches!(self, Err(RequestFailure::Sent(error)) if is_meant(&commands::kind(error)))
+    }
 }
 
 impl RequestFailure {
@@ -187,6 +307,11 @@ impl RequestFailure {
         match self {
             Self::NotSent(error) => error.into(),
             Self::Sent(error) => commands::request_failed(error, writes),
+            Self::Unconfirmed { response, why } => match writes && commands::has_written(&response)
+            {
+                true => TransportError::indeterminate(why),
+                false => TransportError::unavailable(why),
+            },
         }
     }
 }
@@ -200,36 +325,66 @@ pub(super) struct RedisConnection {
     silence: SilenceDetector,
     /// How long an answer may take.
     pub(super) timeout: Duration,
+    /// The host of its server.
+    host: String,
+    wait: Option<ReplicaWait>,
 }
 
 impl RedisConnection {
-    /// Connects to the server of `config`, or to the one to which it redirects.
-    async fn open(mut config: RedisConfig) -> RedisConnectResult {
-        let (server, limit) = (config.server(), config.connect_timeout);
-        let open = async {
-            for _ in 0..=REDIRECTIONS {
-                let connection = Self::open_here(&config).await?;
-                match check(&connection, &config).await? {
-                    None => {
-                        tokio::spawn(tend(Arc::downgrade(&connection)));
-                        return Ok(connection);
-                    }
-                    Some(redirected) => (config.host, config.port) = redirected,
+    /// Connects to the server of `config`: the one to which its cluster redirects, or that the sentinels
+    /// name.
+    async fn open(config: RedisConfig) -> RedisConnectResult {
+        within_limit(&config, async {
+            let connection = match &config.sentinels {
+                None => Self::open_primary(config.clone()).await?,
+                Some(sentinels) => {
+                    // A sentinel may not know of a failover yet: then the next one is asked.
+                    first_success(sentinels.addresses.iter().map(|sentinel| async {
+                        let mut config = config.clone();
+                        config.address = sentinel.clone();
+                        config.address = sentinels.primary(&config).await?;
+                        Self::open_primary(config).await
+                    }))
+                    .await?
                 }
-            }
-            let cause = "its cluster redirects from one server to the next".into();
-            Err(ConnectError::Unreachable { server: server.clone(), cause }.into())
-        };
-        timeout(limit, open).await.unwrap_or_else(|_| {
-            let cause = format!("no answer in {limit:?}").into();
-            Err(ConnectError::Unreachable { server: server.clone(), cause }.into())
+            };
+            tokio::spawn(tend(Arc::downgrade(&connection)));
+            Ok(connection)
         })
+        .await
     }
 
-    async fn open_here(config: &RedisConfig) -> RedisConnectResult {
-        let server = || config.server();
-        let stream = open_socket(config).await;
-        let stream = stream.map_err(|error| commands::socket_failed(error, server()))?;
+    async fn open_primary(mut config: RedisConfig) -> RedisConnectResult {
+        let server = config.address.to_string();
+        for _ in 0..=REDIRECTIONS {
+            let open = |place| {
+                let config = &config;
+                async move {
+                    let connection = Self::open_here(config, &place).await?;
+                    let redirected = check(&connection, config).await?;
+                    Ok((connection, redirected))
+                }
+            };
+            match first_success(places(&config).await?.into_iter().map(open)).await? {
+                (connection, None) => return Ok(connection),
+                (_, Some(redirected)) => config.address = redirected,
+            }
+        }
+        let cause = "its cluster redirects from one server to the next".into();
+        Err(ConnectError::Unreachable { server, cause }.into())
+    }
+
+    /// Connects to the server of `config`, to which a slot moves.
+    async fn open_unchecked(config: RedisConfig) -> RedisConnectResult {
+        within_limit(&config, async {
+            let config = &config;
+            let open = |place| async move { Self::open_here(config, &place).await };
+            first_success(places(config).await?.into_iter().map(open)).await
+        })
+        .await
+    }
+
+    async fn open_here(config: &RedisConfig, place: &SocketPlace) -> RedisConnectResult {
         let subscriptions = Arc::new(Subscriptions::default());
         let receiver = subscriptions.clone();
         let options = AsyncConnectionConfig::new()
@@ -238,8 +393,8 @@ impl RedisConnection {
                 Ok::<(), ()>(())
             })
             .set_response_timeout(Some(config.timeout));
-        let opened = MultiplexedConnection::new_with_config(&config.login, stream, options).await;
-        let (client, driver) = opened.map_err(|error| commands::connect_failed(error, server()))?;
+        let server = config.address.to_string();
+        let (client, driver) = open_client(config, place, &config.login, options, &server).await?;
         let end = EndOnDrop(subscriptions.clone());
         let driver = tokio::spawn(async move {
             let _end = end;
@@ -247,13 +402,42 @@ impl RedisConnection {
         });
         let driver = driver.abort_handle();
         let silence = SilenceDetector::new(subscriptions.clone());
-        Ok(Arc::new(Self { client, driver, subscriptions, silence, timeout: config.timeout }))
+        let (timeout, wait) = (config.timeout, config.wait);
+        let host = config.address.host().to_owned();
+        Ok(Arc::new(Self { client, driver, subscriptions, silence, timeout, host, wait }))
     }
 
     /// Sends a command and waits for the answer.
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, RedisError> {
         let mut client = self.client.clone();
         self.observed(command.query_async(&mut client)).await
+    }
+
+    /// Sends a command that is for the locks, and waits for the answer and for its replicas. `is_moving`: its
+    /// key moves to this server, which has not got its slot yet.
+    async fn ask_for_lock(&self, command: &Cmd, is_moving: bool) -> Result<Value, RequestFailure> {
+        let mut client = self.client.clone();
+        // All at once: each refers to the one before it on this connection.
+        let mut all = pipe();
+        if is_moving {
+            all.cmd("ASKING");
+        }
+        all.add_command(command.clone());
+        if let Some(wait) = self.wait {
+            all.add_command(commands::wait(wait));
+        }
+        let number = all.len();
+        let sent = self.observed(client.send_packed_commands(&all, 0, number));
+        let mut responses = sent.await.map_err(RequestFailure::Sent)?;
+        let confirmed = self.wait.zip(responses.pop_if(|_| self.wait.is_some()));
+        let mut response = Value::Nil;
+        for each in responses {
+            response = each.extract_error().map_err(RequestFailure::Sent)?;
+        }
+        match confirmed.and_then(|(wait, confirmed)| commands::unconfirmed(wait, confirmed)) {
+            Some(why) => Err(RequestFailure::Unconfirmed { response, why }),
+            None => Ok(response),
+        }
     }
 
     /// Subscribes to these channels.
@@ -325,19 +509,27 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// A socket, encrypted or not.
-trait RedisStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+/// Where the sockets of the server of `config` are.
+async fn places(config: &RedisConfig) -> Result<Vec<SocketPlace>, RedisConnectError> {
+    let places = config.address.resolve().await;
+    Ok(places.map_err(|error| commands::socket_failed(error, config.address.to_string()))?)
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> RedisStream for T {}
-
-/// Connects to the server, with a TLS handshake if the configuration says so.
-async fn open_socket(config: &RedisConfig) -> io::Result<Box<dyn RedisStream>> {
-    let stream = TcpStream::connect((&*config.host, config.port)).await?;
-    stream.set_nodelay(true)?;
-    let Some((tls, name)) = &config.tls else { return Ok(Box::new(stream)) };
-    let name = name.as_ref().unwrap_or(&config.host).clone();
-    let name = ServerName::try_from(name).map_err(io::Error::other)?;
-    Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await?))
+/// Ends an attempt to connect with an error when the connect timeout is over.
+async fn within_limit(
+    config: &RedisConfig,
+    open: impl Future<Output = RedisConnectResult>,
+) -> RedisConnectResult {
+    let limit = config.connect_timeout;
+    timeout(limit, open).await.unwrap_or_else(|_| {
+        let cause = format!("no answer in {limit:?}").into();
+        let error = ConnectError::Unreachable { server: config.server(), cause };
+        // A server without TLS may wait for the rest of what it takes for a command.
+        match config.in_handshake.load(Relaxed) {
+            true => Err(with_hint(error, config).into()),
+            false => Err(error.into()),
+        }
+    })
 }
 
 /// Checks that the server of a new connection is fit for locks, and that the user has the permissions
@@ -347,23 +539,23 @@ async fn open_socket(config: &RedisConfig) -> io::Result<Box<dyn RedisStream>> {
 async fn check(
     connection: &RedisConnection,
     config: &RedisConfig,
-) -> Result<Option<(String, u16)>, RedisConnectError> {
-    let server = || config.server();
+) -> Result<Option<RedisAddress>, RedisConnectError> {
+    let server = || config.address.to_string();
     let failed = |error| RedisConnectError::from(commands::connect_failed(error, server()));
     // This comes first, since a replica in a cluster knows where its primary is. It reads a register that
     // nobody uses, which is in the slot of all those of the prefix.
     let (load, unused) = (LuaScript::load(), config.names.unused());
     match connection.ask(&load.call(&[&unused], &[]).with_text()).await {
         Ok(_) => {}
-        Err(error) if matches!(commands::kind(&error), RedisErrorKind::Moved) => {
-            let to = error.redirect_node().and_then(|(address, _)| address.rsplit_once(':'));
-            let Some((host, port)) = to else { return Err(failed(error)) };
-            let Ok(port) = port.parse() else { return Err(failed(error)) };
-            // A server that does not know its own address leaves it out.
-            let host = if host.is_empty() { &config.host } else { host };
-            return Ok(Some((host.to_owned(), port)));
-        }
-        Err(error) => return Err(failed(error)),
+        // It has the slot, which moves to another server.
+        Err(error) if matches!(commands::kind(&error), RedisErrorKind::Moving) => {}
+        Err(error) => match commands::kind(&error) {
+            RedisErrorKind::Moved => match commands::redirected(&error, config.address.host()) {
+                Some(server) => return Ok(Some(server)),
+                None => return Err(failed(error)),
+            },
+            _ => return Err(failed(error)),
+        },
     }
     let info = connection.ask(&cmd("INFO")).await.map_err(failed)?;
     let info: String = from_redis_value(info).unwrap_or_default();
@@ -371,6 +563,14 @@ async fn check(
         error: ConnectError::Unsuitable { server: server(), why },
         is_transient,
     })?;
+    if info.lines().any(|line| line == "cluster_enabled:1") {
+        // It would be missed when a slot moves. It says nothing about the command that comes next.
+        connection.ask(&cmd("ASKING")).await.map_err(failed)?;
+    }
+    if config.wait.is_some() {
+        // With 0 replicas it does not wait.
+        connection.ask(cmd("WAIT").arg(0).arg(1)).await.map_err(failed)?;
+    }
     // In a script a refused PUBLISH would come too late: after the register was written.
     let probe = connection.ask(cmd("PUBLISH").arg(config.names.unused()).arg("")).await;
     probe.map(|_| None).map_err(failed)

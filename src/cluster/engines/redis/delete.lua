@@ -2,11 +2,21 @@
 --
 -- KEYS[1]  the register
 -- KEYS[2]  the floor
+-- While a slot moves: see read.lua.
 --
 -- Answers 1 if there was a register, else 0.
-local last = tonumber(redis.call('HGET', KEYS[1], 'version') or '0') or 0
-local floor = tonumber(redis.call('GET', KEYS[2]) or '0') or 0
-if last > floor then
-  redis.call('SET', KEYS[2], string.format('%.0f', last))
+local version, refused = read_register(KEYS[1])
+if version == nil then
+  return refused
+end
+local floor, floor_name = read_floor()
+if floor == nil then
+  return floor_name
+end
+if not floor_name then
+  return floor_is_elsewhere()
+end
+if version and tonumber(version) > tonumber(floor) then
+  redis.call('SET', floor_name, version)
 end
 return redis.call('DEL', KEYS[1])

@@ -2,11 +2,10 @@
 --
 -- KEYS[1]  the register: a hash with the fields `version` and `value`
 --
--- Answers {version, value}, with a null for what is not there.
-local found = redis.call('HMGET', KEYS[1], 'version', 'value')
--- A version has 16 digits at most, and no node writes more than 1 MiB. One byte more of each is enough to
--- refuse it.
-return {
-  found[1] and string.sub(found[1], 1, 17),
-  found[2] and string.sub(found[2], 1, 1048577),
-}
+-- Answers {version, value}, or {null, null} if there is no register.
+local version, value = read_register(KEYS[1])
+if version == nil then
+  return value
+end
+-- No node writes more than 1 MiB. One byte more is enough to refuse it.
+return {version, version and string.sub(value, 1, 1048577)}

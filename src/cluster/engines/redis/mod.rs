@@ -21,7 +21,10 @@
 //! # The URL
 //!
 //! `redis://user:password@host:port/database?option=value`; everything but the host is optional, the
-//! port is 6379 by default. `rediss://` uses TLS. Special characters of the user's name and the
+//! port is 6379 by default. `rediss://` uses TLS. A name with several addresses leads to the first of them
+//! whose server answers, and is fit. `redis+unix:///path?db=0` is a Unix socket; user and password are the
+//! options `user` and `pass` there. [Sentinels](#sentinel) have a URL too. `valkey` may stand for `redis` in
+//! each. Special characters of the user's name and the
 //! password are percent-encoded. [`RedisBuilder`] has a setter for each option:
 //!
 //! | option | meaning | default |
@@ -30,6 +33,9 @@
 //! | `ca` | with TLS: a PEM file of the authorities to trust | those of the system |
 //! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | no client certificate is presented |
 //! | `server_name` | with TLS: the name that the server's certificate must have | the host |
+//! | `db` | the number of the database, if it is not in the path | 0 |
+//! | `wait_replicas` | how many replicas have to confirm an answer: see [below](#waiting-for-replicas) | none |
+//! | `wait_timeout_ms` | how long they may take, in milliseconds, up to 1000 | 500 |
 //! | `connect_timeout_ms` | how long connecting may take, in milliseconds | 3000 |
 //! | `timeout_ms` | how long an answer may take, in milliseconds | 5000 |
 //!
@@ -47,7 +53,7 @@
 //!   append-only file and whose disk is full ends by itself: the last write has an unknown outcome,
 //!   and nothing that was acknowledged is lost.
 //! - For a user with limited rights, these and no more (for a database other than 0 also `+select`, to
-//!   [list](Transport::list) keys `+scan`):
+//!   [list](Transport::list) keys `+scan`, for a Redis Cluster `+asking`, for `wait_replicas` `+wait`):
 //!
 //!   ```text
 //!   ACL SETUSER lock on >password resetchannels ~{lockword}* &{lockword}:*
@@ -55,12 +61,69 @@
 //!     +publish +subscribe +unsubscribe +ping +hello
 //!   ```
 //!
-//! The address has to lead to the primary, also after a failover: by its name, or by a proxy.
-//! Sentinels are not asked.
+//! The address has to lead to the primary, also after a failover: by its name, by a proxy, or by sentinels.
 //!
-//! In a Redis Cluster all locks of a prefix are in one slot, because of the braces. The server that has
-//! the slot is found from any other server, and found again when the slot has moved. Several prefixes
-//! use several servers.
+//! # Sentinel
+//!
+//! `redis+sentinel://user:password@host:port,host:port/service?db=0` names sentinels (`rediss+sentinel://`:
+//! they and the servers use TLS), of which the port is 26379 by default, and the name by which they know the
+//! primary. The database may also follow it: `/service/0`. User and password are those of the servers; the
+//! sentinels get those of the options `sentinel_user` and `sentinel_password`, or none.
+//! [`Redis::sentinel_builder`] is the same for a [`RedisBuilder`].
+//!
+//! The sentinels are asked at each connect, one after the other. A server that is no primary is refused, so a
+//! sentinel that does not know of a failover yet is followed by the next one. Each next connection is also
+//! asked for, so a lock survives a failover that takes less than what is left of its lease, if the new primary
+//! has its last write. Otherwise it is lost, as after every failover: the new primary may show an older
+//! version ([`LossReason::EngineWentBack`](crate::cluster::LossReason)), or another holder. A primary that is
+//! cut off from its sentinels goes on with those clients that it still reaches. Two nodes may then hold a lock
+//! until the old primary sees that it is none any more; `min-replicas-to-write 1` at the servers bounds that
+//! time.
+//!
+//! # Waiting for replicas
+//!
+//! With `wait_replicas=N` ([`RedisBuilder::wait_for_replicas`]) each request is followed by `WAIT N`, and its
+//! answer is believed only if N replicas have confirmed in time all that the server had written until then.
+//! Otherwise a write is [`Indeterminate`](TransportError::Indeterminate), and a load, or a write that met
+//! another version, is [`Unavailable`](TransportError::Unavailable). So no lock is granted, and no grant or
+//! release is seen, that N replicas do not have in their memory.
+//!
+//! This promises: a failover to one of *these* replicas loses nothing that was acknowledged. It does not make
+//! Redis strongly consistent, and the engine still declares [`Consistency::Lossy`]:
+//!
+//! - A failover may choose a replica that has not confirmed. Only if N is the number of all replicas that may
+//!   become the primary, there is none.
+//! - A primary that is cut off from the majority of a cluster, or from the sentinels, may still have N replicas
+//!   on its side, while another primary is chosen on the other.
+//! - A replica confirms what it has in memory, not what is on its disk.
+//! - A write that is not confirmed is not undone. It can be confirmed later, or be lost.
+//!
+//! The price: while fewer than N replicas are there, no lock is renewed, and all are lost after a lease. The
+//! requests of one [`Redis`] run one after the other, a round trip from the server to its replicas each, and
+//! each takes the whole timeout where a replica is missing. The timeout should be less than the
+//! [request timeout](crate::cluster::NodeBuilder::request_timeout) of the node.
+//!
+//! # Redis Cluster
+//!
+//! All locks of a prefix are in one slot, because of the braces. The server that has the slot is found from
+//! any other server, and found again when the slot has moved. Several prefixes use several servers. Each
+//! connection begins at the address: let it be a name that has the addresses of several servers, so that it
+//! leads to one that is there.
+//!
+//! While the slot moves (`redis-cli --cluster reshard`), no lock is lost. The server that has the slot says of
+//! each register whether it has moved already (`ASK`), and the request follows it. A register may then be at
+//! another server than the floor below, which is in the same slot. So it is written without the floor, with a
+//! version that exceeds its own last one, and a new register begins above the floor that was read at the other
+//! server. What a move costs:
+//!
+//! - A request takes two to four rounds instead of one, and a connection to the second server more.
+//! - A register that becomes idle does not expire until it was used once more after the move.
+//! - [`Redis::delete`] and [`list`](Transport::list) are [`Unavailable`](TransportError::Unavailable), the
+//!   former while the two are apart, the latter until the slot has moved.
+//!
+//! A server whose part of the cluster is down (`CLUSTERDOWN`, `MASTERDOWN`) refuses requests for now, and so
+//! does one that loads its data (`LOADING`): the node repeats them, and the lease decides how long. The first
+//! two also end the connection, and the next one begins at the address.
 //!
 //! # Data on the server
 //!
@@ -83,6 +146,10 @@
 //! redis-cli SUBSCRIBE '{lockword}:jobs/nightly'
 //! ```
 //!
+//! What lockword did not write is left as it is: a name that is no hash with these two fields, a version or a
+//! floor that is no number from 1 to 2^52 - 1. Requests that meet it fail at once as
+//! [`Corrupt`](TransportError::Corrupt), with the name: delete it, or use another prefix.
+//!
 //! Deleting a register by hand keeps the order of fencing tokens, and takes the lock from its holder.
 //!
 //! # Connections
@@ -95,7 +162,8 @@
 //! one of the two connections is lost: the next one may lead to another server. The node then reads the
 //! register and watches again. A request takes at most the connect
 //! timeout plus the timeout: eight seconds by default. It takes one more round where the server has
-//! forgotten the script, and where a cluster has moved the slot.
+//! forgotten the script, and where a cluster has moved the slot; and it is repeated for a second where a slot
+//! that moves has put it off (`TRYAGAIN`).
 
 use crate::cluster::engines::connect::ConnectionRuntime;
 use crate::cluster::process::{OfProcess, watch_of_process};
@@ -114,6 +182,8 @@ use url::Url;
 mod builder;
 mod commands;
 mod connection;
+mod sentinel;
+mod socket;
 mod subscriptions;
 
 pub use builder::RedisBuilder;
@@ -144,9 +214,19 @@ pub struct Redis {
 
 impl Redis {
     /// A builder for a client of this server: `host` or `host:port`, where the port is 6379 by
-    /// default. An IPv6 address is in brackets.
+    /// default, or the absolute path of its Unix socket. An IPv6 address is in brackets.
     pub fn builder(server: impl Into<String>) -> RedisBuilder {
         RedisBuilder::new(server.into())
+    }
+
+    /// A builder for a client of the primary that these sentinels know by the name `service`, as it is
+    /// [described](self#sentinel): `host` or `host:port` each, where the port is 26379 by default.
+    pub fn sentinel_builder(
+        sentinels: impl IntoIterator<Item = impl Into<String>>,
+        service: impl Into<String>,
+    ) -> RedisBuilder {
+        let sentinels = sentinels.into_iter().map(Into::into).collect();
+        RedisBuilder::by_sentinels(sentinels, service.into())
     }
 
     /// Connects to the server at this [URL](self#the-url): the same as [`RedisBuilder::from_url`] and
@@ -227,9 +307,7 @@ impl Transport for Redis {
         let arguments = commands::arguments(expected, &new, names.channel(key));
         let keys = [&*register, &*floor];
         let call = self.compare_exchange.call(&keys, &arguments);
-        let response = self.connector.here()?.write(&call).await?;
-        commands::exchange(&response)
-            .ok_or_else(|| TransportError::indeterminate("the script's answer makes no sense"))
+        commands::exchange(&self.connector.here()?.write(&call).await?)
     }
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
@@ -250,10 +328,16 @@ impl Transport for Redis {
         let connector = self.connector.here()?;
         let names = &connector.config().names;
         let mut keys = std::collections::BTreeSet::new();
+        let unused = names.unused();
+        let slot = [&*unused];
+        // All pages are of one server. This finds it.
+        connector.read(&self.load.call(&slot, &[])).await?;
+        let connection = connector.connection().await?;
         let mut cursor = b"0".to_vec();
         loop {
-            let (floor, arguments) = (names.floor(), [cursor, names.pattern(prefix).into_bytes()]);
-            let response = connector.read(&self.list.call(&[&*floor], &arguments)).await?;
+            let arguments = [cursor, names.pattern(prefix).into_bytes()];
+            let page = self.list.call(&slot, &arguments);
+            let response = connector.read_at(&connection, &page).await?;
             let (next, page) = commands::page(&response)
                 .ok_or_else(|| TransportError::corrupt("it is no answer of SCAN"))?;
             // What has another name was written by something else.
