@@ -382,10 +382,6 @@ pub struct Write {
     /// No node holds the lock and none waits: the engine may delete the register after a retention
     /// that it documents. The retention must be longer than any request may be in flight, since a late
     /// write that expects no register would find none. One hour is recommended.
-    ///
-    /// An engine may also delete a register that is not idle, 32 days after its last write: all nodes that are
-    /// named in it are dead then, since a lease is an hour at most, and who holds a lock or waits for a dead
-    /// holder writes within it. (Records that programs keep in registers are valid for 31 days at most.)
     pub idle: bool,
 }
 

@@ -76,8 +76,7 @@ pub enum Command {
     /// Clean up: records of --at-most-once-per whose time is over, and old locks in a directory
     ///
     /// The records are marked as idle, and the engine's own housekeeping deletes them later. In a
-    /// directory, what has been idle for an hour is deleted at once, and what a killed holder has left
-    /// behind 32 days ago.
+    /// directory, what has been idle for an hour is deleted at once.
     Sweep(SweepArgs),
     /// Run a command only if no later holder of the lock has been here: fencing for shells
     Gate(GateArgs),

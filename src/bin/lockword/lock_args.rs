@@ -62,9 +62,8 @@ pub struct RunArgs {
     /// own, KEY@last-run, which is written before the command starts: a run that fails counts, too.
     /// It goes by the clocks of the hosts: where they differ, the time is longer or shorter by as
     /// much. A start that lies in the future by more than DURATION is ignored. Give the same
-    /// DURATION in all commands of one lock: `lockword sweep` goes by that of the last start. It is at
-    /// most 31d: engines delete what nobody has written for longer.
-    #[arg(long, value_name = "DURATION", value_parser = period)]
+    /// DURATION in all commands of one lock: `lockword sweep` goes by that of the last start.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub at_most_once_per: Option<Duration>,
     /// How long the command has between SIGTERM and SIGKILL; below half of the lease (default: a
     /// fifth of the lease, or of --hold-at-most if that is shorter)
@@ -268,15 +267,6 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "it is a number with a unit: 500ms, 10s, 5m, 1h, 1d".to_owned())
 }
 
-/// As [`duration`], but no longer than engines keep a register that nobody writes:
-/// [`Write::idle`](lockword::cluster::Write::idle).
-fn period(text: &str) -> Result<Duration, String> {
-    duration(text)
-        .ok()
-        .filter(|time| *time <= Duration::from_secs(31 * 24 * 60 * 60))
-        .ok_or_else(|| "it is at most 31d: with a unit, such as 12h".to_owned())
-}
-
 /// As [`duration`], but at least 10 ms, so that `watch` does not look without a pause.
 fn interval(text: &str) -> Result<Duration, String> {
     let least = Duration::from_millis(10);
@@ -287,7 +277,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{duration, period};
+    use super::duration;
     use std::time::Duration;
 
     #[test]
@@ -305,7 +295,6 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        assert!(period("31d").is_ok() && period("32d").is_err() && period("1x").is_err());
         for bad in ["", "s", "-1s", "1e3", "inf", "NaN", "10 s", "1w", "1.2.3s", "4000d", "+1s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

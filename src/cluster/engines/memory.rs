@@ -36,23 +36,20 @@ impl Default for Memory {
 /// How long an idle register is kept, at least.
 const RETENTION: Duration = Duration::from_secs(60 * 60);
 
-/// How long one that is in use is kept after its last write, at least: see [`Write::idle`].
-const RETENTION_OF_THE_DEAD: Duration = Duration::from_secs(32 * 24 * 60 * 60);
-
 #[derive(Default)]
 struct MemoryEngine {
     slots: HashMap<Key, MemorySlot>,
-    /// Keys whose register was written or looked at at that time, the oldest first. A key is here at most once.
-    queue: VecDeque<(Instant, Key)>,
+    /// Keys whose register was idle at that time, the oldest first. A key is here at most once.
+    idle: VecDeque<(Instant, Key)>,
 }
 
 /// What is kept for a key: a register, or the notifier of its watches, or both.
 #[derive(Default)]
 struct MemorySlot {
     register: Option<Versioned>,
-    /// The register is dropped after this.
-    kept_until: Option<Instant>,
-    queued: bool, // in `MemoryEngine::queue`
+    /// When the last write was made, if it was idle.
+    idle_since: Option<Instant>,
+    queued: bool, // in `MemoryEngine::idle`
     /// Wakes the watches. `None`: there is no watch.
     notifier: Option<watch::Sender<()>>,
 }
@@ -103,18 +100,20 @@ impl MemoryEngine {
         }
     }
 
-    /// Drops registers that nobody has written for long: two at a time, more than one write adds.
+    /// Drops registers that have been idle for long: two at a time, more than one write adds.
     fn sweep(&mut self, now: Instant) {
         for _ in 0..2 {
-            let Some((_, key)) = self.queue.pop_front_if(|(at, _)| now - *at >= RETENTION) else {
+            let Some((_, key)) = self.idle.pop_front_if(|(at, _)| now - *at >= RETENTION) else {
                 return;
             };
             let Some(slot) = self.slots.get_mut(&key) else { continue };
-            if slot.kept_until.is_some_and(|until| now < until) {
-                self.queue.push_back((now, key));
+            if slot.idle_since.is_some_and(|since| now - since < RETENTION) {
+                self.idle.push_back((now, key));
                 continue;
             }
-            slot.register = None;
+            if slot.idle_since.take().is_some() {
+                slot.register = None;
+            }
             slot.queued = false;
             self.tidy(&key);
         }
@@ -180,16 +179,17 @@ impl Transport for Memory {
             return Ok(Exchange::Mismatch(found.cloned()));
         }
         let version = next_version()?;
-        let MemoryEngine { slots, queue } = &mut *engine;
+        let MemoryEngine { slots, idle } = &mut *engine;
         let slot = slots.entry(key.clone()).or_default();
         slot.register = Some(Versioned { version, value: new.value });
-        let now = Instant::now();
-        slot.kept_until = Some(now + if new.idle { RETENTION } else { RETENTION_OF_THE_DEAD });
+        slot.idle_since = new.idle.then(Instant::now);
         let notifier = slot.notifier.clone();
-        if !std::mem::replace(&mut slot.queued, true) {
-            queue.push_back((now, key.clone()));
+        if let Some(now) = slot.idle_since {
+            if !std::mem::replace(&mut slot.queued, true) {
+                idle.push_back((now, key.clone()));
+            }
+            engine.sweep(now);
         }
-        engine.sweep(now);
         drop(engine);
         // Not under the lock: a waker may drop a watch, which takes the lock.
         notifier.inspect(|notifier| notifier.send_replace(()));
@@ -257,7 +257,7 @@ impl std::fmt::Debug for Memory {
 
 #[cfg(test)]
 mod tests {
-    use super::{Memory, RETENTION, RETENTION_OF_THE_DEAD};
+    use super::{Memory, RETENTION};
     use crate::cluster::{
         Exchange, Key, NodeId, Transport, TransportError, Version, Versioned, Wake, Watch, Write,
     };
@@ -342,10 +342,9 @@ mod tests {
         drop(b);
         assert!(engine.engine.lock().slots[&key("a")].notifier.is_none());
         engine.delete(&key("a"));
+        assert!(engine.engine.lock().slots.is_empty());
         drop(watch(&engine, "a").await);
-        assert!(engine.engine.lock().slots[&key("a")].notifier.is_none());
-        drop(watch(&engine, "b").await);
-        assert_eq!(engine.engine.lock().slots.len(), 1);
+        assert!(engine.engine.lock().slots.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -373,15 +372,6 @@ mod tests {
         let mut kept: Vec<_> = engine.engine.lock().slots.keys().map(Key::to_string).collect();
         kept.sort();
         assert_eq!(kept, ["again", "last", "used"]);
-        assert_eq!(engine.engine.lock().queue.len(), 3, "a key is queued at most once");
-
-        // The one in use has more than a month.
-        advance(RETENTION_OF_THE_DEAD - 2 * RETENTION).await;
-        swap(&engine, "last", last, write("", true)).await;
-        assert!(engine.load(&key("used")).await.unwrap().is_some());
-        advance(2 * RETENTION).await;
-        swap(&engine, "new", None, write("", true)).await;
-        swap(&engine, "newer", None, write("", true)).await;
-        assert_eq!(engine.load(&key("used")).await.unwrap(), None);
+        assert_eq!(engine.engine.lock().idle.len(), 2, "a key is queued at most once");
     }
 }

@@ -154,31 +154,6 @@ async fn keys_are_listed_by_prefix_also_through_layers() {
     lists(&Intercept::new(Faulty::new(other, Plan::default(), 1), PassOn)).await;
 }
 
-/// A holder that was killed leaves its register. Processes that it has tied may live for longer.
-#[tokio::test]
-async fn registers_of_the_dead_are_swept_32_days_after_their_last_write() {
-    let (_folder, path) = place();
-    let dir = open(&path).await;
-    let long = Duration::from_secs(32 * 24 * 3600);
-    for name in ["dead", "young", "tied", "untied"] {
-        put(&dir, &key(name), None, write("x")).await;
-    }
-    fs::write(format!("{path}/tied.tie"), "").unwrap();
-    fs::write(format!("{path}/untied.tie"), "").unwrap();
-    let tied = File::open(format!("{path}/tied.tie")).unwrap();
-    tied.lock_shared().unwrap();
-    for name in ["dead", "tied", "untied"] {
-        age(&path, &format!("{name}.register"), long);
-    }
-    age(&path, "young.register", long - Duration::from_secs(60));
-    assert_eq!(dir.sweep().await.unwrap(), 2);
-    assert_eq!(dir.list("").await.unwrap(), [key("tied"), key("young")]);
-    drop(tied);
-    assert_eq!(dir.sweep().await.unwrap(), 1);
-    let again = put(&dir, &key("dead"), None, write("x")).await;
-    assert!(again > dir.load(&key("young")).await.unwrap().unwrap().version);
-}
-
 #[tokio::test]
 async fn only_registers_that_are_idle_for_an_hour_are_swept() {
     let (_folder, path) = place();

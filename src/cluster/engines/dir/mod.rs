@@ -64,8 +64,7 @@
 //!
 //! `.floor.register` has a version that is no smaller than that of any register which was deleted. Registers
 //! that have been idle for an hour are deleted now and then, by one in a thousand of the writes that make
-//! one idle, and by [`Dir::sweep`]; so are those in use that nobody has written for 32 days, of holders that were
-//! killed, if no process is tied to the lock. [`Dir::delete`] deletes one; `rm` does, too, but only the clock keeps
+//! one idle, and by [`Dir::sweep`]. [`Dir::delete`] deletes one; `rm` does, too, but only the clock keeps
 //! the order of fencing tokens then. The files have the rights of the directory.
 //!
 //! # How it runs
@@ -215,8 +214,8 @@ impl Dir {
         self.run(move |store, call| store.delete(&key, call)).await
     }
 
-    /// Deletes registers that have been idle for an hour, and those that nobody has written for 32 days, and
-    /// returns how many. Nobody who lives holds such a lock or waits for it.
+    /// Deletes registers that have been idle for an hour, and returns how many. Nobody holds such a lock or
+    /// waits for it.
     ///
     /// It takes a few microseconds for each file in the directory. If the future is dropped, it goes on.
     ///

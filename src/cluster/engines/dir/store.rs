@@ -21,9 +21,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// How long an idle register is kept, at least.
 pub(super) const RETENTION: Duration = Duration::from_secs(60 * 60);
 
-/// How long one that is in use is kept after its last write: see [`Write::idle`].
-const RETENTION_OF_THE_DEAD: Duration = Duration::from_secs(32 * 24 * 60 * 60);
-
 /// For every file: no link is followed, none but a regular file can make the call wait, and no command that
 /// is started meanwhile inherits it.
 const CAREFUL: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
@@ -262,8 +259,7 @@ impl Store {
         Ok(keys)
     }
 
-    /// Deletes registers that have been idle for the retention, those in use that nobody has written for the
-    /// longer one and to which no process is tied, and files that are left of deleted ones.
+    /// Deletes registers that have been idle for the retention, and files that are left of deleted ones.
     /// Returns the number of registers.
     pub(super) fn sweep(&self) -> Result<usize, TransportError> {
         let mut old = BTreeSet::new();
@@ -287,10 +283,8 @@ impl Store {
                 Err(Errno::NOENT) => section.tidy(&names),
                 Err(_) => {}
                 Ok((bytes, _)) => {
-                    if let Found::Register(Content { versioned, idle, .. }) = content::read(&bytes)
-                        && (idle
-                            || self.age(&names) >= RETENTION_OF_THE_DEAD
-                                && !section.is_tied(&names))
+                    if let Found::Register(Content { versioned, idle: true, .. }) =
+                        content::read(&bytes)
                     {
                         section.delete(&names, versioned.version)?;
                         swept += 1;
@@ -303,17 +297,12 @@ impl Store {
 
     /// Whether the register is older than the retention; if there is none, what is left of it.
     fn is_old(&self, names: &FileNames) -> bool {
-        self.age(names) >= RETENTION
-    }
-
-    /// How long ago the register was written; if there is none, what is left of it.
-    fn age(&self, names: &FileNames) -> Duration {
         let modified =
             |name: String| std::fs::symlink_metadata(self.at(&name)).ok()?.modified().ok();
         let modified = modified(names.register())
             .or_else(|| modified(names.lock()))
             .or_else(|| modified(names.tie()));
-        modified.and_then(|modified| modified.elapsed().ok()).unwrap_or_default()
+        modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age >= RETENTION))
     }
 
     /// Calls `visit` for each file of a key, with whether it is the register.
@@ -532,22 +521,15 @@ impl Section<'_> {
     /// next one instead. What cannot be removed does no harm.
     fn tidy(&self, names: &FileNames) {
         let _ = self.unlink(&names.next());
-        if let Some(_locked) = self.lock_tie(names) {
-            let _ = self.unlink(&names.tie());
-        }
-        let _ = self.unlink(&names.lock());
-    }
-
-    /// Whether processes are tied to the lock of this register: they have a lock on the file of its tie.
-    fn is_tied(&self, names: &FileNames) -> bool {
-        self.store.exists(&names.tie()) && self.lock_tie(names).is_none()
-    }
-
-    /// Locks the file of the tie. `None`: there is none, or processes are tied.
-    fn lock_tie(&self, names: &FileNames) -> Option<Locked> {
+        // A lock on it means that processes are tied to it.
         let (tie, now) = (names.tie(), Call::new(Duration::ZERO));
         let how = FlockOperation::NonBlockingLockExclusive;
-        self.store.exists(&tie).then(|| self.store.lock(&tie, how, &now).ok().flatten()).flatten()
+        if self.store.exists(&tie)
+            && let Ok(Some(_locked)) = self.store.lock(&tie, how, &now)
+        {
+            let _ = self.unlink(&tie);
+        }
+        let _ = self.unlink(&names.lock());
     }
 
     fn unlink(&self, name: &str) -> Result<(), TransportError> {
