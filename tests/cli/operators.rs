@@ -1,8 +1,9 @@
 //! `status`, `list`, `watch`, `break`, `sweep` and `gate`: what they print, and their exit statuses.
 
-use crate::locks::{Locks, end_of, until};
+use crate::locks::{Locks, end_of, kill, until};
 use crate::support::{run, status, stderr, stdout};
 use serde_json::Value;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Output, Stdio};
 
@@ -191,6 +192,39 @@ fn a_lock_is_broken_only_if_that_is_confirmed() {
     fits(&text);
     assert!(text.contains("broken    20") && text.contains("a[2Jb"), "{text}");
     drop(holder);
+}
+
+/// What a killed holder has left stays for ever, unless somebody wants that lock. A holder that lives keeps its
+/// lock, and so does one whose processes live.
+#[test]
+fn sweep_frees_the_locks_of_the_dead_if_that_is_asked_for() {
+    let locks = Locks::new("sweep_dead");
+    let dead = |key: &str, script: &str| {
+        let begun = locks.folder.path(key);
+        let script = format!("{script} : > {begun}; sleep 600");
+        let words = ["run", key, "--lease", "1s", "--", "sh", "-c", &script];
+        let mut process = locks.lockword(&words).spawn().unwrap();
+        until("it runs", || fs::exists(&begun).unwrap());
+        process.kill().unwrap();
+        process.wait().unwrap();
+    };
+    let kept = locks.folder.path("kept");
+    dead("dead", "");
+    dead(
+        "tied",
+        &format!(
+            "setsid sh -c 'echo $$ > {kept}; exec sleep 600' & until [ -s {kept} ]; do :; done;"
+        ),
+    );
+    let alive = locks.hold(&["--lease", "1s"]);
+    assert_eq!(json(&locks, &["sweep", "--json"])["freed"], 0);
+    let tied: i32 = locks.folder.read("kept").trim().parse().unwrap();
+    assert_eq!(json(&locks, &["sweep", "--dead", "--json"])["freed"], 1);
+    kill(tied, libc::SIGKILL);
+    until("the tie has ended", || json(&locks, &["status", "tied", "--json"])["tied"] == false);
+    assert_eq!(json(&locks, &["sweep", "--dead", "--json"])["freed"], 1);
+    assert_eq!(json(&locks, &["sweep", "--dead", "--json"])["freed"], 0);
+    assert_eq!(alive.end(), Some(0));
 }
 
 #[test]

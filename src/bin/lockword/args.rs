@@ -76,7 +76,8 @@ pub enum Command {
     /// Clean up: records of --at-most-once-per whose time is over, and old locks in a directory
     ///
     /// The records are marked as idle, and the engine's own housekeeping deletes them later. In a
-    /// directory, what has been idle for an hour is deleted at once.
+    /// directory, what has been idle for an hour is deleted at once. With --dead, also the locks of
+    /// killed holders that nobody has wanted since: run it from cron where names change.
     Sweep(SweepArgs),
     /// Run a command only if no later holder of the lock has been here: fencing for shells
     Gate(GateArgs),

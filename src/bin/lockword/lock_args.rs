@@ -184,6 +184,12 @@ pub struct SweepArgs {
     /// Only what begins with this
     #[arg(default_value = "")]
     pub prefix: String,
+    /// Also free the locks that killed holders have left, so that the engine deletes them later
+    ///
+    /// Each is watched as by a command that waits for it: for its lease, without a sign of life. Locks
+    /// whose holders live are left alone, and those with a tied process.
+    #[arg(long)]
+    pub dead: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -47,7 +47,7 @@ pub fn status(args: &StatusArgs) -> Result<ExitOutcome, CliError> {
 }
 
 /// Whether a process that was started under the lock runs, which the engine in a directory knows.
-async fn is_tied(desk: &Desk, key: &Key) -> Result<bool, CliError> {
+pub(super) async fn is_tied(desk: &Desk, key: &Key) -> Result<bool, CliError> {
     #[cfg(unix)]
     if let Some(dir) = &desk.engine.dir {
         use lockword::cluster::engines::dir::TieStatus;

@@ -1,20 +1,29 @@
 //! `lockword sweep`: what is of no use any more.
 
-use super::at_desk;
+use super::status::is_tied;
+use super::{Desk, at_desk};
 use crate::engine::request_failed;
 use crate::lock_args::SweepArgs;
 use crate::output::{count, json_line, print};
 use crate::run::once::{LastRun, is_record};
 use crate::{CliError, ExitOutcome};
-use lockword::cluster::{Exchange, TransportError};
+use lockword::cluster::{Exchange, Key, LockError, LockStatus, TransportError};
 use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
-/// Marks records whose time is over as idle, so that the engine deletes them, and has a directory swept.
+/// How many locks are watched at a time.
+const WATCHED: usize = 64;
+
+/// Marks records whose time is over as idle, so that the engine deletes them, frees the locks of dead holders if
+/// that is asked for, and has a directory swept.
 pub fn sweep(args: &SweepArgs) -> Result<ExitOutcome, CliError> {
     at_desk(&args.engine, async |desk| {
         let transport = &desk.engine.transport;
         let mut records = 0;
-        for key in desk.keys(&args.prefix).await?.iter().filter(|key| is_record(key)) {
+        let keys = desk.keys(&args.prefix).await?;
+        for key in keys.iter().filter(|key| is_record(key)) {
             let seen = transport.load(key).await.map_err(|error| request_failed(&error))?;
             let Some(seen) = seen else { continue };
             let Some(record) = LastRun::decode(&seen.value) else { continue };
@@ -28,6 +37,7 @@ pub fn sweep(args: &SweepArgs) -> Result<ExitOutcome, CliError> {
                 Err(error) => return Err(request_failed(&error)),
             }
         }
+        let freed = if args.dead { free_the_dead(desk, keys).await? } else { 0 };
         #[cfg(unix)]
         let registers = match &desk.engine.dir {
             Some(dir) if args.prefix.is_empty() => {
@@ -38,14 +48,55 @@ pub fn sweep(args: &SweepArgs) -> Result<ExitOutcome, CliError> {
         #[cfg(not(unix))]
         let registers = 0;
         if args.json {
-            print(&json_line(&json!({"records": records, "registers": registers})))?;
+            let swept = json!({"records": records, "freed": freed, "registers": registers});
+            print(&json_line(&swept))?;
         } else {
             let records = count(records, "record");
+            let freed = if args.dead {
+                format!("{} of dead holders freed, ", count(freed, "lock"))
+            } else {
+                String::new()
+            };
             print(&format!(
-                "{records} handed to the engine, {} deleted\n",
+                "{records} handed to the engine, {freed}{} deleted\n",
                 count(registers, "register")
             ))?;
         }
         Ok(ExitOutcome::Done)
     })
+}
+
+/// Takes the locks of dead holders and of dead waiters, as whoever wants them would, and releases them: then the
+/// engine takes them for unused. Returns how many.
+///
+/// No clock of the engine says that a holder is dead, since it may step: it is watched.
+async fn free_the_dead(desk: &Desk, keys: Vec<Key>) -> Result<usize, CliError> {
+    let (turns, mut watched) = (Arc::new(Semaphore::new(WATCHED)), JoinSet::new());
+    for key in keys.into_iter().filter(|key| !is_record(key)) {
+        let state = match desk.node.inspect(&key).await {
+            // A value of something else; it is not ours.
+            Err(LockError::Unreadable { .. }) => continue,
+            state => state?,
+        };
+        if matches!(state.status, LockStatus::Free) || is_tied(desk, &key).await? {
+            continue;
+        }
+        let lock = desk.node.lock(key)?;
+        let turns = turns.clone();
+        watched.spawn(async move {
+            let _turn = turns.acquire_owned().await;
+            match lock.try_acquire_or_outlast().await {
+                // Whatever comes of the release: this holder is alive, and its lease ends.
+                Ok(guard) => Ok(usize::from(guard.release().await.is_ok())),
+                // It lives, or somebody was first.
+                Err(LockError::Busy { .. }) => Ok(0),
+                Err(error) => Err(error),
+            }
+        });
+    }
+    let mut freed = 0;
+    while let Some(done) = watched.join_next().await {
+        freed += done.expect("it does not panic")?;
+    }
+    Ok(freed)
 }
