@@ -14,6 +14,7 @@ mod connecting;
 mod faults;
 mod laws;
 mod locks;
+mod notices;
 mod replicas;
 mod row_locks;
 mod table;

@@ -6,6 +6,7 @@ use crate::Mutex;
 use crate::cluster::TransportError;
 use crate::cluster::engines::connect::PendingConnection;
 use futures_util::FutureExt;
+use futures_util::future::try_join5;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -51,6 +52,12 @@ impl<S: CheckAlive> Reconnecting<S> {
             result = self.pending(on, &connect).result().await.unwrap_or_else(ended);
         }
         result
+    }
+
+    /// Forgets the connection, which ends when nobody uses it any more.
+    pub(super) fn forget(&self) {
+        let dead = self.0.lock().take();
+        drop(dead);
     }
 
     /// The last attempt if it is of use, otherwise a new one.
@@ -106,8 +113,15 @@ pub(super) async fn open(
     }
 }
 
-/// Sets the server's side of a connection up, checks the server, and returns whether the server can
-/// lose writes that it has acknowledged.
+/// What the server said when a connection was set up.
+pub(super) struct ServerFacts {
+    /// It can lose writes that it has acknowledged.
+    pub(super) is_lossy: bool,
+    /// It lets this user notify.
+    pub(super) can_notify: bool,
+}
+
+/// Sets the server's side of a connection up, and checks the server.
 ///
 /// # Errors
 ///
@@ -115,7 +129,7 @@ pub(super) async fn open(
 pub(super) async fn set_up(
     client: &Client,
     config: &PostgresConfig,
-) -> Result<bool, PostgresFailure> {
+) -> Result<ServerFacts, PostgresFailure> {
     let server = &config.server;
     let must_be_sync = config.replicas == Some(Replicas::Sync);
     let text = sql::setup((!config.pooled).then_some(config.limits), must_be_sync);
@@ -144,7 +158,8 @@ pub(super) async fn set_up(
                    synchronous_commit is not on or remote_apply";
         return Err(PostgresFailure::unsuitable_for_now(server, why));
     }
-    Ok(column(1) != "on" || column(2) == "off")
+    let is_lossy = column(1) != "on" || column(2) == "off";
+    Ok(ServerFacts { is_lossy, can_notify: column(6) == "t" })
 }
 
 /// The connection for requests. Many requests may be in flight at a time.
@@ -152,7 +167,7 @@ pub(super) struct Session {
     client: Client,
     config: Arc<PostgresConfig>,
     task: AbortHandle,
-    pub(super) is_lossy: bool,
+    pub(super) facts: ServerFacts,
     prepared: OnceCell<PreparedStatements>,
     state: Mutex<SessionState>,
 }
@@ -167,7 +182,9 @@ struct SessionState {
 struct PreparedStatements {
     load: tokio_postgres::Statement,
     create: tokio_postgres::Statement,
+    create_and_notify: tokio_postgres::Statement,
     update: tokio_postgres::Statement,
+    update_and_notify: tokio_postgres::Statement,
 }
 
 /// The name of a statement.
@@ -175,7 +192,9 @@ struct PreparedStatements {
 pub(super) enum StatementKind {
     Load,
     Create,
+    CreateAndNotify,
     Update,
+    UpdateAndNotify,
     DeleteIdle,
     Delete,
     List,
@@ -188,10 +207,10 @@ impl Session {
     pub(super) async fn connect(config: Arc<PostgresConfig>) -> Result<Arc<Self>, PostgresFailure> {
         let (client, connection) = open(&config).await?;
         let task = ConnectionTask(tokio::spawn(connection.map(drop)).abort_handle());
-        let is_lossy = set_up(&client, &config).await?;
+        let facts = set_up(&client, &config).await?;
         let task = task.keep();
         let (prepared, state) = (OnceCell::new(), Mutex::new(SessionState::default()));
-        Ok(Arc::new(Self { client, config, task, is_lossy, prepared, state }))
+        Ok(Arc::new(Self { client, config, task, facts, prepared, state }))
     }
 
     /// Runs a statement, until `end`. `write`: the statement changes something.
@@ -235,7 +254,7 @@ impl Session {
                     true => TransportError::indeterminate(why),
                     false => TransportError::unavailable(why),
                 };
-                Err(StatementFailure { error, can_retry: false, is_broken })
+                Err(StatementFailure { is_broken, ..error.into() })
             }
         }
     }
@@ -245,9 +264,11 @@ impl Session {
         &self,
         which: StatementKind,
     ) -> Option<impl Future<Output = Result<&PreparedStatements, tokio_postgres::Error>>> {
-        let by_name = !self.config.pooled
-            && matches!(which, StatementKind::Load | StatementKind::Create | StatementKind::Update);
-        by_name.then(|| self.prepared.get_or_try_init(|| self.prepare()))
+        let is_rare = matches!(
+            which,
+            StatementKind::DeleteIdle | StatementKind::Delete | StatementKind::List
+        );
+        (!self.config.pooled && !is_rare).then(|| self.prepared.get_or_try_init(|| self.prepare()))
     }
 
     async fn prepare(&self) -> Result<PreparedStatements, tokio_postgres::Error> {
@@ -255,11 +276,15 @@ impl Session {
             let SqlStatement { text, types } = self.text(which);
             self.client.prepare_typed(text, types).await
         };
-        Ok(PreparedStatements {
-            load: prepare(StatementKind::Load).await?,
-            create: prepare(StatementKind::Create).await?,
-            update: prepare(StatementKind::Update).await?,
-        })
+        let (load, create, create_and_notify, update, update_and_notify) = try_join5(
+            prepare(StatementKind::Load),
+            prepare(StatementKind::Create),
+            prepare(StatementKind::CreateAndNotify),
+            prepare(StatementKind::Update),
+            prepare(StatementKind::UpdateAndNotify),
+        )
+        .await?;
+        Ok(PreparedStatements { load, create, create_and_notify, update, update_and_notify })
     }
 
     fn text(&self, which: StatementKind) -> &SqlStatement {
@@ -267,7 +292,9 @@ impl Session {
         match which {
             StatementKind::Load => &all.load,
             StatementKind::Create => &all.create,
+            StatementKind::CreateAndNotify => &all.create_and_notify,
             StatementKind::Update => &all.update,
+            StatementKind::UpdateAndNotify => &all.update_and_notify,
             StatementKind::DeleteIdle => &all.delete_idle,
             StatementKind::Delete => &all.delete,
             StatementKind::List => &all.list,
@@ -338,7 +365,7 @@ impl Session {
             Ok(Err(error)) => Err(StatementFailure::new(&error, true)),
             Err(_) => {
                 let error = TransportError::indeterminate("no answer in time");
-                Err(StatementFailure { error, can_retry: false, is_broken: true })
+                Err(StatementFailure { is_broken: true, ..error.into() })
             }
         }
     }
@@ -371,7 +398,9 @@ impl PreparedStatements {
     fn of(&self, which: StatementKind) -> &tokio_postgres::Statement {
         match which {
             StatementKind::Create => &self.create,
+            StatementKind::CreateAndNotify => &self.create_and_notify,
             StatementKind::Update => &self.update,
+            StatementKind::UpdateAndNotify => &self.update_and_notify,
             _ => &self.load,
         }
     }
