@@ -1,4 +1,5 @@
-//! The connection that receives notifications of changes.
+//! The connection that receives notifications of changes. It leads to the server that the requests go to, and ends
+//! with their connection: after a failover the old primary may go on, but nothing is written there.
 
 use super::builder::PostgresConfig;
 use super::session::{CheckAlive, ConnectionTask, PostgresConnection, Session, open, set_up};
@@ -113,7 +114,8 @@ fn deliver(routes: &Mutex<NotificationRoutes>, table: &str, said: &Notification)
 }
 
 impl NotificationListener {
-    /// Connects, and checks that it receives a notification that is sent over `session`.
+    /// Connects, and checks that it receives a notification that is sent over `session`. If the address leads to
+    /// another server by now, `session` ends.
     ///
     /// # Errors
     ///
@@ -126,10 +128,21 @@ impl NotificationListener {
         let client = Arc::new(client);
         let routes = Arc::new(Mutex::new(NotificationRoutes::default()));
         let (weak, table) = (Arc::downgrade(&client), config.table.clone());
+        let (receiver_routes, requests_ended) = (routes.clone(), session.ended());
         let task = ConnectionTask(
-            tokio::spawn(receive(connection, weak, routes.clone(), table)).abort_handle(),
+            tokio::spawn(async move {
+                let receiving = receive(connection, weak, receiver_routes, table);
+                select(pin!(receiving), pin!(requests_ended)).await;
+            })
+            .abort_handle(),
         );
-        if !set_up(&client, &config).await?.can_notify {
+        let facts = set_up(&client, &config).await?;
+        if facts.started != session.facts.started {
+            session.kill();
+            let why = "the address leads to another server than before";
+            return Err(PostgresFailure::unreachable(&config.server, why));
+        }
+        if !facts.can_notify {
             let why = "its queue is full, or this user may not execute pg_notify(text, text)";
             return Err(PostgresFailure::of_notices(&config.server, why));
         }

@@ -175,7 +175,8 @@
 //!
 //! After a server was lost, the next request connects again. (If little of a request's time was left
 //! when the server fell silent, this happens up to one `timeout_ms` later.) The watches have ended, and
-//! the next one listens again.
+//! the next one listens again. The two connections lead to one server and are replaced together: after a
+//! failover an old primary may go on with one of them, but nothing is notified there.
 //!
 //! # By hand
 //!

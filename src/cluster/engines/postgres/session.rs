@@ -10,7 +10,7 @@ use futures_util::future::try_join5;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::tls::MakeTlsConnect;
@@ -119,6 +119,8 @@ pub(super) struct ServerFacts {
     pub(super) is_lossy: bool,
     /// It lets this user notify.
     pub(super) can_notify: bool,
+    /// Since when it runs: two connections with the same are connections to the same server.
+    pub(super) started: String,
 }
 
 /// Sets the server's side of a connection up, and checks the server.
@@ -159,7 +161,7 @@ pub(super) async fn set_up(
         return Err(PostgresFailure::unsuitable_for_now(server, why));
     }
     let is_lossy = column(1) != "on" || column(2) == "off";
-    Ok(ServerFacts { is_lossy, can_notify: column(6) == "t" })
+    Ok(ServerFacts { is_lossy, can_notify: column(6) == "t", started: column(7).to_owned() })
 }
 
 /// The connection for requests. Many requests may be in flight at a time.
@@ -167,6 +169,8 @@ pub(super) struct Session {
     client: Client,
     config: Arc<PostgresConfig>,
     task: AbortHandle,
+    /// Closed when the connection has ended.
+    ended: watch::Receiver<()>,
     pub(super) facts: ServerFacts,
     prepared: OnceCell<PreparedStatements>,
     state: Mutex<SessionState>,
@@ -206,11 +210,13 @@ impl Session {
     /// [`PostgresFailure`].
     pub(super) async fn connect(config: Arc<PostgresConfig>) -> Result<Arc<Self>, PostgresFailure> {
         let (client, connection) = open(&config).await?;
-        let task = ConnectionTask(tokio::spawn(connection.map(drop)).abort_handle());
+        let (alive, ended) = watch::channel(());
+        let drive = connection.map(move |_| drop(alive));
+        let task = ConnectionTask(tokio::spawn(drive).abort_handle());
         let facts = set_up(&client, &config).await?;
         let task = task.keep();
         let (prepared, state) = (OnceCell::new(), Mutex::new(SessionState::default()));
-        Ok(Arc::new(Self { client, config, task, facts, prepared, state }))
+        Ok(Arc::new(Self { client, config, task, ended, facts, prepared, state }))
     }
 
     /// Runs a statement, until `end`. `write`: the statement changes something.
@@ -368,6 +374,12 @@ impl Session {
                 Err(StatementFailure { is_broken: true, ..error.into() })
             }
         }
+    }
+
+    /// Waits until the connection has ended. It does not keep the connection.
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let mut ended = self.ended.clone();
+        async move { while ended.changed().await.is_ok() {} }
     }
 
     /// Ends the connection. All requests in flight fail.

@@ -287,7 +287,7 @@ pub(super) fn setup(own: Option<ServerTimeouts>, must_be_sync: bool) -> String {
         current_setting('synchronous_commit'), pg_is_in_recovery()::text, \
         current_setting('transaction_read_only')";
     let sync = if must_be_sync { SYNC } else { "true" };
-    let asked = format!("{asked}, {sync}, {CAN_NOTIFY}");
+    let asked = format!("{asked}, {sync}, {CAN_NOTIFY}, pg_postmaster_start_time()::text");
     let Some(ServerTimeouts { row, statement, .. }) = own else { return asked };
     format!(
         "SELECT set_config('default_transaction_isolation', 'read committed', false), \
