@@ -15,6 +15,7 @@ mod faults;
 mod laws;
 mod locks;
 mod notices;
+mod overload;
 mod replicas;
 mod row_locks;
 mod table;

@@ -199,6 +199,10 @@ pub(super) enum StatementKind {
     CreateAndNotify,
     Update,
     UpdateAndNotify,
+    CreateAll,
+    CreateAllAndNotify,
+    UpdateAll,
+    UpdateAllAndNotify,
     DeleteIdle,
     Delete,
     List,
@@ -230,7 +234,7 @@ impl Session {
         params: &[Param<'_>],
         write: bool,
         end: Instant,
-    ) -> Result<Option<Row>, StatementFailure> {
+    ) -> Result<Vec<Row>, StatementFailure> {
         let PostgresConfig { timeout, limits, .. } = &*self.config;
         let probe = ProbeOnDrop(self, true);
         let (mut silent_since, mut indeterminate) = (Instant::now(), false);
@@ -252,7 +256,7 @@ impl Session {
             probe.disarm();
         }
         match response {
-            Ok(Ok(rows)) => Ok(rows.into_iter().next()),
+            Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => Err(StatementFailure::new(&error, indeterminate)),
             Err(_) => {
                 let why = format!("no answer in {timeout:?}");
@@ -270,11 +274,15 @@ impl Session {
         &self,
         which: StatementKind,
     ) -> Option<impl Future<Output = Result<&PreparedStatements, tokio_postgres::Error>>> {
-        let is_rare = matches!(
+        let is_usual = matches!(
             which,
-            StatementKind::DeleteIdle | StatementKind::Delete | StatementKind::List
+            StatementKind::Load
+                | StatementKind::Create
+                | StatementKind::CreateAndNotify
+                | StatementKind::Update
+                | StatementKind::UpdateAndNotify
         );
-        (!self.config.pooled && !is_rare).then(|| self.prepared.get_or_try_init(|| self.prepare()))
+        (!self.config.pooled && is_usual).then(|| self.prepared.get_or_try_init(|| self.prepare()))
     }
 
     async fn prepare(&self) -> Result<PreparedStatements, tokio_postgres::Error> {
@@ -301,6 +309,10 @@ impl Session {
             StatementKind::CreateAndNotify => &all.create_and_notify,
             StatementKind::Update => &all.update,
             StatementKind::UpdateAndNotify => &all.update_and_notify,
+            StatementKind::CreateAll => &all.create_all,
+            StatementKind::CreateAllAndNotify => &all.create_all_and_notify,
+            StatementKind::UpdateAll => &all.update_all,
+            StatementKind::UpdateAllAndNotify => &all.update_all_and_notify,
             StatementKind::DeleteIdle => &all.delete_idle,
             StatementKind::Delete => &all.delete,
             StatementKind::List => &all.list,

@@ -19,6 +19,9 @@ const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 /// written beyond that is not read into memory: one byte more is enough to refuse it.
 const VALUE: &str = "substr(value, 1, 1048577)";
 
+/// The same in a join.
+const VALUE_OF_ROW: &str = "substr(r.value, 1, 1048577)";
+
 /// How many registers one statement of the housekeeping reads. While it deletes, it keeps the floor
 /// locked, and so delays the creation of registers: for less than [`ServerTimeouts::row`].
 const PAGE: u32 = 500;
@@ -79,6 +82,12 @@ pub(super) struct SqlStatements {
     pub(super) update: SqlStatement,
     /// The same, with a notice.
     pub(super) update_and_notify: SqlStatement,
+    /// `written, version, value, key`, as the two above, for each of several keys that are all different.
+    pub(super) create_all: SqlStatement,
+    pub(super) create_all_and_notify: SqlStatement,
+    /// The same. A row that is locked is not waited for, and is as it was.
+    pub(super) update_all: SqlStatement,
+    pub(super) update_all_and_notify: SqlStatement,
     /// `count, last`: the last key that was read, if there was any.
     pub(super) delete_idle: SqlStatement,
     /// `count`.
@@ -185,6 +194,35 @@ impl SqlStatements {
                 text: update(table, &brief, Some(notify(limits, "$5", "$6"))),
                 types: &[Type::TEXT, Type::INT8, Type::BYTEA, Type::BOOL, Type::TEXT, Type::TEXT],
             },
+            create_all: SqlStatement {
+                text: create_all(table, &brief, None),
+                types: &[Type::TEXT_ARRAY, Type::BYTEA_ARRAY, Type::BOOL_ARRAY],
+            },
+            create_all_and_notify: SqlStatement {
+                text: create_all(table, &brief, Some(limits)),
+                types: &[
+                    Type::TEXT_ARRAY,
+                    Type::BYTEA_ARRAY,
+                    Type::BOOL_ARRAY,
+                    Type::TEXT_ARRAY,
+                    Type::TEXT_ARRAY,
+                ],
+            },
+            update_all: SqlStatement {
+                text: update_all(table, None),
+                types: &[Type::TEXT_ARRAY, Type::BYTEA_ARRAY, Type::BOOL_ARRAY, Type::INT8_ARRAY],
+            },
+            update_all_and_notify: SqlStatement {
+                text: update_all(table, Some(limits)),
+                types: &[
+                    Type::TEXT_ARRAY,
+                    Type::BYTEA_ARRAY,
+                    Type::BOOL_ARRAY,
+                    Type::TEXT_ARRAY,
+                    Type::TEXT_ARRAY,
+                    Type::INT8_ARRAY,
+                ],
+            },
             delete_idle: SqlStatement { text: delete_idle(table, limits), types: &[Type::TEXT] },
             delete: SqlStatement { text: delete(table, &brief), types: &[Type::TEXT] },
             list: SqlStatement { text: list(table), types: &[Type::TEXT, Type::TEXT] },
@@ -230,6 +268,71 @@ fn update(table: &str, brief: &str, notify: Option<String>) -> String {
              WHERE key = $1::text AND NOT EXISTS (SELECT FROM written)) \
          SELECT version AS written, NULL::bigint AS version, NULL::bytea AS value FROM written \
          UNION ALL SELECT NULL, version, value FROM seen"
+    )
+}
+
+/// An expression that notifies the channel of a row that was asked for, if there is one.
+fn notify_asked(limits: Option<ServerTimeouts>) -> String {
+    let Some(limits) = limits else { return String::new() };
+    let all = "unnest($1::text[], $4::text[], $5::text[]) AS a(key, channel, hint)";
+    let notify = notify(limits, "a.channel", "a.hint");
+    // Several rows may be told of in one statement.
+    format!(
+        ", (SELECT count({notify}) FROM {all} WHERE a.key = r.key AND a.channel IS NOT NULL) \
+         AS notified"
+    )
+}
+
+/// [`create`] for several keys. They are created in the order of the keys, so that two such statements do not wait
+/// for each other.
+fn create_all(table: &str, brief: &str, limits: Option<ServerTimeouts>) -> String {
+    let notified = notify_asked(limits);
+    let is_new = "NOT EXISTS (SELECT FROM seen WHERE seen.key = a.key)";
+    let when = format!(" AND EXISTS (SELECT FROM asked AS a WHERE {is_new}){brief}");
+    let floor = floor_for(table, "SHARE", &when);
+    format!(
+        "WITH asked AS MATERIALIZED ( \
+             SELECT * FROM unnest($1::text[], $2::bytea[], $3::boolean[]) AS a(key, value, idle)), \
+         seen AS MATERIALIZED ( \
+             SELECT r.key, r.version, {VALUE_OF_ROW} AS value \
+             FROM {table} AS r JOIN asked ON r.key = asked.key), \
+         {floor}, \
+         written AS ( \
+             INSERT INTO {table} AS r (key, version, value, idle_since) \
+             SELECT a.key, greatest(floor.version + 1, {NOW}), a.value, \
+                 CASE WHEN a.idle THEN clock_timestamp() END \
+             FROM floor, asked AS a WHERE {is_new} ORDER BY a.key COLLATE \"C\" \
+             ON CONFLICT (key) DO NOTHING \
+             RETURNING r.key, r.version{notified}) \
+         SELECT written.version AS written, seen.version, seen.value, asked.key FROM asked \
+             LEFT JOIN written ON written.key = asked.key LEFT JOIN seen ON seen.key = asked.key"
+    )
+}
+
+/// [`update`] for several keys.
+fn update_all(table: &str, limits: Option<ServerTimeouts>) -> String {
+    let notified = notify_asked(limits);
+    let expected = if limits.is_some() { "$6" } else { "$4" };
+    format!(
+        "WITH asked AS MATERIALIZED ( \
+             SELECT * FROM unnest($1::text[], {expected}::bigint[], $2::bytea[], $3::boolean[]) \
+                 AS a(key, expected, value, idle)), \
+         locked AS MATERIALIZED ( \
+             SELECT r.key, asked.value, asked.idle FROM {table} AS r \
+                 JOIN asked ON r.key = asked.key AND r.version = asked.expected \
+             ORDER BY r.key FOR NO KEY UPDATE OF r SKIP LOCKED), \
+         written AS ( \
+             UPDATE {table} AS r SET version = greatest(r.version + 1, {NOW}), \
+                 value = locked.value, \
+                 idle_since = CASE WHEN locked.idle THEN clock_timestamp() END \
+             FROM locked WHERE r.key = locked.key \
+             RETURNING r.key, r.version{notified}), \
+         seen AS MATERIALIZED ( \
+             SELECT r.key, r.version, {VALUE_OF_ROW} AS value \
+             FROM {table} AS r JOIN asked ON r.key = asked.key \
+             WHERE NOT EXISTS (SELECT FROM written WHERE written.key = r.key)) \
+         SELECT written.version AS written, seen.version, seen.value, asked.key FROM asked \
+             LEFT JOIN written ON written.key = asked.key LEFT JOIN seen ON seen.key = asked.key"
     )
 }
 
