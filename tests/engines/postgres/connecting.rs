@@ -24,6 +24,8 @@ async fn an_invalid_address_is_refused_and_the_option_named() {
         ("postgres://postgres:hush@h/db?table=a.b.c", "schema.name"),
         ("postgres://postgres:hush@h/db?timeout_ms=0", "timeout_ms"),
         ("postgres://postgres:hush@h/db?pooled=perhaps", "true or false"),
+        ("postgres://postgres:hush@h/db?target_session_attrs=any", "a lock is written"),
+        ("postgres://postgres:hush@h/db?port=0", "from 1 to 65535"),
         ("postgres://postgres:hush@h/db?replicas=some", "none, sync or async"),
         ("postgres:///db", "host"),
         ("postgres://postgres:hush@%2Ftmp/db?sslmode=require", "TLS"),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use url::Url;
 
+mod addresses;
 mod connecting;
 mod faults;
 mod laws;

@@ -148,7 +148,16 @@
 //! host is optional, the port is 5432 by default. Special characters of the user's name and the
 //! password are percent-encoded. The default user is the user of the system that runs this process, and
 //! the default database has the name of the user. The host may be the folder of a Unix socket:
-//! `postgres://user@%2Fvar%2Frun%2Fpostgresql/app`. [`PostgresBuilder`] has a setter for each option:
+//! `postgres://user@%2Fvar%2Frun%2Fpostgresql/app`, or, as for libpq,
+//! `postgres:///app?host=/var/run/postgresql&user=user`.
+//!
+//! Several servers are separated by commas, `postgres://user@a:5432,b:5432/app` (with [`connect`](crate::cluster::connect);
+//! a [`Url`] has the others as options: `?host=b:5432`). Each new connection tries them in order, and all
+//! addresses of a name, until one is a primary. One that is silent, starting, or a replica costs its part of
+//! `connect_timeout_ms`: half of it with two, a third with three. One that refuses the password or the database, or
+//! whose certificate is not trusted, ends the attempt.
+//!
+//! [`PostgresBuilder`] has a setter for each option:
 //!
 //! | option | meaning | default |
 //! |---|---|---|
@@ -162,6 +171,9 @@
 //! | `create_schema` | `true`: creates the table if it does not exist | `false` |
 //! | `replicas` | `none`, `sync` or `async`: see above | derived when it connects |
 //! | `pooled` | `true`: there is a transaction pooler in between | `false` |
+//! | `host`, `port` | a further server; the port of those that name none | none, 5432 |
+//! | `user` | the user, where the URL has no place for it | see above |
+//! | `target_session_attrs` | `read-write` or `primary`, which is what is always looked for | `read-write` |
 //! | `application_name` | the name of the connections, for the server | `lockword` |
 //!
 //! The names in parentheses are those of libpq; an option is set by one of its names only. The files are read once, when it connects.

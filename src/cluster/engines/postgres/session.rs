@@ -3,16 +3,19 @@
 use super::builder::{PostgresConfig, PostgresTls, Replicas};
 use super::sql::{self, PostgresFailure, SYNC, SqlStatement, StatementFailure};
 use crate::Mutex;
-use crate::cluster::TransportError;
 use crate::cluster::engines::connect::PendingConnection;
+use crate::cluster::{ConnectError, TransportError};
 use futures_util::FutureExt;
 use futures_util::future::try_join5;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::lookup_host;
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, Row, SimpleQueryMessage, Socket};
@@ -93,7 +96,7 @@ pub(super) type PostgresConnection =
     Connection<Socket, <PostgresTls as MakeTlsConnect<Socket>>::Stream>;
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 
-/// Opens a connection. It makes progress only while the second part is polled.
+/// Opens a connection to the first server that is of use. It makes progress only while the second part is polled.
 ///
 /// # Errors
 ///
@@ -101,16 +104,73 @@ pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 pub(super) async fn open(
     config: &PostgresConfig,
 ) -> Result<(Client, PostgresConnection), PostgresFailure> {
-    let limit = config.connect_timeout;
-    let connect = config.client.connect(config.tls.clone());
-    match timeout(limit, connect).await {
-        Ok(Ok(connected)) => Ok(connected),
-        Ok(Err(error)) => Err(PostgresFailure::of_connecting(&config.server, &error)),
-        Err(_) => {
-            let why = format!("no answer in {limit:?}");
-            Err(PostgresFailure::unreachable(&config.server, why))
+    let end = Instant::now() + config.connect_timeout;
+    let (targets, mut failures) = targets(config, end).await;
+    let count = targets.len();
+    for (tried, (host, address, port)) in targets.into_iter().enumerate() {
+        // Each has its part of the time that is left, so that a silent one leaves some to those behind it.
+        let left = u32::try_from(count - tried).unwrap_or(u32::MAX);
+        let limit = end.saturating_duration_since(Instant::now()) / left;
+        let mut client = config.client.clone();
+        client.host(host).port(port);
+        if let Some(address) = address {
+            client.hostaddr(address);
         }
+        if count > 1 {
+            client.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        let failure = match timeout(limit, client.connect(config.tls.clone())).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => PostgresFailure::of_connecting(&config.server, &error),
+            Err(_) => {
+                PostgresFailure::unreachable(&config.server, format!("no answer in {limit:?}"))
+            }
+        };
+        let ConnectError::Unreachable { cause, .. } = &failure.connect else {
+            // It answers, and so would the others.
+            return Err(failure);
+        };
+        let name = address.map_or_else(|| host.to_owned(), |address| address.to_string());
+        failures.push((format!("{name}:{port}"), cause.to_string()));
     }
+    let why = match &failures[..] {
+        [(_, why)] => why.clone(),
+        all => all.iter().map(|(at, why)| format!("{at}: {why}")).collect::<Vec<_>>().join("; "),
+    };
+    Err(PostgresFailure::unreachable(&config.server, why))
+}
+
+/// A server, one of its addresses unless it is a file, and its port.
+type Target<'a> = (&'a str, Option<IpAddr>, u16);
+
+/// Every address of every server, in order; and the servers that have none, with the reason.
+async fn targets(
+    config: &PostgresConfig,
+    end: Instant,
+) -> (Vec<Target<'_>>, Vec<(String, String)>) {
+    let (mut targets, mut failures) = (vec![], vec![]);
+    for (host, port) in &config.hosts {
+        if host.starts_with('/') {
+            targets.push((&**host, None, *port));
+            continue;
+        }
+        // A name server that is silent leaves time to connect to the others.
+        let limit = end.saturating_duration_since(Instant::now()) / 2;
+        let why = match timeout(limit, lookup_host((&**host, *port))).await {
+            Ok(Ok(found)) => {
+                let before = targets.len();
+                targets.extend(found.map(|found| (&**host, Some(found.ip()), *port)));
+                if targets.len() > before {
+                    continue;
+                }
+                "it has no address".to_owned()
+            }
+            Ok(Err(why)) => why.to_string(),
+            Err(_) => format!("no address in {limit:?}"),
+        };
+        failures.push((format!("{host}:{port}"), why));
+    }
+    (targets, failures)
 }
 
 /// What the server said when a connection was set up.
