@@ -3,6 +3,7 @@
 use super::*;
 use crate::support::namespace::{Isolated, Namespace};
 use crate::support::process::Folder;
+use crate::support::relay::Relay;
 use std::net::TcpListener;
 
 /// An address that takes connections and says nothing.
@@ -67,7 +68,7 @@ fn all_addresses_of_a_name_are_tried_while_time_is_left() {
         Ok(namespace) => namespace,
         Err(why) => return eprintln!("skipped: no mounts of its own: {why}"),
     };
-    // A name whose first address is silent, whatever the order.
+    // One of the two is silent. The resolver may have an order of its own.
     let folder = Folder::new("hosts");
     let hosts = "127.0.0.1 localhost\n127.0.0.2 one\n127.0.0.1 one\n127.0.0.1 two\n127.0.0.2 two\n";
     std::fs::write(folder.file("hosts"), hosts).unwrap();
@@ -79,22 +80,28 @@ fn all_addresses_of_a_name_are_tried_while_time_is_left() {
             return eprintln!("skipped: it cannot be mounted: {why}");
         }
     }
-    let port = server.port;
-    let _silent = silent(&format!("127.0.0.2:{port}"));
-    namespace.run(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            for name in ["one", "two"] {
-                let engine = Postgres::builder(format!("{name}:{port}"))
-                    .user("postgres")
-                    .database("postgres")
-                    .create_schema(true)
-                    .connect_timeout(ms(2000))
-                    .runtime(tokio::runtime::Handle::current());
-                let engine = engine.connect().await.unwrap_or_else(|why| panic!("{name}: {why}"));
-                put(&engine, "k", "v").await;
-            }
-        });
+    for (bad, good) in [("127.0.0.1", "127.0.0.2"), ("127.0.0.2", "127.0.0.1")] {
+        let silent = silent(&format!("{bad}:0"));
+        let port = port(&silent);
+        let good = TcpListener::bind((good, port)).expect("a free port");
+        let _relay = Relay::from(good, server.port);
+        namespace.run(move || connect_by_names(port));
+    }
+}
+
+fn connect_by_names(port: u16) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for name in ["one", "two"] {
+            let engine = Postgres::builder(format!("{name}:{port}"))
+                .user("postgres")
+                .database("postgres")
+                .create_schema(true)
+                .connect_timeout(ms(2000))
+                .runtime(tokio::runtime::Handle::current());
+            let engine = engine.connect().await.unwrap_or_else(|why| panic!("{name}: {why}"));
+            put(&engine, "k", "v").await;
+        }
     });
 }
 
