@@ -53,7 +53,8 @@ struct BacklogState {
 }
 
 impl Backlog {
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether nothing waits, and nothing that has waited is in flight.
+    pub(super) fn is_idle(&self) -> bool {
         !self.0.lock().is_sending
     }
 

@@ -543,33 +543,36 @@ impl Transport for Postgres {
             return Err(TransportError::unsupported("a value of more than 64 KiB"));
         }
         let (channel, hint) = (listener::channel(&config.table, wake), listener::hint(key));
-        let mut _single = inner.single.try_acquire().ok().filter(|_| inner.backlog.is_empty());
-        if _single.is_none() {
-            let (answer, answered) = oneshot::channel();
-            let waiting = Waiting {
-                key: key.as_str().to_owned(),
-                expected,
-                value: value.clone(),
-                idle,
-                notice: channel.clone().map(|channel| (channel, hint.clone())),
-                end,
-                since: Instant::now(),
-                answer,
-            };
-            match backlog::write_together(&self.inner, inner, waiting, answered).await {
-                Some(Ok(Written::Version(version))) => return Ok(Exchange::Swapped(version)),
-                Some(Ok(Written::Nothing(seen))) => return Ok(Exchange::Mismatch(Some(seen))),
-                Some(Ok(Written::NoRow | Written::Overtaken)) => {
-                    return Ok(Exchange::Mismatch(None));
+        let single = inner.single.try_acquire().ok().filter(|_| inner.backlog.is_idle());
+        let _single = match single {
+            Some(single) => single,
+            None => {
+                let (answer, answered) = oneshot::channel();
+                let waiting = Waiting {
+                    key: key.as_str().to_owned(),
+                    expected,
+                    value: value.clone(),
+                    idle,
+                    notice: channel.clone().map(|channel| (channel, hint.clone())),
+                    end,
+                    since: Instant::now(),
+                    answer,
+                };
+                match backlog::write_together(&self.inner, inner, waiting, answered).await {
+                    Some(Ok(Written::Version(version))) => return Ok(Exchange::Swapped(version)),
+                    Some(Ok(Written::Nothing(seen))) => return Ok(Exchange::Mismatch(Some(seen))),
+                    Some(Ok(Written::NoRow | Written::Overtaken)) => {
+                        return Ok(Exchange::Mismatch(None));
+                    }
+                    Some(Err(error)) => return Err(error),
+                    None => {}
                 }
-                Some(Err(error)) => return Err(error),
-                None => {}
+                match timeout_at(end, inner.single.acquire()).await {
+                    Ok(Ok(single)) => single,
+                    _ => return Err(TransportError::unavailable("PostgreSQL is overloaded")),
+                }
             }
-            _single = match timeout_at(end, inner.single.acquire()).await {
-                Ok(single) => single.ok(),
-                Err(_) => return Err(TransportError::unavailable("PostgreSQL is overloaded")),
-            };
-        }
+        };
         let (key, value) = (key.as_str(), &*value);
         let notice = |which| {
             let channel = channel.as_ref()?;
