@@ -72,7 +72,7 @@ impl EngineUrl {
     }
 
     /// The server, for an engine that has one.
-    #[cfg(any(feature = "redis", feature = "postgres"))]
+    #[cfg(feature = "redis")]
     pub(crate) fn only_server(&self) -> Result<String, ConnectError> {
         match &self.servers[..] {
             [server] => Ok(server.clone()),

@@ -24,6 +24,8 @@ async fn an_invalid_address_is_refused_and_the_option_named() {
         ("postgres://postgres:hush@h/db?table=a.b.c", "schema.name"),
         ("postgres://postgres:hush@h/db?timeout_ms=0", "timeout_ms"),
         ("postgres://postgres:hush@h/db?pooled=perhaps", "true or false"),
+        ("postgres://postgres:hush@h/db?target_session_attrs=any", "a lock is written"),
+        ("postgres://postgres:hush@h/db?port=0", "from 1 to 65535"),
         ("postgres://postgres:hush@h/db?replicas=some", "none, sync or async"),
         ("postgres:///db", "host"),
         ("postgres://postgres:hush@%2Ftmp/db?sslmode=require", "TLS"),
@@ -214,7 +216,6 @@ async fn a_write_that_the_server_refused_is_never_indeterminate() {
             by_hand.batch_execute(&sql).await.unwrap();
             for (engine, expected, name) in [
                 (&prepared, Some(version), "k"),
-                (&prepared, None, "k"),
                 (&prepared, None, "new"),
                 (&pooled, Some(version), "k"),
                 (&pooled, None, "new"),
@@ -222,7 +223,10 @@ async fn a_write_that_the_server_refused_is_never_indeterminate() {
                 let response = engine.compare_exchange(&key(name), expected, value("w")).await;
                 let error = response.unwrap_err();
                 assert!(is_right(&error), "{code} {when}: {error:?}");
-                assert_eq!(&*engine.load(&key("k")).await.unwrap().unwrap().value, b"v");
+                // A mismatch writes nothing that could be refused.
+                let told = engine.compare_exchange(&key("k"), None, value("w")).await.unwrap();
+                let Exchange::Mismatch(Some(seen)) = told else { panic!("{told:?}") };
+                assert_eq!(&*seen.value, b"v");
                 assert_eq!(engine.load(&key("new")).await.unwrap(), None);
             }
         }

@@ -90,6 +90,52 @@ async fn a_server_that_is_killed_is_found_again() {
     watch.next().await.unwrap().unwrap();
 }
 
+/// The old primary goes on, and so does one of the two connections to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_and_watches_go_to_another_server_together() {
+    let Some(old) = server().await else { return };
+    let new = old.replica();
+    new.client().await.batch_execute("SELECT pg_promote()").await.unwrap();
+    let relay = Relay::new(old.port);
+    let engine = client(&old.address_at(relay.port(), "")).await;
+    put(&engine, "k", "old").await;
+    let mut watch = engine.watch(&key("k"), NodeId::new(1)).await.unwrap();
+    // There, and back again.
+    for (from, to, keeps_watch) in [(&old, &new, true), (&new, &old, false)] {
+        let by_hand = from.client().await;
+        let sql = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE application_name = 'lockword' AND (query LIKE 'UNLISTEN%' \
+                 OR query LIKE 'LISTEN%' OR query LIKE '%queue_usage() < %') = {}",
+            !keeps_watch
+        );
+        relay.lead_to(to.port);
+        let ended = by_hand.query(&sql, &[]).await.unwrap();
+        assert!(!ended.is_empty(), "one of the two");
+        let ended = timeout(engine.capabilities().wake_within, watch.next()).await;
+        assert!(matches!(ended, Ok(Some(Err(_)))), "{keeps_watch}: {ended:?}");
+        let began = Instant::now();
+        until("a watch is in force", async || {
+            match engine.watch(&key("k"), NodeId::new(1)).await {
+                Ok(again) => watch = again,
+                Err(TransportError::Unavailable(_)) => return false,
+                Err(error) => panic!("{error}"),
+            }
+            true
+        })
+        .await;
+        assert!(began.elapsed() < ms(3000), "{:?}", began.elapsed());
+        let other = client(&to.address("")).await;
+        let version = put(&other, "k", "new").await;
+        let write = Write { wake: Wake::Everybody, ..value("newer") };
+        other.compare_exchange(&key("k"), Some(version), write).await.unwrap();
+        let heard = timeout(engine.capabilities().wake_within, watch.next()).await;
+        assert!(matches!(heard, Ok(Some(Ok(None)))), "{keeps_watch}: {heard:?}");
+        let read = engine.load(&key("k")).await.unwrap().unwrap();
+        assert_eq!(&*read.value, b"newer", "of the same server");
+    }
+}
+
 #[tokio::test]
 async fn a_call_does_not_get_the_failure_of_an_abandoned_attempt() {
     let Some(server) = server().await else { return };

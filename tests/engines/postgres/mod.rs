@@ -10,10 +10,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use url::Url;
 
+mod addresses;
 mod connecting;
 mod faults;
 mod laws;
 mod locks;
+mod notices;
+mod overload;
 mod replicas;
 mod row_locks;
 mod table;

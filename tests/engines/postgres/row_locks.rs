@@ -19,7 +19,9 @@ async fn a_write_to_a_locked_row_is_refused_soon() {
         let engine = client(&address).await;
         let version = put(&engine, "k", "v").await;
         by_hand.batch_execute(KEEP_ALL).await.unwrap();
-        for (name, expected) in [("k", Some(version)), ("k", None), ("new", None)] {
+        let told = engine.compare_exchange(&key("k"), None, value("w")).await;
+        assert!(matches!(told, Ok(Exchange::Mismatch(Some(_)))), "it is read: {told:?}");
+        for (name, expected) in [("k", Some(version)), ("new", None)] {
             let began = Instant::now();
             let response = engine.compare_exchange(&key(name), expected, value("w")).await;
             assert!(matches!(response, Err(TransportError::Unavailable(_))), "{response:?}");

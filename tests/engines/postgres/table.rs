@@ -2,9 +2,10 @@ use super::*;
 use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::{Consistency, LockError, NodeId, Versioned};
 
-/// A table that was changed by hand has versions that are none.
+/// A table that was changed by hand has versions that are none. What is found is corrupt, and nothing was written;
+/// what was written may be anything.
 #[tokio::test]
-async fn a_response_to_a_write_that_makes_no_sense_is_indeterminate() {
+async fn a_bad_version_is_corrupt_where_it_is_found_and_indeterminate_where_it_was_written() {
     let Some(server) = server().await else { return };
     let engine = client(&server.address("")).await;
     let version = put(&engine, "k", "v").await;
@@ -15,10 +16,15 @@ async fn a_response_to_a_write_that_makes_no_sense_is_indeterminate() {
     by_hand.batch_execute(sql).await.unwrap();
     let read = engine.load(&key("odd")).await;
     assert!(matches!(read, Err(TransportError::Corrupt(_))), "{read:?}");
-    // What it finds is not valid; what it has written is not valid.
-    for (name, expected) in [("odd", Some(version)), ("odd", None), ("new", None)] {
-        let written = engine.compare_exchange(&key(name), expected, value("w")).await;
-        assert!(is_indeterminate(&written), "{name} {expected:?}: {written:?}");
+    for expected in [Some(version), None] {
+        let found = engine.compare_exchange(&key("odd"), expected, value("w")).await;
+        assert!(matches!(found, Err(TransportError::Corrupt(_))), "{expected:?}: {found:?}");
+    }
+    for wake in [Wake::Nobody, Wake::Everybody] {
+        engine.delete(&key("new")).await.unwrap();
+        let write = Write { wake, ..value("w") };
+        let written = engine.compare_exchange(&key("new"), None, write).await;
+        assert!(is_indeterminate(&written), "{written:?}");
     }
     assert!(engine.load(&key("new")).await.is_err(), "the control: it was written");
 }
@@ -83,14 +89,25 @@ async fn a_write_that_waited_for_a_row_sees_the_row_as_it_is_then() {
         // Its version is not the expected one any more.
         let told = lose(&change("new"), Some(old), "COMMIT").await;
         assert_eq!(told, Exchange::Mismatch(Some(new.clone())));
-        // Its version has just become the expected one.
+        // Its version becomes the expected one, but is not yet: that is the truth, and waits for nobody.
         let sql = "UPDATE public.lockword SET version = 1 WHERE key = 'k'";
         by_hand.batch_execute(sql).await.unwrap();
-        let Exchange::Swapped(version) = lose(&change("newer"), Some(new.version), "COMMIT").await
-        else {
+        winner.batch_execute(&change("newer")).await.unwrap();
+        let write = |expected| {
+            let (engine, name) = (engine.clone(), key("k"));
+            async move { engine.compare_exchange(&name, expected, value("late")).await.unwrap() }
+        };
+        for expected in [Some(new.version), None] {
+            let Exchange::Mismatch(Some(seen)) = write(expected).await else {
+                panic!("its version is 1")
+            };
+            assert_eq!((seen.version.get(), &*seen.value), (1, b"new".as_slice()));
+        }
+        winner.batch_execute("COMMIT").await.unwrap();
+        let Exchange::Swapped(version) = write(Some(new.version)).await else {
             panic!("the row has the version that was expected")
         };
-        assert!(version > new.version, "{version}: computed before the row was locked");
+        assert!(version > new.version, "{version}");
         // It is gone.
         let delete = "BEGIN; DELETE FROM public.lockword WHERE key = 'k'";
         assert_eq!(lose(delete, Some(version), "COMMIT").await, Exchange::Mismatch(None));
@@ -100,6 +117,67 @@ async fn a_write_that_waited_for_a_row_sees_the_row_as_it_is_then() {
         by_hand.batch_execute("DELETE FROM public.lockword WHERE key = 'k'").await.unwrap();
         let told = lose(&insert, None, "ROLLBACK").await;
         assert!(matches!(told, Exchange::Swapped(_)), "{told:?}");
+    }
+}
+
+/// A row as the server keeps it: where it is, who wrote it, who locked it; and the next transaction id of the
+/// server.
+async fn traces(by_hand: &tokio_postgres::Client) -> Vec<String> {
+    let rows = "SELECT concat_ws(' ', key, ctid, xmin, xmax) FROM public.lockword ORDER BY key";
+    let next = "SELECT txid_snapshot_xmax(txid_current_snapshot())::text";
+    let mut traces = vec![];
+    for sql in [rows, next] {
+        let rows = by_hand.query(sql, &[]).await.unwrap();
+        traces.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+    }
+    traces
+}
+
+/// Beside an open snapshot a row version that nobody needs is kept, and looked at by everybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_try_and_a_mismatch_write_nothing() {
+    let settings = vec!["autovacuum=off".to_owned()];
+    let Some(server) = server_with(PostgresSetup { settings, ..PostgresSetup::default() }).await
+    else {
+        return;
+    };
+    let by_hand = server.client().await;
+    for more in ["", "pooled=true"] {
+        let engine = client(&server.address(more)).await;
+        put(&engine, "k", "v").await;
+        let lease = Duration::from_secs(60);
+        let (a, b) = (
+            node(&engine, "a").lease(lease).build().unwrap(),
+            node(&client(&server.address(more)).await, "b").lease(lease).build().unwrap(),
+        );
+        let guard = lock(&a, "held").acquire().await.unwrap();
+        let before = traces(&by_hand).await;
+        assert_eq!(
+            before.len(),
+            4,
+            "two registers, the floor and the next transaction: {before:?}"
+        );
+        for _ in 0..20 {
+            let tried = lock(&b, "held").try_acquire().await;
+            assert!(matches!(tried, Err(LockError::Busy { .. })), "{tried:?}");
+            for wake in [Wake::Nobody, Wake::Everybody] {
+                for expected in [None, Some(Version::new(1).unwrap())] {
+                    let write = Write { wake, ..value("w") };
+                    let told = engine.compare_exchange(&key("k"), expected, write).await.unwrap();
+                    let Exchange::Mismatch(Some(seen)) = told else { panic!("{told:?}") };
+                    assert_eq!(&*seen.value, b"v");
+                }
+            }
+            let expected = Some(Version::new(1).unwrap());
+            let told = engine.compare_exchange(&key("none"), expected, value("w")).await.unwrap();
+            assert_eq!(told, Exchange::Mismatch(None));
+        }
+        assert_eq!(traces(&by_hand).await, before, "{more}");
+        guard.release().await.unwrap();
+        assert_ne!(traces(&by_hand).await, before, "the control: a release is seen");
+        for name in ["k", "held"] {
+            engine.delete(&key(name)).await.unwrap();
+        }
     }
 }
 
@@ -117,16 +195,19 @@ async fn a_creation_waits_for_the_floor() {
              DELETE FROM public.lockword WHERE key = 'k'"
         );
         deleting.batch_execute(&sql).await.unwrap();
+        // It is there as long as its deletion is not committed.
+        let told = engine.compare_exchange(&key("k"), None, value("new")).await.unwrap();
+        assert!(matches!(told, Exchange::Mismatch(Some(_))), "{told:?}");
         let asking = engine.clone();
         let asked =
             tokio::spawn(
-                async move { asking.compare_exchange(&key("k"), None, value("new")).await },
+                async move { asking.compare_exchange(&key("l"), None, value("new")).await },
             );
         until("it waits", async || is_waiting(&by_hand).await).await;
         deleting.batch_execute("COMMIT").await.unwrap();
         let told = asked.await.unwrap().unwrap();
         assert!(matches!(told, Exchange::Swapped(new) if new.get() > old), "{told:?} above {old}");
-        engine.delete(&key("k")).await.unwrap();
+        engine.delete(&key("l")).await.unwrap();
     }
 }
 

@@ -7,6 +7,7 @@ use crate::cluster::engines::options::{
     ConnectionOptions, EngineUrl, LONGEST_TIMEOUT, connection_setters, host_and_port, invalid,
     number, shown, unknown_option,
 };
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 use tokio_postgres::config::SslMode;
@@ -53,7 +54,9 @@ const LIBPQ_NAMES: [(&str, &str); 4] = [
 #[must_use = "nothing happens before connect is called"]
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresBuilder {
-    server: String,
+    servers: Vec<String>,
+    /// For those of `servers` that name none.
+    port: u16,
     database: Option<String>,
     application_name: String,
     table: String,
@@ -79,7 +82,8 @@ pub enum Replicas {
 impl PostgresBuilder {
     pub(super) fn new(server: String) -> Self {
         Self {
-            server,
+            servers: vec![server],
+            port: PORT,
             database: None,
             application_name: "lockword".to_owned(),
             table: "public.lockword".to_owned(),
@@ -97,13 +101,14 @@ impl PostgresBuilder {
     ///
     /// [`ConnectError::Address`] if the URL is not valid. Its password is not part of the error.
     pub fn from_url(url: &Url) -> Result<Self, ConnectError> {
-        let url_parts = EngineUrl::parse(url, "postgres://user:password@host:port/database")?;
-        let mut server = url_parts.only_server()?;
-        if server.starts_with('/') && url.port().is_none() && server.contains(':') {
+        let url = with_host(url);
+        let url_parts = EngineUrl::parse(&url, "postgres://user:password@host:port/database")?;
+        let mut servers = url_parts.servers;
+        if servers[0].starts_with('/') && url.port().is_none() && servers[0].contains(':') {
             // A colon in the name of the folder: what follows it is not the port.
-            server = format!("{server}:{PORT}");
+            servers[0] = format!("{}:{PORT}", servers[0]);
         }
-        let mut builder = Self::new(server);
+        let mut builder = Self { servers, ..Self::new(String::new()) };
         builder.connection.user = url_parts.user;
         builder.connection.password = url_parts.password;
         builder.database = Some(url_parts.path).filter(|name| !name.is_empty());
@@ -160,6 +165,16 @@ impl PostgresBuilder {
                     _ => return Err(refused("disable or verify-full (require is the same)")),
                 }
             }
+            "port" => match value.parse() {
+                Ok(port) if port > 0 => self.port = port,
+                _ => return Err(refused("from 1 to 65535")),
+            },
+            "user" => self.connection.user = Some(value.to_owned()),
+            // The only kind of server that is of use. The engine always looks for it.
+            "target_session_attrs" => match value {
+                "read-write" | "primary" => {}
+                _ => return Err(refused("read-write or primary: a lock is written")),
+            },
             "application_name" => value.clone_into(&mut self.application_name),
             "table" => value.clone_into(&mut self.table),
             "create_schema" => self.create_schema = boolean()?,
@@ -174,12 +189,20 @@ impl PostgresBuilder {
             }
             _ if self.connection.set(name, value)? => {}
             _ => {
-                let known = "sslmode, table, create_schema, replicas, pooled, application_name";
+                let known = "sslmode, table, create_schema, replicas, pooled, application_name, \
+                             host, port, user, target_session_attrs";
                 let known = format!("{}, {known}", ConnectionOptions::NAMES);
                 return Err(unknown_option(name, &known));
             }
         }
         Ok(())
+    }
+
+    /// A further server, in the form of [`Postgres::builder`]. Each new connection tries the servers in order,
+    /// and is one to the first that is a primary. In a URL: `host1:port1,host2:port2`.
+    pub fn server(mut self, server: impl Into<String>) -> Self {
+        self.servers.push(server.into());
+        self
     }
 
     /// The name of the database. Default: the name of the [user](Self::user). In a URL: the path.
@@ -274,28 +297,12 @@ impl PostgresBuilder {
         let ConnectionOptions { user, password, connect_timeout, timeout, tls, .. } =
             self.connection;
         let mut client = Config::new();
-        let (host, port) = match self.server.strip_prefix('/') {
-            // The folder of a socket.
-            Some(_) if cfg!(unix) => match self.server.rsplit_once(':') {
-                Some((folder, port)) => {
-                    let port = port.parse();
-                    let port = port.map_err(|_| {
-                        invalid(format!(
-                            "{} is no server: a folder with a colon in its name needs the port \
-                             behind it, as in /folder:name:{PORT}",
-                            shown(&self.server)
-                        ))
-                    })?;
-                    (folder.to_owned(), port)
-                }
-                None => (self.server.clone(), PORT),
-            },
-            _ => host_and_port(&self.server, PORT)?,
-        };
-        if tls.enabled && host.starts_with('/') {
+        let hosts = self.servers.iter().map(|server| socket_or_host(server, self.port));
+        let hosts = hosts.collect::<Result<Vec<_>, _>>()?;
+        if tls.enabled && hosts.iter().any(|(host, _)| host.starts_with('/')) {
             return Err(invalid("there is no TLS over a socket that is a file"));
         }
-        client.host(&host).port(port);
+        let server: Vec<_> = hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
         if let Some(user) = user {
             client.user(user);
         }
@@ -307,7 +314,6 @@ impl PostgresBuilder {
         }
         client.ssl_mode(if tls.enabled { SslMode::Require } else { SslMode::Disable });
         client.application_name(self.application_name);
-        client.connect_timeout(connect_timeout);
         client.keepalives_idle(Duration::from_secs(30));
         client.tcp_user_timeout(timeout);
         let limits = ServerTimeouts::new(timeout);
@@ -315,7 +321,8 @@ impl PostgresBuilder {
         Ok(PostgresConfig {
             client,
             tls: PostgresTls { connector, server_name: tls.server_name },
-            server: format!("{host}:{port}"),
+            server: server.join(","),
+            hosts,
             statements: SqlStatements::new(&table, limits, !self.pooled),
             table,
             pooled: self.pooled,
@@ -324,6 +331,42 @@ impl PostgresBuilder {
             timeout,
             limits,
         })
+    }
+}
+
+/// The URL with the first host of its query where a URL has its host, if it has none there.
+fn with_host(url: &Url) -> Cow<'_, Url> {
+    if url.host_str().is_some_and(|host| !host.is_empty()) {
+        return Cow::Borrowed(url);
+    }
+    let mut pairs: Vec<_> = url.query_pairs().into_owned().collect();
+    let Some(at) = pairs.iter().position(|(name, _)| name == "host") else {
+        return Cow::Borrowed(url);
+    };
+    let (_, host) = pairs.remove(at);
+    let mut moved = url.clone();
+    moved.query_pairs_mut().clear().extend_pairs(pairs);
+    match moved.set_host(Some(&host.replace('%', "%25").replace('/', "%2F").replace(':', "%3A"))) {
+        Ok(()) => Cow::Owned(moved),
+        Err(_) => Cow::Borrowed(url),
+    }
+}
+
+/// The host or the folder of a socket, and the port.
+fn socket_or_host(server: &str, default_port: u16) -> Result<(String, u16), ConnectError> {
+    if !cfg!(unix) || !server.starts_with('/') {
+        return host_and_port(server, default_port);
+    }
+    let Some((folder, port)) = server.rsplit_once(':') else {
+        return Ok((server.to_owned(), default_port));
+    };
+    match port.parse() {
+        Ok(port) => Ok((folder.to_owned(), port)),
+        Err(_) => Err(invalid(format!(
+            "{} is no server: a folder with a colon in its name needs the port behind it, as in \
+             /folder:name:{PORT}",
+            shown(server)
+        ))),
     }
 }
 
@@ -348,7 +391,9 @@ fn full_name(table: &str) -> Result<String, ConnectError> {
 impl fmt::Debug for PostgresBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("PostgresBuilder");
-        fields.field("server", &format_args!("{}", shown(&self.server)));
+        for server in &self.servers {
+            fields.field("server", &format_args!("{}", shown(server)));
+        }
         self.connection.debug_fields(&mut fields);
         fields.field("table", &self.table).field("pooled", &self.pooled).finish_non_exhaustive()
     }
@@ -356,9 +401,12 @@ impl fmt::Debug for PostgresBuilder {
 
 /// The options after they were checked, and what follows from them.
 pub(super) struct PostgresConfig {
+    /// Without a server.
     pub(super) client: Config,
+    /// The servers, in the order in which they are tried: a host or the folder of a socket, and the port.
+    pub(super) hosts: Vec<(String, u16)>,
     pub(super) tls: PostgresTls,
-    /// Host and port, for messages.
+    /// Hosts and ports, for messages.
     pub(super) server: String,
     /// With its schema.
     pub(super) table: String,
@@ -480,6 +528,10 @@ mod tests {
             ("postgres://me@%2Fvar%2Frun:7/db", "/var/run:7"),
             ("postgres://me@%2Fvar%2Frun%3A7/db", "/var/run:7:5432"),
             ("postgres://me@%2Fvar%2Frun%3A7%2Fx:8/db", "/var/run:7/x:8"),
+            ("postgres:///db?host=/var/run", "/var/run:5432"),
+            ("postgres:///db?port=7&host=%2Fvar%2Frun&user=me", "/var/run:7"),
+            ("postgres:///db?host=a:1&host=b&host=[::1]&port=7", "a:1,b:7,::1:7"),
+            ("postgres://a:1/db?host=b&port=7", "a:1,b:7"),
         ] {
             assert_eq!(config(url).unwrap().server, server);
         }
@@ -495,6 +547,9 @@ mod tests {
                 }
             }
         }
+        let several = Postgres::builder("a:1").server("b").user("me").database("db");
+        assert!(builder("postgres://me@a:1/db?host=b").unwrap() == several);
+        assert!(builder("postgres://a:1/db?host=b&user=me").unwrap() == several);
         let by_folder = Postgres::builder("/var/run:7").user("me").database("db");
         assert!(builder("postgres://me@%2Fvar%2Frun:7/db").unwrap() == by_folder);
         let debug = format!("{:?}", builder("postgres://user:secret@h/1").unwrap());

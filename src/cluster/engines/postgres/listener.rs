@@ -1,8 +1,9 @@
-//! The connection that receives notifications of changes.
+//! The connection that receives notifications of changes. It leads to the server that the requests go to, and ends
+//! with their connection: after a failover the old primary may go on, but nothing is written there.
 
 use super::builder::PostgresConfig;
 use super::session::{CheckAlive, ConnectionTask, PostgresConnection, Session, open, set_up};
-use super::sql::PostgresFailure;
+use super::sql::{CAN_NOTIFY, PostgresFailure};
 use crate::Mutex;
 use crate::cluster::{Key, NodeId, TransportError, Wake, Watch};
 use futures_util::future::{BoxFuture, select};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{AsyncMessage, Client, Notification};
+use tokio_postgres::{AsyncMessage, Client, Notification, SimpleQueryMessage};
 
 /// How often the server is asked whether it is there, while there is a watch; and how long the answer
 /// may take.
@@ -113,7 +114,8 @@ fn deliver(routes: &Mutex<NotificationRoutes>, table: &str, said: &Notification)
 }
 
 impl NotificationListener {
-    /// Connects, and checks that it receives a notification that is sent over `session`.
+    /// Connects, and checks that it receives a notification that is sent over `session`. If the address leads to
+    /// another server by now, `session` ends.
     ///
     /// # Errors
     ///
@@ -126,10 +128,24 @@ impl NotificationListener {
         let client = Arc::new(client);
         let routes = Arc::new(Mutex::new(NotificationRoutes::default()));
         let (weak, table) = (Arc::downgrade(&client), config.table.clone());
+        let (receiver_routes, requests_ended) = (routes.clone(), session.ended());
         let task = ConnectionTask(
-            tokio::spawn(receive(connection, weak, routes.clone(), table)).abort_handle(),
+            tokio::spawn(async move {
+                let receiving = receive(connection, weak, receiver_routes, table);
+                select(pin!(receiving), pin!(requests_ended)).await;
+            })
+            .abort_handle(),
         );
-        set_up(&client, &config).await?;
+        let facts = set_up(&client, &config).await?;
+        if facts.started != session.facts.started {
+            session.kill();
+            let why = "the address leads to another server than before";
+            return Err(PostgresFailure::unreachable(&config.server, why));
+        }
+        if !facts.can_notify {
+            let why = "its queue is full, or this user may not execute pg_notify(text, text)";
+            return Err(PostgresFailure::of_notices(&config.server, why));
+        }
         let listen = format!("LISTEN \"{}\"", config.table);
         match timeout(config.connect_timeout, client.batch_execute(&listen)).await {
             Ok(Ok(())) => {}
@@ -209,8 +225,13 @@ async fn check_notifications(
     let hello = format!("{HELLO}{:016x}", fastrand::u64(..));
     let say = format!("SELECT pg_notify('{table}', '{hello}')");
     routes.lock().hello = Some((hello, tell));
-    let said = session.batch(&say).await;
-    said.map_err(|failure| PostgresFailure::unreachable(server, failure.error.to_string()))?;
+    session.batch(&say).await.map_err(|failure| {
+        let why = failure.error.to_string();
+        match failure.refused {
+            Some(_) => PostgresFailure::of_notices(server, why),
+            None => PostgresFailure::unreachable(server, why),
+        }
+    })?;
     match timeout(config.connect_timeout, heard).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(PostgresFailure::unreachable(server, ENDED)),
@@ -277,7 +298,17 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// Receives notifications until the connection ends, or the server does not answer.
+/// Whether the server answers, and notifications can be sent: those of others are refused when this
+/// user's are, or there is no room for them.
+async fn hears(client: &Client) -> bool {
+    let Ok(said) = client.simple_query(&format!("SELECT {CAN_NOTIFY}")).await else { return false };
+    said.iter().any(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0) == Some("t"),
+        _ => false,
+    })
+}
+
+/// Receives notifications until the connection ends, the server does not answer, or none can be sent.
 async fn receive(
     mut connection: PostgresConnection,
     client: Weak<Client>,
@@ -301,7 +332,7 @@ async fn receive(
                 continue;
             }
             let Some(client) = client.upgrade() else { return };
-            if !matches!(timeout(PING, client.batch_execute("")).await, Ok(Ok(()))) {
+            if !matches!(timeout(PING, hears(&client)).await, Ok(true)) {
                 return;
             }
         }

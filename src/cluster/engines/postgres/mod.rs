@@ -50,6 +50,18 @@
 //! each ([`Notices::Hints`](crate::cluster::Notices::Hints)): a forged one costs that read, and does no
 //! other harm.
 //!
+//! **A write never fails for its notification.** Where the server refuses that, the write is made without
+//! it: because the user may not execute `pg_notify(text, text)`, because the queue of notifications is full
+//! (54000), or for any other reason. For five seconds nothing is notified then, and the next write tries it
+//! again. Meanwhile nodes poll instead of waiting for a watch. Their observers are told why by one
+//! [`request_finished`](crate::cluster::Observer::request_finished) of
+//! [`Watch`](crate::cluster::RemoteOperation::Watch). A client that only listens looks each second whether
+//! its user may notify, and whether the queue has room. A client that connects while one of the two is not so
+//! declares [`Wakeups::Poll`] for as long as it lives. The right belongs to all users of the table or to
+//! none: a node whose user has it sleeps for up to its claim window when one without it releases the lock. A
+//! write that waits at its commit for others that notify, for longer than a fifth of `timeout_ms`, is made
+//! without its notification, too.
+//!
 //! # Requirements
 //!
 //! PostgreSQL 12 or newer; the primary. The table of [`Postgres::schema_sql`], and these permissions:
@@ -81,13 +93,71 @@
 //! for as long as a commit takes. If that is long, because a synchronous replica is far away, make
 //! `timeout_ms` a hundred times as long as a commit.)
 //!
+//! # Under load
+//!
+//! At most 16 writes of a client are in flight by themselves. While there are more, the others wait at the client,
+//! and all that wait, up to 500, are one statement and one commit: the more wait, the more one commit does. Each
+//! is answered by itself: a row that somebody has locked is skipped, and then written by itself, and so is each of
+//! them if the server refuses the statement because of one. A write that nobody waits for any more is not
+//! sent. One that has waited for a fifth of `timeout_ms` is refused as
+//! [`TransportError::Unavailable`], which says that PostgreSQL is overloaded; nothing was written, and the node tries
+//! again while its lease lasts.
+//!
+//! So the number of commits a second does not limit how many locks a node holds. Where a commit takes
+//! two milliseconds (`commit_delay = 2000`, two cores), a node with 20,000 locks and leases of ten seconds
+//! renewed each of them every three seconds, 6,000 a second; with a statement for each it was 230 a second.
+//!
+//! # Dead row versions
+//!
+//! A write makes a new version of its row, and the old one is cleared away by the next reader or writer of
+//! its page: unless a transaction may still see it. An acquisition and its release are two writes, a renewal
+//! and a place in the queue one each. A read, a try of a lock that is held, and a write that meets another
+//! version write nothing: no row version, no lock of the row, no transaction id. (A write that waits for the
+//! row while another one changes it does lock it.)
+//!
+//! While *any* transaction of the server is open that may see old rows, no version that has died since it
+//! began can be cleared away, in all tables of its database; and every access to a register reads through those of
+//! its row. Beside a snapshot that stays open a register of which 25,000 acquisitions are made becomes about
+//! four times as slow, until that ends. What keeps old versions, and where it shows:
+//!
+//! ```sql
+//! -- Dead versions of the table: some thousands are usual, more and more are not.
+//! SELECT n_live_tup, n_dead_tup, n_tup_upd, n_tup_hot_upd, last_autovacuum
+//!   FROM pg_stat_user_tables WHERE relid = 'public.lockword'::regclass;
+//! -- Open transactions: reports, dumps, sessions that are 'idle in transaction'.
+//! SELECT pid, state, age(backend_xmin), xact_start, query FROM pg_stat_activity
+//!   WHERE backend_xmin IS NOT NULL ORDER BY age(backend_xmin) DESC;
+//! -- Replication slots, and replicas with hot_standby_feedback.
+//! SELECT slot_name, active, age(xmin), age(catalog_xmin) FROM pg_replication_slots;
+//! SELECT application_name, age(backend_xmin) FROM pg_stat_replication;
+//! -- Prepared transactions that nobody ends.
+//! SELECT gid, prepared, age(transaction) FROM pg_prepared_xacts;
+//! ```
+//!
+//! What helps: `idle_in_transaction_session_timeout`; long reports on a replica without
+//! `hot_standby_feedback`, or in another cluster of databases; deleting slots and prepared transactions that nobody uses.
+//! The table is made with `fillfactor = 50`, so that a new version finds room in its page (HOT, and no entry
+//! in an index), and with an autovacuum after 1,000 dead versions whatever its size. Where many registers
+//! change all the time, `autovacuum_naptime` (one minute) is the limit: lower it, or raise
+//! `autovacuum_max_workers`. What has piled up beside a snapshot is gone after the next vacuum; the file stays as
+//! large as it was, which does no harm.
+//!
 //! # The URL
 //!
 //! `postgres://user:password@host:port/database?option=value`, or `postgresql://`; everything but the
 //! host is optional, the port is 5432 by default. Special characters of the user's name and the
 //! password are percent-encoded. The default user is the user of the system that runs this process, and
 //! the default database has the name of the user. The host may be the folder of a Unix socket:
-//! `postgres://user@%2Fvar%2Frun%2Fpostgresql/app`. [`PostgresBuilder`] has a setter for each option:
+//! `postgres://user@%2Fvar%2Frun%2Fpostgresql/app`, or, as for libpq,
+//! `postgres:///app?host=/var/run/postgresql&user=user`.
+//!
+//! Several servers are separated by commas, `postgres://user@a:5432,b:5432/app` (with [`connect`](crate::cluster::connect);
+//! a [`Url`] has the others as options: `?host=b:5432`). Each new connection tries them in order, and all
+//! addresses of a name, until one is a primary. One that is silent, starting, or a replica costs its part of
+//! `connect_timeout_ms`: half of it with two, a third with three. One that refuses the password or the database, or
+//! whose certificate is not trusted, ends the attempt.
+//!
+//! [`PostgresBuilder`] has a setter for each option:
 //!
 //! | option | meaning | default |
 //! |---|---|---|
@@ -101,6 +171,9 @@
 //! | `create_schema` | `true`: creates the table if it does not exist | `false` |
 //! | `replicas` | `none`, `sync` or `async`: see above | derived when it connects |
 //! | `pooled` | `true`: there is a transaction pooler in between | `false` |
+//! | `host`, `port` | a further server; the port of those that name none | none, 5432 |
+//! | `user` | the user, where the URL has no place for it | see above |
+//! | `target_session_attrs` | `read-write` or `primary`, which is what is always looked for | `read-write` |
 //! | `application_name` | the name of the connections, for the server | `lockword` |
 //!
 //! The names in parentheses are those of libpq; an option is set by one of its names only. The files are read once, when it connects.
@@ -120,14 +193,16 @@
 //! ([`Denied`](TransportError::Denied)); because of a missing table
 //! ([`Unsupported`](TransportError::Unsupported)). A write whose connection was lost, or that was not
 //! answered in time, or whose response cannot be read, is
-//! [`Indeterminate`](TransportError::Indeterminate). A statement that lost against
+//! [`Indeterminate`](TransportError::Indeterminate). A register whose version is no number of a version is
+//! [`Corrupt`](TransportError::Corrupt), or indeterminate if a write has made it so. A statement that lost against
 //! another transaction (40001, 40P01) is repeated while half of the time is left, and nothing else is
 //! repeated. A read, a write and a deletion end within `timeout_ms`, with connecting and repeating. A
 //! new watch is in force, or has failed, within eight times the longer of the two timeouts.
 //!
 //! After a server was lost, the next request connects again. (If little of a request's time was left
 //! when the server fell silent, this happens up to one `timeout_ms` later.) The watches have ended, and
-//! the next one listens again.
+//! the next one listens again. The two connections lead to one server and are replaced together: after a
+//! failover an old primary may go on with one of them, but nothing is notified there.
 //!
 //! # By hand
 //!
@@ -144,19 +219,25 @@ use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
     Version, Versioned, Wakeups, Watch, Write, async_trait,
 };
+use backlog::{Backlog, Waiting};
 use builder::PostgresConfig;
 use futures_util::{StreamExt, stream};
 use listener::NotificationListener;
+use notify::NotifyState;
 use session::{Param, Reconnecting, Session, StatementKind};
-use sql::PostgresFailure;
+use sql::{PostgresFailure, StatementFailure};
 use std::fmt;
 use std::sync::Arc;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use url::Url;
 
+mod backlog;
 mod builder;
 mod listener;
+mod notify;
 mod session;
 mod sql;
 
@@ -176,6 +257,10 @@ struct PostgresInner {
     runtime: ConnectionRuntime,
     requests: Reconnecting<Session>,
     changes: Reconnecting<NotificationListener>,
+    notify: NotifyState,
+    /// For writes that are in flight by themselves.
+    single: Semaphore,
+    backlog: Backlog,
     capabilities: Capabilities,
 }
 
@@ -210,13 +295,23 @@ impl Postgres {
         let failed = |failure: PostgresFailure| failure.connect;
         let session = requests.get(runtime.handle(), connect).await.map_err(failed)?;
         let mut capabilities = Capabilities::new("postgres");
-        capabilities.wakeups = if config.pooled { Wakeups::Poll } else { Wakeups::PushToOne };
+        let is_heard = !config.pooled && session.facts.can_notify;
+        capabilities.wakeups = if is_heard { Wakeups::PushToOne } else { Wakeups::Poll };
         capabilities.wake_within = listener::WAKE_WITHIN;
-        if session.is_lossy || session.replicas_may_lag().await.map_err(failed)? {
+        if session.facts.is_lossy || session.replicas_may_lag().await.map_err(failed)? {
             capabilities.consistency = Consistency::Lossy;
         }
         let changes = Reconnecting::new();
-        let inner = PostgresInner { config, runtime, requests, changes, capabilities };
+        let inner = PostgresInner {
+            config,
+            runtime,
+            requests,
+            changes,
+            notify: NotifyState::default(),
+            single: Semaphore::new(backlog::SINGLE),
+            backlog: Backlog::default(),
+            capabilities,
+        };
         Ok(Self { inner: Arc::new(OfProcess::new(inner)) })
     }
 
@@ -267,7 +362,8 @@ impl Postgres {
         let (own, mut all, mut after) = (Reconnecting::new(), 0, String::new());
         loop {
             let row =
-                inner.ask(&own, StatementKind::DeleteIdle, &[&after], true, inner.end()).await?;
+                inner.ask(&own, StatementKind::DeleteIdle, &[&after], true, inner.end()).await;
+            let row = first(row)?;
             let row = row.ok_or_else(|| TransportError::indeterminate("no count"))?;
             all += count(&row).map_err(after_a_write)?;
             match column(&row, 1).map_err(after_a_write)? {
@@ -290,8 +386,8 @@ impl Postgres {
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
         let inner = self.inner.here()?;
         let (link, end) = (&inner.requests, inner.end());
-        let row = inner.ask(link, StatementKind::Delete, &[&key.as_str()], true, end).await?;
-        Ok(row.as_ref().map_or(Ok(0), count).map_err(after_a_write)? > 0)
+        let row = inner.ask(link, StatementKind::Delete, &[&key.as_str()], true, end).await;
+        Ok(first(row)?.as_ref().map_or(Ok(0), count).map_err(after_a_write)? > 0)
     }
 }
 
@@ -300,7 +396,7 @@ impl PostgresInner {
         let connect = || Session::connect(self.config.clone());
         let on = self.runtime.handle();
         let session = link.get(on, connect).await.map_err(|failure| failure.call)?;
-        if session.is_lossy && self.capabilities.consistency == Consistency::Linearizable {
+        if session.facts.is_lossy && self.capabilities.consistency == Consistency::Linearizable {
             let why = "fsync or synchronous_commit is off now, and was on before";
             return Err(TransportError::unsupported(why));
         }
@@ -326,25 +422,100 @@ impl PostgresInner {
         params: &[Param<'_>],
         write: bool,
         end: Instant,
-    ) -> Result<Option<Row>, TransportError> {
+    ) -> Result<Vec<Row>, StatementFailure> {
         let mut tries = 0;
         loop {
             let session = match timeout_at(end, self.session(link)).await {
                 Ok(session) => session?,
-                Err(_) => return Err(TransportError::unavailable("no connection in time")),
+                Err(_) => return Err(TransportError::unavailable("no connection in time").into()),
             };
             let failure = match session.query(which, params, write, end).await {
-                Ok(row) => return Ok(row),
+                Ok(rows) => return Ok(rows),
                 Err(failure) => failure,
             };
             if failure.is_broken {
                 session.kill();
             }
             if !failure.can_retry || self.is_late(end) {
-                return Err(failure.error);
+                return Err(failure);
             }
             sleep(session::backoff(tries)).await;
             tries += 1;
+        }
+    }
+
+    /// Runs a statement that writes. `notice`: the same statement with a notice, which has two more
+    /// parameters: the channel and the hint.
+    ///
+    /// Where the server refuses the statement with the notice and takes the one without, it was the notice
+    /// that was refused, whatever the reason.
+    async fn write(
+        &self,
+        which: StatementKind,
+        params: &[Param<'_>],
+        notice: Option<(StatementKind, [Param<'_>; 2])>,
+        end: Instant,
+    ) -> Result<Written, TransportError> {
+        let (link, mut refusal) = (&self.requests, None);
+        if let Some((which, notice)) = notice.filter(|_| self.notify.may_try()) {
+            let (params, began) = ([params, &notice].concat(), Instant::now());
+            match self.ask(link, which, &params, true, end).await {
+                Ok(rows) => {
+                    let written = Written::read(rows.into_iter().next())?;
+                    if matches!(written, Written::Version(_)) {
+                        self.notify.works();
+                    }
+                    return Ok(written);
+                }
+                Err(failure) => match &failure.refused {
+                    // A row that another transaction keeps; or too late.
+                    Some(code)
+                        if *code == SqlState::LOCK_NOT_AVAILABLE
+                            && began.elapsed() < self.config.limits.notice =>
+                    {
+                        return Err(failure.error);
+                    }
+                    Some(_) if !self.is_late(end) => refusal = Some(failure),
+                    _ => return Err(failure.error),
+                },
+            }
+        }
+        let written = Written::read(first(self.ask(link, which, params, true, end).await)?)?;
+        if let (Some(StatementFailure { error, refused, .. }), Written::Version(_)) = (refusal, &written)
+            // Many that notify had the turn before it: the next one may be lucky.
+            && refused != Some(SqlState::LOCK_NOT_AVAILABLE)
+        {
+            self.notify.refused(error);
+            self.changes.forget();
+        }
+        Ok(written)
+    }
+}
+
+/// What a statement that writes has done.
+enum Written {
+    /// It has written the register, which has this version now.
+    Version(Version),
+    /// It has not: the register was this.
+    Nothing(Versioned),
+    /// It has not, because of a row that has come meanwhile.
+    Overtaken,
+    /// It has not: the row on which it depends is missing.
+    NoRow,
+}
+
+impl Written {
+    /// # Errors
+    ///
+    /// [`TransportError::Indeterminate`] for a row that makes no sense if the statement may have written.
+    fn read(row: Option<Row>) -> Result<Self, TransportError> {
+        let Some(row) = row else { return Ok(Self::NoRow) };
+        if let Some(written) = column(&row, 0).map_err(after_a_write)? {
+            return Ok(Self::Version(version(written).map_err(after_a_write)?));
+        }
+        match column::<Option<i64>>(&row, 1)? {
+            Some(_) => Ok(Self::Nothing(register(&row, 1)?)),
+            None => Ok(Self::Overtaken),
         }
     }
 }
@@ -354,8 +525,8 @@ impl Transport for Postgres {
     async fn load(&self, key: &Key) -> Result<Option<Versioned>, TransportError> {
         let inner = self.inner.here()?;
         let (link, end) = (&inner.requests, inner.end());
-        let row = inner.ask(link, StatementKind::Load, &[&key.as_str()], false, end).await?;
-        row.map(|row| register(&row, 0)).transpose()
+        let row = inner.ask(link, StatementKind::Load, &[&key.as_str()], false, end).await;
+        first(row)?.map(|row| register(&row, 0)).transpose()
     }
 
     async fn compare_exchange(
@@ -365,35 +536,75 @@ impl Transport for Postgres {
         new: Write,
     ) -> Result<Exchange, TransportError> {
         let inner = self.inner.here()?;
-        let PostgresInner { config, requests, capabilities, .. } = inner;
+        let PostgresInner { config, capabilities, .. } = inner;
         let end = inner.end();
         let Write { value, wake, idle } = new;
         if value.len() > capabilities.largest_value {
             return Err(TransportError::unsupported("a value of more than 64 KiB"));
         }
         let (channel, hint) = (listener::channel(&config.table, wake), listener::hint(key));
-        let (key, value) = (key.as_str(), &*value);
-        let Some(expected) = expected else {
-            let params: [Param<'_>; 5] = [&key, &value, &idle, &channel, &hint];
-            let row = inner.ask(requests, StatementKind::Create, &params, true, end).await?;
-            let Some(row) = row else {
-                let why = "the row without a name is missing in the table: call create_schema()";
-                return Err(TransportError::unsupported(why));
-            };
-            return created(&row).map_err(after_a_write);
-        };
-        let number = i64::try_from(expected.get()).expect("below 2^52");
-        let params: [Param<'_>; 6] = [&key, &number, &value, &idle, &channel, &hint];
-        loop {
-            let row = inner.ask(requests, StatementKind::Update, &params, true, end).await?;
-            let Some(row) = row else {
-                return Ok(Exchange::Mismatch(None));
-            };
-            match updated(&row).map_err(after_a_write)? {
-                Exchange::Mismatch(Some(seen)) if seen.version == expected => {}
-                exchange => return Ok(exchange),
+        let single = inner.single.try_acquire().ok().filter(|_| inner.backlog.is_idle());
+        let _single = match single {
+            Some(single) => single,
+            None => {
+                let (answer, answered) = oneshot::channel();
+                let waiting = Waiting {
+                    key: key.as_str().to_owned(),
+                    expected,
+                    value: value.clone(),
+                    idle,
+                    notice: channel.clone().map(|channel| (channel, hint.clone())),
+                    end,
+                    since: Instant::now(),
+                    answer,
+                };
+                match backlog::write_together(&self.inner, inner, waiting, answered).await {
+                    Some(Ok(Written::Version(version))) => return Ok(Exchange::Swapped(version)),
+                    Some(Ok(Written::Nothing(seen))) => return Ok(Exchange::Mismatch(Some(seen))),
+                    Some(Ok(Written::NoRow | Written::Overtaken)) => {
+                        return Ok(Exchange::Mismatch(None));
+                    }
+                    Some(Err(error)) => return Err(error),
+                    None => {}
+                }
+                match timeout_at(end, inner.single.acquire()).await {
+                    Ok(Ok(single)) => single,
+                    _ => return Err(TransportError::unavailable("PostgreSQL is overloaded")),
+                }
             }
-            // The row has got the expected version while the statement ran.
+        };
+        let (key, value) = (key.as_str(), &*value);
+        let notice = |which| {
+            let channel = channel.as_ref()?;
+            Some((which, [channel as Param<'_>, &hint as Param<'_>]))
+        };
+        loop {
+            let written = match expected {
+                None => {
+                    let notice = notice(StatementKind::CreateAndNotify);
+                    let params: [Param<'_>; 3] = [&key, &value, &idle];
+                    inner.write(StatementKind::Create, &params, notice, end).await?
+                }
+                Some(expected) => {
+                    let number = i64::try_from(expected.get()).expect("below 2^52");
+                    let notice = notice(StatementKind::UpdateAndNotify);
+                    let params: [Param<'_>; 4] = [&key, &number, &value, &idle];
+                    inner.write(StatementKind::Update, &params, notice, end).await?
+                }
+            };
+            match written {
+                Written::Version(version) => return Ok(Exchange::Swapped(version)),
+                Written::NoRow if expected.is_none() => {
+                    let why =
+                        "the row without a name is missing in the table: call create_schema()";
+                    return Err(TransportError::unsupported(why));
+                }
+                Written::NoRow => return Ok(Exchange::Mismatch(None)),
+                // It was changed while the statement waited for it.
+                Written::Nothing(seen) if Some(seen.version) == expected => {}
+                Written::Overtaken => {}
+                Written::Nothing(seen) => return Ok(Exchange::Mismatch(Some(seen))),
+            }
             if inner.is_late(end) {
                 return Err(TransportError::unavailable("it changes all the time"));
             }
@@ -409,8 +620,18 @@ impl Transport for Postgres {
         }
         let session = inner.session(requests).await?;
         let connect = || NotificationListener::connect(config.clone(), session.clone());
-        let listener = changes.get(runtime.handle(), connect).await;
-        let listener = listener.map_err(|failure| failure.call)?;
+        if !inner.notify.may_try() {
+            return inner.notify.no_watch(node);
+        }
+        let listener = match changes.get(runtime.handle(), connect).await {
+            Ok(listener) => listener,
+            Err(failure) if failure.is_of_notices => {
+                inner.notify.refused(failure.call);
+                return inner.notify.no_watch(node);
+            }
+            Err(failure) => return Err(failure.call),
+        };
+        inner.notify.works();
         listener.watch(key, node).await.map(watch_of_process)
     }
 
@@ -420,8 +641,8 @@ impl Transport for Postgres {
         loop {
             let params: [Param<'_>; 2] = [&prefix, &after];
             let (link, end) = (&inner.requests, inner.end());
-            let row = inner.ask(link, StatementKind::List, &params, false, end).await?;
-            let row = row.ok_or_else(|| TransportError::corrupt("no list"))?;
+            let row = inner.ask(link, StatementKind::List, &params, false, end).await;
+            let row = first(row)?.ok_or_else(|| TransportError::corrupt("no list"))?;
             let page: Vec<String> = column(&row, 0)?;
             let Some(last) = page.last() else { return Ok(keys) };
             after.clone_from(last);
@@ -435,22 +656,6 @@ impl Transport for Postgres {
     }
 }
 
-/// What the statement that creates a register has done.
-fn created(row: &Row) -> Result<Exchange, TransportError> {
-    match column(row, 0)? {
-        true => Ok(Exchange::Swapped(version(column(row, 1)?)?)),
-        false => Ok(Exchange::Mismatch(Some(register(row, 1)?))),
-    }
-}
-
-/// What the statement that changes a register has done.
-fn updated(row: &Row) -> Result<Exchange, TransportError> {
-    match column(row, 0)? {
-        Some(written) => Ok(Exchange::Swapped(version(written)?)),
-        None => Ok(Exchange::Mismatch(Some(register(row, 1)?))),
-    }
-}
-
 /// The error of a row that makes no sense, when it is the response to a write: the write may have been
 /// applied.
 fn after_a_write(error: TransportError) -> TransportError {
@@ -458,6 +663,11 @@ fn after_a_write(error: TransportError) -> TransportError {
         TransportError::Corrupt(why) => TransportError::Indeterminate(why),
         other => other,
     }
+}
+
+/// The only row of a response, if there is one.
+fn first(response: Result<Vec<Row>, StatementFailure>) -> Result<Option<Row>, TransportError> {
+    response.map(|rows| rows.into_iter().next()).map_err(|failure| failure.error)
 }
 
 fn count(row: &Row) -> Result<u64, TransportError> {

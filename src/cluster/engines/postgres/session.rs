@@ -3,15 +3,19 @@
 use super::builder::{PostgresConfig, PostgresTls, Replicas};
 use super::sql::{self, PostgresFailure, SYNC, SqlStatement, StatementFailure};
 use crate::Mutex;
-use crate::cluster::TransportError;
 use crate::cluster::engines::connect::PendingConnection;
+use crate::cluster::{ConnectError, TransportError};
 use futures_util::FutureExt;
+use futures_util::future::try_join5;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::lookup_host;
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, Row, SimpleQueryMessage, Socket};
@@ -53,6 +57,12 @@ impl<S: CheckAlive> Reconnecting<S> {
         result
     }
 
+    /// Forgets the connection, which ends when nobody uses it any more.
+    pub(super) fn forget(&self) {
+        let dead = self.0.lock().take();
+        drop(dead);
+    }
+
     /// The last attempt if it is of use, otherwise a new one.
     fn pending<F>(
         &self,
@@ -86,7 +96,7 @@ pub(super) type PostgresConnection =
     Connection<Socket, <PostgresTls as MakeTlsConnect<Socket>>::Stream>;
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 
-/// Opens a connection. It makes progress only while the second part is polled.
+/// Opens a connection to the first server that is of use. It makes progress only while the second part is polled.
 ///
 /// # Errors
 ///
@@ -94,20 +104,86 @@ pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 pub(super) async fn open(
     config: &PostgresConfig,
 ) -> Result<(Client, PostgresConnection), PostgresFailure> {
-    let limit = config.connect_timeout;
-    let connect = config.client.connect(config.tls.clone());
-    match timeout(limit, connect).await {
-        Ok(Ok(connected)) => Ok(connected),
-        Ok(Err(error)) => Err(PostgresFailure::of_connecting(&config.server, &error)),
-        Err(_) => {
-            let why = format!("no answer in {limit:?}");
-            Err(PostgresFailure::unreachable(&config.server, why))
+    let end = Instant::now() + config.connect_timeout;
+    let (targets, mut failures) = targets(config, end).await;
+    let count = targets.len();
+    for (tried, (host, address, port)) in targets.into_iter().enumerate() {
+        // Each has its part of the time that is left, so that a silent one leaves some to those behind it.
+        let left = u32::try_from(count - tried).unwrap_or(u32::MAX);
+        let limit = end.saturating_duration_since(Instant::now()) / left;
+        let mut client = config.client.clone();
+        client.host(host).port(port);
+        if let Some(address) = address {
+            client.hostaddr(address);
         }
+        if count > 1 {
+            client.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        let failure = match timeout(limit, client.connect(config.tls.clone())).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => PostgresFailure::of_connecting(&config.server, &error),
+            Err(_) => {
+                PostgresFailure::unreachable(&config.server, format!("no answer in {limit:?}"))
+            }
+        };
+        let ConnectError::Unreachable { cause, .. } = &failure.connect else {
+            // It answers, and so would the others.
+            return Err(failure);
+        };
+        let name = address.map_or_else(|| host.to_owned(), |address| address.to_string());
+        failures.push((format!("{name}:{port}"), cause.to_string()));
     }
+    let why = match &failures[..] {
+        [(_, why)] => why.clone(),
+        all => all.iter().map(|(at, why)| format!("{at}: {why}")).collect::<Vec<_>>().join("; "),
+    };
+    Err(PostgresFailure::unreachable(&config.server, why))
 }
 
-/// Sets the server's side of a connection up, checks the server, and returns whether the server can
-/// lose writes that it has acknowledged.
+/// A server, one of its addresses unless it is a file, and its port.
+type Target<'a> = (&'a str, Option<IpAddr>, u16);
+
+/// Every address of every server, in order; and the servers that have none, with the reason.
+async fn targets(
+    config: &PostgresConfig,
+    end: Instant,
+) -> (Vec<Target<'_>>, Vec<(String, String)>) {
+    let (mut targets, mut failures) = (vec![], vec![]);
+    for (host, port) in &config.hosts {
+        if host.starts_with('/') {
+            targets.push((&**host, None, *port));
+            continue;
+        }
+        // A name server that is silent leaves time to connect to the others.
+        let limit = end.saturating_duration_since(Instant::now()) / 2;
+        let why = match timeout(limit, lookup_host((&**host, *port))).await {
+            Ok(Ok(found)) => {
+                let before = targets.len();
+                targets.extend(found.map(|found| (&**host, Some(found.ip()), *port)));
+                if targets.len() > before {
+                    continue;
+                }
+                "it has no address".to_owned()
+            }
+            Ok(Err(why)) => why.to_string(),
+            Err(_) => format!("no address in {limit:?}"),
+        };
+        failures.push((format!("{host}:{port}"), why));
+    }
+    (targets, failures)
+}
+
+/// What the server said when a connection was set up.
+pub(super) struct ServerFacts {
+    /// It can lose writes that it has acknowledged.
+    pub(super) is_lossy: bool,
+    /// It lets this user notify.
+    pub(super) can_notify: bool,
+    /// Since when it runs: two connections with the same are connections to the same server.
+    pub(super) started: String,
+}
+
+/// Sets the server's side of a connection up, and checks the server.
 ///
 /// # Errors
 ///
@@ -115,7 +191,7 @@ pub(super) async fn open(
 pub(super) async fn set_up(
     client: &Client,
     config: &PostgresConfig,
-) -> Result<bool, PostgresFailure> {
+) -> Result<ServerFacts, PostgresFailure> {
     let server = &config.server;
     let must_be_sync = config.replicas == Some(Replicas::Sync);
     let text = sql::setup((!config.pooled).then_some(config.limits), must_be_sync);
@@ -144,7 +220,8 @@ pub(super) async fn set_up(
                    synchronous_commit is not on or remote_apply";
         return Err(PostgresFailure::unsuitable_for_now(server, why));
     }
-    Ok(column(1) != "on" || column(2) == "off")
+    let is_lossy = column(1) != "on" || column(2) == "off";
+    Ok(ServerFacts { is_lossy, can_notify: column(6) == "t", started: column(7).to_owned() })
 }
 
 /// The connection for requests. Many requests may be in flight at a time.
@@ -152,7 +229,9 @@ pub(super) struct Session {
     client: Client,
     config: Arc<PostgresConfig>,
     task: AbortHandle,
-    pub(super) is_lossy: bool,
+    /// Closed when the connection has ended.
+    ended: watch::Receiver<()>,
+    pub(super) facts: ServerFacts,
     prepared: OnceCell<PreparedStatements>,
     state: Mutex<SessionState>,
 }
@@ -167,7 +246,9 @@ struct SessionState {
 struct PreparedStatements {
     load: tokio_postgres::Statement,
     create: tokio_postgres::Statement,
+    create_and_notify: tokio_postgres::Statement,
     update: tokio_postgres::Statement,
+    update_and_notify: tokio_postgres::Statement,
 }
 
 /// The name of a statement.
@@ -175,7 +256,13 @@ struct PreparedStatements {
 pub(super) enum StatementKind {
     Load,
     Create,
+    CreateAndNotify,
     Update,
+    UpdateAndNotify,
+    CreateAll,
+    CreateAllAndNotify,
+    UpdateAll,
+    UpdateAllAndNotify,
     DeleteIdle,
     Delete,
     List,
@@ -187,11 +274,13 @@ impl Session {
     /// [`PostgresFailure`].
     pub(super) async fn connect(config: Arc<PostgresConfig>) -> Result<Arc<Self>, PostgresFailure> {
         let (client, connection) = open(&config).await?;
-        let task = ConnectionTask(tokio::spawn(connection.map(drop)).abort_handle());
-        let is_lossy = set_up(&client, &config).await?;
+        let (alive, ended) = watch::channel(());
+        let drive = connection.map(move |_| drop(alive));
+        let task = ConnectionTask(tokio::spawn(drive).abort_handle());
+        let facts = set_up(&client, &config).await?;
         let task = task.keep();
         let (prepared, state) = (OnceCell::new(), Mutex::new(SessionState::default()));
-        Ok(Arc::new(Self { client, config, task, is_lossy, prepared, state }))
+        Ok(Arc::new(Self { client, config, task, ended, facts, prepared, state }))
     }
 
     /// Runs a statement, until `end`. `write`: the statement changes something.
@@ -205,7 +294,7 @@ impl Session {
         params: &[Param<'_>],
         write: bool,
         end: Instant,
-    ) -> Result<Option<Row>, StatementFailure> {
+    ) -> Result<Vec<Row>, StatementFailure> {
         let PostgresConfig { timeout, limits, .. } = &*self.config;
         let probe = ProbeOnDrop(self, true);
         let (mut silent_since, mut indeterminate) = (Instant::now(), false);
@@ -227,7 +316,7 @@ impl Session {
             probe.disarm();
         }
         match response {
-            Ok(Ok(rows)) => Ok(rows.into_iter().next()),
+            Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => Err(StatementFailure::new(&error, indeterminate)),
             Err(_) => {
                 let why = format!("no answer in {timeout:?}");
@@ -235,7 +324,7 @@ impl Session {
                     true => TransportError::indeterminate(why),
                     false => TransportError::unavailable(why),
                 };
-                Err(StatementFailure { error, can_retry: false, is_broken })
+                Err(StatementFailure { is_broken, ..error.into() })
             }
         }
     }
@@ -245,9 +334,15 @@ impl Session {
         &self,
         which: StatementKind,
     ) -> Option<impl Future<Output = Result<&PreparedStatements, tokio_postgres::Error>>> {
-        let by_name = !self.config.pooled
-            && matches!(which, StatementKind::Load | StatementKind::Create | StatementKind::Update);
-        by_name.then(|| self.prepared.get_or_try_init(|| self.prepare()))
+        let is_usual = matches!(
+            which,
+            StatementKind::Load
+                | StatementKind::Create
+                | StatementKind::CreateAndNotify
+                | StatementKind::Update
+                | StatementKind::UpdateAndNotify
+        );
+        (!self.config.pooled && is_usual).then(|| self.prepared.get_or_try_init(|| self.prepare()))
     }
 
     async fn prepare(&self) -> Result<PreparedStatements, tokio_postgres::Error> {
@@ -255,11 +350,15 @@ impl Session {
             let SqlStatement { text, types } = self.text(which);
             self.client.prepare_typed(text, types).await
         };
-        Ok(PreparedStatements {
-            load: prepare(StatementKind::Load).await?,
-            create: prepare(StatementKind::Create).await?,
-            update: prepare(StatementKind::Update).await?,
-        })
+        let (load, create, create_and_notify, update, update_and_notify) = try_join5(
+            prepare(StatementKind::Load),
+            prepare(StatementKind::Create),
+            prepare(StatementKind::CreateAndNotify),
+            prepare(StatementKind::Update),
+            prepare(StatementKind::UpdateAndNotify),
+        )
+        .await?;
+        Ok(PreparedStatements { load, create, create_and_notify, update, update_and_notify })
     }
 
     fn text(&self, which: StatementKind) -> &SqlStatement {
@@ -267,7 +366,13 @@ impl Session {
         match which {
             StatementKind::Load => &all.load,
             StatementKind::Create => &all.create,
+            StatementKind::CreateAndNotify => &all.create_and_notify,
             StatementKind::Update => &all.update,
+            StatementKind::UpdateAndNotify => &all.update_and_notify,
+            StatementKind::CreateAll => &all.create_all,
+            StatementKind::CreateAllAndNotify => &all.create_all_and_notify,
+            StatementKind::UpdateAll => &all.update_all,
+            StatementKind::UpdateAllAndNotify => &all.update_all_and_notify,
             StatementKind::DeleteIdle => &all.delete_idle,
             StatementKind::Delete => &all.delete,
             StatementKind::List => &all.list,
@@ -338,9 +443,15 @@ impl Session {
             Ok(Err(error)) => Err(StatementFailure::new(&error, true)),
             Err(_) => {
                 let error = TransportError::indeterminate("no answer in time");
-                Err(StatementFailure { error, can_retry: false, is_broken: true })
+                Err(StatementFailure { is_broken: true, ..error.into() })
             }
         }
+    }
+
+    /// Waits until the connection has ended. It does not keep the connection.
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let mut ended = self.ended.clone();
+        async move { while ended.changed().await.is_ok() {} }
     }
 
     /// Ends the connection. All requests in flight fail.
@@ -371,7 +482,9 @@ impl PreparedStatements {
     fn of(&self, which: StatementKind) -> &tokio_postgres::Statement {
         match which {
             StatementKind::Create => &self.create,
+            StatementKind::CreateAndNotify => &self.create_and_notify,
             StatementKind::Update => &self.update,
+            StatementKind::UpdateAndNotify => &self.update_and_notify,
             _ => &self.load,
         }
     }

@@ -1,14 +1,15 @@
 //! The table, the statements, and what the errors of the server mean. Each statement is one transaction.
 //!
 //! A statement sees the table as it was when the statement began, except for rows that it locks: those
-//! it sees as they are when it has the lock. So each operation locks the rows that it decides on, and
-//! computes the version afterwards.
+//! it sees as they are when it has the lock. So a write locks the rows that it decides on, and computes the
+//! version afterwards. What it does not write it does not lock: a mismatch is what the table was when the
+//! statement began. Where that is no mismatch, because the row was changed meanwhile, it is asked again.
 
 use crate::cluster::{ConnectError, TransportError};
 use std::error::Error;
 use std::io;
 use std::time::Duration;
-use tokio_postgres::error::{DbError, Severity};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::Type;
 
 /// The present time, in microseconds since 1970.
@@ -17,6 +18,9 @@ const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 /// The value of a register, for this client. No node writes more than 1 MiB, so what a stranger has
 /// written beyond that is not read into memory: one byte more is enough to refuse it.
 const VALUE: &str = "substr(value, 1, 1048577)";
+
+/// The same in a join.
+const VALUE_OF_ROW: &str = "substr(r.value, 1, 1048577)";
 
 /// How many registers one statement of the housekeeping reads. While it deletes, it keeps the floor
 /// locked, and so delays the creation of registers: for less than [`ServerTimeouts::row`].
@@ -28,7 +32,9 @@ pub(super) struct ServerTimeouts {
     /// For a row that is locked. lockword locks a row for milliseconds. A statement that waits delays
     /// all later requests on the same connection.
     pub(super) row: Duration,
-    /// For any other lock: a transaction that notifies waits at its commit for all others that notify.
+    /// For the turn of a write that notifies: it waits at its commit for all others that notify.
+    pub(super) notice: Duration,
+    /// For any other lock.
     pub(super) lock: Duration,
     /// For a statement.
     pub(super) statement: Duration,
@@ -39,7 +45,8 @@ impl ServerTimeouts {
     /// says that nothing was written.
     pub(super) fn new(timeout: Duration) -> Self {
         let (lock, statement) = (timeout * 3 / 5, timeout * 4 / 5);
-        Self { row: (timeout / 20).max(Duration::from_millis(50)).min(lock), lock, statement }
+        let row = (timeout / 20).max(Duration::from_millis(50)).min(lock);
+        Self { row, notice: (timeout / 5).max(row).min(lock), lock, statement }
     }
 }
 
@@ -64,12 +71,23 @@ pub(super) struct SqlStatement {
 pub(super) struct SqlStatements {
     /// `version, value`; no row if there is no register.
     pub(super) load: SqlStatement,
-    /// `fresh, version, value`: whether the row was created; if not, what it is. No row if there is no
-    /// floor.
+    /// `written, version, value`: the new version; if there is none, what the row is; if there is nothing of
+    /// both, the row was created meanwhile. No row if there is no floor.
     pub(super) create: SqlStatement,
-    /// `written, version, value`: the new version; if there is none, what the row is. No row if there
-    /// is no register.
+    /// The same, with a notice. The ones without do not name `pg_notify`: a user who may not execute it
+    /// could not run them.
+    pub(super) create_and_notify: SqlStatement,
+    /// `written, version, value`: the new version; if there is none, what the row was. No row if there
+    /// was no register.
     pub(super) update: SqlStatement,
+    /// The same, with a notice.
+    pub(super) update_and_notify: SqlStatement,
+    /// `written, version, value, key`, as the two above, for each of several keys that are all different.
+    pub(super) create_all: SqlStatement,
+    pub(super) create_all_and_notify: SqlStatement,
+    /// The same. A row that is locked is not waited for, and is as it was.
+    pub(super) update_all: SqlStatement,
+    pub(super) update_all_and_notify: SqlStatement,
     /// `count, last`: the last key that was read, if there was any.
     pub(super) delete_idle: SqlStatement,
     /// `count`.
@@ -89,9 +107,7 @@ CREATE TABLE IF NOT EXISTS {table} (
     -- To be read by convert_from(value, 'UTF8').
     value bytea NOT NULL,
     -- Since when nobody holds the lock and nobody waits for it.
-    idle_since timestamptz,
-    -- Whether the last statement has created the row, or found it.
-    fresh boolean NOT NULL DEFAULT true
+    idle_since timestamptz
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 {};
 "#,
@@ -124,15 +140,16 @@ pub(super) fn floor(table: &str) -> String {
     )
 }
 
-/// An expression that notifies `channel`, if it is not null, with `hint`.
-fn notify(limits: ServerTimeouts, done: &str, channel: &str, hint: &str) -> String {
-    // All rows are locked by now, so the longer timeout for other locks applies.
-    let patient = wait_for(limits.lock);
-    format!(
-        "CASE WHEN {done} AND {channel}::text IS NOT NULL AND {patient} THEN \
-         pg_notify({channel}::text, {hint}::text) IS NULL END AS notified"
-    )
+/// An expression that notifies `channel` with `hint`.
+fn notify(limits: ServerTimeouts, channel: &str, hint: &str) -> String {
+    // All rows are locked by now, so the timeout for the turn at the commit applies.
+    let patient = wait_for(limits.notice);
+    format!("CASE WHEN {patient} THEN pg_notify({channel}::text, {hint}::text) IS NULL END")
 }
+
+/// Whether this connection may notify, and there is room for it. `t` or `f`.
+pub(super) const CAN_NOTIFY: &str = "has_function_privilege('pg_notify(text, text)', 'EXECUTE') \
+    AND pg_notification_queue_usage() < 0.95";
 
 /// The version of the floor. A statement that creates or deletes a register locks the floor before any
 /// other row. So a key is not created again before the floor is above what was deleted.
@@ -162,12 +179,49 @@ impl SqlStatements {
                 types: &[Type::TEXT],
             },
             create: SqlStatement {
-                text: create(table, limits, &brief),
+                text: create(table, &brief, None),
+                types: &[Type::TEXT, Type::BYTEA, Type::BOOL],
+            },
+            create_and_notify: SqlStatement {
+                text: create(table, &brief, Some(notify(limits, "$4", "$5"))),
                 types: &[Type::TEXT, Type::BYTEA, Type::BOOL, Type::TEXT, Type::TEXT],
             },
             update: SqlStatement {
-                text: update(table, limits, &brief),
+                text: update(table, &brief, None),
+                types: &[Type::TEXT, Type::INT8, Type::BYTEA, Type::BOOL],
+            },
+            update_and_notify: SqlStatement {
+                text: update(table, &brief, Some(notify(limits, "$5", "$6"))),
                 types: &[Type::TEXT, Type::INT8, Type::BYTEA, Type::BOOL, Type::TEXT, Type::TEXT],
+            },
+            create_all: SqlStatement {
+                text: create_all(table, &brief, None),
+                types: &[Type::TEXT_ARRAY, Type::BYTEA_ARRAY, Type::BOOL_ARRAY],
+            },
+            create_all_and_notify: SqlStatement {
+                text: create_all(table, &brief, Some(limits)),
+                types: &[
+                    Type::TEXT_ARRAY,
+                    Type::BYTEA_ARRAY,
+                    Type::BOOL_ARRAY,
+                    Type::TEXT_ARRAY,
+                    Type::TEXT_ARRAY,
+                ],
+            },
+            update_all: SqlStatement {
+                text: update_all(table, None),
+                types: &[Type::TEXT_ARRAY, Type::BYTEA_ARRAY, Type::BOOL_ARRAY, Type::INT8_ARRAY],
+            },
+            update_all_and_notify: SqlStatement {
+                text: update_all(table, Some(limits)),
+                types: &[
+                    Type::TEXT_ARRAY,
+                    Type::BYTEA_ARRAY,
+                    Type::BOOL_ARRAY,
+                    Type::TEXT_ARRAY,
+                    Type::TEXT_ARRAY,
+                    Type::INT8_ARRAY,
+                ],
             },
             delete_idle: SqlStatement { text: delete_idle(table, limits), types: &[Type::TEXT] },
             delete: SqlStatement { text: delete(table, &brief), types: &[Type::TEXT] },
@@ -176,37 +230,109 @@ impl SqlStatements {
     }
 }
 
-fn create(table: &str, limits: ServerTimeouts, brief: &str) -> String {
-    let notified = notify(limits, "r.fresh", "$4", "$5");
-    let floor = floor_for(table, "SHARE", brief);
-    // A statement that finds the row writes it as it is, which locks and returns it.
+/// A register that is there is read as the statement found it, which is the truth of a moment of the call.
+/// One that is created while the statement runs is not seen: then the row that it returns is empty.
+fn create(table: &str, brief: &str, notify: Option<String>) -> String {
+    let notified = notify.map_or(String::new(), |notify| format!(", {notify}"));
+    let floor = floor_for(table, "SHARE", &format!(" AND NOT EXISTS (SELECT FROM seen){brief}"));
     format!(
-        "WITH {floor} \
-         INSERT INTO {table} AS r (key, version, value, idle_since, fresh) \
-         SELECT $1::text, greatest(floor.version + 1, {NOW}), $2::bytea, \
-             CASE WHEN $3::boolean THEN clock_timestamp() END, true FROM floor \
-         ON CONFLICT (key) DO UPDATE SET fresh = false \
-         RETURNING r.fresh, r.version, CASE WHEN NOT r.fresh THEN {VALUE} END AS value, {notified}"
+        "WITH seen AS MATERIALIZED ( \
+             SELECT version, {VALUE} AS value FROM {table} WHERE key = $1::text), \
+         {floor}, \
+         written AS ( \
+             INSERT INTO {table} AS r (key, version, value, idle_since) \
+             SELECT $1::text, greatest(floor.version + 1, {NOW}), $2::bytea, \
+                 CASE WHEN $3::boolean THEN clock_timestamp() END FROM floor \
+             ON CONFLICT (key) DO NOTHING \
+             RETURNING r.version{notified}) \
+         SELECT version AS written, NULL::bigint AS version, NULL::bytea AS value FROM written \
+         UNION ALL SELECT NULL, version, value FROM seen \
+         UNION ALL SELECT NULL, NULL, NULL FROM floor WHERE NOT EXISTS (SELECT FROM written)"
     )
 }
 
-/// A statement that does not write locks the row to read it: the row may be newer than the one that the
-/// statement saw, and may have the version that was expected.
-fn update(table: &str, limits: ServerTimeouts, brief: &str) -> String {
-    let notified = notify(limits, "true", "$5", "$6");
+/// A register that has another version is read as the statement found it: neither locked, nor written, nor is
+/// there a transaction to be flushed. One that gets another version while the statement waits for its row is
+/// not written, and is read with the version that was expected.
+fn update(table: &str, brief: &str, notify: Option<String>) -> String {
+    let notified = notify.map_or(String::new(), |notify| format!(", {notify}"));
     format!(
         "WITH written AS ( \
              UPDATE {table} AS r SET version = greatest(r.version + 1, {NOW}), \
                  value = $3::bytea, \
                  idle_since = CASE WHEN $4::boolean THEN clock_timestamp() END \
              WHERE r.key = $1::text AND r.version = $2::bigint{brief} \
-             RETURNING r.version, {notified}), \
+             RETURNING r.version{notified}), \
          seen AS MATERIALIZED ( \
              SELECT version, {VALUE} AS value FROM {table} \
-             WHERE key = $1::text AND NOT EXISTS (SELECT FROM written) FOR NO KEY UPDATE) \
-         SELECT version AS written, NULL::bigint AS version, NULL::bytea AS value, notified \
-             FROM written \
-         UNION ALL SELECT NULL, version, value, NULL FROM seen"
+             WHERE key = $1::text AND NOT EXISTS (SELECT FROM written)) \
+         SELECT version AS written, NULL::bigint AS version, NULL::bytea AS value FROM written \
+         UNION ALL SELECT NULL, version, value FROM seen"
+    )
+}
+
+/// An expression that notifies the channel of a row that was asked for, if there is one.
+fn notify_asked(limits: Option<ServerTimeouts>) -> String {
+    let Some(limits) = limits else { return String::new() };
+    let all = "unnest($1::text[], $4::text[], $5::text[]) AS a(key, channel, hint)";
+    let notify = notify(limits, "a.channel", "a.hint");
+    // Several rows may be told of in one statement.
+    format!(
+        ", (SELECT count({notify}) FROM {all} WHERE a.key = r.key AND a.channel IS NOT NULL) \
+         AS notified"
+    )
+}
+
+/// [`create`] for several keys. They are created in the order of the keys, so that two such statements do not wait
+/// for each other.
+fn create_all(table: &str, brief: &str, limits: Option<ServerTimeouts>) -> String {
+    let notified = notify_asked(limits);
+    let is_new = "NOT EXISTS (SELECT FROM seen WHERE seen.key = a.key)";
+    let when = format!(" AND EXISTS (SELECT FROM asked AS a WHERE {is_new}){brief}");
+    let floor = floor_for(table, "SHARE", &when);
+    format!(
+        "WITH asked AS MATERIALIZED ( \
+             SELECT * FROM unnest($1::text[], $2::bytea[], $3::boolean[]) AS a(key, value, idle)), \
+         seen AS MATERIALIZED ( \
+             SELECT r.key, r.version, {VALUE_OF_ROW} AS value \
+             FROM {table} AS r JOIN asked ON r.key = asked.key), \
+         {floor}, \
+         written AS ( \
+             INSERT INTO {table} AS r (key, version, value, idle_since) \
+             SELECT a.key, greatest(floor.version + 1, {NOW}), a.value, \
+                 CASE WHEN a.idle THEN clock_timestamp() END \
+             FROM floor, asked AS a WHERE {is_new} ORDER BY a.key COLLATE \"C\" \
+             ON CONFLICT (key) DO NOTHING \
+             RETURNING r.key, r.version{notified}) \
+         SELECT written.version AS written, seen.version, seen.value, asked.key FROM asked \
+             LEFT JOIN written ON written.key = asked.key LEFT JOIN seen ON seen.key = asked.key"
+    )
+}
+
+/// [`update`] for several keys.
+fn update_all(table: &str, limits: Option<ServerTimeouts>) -> String {
+    let notified = notify_asked(limits);
+    let expected = if limits.is_some() { "$6" } else { "$4" };
+    format!(
+        "WITH asked AS MATERIALIZED ( \
+             SELECT * FROM unnest($1::text[], {expected}::bigint[], $2::bytea[], $3::boolean[]) \
+                 AS a(key, expected, value, idle)), \
+         locked AS MATERIALIZED ( \
+             SELECT r.key, asked.value, asked.idle FROM {table} AS r \
+                 JOIN asked ON r.key = asked.key AND r.version = asked.expected \
+             ORDER BY r.key FOR NO KEY UPDATE OF r SKIP LOCKED), \
+         written AS ( \
+             UPDATE {table} AS r SET version = greatest(r.version + 1, {NOW}), \
+                 value = locked.value, \
+                 idle_since = CASE WHEN locked.idle THEN clock_timestamp() END \
+             FROM locked WHERE r.key = locked.key \
+             RETURNING r.key, r.version{notified}), \
+         seen AS MATERIALIZED ( \
+             SELECT r.key, r.version, {VALUE_OF_ROW} AS value \
+             FROM {table} AS r JOIN asked ON r.key = asked.key \
+             WHERE NOT EXISTS (SELECT FROM written WHERE written.key = r.key)) \
+         SELECT written.version AS written, seen.version, seen.value, asked.key FROM asked \
+             LEFT JOIN written ON written.key = asked.key LEFT JOIN seen ON seen.key = asked.key"
     )
 }
 
@@ -263,8 +389,9 @@ pub(super) fn setup(own: Option<ServerTimeouts>, must_be_sync: bool) -> String {
     let asked = "SELECT current_setting('server_version_num'), current_setting('fsync'), \
         current_setting('synchronous_commit'), pg_is_in_recovery()::text, \
         current_setting('transaction_read_only')";
-    let sync = if must_be_sync { format!(", {SYNC}") } else { String::new() };
-    let Some(ServerTimeouts { row, statement, .. }) = own else { return format!("{asked}{sync}") };
+    let sync = if must_be_sync { SYNC } else { "true" };
+    let asked = format!("{asked}, {sync}, {CAN_NOTIFY}, pg_postmaster_start_time()::text");
+    let Some(ServerTimeouts { row, statement, .. }) = own else { return asked };
     format!(
         "SELECT set_config('default_transaction_isolation', 'read committed', false), \
              set_config('statement_timeout', '{}', false), \
@@ -273,7 +400,7 @@ pub(super) fn setup(own: Option<ServerTimeouts>, must_be_sync: bool) -> String {
                  THEN set_config('synchronous_commit', 'on', false) END, \
              CASE WHEN current_setting('server_version_num')::int >= 140000 \
                  THEN set_config('idle_session_timeout', '0', false) END; \
-         {asked}{sync}",
+         {asked}",
         in_ms(statement),
         in_ms(row)
     )
@@ -284,6 +411,8 @@ pub(super) fn setup(own: Option<ServerTimeouts>, must_be_sync: bool) -> String {
 pub(super) struct PostgresFailure {
     pub(super) connect: ConnectError,
     pub(super) call: TransportError,
+    /// All is well but that notifications are refused.
+    pub(super) is_of_notices: bool,
 }
 
 impl PostgresFailure {
@@ -291,13 +420,20 @@ impl PostgresFailure {
         let why = why.into();
         let call = TransportError::unavailable(why.clone());
         let connect = ConnectError::Unreachable { server: server.to_owned(), cause: why.into() };
-        Self { connect, call }
+        Self { connect, call, is_of_notices: false }
+    }
+
+    /// Notifications are refused.
+    pub(super) fn of_notices(server: &str, why: impl Into<String>) -> Self {
+        let why = format!("notifications are refused, so nodes that wait poll: {}", why.into());
+        Self { is_of_notices: true, ..Self::unreachable(server, why) }
     }
 
     pub(super) fn unsuitable(server: &str, why: impl Into<String>) -> Self {
         let why = why.into();
         let call = TransportError::unsupported(why.clone());
-        Self { connect: ConnectError::Unsuitable { server: server.to_owned(), why }, call }
+        let connect = ConnectError::Unsuitable { server: server.to_owned(), why };
+        Self { connect, call, is_of_notices: false }
     }
 
     /// A server that may be fit later.
@@ -309,16 +445,14 @@ impl PostgresFailure {
 
     fn denied(server: &str, why: String) -> Self {
         let call = TransportError::denied(why.clone());
-        Self {
-            connect: ConnectError::Denied { server: server.to_owned(), cause: why.into() },
-            call,
-        }
+        let connect = ConnectError::Denied { server: server.to_owned(), cause: why.into() };
+        Self { connect, call, is_of_notices: false }
     }
 
     fn untrusted(server: &str, why: String) -> Self {
         let call = TransportError::denied(why.clone());
-        let server = server.to_owned();
-        Self { connect: ConnectError::Untrusted { server, cause: why.into() }, call }
+        let connect = ConnectError::Untrusted { server: server.to_owned(), cause: why.into() };
+        Self { connect, call, is_of_notices: false }
     }
 
     /// What the error of an attempt to connect means.
@@ -356,6 +490,15 @@ pub(super) struct StatementFailure {
     pub(super) can_retry: bool,
     /// The connection is of no use any more.
     pub(super) is_broken: bool,
+    /// The server has refused the statement, which was certainly not applied.
+    pub(super) refused: Option<SqlState>,
+}
+
+/// There was no connection for it.
+impl From<TransportError> for StatementFailure {
+    fn from(error: TransportError) -> Self {
+        Self { error, can_retry: false, is_broken: false, refused: None }
+    }
 }
 
 impl StatementFailure {
@@ -368,7 +511,7 @@ impl StatementFailure {
             } else {
                 TransportError::unavailable(why)
             };
-            Self { error, can_retry: false, is_broken: true }
+            Self { error, can_retry: false, is_broken: true, refused: None }
         };
         let Some(said) = error.as_db_error() else { return lost(why) };
         let code = said.code().code();
@@ -402,7 +545,7 @@ impl StatementFailure {
             // A full disk, too little memory, a timeout.
             _ => (transient(why), false, false),
         };
-        Self { error, can_retry, is_broken }
+        Self { error, can_retry, is_broken, refused: Some(said.code().clone()) }
     }
 }
 
