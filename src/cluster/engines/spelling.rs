@@ -21,7 +21,7 @@ const KNOWN: [&str; 11] = [
 ];
 
 /// What people write, and the scheme for it.
-const MEANT: [(&str, &str); 25] = [
+const MEANT: [(&str, &str); 24] = [
     ("http", "etcd"),
     ("https", "etcds"),
     ("grpc", "etcd"),
@@ -33,7 +33,6 @@ const MEANT: [(&str, &str); 25] = [
     ("pgsql", "postgres"),
     ("psql", "postgres"),
     ("postgre", "postgres"),
-    ("postgressql", "postgres"),
     ("jdbc:postgresql", "postgres"),
     ("redis+tls", "rediss"),
     ("redis+ssl", "rediss"),
