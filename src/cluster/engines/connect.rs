@@ -98,6 +98,8 @@ async fn connect_to(
     address: &str,
     runtime: Option<Handle>,
 ) -> Result<Arc<dyn Transport>, ConnectError> {
+    // Such as the end of a line in a file.
+    let address = address.trim();
     check_text(address)?;
     if let Some(why) = spelling::advice(address) {
         return Err(invalid(why));

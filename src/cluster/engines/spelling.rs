@@ -65,8 +65,8 @@ pub(super) fn advice(address: &str) -> Option<String> {
     if text.is_empty() {
         return Some("it is empty: write such as redis://HOST:6379 or dir:/PATH".into());
     }
-    if text != address || text.starts_with(['"', '\'']) {
-        return Some("it has blanks or quotation marks around it: leave these out".into());
+    if text.starts_with(['"', '\'']) {
+        return Some("it has quotation marks around it: leave these out".into());
     }
     if text.starts_with(['/', '.', '~']) {
         return Some(format!(
@@ -121,6 +121,7 @@ fn of_settings(text: &str) -> Option<String> {
     let names = ["host", "hostaddr", "port", "user", "dbname", "password", "service", "sslmode"];
     let pairs = || text.split([' ', ',', ';']).filter_map(|part| part.split_once('='));
     let is_one = !text.contains("://")
+        && !text.starts_with("dir:")
         && pairs().next().is_some_and(|(name, _)| names.contains(&&*name.to_ascii_lowercase()));
     if !is_one {
         return None;
@@ -186,7 +187,10 @@ fn of_hosts(scheme: &str, rest: &str) -> String {
         Some((_, hosts)) => ("USER:PASSWORD@", hosts),
         None => ("", authority),
     };
-    let are_shown = !hosts.is_empty() && hosts.split(',').all(is_server);
+    // A password may have a slash or the like, and be cut there.
+    let are_shown = !rest[authority.len()..].contains('@')
+        && !hosts.is_empty()
+        && hosts.split(',').all(is_server);
     let service = if scheme == "redis+sentinel" { "/SERVICE" } else { "" };
     format!("{scheme}://{user}{}{service}", if are_shown { hosts } else { "HOST:PORT" })
 }
@@ -226,7 +230,6 @@ mod tests {
     fn what_people_write_is_refused_with_what_to_write() {
         for (text, written) in [
             ("", "redis://HOST:6379"),
-            (" redis://a:1", "leave these out"),
             ("\"redis://a:1\"", "leave these out"),
             ("localhost:6379", " redis://localhost:6379"),
             ("localhost", " redis://localhost"),
@@ -274,6 +277,8 @@ mod tests {
             "POSTGRES://a/b",
             "etcds://a:1,b:2,c:3/x",
             "mysql://a",
+            " redis://a:1\n",
+            "dir:/x,host=y",
             "nothing:",
             "me:Hush",
         ] {
@@ -299,9 +304,11 @@ mod tests {
             "jdbc:postgresql://h/app?password=Hush",
             "redis://me:Hush@::1:6379",
             "tcp://me:p@Hush@h:6379",
+            "pa.Hush/x@h:6379",
+            "me:1234/Hush@h:6379",
         ] {
             let said = advice(text).unwrap_or_else(|| panic!("{text:?} gets no advice"));
-            assert!(!said.contains("Hush"), "{text:?}: {said}");
+            assert!(!said.contains("Hush") && !said.contains("1234"), "{text:?}: {said}");
         }
     }
 }

@@ -19,7 +19,7 @@
 //! | | reserved, this node is the first in the queue | write this node as the holder (confirm) |
 //! | | reserved or held, and this node may pass over those before it | write this node as the holder, without them |
 //! | | held by this claim, whose write had an unknown outcome | write this node as the holder (confirm) |
-//! | | anything else, this node is not in the queue | write this node to the end of the queue |
+//! | | anything else, this node is not in the queue | write this node to the end of the queue; if that is full, look again later ([`crowd`]) |
 //! | | anything else, this node is in the queue | wait |
 //! | the lock ([`Try`](Intent::Try)) | one of the first four cases | the same as there |
 //! | | anything else | report that it is busy |

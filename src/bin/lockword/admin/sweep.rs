@@ -72,13 +72,20 @@ pub fn sweep(args: &SweepArgs) -> Result<ExitOutcome, CliError> {
 /// No clock of the engine says that a holder is dead, since it may step: it is watched.
 async fn free_the_dead(desk: &Desk, keys: Vec<Key>) -> Result<usize, CliError> {
     let (turns, mut watched) = (Arc::new(Semaphore::new(WATCHED)), JoinSet::new());
+    let (mut freed, mut failure) = (0, None);
     for key in keys.into_iter().filter(|key| !is_record(key)) {
-        let state = match desk.node.inspect(&key).await {
-            // A value of something else; it is not ours.
-            Err(LockError::Unreadable { .. }) => continue,
-            state => state?,
-        };
-        if matches!(state.status, LockStatus::Free) || is_tied(desk, &key).await? {
+        match desk.node.inspect(&key).await {
+            Ok(state) if state.status == LockStatus::Free => continue,
+            Ok(_) => {}
+            // It is not ours.
+            Err(LockError::Unreadable { .. })
+            | Err(LockError::Transport { source: TransportError::Corrupt(_), .. }) => continue,
+            Err(error) => {
+                failure = Some(error);
+                continue;
+            }
+        }
+        if is_tied(desk, &key).await? {
             continue;
         }
         let lock = desk.node.lock(key)?;
@@ -94,9 +101,15 @@ async fn free_the_dead(desk: &Desk, keys: Vec<Key>) -> Result<usize, CliError> {
             }
         });
     }
-    let mut freed = 0;
+    // One that fails does not end the others, of which some may have a lock to release.
     while let Some(done) = watched.join_next().await {
-        freed += done.expect("it does not panic")?;
+        match done.expect("it does not panic") {
+            Ok(number) => freed += number,
+            Err(error) => failure = Some(error),
+        }
     }
-    Ok(freed)
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(freed),
+    }
 }

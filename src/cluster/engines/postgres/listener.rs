@@ -3,7 +3,7 @@
 
 use super::builder::PostgresConfig;
 use super::session::{CheckAlive, ConnectionTask, PostgresConnection, Session, open, set_up};
-use super::sql::{CAN_NOTIFY, PostgresFailure};
+use super::sql::{CAN_NOTIFY, PostgresFailure, wait_for};
 use crate::Mutex;
 use crate::cluster::{Key, NodeId, TransportError, Wake, Watch};
 use futures_util::future::{BoxFuture, select};
@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Notification, SimpleQueryMessage};
 
 /// How often the server is asked whether it is there, while there is a watch; and how long the answer
@@ -223,13 +224,18 @@ async fn check_notifications(
     let PostgresConfig { server, table, .. } = config;
     let (tell, heard) = oneshot::channel();
     let hello = format!("{HELLO}{:016x}", fastrand::u64(..));
-    let say = format!("SELECT pg_notify('{table}', '{hello}')");
+    // Others that notify may have the turn at the commit for long.
+    let patient = wait_for(config.limits.notice);
+    let say =
+        format!("SELECT CASE WHEN {patient} THEN pg_notify('{table}', '{hello}') IS NULL END");
     routes.lock().hello = Some((hello, tell));
     session.batch(&say).await.map_err(|failure| {
         let why = failure.error.to_string();
         match failure.refused {
-            Some(_) => PostgresFailure::of_notices(server, why),
-            None => PostgresFailure::unreachable(server, why),
+            Some(code) if code != SqlState::LOCK_NOT_AVAILABLE => {
+                PostgresFailure::of_notices(server, why)
+            }
+            _ => PostgresFailure::unreachable(server, why),
         }
     })?;
     match timeout(config.connect_timeout, heard).await {

@@ -58,9 +58,10 @@
 //! [`Watch`](crate::cluster::RemoteOperation::Watch). A client that only listens looks each second whether
 //! its user may notify, and whether the queue has room. A client that connects while one of the two is not so
 //! declares [`Wakeups::Poll`] for as long as it lives. The right belongs to all users of the table or to
-//! none: a node whose user has it sleeps for up to its claim window when one without it releases the lock. A
-//! write that waits at its commit for others that notify, for longer than a fifth of `timeout_ms`, is made
-//! without its notification, too.
+//! none: a node whose user has it is not woken when one without it releases the lock, and looks by itself only
+//! each third of its lease; others that wait may come before it. The same holds for the nodes of other clients
+//! in those five seconds. A write that waits at its commit for others that notify, for longer than a fifth of
+//! `timeout_ms`, is made without its notification, too.
 //!
 //! # Requirements
 //!

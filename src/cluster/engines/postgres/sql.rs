@@ -57,7 +57,7 @@ fn in_ms(limit: Duration) -> String {
 
 /// An expression that sets `lock_timeout` for the rest of the transaction, and is true. A statement
 /// reads the setting when it begins to wait for a lock.
-fn wait_for(limit: Duration) -> String {
+pub(super) fn wait_for(limit: Duration) -> String {
     format!("set_config('lock_timeout', '{}', true) IS NOT NULL", in_ms(limit))
 }
 

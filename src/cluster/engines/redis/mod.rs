@@ -117,6 +117,8 @@
 //! server. What a move costs:
 //!
 //! - A request takes two to four rounds instead of one, and a connection to the second server more.
+//! - A prefix that is used for the first time meanwhile has no floor yet: no register can be made until the slot
+//!   has moved.
 //! - A register that becomes idle does not expire until it was used once more after the move.
 //! - [`Redis::delete`] and [`list`](Transport::list) are [`Unavailable`](TransportError::Unavailable), the
 //!   former while the two are apart, the latter until the slot has moved.
@@ -150,7 +152,8 @@
 //! floor that is no number from 1 to 2^52 - 1. Requests that meet it fail at once as
 //! [`Corrupt`](TransportError::Corrupt), with the name: delete it, or use another prefix.
 //!
-//! Deleting a register by hand keeps the order of fencing tokens, and takes the lock from its holder.
+//! Deleting a register by hand keeps the order of fencing tokens, and takes the lock from its holder; but not that
+//! of a register which was last written while a slot moved: the floor may not know its version.
 //!
 //! # Connections
 //!
