@@ -429,7 +429,8 @@ impl Locked {
         self.file.as_ref().expect("only `keep` takes it")
     }
 
-    /// The same file, opened once more: what is locked by it is not locked by [`file`](Self::file).
+    /// The same file, opened once more, for a lock of bytes of it: what is locked by it is not locked by [`file`](Self::file).
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn open_again(&self, name: &str) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDWR | CAREFUL;
         let again = retry_on_intr(|| fs::openat(&self.folder.file, name, flags, Mode::empty()))?;
