@@ -21,6 +21,34 @@ pub fn print_live(text: &str) -> Result<bool, CliError> {
     is_read(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
+/// Waits until the reader has closed its end of the pipe, which a write alone would show, and only when there
+/// is something to write. Without end if standard output is a file.
+pub async fn reader_has_gone() {
+    #[cfg(unix)]
+    {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let gone = std::sync::Arc::new(tokio::sync::Notify::new());
+        let told = gone.clone();
+        // A thread: not every system's event queue tells of the end of a reader. It stays until the program ends.
+        let polls = std::thread::Builder::new().name("lockword-stdout".into()).spawn(move || {
+            let out = io::stdout();
+            let mut ends = [PollFd::new(&out, PollFlags::empty())];
+            loop {
+                match poll(&mut ends, None) {
+                    Ok(_) => break told.notify_one(),
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(_) => break,
+                }
+            }
+        });
+        if polls.is_ok() {
+            gone.notified().await;
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
 /// Prints these bytes to standard output as they are, escape characters too. A closed pipe is no error.
 pub fn print_raw(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();

@@ -25,38 +25,47 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Prints the state of each lock, and then each change, until the reader closes its end.
 pub fn watch(args: &WatchArgs) -> Result<ExitOutcome, CliError> {
     at_desk(&args.engine, async |desk| {
-        // The first request shows whether there is anything to watch.
-        desk.keys(&args.prefix).await?;
-        let mut screen = Screen { json: args.json, shown: BTreeMap::new(), said: None };
-        let mut notices = Notices::default();
-        loop {
-            let next_list = Instant::now() + args.every;
-            let keys = match desk.keys(&args.prefix).await {
-                Ok(keys) => keys,
-                Err(why) => {
-                    screen.cannot_look(&why);
-                    sleep_until(next_list).await;
-                    continue;
-                }
-            };
-            if !screen.forget_all_but(&keys)? {
-                return Ok(ExitOutcome::Done);
+        tokio::select! {
+            ended = print_changes(args, desk) => ended?,
+            () = output::reader_has_gone() => {}
+        }
+        Ok(ExitOutcome::Done)
+    })
+}
+
+/// Returns when a write finds that nobody reads any more.
+async fn print_changes(args: &WatchArgs, desk: &Desk) -> Result<(), CliError> {
+    // The first request shows whether there is anything to watch.
+    desk.keys(&args.prefix).await?;
+    let mut screen = Screen { json: args.json, shown: BTreeMap::new(), said: None };
+    let mut notices = Notices::default();
+    loop {
+        let next_list = Instant::now() + args.every;
+        let keys = match desk.keys(&args.prefix).await {
+            Ok(keys) => keys,
+            Err(why) => {
+                screen.cannot_look(&why);
+                sleep_until(next_list).await;
+                continue;
             }
-            // Before the look, so that no write comes in between.
-            notices.watch(desk, &keys).await;
-            for key in keys {
-                if !screen.look(desk, key).await? {
-                    return Ok(ExitOutcome::Done);
-                }
-            }
-            while let Ok(key) = timeout_at(next_list, notices.next()).await {
-                if !screen.look(desk, key).await? {
-                    return Ok(ExitOutcome::Done);
-                }
-                sleep(PAUSE).await;
+        };
+        if !screen.forget_all_but(&keys)? {
+            return Ok(());
+        }
+        // Before the look, so that no write comes in between.
+        notices.watch(desk, &keys).await;
+        for key in keys {
+            if !screen.look(desk, key).await? {
+                return Ok(());
             }
         }
-    })
+        while let Ok(key) = timeout_at(next_list, notices.next()).await {
+            if !screen.look(desk, key).await? {
+                return Ok(());
+            }
+            sleep(PAUSE).await;
+        }
+    }
 }
 
 /// What has been printed.
