@@ -30,7 +30,12 @@ pub(crate) struct Config {
     pub(crate) unavailable_timeout: Duration,
     pub(crate) queue_limit: usize,
     pub(crate) poll: Duration,
+    /// So many requests may be in flight, however slow the engine is.
+    pub(crate) least_in_flight: usize,
 }
+
+/// Enough for a fast engine to have something to do at any time.
+const LEAST_IN_FLIGHT: usize = 32;
 
 /// The builder of a [`Node`]; made by [`Node::builder`].
 ///
@@ -49,6 +54,7 @@ pub struct NodeBuilder {
     unavailable_timeout: Option<Duration>,
     queue_limit: usize,
     poll: Option<Duration>,
+    least_in_flight: usize,
     observer: Option<Box<dyn Observer>>,
     runtime: Option<Handle>,
     tokio_clock: bool,
@@ -80,6 +86,7 @@ impl NodeBuilder {
             unavailable_timeout: None,
             queue_limit: 100,
             poll: None,
+            least_in_flight: LEAST_IN_FLIGHT,
             observer: None,
             runtime: None,
             tokio_clock: false,
@@ -300,6 +307,13 @@ impl NodeBuilder {
         Ok(Node::new(shared))
     }
 
+    /// For the simulator: so few keys and requests that a bound for real programs would bound nothing.
+    #[cfg(test)]
+    pub(crate) fn least_in_flight(mut self, least: usize) -> Self {
+        self.least_in_flight = least;
+        self
+    }
+
     /// For the simulator: the node on this clock, and the task of its driver, which nothing runs yet. The
     /// seed has to be set. `has_thread` says that the driver counts as one on the thread of the process.
     #[cfg(test)]
@@ -363,6 +377,7 @@ impl NodeBuilder {
             queue_limit: within("queue_limit", self.queue_limit, 1..=10_000)?
                 .min(queue_capacity(transport.largest_value)),
             poll: within("poll", poll, MS..=lease)?,
+            least_in_flight: self.least_in_flight,
         })
     }
 

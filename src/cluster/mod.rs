@@ -87,6 +87,12 @@
 //! - **Dead waiters.** If the lock is reserved for a node that does not confirm within the
 //!   [claim window](NodeBuilder::claim_window), the next node in the queue takes it; after four such
 //!   nodes in a row the rest of them cost only a window for twice as many.
+//! - **Overload.** A node has no more requests in flight than the engine answers within a quarter of the
+//!   [request timeout](NodeBuilder::request_timeout), and 32 at least; it measures how many these are. The other keys wait for
+//!   their turn: first come releases, and renewals of leases of which half is over. So a node gets as many locks as the engine can
+//!   renew twice in a lease (2,500 where it does 500 writes a second and the lease is 10 s; all nodes share
+//!   these), and keeps them. The surplus waits, and fails after the
+//!   [unavailable timeout](NodeBuilder::unavailable_timeout) with an error that says so.
 //! - **Where it runs.** The background tasks of nodes, and the connections of the engines of this crate,
 //!   are on one thread of the process, so a caller that blocks its own thread between calls does not delay
 //!   renewals. (An [`Observer`] or a [`Transport`] that blocks does.) If the background task

@@ -17,6 +17,7 @@ mod local_handoff;
 mod loss;
 mod observer;
 mod operators;
+mod overload;
 mod shutdown;
 mod threads;
 mod went_back;

@@ -26,6 +26,7 @@ use crate::cluster::guard::LossReason;
 use crate::cluster::key::Key;
 use crate::cluster::local::LocalKey;
 use crate::cluster::local::driver_task::DriverRun;
+use crate::cluster::local::turns::Turns;
 use crate::cluster::node::{NodeShared, Shutdown};
 use crate::cluster::observer::RemoteOperation;
 use crate::cluster::process::{OfProcess, leak};
@@ -62,7 +63,8 @@ pub(crate) struct Driver {
     keys: HashMap<Key, DrivenKey>,
     /// The moments at which machines get [`Event::Timer`].
     due: BTreeSet<(Time, Key)>,
-    responses: FuturesUnordered<BoxFuture<'static, (Key, Event)>>,
+    responses: FuturesUnordered<BoxFuture<'static, Response>>,
+    turns: Turns,
     notices: SelectAll<BoxStream<'static, (Key, u64, Event)>>,
     last_watch: u64,
     /// The keys that were taken out of the run queue and not polled yet.
@@ -70,6 +72,16 @@ pub(crate) struct Driver {
     /// The node is closed, and the driver ends at this moment at the latest.
     closing: Option<Time>,
     report: Shutdown,
+}
+
+/// A request has ended.
+struct Response {
+    key: Key,
+    event: Event,
+    /// When it was sent.
+    sent: Time,
+    /// A later try may succeed.
+    failed: bool,
 }
 
 /// What the driver has of one key.
@@ -86,11 +98,13 @@ struct DrivenKey {
 
 impl Driver {
     pub(crate) fn new(shared: Arc<NodeShared>) -> Self {
+        let turns = Turns::new(shared.config.request_timeout, shared.config.least_in_flight);
         Self {
             shared,
             keys: HashMap::new(),
             due: BTreeSet::new(),
             responses: FuturesUnordered::new(),
+            turns,
             notices: SelectAll::new(),
             last_watch: 0,
             scheduled: VecDeque::new(),
@@ -146,9 +160,9 @@ impl Driver {
     /// Handles all events that are there. Pending if the budget is used up.
     pub(super) fn work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Each source has its own budget, so that none keeps the others out.
-        let [mut polls, mut responses, mut notices, mut timers] = [BUDGET; 4];
+        let [mut polls, mut responses, mut notices, mut timers, mut turns] = [BUDGET; 5];
         loop {
-            let before = [polls, responses, notices, timers];
+            let before = [polls, responses, notices, timers, turns];
             self.closing = self.shared.run_queue.drain(&mut self.scheduled).or(self.closing);
             while polls > 0
                 && let Some(local) = self.scheduled.pop_front()
@@ -158,10 +172,10 @@ impl Driver {
             }
             while responses > 0
                 && !self.shared.is_foreign()
-                && let Poll::Ready(Some((key, event))) = self.responses.poll_next_unpin(cx)
+                && let Poll::Ready(Some(response)) = self.responses.poll_next_unpin(cx)
             {
                 responses -= 1;
-                self.dispatch(&key, event);
+                self.responded(response);
             }
             while notices > 0
                 && !self.shared.is_foreign()
@@ -190,7 +204,16 @@ impl Driver {
             if timers > 0 && !self.shared.is_foreign() {
                 self.shared.wake(self.shared.run_queue.take_due(now));
             }
-            let left = [polls, responses, notices, timers];
+            // After what ends requests, and what makes some of them urgent.
+            while turns > 0
+                && !self.shared.is_foreign()
+                && let Some(key) = self.turns.next(now)
+            {
+                turns -= 1;
+                self.handle_in_turn(&key, Event::Timer, true);
+                self.update_intent(&key);
+            }
+            let left = [polls, responses, notices, timers, turns];
             if left.contains(&0) || self.shared.is_foreign() {
                 return Poll::Pending;
             }
@@ -207,16 +230,16 @@ impl Driver {
         self.poll_key(local);
         while budget > 0
             && !self.shared.is_foreign()
-            && let Poll::Ready(Some((key, event))) = self.responses.poll_next_unpin(cx)
+            && let Poll::Ready(Some(response)) = self.responses.poll_next_unpin(cx)
         {
             budget -= 1;
-            self.dispatch(&key, event);
+            self.responded(response);
         }
         if self.shared.is_foreign() {
             return false;
         }
         let is_due = self.next_due().is_some_and(|at| self.shared.run_queue.may_sleep_past(at));
-        budget == 0 || is_due || self.last_watch != last_watch
+        budget == 0 || is_due || self.last_watch != last_watch || self.turns.is_due()
     }
 
     /// When the next machine gets [`Event::Timer`].
@@ -271,6 +294,13 @@ impl Driver {
         }
     }
 
+    /// Tells a machine of the response to its request.
+    fn responded(&mut self, response: Response) {
+        let Response { key, event, sent, failed } = response;
+        self.turns.ended(sent, self.shared.clock.now(), failed);
+        self.dispatch(&key, event);
+    }
+
     /// Tells a machine of an event, and then of what is wanted of it.
     fn dispatch(&mut self, key: &Key, event: Event) {
         self.handle(key, event);
@@ -316,6 +346,7 @@ impl Driver {
 
     fn remove(&mut self, key: &Key) {
         let Some(driven) = self.keys.remove(key) else { return };
+        self.turns.set(key, None);
         if let Some(newest) = driven.machine.newest() {
             self.shared.observed_version(key, newest);
         }
@@ -330,8 +361,14 @@ impl Driver {
         }
     }
 
-    /// Tells a machine of an event, and carries out its actions.
+    /// Tells a machine of an event, and carries out its actions. It waits for its turn to send a request if
+    /// others do, or if there is no room for one.
     fn handle(&mut self, key: &Key, event: Event) {
+        self.handle_in_turn(key, event, self.turns.is_open());
+    }
+
+    /// The same. `has_turn`: it may send a request now.
+    fn handle_in_turn(&mut self, key: &Key, event: Event, has_turn: bool) {
         if self.shared.is_foreign() {
             return;
         }
@@ -341,6 +378,7 @@ impl Driver {
         if matches!(event, Event::WatchEnded | Event::Watching(Err(_))) {
             driven.watch = None;
         }
+        driven.machine.set_turn(has_turn);
         driven.machine.handle(event, now);
         while let Some(driven) = self.keys.get_mut(key)
             && let Some(action) = driven.machine.next_action()
@@ -351,6 +389,7 @@ impl Driver {
             }
         }
         let Some(driven) = self.keys.get_mut(key) else { return };
+        self.turns.set(key, driven.machine.awaited_turn());
         let (others_wait, engine) = (driven.machine.others_wait(), driven.machine.engine());
         driven.local.state().observed(&self.shared.config, others_wait, engine);
     }
@@ -361,16 +400,22 @@ impl Driver {
         match action {
             Action::Load { request } => {
                 let (shared, key) = (shared.clone(), key.clone());
+                self.turns.sent();
                 self.responses.push(Box::pin(async move {
                     let result = load(&shared, &key).await;
-                    (key, Event::Loaded { request, result })
+                    let failed = result.as_ref().is_err_and(TransportError::is_transient);
+                    let event = Event::Loaded { request, result };
+                    Response { key, event, sent: now, failed }
                 }));
             }
             Action::CompareExchange { request, expected, write } => {
                 let (shared, key) = (shared.clone(), key.clone());
+                self.turns.sent();
                 self.responses.push(Box::pin(async move {
                     let result = compare_exchange(&shared, &key, expected, write).await;
-                    (key, Event::Exchanged { request, result })
+                    let failed = result.as_ref().is_err_and(TransportError::is_transient);
+                    let event = Event::Exchanged { request, result };
+                    Response { key, event, sent: now, failed }
                 }));
             }
             Action::Watch => {

@@ -52,6 +52,7 @@ pub(crate) mod run_queue;
 mod state;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod wait_queue;
 
 pub(crate) use held_lease::{GuardLimit, HeldLease};

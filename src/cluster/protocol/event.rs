@@ -261,19 +261,26 @@ pub(crate) struct EngineStatus {
     pub(crate) last_error: Option<TransportError>,
     /// A request has been in flight since this moment.
     pub(crate) asked_at: Option<Time>,
+    /// A request has waited for its turn since this moment.
+    pub(crate) awaits_turn_since: Option<Time>,
 }
 
 impl EngineStatus {
-    /// What is wrong with the engine at `now`: that it has not responded for `longest_silence` or longer, or
-    /// its last error. `None` if nothing is known to be wrong.
+    /// What is wrong with the engine at `now`: that a request has waited for its turn, or for a response, for
+    /// `longest_silence` or longer, or the last error. `None` if nothing is known to be wrong.
     pub(crate) fn trouble(&self, now: Time, longest_silence: Duration) -> Option<TransportError> {
-        let silent_for = self.silent_for(now).filter(|time| *time >= longest_silence);
-        let silence = |time| TransportError::unavailable(no_response(time));
-        silent_for.map(silence).or_else(|| self.last_error.clone())
+        let long = |time: &Duration| *time >= longest_silence;
+        let no_turn = self.awaits_turn_for(now).filter(long).map(no_turn);
+        let silence = || self.silent_for(now).filter(long).map(no_response);
+        let silence = no_turn.or_else(silence).map(TransportError::unavailable);
+        silence.or_else(|| self.last_error.clone())
     }
 
     /// Why no renewal has succeeded until `now`.
     pub(crate) fn cause_of_expiry(&self, now: Time) -> String {
+        if let Some(time) = self.awaits_turn_for(now) {
+            return no_turn(time);
+        }
         match (&self.last_error, self.silent_for(now)) {
             (Some(error), _) => error.to_string(),
             (None, Some(time)) => no_response(time),
@@ -287,10 +294,31 @@ impl EngineStatus {
     fn silent_for(&self, now: Time) -> Option<Duration> {
         self.asked_at.map(|at| now.since(at))
     }
+
+    /// For how long a request has waited for its turn, if one does.
+    fn awaits_turn_for(&self, now: Time) -> Option<Duration> {
+        self.awaits_turn_since.map(|at| now.since(at))
+    }
+}
+
+/// What is wrong if a request has waited for its turn for so long.
+pub(super) fn no_turn(time: Duration) -> String {
+    format!(
+        "the engine answers more slowly than this node has requests for it: this one has waited for its turn for \
+         {time:?}; use fewer locks at a time, a longer lease, or a faster engine"
+    )
 }
 
 fn no_response(time: Duration) -> String {
     format!("no response for the last {time:?}")
+}
+
+/// That a machine waits for its turn to send a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AwaitedTurn {
+    pub(crate) since: Time,
+    /// From when on it comes before those that are not urgent. `None`: never.
+    pub(crate) urgent_at: Option<Time>,
 }
 
 /// What was seen of the holder of a lock, or of the node for which it is reserved.

@@ -107,8 +107,8 @@ mod view;
 mod watch;
 
 pub(crate) use event::{
-    Action, ClockError, EngineStatus, Event, Failure, Grant, GrantedVia, IdSource, Intent, Loss,
-    MachineSettings, Observation, Outcome, Time, WentBack,
+    Action, AwaitedTurn, ClockError, EngineStatus, Event, Failure, Grant, GrantedVia, IdSource,
+    Intent, Loss, MachineSettings, Observation, Outcome, Time, WentBack,
 };
 pub use register::Unreadable;
 
@@ -156,6 +156,10 @@ pub(crate) struct Machine {
     /// The register may have changed without a notice, so it must be loaded.
     must_load: bool,
     retry: RetryState,
+    /// Requests may be sent. Otherwise the machine waits for its turn.
+    has_turn: bool,
+    /// Since when it has waited for its turn.
+    awaits_turn_since: Option<Time>,
     wake_at: Option<Time>,
     actions: VecDeque<Action>,
 }
@@ -258,12 +262,38 @@ impl Machine {
             failed_watches: 0,
             must_load: false,
             retry: RetryState::default(),
+            has_turn: true,
+            awaits_turn_since: None,
             wake_at: None,
             actions: VecDeque::new(),
         }
     }
 
     // ---- Input and output ----
+
+    /// Whether the machine may send a request from now on, as it may in the beginning. If not, and it has one to
+    /// send, it [waits for its turn](Self::awaited_turn): [`Event::Timer`] after this was set.
+    pub(crate) fn set_turn(&mut self, has_turn: bool) {
+        self.has_turn = has_turn;
+    }
+
+    /// Whether the machine waits for its turn to send a request. When that comes, it may have none to send.
+    pub(crate) fn awaited_turn(&self) -> Option<AwaitedTurn> {
+        let since = self.awaits_turn_since?;
+        let urgent_at = match self.held {
+            Some(held) => Some(held.deadline - self.settings.lease / 2),
+            None => (self.releasing.is_some() || self.is_next()).then_some(since),
+        };
+        Some(AwaitedTurn { since, urgent_at })
+    }
+
+    /// Whether the lock is reserved for this node.
+    fn is_next(&self) -> bool {
+        let claim = self.claim.as_ref().filter(|_| self.intent != Intent::Nothing);
+        let register =
+            self.view.register.as_ref().ok().filter(|register| register.holder.is_none());
+        claim.zip(register).is_some_and(|(claim, register)| register.position(claim.id) == Some(0))
+    }
 
     /// Processes an event at the time `now` on the node's clock. The caller takes all actions out
     /// afterwards.
@@ -343,6 +373,7 @@ impl Machine {
         EngineStatus {
             last_error: self.retry.last_error.clone(),
             asked_at: self.in_flight.as_ref().map(|request| request.sent),
+            awaits_turn_since: self.awaits_turn_since,
         }
     }
 
@@ -383,6 +414,7 @@ impl Machine {
         self.forget_heartbeats();
         self.forget_traces();
         self.wake_at = None;
+        let awaited_since = self.awaits_turn_since.take();
         self.expire_watch(now);
         self.check_register();
         self.check_release(now);
@@ -399,6 +431,9 @@ impl Machine {
             Some(at) if now < at && !tries => return self.wake_by(at),
             _ => {}
         }
+        if !self.has_turn && self.may_send(now) {
+            return self.await_turn(awaited_since.unwrap_or(now), now);
+        }
         if self.held.is_some() {
             self.renew_when_due(now);
         } else if self.releasing.is_some() || self.intent == Intent::Nothing {
@@ -409,6 +444,39 @@ impl Machine {
                 // The acquisition has failed: its entry in the register is removed.
                 self.leave(now);
             }
+        }
+    }
+
+    /// Whether the next step may be a request. No request is in flight.
+    fn may_send(&self, now: Time) -> bool {
+        match self.held {
+            Some(held) => held.renews && (self.must_load || now >= held.renew_at),
+            None => {
+                self.releasing.is_some()
+                    || self.intent != Intent::Nothing
+                    || self.indeterminate.is_some()
+                    || self.is_in_register()
+            }
+        }
+    }
+
+    /// Waits for a turn. An acquisition fails if there is none for too long.
+    fn await_turn(&mut self, since: Time, now: Time) {
+        self.awaits_turn_since = Some(since);
+        if self.held.is_some() || self.releasing.is_some() || self.intent == Intent::Nothing {
+            return;
+        }
+        let until = since + self.settings.unavailable_timeout;
+        if now < until {
+            return self.wake_by(until);
+        }
+        self.fail(Failure::Transport(TransportError::unavailable(event::no_turn(
+            now.since(since),
+        ))));
+        // What it has left in the register is to be removed.
+        self.awaits_turn_since = self.may_send(now).then_some(now);
+        if self.awaits_turn_since.is_none() {
+            self.leave(now);
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Every test has an engine of its own. The answers of the transports are checked by
 //! `conformance::History`, except where other processes write too. Figures are printed (`--nocapture`).
-//! `LOCKWORD_ENGINE_SECS=30` has the processes contend for longer.
+//! `LOCKWORD_ENGINE_SECS=30` has the processes contend for longer, and `LOCKWORD_HELD_LOCKS=20000` a node hold
+//! more locks.
 
 #[cfg(feature = "redis")]
 mod data_loss;
@@ -19,6 +20,8 @@ mod given_runtime;
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod large_values;
 mod leaks;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+mod many_locks;
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod partition;
 pub mod processes;
@@ -71,6 +74,7 @@ macro_rules! servers {
                 a_write_without_an_answer_is_indeterminate: unknown_outcome::of_a_write;
                 a_lock_finds_out_what_became_of_its_write: unknown_outcome::of_a_lock;
                 a_full_disk_loses_nothing_acknowledged: full_disk::loses_nothing;
+                many_locks_of_one_node_are_kept: many_locks::of_one_node_are_kept;
                 values_that_are_too_large_are_refused_and_cost_no_other_key_its_lock:
                     large_values::are_refused_and_cost_no_other_key_its_lock;
                 a_runtime_that_is_of_no_use_is_refused: given_runtime::one_of_no_use_is_refused;

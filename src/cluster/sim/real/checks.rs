@@ -329,13 +329,20 @@ impl World {
         let is_undone = checks.is_undone(held);
         let is_copied = checks.copies.has_copy(node, key);
         let was_told = checks.losses_told(node, key)[losses_told..].contains(why);
-        let failed_at = checks.failed_at.get(&(node, key)).copied();
+        // A renewal may have waited for its turn behind the requests for other keys.
+        let waits = self.profile.least_in_flight < self.profile.keys;
+        let is_cause = |at: &(usize, usize)| at.0 == node && (at.1 == key || waits);
+        let failed = checks.failed_at.iter().filter(|(at, _)| is_cause(at));
+        let failed_at = failed.map(|(_, at)| *at).max();
         drop(checks);
         self.record(format_args!("{node}: the guard of {key} is lost: {why}"));
         if guard.is_valid() {
             self.violate(format!("{node} was told that {key} is lost, and the guard is valid"));
         }
         let (profile, state) = (&self.profile, self.nodes.lock()[node].state);
+        // Or all of them were answered, and late.
+        let overloaded_until = self.engine.lock().overloaded_until;
+        let failed_at = failed_at.max(waits.then_some(overloaded_until));
         let has_failed = failed_at.is_some_and(|at| self.now() < at + 2 * profile.lease);
         let is_lease = own_limit.is_some_and(|limit| limit.is_lease);
         let is_true = match why {

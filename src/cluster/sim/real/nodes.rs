@@ -180,6 +180,7 @@ impl World {
             .local_handoffs(u32::try_from(self.between(profile.local_handoffs)).unwrap_or(u32::MAX))
             .barging_window(nanos(self.between(profile.barging_window)))
             .queue_limit(profile.queue_limit)
+            .least_in_flight(profile.least_in_flight)
             .observer(SimObserver { world: self.clone(), node })
             .seed(seed)
             .build_virtual(clock, ids, has_thread)

@@ -26,6 +26,8 @@ pub(super) struct Profile {
     pub(super) local_handoffs: [u64; 2],
     pub(super) barging_window: [Moment; 2],
     pub(super) queue_limit: usize,
+    /// A node has so many requests in flight, however slow the engine is.
+    pub(super) least_in_flight: usize,
     /// Some drivers are tasks of the pool, beside the users; otherwise each has a thread of its own.
     pub(super) drivers_share_workers: bool,
     /// The largest error of a clock's rate, in millionths.
@@ -134,6 +136,7 @@ impl Profile {
             local_handoffs: [0, 40],
             barging_window: [0, 200 * US],
             queue_limit: 64,
+            least_in_flight: 32,
             drivers_share_workers: true,
             clock_error: 10_000,
             max_timer_delay: 10 * MS,
@@ -388,6 +391,7 @@ impl Profile {
             keys: 12,
             calm_at: 3 * S,
             in_flight: 4,
+            least_in_flight: 2,
             overload: Some(500 * MS),
             drivers_share_workers: false,
             unavailable_timeout: S,

@@ -465,7 +465,9 @@ impl User {
         let may_be_over = limit.is_some_and(|limit| now >= limit.earliest);
         let is_over = limit.is_some_and(|limit| began >= limit.latest);
         let is_wrong = (is_limit && !may_be_over) || (is_over && result.is_ok());
-        let is_bad = (result.is_err() && !is_limit) || is_late;
+        // The lease has ended before the response came.
+        let is_open = may_be_over && matches!(result, Err(ReleaseError::Indeterminate { .. }));
+        let is_bad = (result.is_err() && !is_limit && !is_open) || is_late;
         if is_wrong || (world.profile.is_faultless() && is_bad) {
             world.violate(format!("{node}: {self} has released after {took:?}: {result:?}"));
         }
