@@ -94,11 +94,11 @@ install_aarch64_std() {
 
 step_install() {
     # python3 runs the mutants and gets the tools; cargo-fuzz compiles libFuzzer, which takes a C++
-    # compiler. The client of etcd is built with protoc. The rest are the engines, a pooler, and
-    # what cuts their clients off; and what programs for AArch64 and i686 are linked and run with.
+    # compiler. The rest are the engines, a pooler, and what cuts their clients off; and what programs
+    # for AArch64 and i686 are linked and run with.
     # (The compiler's package with the version in its name does not conflict with gcc-multilib.)
     local packages=(rustc-web cargo-web rust-web-src rust-web-llvm binutils-mingw-w64-x86-64
-        build-essential python3 python3-venv protobuf-compiler libprotobuf-dev
+        build-essential python3 python3-venv
         gcc-12-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
         libc6-dev-i386 lib32gcc-12-dev
         etcd-server redis-server postgresql pgbouncer iproute2)

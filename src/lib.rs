@@ -166,7 +166,7 @@
 //! | `contention` | the module `contention` |
 //! | `peers` | `contention::peers`, the locks of other crates to compare with; the benches need it |
 //! | `cluster` | the module `cluster` with its in-memory engine, and the one in a directory; brings tokio |
-//! | `etcd`, `postgres`, `redis` | engines for `cluster`; the build needs a C compiler (for `ring`), that of `etcd` also `protoc` |
+//! | `etcd`, `postgres`, `redis` | engines for `cluster`; the build needs a C compiler (for `ring`) |
 //! | `conformance` | `cluster::conformance`, the suite that checks an engine |
 //! | `tracing` | spans and events of `cluster`, for the crate `tracing` |
 //! | `cli` | the program `lockword` |

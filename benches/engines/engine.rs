@@ -43,7 +43,7 @@ pub struct Running {
     pub server: Box<dyn Any>,
 }
 
-/// An engine. Everything but lockword itself uses the engine's own client.
+/// An engine. Everything but lockword itself uses the engine's own client, or bare calls of it (etcd).
 #[async_trait]
 pub trait Engine: Send + Sync {
     fn name(&self) -> &'static str;

@@ -2,8 +2,12 @@
 
 use crate::engine::{Engine, Notifier, Pair, Running, SIZES};
 use crate::servers::etcd::EtcdServer;
-use etcd_client::{Client, Compare, CompareOp, LockOptions, Txn, TxnOp};
+use crate::servers::etcd_client::EtcdClient;
+use crate::servers::etcd_client::rpc::{
+    Compare, CompareResult, RangeRequest, RequestOp, TxnRequest, TxnResponse, WatchCreateRequest,
+};
 use lockword::cluster::async_trait;
+use prost::Message;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -28,22 +32,25 @@ impl Engine for Etcd {
     }
 
     async fn raw(&self, address: &str) -> Box<dyn Pair> {
-        let mut client = connect(address).await;
-        client.delete("raw", None).await.expect("etcd answers");
+        let client = connect(address).await;
+        client.delete("raw").await;
         Box::new(Raw { client, revision: 0 })
     }
 
     async fn acquirer(&self, address: &str) -> Box<dyn Pair> {
-        let mut client = connect(address).await;
-        let lease = client.lease_grant(LEASE, None).await.expect("etcd answers").id();
+        let client = connect(address).await;
+        let grant = LeaseGrantRequest { seconds: LEASE };
+        let granted = client.call("/etcdserverpb.Lease/LeaseGrant", grant).await;
+        let LeaseGrantResponse { lease } = granted.expect("etcd answers");
         Box::new(Peer { client, lease, key: vec![] })
     }
 
     async fn notifier(&self, address: &str) -> Box<dyn Notifier> {
-        let mut client = connect(address).await;
-        let mut stream = client.watch("notifier", None).await.expect("etcd answers");
+        let EtcdClient(client) = connect(address).await;
+        let request = WatchCreateRequest { key: "notifier".into(), start_revision: 0 };
+        let mut stream = client.watch(request).await.expect("etcd answers");
         let created = stream.message().await.expect("etcd answers").expect("a message");
-        assert!(created.created(), "the watch is in force");
+        assert!(created.created, "the watch is in force");
         let (tell, heard) = unbounded_channel();
         tokio::spawn(async move {
             while let Ok(Some(_)) = stream.message().await
@@ -54,26 +61,27 @@ impl Engine for Etcd {
     }
 }
 
-async fn connect(address: &str) -> Client {
-    let url = address.replace("etcd://", "http://");
-    Client::connect([url], None).await.expect("etcd runs")
+async fn connect(address: &str) -> EtcdClient {
+    crate::servers::etcd_client::connect(&address.replace("etcd://", "http://")).await
 }
 
 /// The only writer.
 struct Raw {
-    client: Client,
+    client: EtcdClient,
     revision: i64,
 }
 
 impl Raw {
     async fn write(&mut self, size: usize) {
-        let swap = Txn::new()
-            .when([Compare::mod_revision("raw", CompareOp::Equal, self.revision)])
-            .and_then([TxnOp::put("raw", vec![b'x'; size], None)])
-            .or_else([TxnOp::get("raw", None)]);
-        let done = self.client.txn(swap).await.expect("etcd answers");
-        assert!(done.succeeded(), "there is no other writer");
-        self.revision = done.header().expect("a header").revision();
+        let swap = TxnRequest {
+            compare: vec![Compare::revision("raw", CompareResult::Equal, self.revision)],
+            success: vec![RequestOp::put("raw", vec![b'x'; size])],
+            failure: vec![RequestOp::range(RangeRequest::of("raw"))],
+        };
+        let done = self.client.call("/etcdserverpb.KV/Txn", swap).await;
+        let done: TxnResponse = done.expect("etcd answers");
+        assert!(done.succeeded, "there is no other writer");
+        self.revision = done.header.expect("a header").revision;
     }
 }
 
@@ -90,7 +98,7 @@ impl Pair for Raw {
 
 /// It has a lease of its own, since clients with the same lease share the lock.
 struct Peer {
-    client: Client,
+    client: EtcdClient,
     lease: i64,
     key: Vec<u8>,
 }
@@ -98,18 +106,52 @@ struct Peer {
 #[async_trait]
 impl Pair for Peer {
     async fn acquire(&mut self) {
-        let options = LockOptions::new().with_lease(self.lease);
-        let locked = self.client.lock("peer", Some(options)).await.expect("etcd answers");
-        self.key = locked.key().to_vec();
+        let lock = LockRequest { name: "peer".into(), lease: self.lease };
+        let locked = self.client.call("/v3lockpb.Lock/Lock", lock).await;
+        let LockResponse { key } = locked.expect("etcd answers");
+        self.key = key;
     }
 
     async fn release(&mut self) {
-        self.client.unlock(std::mem::take(&mut self.key)).await.expect("etcd answers");
+        let unlock = UnlockRequest { key: std::mem::take(&mut self.key) };
+        self.client.call("/v3lockpb.Lock/Unlock", unlock).await.expect("etcd answers")
     }
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct LeaseGrantRequest {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LeaseGrantResponse {
+    #[prost(int64, tag = "2")]
+    lease: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LockRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    name: Vec<u8>,
+    #[prost(int64, tag = "2")]
+    lease: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LockResponse {
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct UnlockRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+}
+
 struct NotifiedClient {
-    client: Client,
+    client: EtcdClient,
     heard: UnboundedReceiver<Instant>,
 }
 
@@ -117,7 +159,7 @@ struct NotifiedClient {
 impl Notifier for NotifiedClient {
     async fn notify(&mut self) -> Duration {
         let start = Instant::now();
-        self.client.put("notifier", vec![b'x'; SIZES[0]], None).await.expect("etcd answers");
+        self.client.put("notifier", vec![b'x'; SIZES[0]]).await.expect("etcd answers");
         self.heard.recv().await.expect("it is notified") - start
     }
 }

@@ -12,9 +12,9 @@
 //! directory needs none: `TMPDIR=/dev/shm` has it in memory. All cells take about six minutes. Per engine:
 //!
 //! - `uncontended`: one task acquires and releases, without contention; beside it `raw`, two writes of
-//!   the same kind by the engine's own client (Redis: two `EVALSHA` of a script
-//!   that compares and sets; etcd: two transactions that compare the revision and put; PostgreSQL: two
-//!   upserts of one row), and the peer: `rslock` with its own settings (Redis; feature
+//!   the same kind by the engine's own client (Redis: two `EVALSHA` of a script that compares and sets;
+//!   PostgreSQL: two upserts of one row) or bare calls (etcd: two transactions that compare the revision
+//!   and put), and the peer: `rslock` with its own settings (Redis; feature
 //!   `engine_peers`), etcd's own lock with a lease that is granted before (etcd), `pg_advisory_lock`
 //!   and `pg_advisory_unlock` (PostgreSQL). A directory has no client of its own: there `raw` is a
 //!   locked file under which another is read, written anew and renamed, and the peer is `flock`, which

@@ -113,8 +113,7 @@
 //!
 //! One `Txn` compares and writes, over the crate `etcd-client`:
 //!
-#![cfg_attr(feature = "etcd", doc = "```rust")]
-#![cfg_attr(not(feature = "etcd"), doc = "```text")]
+#![doc = "```rust,ignore"]
 #![doc = include_str!("fence_recipes/etcd.rs")]
 #![doc = "```"]
 //!

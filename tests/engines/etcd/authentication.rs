@@ -2,8 +2,8 @@
 
 use super::{client, key, ms, put, raw, typed, write};
 use crate::support::etcd::{Certificates, EtcdServer, EtcdSetup};
+use crate::support::etcd_client::{EtcdClient, connect_as};
 use crate::support::process::{Folder, free_port};
-use etcd_client::{Permission, PermissionType};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use lockword::cluster::{ConnectError, Exchange, Node, NodeId, Transport, TransportError, connect};
@@ -17,15 +17,14 @@ const PASSWORD: &str = "pa/ss wörd+1";
 async fn with_users(arguments: &[&'static str]) -> Option<EtcdServer> {
     let arguments = [&["--bcrypt-cost", "4"], arguments].concat();
     let server = EtcdServer::start_with(EtcdSetup { arguments, ..EtcdSetup::default() })?;
-    let mut raw = raw(&server.url()).await;
+    let raw = raw(&server.url()).await;
     for (user, password) in [("root", "toor"), ("locks", PASSWORD)] {
-        raw.user_add(user, password, None).await.unwrap();
-        raw.role_add(user).await.unwrap();
-        raw.user_grant_role(user, user).await.unwrap();
+        raw.add_user(user, password).await;
+        raw.add_role(user).await;
+        raw.grant_role(user, user).await;
     }
-    let mine = Permission::new(PermissionType::Readwrite, "lockword/").with_prefix();
-    raw.role_grant_permission("locks", mine).await.unwrap();
-    raw.auth_enable().await.unwrap();
+    raw.grant_permission("locks", "lockword/", "lockword0").await;
+    raw.enable_auth().await;
     Some(server)
 }
 
@@ -33,10 +32,8 @@ fn address(server: &EtcdServer, user: &str) -> String {
     format!("etcd://{user}@{}", server.server())
 }
 
-/// etcd's own client, with this user's present token.
-async fn raw_as(server: &EtcdServer, user: &str, password: &str) -> etcd_client::Client {
-    let options = etcd_client::ConnectOptions::new().with_user(user, password);
-    etcd_client::Client::connect([server.url()], Some(options)).await.unwrap()
+async fn raw_as(server: &EtcdServer, user: &str, password: &str) -> EtcdClient {
+    connect_as(&server.url(), user, password).await
 }
 
 const USER: &str = "locks:pa%2Fss%20w%C3%B6rd%2B1";
@@ -70,8 +67,7 @@ async fn credentials_and_permissions_are_checked() {
     // The permission is taken away while it is used.
     let typed = typed(&address(&server, USER)).await;
     assert!(!format!("{typed:?}").contains(PASSWORD));
-    let mut root = raw_as(&server, "root", "toor").await;
-    root.user_revoke_role("locks", "locks").await.unwrap();
+    raw_as(&server, "root", "toor").await.revoke_role("locks", "locks").await;
     let key = key("mine");
     let read = etcd.load(&key).await;
     assert!(matches!(read, Err(TransportError::Denied(_))), "{read:?}");
@@ -94,11 +90,11 @@ async fn a_token_that_expires_is_renewed() {
     let ttl = ["--auth-token", "simple", "--auth-token-ttl", "2"];
     let Some(server) = with_users(&ttl).await else { return };
     let etcd = client(&address(&server, USER)).await;
-    let mut raw = raw_as(&server, "locks", PASSWORD).await;
-    raw.get("lockword/x", None).await.unwrap();
+    let raw = raw_as(&server, "locks", PASSWORD).await;
+    raw.get("lockword/x").await.unwrap();
     // Longer than the two seconds, and the one in which it is cleared away. A use would renew it.
     tokio::time::sleep(ms(4500)).await;
-    let expired = raw.get("lockword/x", None).await.unwrap_err().to_string();
+    let expired = raw.get("lockword/x").await.unwrap_err().to_string();
     assert!(expired.contains("invalid auth token"), "the control: {expired}");
     // A write: refused for certain, and made again.
     let key = key("token");
@@ -132,14 +128,14 @@ async fn a_change_of_rights_renews_a_signed_token() {
     let held = holder.lock("held").unwrap().acquire().await.unwrap();
     let key = key("k");
     let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
-    let mut raw = raw_as(&server, "locks", PASSWORD).await;
+    let raw = raw_as(&server, "locks", PASSWORD).await;
     let change = async |role: &str| {
-        raw_as(&server, "root", "toor").await.role_add(role).await.unwrap();
+        raw_as(&server, "root", "toor").await.add_role(role).await;
     };
 
     // A write is the first that meets it; the watch that is there goes on.
     change("first").await;
-    let old = raw.get("lockword/k", None).await.unwrap_err().to_string();
+    let old = raw.get("lockword/k").await.unwrap_err().to_string();
     assert!(old.contains("revision of auth store is old"), "the control: {old}");
     let written = etcd.compare_exchange(&key, None, write("{}", false)).await;
     let Ok(Exchange::Swapped(version)) = written else { panic!("{written:?}") };

@@ -23,8 +23,8 @@ async fn a_full_database_refuses_a_write_without_indeterminacy() {
     };
     let etcd = client(&server.address()).await;
     let held = put(&etcd, &key("held"), &write("{}", false)).await;
-    let mut raw = raw(&server.url()).await;
-    while raw.put("filler", vec![b'x'; 100_000], None).await.is_ok() {}
+    let raw = raw(&server.url()).await;
+    while raw.put("filler", vec![b'x'; 100_000]).await.is_ok() {}
     let refused = etcd.compare_exchange(&key("held"), Some(held), write("new", false)).await;
     let Err(TransportError::Unsupported(why)) = refused else { panic!("{refused:?}") };
     assert!(why.to_string().contains("space exceeded"), "{why}");

@@ -14,12 +14,10 @@ fn start() -> Option<EtcdServer> {
     EtcdServer::start_with(EtcdSetup { arguments, ..EtcdSetup::default() })
 }
 
-/// etcd's own client, which may send as much.
+/// Returns the revision.
 async fn fill(server: &EtcdServer, key: &str) -> i64 {
-    let client = raw(&server.url()).await;
-    let mut client = client.kv_client().max_encoding_message_size(usize::MAX);
-    let put = client.put(format!("lockword/{key}"), "x".repeat(9_000_000), None).await;
-    put.expect("it allows that").header().expect("it has one").revision()
+    let put = raw(&server.url()).await.put(format!("lockword/{key}"), "x".repeat(9_000_000)).await;
+    put.expect("it allows that")
 }
 
 const SOON: Duration = Duration::from_secs(30);
@@ -37,7 +35,7 @@ async fn a_value_that_is_too_large_for_a_message_fails_its_own_key_alone() {
     fill(&server, "k").await;
     // The register that a new client looks at; and the history before it goes.
     let newest = fill(&server, "lockword").await;
-    raw(&server.url()).await.compact(newest, None).await.unwrap();
+    raw(&server.url()).await.compact(newest).await;
     client(&server.address()).await;
 
     let too_large = |error: LockError| {
@@ -69,7 +67,7 @@ async fn a_value_that_is_too_large_for_a_message_fails_its_own_key_alone() {
     assert_eq!(seen.version, version);
     assert_eq!(server.connections(), 1);
     // The key is of use again when that value is gone.
-    raw(&server.url()).await.delete("lockword/k", None).await.unwrap();
+    raw(&server.url()).await.delete("lockword/k").await;
     assert_eq!(timeout(SOON, watch.next()).await.unwrap().unwrap().unwrap(), None);
     node.lock("k").unwrap().acquire().await.unwrap().release().await.unwrap();
     other.release().await.unwrap();

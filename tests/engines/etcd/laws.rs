@@ -43,8 +43,8 @@ async fn one_server_keeps_the_laws() {
         .delete_hook(move |key| {
             let url = url.clone();
             async move {
-                let deleted = raw(&url).await.delete(format!("lockword/{key}"), None).await;
-                assert_eq!(deleted.unwrap().deleted(), 1, "{key}");
+                let deleted = raw(&url).await.delete(format!("lockword/{key}")).await;
+                assert_eq!(deleted, 1, "{key}");
             }
         });
     let report = suite.run().await.unwrap_or_else(|broken| panic!("{broken}"));
@@ -85,9 +85,9 @@ async fn housekeeping_deletes_idle_registers_and_their_versions_are_not_reused()
     let old = put(&etcd, &idle, &write("{}", true)).await;
     let kept = put(&etcd, &used, &write("{\"holder\": 1}", false)).await;
     // Not ours: another prefix, and a neighbour's.
-    let mut raw = raw(&server.url()).await;
+    let raw = raw(&server.url()).await;
     for other in ["lockword0", "lockwore/idle", "other/idle"] {
-        raw.put(other, "{} ", None).await.unwrap();
+        raw.put(other, "{} ").await.unwrap();
     }
     assert_eq!(etcd.housekeeping(Duration::ZERO).await.unwrap(), 71);
     assert_eq!(etcd.load(&idle).await.unwrap(), None);
@@ -131,13 +131,13 @@ async fn housekeeping_keeps_a_register_that_is_written_meanwhile() {
 async fn a_register_can_be_read_and_written_by_hand() {
     let Some(server) = EtcdServer::start() else { return };
     let etcd = typed(&format!("{}/teams/locks", server.address())).await;
-    let mut raw = raw(&server.url()).await;
+    let raw = raw(&server.url()).await;
     put(&etcd, &key("a/b"), &write("{\"x\": 1}", false)).await;
-    let read = raw.get("teams/locks/a/b", None).await.unwrap();
-    assert_eq!(read.kvs()[0].value_str().unwrap().trim_end(), "{\"x\": 1}");
-    raw.put("teams/locks/a/b", "{\"x\": 2}", None).await.unwrap();
+    let read = raw.get("teams/locks/a/b").await.unwrap().unwrap();
+    assert_eq!(read.trim_end(), "{\"x\": 1}");
+    raw.put("teams/locks/a/b", "{\"x\": 2}").await.unwrap();
     assert_eq!(&*etcd.load(&key("a/b")).await.unwrap().unwrap().value, b"{\"x\": 2}");
-    raw.put("teams/locks/a/b", "", None).await.unwrap();
+    raw.put("teams/locks/a/b", "").await.unwrap();
     assert_eq!(&*etcd.load(&key("a/b")).await.unwrap().unwrap().value, b"");
 }
 
@@ -145,12 +145,12 @@ async fn a_register_can_be_read_and_written_by_hand() {
 async fn a_watch_survives_compaction() {
     let Some(server) = EtcdServer::start() else { return };
     let etcd = typed(&server.address()).await;
-    let mut raw = raw(&server.url()).await;
+    let raw = raw(&server.url()).await;
     let key = key("compacted");
     let mut watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
     for round in 0..20 {
         let written = put(&etcd, &key, &write(&round.to_string(), false)).await;
-        raw.compact(written.get().cast_signed(), None).await.unwrap();
+        raw.compact(written.get().cast_signed()).await;
         if round % 2 == 0 {
             watch = etcd.watch(&key, NodeId::new(1)).await.unwrap();
         }

@@ -7,6 +7,7 @@ mod large_values;
 mod laws;
 mod locks;
 
+use crate::support::etcd_client::connect as raw;
 use lockword::cluster::engines::etcd::Etcd;
 use lockword::cluster::{
     Exchange, Key, Transport, TransportError, Version, Versioned, Wake, Write, connect,
@@ -28,11 +29,6 @@ async fn client(address: &str) -> Arc<dyn Transport> {
 
 async fn typed(address: &str) -> Etcd {
     Etcd::connect(&address.parse().expect("a URL")).await.expect("etcd is there")
-}
-
-/// etcd's own client, for what a transport cannot do.
-async fn raw(url: &str) -> etcd_client::Client {
-    etcd_client::Client::connect([url], None).await.expect("etcd is there")
 }
 
 fn write(value: &str, idle: bool) -> Write {

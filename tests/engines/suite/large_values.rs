@@ -68,9 +68,9 @@ impl Fillable for crate::support::etcd::EtcdServer {
     const LARGE: usize = 1_500_000;
 
     async fn fill(&self) {
-        let mut client = etcd_client::Client::connect([self.url()], None).await.expect("it runs");
+        let client = crate::support::etcd_client::connect(&self.url()).await;
         let value = "x".repeat(Self::LARGE);
-        client.put(format!("lockword/{KEY}"), value, None).await.expect("anybody may");
+        client.put(format!("lockword/{KEY}"), value).await.expect("anybody may");
     }
 }
 

@@ -61,7 +61,7 @@ impl EtcdServer {
         }
     }
 
-    /// The URL for etcd's own client, without TLS.
+    /// The URL for `etcd_client`, without TLS.
     pub fn url(&self) -> String {
         format!("http://{}", self.server())
     }

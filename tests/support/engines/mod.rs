@@ -7,6 +7,8 @@ pub mod disk;
 pub mod engine;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "etcd")]
+pub mod etcd_client;
 pub mod namespace;
 pub mod network;
 #[cfg(feature = "postgres")]

@@ -1,12 +1,11 @@
 //! The options of the etcd engine, from setters or from a URL.
 
 use super::Etcd;
-use super::members::Members;
+use super::members::{Credentials, Members};
 use crate::cluster::ConnectError;
 use crate::cluster::engines::options::{
     ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, shown, unknown_option,
 };
-use etcd_client::ConnectOptions;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -120,14 +119,9 @@ impl EtcdBuilder {
         let (endpoints, limit) = (self.endpoints()?, self.connection.connecting_limit());
         let ConnectionOptions { user, password, connect_timeout, timeout, tls, runtime } =
             self.connection;
-        // With this a server that has lost its leader says so, and ends its watches.
-        let mut options =
-            ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
-        if let Some(user) = user {
-            options = options.with_user(user, password.unwrap_or_default());
-        }
+        let user = user.map(|name| Credentials { name, password: password.unwrap_or_default() });
         let open = |on| {
-            let members = Members::new(endpoints, options, on, connect_timeout, timeout);
+            let members = Members::new(endpoints, user, on, connect_timeout, timeout);
             Etcd::open(members, self.prefix, tls.enabled)
         };
         runtime.open(limit, open).await

@@ -1,5 +1,6 @@
-//! What an error of the client means: was the request certainly not applied, or is that unknown?
+//! What an error of a call means: was the request certainly not applied, or is that unknown?
 
+use super::rpc::RpcError;
 use crate::cluster::{ConnectError, TransportError};
 use std::error::Error;
 
@@ -7,7 +8,7 @@ use std::error::Error;
 #[derive(Debug)]
 pub(super) struct EtcdFailure {
     pub(super) kind: EtcdFailureKind,
-    /// The message of the client or the server.
+    /// The message of the library or the server.
     pub(super) said: String,
 }
 
@@ -18,6 +19,8 @@ pub(super) enum EtcdFailureKind {
     Indeterminate,
     /// Not applied; another member may apply it, or a later attempt.
     Transient,
+    /// The same; and the client is of no use any more, since the task that has its connection has ended.
+    DeadClient,
     /// Not applied: the credentials do not suffice.
     Denied,
     /// Not applied: one side does not trust the other's certificate.
@@ -62,9 +65,9 @@ impl EtcdFailure {
     /// The error of a request that does not write.
     pub(super) fn of_read(self) -> TransportError {
         match self.kind {
-            EtcdFailureKind::Indeterminate | EtcdFailureKind::Transient => {
-                TransportError::unavailable(self.said)
-            }
+            EtcdFailureKind::Indeterminate
+            | EtcdFailureKind::Transient
+            | EtcdFailureKind::DeadClient => TransportError::unavailable(self.said),
             EtcdFailureKind::Denied | EtcdFailureKind::Untrusted => {
                 TransportError::denied(self.said)
             }
@@ -82,7 +85,9 @@ impl EtcdFailure {
     pub(super) fn of_connect(self, server: String) -> ConnectError {
         let Self { kind, said } = self;
         match kind {
-            EtcdFailureKind::Indeterminate | EtcdFailureKind::Transient => {
+            EtcdFailureKind::Indeterminate
+            | EtcdFailureKind::Transient
+            | EtcdFailureKind::DeadClient => {
                 ConnectError::Unreachable { server, cause: said.into() }
             }
             EtcdFailureKind::Denied => ConnectError::Denied { server, cause: said.into() },
@@ -110,7 +115,7 @@ impl EtcdFailure {
     }
 
     /// The login failed: there is no token, and no request was sent.
-    pub(super) fn of_login(error: etcd_client::Error) -> Self {
+    pub(super) fn of_login(error: RpcError) -> Self {
         let failure = Self::from(error);
         let kind = if failure.kind == EtcdFailureKind::Indeterminate {
             EtcdFailureKind::Transient
@@ -118,14 +123,6 @@ impl EtcdFailure {
             failure.kind
         };
         Self { kind, ..failure }
-    }
-
-    fn of_status(status: &tonic::Status) -> Self {
-        let said = match status.source() {
-            Some(source) => chain(source),
-            None => status.message().to_owned(),
-        };
-        Self { kind: kind(status, &said), said }
     }
 
     /// Whether the connection was made, and broke.
@@ -168,15 +165,15 @@ impl EtcdFailure {
         Self { kind, said: format!("{hint}: {said}") }
     }
 
-    /// Whether the client is bound to a runtime that has ended, and is of no use any more.
-    pub(super) fn is_dead_client(&self) -> bool {
-        self.said.starts_with(NOT_READY)
-    }
-
-    /// Whether users or roles were changed since the token was made, after which a signed token (JWT)
-    /// is not valid. The server checks this before it does anything: the request was not applied.
+    /// Whether the token has expired, or users or roles were changed since it was made, after which a
+    /// signed token (JWT) is not valid. The server checks this before it does anything: the request was
+    /// not applied.
     pub(super) fn is_old_token(&self) -> bool {
-        self.kind == EtcdFailureKind::Transient && self.said.contains(OLD_TOKEN)
+        match self.kind {
+            EtcdFailureKind::Denied => self.said.contains(EXPIRED_TOKEN),
+            EtcdFailureKind::Transient => self.said.contains(OLD_TOKEN),
+            _ => false,
+        }
     }
 }
 
@@ -184,21 +181,29 @@ impl EtcdFailure {
 const MAKE_SPACE: &str = "make room (compact the history, defragment, or raise --quota-backend-bytes), and \
                     then disarm the alarm: etcdctl alarm disarm";
 
-impl From<etcd_client::Error> for EtcdFailure {
-    fn from(error: etcd_client::Error) -> Self {
+impl From<tonic::Status> for EtcdFailure {
+    fn from(status: tonic::Status) -> Self {
+        let said = match status.source() {
+            Some(source) => chain(source),
+            None => status.message().to_owned(),
+        };
+        Self { kind: kind(&status, &said), said }
+    }
+}
+
+impl From<RpcError> for EtcdFailure {
+    fn from(error: RpcError) -> Self {
         match error {
-            etcd_client::Error::GRpcStatus(status) => Self::of_status(&status),
-            // For the others it is not known whether a request was sent.
-            other => Self::new(EtcdFailureKind::Indeterminate, other.to_string()),
+            RpcError::Ended(error) => Self::new(EtcdFailureKind::DeadClient, chain(&error)),
+            RpcError::Status(status) => Self::from(status),
         }
     }
 }
 
-/// The message of etcd about such a token.
+/// The message of etcd about a token that it does not know, or not any more.
+const EXPIRED_TOKEN: &str = "invalid auth token";
+/// The message of etcd about a signed token from before a change of users or roles.
 const OLD_TOKEN: &str = "revision of auth store is old";
-
-/// How the generated code reports that a request could not even be handed to the connection's task.
-const NOT_READY: &str = "Service was not ready";
 
 fn kind(status: &tonic::Status, said: &str) -> EtcdFailureKind {
     use tonic::Code;
@@ -206,7 +211,7 @@ fn kind(status: &tonic::Status, said: &str) -> EtcdFailureKind {
     if is_distrust(said) {
         return EtcdFailureKind::Untrusted;
     }
-    if is_unsent(status) || said.starts_with(NOT_READY) {
+    if is_unsent(status) {
         return EtcdFailureKind::Transient;
     }
     let says = |what: &str| said.contains(what);
@@ -331,8 +336,11 @@ mod tests {
             (Code::PermissionDenied, "etcdserver: permission denied", EtcdFailureKind::Denied),
             (Code::DataLoss, "etcdserver: corrupt cluster", EtcdFailureKind::Corrupt),
         ] {
-            let failure = EtcdFailure::from(etcd_client::Error::from(Status::new(code, said)));
+            let failure = EtcdFailure::from(Status::new(code, said));
             assert_eq!(failure.kind, kind, "{code:?} {said}");
+            let is_old =
+                ["invalid auth token", "auth store is old"].map(|what| said.contains(what));
+            assert_eq!(failure.is_old_token(), is_old != [false; 2], "{said}");
         }
     }
 
@@ -348,14 +356,8 @@ mod tests {
     fn only_a_request_without_a_connection_is_certainly_not_applied() {
         let refused = || Box::new(std::io::Error::other("refused"));
         let unsent = Status::from_error(Box::new(tonic::ConnectError(refused())));
-        assert_eq!(
-            EtcdFailure::from(etcd_client::Error::from(unsent)).kind,
-            EtcdFailureKind::Transient
-        );
+        assert_eq!(EtcdFailure::from(unsent).kind, EtcdFailureKind::Transient);
         let broken = Status::from_error(refused());
-        assert_eq!(
-            EtcdFailure::from(etcd_client::Error::from(broken)).kind,
-            EtcdFailureKind::Indeterminate
-        );
+        assert_eq!(EtcdFailure::from(broken).kind, EtcdFailureKind::Indeterminate);
     }
 }

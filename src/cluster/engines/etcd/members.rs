@@ -1,14 +1,13 @@
 //! The servers of the cluster, and which of them is asked.
 //!
 //! There is a client for each server, made when it is first needed. So it is known which server
-//! failed, and a request that was certainly not sent goes to another one. The client library can
-//! spread requests over servers by itself, but asks the dead ones as often as the others.
+//! failed, and a request that was certainly not sent goes to another one.
 
 use super::failure::{EtcdFailure, EtcdFailureKind};
+use super::rpc::Client;
 use crate::Mutex;
 use crate::cluster::background::run_on;
 use crate::cluster::engines::connect::ConnectionRuntime;
-use etcd_client::{Channel, Client, ConnectOptions};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Endpoint;
@@ -16,13 +15,21 @@ use tonic::transport::Endpoint;
 /// All servers.
 pub(super) struct Members {
     members: Vec<Member>,
-    options: ConnectOptions,
+    /// Who logs in, if anybody does.
+    user: Option<Credentials>,
     /// Where the connections live.
     runtime: ConnectionRuntime,
     /// The one that is asked first.
     current: Mutex<usize>,
     connect_timeout: Duration,
     timeout: Duration,
+}
+
+/// The name of a user, and the password.
+#[derive(Clone)]
+pub(super) struct Credentials {
+    pub(super) name: String,
+    pub(super) password: String,
 }
 
 struct Member {
@@ -68,14 +75,14 @@ impl Members {
     /// `servers`: the name of each, and how to connect to it. At least one.
     pub(super) fn new(
         servers: Vec<(String, Endpoint)>,
-        options: ConnectOptions,
+        user: Option<Credentials>,
         runtime: ConnectionRuntime,
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Self {
         let member = |(name, endpoint)| Member { name, endpoint, login: Default::default() };
         let members = servers.into_iter().map(member).collect();
-        Self { members, options, runtime, current: Mutex::new(0), connect_timeout, timeout }
+        Self { members, user, runtime, current: Mutex::new(0), connect_timeout, timeout }
     }
 
     /// The names, for messages.
@@ -129,20 +136,20 @@ impl Members {
                 }
                 Err(failure) => failure,
             };
+            let telling = |failure: &EtcdFailure| {
+                !matches!(
+                    failure.kind,
+                    EtcdFailureKind::Transient
+                        | EtcdFailureKind::DeadClient
+                        | EtcdFailureKind::Indeterminate
+                )
+            };
             // Another server would deny the same request; but each server has its own certificate.
-            let next = matches!(
-                failure.kind,
-                EtcdFailureKind::Transient
-                    | EtcdFailureKind::Indeterminate
-                    | EtcdFailureKind::Untrusted
-            );
+            let next = !telling(&failure) || failure.kind == EtcdFailureKind::Untrusted;
             let again = next
                 && (failure.kind != EtcdFailureKind::Indeterminate
                     || effect == RequestEffect::Reads);
             member_try.end(next);
-            let telling = |failure: &EtcdFailure| {
-                !matches!(failure.kind, EtcdFailureKind::Transient | EtcdFailureKind::Indeterminate)
-            };
             let replace = !again || worst.as_ref().is_none_or(|(_, worst)| !telling(worst));
             if replace {
                 worst = Some((member.name.clone(), failure));
@@ -186,14 +193,14 @@ impl Members {
             };
             let response = response.map_err(Into::into);
             match &response {
-                Err(failure) if failure.is_dead_client() => {
+                Err(failure) if failure.kind == EtcdFailureKind::DeadClient => {
                     member.login.lock().await.client = None;
                 }
                 // The request was certainly refused. The token is renewed once: the new one may be old
                 // too, because of another change.
                 Err(failure) if failure.is_old_token() && !renewed => {
                     renewed = true;
-                    match timeout_at(until.min(end), member.renew(renewals)).await {
+                    match timeout_at(until.min(end), member.renew(renewals, &self.user)).await {
                         Ok(Ok(())) => continue,
                         Ok(Err(failure)) => return Err(failure),
                         Err(_) => {
@@ -220,14 +227,12 @@ impl Member {
         if let Some(client) = &login.client {
             return Ok((client.clone(), renewals));
         }
-        let (endpoint, options) = (self.endpoint.clone(), members.options.clone());
+        let (endpoint, user) = (self.endpoint.clone(), members.user.clone());
         // The tasks of a connection run where it was made.
         let connect = async move {
             let connected = endpoint.connect().await;
             let connected = connected.map_err(|why| EtcdFailure::of_connecting(&why))?;
-            // This gets a token, if there is a user. It writes no register.
-            let client = Client::from_channel(Channel::Tonic(connected), Some(options)).await;
-            client.map_err(EtcdFailure::of_login)
+            log_in(Client::new(connected), &user).await
         };
         let ended = || Err(EtcdFailure::new(EtcdFailureKind::Transient, "connecting has ended"));
         let client = run_on(members.runtime.handle(), connect).await.unwrap_or_else(ended)?;
@@ -236,14 +241,23 @@ impl Member {
 
     /// Replaces the token that the client had after this number of `renewals`, unless another request
     /// has done that; concurrent requests wait for it. The connection stays, and its watches go on.
-    async fn renew(&self, renewals: u64) -> Result<(), EtcdFailure> {
+    async fn renew(&self, renewals: u64, user: &Option<Credentials>) -> Result<(), EtcdFailure> {
         let mut login = self.login.lock().await;
         if let Some(client) = login.client.clone().filter(|_| login.renewals == renewals) {
-            client.refresh_token().await.map_err(EtcdFailure::of_login)?;
+            login.client = Some(log_in(client, user).await?);
             login.renewals += 1;
         }
         Ok(())
     }
+}
+
+/// The client with a new token, if there is a user. It writes no register.
+async fn log_in(client: Client, user: &Option<Credentials>) -> Result<Client, EtcdFailure> {
+    let Some(Credentials { name, password }) = user else { return Ok(client) };
+    let token = client.clone().authenticate(name, password).await;
+    client.with_token(&token.map_err(EtcdFailure::of_login)?).map_err(|_| {
+        EtcdFailure::new(EtcdFailureKind::Corrupt, "etcd's token has characters that none has")
+    })
 }
 
 /// A try of one server. If it fails, or its caller stops waiting, the next request goes to another
@@ -266,5 +280,37 @@ impl Drop for MemberTry<'_> {
         if !self.stays && *current == self.number {
             *current = (self.number + 1) % self.members.members.len();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Client, EtcdFailureKind, Members, RequestEffect};
+    use crate::cluster::engines::connect::ConnectionRuntime;
+    use crate::cluster::engines::etcd::rpc::RangeRequest;
+    use std::time::Duration;
+    use tokio::runtime::Runtime;
+    use tonic::transport::Endpoint;
+
+    #[test]
+    fn a_client_whose_connection_has_no_task_is_replaced() {
+        let [ended, runtime] = [(), ()].map(|()| Runtime::new().unwrap());
+        // Nothing listens there.
+        let endpoint = Endpoint::from_static("http://127.0.0.1:1");
+        let client = ended.block_on(async { Client::new(endpoint.connect_lazy()) });
+        drop(ended);
+        let on = ConnectionRuntime::Given(runtime.handle().clone());
+        let servers = vec![("a".to_owned(), endpoint)];
+        let mut members =
+            Members::new(servers, None, on, Duration::from_secs(2), Duration::from_secs(5));
+        members.members[0].login.get_mut().client = Some(client);
+        let ask = || {
+            let read = |client: Client| client.range(RangeRequest::of("k"));
+            runtime.block_on(members.ask(RequestEffect::Writes, read)).unwrap_err()
+        };
+        assert_eq!(ask().kind, EtcdFailureKind::DeadClient);
+        let anew = ask();
+        assert_eq!(anew.kind, EtcdFailureKind::Transient);
+        assert!(anew.said.contains("refused"), "{}", anew.said);
     }
 }

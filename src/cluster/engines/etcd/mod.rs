@@ -105,13 +105,12 @@ use crate::cluster::{
     Capabilities, ConnectError, Exchange, Key, NodeId, Notices, Transport, TransportError, Version,
     Versioned, Watch, Write, async_trait,
 };
-use etcd_client::proto::{PbKeyValue, PbTxnOpResponse};
-use etcd_client::{
-    Client, Compare, CompareOp, GetOptions, GetResponse, SortOrder, SortTarget, Txn, TxnOp,
-    TxnResponse,
-};
 use failure::{EtcdFailure, EtcdFailureKind};
 use members::{Members, RequestEffect};
+use rpc::{
+    Client, Compare, CompareResult, KeyValue, RangeRequest, RangeResponse, RequestOp, TxnRequest,
+    TxnResponse,
+};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,7 +120,10 @@ use url::Url;
 mod builder;
 mod failure;
 mod members;
+mod rpc;
 mod watch;
+#[cfg(test)]
+mod wire;
 
 pub use builder::EtcdBuilder;
 
@@ -174,11 +176,13 @@ impl Etcd {
         // No revision is negative: the comparison fails, and nothing is written. But the majority has
         // to agree on the transaction, and the permission for the write is checked.
         let key = format!("{}lockword", etcd.inner.prefix);
-        let nothing = Txn::new()
-            .when([Compare::mod_revision(&*key, CompareOp::Less, 0)])
-            .and_then([TxnOp::put(&*key, "", None)])
-            .or_else([TxnOp::get(&*key, Some(GetOptions::new().with_keys_only()))]);
-        let ask = |client| txn(client, nothing.clone());
+        let look = RangeRequest { keys_only: true, ..RangeRequest::of(&*key) };
+        let nothing = TxnRequest {
+            compare: vec![Compare::revision(&*key, CompareResult::Less, 0)],
+            success: vec![RequestOp::put(&*key, "")],
+            failure: vec![RequestOp::range(look)],
+        };
+        let ask = |client: Client| client.txn(nothing.clone());
         let mut tries = 0;
         loop {
             tries += 1;
@@ -210,12 +214,14 @@ impl Etcd {
         let mut deleted = 0;
         while let Some((key, revision)) = idle.pop() {
             // A register that was written meanwhile has another revision, whether it is idle or not.
-            let delete = Txn::new()
-                .when([Compare::mod_revision(&*key, CompareOp::Equal, revision)])
-                .and_then([TxnOp::delete(&*key, None)]);
-            let ask = |client| txn(client, delete.clone());
+            let delete = TxnRequest {
+                compare: vec![Compare::revision(&*key, CompareResult::Equal, revision)],
+                success: vec![RequestOp::delete(key)],
+                failure: vec![],
+            };
+            let ask = |client: Client| client.txn(delete.clone());
             let done = self.members()?.ask(RequestEffect::Writes, ask).await;
-            deleted += usize::from(done.map_err(EtcdFailure::of_write)?.succeeded());
+            deleted += usize::from(done.map_err(EtcdFailure::of_write)?.succeeded);
         }
         Ok(deleted)
     }
@@ -227,15 +233,14 @@ impl Etcd {
         let end = end_of_prefix(&begin);
         let mut limit = PAGE;
         loop {
-            let mut page = GetOptions::new()
-                .with_range(&*end)
-                .with_limit(limit.max(1))
-                .with_sort(SortTarget::Key, SortOrder::Ascend);
-            if limit == 0 {
-                page = page.with_keys_only();
-            }
-            let ask = |client| get(client, begin.clone(), Some(page.clone()));
-            let mut read = match members.ask(RequestEffect::Reads, ask).await {
+            let page = RangeRequest {
+                range_end: end.clone(),
+                limit: limit.max(1),
+                keys_only: limit == 0,
+                ..RangeRequest::of(&*begin)
+            };
+            let ask = |client: Client| client.range(page.clone());
+            let read = match members.ask(RequestEffect::Reads, ask).await {
                 // It has a stranger's value. A register that alone is too large is read without its
                 // value, and so is not idle.
                 Err(failure) if failure.kind == EtcdFailureKind::TooLarge && limit > 0 => {
@@ -245,12 +250,12 @@ impl Etcd {
                 read => read?,
             };
             limit = PAGE;
-            let page: Vec<PbKeyValue> = std::mem::take(&mut read.0.kvs);
-            let Some(last) = page.last() else { return Ok(idle) };
+            let Some(last) = read.kvs.last() else { return Ok(idle) };
             begin.clone_from(&last.key);
             begin.push(0); // the next possible key
-            idle.extend(page.into_iter().filter(is_idle).map(|kv| (kv.key, kv.mod_revision)));
-            if !read.more() {
+            let found = read.kvs.into_iter().filter(is_idle);
+            idle.extend(found.map(|kv| (kv.key, kv.mod_revision)));
+            if !read.more {
                 return Ok(idle);
             }
         }
@@ -291,19 +296,20 @@ impl Transport for Etcd {
         let key = self.key(key);
         // A key that is not there has revision 0.
         let revision = expected.map_or(0, |version| version.get().cast_signed());
-        let swap = Txn::new()
-            .when([Compare::mod_revision(&*key, CompareOp::Equal, revision)])
-            .and_then([TxnOp::put(&*key, stored_value(&new), None)])
-            .or_else([TxnOp::get(&*key, None)]);
-        let ask = |client| txn(client, swap.clone());
+        let swap = TxnRequest {
+            compare: vec![Compare::revision(&*key, CompareResult::Equal, revision)],
+            success: vec![RequestOp::put(&*key, stored_value(&new))],
+            failure: vec![RequestOp::range(RangeRequest::of(&*key))],
+        };
+        let ask = |client: Client| client.txn(swap.clone());
         let members = self.members()?;
         let end = members.end();
         let done = match members.ask_until(end, RequestEffect::Writes, ask).await {
             Ok(done) => done,
             Err(failure) if failure.kind == EtcdFailureKind::Full => {
-                let look = |client| get(client, key.clone(), None);
+                let look = |client: Client| client.range(RangeRequest::of(&*key));
                 let seen = members.ask_until(end, RequestEffect::Reads, look).await;
-                let now = |seen: GetResponse| seen.0.kvs.first().map_or(0, |kv| kv.mod_revision);
+                let now = |seen: RangeResponse| seen.kvs.first().map_or(0, |kv| kv.mod_revision);
                 return Err(failure.of_full(seen.is_ok_and(|seen| now(seen) == revision)));
             }
             Err(failure) if failure.kind == EtcdFailureKind::TooLarge => {
@@ -326,21 +332,22 @@ impl Transport for Etcd {
         let end = end_of_prefix(&begin);
         let mut keys = vec![];
         loop {
-            let page = GetOptions::new()
-                .with_range(&*end)
-                .with_limit(PAGE)
-                .with_sort(SortTarget::Key, SortOrder::Ascend)
-                .with_keys_only();
-            let ask = |client| get(client, begin.clone(), Some(page.clone()));
+            let page = RangeRequest {
+                range_end: end.clone(),
+                limit: PAGE,
+                keys_only: true,
+                ..RangeRequest::of(&*begin)
+            };
+            let ask = |client: Client| client.range(page.clone());
             let read = members.ask(RequestEffect::Reads, ask).await;
             let read = read.map_err(EtcdFailure::of_read)?;
-            let Some(last) = read.0.kvs.last() else { return Ok(keys) };
+            let Some(last) = read.kvs.last() else { return Ok(keys) };
             begin.clone_from(&last.key);
             begin.push(0); // the next possible key
             // What has another name was written by something else.
-            let names = read.0.kvs.iter().filter_map(|kv| str::from_utf8(kv.key.get(own..)?).ok());
+            let names = read.kvs.iter().filter_map(|kv| str::from_utf8(kv.key.get(own..)?).ok());
             keys.extend(names.filter_map(|name| Key::new(name).ok()));
-            if !read.more() {
+            if !read.more {
                 return Ok(keys);
             }
         }
@@ -352,14 +359,6 @@ impl Transport for Etcd {
     }
 }
 
-async fn get(
-    mut client: Client,
-    key: impl Into<Vec<u8>>,
-    options: Option<GetOptions>,
-) -> Result<GetResponse, etcd_client::Error> {
-    client.get(key, options).await
-}
-
 /// The register `key` at a revision; 0 stands for the latest one.
 async fn read(
     members: &Members,
@@ -367,10 +366,10 @@ async fn read(
     key: &str,
     revision: i64,
 ) -> Result<Option<Versioned>, EtcdFailure> {
-    let at = GetOptions::new().with_revision(revision);
-    let ask = |client| get(client, key, Some(at.clone()));
+    let at = RangeRequest { revision, ..RangeRequest::of(key) };
+    let ask = |client: Client| client.range(at.clone());
     let read = members.ask_until(end, RequestEffect::Reads, ask).await?;
-    read.0.kvs.first().map(read_register).transpose()
+    read.kvs.first().map(read_register).transpose()
 }
 
 /// The same for a register that was too large for an answer. If it still is, some bytes stand for the
@@ -380,11 +379,12 @@ async fn read_large(
     end: Instant,
     key: &str,
 ) -> Result<Option<Versioned>, EtcdFailure> {
-    let ask = |client| get(client, key, Some(GetOptions::new().with_keys_only()));
+    let look = RangeRequest { keys_only: true, ..RangeRequest::of(key) };
+    let ask = |client: Client| client.range(look.clone());
     let found = members.ask_until(end, RequestEffect::Reads, ask).await?;
-    let Some(kv) = found.0.kvs.first() else { return Ok(None) };
+    let Some(kv) = found.kvs.first() else { return Ok(None) };
     // Another value may be there by now. So the one of that moment is read, or shown to be too large.
-    let then = found.header().map_or(0, |header| header.revision());
+    let then = found.header.map_or(0, |header| header.revision);
     match read(members, end, key, then).await {
         Err(failure) if failure.kind == EtcdFailureKind::TooLarge => {
             let value = vec![b'?'; (1 << 20) + 1].into();
@@ -394,29 +394,23 @@ async fn read_large(
     }
 }
 
-async fn txn(mut client: Client, txn: Txn) -> Result<TxnResponse, etcd_client::Error> {
-    client.txn(txn).await
-}
-
 /// What the transaction of a write has done. A response that makes no sense may be that of a write
 /// that was applied.
 fn exchange(done: &TxnResponse) -> Result<Exchange, TransportError> {
     let unreadable = |why: EtcdFailure| TransportError::indeterminate(why.said);
-    if !done.0.succeeded {
+    if !done.succeeded {
         return found(done).map(Exchange::Mismatch).map_err(unreadable);
     }
     // The revision of the transaction is that of every key in it.
-    let revision = done.header().map_or(0, |header| header.revision());
+    let revision = done.header.as_ref().map_or(0, |header| header.revision);
     version(revision).map(Exchange::Swapped).map_err(unreadable)
 }
 
 /// What the transaction found instead of the expected version.
 fn found(done: &TxnResponse) -> Result<Option<Versioned>, EtcdFailure> {
-    match done.0.responses.first().and_then(|response| response.response.as_ref()) {
-        Some(PbTxnOpResponse::ResponseRange(read)) => {
-            read.kvs.first().map(read_register).transpose()
-        }
-        _ => Err(EtcdFailure::new(
+    match done.responses.first().and_then(|response| response.range.as_ref()) {
+        Some(read) => read.kvs.first().map(read_register).transpose(),
+        None => Err(EtcdFailure::new(
             EtcdFailureKind::Corrupt,
             "etcd's answer lacks what was asked for",
         )),
@@ -446,12 +440,12 @@ fn stored_value(write: &Write) -> Vec<u8> {
 }
 
 /// Whether the stored register is idle. One that was written by hand is not.
-fn is_idle(stored: &PbKeyValue) -> bool {
+fn is_idle(stored: &KeyValue) -> bool {
     stored.value.last() == Some(&IDLE)
 }
 
 /// The register that is stored.
-fn read_register(stored: &PbKeyValue) -> Result<Versioned, EtcdFailure> {
+fn read_register(stored: &KeyValue) -> Result<Versioned, EtcdFailure> {
     let value = match &*stored.value {
         [value @ .., IN_USE | IDLE] => value,
         by_hand => by_hand,
@@ -477,25 +471,20 @@ impl fmt::Debug for Etcd {
 
 #[cfg(test)]
 mod tests {
+    use super::rpc::{KeyValue, RangeResponse, ResponseHeader, ResponseOp, TxnResponse};
     use super::{exchange, is_idle, read_register, stored_value};
     use crate::cluster::{Exchange, TransportError, Wake, Write};
-    use etcd_client::TxnResponse;
-    use etcd_client::proto::{
-        PbKeyValue, PbRangeResponse, PbResponseHeader, PbResponseOp, PbTxnOpResponse, PbTxnResponse,
-    };
 
     #[test]
     fn a_response_to_a_write_that_makes_no_sense_is_indeterminate() {
-        let header = |revision| Some(PbResponseHeader { revision, ..Default::default() });
+        let header = |revision| Some(ResponseHeader { revision });
         let found = |mod_revision| {
-            let kv = PbKeyValue { value: b"{}\n".into(), mod_revision, ..Default::default() };
-            let read = PbRangeResponse { kvs: vec![kv], ..Default::default() };
-            let response = Some(PbTxnOpResponse::ResponseRange(read));
-            vec![PbResponseOp { response }]
+            let kv = KeyValue { value: b"{}\n".into(), mod_revision, ..Default::default() };
+            let read = RangeResponse { kvs: vec![kv], ..Default::default() };
+            vec![ResponseOp { range: Some(read) }]
         };
-        let response = |succeeded, header, responses| {
-            exchange(&TxnResponse(PbTxnResponse { succeeded, header, responses }))
-        };
+        let response =
+            |succeeded, header, responses| exchange(&TxnResponse { succeeded, header, responses });
         let swapped = response(true, header(7), vec![]);
         assert!(matches!(swapped, Ok(Exchange::Swapped(version)) if version.get() == 7));
         let mismatch = response(false, header(7), found(7));
@@ -515,18 +504,15 @@ mod tests {
         for value in [&b""[..], b" ", b"\n", b"{}", b"{} \n"] {
             for idle in [false, true] {
                 let write = Write { value: value.into(), wake: Wake::Nobody, idle };
-                let kv = PbKeyValue {
-                    value: stored_value(&write),
-                    mod_revision: 7,
-                    ..Default::default()
-                };
+                let kv =
+                    KeyValue { value: stored_value(&write), mod_revision: 7, ..Default::default() };
                 assert_eq!(&*read_register(&kv).unwrap().value, value);
                 assert_eq!(is_idle(&kv), idle);
             }
         }
-        let by_hand = PbKeyValue { value: b"{}".into(), mod_revision: 7, ..Default::default() };
+        let by_hand = KeyValue { value: b"{}".into(), mod_revision: 7, ..Default::default() };
         assert_eq!(&*read_register(&by_hand).unwrap().value, b"{}");
         assert!(!is_idle(&by_hand));
-        assert!(read_register(&PbKeyValue::default()).is_err(), "revision 0");
+        assert!(read_register(&KeyValue::default()).is_err(), "revision 0");
     }
 }

@@ -2,9 +2,8 @@
 
 use super::failure::{EtcdFailure, EtcdFailureKind};
 use super::members::{Members, RequestEffect};
+use super::rpc::{Client, RangeRequest, WatchCreateRequest, WatchResponse, WatchStream};
 use crate::cluster::{TransportError, Versioned, Watch};
-use etcd_client::proto::PbWatchResponse;
-use etcd_client::{Client, GetOptions, WatchOptions, WatchStream};
 use futures_util::stream;
 
 /// How often it is tried to begin a watch. An attempt fails when the revision to begin with was
@@ -30,26 +29,27 @@ pub(super) async fn watch(members: &Members, key: &str) -> Result<Watch, Transpo
     })))
 }
 
-async fn open(mut client: Client, key: String) -> Result<WatchStream, EtcdFailure> {
+async fn open(client: Client, key: String) -> Result<WatchStream, EtcdFailure> {
     for left in (0..TRIES).rev() {
         // The read gives the latest revision, agreed on by the majority. It also renews a token that
         // has expired, which the watch itself would not do, and it distinguishes an old token from
         // missing rights, which a refused watch does not do.
-        let read = client.get(&*key, Some(GetOptions::new().with_count_only())).await?;
-        let Some(header) = read.header() else {
+        let count = RangeRequest { count_only: true, ..RangeRequest::of(&*key) };
+        let Some(header) = client.clone().range(count).await?.header else {
             return Err(EtcdFailure::new(EtcdFailureKind::Corrupt, "etcd's answer has no header"));
         };
-        let options = WatchOptions::new().with_start_revision(header.revision().saturating_add(1));
-        let mut stream = client.watch(&*key, Some(options)).await?;
+        let start_revision = header.revision.saturating_add(1);
+        let request = WatchCreateRequest { key: key.clone().into(), start_revision };
+        let mut stream = client.clone().watch(request).await?;
         let Some(first) = stream.message().await? else {
             return Err(EtcdFailure::new(
                 EtcdFailureKind::Indeterminate,
                 "etcd ended the watch at once",
             ));
         };
-        if !first.created() || first.canceled() {
-            match ended(&first.0) {
-                Some(_) if first.compact_revision() > 0 => continue,
+        if !first.created || first.canceled {
+            match ended(&first) {
+                Some(_) if first.compact_revision > 0 => continue,
                 Some(EtcdFailure { kind: EtcdFailureKind::Denied, .. }) if left > 0 => continue,
                 Some(failure) => return Err(failure),
                 None => {
@@ -73,10 +73,10 @@ async fn next(stream: &mut WatchStream) -> Result<Option<Option<Versioned>>, Etc
     let Some(message) = stream.message().await? else {
         return Err(EtcdFailure::new(EtcdFailureKind::Transient, "etcd ended the watch"));
     };
-    if let Some(failure) = ended(&message.0) {
+    if let Some(failure) = ended(&message) {
         return Err(failure);
     }
-    let Some(event) = message.0.events.last() else { return Ok(None) };
+    let Some(event) = message.events.last() else { return Ok(None) };
     // A deletion has no value, and no creation revision.
     let put = event.kv.as_ref().filter(|kv| kv.create_revision > 0);
     // A value that is not valid is reported when it is loaded.
@@ -84,7 +84,7 @@ async fn next(stream: &mut WatchStream) -> Result<Option<Option<Versioned>>, Etc
 }
 
 /// Why the server has cancelled the watch, if it has.
-fn ended(message: &PbWatchResponse) -> Option<EtcdFailure> {
+fn ended(message: &WatchResponse) -> Option<EtcdFailure> {
     if message.compact_revision > 0 {
         let said = "etcd has compacted the history that the watch had yet to deliver";
         return Some(EtcdFailure::new(EtcdFailureKind::Transient, said));
@@ -97,19 +97,18 @@ fn ended(message: &PbWatchResponse) -> Option<EtcdFailure> {
 
 #[cfg(test)]
 mod tests {
-    use super::{EtcdFailureKind, ended};
-    use etcd_client::proto::PbWatchResponse;
+    use super::{EtcdFailureKind, WatchResponse, ended};
 
     #[test]
     fn a_cancelled_watch_ends_for_a_reason() {
-        let message = PbWatchResponse::default();
+        let message = WatchResponse::default();
         assert!(ended(&message).is_none());
         // A slow watch, the rest of whose history was compacted.
-        let compacted = PbWatchResponse { compact_revision: 7, canceled: true, ..message.clone() };
+        let compacted = WatchResponse { compact_revision: 7, canceled: true, ..message.clone() };
         assert_eq!(ended(&compacted).unwrap().kind, EtcdFailureKind::Transient);
         let cancelled = |reason: &str| {
             let cancel_reason = reason.to_owned();
-            ended(&PbWatchResponse { canceled: true, cancel_reason, ..message.clone() }).unwrap()
+            ended(&WatchResponse { canceled: true, cancel_reason, ..message.clone() }).unwrap()
         };
         assert_eq!(cancelled("etcdserver: permission denied").kind, EtcdFailureKind::Denied);
         assert_eq!(cancelled("etcdserver: no leader").kind, EtcdFailureKind::Transient);
