@@ -178,6 +178,19 @@ fn redis() {
     let output = run(lockword(&["run", "k", "--on", &wrong, "--", "true"]));
     assert_eq!(status(&output), 77, "{}", stderr(&output));
     assert!(!stderr(&output).contains("wrong-"), "{}", stderr(&output));
+    // A password in a file; one that is not there; and one that another machine would get in clear text.
+    let file = server.file("secret");
+    std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    let by_file = |host: &str, file: &str| {
+        let on = format!("redis://lock@{host}:{}?password_file={file}", server.port);
+        let output = run(lockword(&["run", "k", "--on", &on, "--", "true"]));
+        (status(&output), stderr(&output))
+    };
+    assert_eq!(by_file("127.0.0.1", &file), (0, String::new()));
+    let (code, said) = by_file("127.0.0.1", "/no/such/file");
+    assert!(code == 69 && said.contains("password_file=/no/such/file"), "{code} {said}");
+    let (code, said) = by_file("198.51.100.1", &file);
+    assert!(code == 64 && said.contains("plaintext=allow"), "{code} {said}");
     outage(&locks, &server.process);
 }
 

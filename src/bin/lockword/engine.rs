@@ -70,6 +70,7 @@ fn address(on: Option<&str>) -> Result<String, CliError> {
 fn refused(error: &ConnectError) -> CliError {
     let code = match error {
         ConnectError::Address { .. }
+        | ConnectError::Unencrypted { .. }
         | ConnectError::UnknownScheme { .. }
         | ConnectError::MissingFeature { .. } => exit::USAGE,
         ConnectError::Denied { .. } | ConnectError::Untrusted { .. } => exit::DENIED,

@@ -14,7 +14,9 @@ pub struct EngineArgs {
     /// its owner only; dir:/PATH?mode=2770 shares it with its group, and has to be the same in all
     /// commands. redis://HOST, postgres://HOST and etcd://HOST are there if the build has those
     /// features; postgres://HOST?create_schema=true
-    /// makes the table that it needs. A password is better in the variable, since others can read command lines.
+    /// makes the table that it needs. A password is better in a file, as in redis://USER@HOST?password_file=/PATH,
+    /// which each login reads again; others can read command lines, and the command inherits the variable. It goes to
+    /// other machines over TLS only (rediss://, etcds://, sslmode=verify-full), unless the address has plaintext=allow.
     #[arg(long, value_name = "URL")]
     pub on: Option<String>,
 }
@@ -96,7 +98,8 @@ process that has the descriptor of the lock has ended: the command, and what it 
 does not close it. Where an overlap matters, let what is written to check the token: see
 `lockword gate`.
 
-The command inherits LOCKWORD_ON, and with it a password that is in the address.
+The command inherits LOCKWORD_ON, and with it a password that is in the address. One in a file
+(?password_file=/PATH) may be replaced while `run` runs.
 
 Exit status: that of the command, 128+N after its death by signal N, 126 if it cannot be executed,
 127 if it is not found. Where that could be confused with what follows, let the command use others.

@@ -29,8 +29,27 @@ use url::Url;
 /// The form is `scheme://user:password@host:port/path?option=value`. Several servers, where an engine
 /// has several, are separated by commas: `etcd://a:2379,b:2379,c:2379`. The path and the options are
 /// described on the page of each [engine](crate::cluster::engines). These options mean the same for
-/// all that have a server: `ca`, `cert`, `key`, `server_name`,
+/// all that have a server: `password_file`, `plaintext`, `ca`, `cert`, `key`, `server_name`,
 /// `connect_timeout_ms`, `timeout_ms`. Each engine also has a builder with a setter for each option.
+///
+/// **Credentials that change.** The files of `password_file`, `ca`, `cert` and `key` are read again for each new
+/// connection (and for each new token of etcd), and a function that was given to a builder's `credentials_by` is called
+/// again. Connections that are open go on with what they began with, as far as the server lets them. So replace the
+/// password at the server and in the file, in any order, and no lock that is held is lost as long as its lease outlasts the
+/// time between the two: a login that is refused is tried again until the lease ends, with the file as it is
+/// then. (A call that waits for a lock fails at once as
+/// [`Denied`](crate::cluster::TransportError::Denied), if it needs a new connection in that time. Servers
+/// that accept the old and the new password for a while leave no such time.) If the lease ends, the
+/// [reason](crate::cluster::LossReason) of the loss says what the server has said about the password. Replace a file by renaming
+/// another one to its name; certificate and key, which are two files, may be read between the two renamings: then the
+/// last pair that fits together is used, and the next connection reads again.
+///
+/// **No password in clear text.** Without TLS a password is sent to an address of the loopback interface and over a Unix
+/// socket only. To other addresses, those of private networks too, nothing is sent
+/// ([`ConnectError::Unencrypted`]), unless the address says `plaintext=allow`: who reads the traffic has the
+/// password of Redis and etcd at once, and who can change it that of PostgreSQL too, since the server chooses how it
+/// is asked for. What is sent without a password is not protected either, but has nothing that lasts longer than
+/// the connection.
 ///
 /// Write every character of a user's name or a password that is not a letter or a digit as `%` and two
 /// hexadecimal digits. An address with an `@` in a wrong place is refused. A password is never part of
@@ -209,6 +228,20 @@ pub enum ConnectError {
         /// What the server said.
         cause: Cause,
     },
+    /// User and password for the login could not be had: the file cannot be read, or the function that was given
+    /// returned an error, has panicked or takes too long (half of the connect timeout). A later attempt may
+    /// succeed.
+    Credentials {
+        /// What is wrong, with the name of the file or what the function returned.
+        cause: Cause,
+    },
+    /// A password would be sent without TLS to an address that is not one of the loopback interface. It was not.
+    Unencrypted {
+        /// Host and port.
+        server: String,
+        /// How TLS is turned on in an address.
+        tls: &'static str,
+    },
     /// The server's certificate is not trusted, has expired, or is for another name; or the server
     /// does not trust the client's certificate.
     Untrusted {
@@ -270,6 +303,15 @@ impl fmt::Display for ConnectError {
                 f,
                 "{server} refuses this client ({cause}): check user, password and permissions"
             ),
+            Self::Credentials { cause } => write!(
+                f,
+                "the credentials for the login cannot be had ({cause}): check what they come from"
+            ),
+            Self::Unencrypted { server, tls } => write!(
+                f,
+                "the password for {server} would be sent in clear text: turn TLS on by {tls}, or add \
+                 plaintext=allow if all who can listen may have it"
+            ),
             Self::Untrusted { server, cause } => write!(
                 f,
                 "the certificate of {server} is not trusted ({cause}): \
@@ -284,6 +326,20 @@ impl fmt::Display for ConnectError {
 }
 
 impl std::error::Error for ConnectError {}
+
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+impl ConnectError {
+    /// Adds this to what the server or the client said, if one of them did.
+    pub(crate) fn with_note(mut self, note: &str) -> Self {
+        if let Self::Unreachable { cause, .. }
+        | Self::Denied { cause, .. }
+        | Self::Untrusted { cause, .. } = &mut self
+        {
+            *cause = format!("{cause}; {note}").into();
+        }
+        self
+    }
+}
 
 /// The runtime that was given for the connections, if there is one.
 #[cfg(any(unix, feature = "etcd", feature = "postgres", feature = "redis"))]

@@ -9,6 +9,8 @@
 //! | `redis` | lossy: a failover or a restart can lose a grant | the next node |
 
 pub(crate) mod connect;
+#[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
+pub(crate) mod credentials;
 #[cfg(unix)]
 pub mod dir;
 #[cfg(feature = "etcd")]
@@ -25,6 +27,8 @@ mod spelling;
 pub(crate) mod tls;
 
 pub use connect::{ConnectError, connect, connect_on};
+#[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
+pub use credentials::Credentials;
 #[cfg(unix)]
 pub use dir::Dir;
 pub use memory::Memory;

@@ -3,10 +3,12 @@
 
 use super::connect::{ConnectError, ENCODE};
 pub(crate) use super::connect::{GivenRuntime, invalid};
+use super::credentials::{LoginSource, PasswordSource};
 use super::tls::{Pem, TlsOptions};
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 use url::Url;
 
@@ -84,8 +86,9 @@ impl EngineUrl {
 /// Options that every engine has. The setters are those of [`connection_setters`].
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ConnectionOptions {
-    pub(crate) user: Option<String>,
-    pub(crate) password: Option<String>,
+    pub(crate) login: LoginSource,
+    /// A password may be sent without TLS, wherever it goes.
+    pub(crate) allows_plaintext: bool,
     pub(crate) connect_timeout: Duration,
     pub(crate) timeout: Duration,
     pub(crate) tls: TlsOptions,
@@ -94,8 +97,20 @@ pub(crate) struct ConnectionOptions {
 
 impl ConnectionOptions {
     pub(crate) fn new(connect_timeout: Duration, timeout: Duration) -> Self {
-        let (tls, runtime) = (TlsOptions::default(), GivenRuntime::default());
-        Self { user: None, password: None, connect_timeout, timeout, tls, runtime }
+        Self {
+            login: LoginSource::default(),
+            allows_plaintext: false,
+            connect_timeout,
+            timeout,
+            tls: TlsOptions::default(),
+            runtime: GivenRuntime::default(),
+        }
+    }
+
+    /// Sets the user and the password of a URL.
+    pub(crate) fn set_login(&mut self, user: Option<String>, password: Option<String>) {
+        self.login.user = user;
+        self.login.password = password.map_or(PasswordSource::None, PasswordSource::Fixed);
     }
 
     /// The longest that connecting takes, as the documentation of [`connect`](super::connect) says.
@@ -105,11 +120,15 @@ impl ConnectionOptions {
     }
 
     /// What the URL options of [`set`](Self::set) are called, for messages.
-    pub(crate) const NAMES: &str = "ca, cert, key, server_name, connect_timeout_ms, timeout_ms";
+    pub(crate) const NAMES: &str = "password_file, plaintext, ca, cert, key, server_name, \
+        connect_timeout_ms, timeout_ms";
 
     /// Sets the option of a URL that is called `name`. `false`: it is none of these.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<bool, ConnectError> {
         match name {
+            "password_file" => self.login.password = password_file(&self.login.password, value)?,
+            "plaintext" if value == "allow" => self.allows_plaintext = true,
+            "plaintext" => return Err(invalid("plaintext can only be set to \"allow\"")),
             "ca" => self.tls.ca = Some(Pem::File(value.into())),
             "cert" => self.tls.certificate = Some(Pem::File(value.into())),
             "key" => self.tls.key = Some(Pem::File(value.into())),
@@ -143,6 +162,31 @@ impl ConnectionOptions {
     }
 }
 
+/// The file of a password in a URL that has no password yet.
+pub(crate) fn password_file(
+    given: &PasswordSource,
+    file: &str,
+) -> Result<PasswordSource, ConnectError> {
+    match given {
+        PasswordSource::None if !file.is_empty() => Ok(PasswordSource::File(file.into())),
+        PasswordSource::None => Err(invalid("password_file names no file")),
+        _ => Err(invalid("there is a password besides password_file: leave one of the two out")),
+    }
+}
+
+/// Refuses to send a password to this address without TLS, unless it is one of the loopback interface. `server`:
+/// for the message. `tls`: how TLS is turned on in an address.
+pub(crate) fn check_plaintext(
+    address: IpAddr,
+    server: &str,
+    tls: &'static str,
+) -> Result<(), ConnectError> {
+    match address.to_canonical().is_loopback() {
+        true => Ok(()),
+        false => Err(ConnectError::Unencrypted { server: server.to_owned(), tls }),
+    }
+}
+
 /// The setters of the [`ConnectionOptions`] in the field `connection`.
 macro_rules! connection_setters {
     (
@@ -152,14 +196,63 @@ macro_rules! connection_setters {
     ) => {
         #[doc = concat!("The name of the user. Default: ", $user, ".")]
         pub fn user(mut self, name: impl Into<String>) -> Self {
-            self.connection.user = Some(name.into());
+            self.connection.login.user = Some(name.into());
             self
         }
 
         /// The user's password, as it is (in a URL it is percent-encoded). Default: none. It is in no
-        /// error and in no `Debug` output.
+        /// error and in no `Debug` output. Of this, [`password_file`](Self::password_file) and
+        /// [`credentials_by`](Self::credentials_by) the last one counts.
         pub fn password(mut self, password: impl Into<String>) -> Self {
-            self.connection.password = Some(password.into());
+            self.connection.login.password =
+                $crate::cluster::engines::credentials::PasswordSource::Fixed(password.into());
+            self
+        }
+
+        /// The user's password is the content of this file, without the end of its line, up to 64 KiB. Each login
+        /// reads it again, so it may be [replaced](crate::cluster::connect) while connections are open. Its
+        /// content is in no error and in no `Debug` output. In a URL: `password_file`.
+        ///
+        /// A file that cannot be read, or is empty, is
+        /// [`ConnectError::Credentials`](crate::cluster::ConnectError::Credentials) from
+        /// [`connect`](Self::connect), and later
+        /// [`Unavailable`](crate::cluster::TransportError::Unavailable).
+        pub fn password_file(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+            self.connection.login.password =
+                $crate::cluster::engines::credentials::PasswordSource::File(file.into());
+            self
+        }
+
+        /// Each login calls `ask` for its password, and for its user if that is not always the same: for
+        /// tokens that live for minutes, such as those of the databases of cloud providers, or users that a vault
+        /// makes. Several logins may call it at a time. After a login that the server has refused it is called
+        /// once more, so it should not return what it knows to be old.
+        ///
+        /// The future runs where the connections live, on a thread of this crate unless there is a
+        /// [runtime](Self::runtime); it must not block, and may use tokio's timers and sockets. It may take
+        /// half of the [connect timeout](Self::connect_timeout), and is dropped then. That, a
+        /// panic and an error are [`ConnectError::Credentials`](crate::cluster::ConnectError::Credentials) from
+        /// [`connect`](Self::connect), and later
+        /// [`Unavailable`](crate::cluster::TransportError::Unavailable): the node tries again while
+        /// its leases last. The text of its error is shown to users, so it must not have a secret in it.
+        pub fn credentials_by<F, E>(
+            mut self,
+            ask: impl Fn() -> F + Send + Sync + 'static,
+        ) -> Self
+        where
+            F: Future<Output = Result<$crate::cluster::engines::Credentials, E>> + Send + 'static,
+            E: Into<$crate::cluster::Cause>,
+        {
+            use $crate::cluster::engines::credentials::{CredentialCallback, PasswordSource};
+            self.connection.login.password =
+                PasswordSource::Callback(CredentialCallback::new(ask));
+            self
+        }
+
+        /// Lets a password be sent [without TLS](crate::cluster::connect) to any address. Default: only to
+        /// those of the loopback interface, and over Unix sockets. In a URL: `plaintext=allow`.
+        pub fn allow_plaintext(mut self) -> Self {
+            self.connection.allows_plaintext = true;
             self
         }
 
@@ -214,7 +307,8 @@ macro_rules! connection_setters {
         }
 
         /// Turns TLS on, and trusts the authorities in this PEM file (one or more certificates)
-        /// instead of the system's. [`connect`](Self::connect) reads the file once. In a URL: `ca`.
+        /// instead of the system's. Each new connection reads the file again, and uses the last content that is
+        /// valid. In a URL: `ca`.
         pub fn ca_file(mut self, file: impl Into<std::path::PathBuf>) -> Self {
             self.connection.tls.ca = Some($crate::cluster::engines::tls::Pem::File(file.into()));
             self.tls()
@@ -227,8 +321,9 @@ macro_rules! connection_setters {
         }
 
         /// Turns TLS on, and presents to the server the certificate chain in the first PEM file, whose
-        /// private key is in the second. [`connect`](Self::connect) reads the files once. Default: no
-        /// client certificate is presented. In a URL: `cert` and `key`.
+        /// private key is in the second. Each new connection reads the files again, and uses the last
+        /// pair that is valid and fits together. Default: no client certificate is presented. In a URL: `cert`
+        /// and `key`.
         pub fn client_certificate_files(
             mut self,
             certificate: impl Into<std::path::PathBuf>,
@@ -326,7 +421,7 @@ fn decoded(what: &str, text: &str) -> Result<String, ConnectError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ConnectionOptions, EngineUrl, host_and_port};
+    use super::{ConnectionOptions, EngineUrl, check_plaintext, host_and_port};
     use std::time::Duration;
     use url::Url;
 
@@ -364,6 +459,36 @@ mod tests {
         for bad in ["", ":1", "a:x", "a:1/b", "u:p@a", "u%40a", "a b", "::1"] {
             assert!(host_and_port(bad, 9).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_password_goes_in_clear_text_to_the_loopback_interface_only() {
+        for local in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(check_plaintext(local.parse().unwrap(), "a:1", "x://").is_ok(), "{local}");
+        }
+        for remote in ["10.0.0.1", "192.168.0.1", "0.0.0.0", "::", "fe80::1", "fd00::1"] {
+            let refused = check_plaintext(remote.parse().unwrap(), "a:1", "x://").unwrap_err();
+            let said = refused.to_string();
+            let has = |part| said.contains(part);
+            assert!(has("a:1") && has("x://") && has("plaintext=allow"), "{remote}: {said}");
+        }
+    }
+
+    #[test]
+    fn there_is_one_password() {
+        let mut options = ConnectionOptions::new(Duration::from_secs(1), Duration::from_secs(1));
+        for (name, value, why) in [
+            ("password_file", "", "password_file"),
+            ("plaintext", "deny", "\"allow\""),
+            ("plaintext", "true", "\"allow\""),
+        ] {
+            let said = options.set(name, value).unwrap_err().to_string();
+            assert!(said.contains(why), "{said}");
+        }
+        assert!(options.set("password_file", "/a").unwrap());
+        options.set_login(None, Some("hush".to_owned()));
+        let said = options.set("password_file", "/a").unwrap_err().to_string();
+        assert!(said.contains("leave one of the two out") && !said.contains("hush"), "{said}");
     }
 
     #[test]

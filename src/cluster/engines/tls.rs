@@ -1,7 +1,11 @@
 //! TLS of the engines' connections: whom to trust, and which certificate to present.
 
 use super::connect::{ConnectError, invalid};
+use crate::Mutex;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// The options of TLS, the same for each engine.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -88,15 +92,98 @@ impl TlsOptions {
         Ok(())
     }
 
-    /// The client's certificate chain and its key, if one is to be shown.
-    fn identity(&self) -> Option<(&Pem, &Pem)> {
-        self.certificate.as_ref().zip(self.key.as_ref())
+    /// Reads all texts.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Address`] if a file cannot be read.
+    fn read(&self) -> Result<PemTexts, ConnectError> {
+        let TlsOptionNames { ca, certificate, key } = self.names;
+        let read = |pem: &Option<Pem>, option| pem.as_ref().map(|pem| pem.read(option)).transpose();
+        Ok(PemTexts {
+            ca: read(&self.ca, ca)?,
+            certificate: read(&self.certificate, certificate)?,
+            key: read(&self.key, key)?,
+        })
+    }
+
+    /// Whether a text is in a file, which may be replaced.
+    fn has_file(&self) -> bool {
+        let all = [&self.ca, &self.certificate, &self.key];
+        all.iter().any(|pem| matches!(pem, Some(Pem::File(_))))
+    }
+}
+
+/// What the PEM files have in them.
+#[derive(PartialEq, Eq)]
+pub(crate) struct PemTexts {
+    ca: Option<Vec<u8>>,
+    certificate: Option<Vec<u8>>,
+    key: Option<Vec<u8>>,
+}
+
+/// The configuration of new connections, of which the files are read again for each. `C`: the client
+/// library's, of which a clone is cheap.
+pub(crate) struct TlsSource<C> {
+    options: TlsOptions,
+    make: fn(&TlsOptions, &PemTexts) -> Result<C, ConnectError>,
+    last: Mutex<(Arc<PemTexts>, C)>,
+}
+
+impl<C: Clone + Send + 'static> TlsSource<C> {
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Address`] if a file cannot be read, or does not hold what it should.
+    pub(crate) fn new(
+        options: TlsOptions,
+        make: fn(&TlsOptions, &PemTexts) -> Result<C, ConnectError>,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let texts = options.read()?;
+        let config = make(&options, &texts)?;
+        Ok(Arc::new(Self { options, make, last: Mutex::new((Arc::new(texts), config)) }))
+    }
+
+    /// The last configuration that could be made, and why the present files are of no use, if they are not: one
+    /// of them may be replaced already, and the other not yet.
+    ///
+    /// It takes `limit` at most.
+    pub(crate) async fn current(self: &Arc<Self>, limit: Duration) -> (C, Option<String>) {
+        if !self.options.has_file() {
+            return (self.last.lock().1.clone(), None);
+        }
+        let source = self.clone();
+        let read = tokio::task::spawn_blocking(move || source.refresh());
+        let trouble = match timeout(limit, read).await {
+            Ok(Ok(Ok(config))) => return (config, None),
+            Ok(Ok(Err(ConnectError::Address { why }))) => why,
+            Ok(Ok(Err(other))) => other.to_string(),
+            Ok(Err(_)) => "the runtime that was to read them has ended".to_owned(),
+            Err(_) => format!("they could not be read in {limit:?}"),
+        };
+        let note = format!(
+            "the present files of TLS are of no use ({trouble}), so their former content was used"
+        );
+        (self.last.lock().1.clone(), Some(note))
+    }
+
+    /// Reads the files. A configuration stays as long as they do, with the sessions that it has.
+    fn refresh(&self) -> Result<C, ConnectError> {
+        let texts = self.options.read()?;
+        let (known, config) = self.last.lock().clone();
+        if *known == texts {
+            return Ok(config);
+        }
+        let config = (self.make)(&self.options, &texts)?;
+        *self.last.lock() = (Arc::new(texts), config.clone());
+        Ok(config)
     }
 }
 
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod rustls_config {
-    use super::{Pem, TlsOptionNames, TlsOptions};
+    use super::{Pem, PemTexts, TlsOptionNames, TlsOptions, TlsSource};
     use crate::cluster::ConnectError;
     use crate::cluster::engines::connect::invalid;
     use rustls::pki_types::pem::{self, PemObject};
@@ -104,43 +191,57 @@ mod rustls_config {
     use rustls::{ClientConfig, RootCertStore};
     use std::sync::Arc;
 
+    /// Configurations of rustls.
+    pub(crate) type RustlsSource = TlsSource<Arc<ClientConfig>>;
+
     impl TlsOptions {
-        /// The configuration of rustls; reads the files. Without TLS it trusts nobody.
+        /// The configurations of rustls; reads the files. Without TLS they trust nobody.
         ///
         /// # Errors
         ///
         /// [`ConnectError::Address`] if a file cannot be read, or if it does not hold what it should.
-        pub(crate) fn rustls(&self) -> Result<ClientConfig, ConnectError> {
-            let TlsOptionNames { ca: ca_name, certificate: certificate_name, key: key_name } =
-                self.names;
-            let mut roots = RootCertStore::empty();
-            if let Some(ca) = &self.ca {
-                for authority in certificates(ca, ca_name)? {
-                    roots.add(authority).map_err(|why| ca.unfit(ca_name, why))?;
-                }
-            } else if self.enabled {
-                // Those of the system that cannot be read are not trusted.
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-            // The process's default provider may be missing, and another crate may have chosen it.
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let builder = ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .map_err(|why| invalid(why.to_string()))?
-                .with_root_certificates(roots);
-            let Some((certificate, key)) = self.identity() else {
-                return Ok(builder.with_no_client_auth());
-            };
-            let chain = certificates(certificate, certificate_name)?;
-            let secret = PrivateKeyDer::from_pem_slice(&key.read(key_name)?);
-            let secret = secret.map_err(|why| key.unfit(key_name, pem_error(&why)))?;
-            builder.with_client_auth_cert(chain, secret).map_err(|why| key.unfit(key_name, why))
+        pub(crate) fn rustls(self) -> Result<Arc<RustlsSource>, ConnectError> {
+            TlsSource::new(self, config)
         }
     }
 
-    fn certificates(pem: &Pem, option: &str) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
-        let text = pem.read(option)?;
-        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    fn config(options: &TlsOptions, texts: &PemTexts) -> Result<Arc<ClientConfig>, ConnectError> {
+        let names = options.names;
+        let TlsOptionNames { ca: ca_name, certificate: certificate_name, key: key_name } = names;
+        let mut roots = RootCertStore::empty();
+        if let Some((ca, text)) = options.ca.as_ref().zip(texts.ca.as_deref()) {
+            for authority in certificates(ca, text, ca_name)? {
+                roots.add(authority).map_err(|why| ca.unfit(ca_name, why))?;
+            }
+        } else if options.enabled {
+            // Those of the system that cannot be read are not trusted.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        // The process's default provider may be missing, and another crate may have chosen it.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|why| invalid(why.to_string()))?
+            .with_root_certificates(roots);
+        let certificate = options.certificate.as_ref().zip(texts.certificate.as_deref());
+        let key = options.key.as_ref().zip(texts.key.as_deref());
+        let Some(((certificate, chain), (key, secret))) = certificate.zip(key) else {
+            return Ok(Arc::new(builder.with_no_client_auth()));
+        };
+        let chain = certificates(certificate, chain, certificate_name)?;
+        let secret = PrivateKeyDer::from_pem_slice(secret);
+        let secret = secret.map_err(|why| key.unfit(key_name, pem_error(&why)))?;
+        // This also finds that the two do not fit together.
+        let config = builder.with_client_auth_cert(chain, secret);
+        Ok(Arc::new(config.map_err(|why| key.unfit(key_name, why))?))
+    }
+
+    fn certificates(
+        pem: &Pem,
+        text: &[u8],
+        option: &str,
+    ) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
         let all = all.map_err(|why| pem.unfit(option, pem_error(&why)))?;
         if all.is_empty() {
             return Err(pem.unfit(option, "there is no certificate in it"));
@@ -159,6 +260,8 @@ mod rustls_config {
         }
     }
 }
+#[cfg(any(feature = "redis", feature = "postgres"))]
+pub(crate) use rustls_config::RustlsSource;
 
 #[cfg(feature = "etcd")]
 mod tonic_config {
@@ -181,7 +284,7 @@ mod tonic_config {
                 Some(ca) => config.ca_certificate(Certificate::from_pem(ca.read(ca_name)?)),
                 None => config.with_native_roots(),
             };
-            if let Some((certificate, key)) = self.identity() {
+            if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
                 let certificate = certificate.read(certificate_name)?;
                 config = config.identity(Identity::from_pem(certificate, key.read(key_name)?));
             }
@@ -223,13 +326,12 @@ mod tests {
     #[test]
     fn what_is_no_certificate_and_no_key_is_refused() {
         let ca = TlsOptions { enabled: true, ca: text(), ..TlsOptions::default() };
-        let said = ca.rustls().unwrap_err().to_string();
+        let said = ca.rustls().map(drop).unwrap_err().to_string();
         assert!(said.contains("ca: there is no certificate in it"), "{said}");
         let key =
             TlsOptions { enabled: true, certificate: text(), key: text(), ..TlsOptions::default() };
-        assert!(
-            key.rustls().unwrap_err().to_string().contains("cert: there is no certificate in it")
-        );
+        let said = key.rustls().map(drop).unwrap_err().to_string();
+        assert!(said.contains("cert: there is no certificate in it"), "{said}");
         assert!(TlsOptions::default().rustls().is_ok());
     }
 }

@@ -12,6 +12,7 @@ use url::Url;
 
 mod addresses;
 mod connecting;
+mod credentials;
 mod faults;
 mod laws;
 mod locks;

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod cluster;
+mod credentials;
 mod faults;
 mod laws;
 mod migration;

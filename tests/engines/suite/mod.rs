@@ -26,6 +26,8 @@ mod many_locks;
 mod partition;
 pub mod processes;
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+pub mod rotation;
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod server_outage;
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod unknown_outcome;

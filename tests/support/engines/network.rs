@@ -1,7 +1,7 @@
-//! Two network namespaces with a link between them that can be taken down.
+//! Two network namespaces with a link between them that can be taken down; and the address of this machine.
 
 use super::namespace::{Isolated, Namespace};
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 /// The address of the near end. It is the same for all tests, since no other test can see it.
@@ -53,4 +53,17 @@ impl NetworkLink {
     pub fn bring_up(&self) {
         self.near.run_command("ip link set near up").expect("it went up before");
     }
+}
+
+/// An address of this machine that is none of the loopback interface. `None`, and a line on standard error: it has
+/// none, skip the test.
+pub fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    // Nothing is sent. The address is one for documentation, to which the usual route leads.
+    let address = socket.connect("198.51.100.1:9").and_then(|()| socket.local_addr());
+    let address = address.ok().map(|address| address.ip()).filter(|own| !own.is_loopback());
+    if address.is_none() {
+        eprintln!("skipped: this machine has no address but that of the loopback interface");
+    }
+    address
 }

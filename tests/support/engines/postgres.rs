@@ -217,7 +217,14 @@ impl PostgresServer {
         format!("postgres://postgres{password}@127.0.0.1:{port}/postgres?{more}")
     }
 
-    /// A file of its folder: `ca.pem`, `client.pem`, `client.key`, `other.pem`.
+    /// Replaces the authority whose certificates it wants of its clients by that of `other.pem`. Restart it then.
+    pub fn trust_other_clients(&self) {
+        let other = fs::read_to_string(self.file("other.pem")).expect("a file of ours");
+        write(&self.file("ca.pem"), &other);
+    }
+
+    /// A file of its folder: `ca.pem`, `client.pem`, `client.key`; of another authority `other.pem`,
+    /// `foreign.pem`, `foreign.key`.
     pub fn file(&self, name: &str) -> String {
         self.folder.file(name)
     }
@@ -259,7 +266,10 @@ fn certificates(folder: &Folder, expired: bool) {
     let (ca, other) = (authority("lockword"), authority("somebody else"));
     write(&folder.file("ca.pem"), &ca.pem());
     write(&folder.file("other.pem"), &other.pem());
-    for (name, alternatives) in [("server", vec!["127.0.0.1".to_owned()]), ("client", vec![])] {
+    let address = || vec!["127.0.0.1".to_owned()];
+    for (name, alternatives, ca) in
+        [("server", address(), &ca), ("client", vec![], &ca), ("foreign", vec![], &other)]
+    {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(alternatives).expect("an address");
         params.distinguished_name.push(DnType::CommonName, "postgres");
@@ -267,7 +277,7 @@ fn certificates(folder: &Folder, expired: bool) {
             params.not_before = rcgen::date_time_ymd(2000, 1, 1);
             params.not_after = rcgen::date_time_ymd(2001, 1, 1);
         }
-        let certificate = params.signed_by(&key, &ca).expect("signed");
+        let certificate = params.signed_by(&key, ca).expect("signed");
         write(&folder.file(&format!("{name}.pem")), &certificate.pem());
         write(&folder.file(&format!("{name}.key")), &key.serialize_pem());
     }

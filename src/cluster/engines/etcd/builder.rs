@@ -3,6 +3,7 @@
 use super::Etcd;
 use super::members::{Credentials, Members};
 use crate::cluster::ConnectError;
+use crate::cluster::engines::credentials::PasswordSource;
 use crate::cluster::engines::options::{
     ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, shown, unknown_option,
 };
@@ -70,8 +71,7 @@ impl EtcdBuilder {
         let url_parts = EngineUrl::parse(url, "etcd://user:password@host:port/prefix")?;
         let mut builder = Self::new(url_parts.servers);
         builder.connection.tls.enabled = url.scheme() == "etcds";
-        builder.connection.user = url_parts.user;
-        builder.connection.password = url_parts.password;
+        builder.connection.set_login(url_parts.user, url_parts.password);
         let prefix = url_parts.path.trim_start_matches('/');
         if !prefix.is_empty() {
             builder = builder.prefix(prefix);
@@ -117,9 +117,14 @@ impl EtcdBuilder {
     /// [`Address`](ConnectError::Address) names the option that is not valid.
     pub async fn connect(self) -> Result<Etcd, ConnectError> {
         let (endpoints, limit) = (self.endpoints()?, self.connection.connecting_limit());
-        let ConnectionOptions { user, password, connect_timeout, timeout, tls, runtime } =
+        let ConnectionOptions { login, connect_timeout, timeout, tls, runtime, .. } =
             self.connection;
-        let user = user.map(|name| Credentials { name, password: password.unwrap_or_default() });
+        let password = match login.password {
+            PasswordSource::None => String::new(),
+            PasswordSource::Fixed(password) => password,
+            _ => return Err(invalid("etcd takes a password that does not change only")),
+        };
+        let user = login.user.map(|name| Credentials { name, password });
         let open = |on| {
             let members = Members::new(endpoints, user, on, connect_timeout, timeout);
             Etcd::open(members, self.prefix, tls.enabled)
@@ -129,14 +134,14 @@ impl EtcdBuilder {
 
     /// Checks the options: the name of each server, and how to connect to it.
     fn endpoints(&self) -> Result<Vec<(String, Endpoint)>, ConnectError> {
-        let ConnectionOptions { user, password, connect_timeout, tls, .. } = &self.connection;
+        let ConnectionOptions { login, connect_timeout, tls, .. } = &self.connection;
         self.connection.check("etcds://")?;
         if self.servers.is_empty() {
             return Err(invalid(
                 "it names no server: one is needed at least, as host or host:port",
             ));
         }
-        if user.is_none() && password.is_some() {
+        if login.user.is_none() && login.has_password() {
             return Err(invalid(
                 "there is a password, but no user: name the user, as in \
                  etcd://user:password@host, or leave the password out",

@@ -4,7 +4,7 @@
 //! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
 //! use lockword::cluster::{Node, connect};
 //!
-//! let etcd = connect("etcd://locks:secret@a:2379,b:2379,c:2379").await?;
+//! let etcd = connect("etcds://locks:secret@a:2379,b:2379,c:2379").await?;
 //! let node = Node::builder(etcd).build()?;
 //! let guard = node.lock("jobs/nightly")?.acquire().await?;
 //! # Ok(())

@@ -3,12 +3,16 @@
 use super::Postgres;
 use super::sql::{ServerTimeouts, SqlStatements};
 use crate::cluster::ConnectError;
+use crate::cluster::engines::credentials::{Credentials, LoginSource};
 use crate::cluster::engines::options::{
     ConnectionOptions, EngineUrl, LONGEST_TIMEOUT, connection_setters, host_and_port, invalid,
     number, shown, unknown_option,
 };
+use crate::cluster::engines::tls::RustlsSource;
+use rustls::ClientConfig;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
@@ -109,8 +113,7 @@ impl PostgresBuilder {
             servers[0] = format!("{}:{PORT}", servers[0]);
         }
         let mut builder = Self { servers, ..Self::new(String::new()) };
-        builder.connection.user = url_parts.user;
-        builder.connection.password = url_parts.password;
+        builder.connection.set_login(url_parts.user, url_parts.password);
         builder.database = Some(url_parts.path).filter(|name| !name.is_empty());
         for (alias, name) in LIBPQ_NAMES {
             let is_set = |name: &str| url_parts.options.iter().any(|(other, _)| other == name);
@@ -163,13 +166,15 @@ impl PostgresBuilder {
                     "disable" => false,
                     "require" | "verify-full" => true,
                     _ => return Err(refused("disable or verify-full (require is the same)")),
-                }
+                };
+                // Who writes it means it.
+                self.connection.allows_plaintext |= value == "disable";
             }
             "port" => match value.parse() {
                 Ok(port) if port > 0 => self.port = port,
                 _ => return Err(refused("from 1 to 65535")),
             },
-            "user" => self.connection.user = Some(value.to_owned()),
+            "user" => self.connection.login.user = Some(value.to_owned()),
             // The only kind of server that is of use. The engine always looks for it.
             "target_session_attrs" => match value {
                 "read-write" | "primary" => {}
@@ -294,7 +299,7 @@ impl PostgresBuilder {
     fn config(self) -> Result<PostgresConfig, ConnectError> {
         self.connection.check("sslmode=verify-full")?;
         let table = full_name(&self.table)?;
-        let ConnectionOptions { user, password, connect_timeout, timeout, tls, .. } =
+        let ConnectionOptions { login, allows_plaintext, connect_timeout, timeout, tls, .. } =
             self.connection;
         let mut client = Config::new();
         let hosts = self.servers.iter().map(|server| socket_or_host(server, self.port));
@@ -303,12 +308,6 @@ impl PostgresBuilder {
             return Err(invalid("there is no TLS over a socket that is a file"));
         }
         let server: Vec<_> = hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
-        if let Some(user) = user {
-            client.user(user);
-        }
-        if let Some(password) = password {
-            client.password(password);
-        }
         if let Some(database) = self.database {
             client.dbname(database);
         }
@@ -317,10 +316,14 @@ impl PostgresBuilder {
         client.keepalives_idle(Duration::from_secs(30));
         client.tcp_user_timeout(timeout);
         let limits = ServerTimeouts::new(timeout);
-        let connector = MakeRustlsConnect::new(tls.rustls()?);
+        let guards_password = login.has_password() && !tls.enabled && !allows_plaintext;
+        let server_name = tls.server_name.clone();
         Ok(PostgresConfig {
             client,
-            tls: PostgresTls { connector, server_name: tls.server_name },
+            login,
+            guards_password,
+            tls: tls.rustls()?,
+            server_name,
             server: server.join(","),
             hosts,
             statements: SqlStatements::new(&table, limits, !self.pooled),
@@ -401,11 +404,16 @@ impl fmt::Debug for PostgresBuilder {
 
 /// The options after they were checked, and what follows from them.
 pub(super) struct PostgresConfig {
-    /// Without a server.
+    /// Without a server, user and password.
     pub(super) client: Config,
+    pub(super) login: LoginSource,
+    /// The password goes to addresses of the loopback interface only.
+    pub(super) guards_password: bool,
     /// The servers, in the order in which they are tried: a host or the folder of a socket, and the port.
     pub(super) hosts: Vec<(String, u16)>,
-    pub(super) tls: PostgresTls,
+    pub(super) tls: Arc<RustlsSource>,
+    /// What is expected in the certificate, if it is not the host.
+    pub(super) server_name: Option<String>,
     /// Hosts and ports, for messages.
     pub(super) server: String,
     /// With its schema.
@@ -425,6 +433,28 @@ impl fmt::Debug for PostgresConfig {
         let mut shown = f.debug_struct("PostgresConfig");
         shown.field("server", &self.server).field("table", &self.table);
         shown.field("pooled", &self.pooled).finish_non_exhaustive()
+    }
+}
+
+impl PostgresConfig {
+    /// The options of a connection with these credentials.
+    pub(super) fn client_with(&self, credentials: Credentials) -> Config {
+        let mut client = self.client.clone();
+        if let Some(user) = credentials.user {
+            client.user(user);
+        }
+        if let Some(password) = credentials.password {
+            client.password(password);
+        }
+        client
+    }
+
+    /// TLS by this configuration.
+    pub(super) fn tls_with(&self, config: &ClientConfig) -> PostgresTls {
+        PostgresTls {
+            connector: MakeRustlsConnect::new(config.clone()),
+            server_name: self.server_name.clone(),
+        }
     }
 }
 
@@ -486,6 +516,13 @@ mod tests {
             assert!(builder(&url).unwrap() == by_setters, "{names}");
         }
         assert!(builder("postgres://a").unwrap() == Postgres::builder("a"));
+        let by_file = Postgres::builder("a").user("me").password_file("/x y").allow_plaintext();
+        assert!(
+            builder("postgres://me@a?password_file=/x%20y&plaintext=allow").unwrap() == by_file
+        );
+        assert!(
+            builder("postgres://me@a?password_file=/x%20y&sslmode=disable").unwrap() == by_file
+        );
         let named = builder("postgres://a?sslmode=require&server_name=b").unwrap();
         assert!(named == Postgres::builder("a").server_name("b"));
     }
@@ -498,6 +535,7 @@ mod tests {
             ("sslcert=/x&sslkey=/y", "\"sslcert\" needs sslmode=verify-full"),
             ("sslkey=/x", "\"sslkey\" needs sslmode=verify-full"),
             ("ca=/x", "\"ca\" needs sslmode=verify-full"),
+            ("password_file=/x", "leave one of the two out"),
             (&format!("{tls}&sslrootcert=/none/ca"), "sslrootcert=/none/ca: "),
             (&format!("{tls}&sslcert=/none/c&sslkey=/none/k"), "sslcert=/none/c: "),
             (&format!("{tls}&sslkey=/x"), "\"sslkey\" go together"),

@@ -5,7 +5,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let engine = Postgres::connect(&"postgres://app:secret@db:5432/app".parse()?).await?;
+//! let engine = Postgres::connect(&"postgres://app:secret@db:5432/app?sslmode=verify-full".parse()?).await?;
 //! engine.create_schema().await?; // or run the SQL of `schema_sql` as a migration
 //! let node = Node::builder(engine).build()?;
 //! node.lock("jobs/nightly")?.acquire().await?.release().await?;
@@ -162,7 +162,9 @@
 //!
 //! | option | meaning | default |
 //! |---|---|---|
-//! | `sslmode` | `verify-full`: TLS, and the server's certificate must be trusted and have its name; `require` means the same here; `disable`: no TLS | `disable` |
+//! | `sslmode` | `verify-full`: TLS, and the server's certificate must be trusted and have its name; `require` means the same here; `disable`: no TLS, and `plaintext=allow` | no TLS |
+//! | `password_file` | the file that has the password, which is not in the address then | none |
+//! | `plaintext` | `allow`: the password may be used without TLS on other machines | only over the loopback interface |
 //! | `ca` (or `sslrootcert`) | with TLS: a PEM file of the authorities to trust | those of the system |
 //! | `cert`, `key` (or `sslcert`, `sslkey`) | with TLS: PEM files of the client's certificate and its key | no client certificate is presented |
 //! | `server_name` | with TLS: the name that the server's certificate must have | the host |
@@ -177,7 +179,12 @@
 //! | `target_session_attrs` | `read-write` or `primary`, which is what is always looked for | `read-write` |
 //! | `application_name` | the name of the connections, for the server | `lockword` |
 //!
-//! The names in parentheses are those of libpq; an option is set by one of its names only. The files are read once, when it connects.
+//! The names in parentheses are those of libpq; an option is set by one of its names only.
+//!
+//! The files are read again for each connection, and [`PostgresBuilder::credentials_by`] has a function asked instead:
+//! see [credentials that change](crate::cluster::connect). Connections that are open stay when the password of
+//! their role changes; `pg_terminate_backend`, a restart and a failover end them, and the next one logs in with what the
+//! file has then.
 //!
 //! # Poolers
 //!

@@ -4,6 +4,8 @@ use super::builder::{PostgresConfig, PostgresTls, Replicas};
 use super::sql::{self, PostgresFailure, SYNC, SqlStatement, StatementFailure};
 use crate::Mutex;
 use crate::cluster::engines::connect::PendingConnection;
+use crate::cluster::engines::credentials::Credentials;
+use crate::cluster::engines::options::check_plaintext;
 use crate::cluster::{ConnectError, TransportError};
 use futures_util::FutureExt;
 use futures_util::future::try_join5;
@@ -96,7 +98,8 @@ pub(super) type PostgresConnection =
     Connection<Socket, <PostgresTls as MakeTlsConnect<Socket>>::Stream>;
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
 
-/// Opens a connection to the first server that is of use. It makes progress only while the second part is polled.
+/// Opens a connection to the first server that is of use, with the present credentials and files of TLS. It makes
+/// progress only while the second part is polled.
 ///
 /// # Errors
 ///
@@ -105,21 +108,48 @@ pub(super) async fn open(
     config: &PostgresConfig,
 ) -> Result<(Client, PostgresConnection), PostgresFailure> {
     let end = Instant::now() + config.connect_timeout;
+    let (tls, note) = config.tls.current(config.connect_timeout / 2).await;
+    let tls = config.tls_with(&tls);
+    let attempt = |credentials| open_with(config, end, tls.clone(), credentials);
+    let is_refused = |failure: &PostgresFailure| {
+        matches!(failure.connect, ConnectError::Denied { .. }) && Instant::now() < end
+    };
+    config.login.log_in(end, is_refused, attempt).await.map_err(|failure| {
+        failure.map(|error| {
+            let error = config.login.explain(error);
+            match &note {
+                Some(note) => error.with_note(note),
+                None => error,
+            }
+        })
+    })
+}
+
+async fn open_with(
+    config: &PostgresConfig,
+    end: Instant,
+    tls: PostgresTls,
+    credentials: Credentials,
+) -> Result<(Client, PostgresConnection), PostgresFailure> {
+    let client_config = config.client_with(credentials);
     let (targets, mut failures) = targets(config, end).await;
     let count = targets.len();
     for (tried, (host, address, port)) in targets.into_iter().enumerate() {
         // Each has its part of the time that is left, so that a silent one leaves some to those behind it.
         let left = u32::try_from(count - tried).unwrap_or(u32::MAX);
         let limit = end.saturating_duration_since(Instant::now()) / left;
-        let mut client = config.client.clone();
+        let mut client = client_config.clone();
         client.host(host).port(port);
         if let Some(address) = address {
+            if config.guards_password {
+                check_plaintext(address, &config.server, "sslmode=verify-full")?;
+            }
             client.hostaddr(address);
         }
         if count > 1 {
             client.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        let failure = match timeout(limit, client.connect(config.tls.clone())).await {
+        let failure = match timeout(limit, client.connect(tls.clone())).await {
             Ok(Ok(connected)) => return Ok(connected),
             Ok(Err(error)) => PostgresFailure::of_connecting(&config.server, &error),
             Err(_) => {

@@ -444,15 +444,25 @@ impl PostgresFailure {
     }
 
     fn denied(server: &str, why: String) -> Self {
-        let call = TransportError::denied(why.clone());
-        let connect = ConnectError::Denied { server: server.to_owned(), cause: why.into() };
-        Self { connect, call, is_of_notices: false }
+        ConnectError::Denied { server: server.to_owned(), cause: why.into() }.into()
     }
 
     fn untrusted(server: &str, why: String) -> Self {
-        let call = TransportError::denied(why.clone());
-        let connect = ConnectError::Untrusted { server: server.to_owned(), cause: why.into() };
-        Self { connect, call, is_of_notices: false }
+        ConnectError::Untrusted { server: server.to_owned(), cause: why.into() }.into()
+    }
+
+    /// The same, with more in the error.
+    pub(super) fn map(self, change: impl FnOnce(ConnectError) -> ConnectError) -> Self {
+        match change(self.connect) {
+            connect @ (ConnectError::Denied { .. } | ConnectError::Untrusted { .. }) => {
+                connect.into()
+            }
+            ConnectError::Unreachable { server, cause } => Self {
+                is_of_notices: self.is_of_notices,
+                ..Self::unreachable(&server, cause.to_string())
+            },
+            connect => Self { connect, ..self },
+        }
     }
 
     /// What the error of an attempt to connect means.
@@ -480,6 +490,22 @@ impl PostgresFailure {
             None if why.starts_with("invalid configuration") => Self::denied(server, why),
             None => Self::unreachable(server, why),
         }
+    }
+}
+
+/// It is not known whether the server suits.
+impl From<ConnectError> for PostgresFailure {
+    fn from(connect: ConnectError) -> Self {
+        let call = match &connect {
+            ConnectError::Unreachable { .. } | ConnectError::Credentials { .. } => {
+                TransportError::unavailable(connect.clone())
+            }
+            ConnectError::Denied { .. }
+            | ConnectError::Untrusted { .. }
+            | ConnectError::Unencrypted { .. } => TransportError::denied(connect.clone()),
+            _ => TransportError::unsupported(connect.clone()),
+        };
+        Self { connect, call, is_of_notices: false }
     }
 }
 

@@ -3,12 +3,13 @@
 use super::Redis;
 use super::sentinel::Sentinels;
 use super::socket::RedisAddress;
+use crate::cluster::engines::credentials::{Credentials, LoginSource, PasswordSource};
 use crate::cluster::engines::options::{
-    ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, number, shown,
-    unknown_option,
+    ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, number,
+    password_file, shown, unknown_option,
 };
+use crate::cluster::engines::tls::RustlsSource;
 use crate::cluster::{ConnectError, Key};
-use ::redis::{ProtocolVersion, RedisConnectionInfo};
 use rustls::ClientConfig;
 use std::fmt;
 use std::sync::Arc;
@@ -61,12 +62,7 @@ pub struct RedisBuilder {
 #[derive(Clone, PartialEq, Eq)]
 enum RedisTarget {
     Server(String),
-    Sentinels {
-        servers: Vec<String>,
-        service: String,
-        user: Option<String>,
-        password: Option<String>,
-    },
+    Sentinels { servers: Vec<String>, service: String, login: LoginSource },
 }
 
 impl RedisTarget {
@@ -88,7 +84,7 @@ impl RedisBuilder {
     }
 
     pub(super) fn by_sentinels(servers: Vec<String>, service: String) -> Self {
-        Self::of(RedisTarget::Sentinels { servers, service, user: None, password: None })
+        Self::of(RedisTarget::Sentinels { servers, service, login: LoginSource::default() })
     }
 
     fn of(target: RedisTarget) -> Self {
@@ -148,8 +144,7 @@ impl RedisBuilder {
             Self::new(url_parts.only_server()?)
         };
         builder.connection.tls.enabled = kind == "rediss";
-        builder.connection.user = url_parts.user;
-        builder.connection.password = url_parts.password;
+        builder.connection.set_login(url_parts.user, url_parts.password);
         if !path.is_empty() {
             // The path could be a part of a password: it is not shown.
             builder.database = path.parse().map_err(|_| {
@@ -181,8 +176,8 @@ impl RedisBuilder {
             let at = parts.options.iter().position(|(found, _)| found == name)?;
             Some(parts.options.remove(at).1)
         };
-        builder.connection.user = take("user");
-        builder.connection.password = take("pass");
+        let (user, password) = (take("user"), take("pass"));
+        builder.connection.set_login(user, password);
         builder.set_options(&parts.options)?;
         Ok(builder)
     }
@@ -203,11 +198,20 @@ impl RedisBuilder {
                 ("wait_timeout_ms", _) => {
                     self.wait_timeout = Duration::from_millis(number(name, value)?);
                 }
-                ("sentinel_user", RedisTarget::Sentinels { user, .. }) => {
-                    *user = Some(value.clone());
+                ("sentinel_user", RedisTarget::Sentinels { login, .. }) => {
+                    login.user = Some(value.clone());
                 }
-                ("sentinel_password", RedisTarget::Sentinels { password, .. }) => {
-                    *password = Some(value.clone());
+                ("sentinel_password", RedisTarget::Sentinels { login, .. }) => {
+                    if login.has_password() {
+                        return Err(invalid(
+                            "there is a sentinel_password besides sentinel_password_file: leave one of \
+                             the two out",
+                        ));
+                    }
+                    login.password = PasswordSource::Fixed(value.clone());
+                }
+                ("sentinel_password_file", RedisTarget::Sentinels { login, .. }) => {
+                    login.password = password_file(&login.password, value)?;
                 }
                 _ if self.connection.set(name, value)? => {}
                 _ => {
@@ -247,8 +251,8 @@ impl RedisBuilder {
     /// The name of the user that logs in at the sentinels, with [`sentinel_password`](Self::sentinel_password).
     /// Default: the sentinels' user `default`. It means nothing without sentinels. In a URL: `sentinel_user`.
     pub fn sentinel_user(mut self, name: impl Into<String>) -> Self {
-        if let RedisTarget::Sentinels { user, .. } = &mut self.target {
-            *user = Some(name.into());
+        if let RedisTarget::Sentinels { login, .. } = &mut self.target {
+            login.user = Some(name.into());
         }
         self
     }
@@ -256,8 +260,18 @@ impl RedisBuilder {
     /// The password at the sentinels, which have their own. Default: none, and the password of the server is
     /// not sent to them. It means nothing without sentinels. In a URL: `sentinel_password`.
     pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
-        if let RedisTarget::Sentinels { password: given, .. } = &mut self.target {
-            *given = Some(password.into());
+        if let RedisTarget::Sentinels { login, .. } = &mut self.target {
+            login.password = PasswordSource::Fixed(password.into());
+        }
+        self
+    }
+
+    /// The password at the sentinels is the content of this file, as with
+    /// [`password_file`](Self::password_file). It means nothing without sentinels. In a URL:
+    /// `sentinel_password_file`.
+    pub fn sentinel_password_file(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+        if let RedisTarget::Sentinels { login, .. } = &mut self.target {
+            login.password = PasswordSource::File(file.into());
         }
         self
     }
@@ -293,29 +307,29 @@ impl RedisBuilder {
     /// The checked options.
     pub(super) fn config(self) -> Result<RedisConfig, ConnectError> {
         self.connection.check("rediss://")?;
-        let ConnectionOptions { user, password, connect_timeout, timeout, tls, .. } =
+        let ConnectionOptions { login, allows_plaintext, connect_timeout, timeout, tls, .. } =
             self.connection;
-        let login = login(user, password);
         let (address, sentinels) = match self.target {
             RedisTarget::Server(server) => (address(&server, PORT)?, None),
-            RedisTarget::Sentinels { servers, service, user, password } => {
+            RedisTarget::Sentinels { servers, service, login } => {
                 let addresses: Vec<_> = servers
                     .iter()
                     .map(|server| address(server, SENTINEL_PORT))
                     .collect::<Result<_, _>>()?;
                 let first = addresses.first().cloned();
                 let first = first.ok_or_else(|| invalid("it names no sentinel"))?;
-                let login = self::login(user, password);
                 (first, Some(Arc::new(Sentinels { service, addresses, login })))
             }
         };
-        let login = login.set_protocol(ProtocolVersion::RESP3).set_db(self.database.into());
         #[cfg(unix)]
         if tls.enabled && matches!(address, RedisAddress::Unix(_)) {
             return Err(invalid("a socket of this machine has no TLS"));
         }
         let tls = match tls.enabled {
-            true => Some((Arc::new(tls.rustls()?), tls.server_name)),
+            true => {
+                let server_name = tls.server_name.clone();
+                Some(RedisTls { source: tls.rustls()?, server_name })
+            }
             false => None,
         };
         let wait = match self.wait_replicas {
@@ -331,32 +345,20 @@ impl RedisBuilder {
             None => None,
         };
         let names = RedisNames::new(&self.prefix, self.database)?;
-        let in_handshake = Arc::default();
         Ok(RedisConfig {
             address,
             sentinels,
             login,
+            database: self.database,
+            allows_plaintext,
             tls,
             names,
             wait,
-            in_handshake,
+            attempt: RedisAttempt::default(),
             connect_timeout,
             timeout,
         })
     }
-}
-
-/// User and password, without more.
-fn login(user: Option<String>, password: Option<String>) -> RedisConnectionInfo {
-    // To set the name of the library would need one more grant.
-    let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
-    if let Some(user) = user {
-        login = login.set_username(user);
-    }
-    if let Some(password) = password {
-        login = login.set_password(password);
-    }
-    login
 }
 
 fn address(server: &str, default_port: u16) -> Result<RedisAddress, ConnectError> {
@@ -394,16 +396,34 @@ pub(super) struct RedisConfig {
     pub(super) address: RedisAddress,
     /// Who knows where the server is.
     pub(super) sentinels: Option<Arc<Sentinels>>,
-    /// User, password, database.
-    pub(super) login: RedisConnectionInfo,
-    /// The name that is expected in the certificate, if it is not the host.
-    pub(super) tls: Option<(Arc<ClientConfig>, Option<String>)>,
+    pub(super) login: LoginSource,
+    pub(super) database: u32,
+    /// A password may be sent without TLS, wherever it goes.
+    pub(super) allows_plaintext: bool,
+    pub(super) tls: Option<RedisTls>,
     pub(super) names: RedisNames,
     pub(super) wait: Option<ReplicaWait>,
-    /// Whether a TLS handshake has no answer yet, for the error of an attempt whose time is over.
-    pub(super) in_handshake: Arc<AtomicBool>,
+    pub(super) attempt: RedisAttempt,
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
+}
+
+/// Where the configuration of TLS comes from.
+#[derive(Clone)]
+pub(super) struct RedisTls {
+    pub(super) source: Arc<RustlsSource>,
+    /// The name that is expected in the certificate, if it is not the host.
+    pub(super) server_name: Option<String>,
+}
+
+/// What is found anew for each attempt to connect.
+#[derive(Clone, Default)]
+pub(super) struct RedisAttempt {
+    pub(super) credentials: Credentials,
+    /// `None`: no TLS.
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    /// Whether a TLS handshake has no answer yet, for the error of an attempt whose time is over.
+    pub(super) in_handshake: Arc<AtomicBool>,
 }
 
 impl RedisConfig {
@@ -412,6 +432,14 @@ impl RedisConfig {
         let Some(sentinels) = &self.sentinels else { return self.address.to_string() };
         let all: Vec<_> = sentinels.addresses.iter().map(ToString::to_string).collect();
         format!("{:?} of the sentinels {}", sentinels.service, all.join(", "))
+    }
+
+    /// How TLS is turned on in an address.
+    pub(super) fn tls_scheme(&self) -> &'static str {
+        match self.sentinels {
+            Some(_) => "rediss+sentinel://",
+            None => "rediss://",
+        }
     }
 }
 
@@ -483,13 +511,20 @@ impl RedisNames {
 
 #[cfg(test)]
 mod tests {
-    use super::{Redis, RedisAddress, RedisBuilder, RedisConfig};
+    use super::{LoginSource, PasswordSource, Redis, RedisAddress, RedisBuilder, RedisConfig};
     use crate::cluster::Key;
     use std::time::Duration;
     use url::Url;
 
     fn builder(url: &str) -> Result<RedisBuilder, String> {
         RedisBuilder::from_url(&Url::parse(url).unwrap()).map_err(|error| error.to_string())
+    }
+
+    fn password(login: &LoginSource) -> Option<&str> {
+        match &login.password {
+            PasswordSource::Fixed(password) => Some(password),
+            _ => None,
+        }
     }
 
     fn config(url: &str) -> Result<RedisConfig, String> {
@@ -515,6 +550,8 @@ mod tests {
             .timeout(Duration::from_secs(2));
         assert!(by_url.unwrap() == by_setters);
         assert!(builder("redis://a").unwrap() == Redis::builder("a"));
+        let by_file = Redis::builder("a").user("me").password_file("/x y").allow_plaintext();
+        assert!(builder("redis://me@a?password_file=/x%20y&plaintext=allow").unwrap() == by_file);
         assert!(builder("rediss://a").unwrap() == Redis::builder("a").tls());
     }
 
@@ -526,7 +563,7 @@ mod tests {
         assert!(builder(url).unwrap() == by_setters);
         let settings = config(url).unwrap();
         assert_eq!(settings.server(), "unix:/run/a b/redis.sock");
-        assert_eq!(settings.login.password(), Some("p@ss"));
+        assert_eq!(password(&settings.login), Some("p@ss"));
     }
 
     #[test]
@@ -538,14 +575,17 @@ mod tests {
         assert!(builder(url).unwrap() == by_setters.database(3).prefix("x"));
         let settings = config(url).unwrap();
         assert_eq!(settings.server(), "\"main\" of the sentinels a:1, b:26379");
-        assert_eq!(settings.login.password(), Some("p@ss"));
+        assert_eq!(password(&settings.login), Some("p@ss"));
         let sentinels = settings.sentinels.as_ref().unwrap();
-        assert_eq!(sentinels.login.password(), Some("q@ss"));
-        assert_eq!(sentinels.login.username(), Some("s"));
-        assert_eq!(config("redis+sentinel://a/main/4").unwrap().login.db(), 4);
+        assert_eq!(password(&sentinels.login), Some("q@ss"));
+        assert_eq!(sentinels.login.user.as_deref(), Some("s"));
+        assert_eq!(config("redis+sentinel://a/main/4").unwrap().database, 4);
         assert!(config("rediss+sentinel://a/main").unwrap().tls.is_some());
         let alone = config("redis+sentinel://u:p@a/main").unwrap();
-        assert_eq!(alone.sentinels.unwrap().login.password(), None, "it is the server's");
+        assert_eq!(password(&alone.sentinels.unwrap().login), None, "it is the server's");
+        let files = builder("redis+sentinel://a/main?password_file=/a&sentinel_password_file=/b");
+        let by_setters = Redis::sentinel_builder(["a"], "main").password_file("/a");
+        assert!(files.unwrap() == by_setters.sentinel_password_file("/b"));
     }
 
     #[test]
@@ -565,9 +605,9 @@ mod tests {
     fn a_url_says_everything() {
         let settings = config("redis://me:p%40ss%23@example.org:7000/3?prefix=a/b").unwrap();
         assert_eq!(settings.server(), "example.org:7000");
-        assert_eq!(settings.login.username(), Some("me"));
-        assert_eq!(settings.login.password(), Some("p@ss#"));
-        assert_eq!(settings.login.db(), 3);
+        assert_eq!(settings.login.user.as_deref(), Some("me"));
+        assert_eq!(password(&settings.login), Some("p@ss#"));
+        assert_eq!(settings.database, 3);
         let key = Key::new("jobs").unwrap();
         assert_eq!(settings.names.register(&key), "{a/b}:jobs");
         assert_eq!(settings.names.channel(&key), "{a/b}:#3:jobs");
@@ -602,6 +642,16 @@ mod tests {
             ("http://u:secret@h", "redis://"),
             ("redis+unix://run/redis.sock", "three slashes"),
             ("redis+unix:///", "three slashes"),
+            ("redis+unix:///a?pass=secret&password_file=/x", "leave one of the two out"),
+            ("redis://u:secret@h?password_file=/x", "leave one of the two out"),
+            (
+                "redis+sentinel://h/main?sentinel_password=secret&sentinel_password_file=/x",
+                "leave one of the two out",
+            ),
+            (
+                "redis+sentinel://h/main?sentinel_password_file=/x&sentinel_password=secret",
+                "leave one of the two out",
+            ),
             ("redis+unix:///a?ca=/x", "\"ca\""),
             ("rediss://u:secret@h/1?ca=/no/such/file", "ca=/no/such/file"),
             ("rediss://u:secret@h/1?cert=/no/such/file", "\"key\""),

@@ -284,11 +284,17 @@ impl RedisConnectError {
     pub(super) fn is_unreachable(&self) -> bool {
         matches!(self.error, ConnectError::Unreachable { .. })
     }
+
+    /// The server refuses the login, or what was asked after it.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self.error, ConnectError::Denied { .. })
+    }
 }
 
 impl From<ConnectError> for RedisConnectError {
     fn from(error: ConnectError) -> Self {
-        let is_transient = matches!(error, ConnectError::Unreachable { .. });
+        let is_transient =
+            matches!(error, ConnectError::Unreachable { .. } | ConnectError::Credentials { .. });
         Self { error, is_transient }
     }
 }
@@ -298,7 +304,9 @@ impl From<RedisConnectError> for TransportError {
     fn from(RedisConnectError { error, is_transient }: RedisConnectError) -> Self {
         match &error {
             _ if is_transient => Self::unavailable(error),
-            ConnectError::Denied { .. } | ConnectError::Untrusted { .. } => Self::denied(error),
+            ConnectError::Denied { .. }
+            | ConnectError::Untrusted { .. }
+            | ConnectError::Unencrypted { .. } => Self::denied(error),
             _ => Self::unsupported(error),
         }
     }

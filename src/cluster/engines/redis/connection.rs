@@ -2,9 +2,11 @@
 //! connection is lost. All requests share one, and all watches another: the server closes the connection of a
 //! subscriber to whom others send more than it takes, and a lock must not be lost by that.
 
-use super::builder::{RedisConfig, ReplicaWait};
+use super::builder::{RedisAttempt, RedisConfig, ReplicaWait};
 use super::commands::{self, LuaScript, RedisConnectError, RedisErrorKind, ScriptCall};
-use super::socket::{RedisAddress, SocketPlace, first_success, open_client, with_hint};
+use super::socket::{
+    RedisAddress, SocketPlace, first_success, open_client, server_login, with_hint,
+};
 use super::subscriptions::Subscriptions;
 use crate::Mutex;
 use crate::cluster::engines::connect::{ConnectionRuntime, PendingConnection};
@@ -17,7 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// How many redirections within a cluster one request or one attempt to connect follows.
 const REDIRECTIONS: usize = 3;
@@ -118,7 +120,7 @@ impl RedisConnector {
         if let Some(pending) = state.connecting.as_ref().filter(|now| now.is_of_use(is_good)) {
             return pending.clone();
         }
-        let mut config = RedisConfig { in_handshake: Arc::default(), ..self.config.clone() };
+        let mut config = RedisConfig { attempt: RedisAttempt::default(), ..self.config.clone() };
         let runtime = self.runtime.handle();
         let pending = match &state.server {
             Some(server) => {
@@ -242,6 +244,8 @@ impl RedisConnector {
             let is_of_use = match commands::kind(error) {
                 // The address may lead to the right server.
                 RedisErrorKind::Moved | RedisErrorKind::NotInCharge => false,
+                // It is not logged in any more. The next one is.
+                RedisErrorKind::Denied if error.code() == Some("NOAUTH") => false,
                 // Its task may not have ended yet. The next request must not be sent over it.
                 _ => !error.is_connection_dropped(),
             };
@@ -334,16 +338,16 @@ impl RedisConnection {
     /// Connects to the server of `config`: the one to which its cluster redirects, or that the sentinels
     /// name.
     async fn open(config: RedisConfig) -> RedisConnectResult {
-        within_limit(&config, async {
+        within_limit(config, async |config| {
             let connection = match &config.sentinels {
-                None => Self::open_primary(config.clone()).await?,
+                None => Self::open_primary(config).await?,
                 Some(sentinels) => {
                     // A sentinel may not know of a failover yet: then the next one is asked.
                     first_success(sentinels.addresses.iter().map(|sentinel| async {
                         let mut config = config.clone();
                         config.address = sentinel.clone();
                         config.address = sentinels.primary(&config).await?;
-                        Self::open_primary(config).await
+                        Self::open_primary(&config).await
                     }))
                     .await?
                 }
@@ -354,32 +358,38 @@ impl RedisConnection {
         .await
     }
 
-    async fn open_primary(mut config: RedisConfig) -> RedisConnectResult {
-        let server = config.address.to_string();
-        for _ in 0..=REDIRECTIONS {
-            let open = |place| {
-                let config = &config;
-                async move {
-                    let connection = Self::open_here(config, &place).await?;
-                    let redirected = check(&connection, config).await?;
-                    Ok((connection, redirected))
+    async fn open_primary(config: &RedisConfig) -> RedisConnectResult {
+        logged_in(config, async |mut config| {
+            let server = config.address.to_string();
+            for _ in 0..=REDIRECTIONS {
+                let open = |place| {
+                    let config = &config;
+                    async move {
+                        let connection = Self::open_here(config, &place).await?;
+                        let redirected = check(&connection, config).await?;
+                        Ok((connection, redirected))
+                    }
+                };
+                match first_success(places(&config).await?.into_iter().map(open)).await? {
+                    (connection, None) => return Ok(connection),
+                    (_, Some(redirected)) => config.address = redirected,
                 }
-            };
-            match first_success(places(&config).await?.into_iter().map(open)).await? {
-                (connection, None) => return Ok(connection),
-                (_, Some(redirected)) => config.address = redirected,
             }
-        }
-        let cause = "its cluster redirects from one server to the next".into();
-        Err(ConnectError::Unreachable { server, cause }.into())
+            let cause = "its cluster redirects from one server to the next".into();
+            Err(ConnectError::Unreachable { server, cause }.into())
+        })
+        .await
     }
 
     /// Connects to the server of `config`, to which a slot moves.
     async fn open_unchecked(config: RedisConfig) -> RedisConnectResult {
-        within_limit(&config, async {
-            let config = &config;
-            let open = |place| async move { Self::open_here(config, &place).await };
-            first_success(places(config).await?.into_iter().map(open)).await
+        within_limit(config, async |config| {
+            logged_in(config, async |config| {
+                let config = &config;
+                let open = |place| async move { Self::open_here(config, &place).await };
+                first_success(places(config).await?.into_iter().map(open)).await
+            })
+            .await
         })
         .await
     }
@@ -394,7 +404,8 @@ impl RedisConnection {
             })
             .set_response_timeout(Some(config.timeout));
         let server = config.address.to_string();
-        let (client, driver) = open_client(config, place, &config.login, options, &server).await?;
+        let (client, driver) =
+            open_client(config, place, &server_login(config), options, &server).await?;
         let end = EndOnDrop(subscriptions.clone());
         let driver = tokio::spawn(async move {
             let _end = end;
@@ -515,21 +526,49 @@ async fn places(config: &RedisConfig) -> Result<Vec<SocketPlace>, RedisConnectEr
     Ok(places.map_err(|error| commands::socket_failed(error, config.address.to_string()))?)
 }
 
-/// Ends an attempt to connect with an error when the connect timeout is over.
+/// Opens a connection with the present files of TLS. Ends the attempt with an error when the connect timeout is
+/// over.
 async fn within_limit(
-    config: &RedisConfig,
-    open: impl Future<Output = RedisConnectResult>,
+    mut config: RedisConfig,
+    open: impl AsyncFnOnce(&RedisConfig) -> RedisConnectResult,
 ) -> RedisConnectResult {
     let limit = config.connect_timeout;
-    timeout(limit, open).await.unwrap_or_else(|_| {
+    let end = Instant::now() + limit;
+    let mut note = None;
+    if let Some(tls) = &config.tls {
+        let (present, trouble) = tls.source.current(limit / 2).await;
+        (config.attempt.tls, note) = (Some(present), trouble);
+    }
+    let result = timeout_at(end, open(&config)).await.unwrap_or_else(|_| {
         let cause = format!("no answer in {limit:?}").into();
         let error = ConnectError::Unreachable { server: config.server(), cause };
         // A server without TLS may wait for the rest of what it takes for a command.
-        match config.in_handshake.load(Relaxed) {
-            true => Err(with_hint(error, config).into()),
+        match config.attempt.in_handshake.load(Relaxed) {
+            true => Err(with_hint(error, &config).into()),
             false => Err(error.into()),
         }
+    });
+    result.map_err(|failed| match note {
+        Some(note) => RedisConnectError { error: failed.error.with_note(&note), ..failed },
+        None => failed,
     })
+}
+
+/// Opens a connection with the present credentials: see [`LoginSource::log_in`].
+///
+/// [`LoginSource::log_in`]: crate::cluster::engines::credentials::LoginSource::log_in
+async fn logged_in(
+    config: &RedisConfig,
+    open: impl AsyncFn(RedisConfig) -> RedisConnectResult,
+) -> RedisConnectResult {
+    let attempt = |credentials| {
+        let mut config = config.clone();
+        config.attempt.credentials = credentials;
+        open(config)
+    };
+    let (login, end) = (&config.login, Instant::now() + config.connect_timeout);
+    let opened = login.log_in(end, RedisConnectError::is_denied, attempt).await;
+    opened.map_err(|failed| RedisConnectError { error: login.explain(failed.error), ..failed })
 }
 
 /// Checks that the server of a new connection is fit for locks, and that the user has the permissions

@@ -30,6 +30,8 @@
 //! | option | meaning | default |
 //! |---|---|---|
 //! | `prefix` | begins all names on the server; 1 to 100 of the characters of a [`Key`] | `lockword` |
+//! | `password_file` | the file that has the password, which is not in the address then | none |
+//! | `plaintext` | `allow`: the password may be sent without TLS to other machines | only to the loopback interface |
 //! | `ca` | with TLS: a PEM file of the authorities to trust | those of the system |
 //! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | no client certificate is presented |
 //! | `server_name` | with TLS: the name that the server's certificate must have | the host |
@@ -39,7 +41,11 @@
 //! | `connect_timeout_ms` | how long connecting may take, in milliseconds | 3000 |
 //! | `timeout_ms` | how long an answer may take, in milliseconds | 5000 |
 //!
-//! The files are read once, when it connects.
+//! The files are read again for each connection, and [`RedisBuilder::credentials_by`] has a function asked instead:
+//! see [credentials that change](crate::cluster::connect). Where a connection is open, a new password
+//! (`ACL SETUSER lock resetpass >new`) does not end it; `CLIENT KILL`, `ACL DELUSER` and `ACL LOAD` do, and the next
+//! one logs in with what the file has then. A user may have two passwords for a while (`>new` without
+//! `resetpass`, and `<old` when the file is replaced): then no login is refused in between.
 //!
 //! # Requirements
 //!
@@ -68,7 +74,7 @@
 //! `redis+sentinel://user:password@host:port,host:port/service?db=0` names sentinels (`rediss+sentinel://`:
 //! they and the servers use TLS), of which the port is 26379 by default, and the name by which they know the
 //! primary. The database may also follow it: `/service/0`. User and password are those of the servers; the
-//! sentinels get those of the options `sentinel_user` and `sentinel_password`, or none.
+//! sentinels get those of the options `sentinel_user` and `sentinel_password` (or `sentinel_password_file`), or none.
 //! [`Redis::sentinel_builder`] is the same for a [`RedisBuilder`].
 //!
 //! The sentinels are asked at each connect, one after the other. A server that is no primary is refused, so a

@@ -2,19 +2,20 @@
 
 use super::builder::RedisConfig;
 use super::commands::{self, RedisConnectError};
-use super::socket::{RedisAddress, client_failed, first_success, open_client};
+use super::socket::{RedisAddress, client_failed, first_success, open_client, sentinel_login};
 use crate::cluster::ConnectError;
-use ::redis::{AsyncConnectionConfig, RedisConnectionInfo, Value, cmd};
+use crate::cluster::engines::credentials::{Credentials, LoginSource};
+use ::redis::{AsyncConnectionConfig, Value, cmd};
 use futures_util::future::{Either, select};
 use std::pin::pin;
+use tokio::time::Instant;
 
 /// The sentinels, and the name by which they know the primary and its replicas.
 #[derive(Clone)]
 pub(super) struct Sentinels {
     pub(super) service: String,
     pub(super) addresses: Vec<RedisAddress>,
-    /// User and password.
-    pub(super) login: RedisConnectionInfo,
+    pub(super) login: LoginSource,
 }
 
 impl Sentinels {
@@ -23,15 +24,27 @@ impl Sentinels {
         &self,
         config: &RedisConfig,
     ) -> Result<RedisAddress, RedisConnectError> {
+        let ask = |credentials| self.ask_for_primary(config, credentials);
+        let end = Instant::now() + config.connect_timeout;
+        self.login.log_in(end, RedisConnectError::is_denied, ask).await.map_err(|failed| {
+            RedisConnectError { error: self.login.explain(failed.error), ..failed }
+        })
+    }
+
+    async fn ask_for_primary(
+        &self,
+        config: &RedisConfig,
+        credentials: Credentials,
+    ) -> Result<RedisAddress, RedisConnectError> {
         let name = format!("the sentinel {}", config.address);
         let server = || name.clone();
         let name = &*name;
         let places = config.address.resolve().await;
         let places = places.map_err(|error| commands::socket_failed(error, server()))?;
         let options = || AsyncConnectionConfig::new().set_response_timeout(Some(config.timeout));
+        let login = &sentinel_login(credentials);
         let ask = |place| async move {
-            let (mut client, driver) =
-                open_client(config, &place, &self.login, options(), name).await?;
+            let (mut client, driver) = open_client(config, &place, login, options(), name).await?;
             let command = cmd("SENTINEL").arg("get-master-addr-by-name").arg(&self.service).clone();
             // The connection is for this question only.
             let response = pin!(command.query_async::<Value>(&mut client));

@@ -3,8 +3,10 @@
 use super::builder::RedisConfig;
 use super::commands::{self, RedisConnectError};
 use crate::cluster::ConnectError;
+use crate::cluster::engines::credentials::Credentials;
+use crate::cluster::engines::options::check_plaintext;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};
+use ::redis::{AsyncConnectionConfig, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rustls::pki_types::ServerName;
@@ -98,12 +100,13 @@ async fn open_socket(
         }
     };
     stream.set_nodelay(true).map_err(failed)?;
-    let Some((tls, name)) = &config.tls else { return Ok(Box::new(stream)) };
-    let name = name.as_deref().unwrap_or(config.address.host()).to_owned();
+    let Some(tls) = &config.attempt.tls else { return Ok(Box::new(stream)) };
+    let name = config.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    let name = name.unwrap_or(config.address.host()).to_owned();
     let name = ServerName::try_from(name).map_err(io::Error::other).map_err(failed)?;
-    config.in_handshake.store(true, Relaxed);
+    config.attempt.in_handshake.store(true, Relaxed);
     let stream = TlsConnector::from(tls.clone()).connect(name, stream).await;
-    config.in_handshake.store(false, Relaxed);
+    config.attempt.in_handshake.store(false, Relaxed);
     Ok(Box::new(stream.map_err(|error| with_hint(failed(error), config))?))
 }
 
@@ -128,9 +131,35 @@ pub(super) async fn open_client(
     options: AsyncConnectionConfig,
     server: &str,
 ) -> Result<(MultiplexedConnection, impl Future<Output = ()> + Send + 'static), RedisConnectError> {
+    if let SocketPlace::Tcp(address) = place
+        && login.password().is_some()
+        && config.tls.is_none()
+        && !config.allows_plaintext
+    {
+        check_plaintext(address.ip(), server, config.tls_scheme())?;
+    }
     let stream = open_socket(config, place, server).await?;
     let opened = MultiplexedConnection::new_with_config(login, stream, options).await;
     Ok(opened.map_err(|error| client_failed(error, config, server))?)
+}
+
+/// User and password for the server that [`open_client`] connects to.
+pub(super) fn sentinel_login(credentials: Credentials) -> RedisConnectionInfo {
+    // To set the name of the library would need one more grant.
+    let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
+    if let Some(user) = credentials.user {
+        login = login.set_username(user);
+    }
+    if let Some(password) = credentials.password {
+        login = login.set_password(password);
+    }
+    login
+}
+
+/// The same, and all else that is said to a server that has locks.
+pub(super) fn server_login(config: &RedisConfig) -> RedisConnectionInfo {
+    let login = sentinel_login(config.attempt.credentials.clone());
+    login.set_protocol(ProtocolVersion::RESP3).set_db(config.database.into())
 }
 
 /// The error of a connection that was just opened, and whose server may use TLS.
