@@ -35,7 +35,7 @@ fn paths(source: &str) -> Vec<String> {
 }
 
 const RUNTIMES: &str = "tokio tokio_util async_std smol futures futures_util async_io pollster";
-const CLIENTS: &str = "redis prost tonic tonic_prost tokio_postgres rustls tokio_rustls rslock";
+const CLIENTS: &str = "redis prost tonic tonic_prost tokio_postgres rustls tokio_rustls hyper_util tower_service rslock";
 /// Where the engines are.
 const ENGINES: [&str; 1] = ["engines"];
 

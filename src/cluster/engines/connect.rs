@@ -327,7 +327,7 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 impl ConnectError {
     /// Adds this to what the server or the client said, if one of them did.
     pub(crate) fn with_note(mut self, note: &str) -> Self {

@@ -92,6 +92,12 @@ impl LoginSource {
         self.password != PasswordSource::None
     }
 
+    /// Whether a password needs no user of the address: there is none, or the callback may name one.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn may_name_user(&self) -> bool {
+        matches!(self.password, PasswordSource::None | PasswordSource::Callback(_))
+    }
+
     /// Whether another look may find other credentials.
     fn can_change(&self) -> bool {
         matches!(self.password, PasswordSource::File(_) | PasswordSource::Callback(_))
@@ -167,15 +173,27 @@ impl LoginSource {
         result
     }
 
-    /// Adds to a refusal where the password came from.
-    pub(crate) fn explain(&self, error: ConnectError) -> ConnectError {
-        match (&self.password, &error) {
-            (PasswordSource::File(file), ConnectError::Denied { .. }) => error.with_note(&format!(
+    /// Where the password of a login that was refused came from, if that may change.
+    pub(crate) fn origin(&self) -> Option<String> {
+        match &self.password {
+            PasswordSource::None | PasswordSource::Fixed(_) => None,
+            PasswordSource::File(file) => Some(format!(
                 "the password is that of password_file={}, which each login reads again",
                 file.display()
             )),
-            (PasswordSource::Callback(_), ConnectError::Denied { .. }) => error
-                .with_note("the password is that of credentials_by, which each login calls again"),
+            PasswordSource::Callback(_) => {
+                Some("the password is that of credentials_by, which each login calls again".into())
+            }
+        }
+    }
+
+    /// Adds that to the error of a login that was refused.
+    #[cfg(any(feature = "redis", feature = "postgres"))]
+    pub(crate) fn explain(&self, error: ConnectError) -> ConnectError {
+        match self.origin() {
+            Some(origin) if matches!(error, ConnectError::Denied { .. }) => {
+                error.with_note(&origin)
+            }
             _ => error,
         }
     }

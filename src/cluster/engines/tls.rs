@@ -181,7 +181,6 @@ impl<C: Clone + Send + 'static> TlsSource<C> {
     }
 }
 
-#[cfg(any(feature = "redis", feature = "postgres"))]
 mod rustls_config {
     use super::{Pem, PemTexts, TlsOptionNames, TlsOptions, TlsSource};
     use crate::cluster::ConnectError;
@@ -200,8 +199,19 @@ mod rustls_config {
         /// # Errors
         ///
         /// [`ConnectError::Address`] if a file cannot be read, or if it does not hold what it should.
+        #[cfg(any(feature = "redis", feature = "postgres"))]
         pub(crate) fn rustls(self) -> Result<Arc<RustlsSource>, ConnectError> {
             TlsSource::new(self, config)
+        }
+
+        /// The same for HTTP/2.
+        #[cfg(feature = "etcd")]
+        pub(crate) fn rustls_for_http2(self) -> Result<Arc<RustlsSource>, ConnectError> {
+            TlsSource::new(self, |options, texts| {
+                let mut config = config(options, texts)?;
+                Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec()];
+                Ok(config)
+            })
         }
     }
 
@@ -260,41 +270,7 @@ mod rustls_config {
         }
     }
 }
-#[cfg(any(feature = "redis", feature = "postgres"))]
 pub(crate) use rustls_config::RustlsSource;
-
-#[cfg(feature = "etcd")]
-mod tonic_config {
-    use super::{TlsOptionNames, TlsOptions};
-    use crate::cluster::ConnectError;
-    use tonic::transport::{Certificate, ClientTlsConfig, Identity};
-
-    impl TlsOptions {
-        /// The configuration of tonic; reads the files.
-        ///
-        /// # Errors
-        ///
-        /// [`ConnectError::Address`] if a file cannot be read. Its content is checked where the
-        /// configuration is used.
-        pub(crate) fn tonic(&self) -> Result<ClientTlsConfig, ConnectError> {
-            let TlsOptionNames { ca: ca_name, certificate: certificate_name, key: key_name } =
-                self.names;
-            let mut config = ClientTlsConfig::new();
-            config = match &self.ca {
-                Some(ca) => config.ca_certificate(Certificate::from_pem(ca.read(ca_name)?)),
-                None => config.with_native_roots(),
-            };
-            if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
-                let certificate = certificate.read(certificate_name)?;
-                config = config.identity(Identity::from_pem(certificate, key.read(key_name)?));
-            }
-            if let Some(name) = &self.server_name {
-                config = config.domain_name(name);
-            }
-            Ok(config)
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -322,7 +298,6 @@ mod tests {
         assert!(said.contains("ca=/no/such/file: "), "{said}");
     }
 
-    #[cfg(any(feature = "redis", feature = "postgres"))]
     #[test]
     fn what_is_no_certificate_and_no_key_is_refused() {
         let ca = TlsOptions { enabled: true, ca: text(), ..TlsOptions::default() };

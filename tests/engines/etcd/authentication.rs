@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const PASSWORD: &str = "pa/ss wörd+1";
+pub(super) const PASSWORD: &str = "pa/ss wörd+1";
 
 /// A server on which `locks` may use `lockword/`, and nothing else.
-async fn with_users(arguments: &[&'static str]) -> Option<EtcdServer> {
+pub(super) async fn with_users(arguments: &[&'static str]) -> Option<EtcdServer> {
     let arguments = [&["--bcrypt-cost", "4"], arguments].concat();
     let server = EtcdServer::start_with(EtcdSetup { arguments, ..EtcdSetup::default() })?;
     let raw = raw(&server.url()).await;
@@ -32,7 +32,7 @@ fn address(server: &EtcdServer, user: &str) -> String {
     format!("etcd://{user}@{}", server.server())
 }
 
-async fn raw_as(server: &EtcdServer, user: &str, password: &str) -> EtcdClient {
+pub(super) async fn raw_as(server: &EtcdServer, user: &str, password: &str) -> EtcdClient {
     connect_as(&server.url(), user, password).await
 }
 
@@ -177,7 +177,10 @@ async fn a_server_that_does_not_answer_is_unreachable() {
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
 }
 
-async fn with_tls(certificates: &Arc<Certificates>, wants_certificate: bool) -> Option<EtcdServer> {
+pub(super) async fn with_tls(
+    certificates: &Arc<Certificates>,
+    wants_certificate: bool,
+) -> Option<EtcdServer> {
     let tls = Some(certificates.clone());
     EtcdServer::start_with(EtcdSetup { tls, wants_certificate, ..EtcdSetup::default() })
 }

@@ -1,6 +1,7 @@
 //! etcd, against servers that the tests start.
 
 mod authentication;
+mod credentials;
 mod faults;
 mod full_database;
 mod large_values;

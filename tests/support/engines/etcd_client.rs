@@ -116,6 +116,10 @@ impl EtcdClient {
         self.about_users("/etcdserverpb.Auth/UserAdd", name, password).await;
     }
 
+    pub async fn change_password(&self, name: &str, password: &str) {
+        self.about_users("/etcdserverpb.Auth/UserChangePassword", name, password).await;
+    }
+
     pub async fn add_role(&self, name: &str) {
         self.about_users("/etcdserverpb.Auth/RoleAdd", name, "").await;
     }

@@ -1,13 +1,13 @@
 //! The options of the etcd engine, from setters or from a URL.
 
 use super::Etcd;
-use super::members::{Credentials, Members};
+use super::connector::{EtcdConnector, EtcdTls};
+use super::members::{EtcdServer, Members};
 use crate::cluster::ConnectError;
-use crate::cluster::engines::credentials::PasswordSource;
 use crate::cluster::engines::options::{
     ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, shown, unknown_option,
 };
-use std::error::Error;
+use rustls::pki_types::ServerName;
 use std::fmt;
 use std::time::Duration;
 use tonic::transport::Endpoint;
@@ -116,56 +116,65 @@ impl EtcdBuilder {
     /// [`ConnectError`], but never `UnknownScheme` or `MissingFeature`.
     /// [`Address`](ConnectError::Address) names the option that is not valid.
     pub async fn connect(self) -> Result<Etcd, ConnectError> {
-        let (endpoints, limit) = (self.endpoints()?, self.connection.connecting_limit());
+        let (servers, limit) = (self.servers()?, self.connection.connecting_limit());
         let ConnectionOptions { login, connect_timeout, timeout, tls, runtime, .. } =
             self.connection;
-        let password = match login.password {
-            PasswordSource::None => String::new(),
-            PasswordSource::Fixed(password) => password,
-            _ => return Err(invalid("etcd takes a password that does not change only")),
-        };
-        let user = login.user.map(|name| Credentials { name, password });
         let open = |on| {
-            let members = Members::new(endpoints, user, on, connect_timeout, timeout);
+            let members = Members::new(servers, login, on, connect_timeout, timeout);
             Etcd::open(members, self.prefix, tls.enabled)
         };
         runtime.open(limit, open).await
     }
 
     /// Checks the options: the name of each server, and how to connect to it.
-    fn endpoints(&self) -> Result<Vec<(String, Endpoint)>, ConnectError> {
-        let ConnectionOptions { login, connect_timeout, tls, .. } = &self.connection;
+    fn servers(&self) -> Result<Vec<EtcdServer>, ConnectError> {
+        let ConnectionOptions { login, allows_plaintext, connect_timeout, tls, .. } =
+            &self.connection;
         self.connection.check("etcds://")?;
         if self.servers.is_empty() {
             return Err(invalid(
                 "it names no server: one is needed at least, as host or host:port",
             ));
         }
-        if login.user.is_none() && login.has_password() {
+        if login.user.is_none() && !login.may_name_user() {
             return Err(invalid(
                 "there is a password, but no user: name the user, as in \
                  etcd://user:password@host, or leave the password out",
             ));
         }
-        let config = if tls.enabled { Some(tls.tonic()?) } else { None };
-        let scheme = if tls.enabled { "https" } else { "http" };
-        let endpoint = |server: &String| {
-            let (host, port) = host_and_port(server, PORT)?;
+        let source = if tls.enabled { Some(tls.clone().rustls_for_http2()?) } else { None };
+        let guards_password = login.has_password() && !allows_plaintext;
+        let server = |name: &String| {
+            let (host, port) = host_and_port(name, PORT)?;
+            let refused =
+                |why: &dyn fmt::Display| invalid(format!("{} is no server: {why}", shown(name)));
+            let tls = match &source {
+                Some(source) => {
+                    let expected = tls.server_name.as_ref().unwrap_or(&host).clone();
+                    let name = ServerName::try_from(expected).map_err(|why| refused(&why))?;
+                    Some(EtcdTls { source: source.clone(), name })
+                }
+                None => None,
+            };
             let host = if host.contains(':') { format!("[{host}]") } else { host };
-            let mut endpoint = Endpoint::from_shared(format!("{scheme}://{host}:{port}"))
-                .map_err(|why| invalid(format!("{} is no server: {why}", shown(server))))?
+            let at = format!("{host}:{port}");
+            let endpoint = Endpoint::from_shared(format!("http://{at}"))
+                .map_err(|why| refused(&why))?
                 .connect_timeout(*connect_timeout)
                 .http2_keep_alive_interval(PING_EVERY)
                 .keep_alive_timeout(PING_WITHIN);
-            if let Some(config) = &config {
-                endpoint = endpoint.tls_config(config.clone()).map_err(|why| {
-                    let why: &dyn Error = &why;
-                    invalid(format!("TLS cannot be set up: {}", why.source().unwrap_or(why)))
-                })?;
-            }
-            Ok((server.clone(), endpoint))
+            let endpoint = match tls {
+                // The connector encrypts, not the library.
+                Some(_) => {
+                    endpoint.origin(format!("https://{at}").parse().map_err(|why| refused(&why))?)
+                }
+                None => endpoint,
+            };
+            let connector =
+                EtcdConnector::new(name.clone(), tls, guards_password, *connect_timeout);
+            Ok(EtcdServer { name: name.clone(), endpoint, connector })
         };
-        self.servers.iter().map(endpoint).collect()
+        self.servers.iter().map(server).collect()
     }
 }
 
@@ -189,7 +198,7 @@ mod tests {
     fn read(url: &str) -> Result<EtcdBuilder, String> {
         let builder = EtcdBuilder::from_url(&Url::parse(url).unwrap());
         let builder = builder.map_err(|error| error.to_string())?;
-        builder.endpoints().map_err(|error| error.to_string())?;
+        builder.servers().map_err(|error| error.to_string())?;
         Ok(builder)
     }
 
@@ -209,6 +218,8 @@ mod tests {
             .timeout(Duration::from_millis(9));
         assert!(by_url == by_setters, "{by_url:?} is not {by_setters:?}");
         assert!(read("etcd://a").unwrap() == Etcd::builder(["a"]));
+        let by_file = Etcd::builder(["a"]).user("me").password_file("/x y").allow_plaintext();
+        assert!(read("etcd://me@a?password_file=/x%20y&plaintext=allow").unwrap() == by_file);
         assert!(read("etcds://a").unwrap() == Etcd::builder(["a"]).tls());
     }
 
@@ -217,8 +228,8 @@ mod tests {
         for (server, full) in
             [("a", "http://a:2379/"), ("a:80", "http://a:80/"), ("[::1]", "http://[::1]:2379/")]
         {
-            let endpoints = Etcd::builder([server]).endpoints().unwrap();
-            assert_eq!(endpoints[0].1.uri().to_string(), full);
+            let servers = Etcd::builder([server]).servers().unwrap();
+            assert_eq!(servers[0].endpoint.uri().to_string(), full);
         }
         assert_eq!(read("etcd://a").unwrap().prefix, "lockword/");
         assert_eq!(read("etcd://a/my/locks").unwrap().prefix, "my/locks/");
@@ -227,13 +238,15 @@ mod tests {
     #[test]
     fn an_option_that_is_not_valid_is_named() {
         let none: [&str; 0] = [];
-        let said = Etcd::builder(none).endpoints().unwrap_err().to_string();
+        let said = Etcd::builder(none).servers().map(drop).unwrap_err().to_string();
         assert!(said.contains("no server: one is needed"), "{said}");
         for (url, why) in [
             ("etcd://", "no server"),
             ("etcd://a?host=b:x", "\"b:x\" is no server"),
             ("etcd://a?host=u:secret%40b", "is no server"),
             ("etcd://:p@a", "no user: name the user"),
+            ("etcd://a?password_file=/x", "no user: name the user"),
+            ("etcd://u:secret@a?password_file=/x", "leave one of the two out"),
             ("etcd://a?colour=red", "\"colour\""),
             ("etcd://a?ca=/x", "etcds://"),
             ("etcds://a?ca=/no/such/file", "ca=/no/such/file"),

@@ -5,7 +5,7 @@ use crate::cluster::{ConnectError, TransportError};
 use std::error::Error;
 
 /// Why a request failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct EtcdFailure {
     pub(super) kind: EtcdFailureKind,
     /// The message of the library or the server.
@@ -25,6 +25,10 @@ pub(super) enum EtcdFailureKind {
     Denied,
     /// Not applied: one side does not trust the other's certificate.
     Untrusted,
+    /// Not applied: user and password could not be had.
+    NoCredentials,
+    /// Not applied: a password would have been sent in clear text.
+    Unencrypted,
     /// The database is full. A write may have been applied nevertheless: if it was proposed while
     /// there was room, and there was none when its turn came, the server applies it, and then answers
     /// this. Nothing happens to the write after that answer: see [`EtcdFailure::of_full`].
@@ -68,7 +72,14 @@ impl EtcdFailure {
             EtcdFailureKind::Indeterminate
             | EtcdFailureKind::Transient
             | EtcdFailureKind::DeadClient => TransportError::unavailable(self.said),
-            EtcdFailureKind::Denied | EtcdFailureKind::Untrusted => {
+            EtcdFailureKind::NoCredentials => {
+                TransportError::unavailable(ConnectError::Credentials { cause: self.said.into() })
+            }
+            EtcdFailureKind::Denied => TransportError::denied(format!(
+                "{}: check user, password and permissions",
+                self.said
+            )),
+            EtcdFailureKind::Untrusted | EtcdFailureKind::Unencrypted => {
                 TransportError::denied(self.said)
             }
             EtcdFailureKind::Full => {
@@ -91,6 +102,8 @@ impl EtcdFailure {
                 ConnectError::Unreachable { server, cause: said.into() }
             }
             EtcdFailureKind::Denied => ConnectError::Denied { server, cause: said.into() },
+            EtcdFailureKind::NoCredentials => ConnectError::Credentials { cause: said.into() },
+            EtcdFailureKind::Unencrypted => ConnectError::Unencrypted { server, tls: "etcds://" },
             EtcdFailureKind::Untrusted => ConnectError::Untrusted { server, cause: said.into() },
             EtcdFailureKind::Full => {
                 ConnectError::Unsuitable { server, why: format!("{said}: {MAKE_SPACE}") }
@@ -104,6 +117,9 @@ impl EtcdFailure {
     /// The connection could not be made: nothing was sent.
     pub(super) fn of_connecting(error: &tonic::transport::Error) -> Self {
         let said = chain(error);
+        if is_unencrypted(error) {
+            return Self { kind: EtcdFailureKind::Unencrypted, said };
+        }
         Self {
             kind: if is_distrust(&said) {
                 EtcdFailureKind::Untrusted
@@ -123,6 +139,14 @@ impl EtcdFailure {
             failure.kind
         };
         Self { kind, ..failure }
+    }
+
+    /// The same with more of what is known.
+    pub(super) fn with_note(self, note: Option<String>) -> Self {
+        match note {
+            Some(note) => Self { said: format!("{}; {note}", self.said), ..self },
+            None => self,
+        }
     }
 
     /// Whether the connection was made, and broke.
@@ -191,6 +215,18 @@ impl From<tonic::Status> for EtcdFailure {
     }
 }
 
+/// There are no credentials for a token.
+impl From<ConnectError> for EtcdFailure {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Credentials { cause } => {
+                Self::new(EtcdFailureKind::NoCredentials, cause.to_string())
+            }
+            other => Self::new(EtcdFailureKind::Transient, other.to_string()),
+        }
+    }
+}
+
 impl From<RpcError> for EtcdFailure {
     fn from(error: RpcError) -> Self {
         match error {
@@ -210,6 +246,9 @@ fn kind(status: &tonic::Status, said: &str) -> EtcdFailureKind {
     // It comes from the handshake, or from the first bytes that the server reads: no request was read.
     if is_distrust(said) {
         return EtcdFailureKind::Untrusted;
+    }
+    if is_unencrypted(status) {
+        return EtcdFailureKind::Unencrypted;
     }
     if is_unsent(status) {
         return EtcdFailureKind::Transient;
@@ -237,6 +276,18 @@ fn kind(status: &tonic::Status, said: &str) -> EtcdFailureKind {
         // Timeouts, lost leaders, stopped servers, broken connections.
         _ => EtcdFailureKind::Indeterminate,
     }
+}
+
+/// Whether the connector has refused to open a connection that is not encrypted.
+fn is_unencrypted(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if matches!(error.downcast_ref(), Some(ConnectError::Unencrypted { .. })) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Whether there was no connection to send anything over.

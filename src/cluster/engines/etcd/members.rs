@@ -3,11 +3,15 @@
 //! There is a client for each server, made when it is first needed. So it is known which server
 //! failed, and a request that was certainly not sent goes to another one.
 
+use super::connector::EtcdConnector;
 use super::failure::{EtcdFailure, EtcdFailureKind};
 use super::rpc::Client;
 use crate::Mutex;
+use crate::cluster::ConnectError;
 use crate::cluster::background::run_on;
 use crate::cluster::engines::connect::ConnectionRuntime;
+use crate::cluster::engines::credentials::{Credentials, LoginSource};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Endpoint;
@@ -16,7 +20,7 @@ use tonic::transport::Endpoint;
 pub(super) struct Members {
     members: Vec<Member>,
     /// Who logs in, if anybody does.
-    user: Option<Credentials>,
+    source: LoginSource,
     /// Where the connections live.
     runtime: ConnectionRuntime,
     /// The one that is asked first.
@@ -25,18 +29,19 @@ pub(super) struct Members {
     timeout: Duration,
 }
 
-/// The name of a user, and the password.
-#[derive(Clone)]
-pub(super) struct Credentials {
+/// A server, and how to connect to it.
+pub(super) struct EtcdServer {
+    /// Host and port.
     pub(super) name: String,
-    pub(super) password: String,
+    pub(super) endpoint: Endpoint,
+    pub(super) connector: EtcdConnector,
 }
 
 struct Member {
-    /// Host and port.
-    name: String,
-    endpoint: Endpoint,
+    server: EtcdServer,
     login: tokio::sync::Mutex<MemberLogin>,
+    /// How many logins have failed.
+    failures: AtomicU64,
 }
 
 /// The client of a member, which has the connection and the user's token.
@@ -45,6 +50,8 @@ struct MemberLogin {
     client: Option<Client>,
     /// How many times the token was renewed.
     renewals: u64,
+    /// Why the last login failed, if one has.
+    failure: Option<EtcdFailure>,
 }
 
 /// What a request does to the register. This decides when it may be sent again.
@@ -72,22 +79,23 @@ where
 }
 
 impl Members {
-    /// `servers`: the name of each, and how to connect to it. At least one.
+    /// At least one server.
     pub(super) fn new(
-        servers: Vec<(String, Endpoint)>,
-        user: Option<Credentials>,
+        servers: Vec<EtcdServer>,
+        source: LoginSource,
         runtime: ConnectionRuntime,
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Self {
-        let member = |(name, endpoint)| Member { name, endpoint, login: Default::default() };
+        let member =
+            |server| Member { server, login: Default::default(), failures: AtomicU64::new(0) };
         let members = servers.into_iter().map(member).collect();
-        Self { members, user, runtime, current: Mutex::new(0), connect_timeout, timeout }
+        Self { members, source, runtime, current: Mutex::new(0), connect_timeout, timeout }
     }
 
     /// The names, for messages.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.members.iter().map(|member| &*member.name)
+        self.members.iter().map(|member| &*member.server.name)
     }
 
     /// When a request that begins now has to end.
@@ -134,7 +142,7 @@ impl Members {
                     member_try.end(false);
                     return Ok(response);
                 }
-                Err(failure) => failure,
+                Err(failure) => failure.with_note(member.server.connector.note()),
             };
             let telling = |failure: &EtcdFailure| {
                 !matches!(
@@ -152,7 +160,7 @@ impl Members {
             member_try.end(next);
             let replace = !again || worst.as_ref().is_none_or(|(_, worst)| !telling(worst));
             if replace {
-                worst = Some((member.name.clone(), failure));
+                worst = Some((member.server.name.clone(), failure));
             }
             if !again || left == 0 || Instant::now() >= end {
                 let nothing = || {
@@ -200,7 +208,7 @@ impl Members {
                 // too, because of another change.
                 Err(failure) if failure.is_old_token() && !renewed => {
                     renewed = true;
-                    match timeout_at(until.min(end), member.renew(renewals, &self.user)).await {
+                    match timeout_at(until.min(end), member.renew(self, renewals)).await {
                         Ok(Ok(())) => continue,
                         Ok(Err(failure)) => return Err(failure),
                         Err(_) => {
@@ -222,40 +230,95 @@ impl Member {
     /// The client, and how many times its token was renewed. Connects if there was no client yet; the
     /// client itself renews a connection that broke, at the next request.
     async fn client(&self, members: &Members) -> Result<(Client, u64), EtcdFailure> {
-        let mut login = self.login.lock().await;
+        let mut login = self.lock().await?;
         let renewals = login.renewals;
         if let Some(client) = &login.client {
             return Ok((client.clone(), renewals));
         }
-        let (endpoint, user) = (self.endpoint.clone(), members.user.clone());
-        // The tasks of a connection run where it was made.
+        let (endpoint, connector) = (self.server.endpoint.clone(), self.server.connector.clone());
         let connect = async move {
-            let connected = endpoint.connect().await;
-            let connected = connected.map_err(|why| EtcdFailure::of_connecting(&why))?;
-            log_in(Client::new(connected), &user).await
+            let connected = endpoint.connect_with_connector(connector).await;
+            Ok(Client::new(connected.map_err(|why| EtcdFailure::of_connecting(&why))?))
         };
-        let ended = || Err(EtcdFailure::new(EtcdFailureKind::Transient, "connecting has ended"));
-        let client = run_on(members.runtime.handle(), connect).await.unwrap_or_else(ended)?;
-        Ok((login.client.insert(client).clone(), renewals))
+        let client = self.log_in(members, &mut login, connect).await?;
+        Ok((client, renewals))
     }
 
     /// Replaces the token that the client had after this number of `renewals`, unless another request
     /// has done that; concurrent requests wait for it. The connection stays, and its watches go on.
-    async fn renew(&self, renewals: u64, user: &Option<Credentials>) -> Result<(), EtcdFailure> {
-        let mut login = self.login.lock().await;
+    async fn renew(&self, members: &Members, renewals: u64) -> Result<(), EtcdFailure> {
+        let mut login = self.lock().await?;
         if let Some(client) = login.client.clone().filter(|_| login.renewals == renewals) {
-            login.client = Some(log_in(client, user).await?);
+            self.log_in(members, &mut login, async { Ok(client) }).await?;
             login.renewals += 1;
         }
         Ok(())
     }
+
+    /// Waits for the turn to log in.
+    ///
+    /// # Errors
+    ///
+    /// That of the login before, if it has failed meanwhile. It would be the same: many requests that are refused
+    /// at a time would ask one after the other, and the last ones would not learn why in time.
+    async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, MemberLogin>, EtcdFailure> {
+        let before = self.failures.load(Ordering::Relaxed);
+        let login = self.login.lock().await;
+        match &login.failure {
+            // ORDERING: it is changed under the mutex only.
+            Some(failure) if self.failures.load(Ordering::Relaxed) != before => {
+                Err(failure.clone())
+            }
+            _ => Ok(login),
+        }
+    }
+
+    /// Makes a client of the connection that `connect` makes, with a new token.
+    async fn log_in(
+        &self,
+        members: &Members,
+        login: &mut MemberLogin,
+        connect: impl Future<Output = Result<Client, EtcdFailure>> + Send + 'static,
+    ) -> Result<Client, EtcdFailure> {
+        let (source, end) = (members.source.clone(), Instant::now() + members.connect_timeout);
+        let ended = || Err(EtcdFailure::new(EtcdFailureKind::Transient, "connecting has ended"));
+        // The tasks of a connection run where it was made, and so does what asks for credentials.
+        let made = async move { with_token(connect.await?, &source, end).await };
+        match run_on(members.runtime.handle(), made).await.unwrap_or_else(ended) {
+            Ok(client) => Ok(login.client.insert(client).clone()),
+            Err(failure) => {
+                login.failure = Some(failure.clone());
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                Err(failure)
+            }
+        }
+    }
 }
 
 /// The client with a new token, if there is a user. It writes no register.
-async fn log_in(client: Client, user: &Option<Credentials>) -> Result<Client, EtcdFailure> {
-    let Some(Credentials { name, password }) = user else { return Ok(client) };
-    let token = client.clone().authenticate(name, password).await;
-    client.with_token(&token.map_err(EtcdFailure::of_login)?).map_err(|_| {
+async fn with_token(
+    client: Client,
+    source: &LoginSource,
+    end: Instant,
+) -> Result<Client, EtcdFailure> {
+    if source.user.is_none() && !source.has_password() {
+        return Ok(client);
+    }
+    let is_refused = |failure: &EtcdFailure| failure.kind == EtcdFailureKind::Denied;
+    let attempt = async |credentials: Credentials| {
+        let Some(user) = credentials.user else {
+            let cause = "they have no user, and the address names none".into();
+            return Err(ConnectError::Credentials { cause }.into());
+        };
+        let password = credentials.password.unwrap_or_default();
+        client.clone().authenticate(&user, &password).await.map_err(EtcdFailure::of_login)
+    };
+    let token = source.log_in(end, is_refused, attempt).await;
+    let token = token.map_err(|failure| match is_refused(&failure) {
+        true => failure.with_note(source.origin()),
+        false => failure,
+    })?;
+    client.with_token(&token).map_err(|_| {
         EtcdFailure::new(EtcdFailureKind::Corrupt, "etcd's token has characters that none has")
     })
 }
@@ -285,8 +348,10 @@ impl Drop for MemberTry<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Client, EtcdFailureKind, Members, RequestEffect};
+    use super::{Client, EtcdFailureKind, EtcdServer, Members, RequestEffect};
     use crate::cluster::engines::connect::ConnectionRuntime;
+    use crate::cluster::engines::credentials::LoginSource;
+    use crate::cluster::engines::etcd::connector::EtcdConnector;
     use crate::cluster::engines::etcd::rpc::RangeRequest;
     use std::time::Duration;
     use tokio::runtime::Runtime;
@@ -300,9 +365,11 @@ mod tests {
         let client = ended.block_on(async { Client::new(endpoint.connect_lazy()) });
         drop(ended);
         let on = ConnectionRuntime::Given(runtime.handle().clone());
-        let servers = vec![("a".to_owned(), endpoint)];
-        let mut members =
-            Members::new(servers, None, on, Duration::from_secs(2), Duration::from_secs(5));
+        let limit = Duration::from_secs(2);
+        let connector = EtcdConnector::new("a".to_owned(), None, false, limit);
+        let servers = vec![EtcdServer { name: "a".to_owned(), endpoint, connector }];
+        let source = LoginSource::default();
+        let mut members = Members::new(servers, source, on, limit, Duration::from_secs(5));
         members.members[0].login.get_mut().client = Some(client);
         let ask = || {
             let read = |client: Client| client.range(RangeRequest::of("k"));

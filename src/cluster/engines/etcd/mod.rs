@@ -71,13 +71,18 @@
 //! | option | meaning | default |
 //! |---|---|---|
 //! | `host` | a further server, `host` or `host:port` | none |
+//! | `password_file` | the file that has the password, which is not in the address then | none |
+//! | `plaintext` | `allow`: the password may be sent without TLS to other machines | only to the loopback interface |
 //! | `ca` | with TLS: a PEM file of the authorities to trust | those of the system |
 //! | `cert`, `key` | with TLS: PEM files of the client's certificate and its key | no client certificate is presented |
 //! | `server_name` | with TLS: the name that the servers' certificates must have | the host |
 //! | `connect_timeout_ms` | how long connecting to one server may take, in milliseconds | 2000 |
 //! | `timeout_ms` | how long a request may take, with all tries of all servers, in milliseconds | 5000 |
 //!
-//! The files are read once, when it connects.
+//! The files of TLS are read again for each connection, the password for each token; and
+//! [`EtcdBuilder::credentials_by`] has a function asked instead: see
+//! [credentials that change](crate::cluster::connect). A new password ends the user's tokens at once, and connections
+//! stay: the next request asks for a new token, so what is held needs the new password within its lease.
 //!
 //! # Data on the servers
 //!
@@ -118,6 +123,7 @@ use tokio::time::Instant;
 use url::Url;
 
 mod builder;
+mod connector;
 mod failure;
 mod members;
 mod rpc;
