@@ -45,7 +45,7 @@ use url::Url;
 /// last pair that fits together is used, and the next connection reads again.
 ///
 /// **No password in clear text.** Without TLS a password is sent to an address of the loopback interface and over a Unix
-/// socket only. To other addresses, those of private networks too, nothing is sent
+/// socket only. To other addresses, those of private networks and those to which a sentinel or a cluster leads too, nothing is sent
 /// ([`ConnectError::Unencrypted`]), unless the address says `plaintext=allow`: who reads the traffic has the
 /// password of Redis and etcd at once, and who can change it that of PostgreSQL too, since the server chooses how it
 /// is asked for. What is sent without a password is not protected either, but has nothing that lasts longer than

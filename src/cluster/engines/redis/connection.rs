@@ -244,8 +244,6 @@ impl RedisConnector {
             let is_of_use = match commands::kind(error) {
                 // The address may lead to the right server.
                 RedisErrorKind::Moved | RedisErrorKind::NotInCharge => false,
-                // It is not logged in any more. The next one is.
-                RedisErrorKind::Denied if error.code() == Some("NOAUTH") => false,
                 // Its task may not have ended yet. The next request must not be sent over it.
                 _ => !error.is_connection_dropped(),
             };
