@@ -147,12 +147,16 @@ impl RedisServer {
 
     /// Sends a command to the server, as a user with all permissions.
     pub fn say<A: ::redis::FromRedisValue>(&self, words: &[&str]) -> A {
+        self.ask(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// The same, where the connection may be ended by somebody else.
+    pub fn ask<A: ::redis::FromRedisValue>(&self, words: &[&str]) -> ::redis::RedisResult<A> {
         let address = admin_address(&self.setup, &self.folder);
-        let client = ::redis::Client::open(address).expect("an address");
-        let mut client = client.get_connection().expect("the server runs");
+        let mut client = ::redis::Client::open(address).expect("an address").get_connection()?;
         let mut command = ::redis::cmd(words[0]);
         command.arg(&words[1..]);
-        command.query(&mut client).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+        command.query(&mut client)
     }
 
     /// How often this command was run, also by scripts.
