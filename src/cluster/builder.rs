@@ -30,12 +30,12 @@ pub(crate) struct Config {
     pub(crate) unavailable_timeout: Duration,
     pub(crate) queue_limit: usize,
     pub(crate) poll: Duration,
-    /// So many requests may be in flight, however slow the engine is.
+    /// The least limit on the requests in flight.
     pub(crate) least_in_flight: usize,
 }
 
-/// Enough for a fast engine to have something to do at any time.
-const LEAST_IN_FLIGHT: usize = 32;
+/// The least limit on the requests in flight. A hundred nodes that have no more are no crowd for an engine.
+const LEAST_IN_FLIGHT: usize = 16;
 
 /// The builder of a [`Node`]; made by [`Node::builder`].
 ///

@@ -236,6 +236,6 @@ async fn a_thousand_keys_of_one_node_are_acquired_at_the_same_time() {
     for task in tasks {
         task.await.unwrap();
     }
-    // Two round trips, and some until the node knows how many requests the engine answers in time.
-    assert!(began.elapsed() < ms(100), "one after the other: {:?}", began.elapsed());
+    // Two round trips, and some until the node knows how many requests the engine responds to in time.
+    assert!(began.elapsed() < ms(200), "one after the other: {:?}", began.elapsed());
 }

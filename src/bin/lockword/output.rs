@@ -34,10 +34,13 @@ pub async fn reader_has_gone() {
             let out = io::stdout();
             let mut ends = [PollFd::new(&out, PollFlags::empty())];
             loop {
-                match poll(&mut ends, None) {
-                    Ok(_) => break told.notify_one(),
+                let polled = poll(&mut ends, None);
+                let closed = PollFlags::ERR | PollFlags::HUP;
+                match polled {
+                    Ok(_) if ends[0].revents().intersects(closed) => break told.notify_one(),
                     Err(rustix::io::Errno::INTR) => {}
-                    Err(_) => break,
+                    // It cannot be polled.
+                    Ok(_) | Err(_) => break,
                 }
             }
         });

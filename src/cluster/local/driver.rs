@@ -26,7 +26,7 @@ use crate::cluster::guard::LossReason;
 use crate::cluster::key::Key;
 use crate::cluster::local::LocalKey;
 use crate::cluster::local::driver_task::DriverRun;
-use crate::cluster::local::turns::Turns;
+use crate::cluster::local::send_queue::{SendQueue, Subscribing};
 use crate::cluster::node::{NodeShared, Shutdown};
 use crate::cluster::observer::RemoteOperation;
 use crate::cluster::process::{OfProcess, leak};
@@ -64,7 +64,7 @@ pub(crate) struct Driver {
     /// The moments at which machines get [`Event::Timer`].
     due: BTreeSet<(Time, Key)>,
     responses: FuturesUnordered<BoxFuture<'static, Response>>,
-    turns: Turns,
+    send_queue: SendQueue,
     notices: SelectAll<BoxStream<'static, (Key, u64, Event)>>,
     last_watch: u64,
     /// The keys that were taken out of the run queue and not polled yet.
@@ -80,8 +80,7 @@ struct Response {
     event: Event,
     /// When it was sent.
     sent: Time,
-    /// A later try may succeed.
-    failed: bool,
+    error: Option<TransportError>,
 }
 
 /// What the driver has of one key.
@@ -98,13 +97,13 @@ struct DrivenKey {
 
 impl Driver {
     pub(crate) fn new(shared: Arc<NodeShared>) -> Self {
-        let turns = Turns::new(shared.config.request_timeout, shared.config.least_in_flight);
+        let (timeout, least) = (shared.config.request_timeout, shared.config.least_in_flight);
         Self {
             shared,
             keys: HashMap::new(),
             due: BTreeSet::new(),
             responses: FuturesUnordered::new(),
-            turns,
+            send_queue: SendQueue::new(timeout, least),
             notices: SelectAll::new(),
             last_watch: 0,
             scheduled: VecDeque::new(),
@@ -160,10 +159,13 @@ impl Driver {
     /// Handles all events that are there. Pending if the budget is used up.
     pub(super) fn work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Each source has its own budget, so that none keeps the others out.
-        let [mut polls, mut responses, mut notices, mut timers, mut turns] = [BUDGET; 5];
+        let [mut polls, mut responses, mut notices, mut timers, mut sends] = [BUDGET; 5];
         loop {
-            let before = [polls, responses, notices, timers, turns];
+            let before = [polls, responses, notices, timers, sends];
             self.closing = self.shared.run_queue.drain(&mut self.scheduled).or(self.closing);
+            if self.closing.is_some() {
+                self.send_queue.remove_limit();
+            }
             while polls > 0
                 && let Some(local) = self.scheduled.pop_front()
             {
@@ -204,16 +206,16 @@ impl Driver {
             if timers > 0 && !self.shared.is_foreign() {
                 self.shared.wake(self.shared.run_queue.take_due(now));
             }
-            // After what ends requests, and what makes some of them urgent.
-            while turns > 0
+            // After what ends requests, and makes others urgent.
+            while sends > 0
                 && !self.shared.is_foreign()
-                && let Some(key) = self.turns.next(now)
+                && let Some(key) = self.send_queue.take(now)
             {
-                turns -= 1;
-                self.handle_in_turn(&key, Event::Timer, true);
+                sends -= 1;
+                self.handle_and_send(&key, Event::Timer, true);
                 self.update_intent(&key);
             }
-            let left = [polls, responses, notices, timers, turns];
+            let left = [polls, responses, notices, timers, sends];
             if left.contains(&0) || self.shared.is_foreign() {
                 return Poll::Pending;
             }
@@ -239,7 +241,10 @@ impl Driver {
             return false;
         }
         let is_due = self.next_due().is_some_and(|at| self.shared.run_queue.may_sleep_past(at));
-        budget == 0 || is_due || self.last_watch != last_watch || self.turns.is_due()
+        budget == 0
+            || is_due
+            || self.last_watch != last_watch
+            || self.send_queue.is_due(self.shared.clock.now())
     }
 
     /// When the next machine gets [`Event::Timer`].
@@ -296,8 +301,8 @@ impl Driver {
 
     /// Tells a machine of the response to its request.
     fn responded(&mut self, response: Response) {
-        let Response { key, event, sent, failed } = response;
-        self.turns.ended(sent, self.shared.clock.now(), failed);
+        let Response { key, event, sent, error } = response;
+        self.send_queue.ended(sent, self.shared.clock.now(), error);
         self.dispatch(&key, event);
     }
 
@@ -346,7 +351,7 @@ impl Driver {
 
     fn remove(&mut self, key: &Key) {
         let Some(driven) = self.keys.remove(key) else { return };
-        self.turns.set(key, None);
+        self.send_queue.set(key, None);
         if let Some(newest) = driven.machine.newest() {
             self.shared.observed_version(key, newest);
         }
@@ -361,14 +366,15 @@ impl Driver {
         }
     }
 
-    /// Tells a machine of an event, and carries out its actions. It waits for its turn to send a request if
-    /// others do, or if there is no room for one.
+    /// Tells a machine of an event, and carries out its actions. If it has a request to send and there is no room
+    /// for one, or others are queued, its key is queued too.
     fn handle(&mut self, key: &Key, event: Event) {
-        self.handle_in_turn(key, event, self.turns.is_open());
+        self.handle_and_send(key, event, self.send_queue.is_open());
     }
 
-    /// The same. `has_turn`: it may send a request now.
-    fn handle_in_turn(&mut self, key: &Key, event: Event, has_turn: bool) {
+    /// Tells a machine of an event, and carries out its actions. It sends a request only if it `may_send`; else its key
+    /// is queued.
+    fn handle_and_send(&mut self, key: &Key, event: Event, may_send: bool) {
         if self.shared.is_foreign() {
             return;
         }
@@ -378,7 +384,7 @@ impl Driver {
         if matches!(event, Event::WatchEnded | Event::Watching(Err(_))) {
             driven.watch = None;
         }
-        driven.machine.set_turn(has_turn);
+        driven.machine.set_may_send(may_send, self.send_queue.last_error());
         driven.machine.handle(event, now);
         while let Some(driven) = self.keys.get_mut(key)
             && let Some(action) = driven.machine.next_action()
@@ -389,7 +395,7 @@ impl Driver {
             }
         }
         let Some(driven) = self.keys.get_mut(key) else { return };
-        self.turns.set(key, driven.machine.awaited_turn());
+        self.send_queue.set(key, driven.machine.queued());
         let (others_wait, engine) = (driven.machine.others_wait(), driven.machine.engine());
         driven.local.state().observed(&self.shared.config, others_wait, engine);
     }
@@ -400,28 +406,28 @@ impl Driver {
         match action {
             Action::Load { request } => {
                 let (shared, key) = (shared.clone(), key.clone());
-                self.turns.sent();
+                self.send_queue.sent();
                 self.responses.push(Box::pin(async move {
                     let result = load(&shared, &key).await;
-                    let failed = result.as_ref().is_err_and(TransportError::is_transient);
+                    let error = result.as_ref().err().cloned();
                     let event = Event::Loaded { request, result };
-                    Response { key, event, sent: now, failed }
+                    Response { key, event, sent: now, error }
                 }));
             }
             Action::CompareExchange { request, expected, write } => {
                 let (shared, key) = (shared.clone(), key.clone());
-                self.turns.sent();
+                self.send_queue.sent();
                 self.responses.push(Box::pin(async move {
                     let result = compare_exchange(&shared, &key, expected, write).await;
-                    let failed = result.as_ref().is_err_and(TransportError::is_transient);
+                    let error = result.as_ref().err().cloned();
                     let event = Event::Exchanged { request, result };
-                    Response { key, event, sent: now, failed }
+                    Response { key, event, sent: now, error }
                 }));
             }
             Action::Watch => {
                 self.last_watch += 1;
                 let (number, of) = (self.last_watch, key.clone());
-                let (events, abort) = watch(shared, key);
+                let (events, abort) = watch(shared, key, self.send_queue.subscribing());
                 driven.watch = Some((number, abort));
                 self.notices.push(events.map(move |event| (of.clone(), number, event)).boxed());
             }
@@ -617,11 +623,16 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 
 /// Subscribes to a key. The stream yields [`Event::Watching`]; if that is `Ok`, then
 /// [`Event::Noticed`] any number of times, and [`Event::WatchEnded`]. The handle ends it.
-fn watch(shared: &Arc<NodeShared>, key: &Key) -> (BoxStream<'static, Event>, AbortHandle) {
+fn watch(
+    shared: &Arc<NodeShared>,
+    key: &Key,
+    subscribing: Subscribing,
+) -> (BoxStream<'static, Event>, AbortHandle) {
     let (shared, key) = (shared.clone(), key.clone());
     let kind = shared.capabilities.notices;
     let subscribe = async move {
         let watch = async { shared.transport.watch(&key, shared.node).await };
+        let _subscribing = subscribing;
         request(&shared, &key, RemoteOperation::Watch, TransportError::unavailable, watch).await
     };
     let events = subscribe.into_stream().flat_map(move |result| match result {

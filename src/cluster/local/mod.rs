@@ -49,10 +49,10 @@ pub(crate) mod parker;
 #[cfg(any(target_os = "linux", target_os = "android", test))]
 mod raw_clock;
 pub(crate) mod run_queue;
+mod send_queue;
 mod state;
 #[cfg(test)]
 mod tests;
-mod turns;
 mod wait_queue;
 
 pub(crate) use held_lease::{GuardLimit, HeldLease};

@@ -261,25 +261,30 @@ pub(crate) struct EngineStatus {
     pub(crate) last_error: Option<TransportError>,
     /// A request has been in flight since this moment.
     pub(crate) asked_at: Option<Time>,
-    /// A request has waited for its turn since this moment.
-    pub(crate) awaits_turn_since: Option<Time>,
+    /// There is a request to send since this moment, which the limit on the requests in flight does not permit.
+    pub(crate) queued_since: Option<Time>,
+    /// How the last request of the node failed, if that is so.
+    pub(crate) node_error: Option<TransportError>,
 }
 
 impl EngineStatus {
-    /// What is wrong with the engine at `now`: that a request has waited for its turn, or for a response, for
+    /// What is wrong with the engine at `now`: that a request could not be sent, or had no response, for
     /// `longest_silence` or longer, or the last error. `None` if nothing is known to be wrong.
     pub(crate) fn trouble(&self, now: Time, longest_silence: Duration) -> Option<TransportError> {
         let long = |time: &Duration| *time >= longest_silence;
-        let no_turn = self.awaits_turn_for(now).filter(long).map(no_turn);
-        let silence = || self.silent_for(now).filter(long).map(no_response);
-        let silence = no_turn.or_else(silence).map(TransportError::unavailable);
-        silence.or_else(|| self.last_error.clone())
+        let queued = self.queued_for(now).filter(long).map(|time| {
+            let overload = || TransportError::unavailable(not_sent(time, None));
+            self.node_error.clone().unwrap_or_else(overload)
+        });
+        let silent = || self.silent_for(now).filter(long).map(no_response);
+        let silent = queued.or_else(|| silent().map(TransportError::unavailable));
+        silent.or_else(|| self.last_error.clone())
     }
 
     /// Why no renewal has succeeded until `now`.
     pub(crate) fn cause_of_expiry(&self, now: Time) -> String {
-        if let Some(time) = self.awaits_turn_for(now) {
-            return no_turn(time);
+        if let Some(time) = self.queued_for(now) {
+            return not_sent(time, self.last_error.as_ref().or(self.node_error.as_ref()));
         }
         match (&self.last_error, self.silent_for(now)) {
             (Some(error), _) => error.to_string(),
@@ -295,30 +300,37 @@ impl EngineStatus {
         self.asked_at.map(|at| now.since(at))
     }
 
-    /// For how long a request has waited for its turn, if one does.
-    fn awaits_turn_for(&self, now: Time) -> Option<Duration> {
-        self.awaits_turn_since.map(|at| now.since(at))
+    /// For how long there has been a request to send, and it may not be.
+    fn queued_for(&self, now: Time) -> Option<Duration> {
+        self.queued_since.map(|at| now.since(at))
     }
 }
 
-/// What is wrong if a request has waited for its turn for so long.
-pub(super) fn no_turn(time: Duration) -> String {
-    format!(
-        "the engine answers more slowly than this node has requests for it: this one has waited for its turn for \
-         {time:?}; use fewer locks at a time, a longer lease, or a faster engine"
-    )
+/// What is wrong if a request could not be sent for so long. `error`: the last one of the engine.
+pub(super) fn not_sent(time: Duration, error: Option<&TransportError>) -> String {
+    match error {
+        Some(error) => {
+            format!("{error}; so this request was queued in the node for {time:?} and not sent")
+        }
+        None => format!(
+            "overload: this request was queued in the node for {time:?} and not sent, because the engine responds too \
+             slowly; use fewer locks at a time, longer leases, or a faster engine"
+        ),
+    }
 }
 
 fn no_response(time: Duration) -> String {
     format!("no response for the last {time:?}")
 }
 
-/// That a machine waits for its turn to send a request.
+/// That a machine has a request to send, and may not send it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AwaitedTurn {
+pub(crate) struct QueuedSend {
     pub(crate) since: Time,
-    /// From when on it comes before those that are not urgent. `None`: never.
+    /// From when on it comes before all that are not urgent. `None`: never.
     pub(crate) urgent_at: Option<Time>,
+    /// The lock is reserved for this node, or a notice says that it may be.
+    pub(crate) is_next: bool,
 }
 
 /// What was seen of the holder of a lock, or of the node for which it is reserved.

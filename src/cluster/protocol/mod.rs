@@ -7,6 +7,10 @@
 //!
 //! # How it decides
 //!
+//! Before each event the driver says by [`Machine::set_may_send`] whether the machine may send a request. If it
+//! may not and has one to send, [`Machine::queued`] is `Some`. The driver then passes [`Event::Timer`] when it
+//! may, which [`Machine::wake_at`] does not cover.
+//!
 //! The machine has no list of states. It keeps what is *wanted* at this node ([`Intent`]), what the
 //! register contained when it was last seen ([`View`]), whether the lock is *held* ([`Held`]) or is
 //! being *released* ([`Releasing`]), and at most one request in flight. When no request is in
@@ -107,8 +111,8 @@ mod view;
 mod watch;
 
 pub(crate) use event::{
-    Action, AwaitedTurn, ClockError, EngineStatus, Event, Failure, Grant, GrantedVia, IdSource,
-    Intent, Loss, MachineSettings, Observation, Outcome, Time, WentBack,
+    Action, ClockError, EngineStatus, Event, Failure, Grant, GrantedVia, IdSource, Intent, Loss,
+    MachineSettings, Observation, Outcome, QueuedSend, Time, WentBack,
 };
 pub use register::Unreadable;
 
@@ -156,10 +160,17 @@ pub(crate) struct Machine {
     /// The register may have changed without a notice, so it must be loaded.
     must_load: bool,
     retry: RetryState,
-    /// Requests may be sent. Otherwise the machine waits for its turn.
-    has_turn: bool,
-    /// Since when it has waited for its turn.
-    awaits_turn_since: Option<Time>,
+    /// Requests may be sent. Otherwise the driver has to queue the key.
+    may_send: bool,
+    /// A request would have been sent, and may not be: since this moment, or since one before it if only
+    /// requests were between the two.
+    queued_since: Option<Time>,
+    /// That moment, also while such a request is in flight.
+    first_queued: Option<Time>,
+    /// The last error of the node, if a request may not be sent.
+    node_error: Option<TransportError>,
+    /// A hint has come since the last request.
+    was_woken: bool,
     wake_at: Option<Time>,
     actions: VecDeque<Action>,
 }
@@ -262,8 +273,11 @@ impl Machine {
             failed_watches: 0,
             must_load: false,
             retry: RetryState::default(),
-            has_turn: true,
-            awaits_turn_since: None,
+            may_send: true,
+            queued_since: None,
+            first_queued: None,
+            node_error: None,
+            was_woken: false,
             wake_at: None,
             actions: VecDeque::new(),
         }
@@ -271,28 +285,34 @@ impl Machine {
 
     // ---- Input and output ----
 
-    /// Whether the machine may send a request from now on, as it may in the beginning. If not, and it has one to
-    /// send, it [waits for its turn](Self::awaited_turn): [`Event::Timer`] after this was set.
-    pub(crate) fn set_turn(&mut self, has_turn: bool) {
-        self.has_turn = has_turn;
+    /// Whether the machine may send requests from now on, as it may in the beginning. `node_error`: if not, how the
+    /// last request of the node failed, if it did.
+    pub(crate) fn set_may_send(&mut self, may_send: bool, node_error: Option<&TransportError>) {
+        self.may_send = may_send;
+        self.node_error = node_error.filter(|_| !may_send).cloned();
     }
 
-    /// Whether the machine waits for its turn to send a request. When that comes, it may have none to send.
-    pub(crate) fn awaited_turn(&self) -> Option<AwaitedTurn> {
-        let since = self.awaits_turn_since?;
+    /// Since when the machine has a request to send and may not, and which class that is of. `None`: it has none.
+    pub(crate) fn queued(&self) -> Option<QueuedSend> {
+        let since = self.queued_since?;
         let urgent_at = match self.held {
             Some(held) => Some(held.deadline - self.settings.lease / 2),
-            None => (self.releasing.is_some() || self.is_next()).then_some(since),
+            None => self.releasing.is_some().then_some(since),
         };
-        Some(AwaitedTurn { since, urgent_at })
+        Some(QueuedSend { since, urgent_at, is_next: self.is_next() })
     }
 
-    /// Whether the lock is reserved for this node.
+    /// Whether the lock is reserved for this node, or a hint says that it may be.
     fn is_next(&self) -> bool {
         let claim = self.claim.as_ref().filter(|_| self.intent != Intent::Nothing);
-        let register =
-            self.view.register.as_ref().ok().filter(|register| register.holder.is_none());
-        claim.zip(register).is_some_and(|(claim, register)| register.position(claim.id) == Some(0))
+        let Some((claim, register)) = claim.zip(self.view.register.as_ref().ok()) else {
+            return false;
+        };
+        match register.position(claim.id) {
+            Some(0) => register.holder.is_none() || self.was_woken,
+            Some(_) => self.was_woken,
+            None => false,
+        }
     }
 
     /// Processes an event at the time `now` on the node's clock. The caller takes all actions out
@@ -307,6 +327,7 @@ impl Machine {
                 if self.intent == Intent::Nothing {
                     // The unavailable timeout counts anew for a new acquisition.
                     self.retry.failing_since = None;
+                    self.first_queued = None;
                     // `Try` reports the present state of the register.
                     self.view.is_fresh &=
                         intent == Intent::Wait && self.sees_all() && !self.must_load;
@@ -350,7 +371,10 @@ impl Machine {
                     self.must_load = true;
                 }
             }
-            Event::Noticed(None) => self.must_load = true,
+            Event::Noticed(None) => {
+                self.must_load = true;
+                self.was_woken = true;
+            }
             Event::WatchEnded => self.watch_ended(now),
             Event::Timer => {}
         }
@@ -373,7 +397,8 @@ impl Machine {
         EngineStatus {
             last_error: self.retry.last_error.clone(),
             asked_at: self.in_flight.as_ref().map(|request| request.sent),
-            awaits_turn_since: self.awaits_turn_since,
+            queued_since: self.queued_since,
+            node_error: self.node_error.clone(),
         }
     }
 
@@ -405,8 +430,50 @@ impl Machine {
         (is_at_rest && register.position(claim).is_some()).then_some(claim)
     }
 
-    /// Compares what is wanted with what is seen, and takes the next step.
+    /// Takes the next step. If that is a request that may not be sent, an acquisition fails if this has lasted for
+    /// too long.
     fn step(&mut self, now: Time) {
+        self.queued_since = None;
+        self.take_step(now);
+        if self.queued_since.is_none() {
+            if self.in_flight.is_none() {
+                self.first_queued = None;
+            }
+            return;
+        }
+        let since = *self.first_queued.get_or_insert(now);
+        self.queued_since = Some(since);
+        if self.held.is_some() || self.releasing.is_some() || self.intent == Intent::Nothing {
+            return;
+        }
+        let longest = match self.intent {
+            Intent::Try => self.settings.lease / 5,
+            _ => self.settings.unavailable_timeout,
+        };
+        // The engine may have failed before.
+        let since = self.retry.failing_since.map_or(since, |failing| failing.min(since));
+        if now < since + longest {
+            return self.wake_by(since + longest);
+        }
+        let overload = || TransportError::unavailable(event::not_sent(now.since(since), None));
+        let why = self.retry.last_error.clone().or_else(|| self.node_error.clone());
+        let why = why.unwrap_or_else(overload);
+        (self.queued_since, self.first_queued) = (None, None);
+        self.fail(Failure::Transport(why));
+        // What it has left in the register is to be removed.
+        self.leave(now);
+    }
+
+    /// Whether a request may be sent now. If not, the key is to be queued.
+    fn can_send(&mut self, now: Time) -> bool {
+        if !self.may_send {
+            self.queued_since = Some(now);
+        }
+        self.may_send
+    }
+
+    /// Compares what is wanted with what is seen, and takes the next step.
+    fn take_step(&mut self, now: Time) {
         if self.indeterminate.is_some_and(|expected| expected != self.view.version) {
             // The version has changed: the write has taken effect, or never will.
             self.indeterminate = None;
@@ -414,7 +481,6 @@ impl Machine {
         self.forget_heartbeats();
         self.forget_traces();
         self.wake_at = None;
-        let awaited_since = self.awaits_turn_since.take();
         self.expire_watch(now);
         self.check_register();
         self.check_release(now);
@@ -431,9 +497,6 @@ impl Machine {
             Some(at) if now < at && !tries => return self.wake_by(at),
             _ => {}
         }
-        if !self.has_turn && self.may_send(now) {
-            return self.await_turn(awaited_since.unwrap_or(now), now);
-        }
         if self.held.is_some() {
             self.renew_when_due(now);
         } else if self.releasing.is_some() || self.intent == Intent::Nothing {
@@ -444,39 +507,6 @@ impl Machine {
                 // The acquisition has failed: its entry in the register is removed.
                 self.leave(now);
             }
-        }
-    }
-
-    /// Whether the next step may be a request. No request is in flight.
-    fn may_send(&self, now: Time) -> bool {
-        match self.held {
-            Some(held) => held.renews && (self.must_load || now >= held.renew_at),
-            None => {
-                self.releasing.is_some()
-                    || self.intent != Intent::Nothing
-                    || self.indeterminate.is_some()
-                    || self.is_in_register()
-            }
-        }
-    }
-
-    /// Waits for a turn. An acquisition fails if there is none for too long.
-    fn await_turn(&mut self, since: Time, now: Time) {
-        self.awaits_turn_since = Some(since);
-        if self.held.is_some() || self.releasing.is_some() || self.intent == Intent::Nothing {
-            return;
-        }
-        let until = since + self.settings.unavailable_timeout;
-        if now < until {
-            return self.wake_by(until);
-        }
-        self.fail(Failure::Transport(TransportError::unavailable(event::no_turn(
-            now.since(since),
-        ))));
-        // What it has left in the register is to be removed.
-        self.awaits_turn_since = self.may_send(now).then_some(now);
-        if self.awaits_turn_since.is_none() {
-            self.leave(now);
         }
     }
 
@@ -581,6 +611,9 @@ impl Machine {
 
     /// Writes this node as the holder, and removes the first `passed_over` entries of the queue.
     fn take(&mut self, mut register: Register, passed_over: usize, via: GrantedVia, now: Time) {
+        if !self.can_send(now) {
+            return;
+        }
         let claim = self.claim_id();
         if !register.is_held_by(claim) {
             register.queue.drain(..passed_over);
@@ -597,6 +630,9 @@ impl Machine {
 
     /// Writes this node to the end of the queue. A joining node does not move the heartbeat.
     fn join(&mut self, mut register: Register, now: Time) {
+        if !self.can_send(now) {
+            return;
+        }
         self.note_contention();
         let has_space = register.queue.len() < self.settings.queue_limit;
         let claim = self.claim_id();
@@ -673,6 +709,9 @@ impl Machine {
         if self.actions.iter().any(|action| matches!(action, Action::Granted(_))) {
             // The response came late. Whether the user wants renewals is known after this step.
             return self.wake_by(now);
+        }
+        if !self.can_send(now) {
+            return;
         }
         let Ok(register) = &self.view.register else { return };
         let mut register = register.clone();
@@ -762,6 +801,9 @@ impl Machine {
             // A hint may say that the node has joined to which this one yields.
             return if self.must_load { self.load(now) } else { self.wake_by(until) };
         }
+        if !self.can_send(now) {
+            return;
+        }
         if register.is_idle() {
             register.pace = Duration::ZERO;
         }
@@ -779,6 +821,9 @@ impl Machine {
     // ---- Requests ----
 
     fn load(&mut self, now: Time) {
+        if !self.can_send(now) {
+            return;
+        }
         let request = self.send(RequestKind::Load, None, now);
         self.actions.push_back(Action::Load { request });
     }
@@ -802,6 +847,7 @@ impl Machine {
     fn send(&mut self, kind: RequestKind, written: Option<Register>, sent: Time) -> u64 {
         self.last_request += 1;
         self.must_load = false;
+        self.was_woken = false;
         let (request, basis) = (self.last_request, self.view.version);
         let newest = self.view.newest;
         let unchanged_for = sent.since(self.view.version_since);

@@ -46,6 +46,9 @@ impl Machine {
             }
             WatchState::Failed { .. } | WatchState::Off => {}
         }
+        if !self.can_send(now) {
+            return true;
+        }
         self.watch = WatchState::Starting;
         self.actions.push_back(Action::Watch);
         true

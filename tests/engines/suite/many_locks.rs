@@ -95,7 +95,7 @@ pub async fn of_one_node_are_kept<E: Server>() {
     assert_eq!(lost, 0, "of {}", guards.len());
     for error in refused.into_iter().filter_map(Result::err) {
         let LockError::Transport { source, .. } = &error else { panic!("{error}") };
-        assert!(source.to_string().contains("waited for its turn"), "{error}");
+        assert!(source.to_string().contains("queued in the node"), "{error}");
     }
 }
 

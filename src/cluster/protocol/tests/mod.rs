@@ -14,7 +14,7 @@ use std::time::Duration;
 
 mod copies;
 mod hints;
-mod turns;
+mod send_queue;
 mod went_back;
 
 const LEASE: Duration = Duration::from_secs(10);
