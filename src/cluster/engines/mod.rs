@@ -20,6 +20,8 @@ mod memory;
 pub(crate) mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod prefix;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod spelling;

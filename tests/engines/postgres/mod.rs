@@ -14,6 +14,7 @@ mod addresses;
 mod connecting;
 mod credentials;
 mod faults;
+mod floors;
 mod laws;
 mod locks;
 mod notices;

@@ -222,6 +222,7 @@
 //! ```
 
 use crate::cluster::engines::connect::ConnectionRuntime;
+use crate::cluster::engines::prefix::Prefix;
 use crate::cluster::process::{OfProcess, watch_of_process};
 use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
@@ -244,6 +245,7 @@ use url::Url;
 
 mod backlog;
 mod builder;
+mod floors;
 mod listener;
 mod notify;
 mod session;
@@ -347,13 +349,40 @@ impl Postgres {
         let seen =
             session.query_bools(&sql::table_exists(table)).await.map_err(|failure| failure.call)?;
         let exists = seen.is_some_and(|seen| seen[0]);
-        let text = if exists { sql::floor(table) } else { sql::create_schema(table, *limits) };
-        session.batch(&text).await.map_err(|failure| {
-            if failure.is_broken {
-                session.kill();
-            }
-            failure.error
-        })
+        let text = if exists { floors::shared(table) } else { sql::create_schema(table, *limits) };
+        batch(&session, &text).await
+    }
+
+    /// The SQL that creates the [floor of a prefix](self#rights-per-prefix) unless it exists, for a migration, with the name of the table
+    /// from the options.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::Unsupported`] if `prefix` is none: it ends with a slash, and has the characters of a
+    /// [`Key`].
+    pub fn floor_sql(&self, prefix: &str) -> Result<String, TransportError> {
+        let PostgresConfig { table, limits, .. } = &*self.inner.config;
+        Ok(floors::create(table, &Prefix::new(prefix)?, *limits))
+    }
+
+    /// Creates the [floor of `prefix`](self#rights-per-prefix), such as `jobs/`, unless it exists. It may be
+    /// called while other clients use the table, and again at any time.
+    ///
+    /// It takes the lock of the table for which it waits for a twentieth of the timeout at most; all that write
+    /// wait meanwhile. It takes at most the timeout, and four times the connect timeout if it has to connect. If the future is
+    /// dropped, the floor may or may not be created.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`]: [`Denied`](TransportError::Denied) to a user without all rights;
+    /// [`Unsupported`](TransportError::Unsupported) if `prefix` is none, or there is no table;
+    /// [`Unavailable`](TransportError::Unavailable) if another transaction keeps the table or a row of it: the
+    /// floor was not created, so call it again; [`Indeterminate`](TransportError::Indeterminate) if the connection was lost or no
+    /// response came in time: call it again.
+    pub async fn create_floor(&self, prefix: &str) -> Result<(), TransportError> {
+        let inner = self.inner.here()?;
+        let text = self.floor_sql(prefix)?;
+        batch(&*inner.session(&inner.requests).await?, &text).await
     }
 
     /// Deletes the registers that have been idle for longer than a day, and returns how many it has
@@ -374,6 +403,9 @@ impl Postgres {
             let row = first(row)?;
             let row = row.ok_or_else(|| TransportError::indeterminate("no count"))?;
             all += count(&row).map_err(after_a_write)?;
+            if !column(&row, 2).map_err(after_a_write)? {
+                return Err(inner.no_floor().await);
+            }
             match column(&row, 1).map_err(after_a_write)? {
                 Some(last) => after = last,
                 None => return Ok(all),
@@ -395,7 +427,11 @@ impl Postgres {
         let inner = self.inner.here()?;
         let (link, end) = (&inner.requests, inner.end());
         let row = inner.ask(link, StatementKind::Delete, &[&key.as_str()], true, end).await;
-        Ok(first(row)?.as_ref().map_or(Ok(0), count).map_err(after_a_write)? > 0)
+        let row = first(row)?.ok_or_else(|| TransportError::indeterminate("no count"))?;
+        if !column(&row, 1).map_err(after_a_write)? {
+            return Err(inner.no_floor().await);
+        }
+        Ok(count(&row).map_err(after_a_write)? > 0)
     }
 }
 
@@ -409,6 +445,25 @@ impl PostgresInner {
             return Err(TransportError::unsupported(why));
         }
         Ok(session)
+    }
+
+    /// The error of a statement that found no floor for a key.
+    async fn no_floor(&self) -> TransportError {
+        let asked = format!("SELECT row_security_active('{}')", self.config.table);
+        let asked = match self.session(&self.requests).await {
+            Ok(session) => session.query_bools(&asked).await.map_err(|failure| failure.call),
+            Err(error) => return error,
+        };
+        match asked {
+            Ok(Some(active)) if active[0] => TransportError::denied(
+                "the row security of the table shows this user no floor for the key: it has no right to it, or \
+                 the owner has to call create_floor() with the prefix that it has",
+            ),
+            Ok(_) => TransportError::unsupported(
+                "the row without a name is missing in the table: call create_schema()",
+            ),
+            Err(error) => error,
+        }
     }
 
     /// When a request that begins now has to end.
@@ -602,11 +657,7 @@ impl Transport for Postgres {
             };
             match written {
                 Written::Version(version) => return Ok(Exchange::Swapped(version)),
-                Written::NoRow if expected.is_none() => {
-                    let why =
-                        "the row without a name is missing in the table: call create_schema()";
-                    return Err(TransportError::unsupported(why));
-                }
+                Written::NoRow if expected.is_none() => return Err(inner.no_floor().await),
                 Written::NoRow => return Ok(Exchange::Mismatch(None)),
                 // It was changed while the statement waited for it.
                 Written::Nothing(seen) if Some(seen.version) == expected => {}
@@ -676,6 +727,16 @@ fn after_a_write(error: TransportError) -> TransportError {
 /// The only row of a response, if there is one.
 fn first(response: Result<Vec<Row>, StatementFailure>) -> Result<Option<Row>, TransportError> {
     response.map(|rows| rows.into_iter().next()).map_err(|failure| failure.error)
+}
+
+/// Runs several statements without parameters as one.
+async fn batch(session: &Session, text: &str) -> Result<(), TransportError> {
+    session.batch(text).await.map_err(|failure| {
+        if failure.is_broken {
+            session.kill();
+        }
+        failure.error
+    })
 }
 
 fn count(row: &Row) -> Result<u64, TransportError> {

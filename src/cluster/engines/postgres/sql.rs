@@ -5,6 +5,7 @@
 //! version afterwards. What it does not write it does not lock: a mismatch is what the table was when the
 //! statement began. Where that is no mismatch, because the row was changed meanwhile, it is asked again.
 
+use super::floors;
 use crate::cluster::{ConnectError, TransportError};
 use std::error::Error;
 use std::io;
@@ -22,7 +23,7 @@ const VALUE: &str = "substr(value, 1, 1048577)";
 /// The same in a join.
 const VALUE_OF_ROW: &str = "substr(r.value, 1, 1048577)";
 
-/// How many registers one statement of the housekeeping reads. While it deletes, it keeps the floor
+/// How many registers one statement of the housekeeping reads. While it deletes, it keeps their floors
 /// locked, and so delays the creation of registers: for less than [`ServerTimeouts::row`].
 const PAGE: u32 = 500;
 
@@ -51,7 +52,7 @@ impl ServerTimeouts {
 }
 
 /// The value of a setting of the server.
-fn in_ms(limit: Duration) -> String {
+pub(super) fn in_ms(limit: Duration) -> String {
     format!("{}ms", limit.as_millis().max(1))
 }
 
@@ -72,7 +73,7 @@ pub(super) struct SqlStatements {
     /// `version, value`; no row if there is no register.
     pub(super) load: SqlStatement,
     /// `written, version, value`: the new version; if there is none, what the row is; if there is nothing of
-    /// both, the row was created meanwhile. No row if there is no floor.
+    /// both, the row was created meanwhile. No row if there is no floor that this user may lock.
     pub(super) create: SqlStatement,
     /// The same, with a notice. The ones without do not name `pg_notify`: a user who may not execute it
     /// could not run them.
@@ -88,9 +89,10 @@ pub(super) struct SqlStatements {
     /// The same. A row that is locked is not waited for, and is as it was.
     pub(super) update_all: SqlStatement,
     pub(super) update_all_and_notify: SqlStatement,
-    /// `count, last`: the last key that was read, if there was any.
+    /// `count, last, has_floor`: the last key that was read, if there was any; whether each register that has
+    /// to go has a floor that this user may lock.
     pub(super) delete_idle: SqlStatement,
-    /// `count`.
+    /// `count, has_floor`.
     pub(super) delete: SqlStatement,
     pub(super) list: SqlStatement,
 }
@@ -101,7 +103,8 @@ pub(super) fn schema(table: &str) -> String {
         r#"-- The registers of lockword, a row each.
 CREATE TABLE IF NOT EXISTS {table} (
     -- The name of the lock. The row without a name is the floor: its version is at least that of
-    -- every register that was deleted. It is never deleted itself.
+    -- every register that was deleted. A row whose name ends with /* is the floor of those that begin
+    -- with what is before the star. A floor is never deleted itself.
     key text COLLATE "C" PRIMARY KEY,
     version bigint NOT NULL CHECK (version BETWEEN 1 AND 4503599627370495),
     -- To be read by convert_from(value, 'UTF8').
@@ -111,7 +114,7 @@ CREATE TABLE IF NOT EXISTS {table} (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 {};
 "#,
-        floor(table)
+        floors::shared(table)
     )
 }
 
@@ -133,13 +136,6 @@ pub(super) fn table_exists(table: &str) -> String {
     format!("SELECT to_regclass('{table}') IS NOT NULL")
 }
 
-/// The SQL that creates the floor in an existing table.
-pub(super) fn floor(table: &str) -> String {
-    format!(
-        "INSERT INTO {table} (key, version, value) VALUES ('', 1, '') ON CONFLICT (key) DO NOTHING"
-    )
-}
-
 /// An expression that notifies `channel` with `hint`.
 fn notify(limits: ServerTimeouts, channel: &str, hint: &str) -> String {
     // All rows are locked by now, so the timeout for the turn at the commit applies.
@@ -150,20 +146,6 @@ fn notify(limits: ServerTimeouts, channel: &str, hint: &str) -> String {
 /// Whether this connection may notify, and there is room for it. `t` or `f`.
 pub(super) const CAN_NOTIFY: &str = "has_function_privilege('pg_notify(text, text)', 'EXECUTE') \
     AND pg_notification_queue_usage() < 0.95";
-
-/// The version of the floor. A statement that creates or deletes a register locks the floor before any
-/// other row. So a key is not created again before the floor is above what was deleted.
-fn floor_for(table: &str, lock: &str, when: &str) -> String {
-    format!("floor AS MATERIALIZED (SELECT version FROM {table} WHERE key = ''{when} FOR {lock})")
-}
-
-/// Raises the floor above the versions of the rows in `gone`.
-fn raised(table: &str) -> String {
-    format!(
-        "raised AS (UPDATE {table} AS r SET version = greatest(floor.version, \
-             (SELECT max(gone.version) FROM gone)) FROM floor WHERE r.key = '')"
-    )
-}
 
 impl SqlStatements {
     /// The statements for this table. `own`: the timeouts are set for the whole connection already.
@@ -234,7 +216,8 @@ impl SqlStatements {
 /// One that is created while the statement runs is not seen: then the row that it returns is empty.
 fn create(table: &str, brief: &str, notify: Option<String>) -> String {
     let notified = notify.map_or(String::new(), |notify| format!(", {notify}"));
-    let floor = floor_for(table, "SHARE", &format!(" AND NOT EXISTS (SELECT FROM seen){brief}"));
+    let when = format!(" AND NOT EXISTS (SELECT FROM seen){brief}");
+    let floor = floors::of_asked(table, "SHARE", &when);
     format!(
         "WITH seen AS MATERIALIZED ( \
              SELECT version, {VALUE} AS value FROM {table} WHERE key = $1::text), \
@@ -287,25 +270,29 @@ fn notify_asked(limits: Option<ServerTimeouts>) -> String {
 /// for each other.
 fn create_all(table: &str, brief: &str, limits: Option<ServerTimeouts>) -> String {
     let notified = notify_asked(limits);
-    let is_new = "NOT EXISTS (SELECT FROM seen WHERE seen.key = a.key)";
-    let when = format!(" AND EXISTS (SELECT FROM asked AS a WHERE {is_new}){brief}");
-    let floor = floor_for(table, "SHARE", &when);
+    let floors = floors::of_rows(table, "fresh", "SHARE", brief);
+    let its_floor = floors::of(table, "a.key");
     format!(
         "WITH asked AS MATERIALIZED ( \
              SELECT * FROM unnest($1::text[], $2::bytea[], $3::boolean[]) AS a(key, value, idle)), \
          seen AS MATERIALIZED ( \
              SELECT r.key, r.version, {VALUE_OF_ROW} AS value \
              FROM {table} AS r JOIN asked ON r.key = asked.key), \
-         {floor}, \
+         fresh AS MATERIALIZED ( \
+             SELECT a.key, a.value, a.idle, {its_floor} AS floor FROM asked AS a \
+             WHERE NOT EXISTS (SELECT FROM seen WHERE seen.key = a.key)), \
+         {floors}, \
          written AS ( \
              INSERT INTO {table} AS r (key, version, value, idle_since) \
-             SELECT a.key, greatest(floor.version + 1, {NOW}), a.value, \
+             SELECT a.key, greatest(floors.version + 1, {NOW}), a.value, \
                  CASE WHEN a.idle THEN clock_timestamp() END \
-             FROM floor, asked AS a WHERE {is_new} ORDER BY a.key COLLATE \"C\" \
+             FROM fresh AS a JOIN floors ON floors.key = a.floor WHERE {ALL_LOCKED} \
+             ORDER BY a.key COLLATE \"C\" \
              ON CONFLICT (key) DO NOTHING \
              RETURNING r.key, r.version{notified}) \
          SELECT written.version AS written, seen.version, seen.value, asked.key FROM asked \
-             LEFT JOIN written ON written.key = asked.key LEFT JOIN seen ON seen.key = asked.key"
+             LEFT JOIN written ON written.key = asked.key LEFT JOIN seen ON seen.key = asked.key",
+        ALL_LOCKED = floors::ALL_LOCKED
     )
 }
 
@@ -337,26 +324,33 @@ fn update_all(table: &str, limits: Option<ServerTimeouts>) -> String {
 }
 
 /// Deletes the idle registers of the next page, in the order of the keys: by the index of the primary
-/// key, and without reading later rows. A row that is locked is not idle.
+/// key, and without reading later rows. A row that is locked is not idle, and a floor is no register,
+/// whatever its columns say.
 ///
 /// Statements that create registers share the floor, and together they may keep it for long. So this
 /// one uses the longer timeout.
 fn delete_idle(table: &str, limits: ServerTimeouts) -> String {
     let long_idle = "idle_since < clock_timestamp() - interval '1 day'";
-    let patient = wait_for(limits.lock);
-    let when = format!(" AND EXISTS (SELECT FROM page WHERE is_old) AND (SELECT {patient})");
-    let (floor, raised) = (floor_for(table, "UPDATE", &when), raised(table));
+    let patient = format!(" AND (SELECT {})", wait_for(limits.lock));
+    let floors = floors::of_rows(table, "old", "UPDATE", &patient);
+    let its_floor = floors::of(table, "page.key");
     format!(
-        "WITH page AS MATERIALIZED (SELECT key, {long_idle} AS is_old FROM {table} \
-             WHERE key > $1::text ORDER BY key LIMIT {PAGE}), \
-         {floor}, \
-         idle AS MATERIALIZED (SELECT r.key FROM floor, page, {table} AS r \
-             WHERE page.is_old AND r.key = page.key AND r.{long_idle} \
+        "WITH page AS MATERIALIZED (SELECT key, {long_idle} AND {IS_REGISTER} AS is_old \
+             FROM {table} WHERE key > $1::text ORDER BY key LIMIT {PAGE}), \
+         old AS MATERIALIZED (SELECT key, {its_floor} AS floor FROM page WHERE is_old), \
+         {floors}, \
+         idle AS MATERIALIZED (SELECT r.key, old.floor FROM floors, old, {table} AS r \
+             WHERE {ALL_LOCKED} AND old.floor = floors.key AND r.key = old.key AND r.{long_idle} \
              FOR UPDATE OF r SKIP LOCKED), \
          gone AS (DELETE FROM {table} AS r USING idle WHERE r.key = idle.key \
-             RETURNING r.version), \
-         {raised} \
-         SELECT (SELECT count(*) FROM gone) AS count, (SELECT max(key) FROM page) AS last"
+             RETURNING r.version, idle.floor), \
+         raised AS (UPDATE {table} AS r SET version = greatest(floors.version, \
+             (SELECT max(gone.version) FROM gone WHERE gone.floor = floors.key)) \
+             FROM floors WHERE r.key = floors.key) \
+         SELECT (SELECT count(*) FROM gone) AS count, (SELECT max(key) FROM page) AS last, \
+             NOT EXISTS (SELECT FROM old WHERE floor IS NULL) AS has_floor",
+        IS_REGISTER = floors::IS_REGISTER,
+        ALL_LOCKED = floors::ALL_LOCKED
     )
 }
 
@@ -369,13 +363,14 @@ fn list(table: &str) -> String {
 }
 
 fn delete(table: &str, brief: &str) -> String {
-    let (floor, raised) = (floor_for(table, "UPDATE", brief), raised(table));
+    let floor = floors::of_asked(table, "UPDATE", brief);
     format!(
         "WITH {floor}, \
          gone AS (DELETE FROM {table} AS r USING floor WHERE r.key <> '' AND r.key = $1::text \
              RETURNING r.version), \
-         {raised} \
-         SELECT count(*) FROM gone"
+         raised AS (UPDATE {table} AS r SET version = greatest(floor.version, \
+             (SELECT max(gone.version) FROM gone)) FROM floor WHERE r.key = floor.key) \
+         SELECT count(*), EXISTS (SELECT FROM floor) AS has_floor FROM gone"
     )
 }
 
