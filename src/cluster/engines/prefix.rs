@@ -3,6 +3,11 @@
 use crate::cluster::{Key, TransportError};
 use std::fmt;
 
+/// The prefixes of a key, the shortest first, but for the empty one.
+pub(super) fn of_key(key: &str) -> impl Iterator<Item = &str> {
+    key.match_indices('/').map(|(at, _)| &key[..=at])
+}
+
 /// A prefix of keys: what could be a key, and ends with a slash.
 pub(super) struct Prefix(Key);
 
@@ -24,7 +29,7 @@ impl Prefix {
     /// The shorter prefixes of the same keys, but for the empty one.
     pub(super) fn above(&self) -> impl Iterator<Item = &str> {
         let text = self.0.as_str();
-        text.match_indices('/').map(|(at, _)| &text[..=at]).filter(|above| above.len() < text.len())
+        of_key(&text[..text.len() - 1])
     }
 }
 

@@ -319,48 +319,43 @@ async fn a_floor_that_is_made_later_lets_no_version_repeat() {
     assert!(last.iter().all(|last| last.load(Relaxed) > far));
 }
 
-/// The same, step by step: a statement that began before the floor was there.
+/// The same, step by step: statements that began before the floor was there use it, or are over by then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_and_the_making_of_a_floor_wait_for_each_other() {
     let Some(server) = server().await else { return };
     let (looks, slow) = (server.client().await, server.client().await);
     let owner = client(&server.address(WAITING_LONG)).await;
-    let far = put(&owner, "a/k", "v").await.get() as i64 + HOUR;
+    for name in ["a/0", "a/1"] {
+        put(&owner, name, "v").await;
+    }
+    let far = put(&owner, "now", "v").await.get() as i64 + HOUR;
+    let raise = |version: i64| format!("UPDATE public.lockword SET version = {version} WHERE key");
+    looks.batch_execute(&format!("{} LIKE 'a/_'", raise(far))).await.unwrap();
     // A deletion that is not over.
-    let sql = format!(
-        "UPDATE public.lockword SET version = {far} WHERE key = 'a/k'; BEGIN; \
-         UPDATE public.lockword SET version = {far} WHERE key = ''; \
-         DELETE FROM public.lockword WHERE key = 'a/k'"
-    );
-    slow.batch_execute(&sql).await.unwrap();
+    slow.batch_execute(&format!("BEGIN; {} = ''", raise(far - 1))).await.unwrap();
     let making = owner.clone();
     let making = tokio::spawn(async move { making.create_floor("a/").await });
     until("it waits for the deletion", async || waiting(&looks).await == 1).await;
-    // These begin before the floor is there, one of them with a snapshot in which it is not.
+    // One of these has a snapshot in which the floor is not there.
     let mut asked = tokio::task::JoinSet::new();
     for (number, isolation) in ["read committed", "serializable"].into_iter().enumerate() {
         let sql =
             format!("ALTER DATABASE postgres SET default_transaction_isolation = '{isolation}'");
         looks.batch_execute(&sql).await.unwrap();
         let engine = client(&server.address(&format!("{WAITING_LONG}&pooled=true"))).await;
-        asked.spawn(async move {
-            let name = key(&format!("a/new{number}"));
-            match engine.compare_exchange(&name, None, value("v")).await.unwrap() {
-                Exchange::Swapped(version) => version.get() as i64,
-                told => panic!("{told:?}"),
-            }
-        });
+        asked.spawn(async move { engine.delete(&key(&format!("a/{number}"))).await });
         let count = i64::try_from(number).unwrap() + 2;
-        until("it waits for the floor", async || waiting(&looks).await == count).await;
+        until("it waits too", async || waiting(&looks).await == count).await;
     }
-    // It is as far behind as possible.
-    let raise = format!("UPDATE public.lockword SET version = {} WHERE key = ''", far + HOUR);
-    slow.batch_execute(&format!("{raise}; COMMIT")).await.unwrap();
+    // It changes nothing of what they see.
+    slow.batch_execute("ROLLBACK").await.unwrap();
     making.await.unwrap().unwrap();
-    while let Some(version) = asked.join_next().await {
-        assert!(version.unwrap() > far + HOUR);
+    while let Some(deleted) = asked.join_next().await {
+        assert!(deleted.unwrap().unwrap());
     }
-    assert_eq!(version_of(&looks, "a/*").await, Some(far + HOUR));
+    assert_eq!(version_of(&looks, "a/*").await, Some(far), "they raised the floor of the prefix");
+    assert!(version_of(&looks, "").await < Some(far));
+    assert!(put(&owner, "a/0", "v").await.get() as i64 > far);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod addresses;
 mod cluster;
 mod credentials;
 mod faults;
+mod floors;
 mod laws;
 mod migration;
 mod refusals;

@@ -65,7 +65,8 @@
 //! `.floor.register` has a version that is no smaller than that of any register which was deleted. Registers
 //! that have been idle for an hour are deleted now and then, by one in a thousand of the writes that make
 //! one idle, and by [`Dir::sweep`]. [`Dir::delete`] deletes one; `rm` does, too, but only the clock keeps
-//! the order of fencing tokens then. The files have the rights of the directory.
+//! the order of fencing tokens then. The files have the rights of the directory: so rights per prefix of the keys are a
+//! directory for each prefix, which has its own floor.
 //!
 //! # How it runs
 //!

@@ -59,6 +59,20 @@
 //!   outcome, and nothing that was acknowledged is lost. The other servers go on as long as they are a
 //!   majority. Free some space, and start the server again.
 //!
+//! # Rights per prefix
+//!
+//! A role for the locks of a prefix needs that prefix, and the key at which the connection is checked, to which nobody
+//! writes:
+//!
+//! ```text
+//! etcdctl role grant-permission jobs readwrite lockword/
+//! etcdctl role grant-permission jobs --prefix=true readwrite lockword/jobs/
+//! ```
+//!
+//! A version is the revision of etcd, which no client can choose: nobody can end the versions of others. Keys
+//! outside the prefix are [`Denied`](TransportError::Denied), and so is [`Etcd::housekeeping`], which reads all
+//! registers.
+//!
 //! # The URL
 //!
 //! `etcd://user:password@host:port/prefix?option=value`; everything but the host is optional, the port
@@ -181,11 +195,12 @@ impl Etcd {
         let etcd = Self { inner: Arc::new(OfProcess::new(EtcdInner { members, prefix })) };
         // No revision is negative: the comparison fails, and nothing is written. But the majority has
         // to agree on the transaction, and the permission for the write is checked.
-        let key = format!("{}lockword", etcd.inner.prefix);
-        let look = RangeRequest { keys_only: true, ..RangeRequest::of(&*key) };
+        // It is no register: no key is empty.
+        let key = &*etcd.inner.prefix;
+        let look = RangeRequest { keys_only: true, ..RangeRequest::of(key) };
         let nothing = TxnRequest {
-            compare: vec![Compare::revision(&*key, CompareResult::Less, 0)],
-            success: vec![RequestOp::put(&*key, "")],
+            compare: vec![Compare::revision(key, CompareResult::Less, 0)],
+            success: vec![RequestOp::put(key, "")],
             failure: vec![RequestOp::range(look)],
         };
         let ask = |client: Client| client.txn(nothing.clone());

@@ -79,7 +79,7 @@
 //!
 //! Only [`Postgres::housekeeping`] deletes registers, namely those that have been idle for more than a
 //! day. Call it daily where names of locks are not used again. The row without a name is the *floor*:
-//! its version is at least that of all deleted registers. Never delete it.
+//! its version is at least that of all deleted registers. Never delete it, nor [those of prefixes](#rights-per-prefix).
 //!
 //! The housekeeping has a connection of its own, and reads the table page by page, by the primary key.
 //! An index on `idle_since` would make it shorter and each release slower: a row cannot be updated in
@@ -93,6 +93,43 @@
 //! keeps registers from being created in the same way. (Nodes that contend for a register lock its row
 //! for as long as a commit takes. If that is long, because a synchronous replica is far away, make
 //! `timeout_ms` a hundred times as long as a commit.)
+//!
+//! # Rights per prefix
+//!
+//! A role can have rights on the locks of a prefix of keys, here `jobs/`, and on no others, by row-level
+//! security. First a role with rights on all rows makes a floor for the prefix, once ([`Postgres::create_floor`], or the
+//! SQL of [`Postgres::floor_sql`] as a migration). Then the owner of the table grants the rights:
+//!
+//! ```sql
+//! GRANT SELECT, INSERT, UPDATE (version, value, idle_since) ON public.lockword TO jobs;
+//! ALTER TABLE public.lockword ENABLE ROW LEVEL SECURITY;
+//! CREATE POLICY app ON public.lockword TO app USING (true); -- each role with rights on all keys needs one now
+//! CREATE POLICY jobs_read ON public.lockword FOR SELECT TO jobs USING (starts_with(key, 'jobs/'));
+//! CREATE POLICY jobs_change ON public.lockword FOR UPDATE TO jobs USING (starts_with(key, 'jobs/'));
+//! CREATE POLICY jobs_create ON public.lockword FOR INSERT TO jobs
+//!   WITH CHECK (starts_with(key, 'jobs/') AND right(key, 1) <> '*');
+//! CREATE POLICY jobs_delete ON public.lockword FOR DELETE TO jobs -- for housekeeping() and delete() only
+//!   USING (starts_with(key, 'jobs/') AND right(key, 1) <> '*');
+//! ```
+//!
+//! Why a floor: whoever may create registers has to lock the floor, and so may write it, for example the last
+//! version. Then no register below it can be created any more. So the registers of such a prefix have one of their own,
+//! the row `jobs/*`, whose name no key can have. Of several prefixes of a key that have a floor the longest counts, for all
+//! clients. What such a role can do by hand, to its own floor and registers, harms the locks of its prefix only: also if
+//! others delete what it has written. It cannot write another floor, nor make others use another one than its own;
+//! for that it must not have the right to change the column `key`, nor to insert or delete a row that ends with a
+//! star.
+//!
+//! - No `DELETE` for the role, unless it is trusted not to keep the others waiting: PostgreSQL lets who has it lock
+//!   the whole table. Another role can do the housekeeping for all.
+//! - A policy that shows a role registers must show it all floors of their prefixes, or the longest at least, and
+//!   never the row without a name alone: two clients that use two floors for one key may repeat a version.
+//! - A floor can be made while clients are at work, and begins with the one above it, so no version repeats. All
+//!   that write wait meanwhile: for as long as the statements that are running take, up to a twentieth of
+//!   `timeout_ms`, after which it is refused ([`Unavailable`](TransportError::Unavailable)).
+//! - A key for which the role sees no floor cannot be created or deleted
+//!   ([`Denied`](TransportError::Denied)). A register that it may not see looks free, until it tries to take it.
+//! - Which role may notify is not a matter of prefixes: see the guarantees.
 //!
 //! # Under load
 //!
@@ -353,8 +390,8 @@ impl Postgres {
         batch(&session, &text).await
     }
 
-    /// The SQL that creates the [floor of a prefix](self#rights-per-prefix) unless it exists, for a migration, with the name of the table
-    /// from the options.
+    /// The SQL that creates the [floor of `prefix`](self#rights-per-prefix) unless it exists, for a migration, with
+    /// the name of the table from the options. It is one statement.
     ///
     /// # Errors
     ///
@@ -368,17 +405,17 @@ impl Postgres {
     /// Creates the [floor of `prefix`](self#rights-per-prefix), such as `jobs/`, unless it exists. It may be
     /// called while other clients use the table, and again at any time.
     ///
-    /// It takes the lock of the table for which it waits for a twentieth of the timeout at most; all that write
-    /// wait meanwhile. It takes at most the timeout, and four times the connect timeout if it has to connect. If the future is
-    /// dropped, the floor may or may not be created.
+    /// It locks the table, and waits for that for a twentieth of the timeout at most; all that write wait meanwhile.
+    /// It takes at most the timeout, and four times the connect timeout if it has to connect. If the future is
+    /// dropped, the floor may or may not be created. Nothing deletes a floor.
     ///
     /// # Errors
     ///
-    /// [`TransportError`]: [`Denied`](TransportError::Denied) to a user without all rights;
+    /// [`TransportError`]: [`Denied`](TransportError::Denied) to a user without rights on all rows;
     /// [`Unsupported`](TransportError::Unsupported) if `prefix` is none, or there is no table;
     /// [`Unavailable`](TransportError::Unavailable) if another transaction keeps the table or a row of it: the
-    /// floor was not created, so call it again; [`Indeterminate`](TransportError::Indeterminate) if the connection was lost or no
-    /// response came in time: call it again.
+    /// floor was not created, so call it again; [`Indeterminate`](TransportError::Indeterminate) if the
+    /// connection was lost or no response came in time: it may or may not be created, so call it again.
     pub async fn create_floor(&self, prefix: &str) -> Result<(), TransportError> {
         let inner = self.inner.here()?;
         let text = self.floor_sql(prefix)?;

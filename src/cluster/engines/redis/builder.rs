@@ -498,9 +498,20 @@ impl RedisNames {
         }
     }
 
-    /// The key of the largest version of all registers. No register has this name.
+    /// The key of the largest version of all registers whose prefixes have no floor. No register has this name,
+    /// nor those of the next two.
     pub(super) fn floor(&self) -> String {
         format!("{{{}}}floor", self.prefix)
+    }
+
+    /// The key of the largest version of the registers of a prefix.
+    pub(super) fn floor_of(&self, prefix: impl fmt::Display) -> String {
+        format!("{{{}}}floor:{prefix}", self.prefix)
+    }
+
+    /// The key of the hash of the prefixes that have a floor.
+    pub(super) fn floors(&self) -> String {
+        format!("{{{}}}floors", self.prefix)
     }
 
     /// A register that nobody writes, and a channel to which nobody subscribes.

@@ -28,6 +28,10 @@ impl LuaScript {
         Self::new(concat!(include_str!("read.lua"), include_str!("delete.lua")))
     }
 
+    pub(super) fn create_floor() -> Self {
+        Self::new(concat!(include_str!("read.lua"), include_str!("create_floor.lua")))
+    }
+
     pub(super) fn list() -> Self {
         Self::new(include_str!("list.lua"))
     }
@@ -41,7 +45,7 @@ impl LuaScript {
         keys: &'a [&'a str],
         arguments: &'a [Vec<u8>],
     ) -> ScriptCall<'a> {
-        ScriptCall { script: self, keys, arguments }
+        ScriptCall { script: self, keys, arguments, shared_floor: None }
     }
 }
 
@@ -50,38 +54,47 @@ pub(super) struct ScriptCall<'a> {
     script: &'a LuaScript,
     keys: &'a [&'a str],
     arguments: &'a [Vec<u8>],
+    /// The name of the shared floor, if the script needs the floor of its register.
+    shared_floor: Option<&'a str>,
 }
 
-impl ScriptCall<'_> {
-    /// The floor, if the script needs it.
-    pub(super) fn floor(&self) -> Option<&str> {
-        self.keys.get(1).copied()
+impl<'a> ScriptCall<'a> {
+    /// The same for a script that needs the floor of its register. `shared`: the name of the shared one.
+    pub(super) fn with_floor(self, shared: &'a str) -> Self {
+        Self { shared_floor: Some(shared), ..self }
     }
 
-    /// The command for a server from or to which the slot moves: it has the register alone, and may lack
-    /// the floor. `floor`: what the floor is, if it is known to be at another server.
-    pub(super) fn without_floor(&self, floor: &[u8]) -> Cmd {
-        let mut command = cmd("EVAL");
-        command.arg(self.script.text).arg(1).arg(self.keys[0]).arg(self.arguments);
-        if let Some(name) = self.floor() {
-            command.arg(name).arg(floor);
-        }
-        command
+    pub(super) fn needs_floor(&self) -> bool {
+        self.shared_floor.is_some()
+    }
+
+    /// The register, if that is the only key.
+    pub(super) fn register(&self) -> Option<&str> {
+        (self.keys.len() == 1).then(|| self.keys[0])
+    }
+
+    /// The command for a server from or to which the slot moves, which may lack the floor. `name`: that of the
+    /// floor, if it is known; `floor`: what it is, if it is known to be at another server.
+    pub(super) fn while_moving(&self, name: &str, floor: &[u8]) -> Cmd {
+        self.command("EVAL", self.script.text, [b"1", name.as_bytes(), floor])
     }
 
     /// The command for a server that knows the script.
     pub(super) fn by_digest(&self) -> Cmd {
-        self.command("EVALSHA", &self.script.digest)
+        self.command("EVALSHA", &self.script.digest, [b""; 3])
     }
 
     /// The command for a server that does not know the script; it knows the script afterwards.
     pub(super) fn with_text(&self) -> Cmd {
-        self.command("EVAL", self.script.text)
+        self.command("EVAL", self.script.text, [b""; 3])
     }
 
-    fn command(&self, name: &str, script: &str) -> Cmd {
+    fn command(&self, name: &str, script: &str, while_moving: [&[u8]; 3]) -> Cmd {
         let mut command = cmd(name);
         command.arg(script).arg(self.keys.len()).arg(self.keys).arg(self.arguments);
+        if let Some(shared) = self.shared_floor {
+            command.arg(shared).arg(&while_moving);
+        }
         command
     }
 }
@@ -185,6 +198,13 @@ pub(super) fn primary(response: &Value) -> Option<RedisAddress> {
     Some(RedisAddress::Tcp(text(host)?, text(port)?.parse().ok()?))
 }
 
+/// The answer of `HMGET` for the prefixes of a key, the shortest first: which of them is the longest that has a
+/// floor.
+pub(super) fn longest(response: &Value) -> Option<usize> {
+    let Value::Array(found) = response else { return None };
+    found.iter().rposition(|first| bytes(first).is_some())
+}
+
 fn bytes(value: &Value) -> Option<&[u8]> {
     match value {
         Value::BulkString(bytes) => Some(bytes),
@@ -235,7 +255,16 @@ pub(super) fn kind(error: &RedisError) -> RedisErrorKind {
         "OOM" | "MISCONF" | "NOREPLICAS" | "LOADING" | "BUSY" => RedisErrorKind::Transient,
         "CROSSSLOT" | "NOPROTO" => RedisErrorKind::Unsupported,
         "WRONGTYPE" | "LOCKWORD" => RedisErrorKind::Corrupt,
-        "ERR" if detail.contains("ACL failure") || detail.contains("can't run this command") => {
+        // From a script: of a command, of a key.
+        "ERR"
+            if [
+                "ACL failure",
+                "can't run this command",
+                "can't access at least one of the keys",
+            ]
+            .iter()
+            .any(|said| detail.contains(said)) =>
+        {
             RedisErrorKind::Denied
         }
         // From a script, Redis 6.2 puts the code into the text.

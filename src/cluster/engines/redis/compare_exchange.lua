@@ -1,13 +1,12 @@
 -- Writes a register if its version is the expected one.
 --
 -- KEYS[1]  the register: a hash with the fields `version` and `value`
--- KEYS[2]  the floor: no smaller than any version that any register of this prefix ever had
 -- ARGV[1]  the expected version, or '' if there is to be no register
 -- ARGV[2]  the new value
 -- ARGV[3]  the node whose watch to wake: '' for none, '*' for all, or the 16 digits of one node
 -- ARGV[4]  seconds after which the register may go, or '' if it must stay
 -- ARGV[5]  the channel on which the change is announced
--- While a slot moves: see read.lua.
+-- ARGV[6] to ARGV[9]: see read.lua.
 --
 -- Answers {'1', version} if it wrote; {'0', version, value} or {'0'} if it did not.
 --

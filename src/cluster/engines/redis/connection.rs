@@ -10,10 +10,11 @@ use super::socket::{
 use super::subscriptions::Subscriptions;
 use crate::Mutex;
 use crate::cluster::engines::connect::{ConnectionRuntime, PendingConnection};
+use crate::cluster::engines::prefix;
 use crate::cluster::{ConnectError, TransportError};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{
-    AsyncConnectionConfig, Cmd, PushInfo, RedisError, Value, cmd, from_redis_value, pipe,
+    AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, RedisError, Value, cmd, from_redis_value, pipe,
 };
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -161,8 +162,10 @@ impl RedisConnector {
         if response.is_error(|kind| matches!(kind, RedisErrorKind::NoScript)) {
             response = self.follow(&script.with_text()).await;
         }
-        if response.is_error(|kind| matches!(kind, RedisErrorKind::Moving)) {
-            response = self.run_while_moving(script).await;
+        if response.is_error(|kind| matches!(kind, RedisErrorKind::Moving))
+            && let Some(register) = script.register()
+        {
+            response = self.run_while_moving(script, register).await;
         }
         response
     }
@@ -184,10 +187,14 @@ impl RedisConnector {
 
     /// Runs a script whose slot is moving from the server that has it to another one. Each key is at one of
     /// the two, so the register alone decides to which of them the request is for.
-    async fn run_while_moving(&self, script: &ScriptCall<'_>) -> Result<Value, RequestFailure> {
+    async fn run_while_moving(
+        &self,
+        script: &ScriptCall<'_>,
+        register: &str,
+    ) -> Result<Value, RequestFailure> {
         let end = Instant::now() + PUT_OFF;
         loop {
-            let response = self.step_while_moving(script).await;
+            let response = self.step_while_moving(script, register).await;
             let is_put_off =
                 |kind: &_| matches!(kind, RedisErrorKind::Moving | RedisErrorKind::Moved);
             if !response.is_error(is_put_off) || Instant::now() >= end {
@@ -197,9 +204,13 @@ impl RedisConnector {
         }
     }
 
-    async fn step_while_moving(&self, script: &ScriptCall<'_>) -> Result<Value, RequestFailure> {
+    async fn step_while_moving(
+        &self,
+        script: &ScriptCall<'_>,
+        register: &str,
+    ) -> Result<Value, RequestFailure> {
         let from = self.connection().await?;
-        let response = self.ask(&from, &script.without_floor(b"")).await;
+        let response = self.ask(&from, &script.while_moving("", b"")).await;
         let Err(RequestFailure::Sent(error)) = &response else { return response };
         if matches!(commands::kind(error), RedisErrorKind::Moved) {
             // It has moved.
@@ -209,28 +220,65 @@ impl RedisConnector {
             return response;
         }
         let Some(to) = commands::redirected(error, &from.host) else { return response };
-        // The register was not there, so the floor, if it is still there, is no smaller than any version
-        // that the register had there.
-        let mut floor = Vec::new();
-        if let Some(name) = script.floor() {
-            match from.ask(cmd("GET").arg(name)).await {
-                Ok(Value::BulkString(found)) => floor = found,
-                Err(error) if error.code() == Some("ASK") => {}
-                Err(error) if matches!(commands::kind(&error), RedisErrorKind::Corrupt) => {
+        let to = self.moving_to(to).await?;
+        let (mut name, mut floor) = (String::new(), vec![]);
+        if script.needs_floor() {
+            (name, floor) = match self.floor_while_moving(&from, &to, register).await {
+                Ok(found) => found,
+                Err(RequestFailure::Sent(error))
+                    if matches!(
+                        commands::kind(&error),
+                        RedisErrorKind::Corrupt | RedisErrorKind::Denied
+                    ) =>
+                {
                     return Err(RequestFailure::Sent(error));
                 }
                 // Nothing was written.
-                _ => return response,
-            }
+                Err(_) => return response,
+            };
         }
-        let to = self.moving_to(to).await?;
-        let response = to.ask_for_lock(&script.without_floor(&floor), true).await;
+        let response = to.ask_for_lock(&script.while_moving(&name, &floor), true).await;
         if let Err(RequestFailure::Sent(error)) = &response
             && error.is_connection_dropped()
         {
             self.give_up(&self.for_moving, &to);
         }
         response
+    }
+
+    /// The name of the floor of a register that is not at `from`, from which its slot moves `to` another server; and
+    /// the floor, if it is still there: it is no smaller than any version that the register had there.
+    ///
+    /// No floor is made while the slot moves. What is not at the one server has moved to the other one, or is nowhere.
+    async fn floor_while_moving(
+        &self,
+        from: &RedisConnection,
+        to: &RedisConnection,
+        register: &str,
+    ) -> Result<(String, Vec<u8>), RequestFailure> {
+        let names = &self.config.names;
+        let prefixes: Vec<&str> = prefix::of_key(names.key(register).unwrap_or_default()).collect();
+        let mut name = names.floor();
+        if !prefixes.is_empty() {
+            let mut asked = cmd("HMGET");
+            asked.arg(names.floors()).arg(&prefixes);
+            let found = match from.ask(&asked).await {
+                Err(error) if error.code() == Some("ASK") => to.ask_for_lock(&asked, true).await?,
+                found => found.map_err(RequestFailure::Sent)?,
+            };
+            if let Some(longest) = commands::longest(&found) {
+                name = names.floor_of(prefixes[longest]);
+            }
+        }
+        match from.ask(cmd("GET").arg(&name)).await {
+            Ok(Value::BulkString(floor)) => Ok((name, floor)),
+            Err(error) if error.code() == Some("ASK") => Ok((name, vec![])),
+            Ok(_) => {
+                let why = (ErrorKind::UnexpectedReturnType, "the floor is no text");
+                Err(RequestFailure::Sent(why.into()))
+            }
+            Err(error) => Err(RequestFailure::Sent(error)),
+        }
     }
 
     /// Sends `command` over `connection`, which is for requests, and gives it up if it is of no use.
@@ -584,8 +632,12 @@ async fn check(
     let (load, unused) = (LuaScript::load(), config.names.unused());
     match connection.ask(&load.call(&[&unused], &[]).with_text()).await {
         Ok(_) => {}
-        // It has the slot, which moves to another server.
-        Err(error) if matches!(commands::kind(&error), RedisErrorKind::Moving) => {}
+        // It has the slot, which moves to another server; or some user of a prefix has written to this name.
+        Err(error)
+            if matches!(
+                commands::kind(&error),
+                RedisErrorKind::Moving | RedisErrorKind::Corrupt
+            ) => {}
         Err(error) => match commands::kind(&error) {
             RedisErrorKind::Moved => match commands::redirected(&error, config.address.host()) {
                 Some(server) => return Ok(Some(server)),

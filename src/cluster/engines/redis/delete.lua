@@ -1,8 +1,7 @@
 -- Removes a register, and sees to it that none of the same name ever gets a version as small.
 --
 -- KEYS[1]  the register
--- KEYS[2]  the floor
--- While a slot moves: see read.lua.
+-- ARGV[1] to ARGV[4]: see read.lua.
 --
 -- Answers 1 if there was a register, else 0.
 local version, refused = read_register(KEYS[1])

@@ -125,6 +125,8 @@
 //! - A request takes two to four rounds instead of one, and a connection to the second server more.
 //! - A prefix that is used for the first time meanwhile has no floor yet: no register can be made until the slot
 //!   has moved.
+//! - Of keys with a slash: until `{lockword}floors` has moved, or always where there is none, registers at the
+//!   first server are written without their floor.
 //! - A register that becomes idle does not expire until it was used once more after the move.
 //! - [`Redis::delete`] and [`list`](Transport::list) are [`Unavailable`](TransportError::Unavailable), the
 //!   former while the two are apart, the latter until the slot has moved.
@@ -145,8 +147,9 @@
 //! rule for the channels of the prefix keeps other users from sending any.
 //!
 //! A register that nobody uses expires after an hour. `{lockword}floor` stays: it is the largest version so
-//! far, and a register that is created again continues from it, even if the clock has stepped back. To look,
-//! and to listen:
+//! far, and a register that is created again continues from it, even if the clock has stepped back. (Where prefixes
+//! have [floors of their own](#rights-per-prefix), `{lockword}floors` and `{lockword}floor:jobs/` stay as well.) To
+//! look, and to listen:
 //!
 //! ```text
 //! redis-cli HGETALL '{lockword}:jobs/nightly'
@@ -160,6 +163,34 @@
 //!
 //! Deleting a register by hand keeps the order of fencing tokens, and takes the lock from its holder; but not that
 //! of a register which was last written while a slot moved: the floor may not know its version.
+//!
+//! # Rights per prefix
+//!
+//! With Redis 7.0 or newer, or Valkey, a user can have rights on the locks of a prefix of keys, here `jobs/`, and on
+//! no others. Somebody with all rights first makes a floor for the prefix, once
+//! ([`Redis::create_floor`]):
+//!
+//! ```text
+//! ACL SETUSER jobs on >password resetchannels %R~{lockword}floors ~{lockword}: ~{lockword}:jobs/*
+//!   ~{lockword}floor:jobs/* &{lockword}: &{lockword}:jobs/*
+//!   +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha
+//!   +publish +subscribe +unsubscribe +ping +hello
+//! ```
+//!
+//! (In database 3 the channels are `&{lockword}:#3:jobs/*`. At `{lockword}:` and on its channel the connection is
+//! checked; nothing is kept there. `+asking`, `+scan` and `+wait` are as above; who may scan sees the names of all
+//! keys of the server.)
+//!
+//! Why a floor: whoever may create registers has to write the floor, and may write the last version into it. Then
+//! no register above it can be written any more. So the registers of such a prefix have one of their own,
+//! `{lockword}floor:jobs/`. Of several prefixes of a key that have a floor the longest counts, for all clients:
+//! the hash `{lockword}floors`, which the user may only read, says which there are. What such a user can do by hand,
+//! to its own floor and registers, harms the locks of its prefix only: also if others use or delete what it has
+//! written. It cannot reach another floor, nor make others use another one than its own.
+//!
+//! A floor can be made while clients are at work, and begins with the one above it, so no version repeats. Without
+//! it such a user is refused ([`Denied`](TransportError::Denied), with the name of the floor). Nothing deletes a floor: do not
+//! do so by hand, nor take its field out of the hash. None is made while a slot moves.
 //!
 //! # Connections
 //!
@@ -175,6 +206,7 @@
 //! that moves has put it off (`TRYAGAIN`).
 
 use crate::cluster::engines::connect::ConnectionRuntime;
+use crate::cluster::engines::prefix::Prefix;
 use crate::cluster::process::{OfProcess, watch_of_process};
 use crate::cluster::{
     Capabilities, ConnectError, Consistency, Exchange, Key, NodeId, Transport, TransportError,
@@ -218,6 +250,7 @@ pub struct Redis {
     load: LuaScript,
     compare_exchange: LuaScript,
     delete: LuaScript,
+    create_floor: LuaScript,
     list: LuaScript,
 }
 
@@ -259,6 +292,7 @@ impl Redis {
             load: LuaScript::load(),
             compare_exchange: LuaScript::compare_exchange(),
             delete: LuaScript::delete(),
+            create_floor: LuaScript::create_floor(),
             list: LuaScript::list(),
         };
         redis.connector.connection().await.map_err(|failed| failed.error)?;
@@ -285,10 +319,40 @@ impl Redis {
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
         let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
-        let keys = [&*register, &*floor];
-        let response = self.connector.here()?.write(&self.delete.call(&keys, &[])).await?;
-        match response {
+        let keys = [&*register];
+        let call = self.delete.call(&keys, &[]).with_floor(&floor);
+        match self.connector.here()?.write(&call).await? {
             Value::Int(found @ (0 | 1)) => Ok(found == 1),
+            _ => Err(TransportError::indeterminate("the script's answer makes no sense")),
+        }
+    }
+}
+
+impl Redis {
+    /// Creates the [floor of `prefix`](self#rights-per-prefix), such as `jobs/`, unless it exists. It may be
+    /// called while other clients are at work, and again at any time. Nothing deletes a floor.
+    ///
+    /// It takes as long as a request. If the future is dropped, the floor may or may not be created.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`]: [`Unsupported`](TransportError::Unsupported) if `prefix` is none: it ends with a slash, and
+    /// has the characters of a [`Key`]; [`Denied`](TransportError::Denied) to a user without rights on all keys;
+    /// [`Unavailable`](TransportError::Unavailable) while the slot moves; and the others of
+    /// [`delete`](Self::delete), after [`Indeterminate`](TransportError::Indeterminate) of which the floor may
+    /// or may not be created.
+    pub async fn create_floor(&self, prefix: &str) -> Result<(), TransportError> {
+        let (names, prefix) = (&self.connector.config().names, Prefix::new(prefix)?);
+        let mut above: Vec<&str> = prefix.above().collect();
+        above.reverse();
+        let mut keys = vec![names.floors(), names.floor_of(&prefix)];
+        keys.extend(above.iter().map(|above| names.floor_of(above)));
+        keys.push(names.floor());
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let mut arguments = vec![prefix.to_string().into_bytes()];
+        arguments.extend(above.iter().map(|above| above.as_bytes().to_vec()));
+        match self.connector.here()?.write(&self.create_floor.call(&keys, &arguments)).await? {
+            Value::Int(1) => Ok(()),
             _ => Err(TransportError::indeterminate("the script's answer makes no sense")),
         }
     }
@@ -314,8 +378,8 @@ impl Transport for Redis {
         let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
         let arguments = commands::arguments(expected, &new, names.channel(key));
-        let keys = [&*register, &*floor];
-        let call = self.compare_exchange.call(&keys, &arguments);
+        let keys = [&*register];
+        let call = self.compare_exchange.call(&keys, &arguments).with_floor(&floor);
         commands::exchange(&self.connector.here()?.write(&call).await?)
     }
 
@@ -339,8 +403,11 @@ impl Transport for Redis {
         let mut keys = std::collections::BTreeSet::new();
         let unused = names.unused();
         let slot = [&*unused];
-        // All pages are of one server. This finds it.
-        connector.read(&self.load.call(&slot, &[])).await?;
+        // All pages are of one server. This finds it, whatever is there.
+        match connector.read(&self.load.call(&slot, &[])).await {
+            Ok(_) | Err(TransportError::Corrupt(_)) => {}
+            Err(error) => return Err(error),
+        }
         let connection = connector.connection().await?;
         let mut cursor = b"0".to_vec();
         loop {
