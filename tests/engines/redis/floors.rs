@@ -156,7 +156,6 @@ async fn a_user_who_may_not_use_the_floor_is_told_what_is_missing() {
 async fn a_user_can_end_its_own_versions_only() {
     let Some((server, all)) = with_user().await else { return };
     put(&all, &key("other/k"), None, write("v")).await;
-    let bad = put(&all, &key("jobs/bad"), None, write("v")).await;
     let largest = LARGEST.to_string();
     for words in [
         &["SET", "{lockword}floor", &largest][..],
@@ -184,13 +183,13 @@ async fn a_user_can_end_its_own_versions_only() {
     ] {
         say_as_jobs(&server, floor).unwrap();
         let nearly = (LARGEST - 1).to_string();
-        say_as_jobs(&server, &["HSET", "{lockword}:jobs/bad", "version", &nearly]).unwrap();
+        let bad = ["HSET", "{lockword}:jobs/bad", "version", &nearly, "value", "v"];
+        say_as_jobs(&server, &bad).unwrap();
         // Somebody who has all rights touches what it has written.
         let nearly = Version::new(LARGEST - 1).unwrap();
-        assert!(nearly > bad);
         let _ = all.compare_exchange(&key("jobs/bad"), Some(nearly), write("v")).await;
         let _ = all.compare_exchange(&key("jobs/new"), None, write("v")).await;
-        let _ = all.delete(&key("jobs/bad")).await;
+        assert!(all.delete(&key("jobs/bad")).await.unwrap(), "{floor:?}");
         let shared = number(&server, "{lockword}floor").unwrap();
         assert!(shared < HIGH, "{floor:?}: {shared}");
         // Also one that begins now.
