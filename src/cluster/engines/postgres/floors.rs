@@ -1,12 +1,12 @@
 //! The floors: rows that remember the versions of registers that were deleted.
 //!
-//! The floor of a register is the one of the longest prefix of its key that has a floor. A prefix ends with a slash.
-//! Its floor is the row of the prefix and a star, which no key has, so a rule that shows the rows of a
-//! prefix also shows its floor. The prefix of the row without a name is empty. Which floors there are, the table says, so all clients
-//! agree.
+//! The floor of a register is the one of the longest prefix of its key that has a floor. A prefix ends with a
+//! slash. Its floor is the row of the prefix and a star, which no key has, so a rule that shows the rows of a
+//! prefix also shows its floor. The row without a name is that of the empty prefix. Which floors there are, the
+//! table says, so all clients agree.
 //!
-//! A statement finds the floors of its keys in its snapshot, and locks them before any other row, in the order of their
-//! names. So a key is not created again before its floor is above what was deleted. Where a floor is made, no
+//! A statement finds the floors of its keys in its snapshot, and locks them before any other row, in the order of
+//! their names. So a key is not created again before its floor is above what was deleted. Where a floor is made, no
 //! other statement that writes runs: see [`create`].
 
 use super::sql::{ServerTimeouts, in_ms};

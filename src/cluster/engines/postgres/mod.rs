@@ -97,8 +97,9 @@
 //! # Rights per prefix
 //!
 //! A role can have rights on the locks of a prefix of keys, here `jobs/`, and on no others, by row-level
-//! security. First a role with rights on all rows makes a floor for the prefix, once ([`Postgres::create_floor`], or the
-//! SQL of [`Postgres::floor_sql`] as a migration). Then the owner of the table grants the rights:
+//! security. First a role with rights on all rows makes a floor for the prefix, once
+//! ([`Postgres::create_floor`], or the SQL of [`Postgres::floor_sql`] as a migration). Then the owner of the
+//! table grants the rights:
 //!
 //! ```sql
 //! GRANT SELECT, INSERT, UPDATE (version, value, idle_since) ON public.lockword TO jobs;
@@ -113,12 +114,12 @@
 //! ```
 //!
 //! Why a floor: whoever may create registers has to lock the floor, and so may write it, for example the last
-//! version. Then no register below it can be created any more. So the registers of such a prefix have one of their own,
-//! the row `jobs/*`, whose name no key can have. Of several prefixes of a key that have a floor the longest counts, for all
-//! clients. What such a role can do by hand, to its own floor and registers, harms the locks of its prefix only: also if
-//! others delete what it has written. It cannot write another floor, nor make others use another one than its own;
-//! for that it must not have the right to change the column `key`, nor to insert or delete a row that ends with a
-//! star.
+//! version. Then none of the registers that use it can be created any more. So those of such a prefix have one of
+//! their own, the row `jobs/*`, whose name no key can have. Of several prefixes of a key that have a floor the
+//! longest counts, for all clients. What such a role can do by hand, to its own floor and registers, harms the locks
+//! of its prefix only: also if others delete what it has written. It cannot write another floor, nor make others
+//! use another one than its own; for that it must not have the right to change the column `key`, nor to insert
+//! or delete a row that ends with a star.
 //!
 //! - No `DELETE` for the role, unless it is trusted not to keep the others waiting: PostgreSQL lets who has it lock
 //!   the whole table. Another role can do the housekeeping for all.

@@ -623,6 +623,8 @@ mod tests {
         assert_eq!(settings.names.register(&key), "{a/b}:jobs");
         assert_eq!(settings.names.channel(&key), "{a/b}:#3:jobs");
         assert_eq!(settings.names.floor(), "{a/b}floor");
+        assert_eq!(settings.names.floor_of("jobs/"), "{a/b}floor:jobs/");
+        assert_eq!(settings.names.floors(), "{a/b}floors");
         let settings = config("redis://[::1]").unwrap();
         assert_eq!(settings.names.channel(&key), "{lockword}:jobs");
         assert_eq!(settings.address, RedisAddress::Tcp("::1".into(), 6379));

@@ -181,16 +181,16 @@
 //! checked; nothing is kept there. `+asking`, `+scan` and `+wait` are as above; who may scan sees the names of all
 //! keys of the server.)
 //!
-//! Why a floor: whoever may create registers has to write the floor, and may write the last version into it. Then
-//! no register above it can be written any more. So the registers of such a prefix have one of their own,
+//! Why a floor: whoever may write registers has to write the floor, and may write the last version into it. Then
+//! none of the registers that use it can be written any more. So those of such a prefix have one of their own,
 //! `{lockword}floor:jobs/`. Of several prefixes of a key that have a floor the longest counts, for all clients:
 //! the hash `{lockword}floors`, which the user may only read, says which there are. What such a user can do by hand,
 //! to its own floor and registers, harms the locks of its prefix only: also if others use or delete what it has
 //! written. It cannot reach another floor, nor make others use another one than its own.
 //!
 //! A floor can be made while clients are at work, and begins with the one above it, so no version repeats. Without
-//! it such a user is refused ([`Denied`](TransportError::Denied), with the name of the floor). Nothing deletes a floor: do not
-//! do so by hand, nor take its field out of the hash. None is made while a slot moves.
+//! it such a user is refused ([`Denied`](TransportError::Denied), with the name of the floor). Nothing deletes a
+//! floor: do not do so by hand, nor take its field out of the hash. None is made while a slot moves.
 //!
 //! # Connections
 //!
@@ -326,9 +326,7 @@ impl Redis {
             _ => Err(TransportError::indeterminate("the script's answer makes no sense")),
         }
     }
-}
 
-impl Redis {
     /// Creates the [floor of `prefix`](self#rights-per-prefix), such as `jobs/`, unless it exists. It may be
     /// called while other clients are at work, and again at any time. Nothing deletes a floor.
     ///
