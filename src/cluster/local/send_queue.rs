@@ -75,7 +75,7 @@ impl SendQueue {
     }
 
     fn has_room_for_others(&self) -> bool {
-        self.is_unlimited || self.in_flight() < self.limit.size / PART_OF_OTHERS
+        self.is_unlimited || self.in_flight() < (self.limit.size / PART_OF_OTHERS).max(1)
     }
 
     fn in_flight(&self) -> usize {

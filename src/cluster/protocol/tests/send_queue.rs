@@ -68,9 +68,10 @@ fn a_try_that_has_its_answer_needs_no_further_request() {
     let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
     granted(&engine.tell(&mut one, Event::Intent(Intent::Wait), at(0)));
     two.handle(Event::Intent(Intent::Try), at(1));
-    let request = requested_load(&mut two).expect("it looks");
+    let (request, expected, write) = requested_write(&mut two);
+    let result = Ok(engine.exchange(expected, write));
     two.set_may_send(false, None);
-    two.handle(Event::Loaded { request, result: Ok(engine.now.clone()) }, at(2));
+    two.handle(Event::Exchanged { request, result }, at(2));
     let told = engine.run(&mut two, at(2));
     assert!(matches!(told[..], [Action::Failed(Failure::Busy { .. })]), "{told:?}");
     assert!(two.is_idle());
