@@ -2,11 +2,11 @@
 //! connections are open.
 
 use super::connect::ConnectError;
+use super::file::open_regular;
 use crate::cluster::Cause;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -202,7 +202,7 @@ impl LoginSource {
 /// The content of the file, without the end of its line.
 fn read_password(file: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(file)?.take(LONGEST_PASSWORD + 1).read_to_string(&mut text)?;
+    open_regular(file)?.take(LONGEST_PASSWORD + 1).read_to_string(&mut text)?;
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let password = password.strip_suffix('\r').unwrap_or(password);
     match password.len() as u64 {
@@ -256,6 +256,27 @@ mod tests {
         assert!(read(&[b'a'; 64 * 1024]).is_ok());
         assert!(read(&[b'a'; 64 * 1024 + 1]).unwrap_err().contains("64 KiB"));
         fs::remove_file(&file).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_at_once() {
+        use crate::cluster::engines::tls::Pem;
+        let pipe = env::temp_dir().join(format!("lockword-pipe-{}", process::id()));
+        assert!(process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let (tell, told) = std::sync::mpsc::channel();
+        let file = pipe.clone();
+        // A thread that may stay behind.
+        std::thread::spawn(move || {
+            let password = read_password(&file).map(drop).map_err(|why| why.to_string());
+            let ca = Pem::File(file).read("ca").map(drop).map_err(|why| why.to_string());
+            let _ = tell.send([password, ca]);
+        });
+        let said = told.recv_timeout(Duration::from_secs(10));
+        fs::remove_file(&pipe).unwrap();
+        for said in said.expect("nobody writes to it") {
+            assert!(said.as_ref().is_err_and(|why| why.contains("no regular file")), "{said:?}");
+        }
     }
 
     #[tokio::test]

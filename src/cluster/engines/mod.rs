@@ -15,6 +15,8 @@ pub(crate) mod credentials;
 pub mod dir;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
+mod file;
 mod memory;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
 pub(crate) mod options;

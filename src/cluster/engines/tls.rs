@@ -1,7 +1,9 @@
 //! TLS of the engines' connections: whom to trust, and which certificate to present.
 
 use super::connect::{ConnectError, invalid};
+use super::file::open_regular;
 use crate::Mutex;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +59,11 @@ impl Pem {
     /// The text. `option`: for the error.
     pub(crate) fn read(&self, option: &str) -> Result<Vec<u8>, ConnectError> {
         match self {
-            Self::File(file) => std::fs::read(file).map_err(|why| self.unfit(option, why)),
+            Self::File(file) => {
+                let mut text = vec![];
+                let read = open_regular(file).and_then(|mut file| file.read_to_end(&mut text));
+                read.map(|_| text).map_err(|why| self.unfit(option, why))
+            }
             Self::Text(text) => Ok(text.clone()),
         }
     }
