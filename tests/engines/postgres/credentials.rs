@@ -147,3 +147,11 @@ async fn a_password_in_clear_text_stays_on_this_machine() {
     let refused = connect(&several).await.map(drop).unwrap_err();
     assert!(matches!(refused, ConnectError::Unencrypted { .. }), "{refused}");
 }
+
+/// A password goes to one of the two addresses only.
+#[tokio::test]
+async fn an_address_that_needs_tls_does_not_keep_the_others_from_being_tried() {
+    let (Some(server), Some(own)) = (with_user().await, network::own_address()) else { return };
+    let (local, port) = (server.port, crate::support::process::free_port());
+    client(&format!("postgres://app:first-one@{own}:{port}/postgres?host=127.0.0.1:{local}")).await;
+}

@@ -133,7 +133,7 @@ async fn open_with(
 ) -> Result<(Client, PostgresConnection), PostgresFailure> {
     let client_config = config.client_with(credentials);
     let (targets, mut failures) = targets(config, end).await;
-    let count = targets.len();
+    let (count, mut unencrypted) = (targets.len(), None);
     for (tried, (host, address, port)) in targets.into_iter().enumerate() {
         // Each has its part of the time that is left, so that a silent one leaves some to those behind it.
         let left = u32::try_from(count - tried).unwrap_or(u32::MAX);
@@ -141,8 +141,12 @@ async fn open_with(
         let mut client = client_config.clone();
         client.host(host).port(port);
         if let Some(address) = address {
-            if config.guards_password {
-                check_plaintext(address, &config.server, "sslmode=verify-full")?;
+            if config.guards_password
+                && let Err(error) = check_plaintext(address, &config.server, "sslmode=verify-full")
+            {
+                // Another address may be one of this machine.
+                unencrypted = Some(error);
+                continue;
             }
             client.hostaddr(address);
         }
@@ -162,6 +166,9 @@ async fn open_with(
         };
         let name = address.map_or_else(|| host.to_owned(), |address| address.to_string());
         failures.push((format!("{name}:{port}"), cause.to_string()));
+    }
+    if let Some(error) = unencrypted {
+        return Err(error.into());
     }
     let why = match &failures[..] {
         [(_, why)] => why.clone(),
