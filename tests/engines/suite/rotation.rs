@@ -85,9 +85,9 @@ impl Rotation {
         self.wait_for(&what, |told| told.refusals.iter().any(has_all)).await;
     }
 
-    /// The lock is kept for this many leases more, and others are acquired.
+    /// The lock is kept for this many leases more, for one renewal at least, and others are acquired.
     pub async fn survives_for(self, leases: usize) {
-        let goal = self.told.borrow().renewals + leases * RENEWALS_A_LEASE;
+        let goal = self.told.borrow().renewals + (leases * RENEWALS_A_LEASE).max(1);
         self.wait_for("renewals", |told| told.renewals >= goal || !told.losses.is_empty()).await;
         assert!(self.guard.is_valid(), "{:?}", self.told.borrow().losses);
         let free = self.node.lock("rotation/free").unwrap();
