@@ -439,10 +439,10 @@ impl ConnectionRuntime {
 /// It is a task of its own, so it goes on when the caller that began it has stopped waiting. Its state
 /// is read under a lock and without polling: no waker runs under that lock, and the runtime's
 /// cooperative budget does not matter.
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 pub(crate) struct PendingConnection<T>(tokio::sync::watch::Receiver<Option<T>>);
 
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 impl<T: Send + Sync + 'static> PendingConnection<T> {
     pub(crate) fn begin(on: &Handle, connect: impl Future<Output = T> + Send + 'static) -> Self {
         let (sender, receiver) = tokio::sync::watch::channel(None);
@@ -479,7 +479,7 @@ impl<T: Send + Sync + 'static> PendingConnection<T> {
     }
 }
 
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 impl<T> Clone for PendingConnection<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())

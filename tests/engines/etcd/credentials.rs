@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
 
 const LEASE: Duration = ms(1200);
 
@@ -74,6 +75,28 @@ async fn a_token_that_was_replaced_meanwhile_is_asked_for_once_more() {
         async move { token.map(Credentials::of_password).ok_or("no more") }
     });
     builder.connect().await.unwrap();
+}
+
+/// A login outlives the requests that wait for it, which the node drops after a fifth of the lease.
+#[tokio::test]
+async fn a_callback_that_takes_longer_than_a_request_is_asked_once_for_each_token() {
+    let Some(server) = with_users(&[]).await else { return };
+    let (vault, lease) = (Vault::with(PASSWORD), ms(4000));
+    let asked = vault.clone();
+    let builder = Etcd::builder([server.server()]).connect_timeout(ms(10_000));
+    let builder = builder.credentials_by(move || {
+        let password = asked.ask();
+        async move {
+            sleep(lease * 9 / 40).await;
+            Ok::<_, String>(Credentials::new("locks", password?))
+        }
+    });
+    let rotation = Rotation::begin(Arc::new(builder.connect().await.unwrap()), lease).await;
+    assert_eq!(vault.asked(), 1);
+    vault.set(Ok("second-one"));
+    set_password(&server, "second-one").await;
+    rotation.survives_for(1).await;
+    assert_eq!(vault.asked(), 2);
 }
 
 #[tokio::test]
@@ -139,4 +162,28 @@ async fn a_password_in_clear_text_stays_on_this_machine() {
         let silent = connect(&address).await.map(drop).unwrap_err();
         assert!(matches!(silent, ConnectError::Unreachable { .. }), "{address}: {silent:?}");
     }
+}
+
+/// A password goes to one of the two servers only.
+#[tokio::test]
+async fn a_server_that_needs_tls_does_not_keep_requests_from_the_others() {
+    let (Some(server), Some(own)) = (with_users(&[]).await, network::own_address()) else { return };
+    // It accepts connections, and nothing is sent to it.
+    let listener = TcpListener::bind((own, 0)).await.unwrap();
+    let (local, remote) = (server.server(), listener.local_addr().unwrap());
+    let user = "locks:pa%2Fss%20w%C3%B6rd%2B1";
+    client(&format!("etcd://{user}@{remote},{local}")).await;
+    let etcd = client(&format!("etcd://{user}@{local},{remote}")).await;
+    server.process.kill9();
+    let down = etcd.load(&key("k")).await;
+    assert!(down.is_err(), "{down:?}");
+    let down = etcd.load(&key("k")).await.unwrap_err();
+    assert!(matches!(down, TransportError::Denied(_)), "the error that tells more: {down:?}");
+    server.process.restart();
+    let back = async {
+        while etcd.load(&key("k")).await.is_err() {
+            sleep(ms(5)).await;
+        }
+    };
+    timeout(ms(30_000), back).await.expect("the server is asked again");
 }

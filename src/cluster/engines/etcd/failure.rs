@@ -10,6 +10,10 @@ pub(super) struct EtcdFailure {
     pub(super) kind: EtcdFailureKind,
     /// The message of the library or the server.
     pub(super) said: String,
+    /// There was no connection to send the request over.
+    is_unsent: bool,
+    /// What this side knows about the cause, for the text of the error only.
+    note: Option<String>,
 }
 
 /// What a failure means for the request.
@@ -44,14 +48,14 @@ pub(super) enum EtcdFailureKind {
 
 impl EtcdFailure {
     pub(super) fn new(kind: EtcdFailureKind, said: impl Into<String>) -> Self {
-        Self { kind, said: said.into() }
+        Self { kind, said: said.into(), is_unsent: false, note: None }
     }
 
     /// The error of a write.
     pub(super) fn of_write(self) -> TransportError {
         match self.kind {
             EtcdFailureKind::Indeterminate | EtcdFailureKind::Full => {
-                TransportError::indeterminate(self.said)
+                TransportError::indeterminate(self.text())
             }
             _ => self.of_read(),
         }
@@ -68,34 +72,30 @@ impl EtcdFailure {
 
     /// The error of a request that does not write.
     pub(super) fn of_read(self) -> TransportError {
+        let said = self.text();
         match self.kind {
             EtcdFailureKind::Indeterminate
             | EtcdFailureKind::Transient
-            | EtcdFailureKind::DeadClient => TransportError::unavailable(self.said),
+            | EtcdFailureKind::DeadClient => TransportError::unavailable(said),
             EtcdFailureKind::NoCredentials => {
-                TransportError::unavailable(ConnectError::Credentials { cause: self.said.into() })
+                TransportError::unavailable(ConnectError::Credentials { cause: said.into() })
             }
-            EtcdFailureKind::Denied => TransportError::denied(format!(
-                "{}: check user, password and permissions",
-                self.said
-            )),
+            EtcdFailureKind::Denied => {
+                TransportError::denied(format!("{said}: check user, password and permissions"))
+            }
             EtcdFailureKind::Untrusted | EtcdFailureKind::Unencrypted => {
-                TransportError::denied(self.said)
+                TransportError::denied(said)
             }
-            EtcdFailureKind::Full => {
-                TransportError::unsupported(format!("{}: {MAKE_SPACE}", self.said))
-            }
-            EtcdFailureKind::Unsupported => TransportError::unsupported(self.said),
-            EtcdFailureKind::Corrupt | EtcdFailureKind::TooLarge => {
-                TransportError::corrupt(self.said)
-            }
+            EtcdFailureKind::Full => TransportError::unsupported(format!("{said}: {MAKE_SPACE}")),
+            EtcdFailureKind::Unsupported => TransportError::unsupported(said),
+            EtcdFailureKind::Corrupt | EtcdFailureKind::TooLarge => TransportError::corrupt(said),
         }
     }
 
     /// The error of the first request, with which the engine connects.
     pub(super) fn of_connect(self, server: String) -> ConnectError {
-        let Self { kind, said } = self;
-        match kind {
+        let said = self.text();
+        match self.kind {
             EtcdFailureKind::Indeterminate
             | EtcdFailureKind::Transient
             | EtcdFailureKind::DeadClient => {
@@ -117,17 +117,14 @@ impl EtcdFailure {
     /// The connection could not be made: nothing was sent.
     pub(super) fn of_connecting(error: &tonic::transport::Error) -> Self {
         let said = chain(error);
-        if is_unencrypted(error) {
-            return Self { kind: EtcdFailureKind::Unencrypted, said };
-        }
-        Self {
-            kind: if is_distrust(&said) {
-                EtcdFailureKind::Untrusted
-            } else {
-                EtcdFailureKind::Transient
-            },
-            said,
-        }
+        let kind = if is_unencrypted(error) {
+            EtcdFailureKind::Unencrypted
+        } else if is_distrust(&said) {
+            EtcdFailureKind::Untrusted
+        } else {
+            EtcdFailureKind::Transient
+        };
+        Self { is_unsent: true, ..Self::new(kind, said) }
     }
 
     /// The login failed: there is no token, and no request was sent.
@@ -141,11 +138,25 @@ impl EtcdFailure {
         Self { kind, ..failure }
     }
 
-    /// The same with more of what is known.
+    /// The same with what this side knows about the cause.
     pub(super) fn with_note(self, note: Option<String>) -> Self {
-        match note {
-            Some(note) => Self { said: format!("{}; {note}", self.said), ..self },
-            None => self,
+        Self { note, ..self }
+    }
+
+    /// The same with what this side knows about the last connection, if the failure may come from that: there was
+    /// none, or it broke, or one side does not trust the other.
+    pub(super) fn with_note_of_connection(self, note: Option<String>) -> Self {
+        match self.is_unsent || self.is_hung_up() || self.kind == EtcdFailureKind::Untrusted {
+            true => self.with_note(note),
+            false => self,
+        }
+    }
+
+    /// The message, with the note.
+    fn text(&self) -> String {
+        match &self.note {
+            Some(note) => format!("{}; {note}", self.said),
+            None => self.said.clone(),
         }
     }
 
@@ -171,7 +182,7 @@ impl EtcdFailure {
 
     /// The failure of a first request that has failed repeatedly, with what that may mean.
     pub(super) fn with_hint(self, tls: bool) -> Self {
-        let Self { kind, said } = &self;
+        let Self { kind, said, .. } = &self;
         let (kind, hint) = match tls {
             true if self.is_hung_up() => (
                 EtcdFailureKind::Untrusted,
@@ -186,13 +197,13 @@ impl EtcdFailure {
             }
             _ => return self,
         };
-        Self { kind, said: format!("{hint}: {said}") }
+        Self { kind, said: format!("{hint}: {said}"), ..self }
     }
 
-    /// Whether the token has expired, or users or roles were changed since it was made, after which a
+    /// Whether the token is unknown or has expired, or users or roles were changed since it was made, after which a
     /// signed token (JWT) is not valid. The server checks this before it does anything: the request was
     /// not applied.
-    pub(super) fn is_old_token(&self) -> bool {
+    pub(super) fn is_token_rejected(&self) -> bool {
         match self.kind {
             EtcdFailureKind::Denied => self.said.contains(EXPIRED_TOKEN),
             EtcdFailureKind::Transient => self.said.contains(OLD_TOKEN),
@@ -211,7 +222,7 @@ impl From<tonic::Status> for EtcdFailure {
             Some(source) => chain(source),
             None => status.message().to_owned(),
         };
-        Self { kind: kind(&status, &said), said }
+        Self { is_unsent: is_unsent(&status), ..Self::new(kind(&status, &said), said) }
     }
 }
 
@@ -391,8 +402,36 @@ mod tests {
             assert_eq!(failure.kind, kind, "{code:?} {said}");
             let is_old =
                 ["invalid auth token", "auth store is old"].map(|what| said.contains(what));
-            assert_eq!(failure.is_old_token(), is_old != [false; 2], "{said}");
+            assert_eq!(failure.is_token_rejected(), is_old != [false; 2], "{said}");
         }
+    }
+
+    #[test]
+    fn a_note_about_the_connection_belongs_to_failures_of_connecting_only() {
+        let note = || Some("key=/x: No such file or directory (os error 2)".to_owned());
+        let has_note = |failure: &EtcdFailure| failure.clone().of_read().to_string().contains("/x");
+        for (kind, said) in [
+            (EtcdFailureKind::Denied, "etcdserver: permission denied"),
+            (EtcdFailureKind::Indeterminate, "no answer in time"),
+            (EtcdFailureKind::Corrupt, "corrupt cluster"),
+        ] {
+            let failure = EtcdFailure::new(kind, said).with_note_of_connection(note());
+            assert!(!has_note(&failure), "{said}");
+        }
+        let refused = || tonic::ConnectError(Box::new(std::io::Error::other("refused")));
+        let unsent = EtcdFailure::from(Status::from_error(Box::new(refused())));
+        let hung_up = EtcdFailure::new(EtcdFailureKind::Indeterminate, "connection closed");
+        let distrust = EtcdFailure::new(EtcdFailureKind::Untrusted, "received fatal alert");
+        for failure in [unsent, hung_up, distrust] {
+            let kind = failure.kind;
+            let failure = failure.with_note_of_connection(note());
+            assert!(has_note(&failure) && failure.kind == kind, "{failure:?}");
+        }
+        // What the note says is not taken for what the server did.
+        let silent = EtcdFailure::new(EtcdFailureKind::Indeterminate, "no answer in time");
+        let silent = silent.with_note(note());
+        assert!(!silent.is_hung_up());
+        assert_eq!(silent.with_hint(true).kind, EtcdFailureKind::Indeterminate);
     }
 
     #[test]

@@ -8,10 +8,8 @@ use super::failure::{EtcdFailure, EtcdFailureKind};
 use super::rpc::Client;
 use crate::Mutex;
 use crate::cluster::ConnectError;
-use crate::cluster::background::run_on;
-use crate::cluster::engines::connect::ConnectionRuntime;
+use crate::cluster::engines::connect::{ConnectionRuntime, PendingConnection};
 use crate::cluster::engines::credentials::{Credentials, LoginSource};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Endpoint;
@@ -39,20 +37,22 @@ pub(super) struct EtcdServer {
 
 struct Member {
     server: EtcdServer,
-    login: tokio::sync::Mutex<MemberLogin>,
-    /// How many logins have failed.
-    failures: AtomicU64,
+    login: Mutex<MemberLogin>,
 }
 
-/// The client of a member, which has the connection and the user's token.
+/// The logins at a member: each makes a client, which has a connection and the user's token.
 #[derive(Default)]
 struct MemberLogin {
-    client: Option<Client>,
-    /// How many times the token was renewed.
-    renewals: u64,
-    /// Why the last login failed, if one has.
-    failure: Option<EtcdFailure>,
+    /// The last one. It may have failed.
+    last: Option<PendingLogin>,
+    /// How many have begun.
+    number: u64,
+    /// A client whose connection the next one uses. Without it, it makes one.
+    connected: Option<Client>,
 }
+
+/// All requests wait for the same login, which goes on when they have stopped waiting.
+type PendingLogin = PendingConnection<Result<Client, EtcdFailure>>;
 
 /// What a request does to the register. This decides when it may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +87,7 @@ impl Members {
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Self {
-        let member =
-            |server| Member { server, login: Default::default(), failures: AtomicU64::new(0) };
+        let member = |server| Member { server, login: Mutex::default() };
         let members = servers.into_iter().map(member).collect();
         Self { members, source, runtime, current: Mutex::new(0), connect_timeout, timeout }
     }
@@ -131,7 +130,7 @@ impl Members {
         request: impl EtcdRequest<T, E>,
     ) -> Result<T, (String, EtcdFailure)> {
         let mut left = self.members.len();
-        let mut worst: Option<(String, EtcdFailure)> = None;
+        let mut reported: Option<(String, EtcdFailure)> = None;
         loop {
             let member_try =
                 MemberTry { members: self, number: *self.current.lock(), stays: false };
@@ -142,7 +141,7 @@ impl Members {
                     member_try.end(false);
                     return Ok(response);
                 }
-                Err(failure) => failure.with_note(member.server.connector.note()),
+                Err(failure) => failure.with_note_of_connection(member.server.connector.note()),
             };
             let telling = |failure: &EtcdFailure| {
                 !matches!(
@@ -152,15 +151,19 @@ impl Members {
                         | EtcdFailureKind::Indeterminate
                 )
             };
-            // Another server would deny the same request; but each server has its own certificate.
-            let next = !telling(&failure) || failure.kind == EtcdFailureKind::Untrusted;
+            // A refusal by one server is that of all, so no other server is asked. A certificate and an address belong to
+            // one server, so the next one is asked.
+            let next = !telling(&failure)
+                || matches!(
+                    failure.kind,
+                    EtcdFailureKind::Untrusted | EtcdFailureKind::Unencrypted
+                );
             let again = next
                 && (failure.kind != EtcdFailureKind::Indeterminate
                     || effect == RequestEffect::Reads);
             member_try.end(next);
-            let replace = !again || worst.as_ref().is_none_or(|(_, worst)| !telling(worst));
-            if replace {
-                worst = Some((member.server.name.clone(), failure));
+            if !again || reported.as_ref().is_none_or(|(_, reported)| !telling(reported)) {
+                reported = Some((member.server.name.clone(), failure));
             }
             if !again || left == 0 || Instant::now() >= end {
                 let nothing = || {
@@ -169,7 +172,7 @@ impl Members {
                         EtcdFailure::new(EtcdFailureKind::Transient, "no server is known"),
                     )
                 };
-                return Err(worst.unwrap_or_else(nothing));
+                return Err(reported.unwrap_or_else(nothing));
             }
         }
     }
@@ -189,26 +192,28 @@ impl Members {
         let connected_by = Instant::now() + share(last).min(self.connect_timeout);
         let until =
             if effect == RequestEffect::Writes { end } else { Instant::now() + share(last) };
-        let mut renewed = false;
+        let mut is_refreshed = false;
         loop {
             let client = timeout_at(connected_by, member.client(self)).await;
             let Ok(client) = client else {
                 return Err(EtcdFailure::new(EtcdFailureKind::Transient, "no connection in time"));
             };
-            let (client, renewals) = client?;
-            let Ok(response) = timeout_at(until.min(end), request.send(client)).await else {
+            let (client, number) = client?;
+            let sent = request.send(client.clone());
+            let Ok(response) = timeout_at(until.min(end), sent).await else {
                 return Err(EtcdFailure::new(EtcdFailureKind::Indeterminate, "no answer in time"));
             };
             let response = response.map_err(Into::into);
             match &response {
                 Err(failure) if failure.kind == EtcdFailureKind::DeadClient => {
-                    member.login.lock().await.client = None;
+                    member.forget(number);
                 }
-                // The request was certainly refused. The token is renewed once: the new one may be old
+                // The request was certainly refused. The token is refreshed once: the new one may be rejected,
                 // too, because of another change.
-                Err(failure) if failure.is_old_token() && !renewed => {
-                    renewed = true;
-                    match timeout_at(until.min(end), member.renew(self, renewals)).await {
+                Err(failure) if failure.is_token_rejected() && !is_refreshed => {
+                    is_refreshed = true;
+                    let refreshed = member.refresh(self, client, number);
+                    match timeout_at(until.min(end), refreshed).await {
                         Ok(Ok(())) => continue,
                         Ok(Err(failure)) => return Err(failure),
                         Err(_) => {
@@ -227,71 +232,93 @@ impl Members {
 }
 
 impl Member {
-    /// The client, and how many times its token was renewed. Connects if there was no client yet; the
-    /// client itself renews a connection that broke, at the next request.
-    async fn client(&self, members: &Members) -> Result<(Client, u64), EtcdFailure> {
-        let mut login = self.lock().await?;
-        let renewals = login.renewals;
-        if let Some(client) = &login.client {
-            return Ok((client.clone(), renewals));
-        }
-        let (endpoint, connector) = (self.server.endpoint.clone(), self.server.connector.clone());
-        let connect = async move {
-            let connected = endpoint.connect_with_connector(connector).await;
-            Ok(Client::new(connected.map_err(|why| EtcdFailure::of_connecting(&why))?))
-        };
-        let client = self.log_in(members, &mut login, connect).await?;
-        Ok((client, renewals))
-    }
-
-    /// Replaces the token that the client had after this number of `renewals`, unless another request
-    /// has done that; concurrent requests wait for it. The connection stays, and its watches go on.
-    async fn renew(&self, members: &Members, renewals: u64) -> Result<(), EtcdFailure> {
-        let mut login = self.lock().await?;
-        if let Some(client) = login.client.clone().filter(|_| login.renewals == renewals) {
-            self.log_in(members, &mut login, async { Ok(client) }).await?;
-            login.renewals += 1;
-        }
-        Ok(())
-    }
-
-    /// Waits for the turn to log in.
+    /// The client, and the number of the login that has made it. Logs in if there is none; the client itself
+    /// replaces a connection that broke, at the next request.
     ///
     /// # Errors
     ///
-    /// That of the login before, if it has failed meanwhile. It would be the same: many requests that are refused
-    /// at a time would ask one after the other, and the last ones would not learn why in time.
-    async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, MemberLogin>, EtcdFailure> {
-        let before = self.failures.load(Ordering::Relaxed);
-        let login = self.login.lock().await;
-        match &login.failure {
-            // ORDERING: it is changed under the mutex only.
-            Some(failure) if self.failures.load(Ordering::Relaxed) != before => {
-                Err(failure.clone())
+    /// That of the login, for all that wait for it.
+    async fn client(&self, members: &Members) -> Result<(Client, u64), EtcdFailure> {
+        let (login, number) = {
+            let mut state = self.login.lock();
+            let last = state.last.as_ref().filter(|last| last.is_of_use(Result::is_ok)).cloned();
+            (last.unwrap_or_else(|| self.log_in(members, &mut state)), state.number)
+        };
+        Ok((self.result(login, number).await?, number))
+    }
+
+    /// Replaces the token of the `client` of the login with this `number`, unless a later login has begun, for
+    /// which this waits. The connection stays, and its watches go on.
+    ///
+    /// # Errors
+    ///
+    /// That of the login.
+    async fn refresh(
+        &self,
+        members: &Members,
+        client: Client,
+        number: u64,
+    ) -> Result<(), EtcdFailure> {
+        let (login, number) = {
+            let mut state = self.login.lock();
+            if state.number == number {
+                state.connected = Some(client);
+                self.log_in(members, &mut state);
             }
-            _ => Ok(login),
+            (state.last.clone(), state.number)
+        };
+        match login {
+            Some(login) => self.result(login, number).await.map(drop),
+            // It was forgotten: the next request begins one.
+            None => Ok(()),
         }
     }
 
-    /// Makes a client of the connection that `connect` makes, with a new token.
-    async fn log_in(
-        &self,
-        members: &Members,
-        login: &mut MemberLogin,
-        connect: impl Future<Output = Result<Client, EtcdFailure>> + Send + 'static,
-    ) -> Result<Client, EtcdFailure> {
-        let (source, end) = (members.source.clone(), Instant::now() + members.connect_timeout);
+    /// Waits for this login.
+    async fn result(&self, login: PendingLogin, number: u64) -> Result<Client, EtcdFailure> {
         let ended = || Err(EtcdFailure::new(EtcdFailureKind::Transient, "connecting has ended"));
-        // The tasks of a connection run where it was made, and so does what asks for credentials.
-        let made = async move { with_token(connect.await?, &source, end).await };
-        match run_on(members.runtime.handle(), made).await.unwrap_or_else(ended) {
-            Ok(client) => Ok(login.client.insert(client).clone()),
-            Err(failure) => {
-                login.failure = Some(failure.clone());
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                Err(failure)
-            }
+        let result = login.result().await.unwrap_or_else(ended);
+        if result.as_ref().is_err_and(|failure| failure.kind == EtcdFailureKind::DeadClient) {
+            self.forget(number);
         }
+        result
+    }
+
+    /// Forgets the connection, unless a later login than that with this `number` has begun.
+    fn forget(&self, number: u64) {
+        let mut state = self.login.lock();
+        if state.number == number {
+            let dead = (state.last.take(), state.connected.take());
+            // Dropped after the lock is released, since that wakes the task of the connection.
+            drop(state);
+            drop(dead);
+        }
+    }
+
+    /// Begins a login, with the connection that there is, or else a new one. It ends within the connect timeout.
+    fn log_in(&self, members: &Members, state: &mut MemberLogin) -> PendingLogin {
+        let (source, end) = (members.source.clone(), Instant::now() + members.connect_timeout);
+        let (endpoint, connector) = (self.server.endpoint.clone(), self.server.connector.clone());
+        let connected = state.connected.clone();
+        let made = async move {
+            let client = match connected {
+                Some(client) => client,
+                None => {
+                    let connected = endpoint.connect_with_connector(connector).await;
+                    Client::new(connected.map_err(|why| EtcdFailure::of_connecting(&why))?)
+                }
+            };
+            with_token(client, &source, end).await
+        };
+        let made = async move {
+            let late = || Err(EtcdFailure::new(EtcdFailureKind::Transient, "no login in time"));
+            timeout_at(end, made).await.unwrap_or_else(|_| late())
+        };
+        // The tasks of a connection run where it was made, and so does what asks for credentials.
+        let login = PendingLogin::begin(members.runtime.handle(), made);
+        state.number += 1;
+        state.last = Some(login.clone());
+        login
     }
 }
 
@@ -349,7 +376,7 @@ impl Drop for MemberTry<'_> {
 #[cfg(test)]
 mod tests {
     use super::{Client, EtcdFailureKind, EtcdServer, Members, RequestEffect};
-    use crate::cluster::engines::connect::ConnectionRuntime;
+    use crate::cluster::engines::connect::{ConnectionRuntime, PendingConnection};
     use crate::cluster::engines::credentials::LoginSource;
     use crate::cluster::engines::etcd::connector::EtcdConnector;
     use crate::cluster::engines::etcd::rpc::RangeRequest;
@@ -370,7 +397,8 @@ mod tests {
         let servers = vec![EtcdServer { name: "a".to_owned(), endpoint, connector }];
         let source = LoginSource::default();
         let mut members = Members::new(servers, source, on, limit, Duration::from_secs(5));
-        members.members[0].login.get_mut().client = Some(client);
+        let login = PendingConnection::begin(runtime.handle(), std::future::ready(Ok(client)));
+        members.members[0].login.get_mut().last = Some(login);
         let ask = || {
             let read = |client: Client| client.range(RangeRequest::of("k"));
             runtime.block_on(members.ask(RequestEffect::Writes, read)).unwrap_err()
