@@ -29,42 +29,67 @@ use url::Url;
 /// The form is `scheme://user:password@host:port/path?option=value`. Several servers, where an engine
 /// has several, are separated by commas: `etcd://a:2379,b:2379,c:2379`. The path and the options are
 /// described on the page of each [engine](crate::cluster::engines). These options mean the same for
-/// all that have a server: `password_file`, `plaintext`, `ca`, `cert`, `key`, `server_name`,
-/// `connect_timeout_ms`, `timeout_ms`. Each engine also has a builder with a setter for each option.
-///
-/// **Credentials that change.** The files of `password_file`, `ca`, `cert` and `key` are read again for each new
-/// connection (and for each new token of etcd), and a function that was given to a builder's `credentials_by` is called
-/// again. Connections that are open go on with what they began with, as far as the server lets them. So replace the
-/// password at the server and in the file, in any order, and no lock that is held is lost as long as its lease outlasts the
-/// time between the two: a login that is refused is tried again until the lease ends, with the file as it is
-/// then. (A call that waits for a lock fails at once as
-/// [`Denied`](crate::cluster::TransportError::Denied), if it needs a new connection in that time. Servers
-/// that accept the old and the new password for a while leave no such time.) If the lease ends, the
-/// [reason](crate::cluster::LossReason) of the loss says what the server has said about the password. Replace a file by renaming
-/// another one to its name; certificate and key, which are two files, may be read between the two renamings: then the
-/// last pair that fits together is used, and the next connection reads again.
-///
-/// **No password in clear text.** Without TLS a password is sent to an address of the loopback interface and over a Unix
-/// socket only. To other addresses, those of private networks and those to which a sentinel or a cluster leads too, nothing is sent
-/// ([`ConnectError::Unencrypted`]), unless the address says `plaintext=allow`: who reads the traffic has the
-/// password of Redis and etcd at once, and who can change it that of PostgreSQL too, since the server chooses how it
-/// is asked for. What is sent without a password is not protected either, but has nothing that lasts longer than
-/// the connection.
+/// all that have a server: `password_file`, `plaintext`, `ca`, `cert`, `key`, `server_name`. All have
+/// `connect_timeout_ms` and `timeout_ms`, too, and each engine's page says what these two cover. Each engine also has a
+/// builder with a setter for each option.
 ///
 /// Write every character of a user's name or a password that is not a letter or a digit as `%` and two
 /// hexadecimal digits. An address with an `@` in a wrong place is refused. A password is never part of
 /// an error's text.
 ///
-/// It has to be called within a tokio runtime whose timers are enabled (`memory:` needs none). That runtime
-/// is needed for this call only: the connections live on a thread of this crate's own, one for the process,
-/// which ends with the last node and the last transport. A program without a runtime calls
+/// It has to be called within a tokio runtime whose timers are enabled; its I/O is not needed. (`memory:` needs no
+/// runtime.) That runtime is needed for this call only: the connections live on a thread of this crate's own, one for the
+/// process, which ends with the last node and the last transport. A program without a runtime calls
 /// [`blocking::connect`](crate::cluster::blocking::connect).
 ///
 /// It takes at most eight times `connect_timeout_ms` plus three times `timeout_ms`, and usually a few round
 /// trips; each engine's `connect` has a closer bound.
 ///
+/// # Credentials that change
+///
+/// The files of `ca`, `cert` and `key` are read again for each new connection. The file of `password_file` is read again
+/// for each login, and a function that was given to a builder's `credentials_by` is called again: that is for each new
+/// connection, and with etcd for each new token. Connections that are open go on with what they began with, as far as the
+/// server lets them.
+///
+/// *A lock that is held* is kept if the new password is found before what is left of its lease is over. A login that is
+/// refused is repeated until then, with the file as it is then: after 5 to 10 ms for the first time, then after twice as
+/// long each, up to a twentieth of the lease. (Each lock counts for itself, but all share a login that is in flight.) So
+/// keep the time between the change at the server and the change of the file below half of the lease. If the lease ends,
+/// the [reason](crate::cluster::LossReason) of the loss says what the server has said about the password.
+///
+/// *A call that waits for a lock* fails at once as [`Denied`](crate::cluster::TransportError::Denied), if it needs a
+/// login in that time.
+///
+/// Where the server locks accounts after failed logins, the repetitions may do that: change the file first, or better,
+/// use a second user or a server that accepts both passwords for a while.
+///
+/// Replace a file by renaming another one to its name. Certificate and key, which are two files, may be read between the
+/// two renamings: then the last pair that fits together is used, and the next connection reads again.
+///
+/// How to rotate a password:
+///
+/// 1. Use `password_file` or `credentials_by`.
+/// 2. Redis: a user may have two passwords. `ACL SETUSER lock >new`; replace the file; `ACL SETUSER lock <old`. No login
+///    is refused.
+/// 3. PostgreSQL and etcd have one password for each user. Make a second user with the same rights, let `credentials_by`
+///    return it, and remove the first one when no connection uses it: no login is refused. With `password_file`, change the
+///    server and the file within half of a lease.
+/// 4. If the old password has leaked, end the open connections: `CLIENT KILL USER lock` in Redis, `pg_terminate_backend`
+///    in PostgreSQL. A new password ends etcd's tokens by itself.
+///
+/// # No password in clear text
+///
+/// Without TLS, a password is sent only to loopback addresses and over Unix sockets. For every other address, also in a
+/// private network, and also one that a sentinel or a cluster names, the connection fails before anything is sent:
+/// [`ConnectError::Unencrypted`] from `connect`, and [`Denied`](crate::cluster::TransportError::Denied) later, if no
+/// other address is of use. `plaintext=allow` permits it: then whoever reads the traffic has the password of Redis or
+/// etcd, and whoever can change the traffic has that of PostgreSQL.
+///
+/// # Cancel safety
+///
 /// Dropping the future is safe at any moment. It leaves nothing behind but a try to connect, which ends
-/// by itself within that time. With `create_schema=true` the table may or may not be created.
+/// by itself within the time above. With `create_schema=true` the table may or may not be created.
 ///
 /// # Errors
 ///
@@ -229,8 +254,8 @@ pub enum ConnectError {
         cause: Cause,
     },
     /// User and password for the login could not be had: the file cannot be read, or the function that was given
-    /// returned an error, has panicked or takes too long (half of the connect timeout). A later attempt may
-    /// succeed.
+    /// returned an error, has panicked, names no user where one is needed, or takes too long (half of what is left of
+    /// the connect timeout). A later attempt may succeed.
     Credentials {
         /// What is wrong, with the name of the file or what the function returned.
         cause: Cause,

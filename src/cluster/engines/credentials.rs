@@ -31,7 +31,7 @@ impl Credentials {
     }
 
     /// This password for the user of the address or of the builder.
-    pub fn of_password(password: impl Into<String>) -> Self {
+    pub fn password_only(password: impl Into<String>) -> Self {
         Self { user: None, password: Some(password.into()) }
     }
 }
@@ -77,7 +77,7 @@ impl CredentialCallback {
     }
 }
 
-/// Those are equal that are the same.
+/// Two callbacks are equal if they are the same function object.
 impl PartialEq for CredentialCallback {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -92,9 +92,9 @@ impl LoginSource {
         self.password != PasswordSource::None
     }
 
-    /// Whether a password needs no user of the address: there is none, or the callback may name one.
+    /// Whether no user has to be set: there is no password, or the callback may name the user.
     #[cfg(feature = "etcd")]
-    pub(crate) fn may_name_user(&self) -> bool {
+    pub(crate) fn needs_no_user(&self) -> bool {
         matches!(self.password, PasswordSource::None | PasswordSource::Callback(_))
     }
 
@@ -107,12 +107,13 @@ impl LoginSource {
     ///
     /// # Errors
     ///
-    /// [`ConnectError::Credentials`], when half of the time until `end` is over at the latest.
+    /// [`ConnectError::Credentials`] if the file cannot be read or the callback fails, and when half of the time until
+    /// `end` is over.
     async fn credentials(&self, end: Instant) -> Result<Credentials, ConnectError> {
         let limit = end.saturating_duration_since(Instant::now()) / 2;
         let mut found = match &self.password {
             PasswordSource::None => Credentials::default(),
-            PasswordSource::Fixed(password) => Credentials::of_password(password),
+            PasswordSource::Fixed(password) => Credentials::password_only(password),
             PasswordSource::File(file) => {
                 let path = file.clone();
                 // It may be on a slow file system.
@@ -127,7 +128,7 @@ impl LoginSource {
                     let cause = format!("password_file={}: {why}", file.display()).into();
                     ConnectError::Credentials { cause }
                 };
-                Credentials::of_password(password.map_err(failed)?)
+                Credentials::password_only(password.map_err(failed)?)
             }
             PasswordSource::Callback(CredentialCallback(ask)) => {
                 let asked = AssertUnwindSafe(async { ask().await }).catch_unwind();
@@ -150,7 +151,7 @@ impl LoginSource {
     ///
     /// # Errors
     ///
-    /// That of the last attempt, or [`ConnectError::Credentials`].
+    /// That of the last attempt; or [`ConnectError::Credentials`] if there are no credentials for the first one.
     pub(crate) async fn log_in<T, E, F>(
         &self,
         end: Instant,
@@ -200,6 +201,11 @@ impl LoginSource {
 }
 
 /// The content of the file, without the end of its line.
+///
+/// # Errors
+///
+/// Those of the system; and that the file is not regular, is empty, is not UTF-8, or is longer than
+/// [`LONGEST_PASSWORD`].
 fn read_password(file: &Path) -> io::Result<String> {
     let mut text = String::new();
     open_regular(file)?.take(LONGEST_PASSWORD + 1).read_to_string(&mut text)?;
@@ -300,7 +306,7 @@ mod tests {
     async fn the_user_is_that_of_the_callback_or_else_that_of_the_address() {
         let other = callback(|| async { Ok(Credentials::new("other", "p")) });
         assert!(other.credentials(end()).await.unwrap() == Credentials::new("other", "p"));
-        let same = callback(|| async { Ok(Credentials::of_password("p")) });
+        let same = callback(|| async { Ok(Credentials::password_only("p")) });
         assert!(same.credentials(end()).await.unwrap() == Credentials::new("me", "p"));
         let shown = format!("{:?}", Credentials::new("other", "hush"));
         assert!(!shown.contains("other") && !shown.contains("hush"), "{shown}");
@@ -327,7 +333,7 @@ mod tests {
             let left = Mutex::new(new.iter());
             callback(move || {
                 let next = left.lock().unwrap().next().copied();
-                std::future::ready(next.map(Credentials::of_password).ok_or("no more"))
+                std::future::ready(next.map(Credentials::password_only).ok_or("no more"))
             })
         };
         assert_eq!(attempts(rotating(&["new", "newer"]), "new").await, ["new"]);

@@ -201,19 +201,23 @@ macro_rules! connection_setters {
         }
 
         /// The user's password, as it is (in a URL it is percent-encoded). Default: none. It is in no
-        /// error and in no `Debug` output. Of this, [`password_file`](Self::password_file) and
-        /// [`credentials_by`](Self::credentials_by) the last one counts.
+        /// error and in no `Debug` output.
+        ///
+        /// If several of this, [`password_file`](Self::password_file) and [`credentials_by`](Self::credentials_by) are
+        /// called, the last call wins. In a URL, a password and `password_file` together are an error.
         pub fn password(mut self, password: impl Into<String>) -> Self {
             self.connection.login.password =
                 $crate::cluster::engines::credentials::PasswordSource::Fixed(password.into());
             self
         }
 
-        /// The user's password is the content of this file, without the end of its line, up to 64 KiB. Each login
-        /// reads it again, so it may be [replaced](crate::cluster::connect) while connections are open. Its
-        /// content is in no error and in no `Debug` output. In a URL: `password_file`.
+        /// The user's password is the content of this regular file: UTF-8, at most 64 KiB. One end of a line at its
+        /// end is removed; other white space is part of the password. Each login reads the file again, so it may be
+        /// [replaced](crate::cluster::connect#credentials-that-change) while connections are open. Its content is in
+        /// no error and in no `Debug` output. In a URL: `password_file`.
         ///
-        /// A file that cannot be read, or is empty, is
+        /// To read it may take half of what is left of the [connect timeout](Self::connect_timeout). A file that cannot
+        /// be read in that time, or is empty, is
         /// [`ConnectError::Credentials`](crate::cluster::ConnectError::Credentials) from
         /// [`connect`](Self::connect), and later
         /// [`Unavailable`](crate::cluster::TransportError::Unavailable).
@@ -225,15 +229,21 @@ macro_rules! connection_setters {
 
         /// Each login calls `ask` for its password, and for its user if that is not always the same: for
         /// tokens that live for minutes, such as those of the databases of cloud providers, or users that a vault
-        /// makes. Several logins may call it at a time. After a login that the server has refused it is called
-        /// once more, so it should not return what it knows to be old.
+        /// makes. A user that it returns wins over [`user`](Self::user). Several logins may call it at a time. After
+        /// a login that the server has refused it is called once more, so it should not return what it knows to be
+        /// old.
         ///
         /// The future runs where the connections live, on a thread of this crate unless there is a
-        /// [runtime](Self::runtime); it must not block, and may use tokio's timers and sockets. It may take
-        /// half of the [connect timeout](Self::connect_timeout), and is dropped then. That, a
-        /// panic and an error are [`ConnectError::Credentials`](crate::cluster::ConnectError::Credentials) from
-        /// [`connect`](Self::connect), and later
-        /// [`Unavailable`](crate::cluster::TransportError::Unavailable): the node tries again while
+        /// [runtime](Self::runtime); it must not block, and may use tokio's timers and sockets. It may take half of
+        /// what is left of the [connect timeout](Self::connect_timeout), the second call half of the rest, and is
+        /// dropped then. It is not dropped when the request that needs the login ends before: the next ones use
+        /// the login.
+        ///
+        /// # Errors
+        ///
+        /// If it takes longer, panics, returns an error, or with etcd returns no user where none is set, that is
+        /// [`ConnectError::Credentials`](crate::cluster::ConnectError::Credentials) from [`connect`](Self::connect),
+        /// and later [`Unavailable`](crate::cluster::TransportError::Unavailable): the node tries again while
         /// its leases last. The text of its error is shown to users, so it must not have a secret in it.
         pub fn credentials_by<F, E>(
             mut self,
@@ -249,8 +259,8 @@ macro_rules! connection_setters {
             self
         }
 
-        /// Lets a password be sent [without TLS](crate::cluster::connect) to any address. Default: only to
-        /// those of the loopback interface, and over Unix sockets. In a URL: `plaintext=allow`.
+        /// Lets a password be sent [without TLS](crate::cluster::connect#no-password-in-clear-text) to any address.
+        /// Default: only to loopback addresses, and over Unix sockets. In a URL: `plaintext=allow`.
         pub fn allow_plaintext(mut self) -> Self {
             self.connection.allows_plaintext = true;
             self

@@ -37,7 +37,7 @@ async fn a_password_file_that_is_replaced_after_the_server_loses_nothing() {
     let rotation = Rotation::begin(client(&address).await, LEASE).await;
     set_password(&server, "second-one").await;
     relay.cut();
-    rotation.refused_with(&["authentication failed", &format!("password_file={file}")]).await;
+    rotation.fails_with(&["authentication failed", &format!("password_file={file}")]).await;
     replace(&file, "second-one");
     rotation.survives_for(3).await;
 }
@@ -55,12 +55,12 @@ async fn a_callback_is_asked_for_each_token() {
     assert_eq!(vault.asked(), 1, "one token");
     vault.set(Err("the vault is sealed"));
     set_password(&server, "second-one").await;
-    rotation.refused_with(&["the vault is sealed"]).await;
+    rotation.fails_with(&["the vault is sealed"]).await;
     vault.set(Ok("second-one"));
     rotation.survives_for(3).await;
     // One that names no user, where nobody else does.
     let nobody = Etcd::builder([server.server()])
-        .credentials_by(|| async { Ok::<_, String>(Credentials::of_password("second-one")) });
+        .credentials_by(|| async { Ok::<_, String>(Credentials::password_only("second-one")) });
     let error = nobody.connect().await.unwrap_err();
     assert!(matches!(error, ConnectError::Credentials { .. }), "{error}");
     assert!(error.to_string().contains("no user"), "{error}");
@@ -72,7 +72,7 @@ async fn a_token_that_was_replaced_meanwhile_is_asked_for_once_more() {
     let tokens = std::sync::Mutex::new(vec![PASSWORD, "old-one"]);
     let builder = Etcd::builder([server.server()]).user("locks").credentials_by(move || {
         let token = tokens.lock().unwrap().pop();
-        async move { token.map(Credentials::of_password).ok_or("no more") }
+        async move { token.map(Credentials::password_only).ok_or("no more") }
     });
     builder.connect().await.unwrap();
 }
@@ -107,7 +107,7 @@ async fn a_password_that_changes_at_the_server_only_is_the_reason_of_the_loss() 
     let rotation = Rotation::begin(etcd.clone(), LEASE).await;
     set_password(&server, "second-one").await;
     let words = ["refuses this client", "authentication failed", "check user, password"];
-    rotation.ends_with(&words).await;
+    rotation.loses_because(&words).await;
     // Many that wait for a token do not ask for it one after the other: the server computes for long.
     let asked =
         r#"grpc_server_handled_total{grpc_code="InvalidArgument",grpc_method="Authenticate""#;
@@ -137,7 +137,7 @@ async fn a_certificate_that_is_replaced_after_the_server_loses_nothing() {
     replace(&own.file("authority.pem"), read(&foreign, "authority.pem"));
     replace(&cert, read(&foreign, "client.pem"));
     server.process.restart();
-    rotation.refused_with(&[&format!("key={key}: "), "former content"]).await;
+    rotation.fails_with(&[&format!("key={key}: "), "former content"]).await;
     replace(&key, read(&foreign, "client.key"));
     rotation.survives_for(0).await;
     client(&address).await;

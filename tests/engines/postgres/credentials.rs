@@ -52,7 +52,7 @@ async fn a_password_file_that_is_replaced_after_the_server_loses_nothing() {
     let rotation = begin(&address, LEASE).await;
     set_password(&server, "second-one").await;
     hang_up(&server).await;
-    rotation.refused_with(&["28P01", &format!("password_file={file}")]).await;
+    rotation.fails_with(&["28P01", &format!("password_file={file}")]).await;
     replace(&file, "second-one");
     rotation.survives_for(3).await;
 }
@@ -71,7 +71,7 @@ async fn a_callback_is_asked_for_each_login() {
     vault.set(Err("the vault is sealed"));
     set_password(&server, "second-one").await;
     hang_up(&server).await;
-    rotation.refused_with(&["the vault is sealed"]).await;
+    rotation.fails_with(&["the vault is sealed"]).await;
     vault.set(Ok("second-one"));
     rotation.survives_for(3).await;
 }
@@ -83,7 +83,7 @@ async fn a_token_that_was_replaced_meanwhile_is_asked_for_once_more() {
     let builder = Postgres::builder(format!("127.0.0.1:{}", server.port)).database("postgres");
     let builder = builder.user("app").credentials_by(move || {
         let token = tokens.lock().unwrap().pop();
-        async move { token.map(Credentials::of_password).ok_or("no more") }
+        async move { token.map(Credentials::password_only).ok_or("no more") }
     });
     builder.connect().await.unwrap();
 }
@@ -95,12 +95,12 @@ async fn a_password_that_changes_at_the_server_only_is_the_reason_of_the_loss() 
     set_password(&server, "second-one").await;
     hang_up(&server).await;
     let words = ["password authentication failed", "(28P01)", "check user, password"];
-    rotation.ends_with(&words).await;
+    rotation.loses_because(&words).await;
     // The user may not log in any more.
     let rotation = begin(&address(&server, "app:second-one", ""), LEASE).await;
     server.client().await.batch_execute("ALTER USER app NOLOGIN").await.unwrap();
     hang_up(&server).await;
-    rotation.ends_with(&["not permitted to log in", "(28000)", "check user, password"]).await;
+    rotation.loses_because(&["not permitted to log in", "(28000)", "check user, password"]).await;
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn a_certificate_that_is_replaced_after_the_server_loses_nothing() {
     server.trust_other_clients();
     replace(&cert, read("foreign.pem"));
     server.process.restart();
-    rotation.refused_with(&[&format!("key={key}: "), "former content"]).await;
+    rotation.fails_with(&[&format!("key={key}: "), "former content"]).await;
     replace(&key, read("foreign.key"));
     rotation.survives_for(0).await;
     assert!(connect(&server.address(&more)).await.is_ok());

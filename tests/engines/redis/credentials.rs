@@ -39,7 +39,7 @@ async fn a_password_file_that_is_replaced_after_the_server_loses_nothing() {
     // What is open stays open.
     set_password(&server, "second-one");
     hang_up(&server);
-    rotation.refused_with(&["WRONGPASS", &format!("password_file={file}")]).await;
+    rotation.fails_with(&["WRONGPASS", &format!("password_file={file}")]).await;
     replace(&file, "second-one\r\n");
     rotation.survives_for(3).await;
 }
@@ -56,7 +56,7 @@ async fn a_password_file_that_is_missing_for_a_while_loses_nothing() {
     let rotation = Rotation::begin(connect(&address).await.unwrap(), LEASE).await;
     fs::remove_file(&file).unwrap();
     hang_up(&server);
-    rotation.refused_with(&[&file, "No such file"]).await;
+    rotation.fails_with(&[&file, "No such file"]).await;
     replace(&file, PASSWORD);
     rotation.survives_for(1).await;
 }
@@ -75,7 +75,7 @@ async fn a_callback_is_asked_for_each_login() {
     vault.set(Err("the vault is sealed"));
     set_password(&server, "second-one");
     hang_up(&server);
-    rotation.refused_with(&["the vault is sealed"]).await;
+    rotation.fails_with(&["the vault is sealed"]).await;
     vault.set(Ok("second-one"));
     rotation.survives_for(3).await;
 }
@@ -87,7 +87,7 @@ async fn a_token_that_was_replaced_meanwhile_is_asked_for_once_more() {
     let builder = Redis::builder(format!("127.0.0.1:{}", server.port)).user("lock");
     let builder = builder.credentials_by(move || {
         let token = tokens.lock().unwrap().pop();
-        async move { token.map(Credentials::of_password).ok_or("no more") }
+        async move { token.map(Credentials::password_only).ok_or("no more") }
     });
     builder.connect().await.unwrap();
 }
@@ -103,17 +103,17 @@ async fn a_password_that_changes_at_the_server_only_is_the_reason_of_the_loss() 
         let rotation = Rotation::begin(connect(&address).await.unwrap(), LEASE).await;
         set_password(&server, "second-one");
         hang_up(&server);
-        rotation.ends_with(&["WRONGPASS", words, from]).await;
+        rotation.loses_because(&["WRONGPASS", words, from]).await;
         set_password(&server, PASSWORD);
     }
     // The user is gone, which also ends its connections; and so is a right.
     let rotation = Rotation::begin(connect(&server.address()).await.unwrap(), LEASE).await;
     let _: () = server.say(&["ACL", "SETUSER", "lock", "-evalsha"]);
-    rotation.ends_with(&["refuses this client", "NOPERM"]).await;
+    rotation.loses_because(&["refuses this client", "NOPERM"]).await;
     let _: () = server.say(&["ACL", "SETUSER", "lock", "+evalsha"]);
     let rotation = Rotation::begin(connect(&server.address()).await.unwrap(), LEASE).await;
     let _: () = server.say(&["ACL", "DELUSER", "lock"]);
-    rotation.ends_with(&["WRONGPASS", words]).await;
+    rotation.loses_because(&["WRONGPASS", words]).await;
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_certificate_that_is_replaced_after_the_server_loses_nothing() {
     let _: () = server.say(&["CONFIG", "SET", "tls-ca-cert-file", &server.file("other.pem")]);
     replace(&cert, read("foreign.pem"));
     let _: usize = server.say(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-    rotation.refused_with(&[&format!("key={key}: "), "former content"]).await;
+    rotation.fails_with(&[&format!("key={key}: "), "former content"]).await;
     replace(&key, read("foreign.key"));
     rotation.survives_for(2).await;
 

@@ -19,7 +19,7 @@ const RENEWALS_A_LEASE: usize = 3;
 #[derive(Clone, Default)]
 struct Told {
     renewals: usize,
-    refusals: Vec<String>,
+    failures: Vec<String>,
     losses: Vec<LossReason>,
 }
 
@@ -43,7 +43,7 @@ impl Observer for Listener {
         error: Option<&TransportError>,
     ) {
         if let Some(error @ (TransportError::Denied(_) | TransportError::Unavailable(_))) = error {
-            self.0.send_modify(|told| told.refusals.push(error.to_string()));
+            self.0.send_modify(|told| told.failures.push(error.to_string()));
         }
     }
 }
@@ -74,18 +74,19 @@ impl Rotation {
         let mut told = self.told.clone();
         match timeout(LIMIT, told.wait_for(so)).await {
             Ok(told) => told.unwrap().clone(),
-            Err(_) => panic!("in vain: {what}: {:?}", self.told.borrow().refusals),
+            Err(_) => panic!("in vain: {what}: {:?}", self.told.borrow().failures),
         }
     }
 
-    /// Waits until the holder is refused with all these words.
-    pub async fn refused_with(&self, words: &[&str]) {
+    /// Waits until a request of the holder fails as `Denied` or `Unavailable`, with all these words.
+    pub async fn fails_with(&self, words: &[&str]) {
         let has_all = |said: &String| words.iter().all(|word| said.contains(word));
-        let what = format!("refused with {words:?}");
-        self.wait_for(&what, |told| told.refusals.iter().any(has_all)).await;
+        let what = format!("fails with {words:?}");
+        self.wait_for(&what, |told| told.failures.iter().any(has_all)).await;
     }
 
-    /// The lock is kept for this many leases more, for one renewal at least, and others are acquired.
+    /// The lock is kept for this many leases more, but for one renewal at least: as many renewals as the leases have
+    /// room for are seen. Then another lock is acquired, and this one is handed to a node that waits for it.
     pub async fn survives_for(self, leases: usize) {
         let goal = self.told.borrow().renewals + (leases * RENEWALS_A_LEASE).max(1);
         self.wait_for("renewals", |told| told.renewals >= goal || !told.losses.is_empty()).await;
@@ -104,7 +105,7 @@ impl Rotation {
     }
 
     /// The lock is lost, and the reason has all these words, also that for the observer.
-    pub async fn ends_with(self, words: &[&str]) {
+    pub async fn loses_because(self, words: &[&str]) {
         let why = timeout(LIMIT, self.guard.lost()).await.expect("it is lost");
         let LossReason::Expired { last: Some(last) } = &why else { panic!("{why:?}") };
         for word in words {

@@ -107,9 +107,13 @@ impl EtcdBuilder {
     ///
     /// It returns within [`timeout`](Self::timeout), or with TLS within three times of it, since a
     /// server that hangs up after the handshake is tried again; later if a [runtime](Self::runtime) was
-    /// given that nothing drives. It has to be called within a tokio
-    /// runtime whose network and timers are enabled. Dropping the future is safe at any moment, and
-    /// leaves nothing behind.
+    /// given that nothing drives. It has to be called within a tokio runtime whose timers are enabled, and so has
+    /// every method of [`Etcd`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future is safe at any moment. It leaves nothing behind but a try to connect, which ends by
+    /// itself within the connect timeout. Connecting writes nothing.
     ///
     /// # Errors
     ///
@@ -136,7 +140,7 @@ impl EtcdBuilder {
                 "it names no server: one is needed at least, as host or host:port",
             ));
         }
-        if login.user.is_none() && !login.may_name_user() {
+        if login.user.is_none() && !login.needs_no_user() {
             return Err(invalid(
                 "there is a password, but no user: name the user, as in \
                  etcd://user:password@host, or leave the password out",

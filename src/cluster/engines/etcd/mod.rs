@@ -45,7 +45,7 @@
 //!
 //! - etcd 3.4 or newer (the tests run against 3.4).
 //! - If authentication is on: read and write permission for the prefix (`etcdctl role grant-permission
-//!   locks --prefix=true readwrite lockword/`, for a role of the user). The token is renewed when it
+//!   locks --prefix=true readwrite lockword/`, for a role of the user). The token is refreshed when it
 //!   has expired, and when users or roles were changed since (`--auth-token jwt`): the server refuses
 //!   the old token before it does anything, so the request can be sent again safely.
 //! - Compaction: etcd keeps the history until it is compacted. Let it do that by itself
@@ -93,10 +93,13 @@
 //! | `connect_timeout_ms` | how long connecting to one server may take, in milliseconds | 2000 |
 //! | `timeout_ms` | how long a request may take, with all tries of all servers, in milliseconds | 5000 |
 //!
-//! The files of TLS are read again for each connection, the password for each token; and
-//! [`EtcdBuilder::credentials_by`] has a function asked instead: see
-//! [credentials that change](crate::cluster::connect). A new password ends the user's tokens at once, and connections
-//! stay: the next request asks for a new token, so what is held needs the new password within its lease.
+//! The files of TLS are read again for each connection, that of the password for each token, and
+//! [`EtcdBuilder::credentials_by`] takes a function instead: see
+//! [credentials that change](crate::cluster::connect#credentials-that-change). If the password changes, etcd invalidates the
+//! user's tokens at once; connections and watches stay. The next request logs in again. To keep its locks, a node must find the new password within what is left
+//! of their leases.
+//!
+//! A password in an address that leads to another machine needs `etcds://` or `plaintext=allow`.
 //!
 //! # Data on the servers
 //!

@@ -17,12 +17,12 @@ use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-/// The longest message that is read, in bytes. etcd's default limit for a request is 1.5 MiB.
-const LARGEST_ANSWER: usize = 4 << 20;
+/// The longest message that is read. etcd's default limit for a request is 1.5 MiB.
+const MAX_RESPONSE_BYTES: usize = 4 << 20;
 
 #[derive(Clone, PartialEq, Message)]
 pub struct ResponseHeader {
-    /// That of the whole store, when the request was applied.
+    /// The revision of the whole store, when the request was applied.
     #[prost(int64, tag = "3")]
     pub revision: i64,
 }
@@ -40,7 +40,7 @@ pub struct KeyValue {
     pub value: Vec<u8>,
 }
 
-/// The keys come in their order.
+/// The keys come in ascending byte order.
 #[derive(Clone, PartialEq, Message)]
 pub struct RangeRequest {
     #[prost(bytes = "vec", tag = "1")]
@@ -48,7 +48,7 @@ pub struct RangeRequest {
     /// The first key that does not belong to the range any more. Empty: `key` alone is read.
     #[prost(bytes = "vec", tag = "2")]
     pub range_end: Vec<u8>,
-    /// 0: none.
+    /// 0: no limit.
     #[prost(int64, tag = "3")]
     pub limit: i64,
     /// 0: the latest one.
@@ -118,6 +118,7 @@ pub enum CompareResult {
     Less = 2,
 }
 
+/// What a comparison is about. The revision of the creation (1) and the lease (4) are not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
 #[repr(i32)]
 pub enum CompareTarget {
@@ -155,7 +156,7 @@ pub struct TxnResponse {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct ResponseOp {
-    /// Of a read; the answers to writes are not looked at.
+    /// The response to a read. Those to writes are not looked at.
     #[prost(message, optional, tag = "1")]
     pub range: Option<RangeResponse>,
 }
@@ -234,7 +235,7 @@ impl RangeRequest {
 }
 
 impl Compare {
-    /// Whether the revision of the last change of `key` is `result` than this one.
+    /// That the revision of the last change of `key` compares to `revision` as `result` says: `Less` if it is smaller.
     pub fn revision(key: impl Into<Vec<u8>>, result: CompareResult, revision: i64) -> Self {
         let (result, target) = (result.into(), CompareTarget::Mod.into());
         Self { result, target, key: key.into(), mod_revision: Some(revision) }
@@ -276,6 +277,10 @@ impl From<Status> for RpcError {
 /// A connection to one server, and the token of a user, if there is one. It sends each request once.
 /// A clone is cheap and uses the same connection.
 ///
+/// No call has a time limit of its own; the caller sets one.
+///
+/// # Cancel safety
+///
 /// Every method may be dropped at any moment; the request may or may not have been sent then.
 #[derive(Clone)]
 pub struct Client {
@@ -290,6 +295,10 @@ impl Client {
     }
 
     /// The same connection with this token.
+    ///
+    /// # Errors
+    ///
+    /// The token has characters that a header cannot have.
     pub fn with_token(self, token: &str) -> Result<Self, InvalidMetadataValue> {
         let mut token = AsciiMetadataValue::try_from(token)?;
         token.set_sensitive(true);
@@ -301,15 +310,29 @@ impl Client {
         Self { token: None, ..self }
     }
 
+    /// Reads keys.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`call`](Self::call).
     pub async fn range(self, request: RangeRequest) -> Result<RangeResponse, RpcError> {
         self.call("/etcdserverpb.KV/Range", request).await
     }
 
+    /// Applies a transaction.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`call`](Self::call). The transaction may have been applied, unless the server says that it was not.
     pub async fn txn(self, request: TxnRequest) -> Result<TxnResponse, RpcError> {
         self.call("/etcdserverpb.KV/Txn", request).await
     }
 
     /// A new token for the user.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`call`](Self::call).
     pub async fn authenticate(self, name: &str, password: &str) -> Result<String, RpcError> {
         let request = AuthenticateRequest { name: name.into(), password: password.into() };
         let response: AuthenticateResponse =
@@ -318,6 +341,10 @@ impl Client {
     }
 
     /// Begins to watch a key. The first message tells whether the watch is in force.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`call`](Self::call).
     pub async fn watch(self, request: WatchCreateRequest) -> Result<WatchStream, RpcError> {
         let (requests, mut sent) = unbounded_channel();
         let _ = requests.send(WatchRequest { create: Some(request) });
@@ -329,6 +356,11 @@ impl Client {
     }
 
     /// Calls a method, which is named `/service/method`, with one message for one message.
+    ///
+    /// # Errors
+    ///
+    /// [`RpcError`]: `Ended` if nothing was sent; `Status` with what the server or the library says, also about a
+    /// response of more than [`MAX_RESPONSE_BYTES`].
     pub async fn call<Q, A>(&self, method: &'static str, message: Q) -> Result<A, RpcError>
     where
         Q: Message + 'static,
@@ -341,9 +373,13 @@ impl Client {
     }
 
     /// A connection that takes one request.
+    ///
+    /// # Errors
+    ///
+    /// [`RpcError::Ended`].
     async fn ready(&self) -> Result<Grpc<Channel>, RpcError> {
         let grpc = Grpc::new(self.channel.clone());
-        let mut grpc = grpc.max_decoding_message_size(LARGEST_ANSWER);
+        let mut grpc = grpc.max_decoding_message_size(MAX_RESPONSE_BYTES);
         grpc.ready().await.map_err(RpcError::Ended)?;
         Ok(grpc)
     }
@@ -369,6 +405,10 @@ pub struct WatchStream {
 
 impl WatchStream {
     /// The next message. `None`: the server has ended the stream.
+    ///
+    /// # Errors
+    ///
+    /// What the server or the library says about the end of the stream. There is no time limit.
     pub async fn message(&mut self) -> Result<Option<WatchResponse>, Status> {
         self.answers.message().await
     }

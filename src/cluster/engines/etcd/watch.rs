@@ -31,7 +31,7 @@ pub(super) async fn watch(members: &Members, key: &str) -> Result<Watch, Transpo
 
 async fn open(client: Client, key: String) -> Result<WatchStream, EtcdFailure> {
     for left in (0..TRIES).rev() {
-        // The read gives the latest revision, agreed on by the majority. It also renews a token that
+        // The read gives the latest revision, agreed on by the majority. It also refreshes a token that
         // has expired, which the watch itself would not do, and it distinguishes an old token from
         // missing rights, which a refused watch does not do.
         let count = RangeRequest { count_only: true, ..RangeRequest::of(&*key) };

@@ -260,17 +260,18 @@ impl PostgresBuilder {
     /// Checks the options, reads the files that they name, connects, and checks the server.
     ///
     /// Whether the table exists is not checked: see [`create_schema`](Self::create_schema) and
-    /// [`Postgres::create_schema`]. It has to be called within a tokio runtime whose network and timers
-    /// are enabled.
+    /// [`Postgres::create_schema`]. It has to be called within a tokio runtime whose timers are enabled,
+    /// and so has every method of [`Postgres`].
     ///
     /// It returns within four times the connect timeout plus the timeout: twice the connect timeout to
     /// connect and to set the connection up, and that again if the connection is lost at once. If it
     /// creates the table, it returns within twice as long plus the timeout; and so it does if a
     /// [runtime](Self::runtime) was given that nothing drives.
     ///
-    /// Dropping the future is safe at any moment. It leaves nothing behind but a try to connect, which
-    /// ends by itself within four times the connect timeout. A table that is being created may or may
-    /// not be created.
+    /// # Cancel safety
+    ///
+    /// Dropping the future is safe at any moment. It leaves nothing behind but a try to connect, which ends by
+    /// itself within four times the connect timeout. A table that is being created may or may not be created.
     ///
     /// # Errors
     ///

@@ -200,7 +200,7 @@
 //!
 //! | option | meaning | default |
 //! |---|---|---|
-//! | `sslmode` | `verify-full`: TLS, and the server's certificate must be trusted and have its name; `require` means the same here; `disable`: no TLS, and `plaintext=allow` | no TLS |
+//! | `sslmode` | `verify-full`: TLS, and the server's certificate must be trusted and have its name; `require` means the same here; `disable`: no TLS; this also permits the password in clear text, as `plaintext=allow` does | no TLS |
 //! | `password_file` | the file that has the password, which is not in the address then | none |
 //! | `plaintext` | `allow`: the password may be used without TLS on other machines | only over the loopback interface |
 //! | `ca` (or `sslrootcert`) | with TLS: a PEM file of the authorities to trust | those of the system |
@@ -219,10 +219,13 @@
 //!
 //! The names in parentheses are those of libpq; an option is set by one of its names only.
 //!
-//! The files are read again for each connection, and [`PostgresBuilder::credentials_by`] has a function asked instead:
-//! see [credentials that change](crate::cluster::connect). Connections that are open stay when the password of
+//! The files are read again for each connection, and [`PostgresBuilder::credentials_by`] takes a function instead:
+//! see [credentials that change](crate::cluster::connect#credentials-that-change). Connections that are open stay when the password of
 //! their role changes; `pg_terminate_backend`, a restart and a failover end them, and the next one logs in with what the
-//! file has then.
+//! file has then. To keep its locks, a node must find the new password within what is left
+//! of their leases.
+//!
+//! A password in an address that leads to another machine needs `sslmode=verify-full` or `plaintext=allow`.
 //!
 //! # Poolers
 //!

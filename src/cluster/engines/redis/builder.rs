@@ -286,10 +286,13 @@ impl RedisBuilder {
     /// the user's permissions suffice.
     ///
     /// It returns within the connect timeout, however often the servers of a cluster redirect it; later if a
-    /// [runtime](Self::runtime) was given that nothing drives. It has to be called within a tokio runtime whose timers are enabled, and so has every method of [`Redis`].
+    /// [runtime](Self::runtime) was given that nothing drives. It has to be called within a tokio runtime whose timers
+    /// are enabled, and so has every method of [`Redis`].
     ///
-    /// Dropping the future is safe at any moment. It leaves nothing behind but a try that ends within
-    /// the connect timeout. Connecting writes nothing.
+    /// # Cancel safety
+    ///
+    /// Dropping the future is safe at any moment. It leaves nothing behind but a try to connect, which ends by
+    /// itself within the connect timeout. Connecting writes nothing.
     ///
     /// # Errors
     ///

@@ -41,11 +41,14 @@
 //! | `connect_timeout_ms` | how long connecting may take, in milliseconds | 3000 |
 //! | `timeout_ms` | how long an answer may take, in milliseconds | 5000 |
 //!
-//! The files are read again for each connection, and [`RedisBuilder::credentials_by`] has a function asked instead:
-//! see [credentials that change](crate::cluster::connect). Where a connection is open, a new password
+//! The files are read again for each connection, and [`RedisBuilder::credentials_by`] takes a function instead:
+//! see [credentials that change](crate::cluster::connect#credentials-that-change). Where a connection is open, a new password
 //! (`ACL SETUSER lock resetpass >new`) does not end it; `CLIENT KILL`, `ACL DELUSER` and `ACL LOAD` do, and the next
 //! one logs in with what the file has then. A user may have two passwords for a while (`>new` without
 //! `resetpass`, and `<old` when the file is replaced): then no login is refused in between.
+//! Otherwise a node, to keep its locks, must find the new password within what is left of their leases.
+//!
+//! A password in an address that leads to another machine needs `rediss://` or `plaintext=allow`.
 //!
 //! # Requirements
 //!
