@@ -3,6 +3,8 @@
 use super::fixture::{KEY, soon};
 use crate::support::engine::Engine;
 use lockword::cluster::{Key, Node, TransportError, connect_on};
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+use lockword::cluster::{NodeId, Transport, connect};
 use std::time::Duration;
 use tokio::runtime::Builder;
 
@@ -26,6 +28,24 @@ pub(super) async fn connections_end_with_it<E: Engine>() {
     };
     let error = soon("the end of the connection", closed).await;
     assert!(matches!(error, TransportError::Unavailable(_)), "{error}");
+}
+
+/// The runtime of the callers needs timers, and no I/O.
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+pub(super) async fn callers_need_timers_only<E: Engine>() {
+    let Some(server) = E::start().await else { return };
+    let address = server.address();
+    let calls = tokio::task::spawn_blocking(move || {
+        Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+            let engine = connect(&address).await.expect("it runs");
+            let node = Node::builder(engine.clone()).build().unwrap();
+            let guard = node.lock(KEY).unwrap().acquire().await.expect("it is free");
+            let watch = engine.watch(&Key::new(KEY).unwrap(), NodeId::new(1)).await;
+            assert!(watch.is_ok(), "{:?}", watch.err());
+            guard.release().await.expect("it is held");
+        });
+    });
+    soon("the calls", calls).await.expect("no panic");
 }
 
 /// Connecting ends by itself on a runtime that cannot do it, and says what is wrong with that one.

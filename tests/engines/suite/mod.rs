@@ -80,6 +80,7 @@ macro_rules! servers {
                 values_that_are_too_large_are_refused_and_cost_no_other_key_its_lock:
                     large_values::are_refused_and_cost_no_other_key_its_lock;
                 a_runtime_that_is_of_no_use_is_refused: given_runtime::one_of_no_use_is_refused;
+                a_runtime_without_io_is_enough_for_callers: given_runtime::callers_need_timers_only;
             }
         }
     )*};
