@@ -186,7 +186,8 @@ impl NodeBuilder {
         self
     }
 
-    /// How long the engine may fail before callers that wait for a lock get
+    /// How long the engine may fail, or a request be queued in this node because of
+    /// [overload](super#how-it-works), before callers that wait for a lock get
     /// [`LockError::Transport`](super::LockError::Transport). Up to a day; three leases by default. An
     /// error that does not pass by itself is returned at once.
     pub fn unavailable_timeout(mut self, unavailable_timeout: Duration) -> Self {

@@ -50,9 +50,9 @@ pub enum LockError {
         at: LockContext,
         /// The timeout.
         after: Duration,
-        /// What is wrong: the last error of the engine, that it has not responded for at least half of the
-        /// timeout, or that the node's background task has not run since the call began. `None` if the
-        /// engine responds: then others held the lock.
+        /// What is wrong: the last error of the engine, that it has not responded, or that the request was
+        /// queued in the node, for at least half of the timeout, or that the node's background task has not run
+        /// since the call began. `None`: others held the lock.
         last: Option<TransportError>,
     },
     /// The node was shut down or dropped, its runtime is gone, or this is a forked child of the process
@@ -69,7 +69,8 @@ pub enum LockError {
     },
     /// The engine failed. From `acquire`, `acquire_timeout` and `try_acquire_or_outlast`: with an error
     /// that is not [transient](TransportError::is_transient), or for longer than the node's
-    /// [unavailable timeout](super::NodeBuilder::unavailable_timeout). From `try_acquire`, `inspect` and
+    /// [unavailable timeout](super::NodeBuilder::unavailable_timeout); or that long there were more requests than it
+    /// responds to in time ([overload](super#how-it-works)). From `try_acquire`, `inspect` and
     /// `break_lock`: once, with any error.
     Transport {
         /// The key and the engine.

@@ -99,8 +99,9 @@ impl DistributedLock {
     /// # Errors
     ///
     /// - [`LockError::Closed`] if the node is closed.
-    /// - [`LockError::Transport`] if the engine refuses a request, or if it cannot be reached for longer
-    ///   than the [unavailable timeout](super::NodeBuilder::unavailable_timeout) of the node.
+    /// - [`LockError::Transport`] if the engine refuses a request, or if for longer than the
+    ///   [unavailable timeout](super::NodeBuilder::unavailable_timeout) of the node it cannot be reached, or there
+    ///   are too many requests for it ([overload](super#how-it-works)).
     /// - [`LockError::Unreadable`] if the engine has a value for the key that is not a lock of this
     ///   crate.
     /// - [`LockError::EngineWentBack`] if the engine shows an older version of the key than before, and
@@ -127,7 +128,9 @@ impl DistributedLock {
     ///
     /// - [`LockError::Busy`] if someone holds the lock or waits for it, at this node or at another one.
     /// - The errors of [`acquire`](Self::acquire). The engine's first failure is returned;
-    ///   the unavailable timeout does not apply.
+    ///   the unavailable timeout does not apply. Where the node has more requests than the engine responds to in
+    ///   time ([overload](super#how-it-works)), the call waits for a fifth of the lease at most to send
+    ///   one.
     ///
     /// # Cancel safety
     ///

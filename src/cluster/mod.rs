@@ -87,12 +87,15 @@
 //! - **Dead waiters.** If the lock is reserved for a node that does not confirm within the
 //!   [claim window](NodeBuilder::claim_window), the next node in the queue takes it; after four such
 //!   nodes in a row the rest of them cost only a window for twice as many.
-//! - **Overload.** A node has no more requests in flight than the engine answers within a quarter of the
-//!   [request timeout](NodeBuilder::request_timeout), and 32 at least; it measures how many these are. The other keys wait for
-//!   their turn: first come releases, and renewals of leases of which half is over. So a node gets as many locks as the engine can
-//!   renew twice in a lease (2,500 where it does 500 writes a second and the lease is 10 s; all nodes share
-//!   these), and keeps them. The surplus waits, and fails after the
-//!   [unavailable timeout](NodeBuilder::unavailable_timeout) with an error that says so.
+//! - **Overload.** A node limits its requests in flight, and finds the limit as TCP does: it grows while responses
+//!   come within a quarter of the [request timeout](NodeBuilder::request_timeout), is halved by one that comes later or
+//!   fails for now, and is 16 at least. Keys that may not send are queued. First come releases and renewals of
+//!   leases of which half is over, then the requests of keys in whose queue the node is next or was woken, then, within a
+//!   quarter of the limit, all others. At `w` writes a second and a lease of `l` a node alone gets about `w * l / 2` locks (2,500 at
+//!   500 and 10 s) and keeps them while the engine stays as fast. An acquisition that was queued
+//!   for the [unavailable timeout](NodeBuilder::unavailable_timeout) fails with [`LockError::Transport`], whose text
+//!   begins with "overload": use fewer locks at a time, longer leases or a faster engine. Several nodes get about equal
+//!   shares of an engine, whatever each of them holds. So plan for half of that number, in all nodes together.
 //! - **Where it runs.** The background tasks of nodes, and the connections of the engines of this crate,
 //!   are on one thread of the process, so a caller that blocks its own thread between calls does not delay
 //!   renewals. (An [`Observer`] or a [`Transport`] that blocks does.) If the background task

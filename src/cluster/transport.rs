@@ -128,8 +128,10 @@
 //! to 5 s. A write then counts as [`Indeterminate`](TransportError::Indeterminate), another request as
 //! [`Unavailable`](TransportError::Unavailable). This includes the time to connect, so the timeouts
 //! of a client, and what it repeats by itself, should fit into it: then the error names the cause, and
-//! not only the time. There is one request in flight for each key of a node, besides the watch and the
-//! calls of [`inspect`](super::Node::inspect) and [`break_lock`](super::Node::break_lock).
+//! not only the time. There is at most one request in flight for each key of a node, besides the watch and the
+//! calls of [`inspect`](super::Node::inspect) and [`break_lock`](super::Node::break_lock), and a
+//! [limit](super#how-it-works) for all keys together. A late response and a transient error lower that limit: so
+//! [`Unavailable`](TransportError::Unavailable) is not for what concerns one key alone.
 //!
 //! A node repeats a request after a [transient](TransportError::is_transient) error, with a backoff,
 //! and reports the error to the callers that wait when that has gone on for its

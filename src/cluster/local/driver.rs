@@ -241,10 +241,8 @@ impl Driver {
             return false;
         }
         let is_due = self.next_due().is_some_and(|at| self.shared.run_queue.may_sleep_past(at));
-        budget == 0
-            || is_due
-            || self.last_watch != last_watch
-            || self.send_queue.is_due(self.shared.clock.now())
+        let sends = self.send_queue.is_due(self.shared.clock.now());
+        budget == 0 || is_due || sends || self.last_watch != last_watch
     }
 
     /// When the next machine gets [`Event::Timer`].

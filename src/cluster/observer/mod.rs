@@ -76,7 +76,7 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (key, shown, newest);
     }
 
-    /// A request to the engine has ended: after what time, and with which error if it failed. A request
+    /// A request to the engine has ended: after what time since it was sent, and with which error if it failed. A request
     /// that was given up after the [request timeout](crate::cluster::NodeBuilder::request_timeout) has
     /// ended too.
     fn request_finished(
