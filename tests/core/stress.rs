@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::random::Rng;
 use support::setting::env_number;
-use support::watchdog::{Progress, STALLED, Slot};
+use support::watchdog::{Progress, STALLED, Slot, fail};
 
 #[path = "../support"]
 mod support {
@@ -244,8 +244,7 @@ fn run(length: Duration, limit: Duration, plant: bool) {
         let results: Vec<_> = handles.into_iter().map(|handle| handle.join()).collect();
         hall.drained.store(true, Ordering::Release);
         if results.iter().any(|result| result.is_err()) {
-            eprintln!("a thread failed\n{}", report());
-            std::process::exit(STALLED);
+            fail(&format!("a thread failed\n{}", report()));
         }
         results.into_iter().map(|result| result.unwrap()).sum()
     });

@@ -1,7 +1,7 @@
 //! One address, used as one thing after the other that parks threads on it.
 
 use crate::support::random::Rng;
-use crate::support::watchdog::{STALLED, Slot};
+use crate::support::watchdog::{Slot, fail};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -50,12 +50,6 @@ pub struct ReusedMemory {
 // through `life`, and otherwise used through shared references; `left` is guarded by the lock or
 // the RwLock of the present life.
 unsafe impl Sync for ReusedMemory {}
-
-/// Fails the whole process: the other threads may wait for this one.
-fn fail(why: &str) -> ! {
-    eprintln!("{why}");
-    std::process::exit(STALLED)
-}
 
 impl ReusedMemory {
     /// An address at which `users` threads live `lives` lives.

@@ -4,6 +4,7 @@
 //! was doing and ends the process.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -12,6 +13,20 @@ use std::time::Duration;
 pub const STALLED: i32 = 101;
 
 const TICK: Duration = Duration::from_millis(20);
+/// A thread that made no step for so long is worth a line of the output, even if it goes on.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// Prints `why` and ends the process with [`STALLED`]: the other threads may wait for this one.
+///
+/// Not by `eprintln!`, whose output the test harness keeps until the test has ended.
+pub fn fail(why: &str) -> ! {
+    say(why);
+    std::process::exit(STALLED)
+}
+
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
 
 /// What one thread is doing: written by it alone, read by the watchdog.
 #[derive(Default)]
@@ -71,7 +86,8 @@ impl Progress {
     }
 
     /// Watches until every thread has finished. If one makes no step for `limit`, prints all
-    /// slots and then `state()`, and ends the process with [`STALLED`].
+    /// slots and then `state()`, and ends the process with [`STALLED`]. One that makes none for
+    /// [`SLOW`] and then goes on is printed, too.
     ///
     /// Time is counted in ticks of this thread, so that a machine that stood still as a whole
     /// does not look like a stuck thread.
@@ -84,6 +100,9 @@ impl Progress {
             for (i, slot) in self.slots.iter().enumerate() {
                 let steps = slot.steps.load(Ordering::Relaxed);
                 if slot.done.load(Ordering::Acquire) || seen[i] != steps {
+                    if TICK * idle[i] >= SLOW {
+                        say(&format!("thread {i} made no step for {:?}", TICK * idle[i]));
+                    }
                     idle[i] = 0;
                 } else {
                     idle[i] += 1;
@@ -95,9 +114,8 @@ impl Progress {
                 return;
             }
             if let Some(stuck) = idle.iter().position(|&ticks| TICK * ticks >= limit) {
-                eprintln!("no progress of thread {stuck} for {limit:?}");
-                eprintln!("{}{}", self.describe(&idle), state());
-                std::process::exit(STALLED);
+                let threads = self.describe(&idle);
+                fail(&format!("no progress of thread {stuck} for {limit:?}\n{threads}{}", state()));
             }
         }
     }
