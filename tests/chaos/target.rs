@@ -142,6 +142,7 @@ mod etcd {
 
 #[cfg(feature = "redis")]
 mod redis {
+    use super::super::record::mark;
     use super::super::support::process::ServerProcess;
     use super::super::support::redis::{RedisServer, RedisSetup};
     use super::forging::Past;
@@ -195,15 +196,18 @@ mod redis {
                 self.client = Some(self.connect()?);
             }
             let client = self.client.as_mut().expect("it is connected");
-            let channel = format!("{{lockword}}:{key}");
             let mut look = ::redis::cmd("HMGET");
-            look.arg(&channel).arg("version").arg("value");
+            look.arg(format!("{{lockword}}:{key}")).arg("version").arg("value");
             let (version, value): (Option<u64>, Option<Vec<u8>>) = look.query(client)?;
             let payload = match self.past.forge(forgery, key, version.zip(value), rng) {
-                Some((version, value)) => [format!("* {version} ").into_bytes(), value].concat(),
-                None => b"*".to_vec(),
+                Some((version, value)) => {
+                    [format!("{key} {version} ").into_bytes(), value].concat()
+                }
+                // Of the key itself, and of its hash.
+                None if rng.bool() => key.as_bytes().to_vec(),
+                None => mark(key.as_bytes()).into_bytes(),
             };
-            ::redis::cmd("PUBLISH").arg(&channel).arg(payload).exec(client)
+            ::redis::cmd("PUBLISH").arg("{lockword}:#all").arg(payload).exec(client)
         }
     }
 

@@ -17,6 +17,8 @@ pub mod dir;
 pub mod etcd;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
 mod file;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod hint;
 mod memory;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
 pub(crate) mod options;

@@ -199,7 +199,7 @@ async fn a_message_that_is_too_long_ends_the_watches_and_no_request() {
         let began = Instant::now();
         let ended = loop {
             assert!(began.elapsed() < SOON, "the server takes them all");
-            let _: i64 = server.say(&["PUBLISH", "{lockword}:k", &long]);
+            let _: i64 = server.say(&["PUBLISH", "{lockword}:#0000000000000001", &long]);
             redis.load(&key("k")).await.expect("requests go on");
             // It may have been delivered.
             match watch.next().now_or_never() {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 /// As documented.
 const RIGHTS: &str = "on >x resetchannels %R~{lockword}floors ~{lockword}: ~{lockword}:jobs/* \
-    ~{lockword}floor:jobs/* &{lockword}: &{lockword}:jobs/* \
+    ~{lockword}floor:jobs/* &{lockword}:#* \
     +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha \
     +publish +subscribe +unsubscribe +ping +hello +scan +asking";
 

@@ -6,7 +6,7 @@ use super::{
 use crate::support::relay::{Loss, Relay};
 use futures_util::{FutureExt, StreamExt};
 use lockword::cluster::conformance::{Suite, run};
-use lockword::cluster::{Exchange, Node, Transport, Wake};
+use lockword::cluster::{Exchange, Key, Node, Transport, Wake};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -281,6 +281,67 @@ async fn only_the_named_node_is_woken_and_an_unneeded_message_is_not_sent() {
         put(&redis, &key, Some(last), write(&turn.to_string())).await;
         assert_eq!(watch.next().await.unwrap().unwrap(), None);
     }
+}
+
+/// The subscribers of a channel.
+fn subscribers(server: &RedisServer, channel: &str) -> i64 {
+    server.say::<(String, i64)>(&["PUBSUB", "NUMSUB", channel]).1
+}
+
+#[tokio::test]
+async fn a_node_is_woken_over_a_channel_of_its_own_and_for_its_key_only() {
+    let Some(server) = RedisServer::start() else { return };
+    let (redis, other) = (client(&server.address()).await, client(&server.address()).await);
+    let (one, two) = (NodeId::new(1), NodeId::new(2));
+    let keys: Vec<Key> = (0..100).map(|number| key(&format!("k/{number}"))).collect();
+    let mut watches = vec![];
+    for key in &keys {
+        watches.push(redis.watch(key, one).await.unwrap());
+    }
+    let mut of_other = other.watch(&keys[7], two).await.unwrap();
+    let mut channels: Vec<String> = server.say(&["PUBSUB", "CHANNELS"]);
+    channels.sort();
+    let its = ["{lockword}:#0000000000000001", "{lockword}:#0000000000000002", "{lockword}:#all"];
+    assert_eq!(channels, its, "however many keys there are");
+    assert_eq!(its.map(|channel| subscribers(&server, channel)), [1, 1, 2]);
+
+    let to_one = Write { wake: Wake::Node(one), ..write("a") };
+    let version = put(&redis, &keys[7], None, to_one).await;
+    assert_eq!(watches[7].next().await.unwrap().unwrap(), None);
+    // The messages of one connection come in order: this is behind what would wake the others.
+    let version = put(&redis, &keys[7], Some(version), write("to all")).await;
+    for watch in [&mut watches[7], &mut of_other] {
+        assert_eq!(watch.next().await.unwrap().unwrap(), None);
+        assert!(watch.next().now_or_never().is_none());
+    }
+    for (number, watch) in watches.iter_mut().enumerate() {
+        assert!(watch.next().now_or_never().is_none(), "woken for another key: {number}");
+    }
+    // The last watch of a key but not of its node: the node goes on hearing of the others.
+    drop(watches.remove(7));
+    put(&redis, &keys[7], Some(version), write("b")).await;
+    put(&redis, &keys[8], None, write("c")).await;
+    assert_eq!(watches[7].next().await.unwrap().unwrap(), None, "of key 8");
+    assert_eq!(subscribers(&server, its[0]), 1);
+    drop(watches);
+    until("it is not subscribed", || subscribers(&server, its[0]) == 0).await;
+    assert_eq!(its.map(|channel| subscribers(&server, channel)), [0, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_flood_of_messages_about_other_keys_wakes_nobody() {
+    let Some(server) = RedisServer::start() else { return };
+    let redis = client(&server.address()).await;
+    let mut watch = redis.watch(&key("k"), NodeId::new(1)).await.unwrap();
+    for channel in ["{lockword}:#0000000000000001", "{lockword}:#all"] {
+        for message in ["", "*", "0000000000000001", "k", "00000000000000000"] {
+            assert_eq!(server.say::<i64>(&["PUBLISH", channel, message]), 1);
+        }
+    }
+    // Behind all of them.
+    put(&redis, &key("k"), None, write("x")).await;
+    assert_eq!(watch.next().await.unwrap().unwrap(), None);
+    assert!(watch.next().now_or_never().is_none());
 }
 
 #[tokio::test]

@@ -75,9 +75,17 @@ pub async fn do_no_harm<E: Forgeable>() {
 /// What a node of an older version was believed, or what makes no sense; besides the registers.
 const NONSENSE: [&str; 7] = ["", " ", "?", "*", "* x", "suite/k x", "\u{e4}"];
 
+/// The true hint of [`KEY`].
+fn hint() -> String {
+    let hash = KEY.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
 #[cfg(feature = "postgres")]
 mod postgres {
-    use super::{Forgeable, KEY, NONSENSE, do_no_harm};
+    use super::{Forgeable, KEY, NONSENSE, do_no_harm, hint};
     use crate::support::postgres::PostgresServer;
     use lockword::cluster::Node;
 
@@ -90,15 +98,13 @@ mod postgres {
             client.batch_execute(create).await.expect("it is the owner");
             client.batch_execute("SET SESSION AUTHORIZATION stranger").await.expect("a role");
             assert!(client.batch_execute("SELECT FROM public.lockword").await.is_err());
-            let hash = KEY.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-            });
-            let mut payloads = vec![format!("{hash:016x}")];
+            let hash = hint();
+            let mut payloads = vec![hash.clone()];
             payloads.extend(NONSENSE.map(str::to_owned));
             for (version, register) in registers {
                 let digits: String = register.bytes().map(|byte| format!("{byte:02x}")).collect();
                 payloads.push(format!("{KEY} {version} {digits}"));
-                payloads.push(format!("{hash:016x} {version} {digits}"));
+                payloads.push(format!("{hash} {version} {digits}"));
             }
             for channel in ["public.lockword".to_owned(), format!("public.lockword:{}", node.id())]
             {
@@ -118,7 +124,7 @@ mod postgres {
 
 #[cfg(feature = "redis")]
 mod redis {
-    use super::{Forgeable, KEY, NONSENSE, do_no_harm};
+    use super::{Forgeable, NONSENSE, do_no_harm, hint};
     use crate::support::engine::Engine;
     use crate::support::redis::DurableRedis;
     use lockword::cluster::Node;
@@ -128,18 +134,22 @@ mod redis {
             let id = node.id().to_string();
             let mut messages: Vec<Vec<u8>> = NONSENSE.map(|text| text.as_bytes().to_vec()).into();
             messages.extend([id.clone().into_bytes(), vec![0xff, 0], vec![b'x'; 100_000]]);
+            messages.push(hint().into_bytes());
             for (version, register) in registers {
-                for node in [&*id, "*"] {
+                for node in [&*id, "*", &*hint()] {
                     messages.push(format!("{node} {version} {register}").into_bytes());
                 }
             }
             let client = ::redis::Client::open(self.address()).expect("an address");
             let mut client = client.get_connection().expect("it runs");
             for message in messages {
-                let mut publish = ::redis::cmd("PUBLISH");
-                publish.arg(format!("{{lockword}}:{KEY}")).arg(message);
-                let heard: usize = publish.query(&mut client).expect("anybody may");
-                assert!(heard > 0, "a node listens");
+                // The node itself may not wait, and then nobody hears it.
+                for (channel, least) in [("all", 1), (&*id, 0)] {
+                    let mut publish = ::redis::cmd("PUBLISH");
+                    publish.arg(format!("{{lockword}}:#{channel}")).arg(&message);
+                    let heard: usize = publish.query(&mut client).expect("anybody may");
+                    assert!(heard >= least, "a node listens");
+                }
             }
         }
     }

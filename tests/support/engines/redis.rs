@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub const PASSWORD: &str = "open%sesame";
 
 /// The permissions that a user needs, as in the documentation.
-const GRANTS: &str = "resetchannels ~{lockword}* &{lockword}:* \
+const GRANTS: &str = "resetchannels ~{lockword}* &{lockword}:#* \
     +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha \
     +publish +subscribe +unsubscribe +ping +hello +scan +asking +wait";
 

@@ -5,6 +5,7 @@ use super::builder::PostgresConfig;
 use super::session::{CheckAlive, ConnectionTask, PostgresConnection, Session, open, set_up};
 use super::sql::{CAN_NOTIFY, PostgresFailure, wait_for};
 use crate::Mutex;
+use crate::cluster::engines::hint;
 use crate::cluster::{Key, NodeId, TransportError, Wake, Watch};
 use futures_util::future::{BoxFuture, select};
 use futures_util::{FutureExt, StreamExt, stream};
@@ -34,13 +35,9 @@ pub(super) fn channel(table: &str, wake: Wake) -> Option<String> {
     }
 }
 
-/// What a notification of a change of `key` carries: the 16 hexadecimal digits of a hash (FNV-1a).
-/// All nodes have to compute the same. Two keys with one hash are both looked at.
+/// What a notification of a change of `key` carries.
 pub(super) fn hint(key: &Key) -> String {
-    let hash = key.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("{hash:016x}")
+    hint::of(key.as_str())
 }
 
 /// The connection, and the watches that it serves.

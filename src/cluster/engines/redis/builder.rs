@@ -4,12 +4,13 @@ use super::Redis;
 use super::sentinel::Sentinels;
 use super::socket::RedisAddress;
 use crate::cluster::engines::credentials::{Credentials, LoginSource, PasswordSource};
+use crate::cluster::engines::hint;
 use crate::cluster::engines::options::{
     ConnectionOptions, EngineUrl, connection_setters, host_and_port, invalid, number,
     password_file, shown, unknown_option,
 };
 use crate::cluster::engines::tls::RustlsSource;
-use crate::cluster::{ConnectError, Key};
+use crate::cluster::{ConnectError, Key, NodeId};
 use rustls::ClientConfig;
 use std::fmt;
 use std::sync::Arc;
@@ -491,13 +492,27 @@ impl RedisNames {
         name.strip_prefix(&format!("{{{}}}:", self.prefix))
     }
 
-    /// The channel on which the changes of `key` are published. All databases share the channels, so
-    /// the name of the channel has the number of the database, after a character that no key has;
-    /// that of database 0 has no number.
-    pub(super) fn channel(&self, key: &Key) -> String {
+    /// The channel of a node. No key has a number sign.
+    pub(super) fn channel(&self, node: NodeId) -> String {
+        format!("{{{}}}:#{node}", self.prefix)
+    }
+
+    /// The channel to which every connection subscribes that has a watch.
+    pub(super) fn channel_of_all(&self) -> String {
+        format!("{{{}}}:#all", self.prefix)
+    }
+
+    /// A channel to which nobody subscribes.
+    pub(super) fn channel_of_none(&self) -> String {
+        format!("{{{}}}:#", self.prefix)
+    }
+
+    /// What a message says of `key`: a hash of its name. All databases share the channels, so those but 0 are part
+    /// of the name.
+    pub(super) fn hint(&self, key: &Key) -> String {
         match self.database {
-            0 => self.register(key),
-            other => format!("{{{}}}:#{other}:{key}", self.prefix),
+            0 => hint::of(key.as_str()),
+            other => hint::of(&format!("#{other}:{key}")),
         }
     }
 
@@ -517,7 +532,7 @@ impl RedisNames {
         format!("{{{}}}floors", self.prefix)
     }
 
-    /// A register that nobody writes, and a channel to which nobody subscribes.
+    /// A register that nobody writes.
     pub(super) fn unused(&self) -> String {
         format!("{{{}}}:", self.prefix)
     }
@@ -526,7 +541,7 @@ impl RedisNames {
 #[cfg(test)]
 mod tests {
     use super::{LoginSource, PasswordSource, Redis, RedisAddress, RedisBuilder, RedisConfig};
-    use crate::cluster::Key;
+    use crate::cluster::{Key, NodeId};
     use std::time::Duration;
     use url::Url;
 
@@ -624,12 +639,15 @@ mod tests {
         assert_eq!(settings.database, 3);
         let key = Key::new("jobs").unwrap();
         assert_eq!(settings.names.register(&key), "{a/b}:jobs");
-        assert_eq!(settings.names.channel(&key), "{a/b}:#3:jobs");
+        assert_eq!(settings.names.channel(NodeId::new(255)), "{a/b}:#00000000000000ff");
+        assert_eq!(settings.names.channel_of_all(), "{a/b}:#all");
+        let in_three = settings.names.hint(&key);
         assert_eq!(settings.names.floor(), "{a/b}floor");
         assert_eq!(settings.names.floor_of("jobs/"), "{a/b}floor:jobs/");
         assert_eq!(settings.names.floors(), "{a/b}floors");
         let settings = config("redis://[::1]").unwrap();
-        assert_eq!(settings.names.channel(&key), "{lockword}:jobs");
+        assert_eq!(settings.names.channel(NodeId::new(255)), "{lockword}:#00000000000000ff");
+        assert_ne!(settings.names.hint(&key), in_three);
         assert_eq!(settings.address, RedisAddress::Tcp("::1".into(), 6379));
         assert_eq!(settings.names.floor(), "{lockword}floor");
         assert!(config("rediss://localhost").unwrap().tls.is_some());

@@ -1,8 +1,10 @@
 //! What is sent to the server, the scripts above all, and what its answers and errors mean.
 
-use super::builder::ReplicaWait;
+use super::builder::{RedisNames, ReplicaWait};
 use super::socket::RedisAddress;
-use crate::cluster::{ConnectError, Exchange, TransportError, Version, Versioned, Wake, Write};
+use crate::cluster::{
+    ConnectError, Exchange, Key, TransportError, Version, Versioned, Wake, Write,
+};
 use ::redis::{Cmd, ErrorKind, RedisError, Script, Value, cmd};
 use std::{fmt, io};
 
@@ -100,20 +102,25 @@ impl<'a> ScriptCall<'a> {
 }
 
 /// The arguments of `compare_exchange.lua`.
-pub(super) fn arguments(expected: Option<Version>, new: &Write, channel: String) -> [Vec<u8>; 5] {
+pub(super) fn arguments(
+    expected: Option<Version>,
+    new: &Write,
+    names: &RedisNames,
+    key: &Key,
+) -> [Vec<u8>; 5] {
     let expected = expected.map(|version| version.to_string()).unwrap_or_default();
-    let wake = match new.wake {
+    let channel = match new.wake {
         Wake::Nobody => String::new(),
-        Wake::Node(node) => node.to_string(),
-        Wake::Everybody => "*".to_owned(),
+        Wake::Node(node) => names.channel(node),
+        Wake::Everybody => names.channel_of_all(),
     };
     let retention = if new.idle { RETENTION } else { "" };
     [
         expected.into_bytes(),
         new.value.to_vec(),
-        wake.into_bytes(),
-        retention.into(),
         channel.into_bytes(),
+        retention.into(),
+        names.hint(key).into_bytes(),
     ]
 }
 

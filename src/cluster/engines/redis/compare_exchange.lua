@@ -3,9 +3,9 @@
 -- KEYS[1]  the register: a hash with the fields `version` and `value`
 -- ARGV[1]  the expected version, or '' if there is to be no register
 -- ARGV[2]  the new value
--- ARGV[3]  the node whose watch to wake: '' for none, '*' for all, or the 16 digits of one node
+-- ARGV[3]  the channel on which the change is announced, or '' for none
 -- ARGV[4]  seconds after which the register may go, or '' if it must stay
--- ARGV[5]  the channel on which the change is announced
+-- ARGV[5]  what is said there
 -- ARGV[6] to ARGV[9]: see read.lua.
 --
 -- Answers {'1', version} if it wrote; {'0', version, value} or {'0'} if it did not.
@@ -55,6 +55,6 @@ if ARGV[4] ~= '' and floor_name then
   redis.pcall('EXPIRE', KEYS[1], ARGV[4])
 end
 if ARGV[3] ~= '' then
-  redis.pcall('PUBLISH', ARGV[5], ARGV[3])
+  redis.pcall('PUBLISH', ARGV[3], ARGV[5])
 end
 return {'1', version}

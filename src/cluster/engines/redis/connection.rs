@@ -661,7 +661,7 @@ async fn check(
         connection.ask(cmd("WAIT").arg(0).arg(1)).await.map_err(failed)?;
     }
     // In a script a refused PUBLISH would come too late: after the register was written.
-    let probe = connection.ask(cmd("PUBLISH").arg(config.names.unused()).arg("")).await;
+    let probe = connection.ask(cmd("PUBLISH").arg(config.names.channel_of_none()).arg("")).await;
     probe.map(|_| None).map_err(failed)
 }
 

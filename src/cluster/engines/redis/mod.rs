@@ -65,7 +65,7 @@
 //!   [list](Transport::list) keys `+scan`, for a Redis Cluster `+asking`, for `wait_replicas` `+wait`):
 //!
 //!   ```text
-//!   ACL SETUSER lock on >password resetchannels ~{lockword}* &{lockword}:*
+//!   ACL SETUSER lock on >password resetchannels ~{lockword}* &{lockword}:#*
 //!     +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha
 //!     +publish +subscribe +unsubscribe +ping +hello
 //!   ```
@@ -141,9 +141,11 @@
 //! # Data on the server
 //!
 //! There is a hash `{lockword}:KEY` per key, with the fields `version` and `value`. Its changes are
-//! announced on the channel of the same name (`{lockword}:#3:KEY` in database 3), and only if a node is
-//! to be woken. A message is the number of that node, or `*` for all nodes. Any user may publish by
-//! default, so a node reads the register after each message
+//! announced only if a node is to be woken, and on the channel of that node, `{lockword}:#NODE` with the 16 digits of
+//! its number: nobody else hears it, however many wait for the key. A node that waits for a thousand keys has
+//! one subscription all the same. What is to wake all nodes, because an operator breaks a lock, goes over
+//! `{lockword}:#all`, to which each connection with a watch is subscribed. A message is a hash of the key: a node
+//! that does not watch it does nothing. Any user may publish by default, so a node reads the register after each message
 //! ([`Notices::Hints`](crate::cluster::Notices::Hints)): a forged one costs that read. Very long
 //! ones, or very many, make the server close the connection of the watches (`client-output-buffer-limit
 //! pubsub`), which the node replaces; until then it polls. Requests have a connection of their own. An ACL
@@ -157,7 +159,7 @@
 //! ```text
 //! redis-cli HGETALL '{lockword}:jobs/nightly'
 //! redis-cli --scan --pattern '{lockword}:*'
-//! redis-cli SUBSCRIBE '{lockword}:jobs/nightly'
+//! redis-cli PSUBSCRIBE '{lockword}:#*'
 //! ```
 //!
 //! What lockword did not write is left as it is: a name that is no hash with these two fields, a version or a
@@ -175,14 +177,17 @@
 //!
 //! ```text
 //! ACL SETUSER jobs on >password resetchannels %R~{lockword}floors ~{lockword}: ~{lockword}:jobs/*
-//!   ~{lockword}floor:jobs/* &{lockword}: &{lockword}:jobs/*
+//!   ~{lockword}floor:jobs/* &{lockword}:#*
 //!   +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha
 //!   +publish +subscribe +unsubscribe +ping +hello
 //! ```
 //!
-//! (In database 3 the channels are `&{lockword}:#3:jobs/*`. At `{lockword}:` and on its channel the connection is
-//! checked; nothing is kept there. `+asking`, `+scan` and `+wait` are as above; who may scan sees the names of all
-//! keys of the server.)
+//! (At `{lockword}:` and on the channel `{lockword}:#` the connection is checked; nothing is kept there. `+asking`,
+//! `+scan` and `+wait` are as above; who may scan sees the names of all keys of the server.)
+//!
+//! The channels belong to nodes and not to keys, so such a user may hear the hashes of all keys of which changes are
+//! announced, and may make any node of `{lockword}` look at what it waits for. It cannot do more by them. Where
+//! that is too much, give it a `prefix` of its own in the address.
 //!
 //! Why a floor: whoever may write registers has to write the floor, and may write the last version into it. Then
 //! none of the registers that use it can be written any more. So those of such a prefix have one of their own,
@@ -378,7 +383,7 @@ impl Transport for Redis {
         }
         let names = &self.connector.config().names;
         let (register, floor) = (names.register(key), names.floor());
-        let arguments = commands::arguments(expected, &new, names.channel(key));
+        let arguments = commands::arguments(expected, &new, names, key);
         let keys = [&*register];
         let call = self.compare_exchange.call(&keys, &arguments).with_floor(&floor);
         commands::exchange(&self.connector.here()?.write(&call).await?)
@@ -386,8 +391,8 @@ impl Transport for Redis {
 
     async fn watch(&self, key: &Key, node: NodeId) -> Result<Watch, TransportError> {
         let connection = self.connector.here()?.watching().await?;
-        let channel = self.connector.config().names.channel(key);
-        let watch = Subscriptions::watch(connection, &channel, node).await?;
+        let names = &self.connector.config().names;
+        let watch = Subscriptions::watch(connection, names, key, node).await?;
         Ok(watch_of_process(Box::pin(stream::unfold(Some(watch), |watch| async {
             let mut watch = watch?;
             let item = watch.next().await;

@@ -1,12 +1,17 @@
 //! The watches of one connection, and the subscriptions at the server that serve them.
 //!
+//! A node has one channel, however many keys it watches: what wakes it is heard by nobody else. What is to wake all
+//! nodes goes over one channel more, to which every connection with a watch is subscribed. On both of them a
+//! message is the [hint](RedisNames::hint) of a key.
+//!
 //! What is subscribed follows what is watched: a single task compares the two and sends the commands
 //! one after the other, so that no subscription can be overtaken by its end.
 
+use super::builder::RedisNames;
 use super::commands;
 use super::connection::RedisConnection;
 use crate::Mutex;
-use crate::cluster::{NodeId, TransportError};
+use crate::cluster::{Key, NodeId, TransportError};
 use ::redis::{ErrorKind, PushInfo, PushKind, RedisError, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +34,12 @@ pub(super) struct Subscriptions {
 
 #[derive(Default)]
 struct SubscriptionTable {
+    /// The channels of nodes.
     channels: HashMap<Arc<str>, SubscribedChannel>,
+    /// The channel of all nodes, once there has been a watch.
+    of_all: Option<Arc<str>>,
+    /// It is subscribed. So it is if one of the others is.
+    has_all: bool,
     next_number: u64,
     /// The subscriptions differ from what is wanted, or the server is to be asked whether it is there.
     stale: bool,
@@ -41,13 +51,13 @@ struct SubscriptionTable {
 struct SubscribedChannel {
     /// The server has confirmed the subscription, and was not told to end it.
     subscribed: bool,
-    subscribers: Vec<Subscriber>,
+    /// By the hint of their key. There is no entry without a watch.
+    subscribers: HashMap<Arc<str>, Vec<Subscriber>>,
 }
 
 /// The sending side of a watch.
 struct Subscriber {
     number: u64,
-    node: NodeId,
     updates: watch::Sender<WatchUpdate>,
 }
 
@@ -67,16 +77,11 @@ impl Subscriptions {
         let (Value::BulkString(channel), Value::BulkString(message)) = (channel, message) else {
             return;
         };
-        let Ok(channel) = std::str::from_utf8(channel) else { return };
-        // Anybody may have sent it. It is a hint to look at the register, for all watches if it does
-        // not name a node.
-        let node = named_node(message);
-        let concerned: Vec<watch::Sender<WatchUpdate>> = {
-            let table = self.table.lock();
-            let all = table.channels.get(channel).map_or(&[][..], |channel| &channel.subscribers);
-            let concerned = all.iter().filter(|one| node.is_none_or(|node| node == one.node));
-            concerned.map(|subscriber| subscriber.updates.clone()).collect()
+        let (Ok(channel), Ok(hint)) = (str::from_utf8(channel), str::from_utf8(message)) else {
+            return;
         };
+        // Anybody may have sent it. What is not the hint of a watched key is ignored.
+        let concerned = self.table.lock().concerned(channel, hint);
         // Not under the lock: a task that this wakes may drop a watch, which takes the lock.
         for updates in concerned {
             updates.send_modify(|_| {});
@@ -96,7 +101,7 @@ impl Subscriptions {
         let channels = std::mem::take(&mut table.channels);
         drop(table);
         self.changed.notify_one();
-        for subscriber in channels.into_values().flat_map(|channel| channel.subscribers) {
+        for subscriber in channels.into_values().flat_map(SubscribedChannel::into_subscribers) {
             subscriber.end(TransportError::unavailable(why));
         }
     }
@@ -106,14 +111,15 @@ impl Subscriptions {
         self.table.lock().over.is_some()
     }
 
-    /// A watch of `channel`. It is in force when this returns.
+    /// A watch of `key` for `node`. It is in force when this returns.
     pub(super) async fn watch(
         connection: Arc<RedisConnection>,
-        channel: &str,
+        names: &RedisNames,
+        key: &Key,
         node: NodeId,
     ) -> Result<RedisWatch, TransportError> {
         let limit = connection.timeout;
-        let mut watch = connection.subscriptions.clone().join(connection, channel, node)?;
+        let mut watch = connection.subscriptions.clone().join(connection, names, key, node)?;
         let ready = watch.updates.wait_for(|update| update.ready || update.over.is_some());
         match timeout(limit, ready).await {
             Ok(Ok(update)) => update.over.clone().map_or(Ok(()), Err)?,
@@ -126,33 +132,41 @@ impl Subscriptions {
     fn join(
         self: Arc<Self>,
         connection: Arc<RedisConnection>,
-        channel: &str,
+        names: &RedisNames,
+        key: &Key,
         node: NodeId,
     ) -> Result<RedisWatch, TransportError> {
+        let (channel, hint) = (Arc::from(names.channel(node)), Arc::from(names.hint(key)));
         let mut table = self.table.lock();
         if let Some(why) = table.over {
             return Err(TransportError::unavailable(why));
         }
         table.next_number += 1;
         let number = table.next_number;
-        let channel: Arc<str> = channel.into();
-        let entry = table.channels.entry(channel.clone()).or_default();
+        table.of_all.get_or_insert_with(|| names.channel_of_all().into());
+        let entry = table.channels.entry(Arc::clone(&channel)).or_default();
         let now = WatchUpdate { ready: entry.subscribed, ..WatchUpdate::default() };
         let (sender, updates) = watch::channel(now);
-        entry.subscribers.push(Subscriber { number, node, updates: sender });
+        let subscriber = Subscriber { number, updates: sender };
+        entry.subscribers.entry(Arc::clone(&hint)).or_default().push(subscriber);
         let was_subscribed = entry.subscribed;
         table.stale |= !was_subscribed;
         drop(table);
         if !was_subscribed {
             self.changed.notify_one();
         }
-        Ok(RedisWatch { updates, number, channel, connection })
+        Ok(RedisWatch { updates, number, channel, hint, connection })
     }
 
-    fn leave(&self, channel: &Arc<str>, number: u64) {
+    fn leave(&self, channel: &str, hint: &str, number: u64) {
         let mut table = self.table.lock();
         let Some(entry) = table.channels.get_mut(channel) else { return };
-        entry.subscribers.retain(|subscriber| subscriber.number != number);
+        if let Some(of_key) = entry.subscribers.get_mut(hint) {
+            of_key.retain(|subscriber| subscriber.number != number);
+            if of_key.is_empty() {
+                entry.subscribers.remove(hint);
+            }
+        }
         if entry.subscribers.is_empty() {
             table.stale = true;
             drop(table);
@@ -224,6 +238,13 @@ impl Subscriptions {
             // after the end of this subscription.
             wanted
         });
+        let wants_all = !table.channels.is_empty();
+        if wants_all != table.has_all {
+            let list = if wants_all { &mut join } else { &mut leave };
+            list.extend(table.of_all.clone());
+        }
+        // If this fails, the connection ends.
+        table.has_all &= wants_all;
         (join, leave)
     }
 
@@ -231,10 +252,15 @@ impl Subscriptions {
         let mut ready = vec![];
         let mut table = self.table.lock();
         for name in channels {
+            if table.of_all.as_ref() == Some(name) {
+                table.has_all = true;
+                continue;
+            }
             // All its watches may have ended meanwhile: then it is to be unsubscribed again.
             let channel = table.channels.entry(name.clone()).or_default();
             channel.subscribed = true;
-            ready.extend(channel.subscribers.iter().map(|subscriber| subscriber.updates.clone()));
+            let subscribers = channel.subscribers.values().flatten();
+            ready.extend(subscribers.map(|subscriber| subscriber.updates.clone()));
             table.stale |= table.channels[name].subscribers.is_empty();
         }
         drop(table);
@@ -247,9 +273,29 @@ impl Subscriptions {
             channels.iter().filter_map(|name| table.channels.remove(name)).collect();
         drop(table);
         let error = commands::request_failed(error.clone(), false);
-        for subscriber in refused.into_iter().flat_map(|channel| channel.subscribers) {
+        for subscriber in refused.into_iter().flat_map(SubscribedChannel::into_subscribers) {
             subscriber.end(error.clone());
         }
+    }
+}
+
+impl SubscriptionTable {
+    /// The watches that a message on `channel` concerns.
+    fn concerned(&self, channel: &str, hint: &str) -> Vec<watch::Sender<WatchUpdate>> {
+        let of_hint = |channel: &SubscribedChannel| {
+            let found = channel.subscribers.get(hint).map_or(&[][..], |found| found);
+            found.iter().map(|subscriber| subscriber.updates.clone()).collect::<Vec<_>>()
+        };
+        match self.of_all.as_deref() == Some(channel) {
+            true => self.channels.values().flat_map(of_hint).collect(),
+            false => self.channels.get(channel).map(of_hint).unwrap_or_default(),
+        }
+    }
+}
+
+impl SubscribedChannel {
+    fn into_subscribers(self) -> impl Iterator<Item = Subscriber> {
+        self.subscribers.into_values().flatten()
     }
 }
 
@@ -264,17 +310,12 @@ impl Subscriber {
     }
 }
 
-/// The node that a message names, by its 16 digits.
-fn named_node(message: &[u8]) -> Option<NodeId> {
-    let digits = str::from_utf8(message).ok().filter(|digits| digits.len() == 16)?;
-    Some(NodeId::new(u64::from_str_radix(digits, 16).ok()?))
-}
-
 /// One watch. Dropping it ends it.
 pub(super) struct RedisWatch {
     updates: watch::Receiver<WatchUpdate>,
     number: u64,
     channel: Arc<str>,
+    hint: Arc<str>,
     /// The connection stays open as long as there is a watch.
     connection: Arc<RedisConnection>,
 }
@@ -290,21 +331,6 @@ impl RedisWatch {
 
 impl Drop for RedisWatch {
     fn drop(&mut self) {
-        self.connection.subscriptions.leave(&self.channel, self.number);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::named_node;
-    use crate::cluster::NodeId;
-
-    #[test]
-    fn a_message_names_a_node_by_16_digits_and_otherwise_none() {
-        assert_eq!(named_node(b"00000000000000ff"), Some(NodeId::new(255)));
-        for other in [&b""[..], b"*", b"ff", b"00000000000000fg", b"00000000000000ff 17 x", b"\xff"]
-        {
-            assert_eq!(named_node(other), None, "{other:?}");
-        }
+        self.connection.subscriptions.leave(&self.channel, &self.hint, self.number);
     }
 }
