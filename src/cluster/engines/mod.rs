@@ -5,7 +5,7 @@
 //! | [`Memory`] | linearizable, within this process | every node that waits |
 //! | `Dir` (on Unix) | linearizable while the machine runs; lossy across a loss of power | every node that waits |
 //! | `etcd` | linearizable | every node that waits |
-//! | `postgres` | linearizable; lossy if a failover can reach a replica that lags | the next node |
+//! | `postgres` | linearizable; lossy if a failover can reach a replica that lags, or with `unlogged=true` | the next node |
 //! | `redis` | lossy: a failover or a restart can lose a grant | the next node |
 
 pub(crate) mod connect;

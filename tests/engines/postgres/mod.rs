@@ -22,6 +22,7 @@ mod overload;
 mod replicas;
 mod row_locks;
 mod table;
+mod unlogged;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

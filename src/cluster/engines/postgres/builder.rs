@@ -65,6 +65,7 @@ pub struct PostgresBuilder {
     application_name: String,
     table: String,
     create_schema: bool,
+    unlogged: bool,
     replicas: Option<Replicas>,
     pooled: bool,
     connection: ConnectionOptions,
@@ -92,6 +93,7 @@ impl PostgresBuilder {
             application_name: "lockword".to_owned(),
             table: "public.lockword".to_owned(),
             create_schema: false,
+            unlogged: false,
             replicas: None,
             pooled: false,
             connection: ConnectionOptions::new(Duration::from_secs(5), Duration::from_secs(5)),
@@ -183,6 +185,7 @@ impl PostgresBuilder {
             "application_name" => value.clone_into(&mut self.application_name),
             "table" => value.clone_into(&mut self.table),
             "create_schema" => self.create_schema = boolean()?,
+            "unlogged" => self.unlogged = boolean()?,
             "pooled" => self.pooled = boolean()?,
             "replicas" => {
                 self.replicas = Some(match value {
@@ -194,8 +197,8 @@ impl PostgresBuilder {
             }
             _ if self.connection.set(name, value)? => {}
             _ => {
-                let known = "sslmode, table, create_schema, replicas, pooled, application_name, \
-                             host, port, user, target_session_attrs";
+                let known = "sslmode, table, create_schema, unlogged, replicas, pooled, \
+                             application_name, host, port, user, target_session_attrs";
                 let known = format!("{}, {known}", ConnectionOptions::NAMES);
                 return Err(unknown_option(name, &known));
             }
@@ -234,6 +237,13 @@ impl PostgresBuilder {
     /// a URL: `create_schema`.
     pub fn create_schema(mut self, create: bool) -> Self {
         self.create_schema = create;
+        self
+    }
+
+    /// Whether the table is one that is not written to the log, and that a crash of the server empties: see
+    /// [the module](super#an-unlogged-table). Default: `false`. In a URL: `unlogged`.
+    pub fn unlogged(mut self, unlogged: bool) -> Self {
+        self.unlogged = unlogged;
         self
     }
 
@@ -300,6 +310,10 @@ impl PostgresBuilder {
     fn config(self) -> Result<PostgresConfig, ConnectError> {
         self.connection.check("sslmode=verify-full")?;
         let table = full_name(&self.table)?;
+        if self.unlogged && self.replicas == Some(Replicas::Sync) {
+            let why = "unlogged=true and replicas=sync: no replica has an unlogged table";
+            return Err(invalid(why));
+        }
         let ConnectionOptions { login, allows_plaintext, connect_timeout, timeout, tls, .. } =
             self.connection;
         let mut client = Config::new();
@@ -329,6 +343,7 @@ impl PostgresBuilder {
             hosts,
             statements: SqlStatements::new(&table, limits, !self.pooled),
             table,
+            unlogged: self.unlogged,
             pooled: self.pooled,
             replicas: self.replicas,
             connect_timeout,
@@ -419,6 +434,8 @@ pub(super) struct PostgresConfig {
     pub(super) server: String,
     /// With its schema.
     pub(super) table: String,
+    /// A crash empties the table.
+    pub(super) unlogged: bool,
     pub(super) statements: SqlStatements,
     /// There is a transaction pooler between here and the server.
     pub(super) pooled: bool,
@@ -500,14 +517,15 @@ mod tests {
             .application_name("checkout")
             .table("my.locks")
             .create_schema(true)
-            .replicas(Replicas::Sync)
+            .unlogged(true)
+            .replicas(Replicas::Async)
             .pooled(true)
             .ca_file("/ca")
             .client_certificate_files("/cert", "/key")
             .connect_timeout(Duration::from_secs(7))
             .timeout(Duration::from_secs(2));
         let shared = "sslmode=verify-full&application_name=checkout&table=my.locks\
-             &create_schema=true&replicas=sync&pooled=true&timeout_ms=2000";
+             &create_schema=true&unlogged=true&replicas=async&pooled=true&timeout_ms=2000";
         for names in [
             "ca=/ca&cert=/cert&key=/key&connect_timeout_ms=7000",
             // As libpq has it.
@@ -541,6 +559,8 @@ mod tests {
             (&format!("{tls}&sslcert=/none/c&sslkey=/none/k"), "sslcert=/none/c: "),
             (&format!("{tls}&sslkey=/x"), "\"sslkey\" go together"),
             (&format!("{tls}&key=/x"), "\"key\" go together"),
+            ("unlogged=yes", "unlogged is \"yes\", but must be true or false"),
+            ("unlogged=true&replicas=sync", "no replica has an unlogged table"),
             ("connect_timeout=soon", "connect_timeout is \"soon\""),
             ("connect_timeout=0", "connect_timeout is \"0\", but must be from 1 to 3600 (in"),
             ("connect_timeout=3601", "connect_timeout is \"3601\""),

@@ -94,6 +94,32 @@
 //! for as long as a commit takes. If that is long, because a synchronous replica is far away, make
 //! `timeout_ms` a hundred times as long as a commit.)
 //!
+//! # An unlogged table
+//!
+//! With `unlogged=true` ([`PostgresBuilder::unlogged`]) the table is one that PostgreSQL does not write to its log
+//! (`CREATE UNLOGGED TABLE`). A write waits for no disk and for no replica. **A crash of the server empties the
+//! table**, an immediate shutdown too, and so does a failover, since no replica has its rows; a clean restart loses
+//! nothing. So the engine declares [`Consistency::Lossy`]. That is what advisory locks do, which end with the
+//! server, but with leases, fencing tokens and a queue.
+//!
+//! - Who held a lock loses it, and is told so at the next renewal or look
+//!   ([`LossReason::TakenOver`](crate::cluster::LossReason)). Until then, for up to a lease, another node may have
+//!   it already. A resource that checks the [fencing token](crate::cluster::FencingToken) refuses the first one as soon
+//!   as the second one has used it.
+//! - Versions begin with the time, so tokens go on above those that were lost: **as long as the clock of the
+//!   server after the crash is not behind that before it**. If it is, because it was set back, or because that of the
+//!   new primary is slow, tokens may repeat until it has caught up. A node that has seen the larger ones gets no
+//!   lock with a smaller one. (While the table is there, versions grow although the clock steps back.)
+//! - The first that creates a register afterwards also creates the row without a name, which takes the right
+//!   to insert it. [Floors of prefixes](#rights-per-prefix) have to be created again by who may do that; until then
+//!   roles with rights on a prefix are refused ([`Denied`](TransportError::Denied)).
+//!
+//! All clients of a table have to say the same. A table of the other kind is refused: by
+//! [`connect`](PostgresBuilder::connect) as [`Unsuitable`](ConnectError::Unsuitable), by each later connection, and by
+//! [`create_schema`](Postgres::create_schema), as [`Unsupported`](TransportError::Unsupported). To change it, while
+//! nobody uses it: `ALTER TABLE public.lockword SET UNLOGGED`, or `SET LOGGED`. Who has connected before
+//! goes on until its connection ends, which it does in every crash.
+//!
 //! # Rights per prefix
 //!
 //! A role can have rights on the locks of a prefix of keys, here `jobs/`, and on no others, by row-level
@@ -210,6 +236,7 @@
 //! | `timeout_ms` | how long a request may take, in milliseconds | 5000 |
 //! | `table` | `name` or `schema.name`, of `a-z`, `0-9` and `_`, at most 46 bytes together | `public.lockword` |
 //! | `create_schema` | `true`: creates the table if it does not exist | `false` |
+//! | `unlogged` | `true`: the table is not written to the log, and a crash empties it: [see above](#an-unlogged-table) | `false` |
 //! | `replicas` | `none`, `sync` or `async`: see above | derived when it connects |
 //! | `pooled` | `true`: there is a transaction pooler in between | `false` |
 //! | `host`, `port` | a further server; the port of those that name none | none, 5432 |
@@ -349,7 +376,10 @@ impl Postgres {
         let is_heard = !config.pooled && session.facts.can_notify;
         capabilities.wakeups = if is_heard { Wakeups::PushToOne } else { Wakeups::Poll };
         capabilities.wake_within = listener::WAKE_WITHIN;
-        if session.facts.is_lossy || session.replicas_may_lag().await.map_err(failed)? {
+        if session.facts.is_lossy
+            || config.unlogged
+            || session.replicas_may_lag().await.map_err(failed)?
+        {
             capabilities.consistency = Consistency::Lossy;
         }
         let changes = Reconnecting::new();
@@ -369,7 +399,7 @@ impl Postgres {
     /// The SQL that creates the table, for a migration, with the name of the table from the options.
     #[must_use]
     pub fn schema_sql(&self) -> String {
-        sql::schema(&self.inner.config.table)
+        sql::schema(&self.inner.config.table, self.inner.config.unlogged)
     }
 
     /// Creates the table if it does not exist. If it exists, the permission to write to it suffices. It
@@ -381,17 +411,28 @@ impl Postgres {
     /// # Errors
     ///
     /// [`TransportError`]: [`Denied`](TransportError::Denied) without the permission;
+    /// [`Unsupported`](TransportError::Unsupported) if the table exists, and the option
+    /// [`unlogged`](PostgresBuilder::unlogged) says that it is of the other kind;
     /// [`Indeterminate`](TransportError::Indeterminate) if the connection was lost or no response came
     /// in time: the table may or may not be created, so call it again.
     pub async fn create_schema(&self) -> Result<(), TransportError> {
         let inner = self.inner.here()?;
-        let PostgresConfig { table, limits, .. } = &*inner.config;
+        let PostgresConfig { table, unlogged, limits, .. } = &*inner.config;
         let session = inner.session(&inner.requests).await?;
-        let seen =
-            session.query_bools(&sql::table_exists(table)).await.map_err(|failure| failure.call)?;
-        let exists = seen.is_some_and(|seen| seen[0]);
-        let text = if exists { floors::shared(table) } else { sql::create_schema(table, *limits) };
-        batch(&session, &text).await
+        let exists = async || {
+            let asked = session.query_bools(&sql::table_exists(table)).await;
+            let seen = asked.map_err(|failure| failure.call)?.unwrap_or_else(|| vec![false; 2]);
+            match seen[0] && seen[1] != *unlogged {
+                true => Err(TransportError::unsupported(sql::other_kind(table, seen[1]))),
+                false => Ok(seen[0]),
+            }
+        };
+        if exists().await? {
+            return batch(&session, &floors::shared(table)).await;
+        }
+        batch(&session, &sql::create_schema(table, *unlogged, *limits)).await?;
+        // Another client may have been first, with the other kind.
+        exists().await.map(drop)
     }
 
     /// The SQL that creates the [floor of `prefix`](self#rights-per-prefix) unless it exists, for a migration, with
@@ -422,7 +463,11 @@ impl Postgres {
     /// connection was lost or no response came in time: it may or may not be created, so call it again.
     pub async fn create_floor(&self, prefix: &str) -> Result<(), TransportError> {
         let inner = self.inner.here()?;
-        let text = self.floor_sql(prefix)?;
+        let mut text = self.floor_sql(prefix)?;
+        if inner.config.unlogged {
+            // A crash may have emptied the table.
+            text = format!("{}; {text}", floors::shared(&inner.config.table));
+        }
         batch(&*inner.session(&inner.requests).await?, &text).await
     }
 
@@ -467,12 +512,15 @@ impl Postgres {
     pub async fn delete(&self, key: &Key) -> Result<bool, TransportError> {
         let inner = self.inner.here()?;
         let (link, end) = (&inner.requests, inner.end());
-        let row = inner.ask(link, StatementKind::Delete, &[&key.as_str()], true, end).await;
-        let row = first(row)?.ok_or_else(|| TransportError::indeterminate("no count"))?;
-        if !column(&row, 1).map_err(after_a_write)? {
-            return Err(inner.no_floor().await);
+        let mut is_restored = false;
+        loop {
+            let row = inner.ask(link, StatementKind::Delete, &[&key.as_str()], true, end).await;
+            let row = first(row)?.ok_or_else(|| TransportError::indeterminate("no count"))?;
+            if column(&row, 1).map_err(after_a_write)? {
+                return Ok(count(&row).map_err(after_a_write)? > 0);
+            }
+            inner.restore_floor(&mut is_restored).await?;
         }
-        Ok(count(&row).map_err(after_a_write)? > 0)
     }
 }
 
@@ -486,6 +534,26 @@ impl PostgresInner {
             return Err(TransportError::unsupported(why));
         }
         Ok(session)
+    }
+
+    /// Creates the row without a name after a crash that has emptied the table: once, then `is_restored`. Versions
+    /// begin with the time, so they go on above those that were lost.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`], for which no floor is there: that of the table has not gone by a crash, or this user may
+    /// not create it.
+    async fn restore_floor(&self, is_restored: &mut bool) -> Result<(), TransportError> {
+        if !self.config.unlogged || std::mem::replace(is_restored, true) {
+            return Err(self.no_floor().await);
+        }
+        let session = self.session(&self.requests).await?;
+        match batch(&session, &floors::shared(&self.config.table)).await {
+            Err(TransportError::Denied(_)) => Err(self.no_floor().await),
+            // The write that it was for has not been made.
+            Err(TransportError::Indeterminate(why)) => Err(TransportError::Unavailable(why)),
+            done => done,
+        }
     }
 
     /// The error of a statement that found no floor for a key.
@@ -682,6 +750,7 @@ impl Transport for Postgres {
             let channel = channel.as_ref()?;
             Some((which, [channel as Param<'_>, &hint as Param<'_>]))
         };
+        let mut is_restored = false;
         loop {
             let written = match expected {
                 None => {
@@ -698,7 +767,9 @@ impl Transport for Postgres {
             };
             match written {
                 Written::Version(version) => return Ok(Exchange::Swapped(version)),
-                Written::NoRow if expected.is_none() => return Err(inner.no_floor().await),
+                Written::NoRow if expected.is_none() => {
+                    inner.restore_floor(&mut is_restored).await?;
+                }
                 Written::NoRow => return Ok(Exchange::Mismatch(None)),
                 // It was changed while the statement waited for it.
                 Written::Nothing(seen) if Some(seen.version) == expected => {}

@@ -231,7 +231,8 @@ pub(super) async fn set_up(
 ) -> Result<ServerFacts, PostgresFailure> {
     let server = &config.server;
     let must_be_sync = config.replicas == Some(Replicas::Sync);
-    let text = sql::setup((!config.pooled).then_some(config.limits), must_be_sync);
+    let own = (!config.pooled).then_some(config.limits);
+    let text = sql::setup(own, must_be_sync, &config.table);
     let response = match timeout(config.connect_timeout, client.simple_query(&text)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(PostgresFailure::of_connecting(server, &error)),
@@ -256,6 +257,11 @@ pub(super) async fn set_up(
         let why = "the option replicas=sync is set, but synchronous_standby_names is empty, or \
                    synchronous_commit is not on or remote_apply";
         return Err(PostgresFailure::unsuitable_for_now(server, why));
+    }
+    // A crash ends all connections. So no client goes on with a table that was emptied and that it does not expect.
+    if !column(8).is_empty() && (column(8) == "t") != config.unlogged {
+        let why = sql::other_kind(&config.table, !config.unlogged);
+        return Err(PostgresFailure::unsuitable(server, why));
     }
     let is_lossy = column(1) != "on" || column(2) == "off";
     Ok(ServerFacts { is_lossy, can_notify: column(6) == "t", started: column(7).to_owned() })

@@ -98,10 +98,11 @@ pub(super) struct SqlStatements {
 }
 
 /// The SQL that creates the table `table`.
-pub(super) fn schema(table: &str) -> String {
+pub(super) fn schema(table: &str, unlogged: bool) -> String {
+    let kind = if unlogged { "UNLOGGED TABLE" } else { "TABLE" };
     format!(
         r#"-- The registers of lockword, a row each.
-CREATE TABLE IF NOT EXISTS {table} (
+CREATE {kind} IF NOT EXISTS {table} (
     -- The name of the lock. The row without a name is the floor: its version is at least that of
     -- every register that was deleted. A row whose name ends with /* is the floor of those that begin
     -- with what is before the star. A floor is never deleted itself.
@@ -119,21 +120,44 @@ CREATE TABLE IF NOT EXISTS {table} (
 }
 
 /// The same as [`schema`], for one client at a time.
-pub(super) fn create_schema(table: &str, limits: ServerTimeouts) -> String {
+pub(super) fn create_schema(table: &str, unlogged: bool, limits: ServerTimeouts) -> String {
     // The number is lockword's own. Without this lock, one of two clients that create the table at a
     // time may fail. Statements that are sent together are one transaction.
     format!(
         "SELECT {}; SELECT pg_advisory_xact_lock(7813295760128);
 {}",
         wait_for(limits.lock),
-        schema(table)
+        schema(table, unlogged)
     )
 }
 
-/// Whether the table exists. This is asked first, since a user who may write to an existing table need
-/// not have the right to create one.
+/// An expression: whether the table is one of those that a crash empties. Null if it does not exist.
+fn is_unlogged(table: &str) -> String {
+    let (schema, name) = table.split_once('.').expect("it has its schema");
+    format!(
+        "(SELECT c.relpersistence = 'u' FROM pg_catalog.pg_class AS c \
+             JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+             WHERE n.nspname = '{schema}' AND c.relname = '{name}')"
+    )
+}
+
+/// Whether the table exists; and whether a crash empties it. This is asked before it is created, since a user who
+/// may write to an existing table need not have the right to create one.
 pub(super) fn table_exists(table: &str) -> String {
-    format!("SELECT to_regclass('{table}') IS NOT NULL")
+    format!("SELECT to_regclass('{table}') IS NOT NULL, {}", is_unlogged(table))
+}
+
+/// Why a table is refused of which a crash leaves nothing, or everything, and of which the options say the opposite.
+/// `is_unlogged`: whether it is such a table.
+pub(super) fn other_kind(table: &str, is_unlogged: bool) -> String {
+    let (is, option, change) = match is_unlogged {
+        true => ("unlogged", "is not set", "LOGGED"),
+        false => ("logged", "is set", "UNLOGGED"),
+    };
+    format!(
+        "the table {table} is {is}, but unlogged=true {option}: change the option for all clients, use another \
+         table, or run ALTER TABLE {table} SET {change}"
+    )
 }
 
 /// An expression that notifies `channel` with `hint`.
@@ -380,12 +404,13 @@ pub(super) const SYNC: &str = "current_setting('synchronous_standby_names', true
 
 /// The first statement of a connection: it sets the connection's `own` timeouts, if no other client
 /// shares the server's side of the connection, and reads the settings of the server.
-pub(super) fn setup(own: Option<ServerTimeouts>, must_be_sync: bool) -> String {
+pub(super) fn setup(own: Option<ServerTimeouts>, must_be_sync: bool, table: &str) -> String {
     let asked = "SELECT current_setting('server_version_num'), current_setting('fsync'), \
         current_setting('synchronous_commit'), pg_is_in_recovery()::text, \
         current_setting('transaction_read_only')";
     let sync = if must_be_sync { SYNC } else { "true" };
-    let asked = format!("{asked}, {sync}, {CAN_NOTIFY}, pg_postmaster_start_time()::text");
+    let kind = is_unlogged(table);
+    let asked = format!("{asked}, {sync}, {CAN_NOTIFY}, pg_postmaster_start_time()::text, {kind}");
     let Some(ServerTimeouts { row, statement, .. }) = own else { return asked };
     format!(
         "SELECT set_config('default_transaction_isolation', 'read committed', false), \
