@@ -31,8 +31,9 @@ impl Engine for Dir {
         Some(Running { address: format!("{address}/locks"), server: Box::new(RemoveOnDrop(path)) })
     }
 
-    async fn raw(&self, address: &str) -> Box<dyn Pair> {
-        Box::new(Raw { folder: own_folder(address) })
+    async fn raw(&self, address: &str, count: usize) -> Vec<Box<dyn Pair>> {
+        let raw = |_| Box::new(Raw { folder: own_folder(address) }) as Box<dyn Pair>;
+        (0..count).map(raw).collect()
     }
 
     async fn acquirer(&self, address: &str) -> Box<dyn Pair> {
@@ -133,9 +134,13 @@ impl RenameNotifier {
         };
         assert!(watch >= 0, "inotify: {}", std::io::Error::last_os_error());
         let (tell, told) = mpsc::channel();
+        let register = folder.join("register");
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while notices.read(&mut buffer).is_ok() && tell.send(Instant::now()).is_ok() {}
+            while notices.read(&mut buffer).is_ok()
+                && fs::read(&register).is_ok()
+                && tell.send(Instant::now()).is_ok()
+            {}
         });
         Self { raw: Raw { folder }, told }
     }

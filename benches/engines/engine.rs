@@ -17,7 +17,11 @@ pub fn all() -> Vec<&'static dyn Engine> {
         #[cfg(all(unix, feature = "etcd"))]
         &crate::etcd::Etcd,
         #[cfg(all(unix, feature = "postgres"))]
-        &crate::postgres::Postgres,
+        &crate::postgres::Postgres(crate::postgres::Variant::Plain),
+        #[cfg(all(unix, feature = "postgres"))]
+        &crate::postgres::Postgres(crate::postgres::Variant::Unlogged),
+        #[cfg(all(unix, feature = "postgres"))]
+        &crate::postgres::Postgres(crate::postgres::Variant::Slow),
     ]
 }
 
@@ -48,19 +52,26 @@ pub struct Running {
 pub trait Engine: Send + Sync {
     fn name(&self) -> &'static str;
 
+    /// Whether this is a cell of the engine.
+    fn has(&self, cell: &str) -> bool {
+        let _ = cell;
+        true
+    }
+
     /// The name of the peer, if it is part of this build.
     fn peer(&self) -> Option<&'static str>;
 
     /// Starts a server. `None`: it is not installed.
     fn start(&self) -> Option<Running>;
 
-    /// A client that writes twice.
-    async fn raw(&self, address: &str) -> Box<dyn Pair>;
+    /// Clients that write twice, each to a register of its own. All of them share one connection.
+    async fn raw(&self, address: &str, count: usize) -> Vec<Box<dyn Pair>>;
 
     /// A client of the peer.
     async fn acquirer(&self, address: &str) -> Box<dyn Pair>;
 
-    /// Two clients, one of which is notified by the other.
+    /// Two clients, one of which writes and the other learns of it: by an event that has the register (etcd), or
+    /// by a notice, after which it reads (the others).
     async fn notifier(&self, address: &str) -> Box<dyn Notifier>;
 }
 
@@ -71,10 +82,10 @@ pub trait Pair: Send {
     async fn release(&mut self);
 }
 
-/// A client that notifies another one.
+/// A client that writes, and another one that learns of it.
 #[async_trait]
 pub trait Notifier: Send {
-    /// Sends a notification, and returns how long it took until the other client had it.
+    /// Writes, and returns how long it took until the other client had read it.
     async fn notify(&mut self) -> Duration;
 }
 
@@ -115,7 +126,7 @@ impl At {
     pub async fn other(&self, what: ContenderKind) -> Box<dyn Pair> {
         match what {
             ContenderKind::Peer => self.engine.acquirer(&self.address).await,
-            _ => self.engine.raw(&self.address).await,
+            _ => self.engine.raw(&self.address, 1).await.pop().expect("it is one"),
         }
     }
 }

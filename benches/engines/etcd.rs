@@ -31,10 +31,15 @@ impl Engine for Etcd {
         Some(Running { address: server.address(), server: Box::new(server) })
     }
 
-    async fn raw(&self, address: &str) -> Box<dyn Pair> {
+    async fn raw(&self, address: &str, count: usize) -> Vec<Box<dyn Pair>> {
         let client = connect(address).await;
-        client.delete("raw").await;
-        Box::new(Raw { client, revision: 0 })
+        let mut raws: Vec<Box<dyn Pair>> = vec![];
+        for number in 0..count {
+            let key = format!("raw/{number}");
+            client.delete(&*key).await;
+            raws.push(Box::new(Raw { client: client.clone(), key, revision: 0 }));
+        }
+        raws
     }
 
     async fn acquirer(&self, address: &str) -> Box<dyn Pair> {
@@ -68,15 +73,17 @@ async fn connect(address: &str) -> EtcdClient {
 /// The only writer.
 struct Raw {
     client: EtcdClient,
+    key: String,
     revision: i64,
 }
 
 impl Raw {
     async fn write(&mut self, size: usize) {
+        let key = &*self.key;
         let swap = TxnRequest {
-            compare: vec![Compare::revision("raw", CompareResult::Equal, self.revision)],
-            success: vec![RequestOp::put("raw", vec![b'x'; size])],
-            failure: vec![RequestOp::range(RangeRequest::of("raw"))],
+            compare: vec![Compare::revision(key, CompareResult::Equal, self.revision)],
+            success: vec![RequestOp::put(key, vec![b'x'; size])],
+            failure: vec![RequestOp::range(RangeRequest::of(key))],
         };
         let done = self.client.call("/etcdserverpb.KV/Txn", swap).await;
         let done: TxnResponse = done.expect("etcd answers");

@@ -6,6 +6,7 @@ use crate::sample::Sample;
 use lockword::cluster::Node;
 use lockword::cluster::layers::Counts;
 use lockword::contention::statistics;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,6 +14,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 const THREADS: usize = 8;
+
+/// The tasks of `keys`, each with its own.
+const KEYS: usize = 64;
 
 /// Pairs before anything is measured.
 const WARM: usize = 10;
@@ -57,7 +61,7 @@ pub fn alone(at: &At, what: ContenderKind, slice: Duration) -> Sample {
         }
         counts.take();
         let (ns, done) = repeat(slice, pair).await;
-        Sample::new(ns).with_requests(counts.take().total(), done)
+        Sample::new(ns).with_requests(counts.take(), done)
     })
 }
 
@@ -110,7 +114,7 @@ pub fn threads(at: &At, what: ContenderKind, slice: Duration) -> Sample {
     counts.take();
     let (ns, done) = contend(slice, || || drop(lock.acquire().expect("it is granted")));
     let sample = Sample::new(ns).with_grants(&done);
-    sample.with_requests(counts.take().total(), done.iter().sum())
+    sample.with_requests(counts.take(), done.iter().sum())
 }
 
 /// The median of what `act` returns, called after a rest each time.
@@ -124,8 +128,8 @@ async fn rested(slice: Duration, mut act: impl AsyncFnMut() -> Duration) -> Samp
     Sample::new(statistics::median(&took).mid)
 }
 
-/// A bare notification.
-pub fn notice(at: &At, _: ContenderKind, slice: Duration) -> Sample {
+/// A bare write, until another client has read it.
+pub fn bound(at: &At, _: ContenderKind, slice: Duration) -> Sample {
     let runtime = runtime(2);
     let sample = runtime.block_on(async {
         let mut notifier = at.engine.notifier(&at.address).await;
@@ -136,18 +140,62 @@ pub fn notice(at: &At, _: ContenderKind, slice: Duration) -> Sample {
     sample
 }
 
-/// Two bare writes.
-pub fn two_trips(at: &At, what: ContenderKind, slice: Duration) -> Sample {
-    runtime(1).block_on(async {
-        let mut other = at.other(what).await;
-        let pair = async || {
-            let start = Instant::now();
-            other.acquire().await;
-            other.release().await;
-            start.elapsed()
-        };
-        rested(slice, pair).await
-    })
+/// Many tasks, each with a key of its own. Bare, they share `connections`.
+pub fn keys(at: &At, what: ContenderKind, connections: usize, slice: Duration) -> Sample {
+    let runtime = runtime(2);
+    let sample = runtime.block_on(async {
+        let mut tasks: Vec<Pin<Box<dyn Future<Output = u64> + Send>>> = vec![];
+        let (stop, counts) = (Arc::new(AtomicBool::new(false)), Counts::default());
+        let node;
+        if what.is_lockword() {
+            node = Node::builder(at.connect_into(&counts).await).build().expect("a node");
+            for number in 0..KEYS {
+                let lock = node.lock(&format!("keys/{number}")).expect("a key");
+                lock.acquire().await.expect("free").release().await.expect("held");
+                let stop = stop.clone();
+                tasks.push(Box::pin(async move {
+                    let mut done = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        lock.acquire().await.expect("free").release().await.expect("held");
+                        done += 1;
+                    }
+                    done
+                }));
+            }
+        } else {
+            for _ in 0..connections {
+                for mut raw in at.engine.raw(&at.address, KEYS / connections).await {
+                    let stop = stop.clone();
+                    tasks.push(Box::pin(async move {
+                        let mut done = 0;
+                        while !stop.load(Ordering::Relaxed) {
+                            raw.acquire().await;
+                            raw.release().await;
+                            done += 1;
+                        }
+                        done
+                    }));
+                }
+            }
+        }
+        counts.take();
+        let start = Instant::now();
+        let tasks: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
+        tokio::time::sleep(slice).await;
+        stop.store(true, Ordering::Relaxed);
+        let mut grants = vec![];
+        for task in tasks {
+            grants.push(task.await.expect("no panic"));
+        }
+        let (elapsed, done) = (start.elapsed(), grants.iter().sum::<u64>().max(1));
+        let sample = Sample::new(elapsed.as_nanos() as f64 / done as f64).with_grants(&grants);
+        match what.is_lockword() {
+            true => sample.with_requests(counts.take(), done),
+            false => sample,
+        }
+    });
+    runtime.shutdown_background();
+    sample
 }
 
 /// `count` nodes that contend for the lock all the time.
@@ -186,7 +234,7 @@ pub fn waiting(at: &At, count: usize, slice: Duration) -> Sample {
             tokio::time::sleep(slice.min(Duration::from_millis(10))).await;
             elapsed = start.elapsed();
         }
-        let (grants, requests) = (grants.lock().expect("no panic").clone(), counts.now().total());
+        let (grants, requests) = (grants.lock().expect("no panic").clone(), counts.now());
         stop.store(true, Ordering::Relaxed);
         for worker in workers {
             worker.await.expect("no panic");

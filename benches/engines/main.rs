@@ -9,7 +9,7 @@
 //!
 //! It starts servers on free loopback ports, with their data in temporary folders, and stops them. An
 //! engine whose program is not installed is left out, with a line on standard error. The engine in a
-//! directory needs none: `TMPDIR=/dev/shm` has it in memory. All cells take about six minutes. Per engine:
+//! directory needs none: `TMPDIR=/dev/shm` has it in memory. All cells take about fifteen minutes. Per engine:
 //!
 //! - `uncontended`: one task acquires and releases, without contention; beside it `raw`, two writes of
 //!   the same kind by the engine's own client (Redis: two `EVALSHA` of a script that compares and sets;
@@ -21,12 +21,18 @@
 //!   keeps no queue and nothing else
 //! - `threads-8`: 8 threads of one process on one key; the peer has a client for each thread
 //! - `processes-8`: 8 processes on one key, which acquire, release, and acquire again at once
-//! - `handoff`: from the beginning of a release to the return of `acquire` in another process that
-//!   waits, when the lock was held for 5 ms; beside it `notice`, from the beginning of a bare
-//!   notification until a listener has it, and `two trips`, the two writes of `raw`; each of them also
-//!   after 5 ms of rest, since a thread that has slept is slower
+//! - `elsewhere`: from the beginning of a release to the return of `acquire` in another process that
+//!   waits, when the lock was held for 5 ms; beside it `bound`, by bare calls: a write until another client has the
+//!   register, by an event (etcd) or by a notice and a read (the others), also after 5 ms of rest, since a
+//!   thread that has slept is slower
+//! - `elsewhere-2s`: the same when it was held for two seconds, longer than the claim window
+//! - `keys-64`: 64 tasks of one node, each of which acquires and releases a key of its own; beside it the
+//!   two writes of `raw` by 64 tasks over one connection, and over eight
 //! - `waiting-4`, `waiting-32`: this many nodes, each with a connection of its own, which acquire, hold
 //!   for a millisecond, release, and acquire again at once
+//!
+//! PostgreSQL is there three times: as it is, with an unlogged table, and with commits that take two milliseconds
+//! (some of the cells only).
 //!
 //! Where there is a contender `on runtime`, it is lockword with node and connections on the runtime of
 //! the callers, and not on the thread of the process.
@@ -101,17 +107,37 @@ fn cells(options: &BenchOptions, engine: &'static dyn Engine, address: &str) -> 
         one("on runtime", in_process::threads, ContenderKind::OnRuntime, slice(300, 4)),
     ];
     let processes = vec![one("lockword", processes::contend, ContenderKind::Lockword, long)];
-    let handoff = vec![
-        one("lockword", processes::handoff, ContenderKind::Lockword, long),
-        one("on runtime", processes::handoff, ContenderKind::OnRuntime, long),
-        one("notice", in_process::notice, ContenderKind::Raw, short),
-        one("two trips", in_process::two_trips, ContenderKind::Raw, short),
+    let elsewhere = |at: &At, what, long| processes::elsewhere(at, what, processes::REST, long);
+    let elsewhere = vec![
+        one("lockword", elsewhere, ContenderKind::Lockword, long),
+        one("bound", in_process::bound, ContenderKind::Raw, short),
+        one("on runtime", elsewhere, ContenderKind::OnRuntime, long),
+    ];
+    let quick = options.quick;
+    let two_seconds = {
+        let (at, hold) = (at.clone(), if quick { 20 * MS } else { 2000 * MS });
+        move || processes::elsewhere(&at, ContenderKind::Lockword, hold, hold * 3 / 2)
+    };
+    let elsewhere_long = vec![
+        contender("lockword", two_seconds),
+        one("bound", in_process::bound, ContenderKind::Raw, short),
+    ];
+    let keys = |name, what, connections, long| {
+        let at = at.clone();
+        contender(name, move || in_process::keys(&at, what, connections, long))
+    };
+    let keys = vec![
+        keys("lockword", ContenderKind::Lockword, 1, slice(500, 10)),
+        keys("raw", ContenderKind::Raw, 1, slice(500, 10)),
+        keys("raw over 8", ContenderKind::Raw, 8, slice(500, 10)),
     ];
     let mut cells = vec![
         cell("uncontended", with_peer(uncontended, in_process::alone, short)),
         cell("threads-8", with_peer(threads, in_process::threads, slice(300, 4))),
         cell("processes-8", with_peer(processes, processes::contend, long)),
-        cell("handoff", handoff),
+        cell("elsewhere", elsewhere),
+        cell("elsewhere-2s", elsewhere_long),
+        cell("keys-64", keys),
     ];
     for nodes in [4, 32] {
         let at = at.clone();
@@ -119,6 +145,9 @@ fn cells(options: &BenchOptions, engine: &'static dyn Engine, address: &str) -> 
         let run = move || in_process::waiting(&at, nodes, long);
         cells.push(cell(&format!("waiting-{nodes}"), vec![contender("lockword", run)]));
     }
+    cells.retain(|cell| {
+        cell.name.strip_prefix(engine.name()).is_some_and(|name| engine.has(&name[1..]))
+    });
     cells
 }
 

@@ -1,24 +1,44 @@
-//! PostgreSQL: upserts, `NOTIFY`, and `pg_advisory_lock`.
+//! PostgreSQL: upserts, `NOTIFY`, and `pg_advisory_lock`. Also with unlogged tables, and with commits that take
+//! two milliseconds each.
 
 use crate::engine::{Engine, Notifier, Pair, Running, SIZES};
 use crate::servers::postgres::{PostgresServer, PostgresSetup};
 use lockword::cluster::async_trait;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::{AsyncMessage, Client, NoTls, Statement};
 
-pub struct Postgres;
+pub struct Postgres(pub Variant);
+
+pub enum Variant {
+    Plain,
+    Unlogged,
+    Slow,
+}
 
 /// Like ours: room for updates in place.
-const TABLE: &str = "CREATE TABLE raw (key text PRIMARY KEY, version bigint NOT NULL, \
+const TABLE: &str = "TABLE raw (key text PRIMARY KEY, version bigint NOT NULL, \
     value bytea NOT NULL) WITH (fillfactor = 50)";
-const UPSERT: &str = "INSERT INTO raw AS r (key, version, value) VALUES ('raw', 1, $1) \
-    ON CONFLICT (key) DO UPDATE SET version = r.version + 1, value = $1 RETURNING version";
+const UPSERT: &str = "INSERT INTO raw AS r (key, version, value) VALUES ($1, 1, $2) \
+    ON CONFLICT (key) DO UPDATE SET version = r.version + 1, value = $2 RETURNING version";
 
 #[async_trait]
 impl Engine for Postgres {
     fn name(&self) -> &'static str {
-        "postgres"
+        match self.0 {
+            Variant::Plain => "postgres",
+            Variant::Unlogged => "postgres-unlogged",
+            Variant::Slow => "postgres-slow",
+        }
+    }
+
+    fn has(&self, cell: &str) -> bool {
+        match self.0 {
+            Variant::Plain => true,
+            Variant::Unlogged => ["uncontended", "processes-8", "elsewhere"].contains(&cell),
+            Variant::Slow => ["uncontended", "elsewhere", "keys-64"].contains(&cell),
+        }
     }
 
     fn peer(&self) -> Option<&'static str> {
@@ -26,22 +46,37 @@ impl Engine for Postgres {
     }
 
     fn start(&self) -> Option<Running> {
-        let settings = vec!["max_connections=200".to_owned()];
+        let (mut more, mut kind) = ("", "");
+        let mut settings = vec!["max_connections=200".to_owned()];
+        match self.0 {
+            Variant::Plain => {}
+            Variant::Unlogged => (more, kind) = ("unlogged=true", "UNLOGGED"),
+            Variant::Slow => {
+                settings.extend(["commit_delay=2000".to_owned(), "commit_siblings=0".to_owned()])
+            }
+        }
         let server = PostgresServer::start(PostgresSetup { settings, ..PostgresSetup::default() })?;
-        // Plain, so that the bare client understands it too.
-        let address = server.address("").trim_end_matches('?').to_owned();
-        let create = server.address("create_schema=true");
+        let address = server.address(more).trim_end_matches('?').to_owned();
+        let create = server.address(&format!("create_schema=true&{more}"));
+        let create = create.trim_end_matches('&');
         crate::in_process::runtime(1).block_on(async {
-            drop(lockword::cluster::connect(&create).await.expect("PostgreSQL runs"));
-            connect(&address).await.batch_execute(TABLE).await.expect("a table");
+            drop(lockword::cluster::connect(create).await.expect("PostgreSQL runs"));
+            let table = format!("CREATE {kind} {TABLE}");
+            connect(&address).await.batch_execute(&table).await.expect("a table");
         });
         Some(Running { address, server: Box::new(server) })
     }
 
-    async fn raw(&self, address: &str) -> Box<dyn Pair> {
-        let client = connect(address).await;
+    async fn raw(&self, address: &str, count: usize) -> Vec<Box<dyn Pair>> {
+        let client = Arc::new(connect(address).await);
         let upsert = client.prepare(UPSERT).await.expect("it is understood");
-        Box::new(Raw { client, upsert })
+        let raw = |number| {
+            let (client, upsert) = (client.clone(), upsert.clone());
+            // Of each client another one.
+            let key = format!("raw/{}/{number}", fastrand::u64(..));
+            Box::new(Raw { client, upsert, key }) as Box<dyn Pair>
+        };
+        (0..count).map(raw).collect()
     }
 
     async fn acquirer(&self, address: &str) -> Box<dyn Pair> {
@@ -52,19 +87,27 @@ impl Engine for Postgres {
     }
 
     async fn notifier(&self, address: &str) -> Box<dyn Notifier> {
-        let (listener, mut wire) = tokio_postgres::connect(address, NoTls).await.expect("it runs");
+        let (listener, mut wire) =
+            tokio_postgres::connect(plain(address), NoTls).await.expect("it runs");
         let (tell, heard) = unbounded_channel();
+        let reader = connect(address).await;
+        let read = reader.prepare("SELECT version, value FROM raw WHERE key = 'notifier'").await;
+        let read = read.expect("it is understood");
         tokio::spawn(async move {
             while let Some(Ok(message)) = std::future::poll_fn(|cx| wire.poll_message(cx)).await {
-                let at = Instant::now();
-                if matches!(message, AsyncMessage::Notification(_)) && tell.send(at).is_err() {
+                if !matches!(message, AsyncMessage::Notification(_)) {
+                    continue;
+                }
+                reader.query_one(&read, &[]).await.expect("it was written");
+                if tell.send(Instant::now()).is_err() {
                     break;
                 }
             }
         });
         listener.batch_execute("LISTEN notifier").await.expect("it runs");
         let client = connect(address).await;
-        let notify = client.prepare("SELECT pg_notify('notifier', $1)").await;
+        let notify = format!("{UPSERT}, pg_notify('notifier', 'x') IS NULL");
+        let notify = client.prepare(&notify).await;
         Box::new(NotifiedClient {
             client,
             notify: notify.expect("it is understood"),
@@ -74,21 +117,28 @@ impl Engine for Postgres {
     }
 }
 
+/// The address without lockword's options, as the bare client understands it.
+fn plain(address: &str) -> &str {
+    address.split('?').next().expect("there is a first part")
+}
+
 async fn connect(address: &str) -> Client {
-    let (client, wire) = tokio_postgres::connect(address, NoTls).await.expect("PostgreSQL runs");
+    let connected = tokio_postgres::connect(plain(address), NoTls).await;
+    let (client, wire) = connected.expect("PostgreSQL runs");
     tokio::spawn(wire);
     client
 }
 
 struct Raw {
-    client: Client,
+    client: Arc<Client>,
     upsert: Statement,
+    key: String,
 }
 
 impl Raw {
     async fn write(&mut self, size: usize) {
         let value = vec![b'x'; size];
-        self.client.query_one(&self.upsert, &[&value]).await.expect("it runs");
+        self.client.query_one(&self.upsert, &[&self.key, &value]).await.expect("it runs");
     }
 }
 
@@ -134,8 +184,8 @@ struct NotifiedClient {
 impl Notifier for NotifiedClient {
     async fn notify(&mut self) -> Duration {
         let start = Instant::now();
-        let text = "x".repeat(SIZES[0]);
-        self.client.query_one(&self.notify, &[&text]).await.expect("it runs");
+        let value = vec![b'x'; SIZES[0]];
+        self.client.query_one(&self.notify, &[&"notifier", &value]).await.expect("it runs");
         self.heard.recv().await.expect("it is notified") - start
     }
 }

@@ -6,12 +6,13 @@
 use crate::engine::{self, At, ContenderKind};
 use crate::in_process::runtime;
 use crate::sample::{Sample, Waits};
+use lockword::cluster::layers::Operations;
 use lockword::contention::statistics;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long the lock is held in `handoff`, and how long each bare call there is preceded by rest.
+/// How long the lock is held in `elsewhere`, and how long each bare call there is preceded by rest.
 pub const REST: Duration = Duration::from_millis(5);
 
 const PROCESSES: usize = 8;
@@ -73,7 +74,7 @@ async fn run_child(at: &At, what: ContenderKind, hold: Duration) {
             Acquisition { asked, granted, releasing }
         })
         .await;
-        requests = counts.take().total();
+        requests = counts.take();
     } else {
         let mut peer = at.other(what).await;
         let end = begin().await;
@@ -87,13 +88,14 @@ async fn run_child(at: &At, what: ContenderKind, hold: Duration) {
             Acquisition { asked, granted, releasing }
         })
         .await;
-        requests = 0;
+        requests = Operations::default();
     }
     let mut out = std::io::stdout().lock();
     for Acquisition { asked, granted, releasing } in turns {
         writeln!(out, "{asked} {granted} {releasing}").expect("somebody reads");
     }
-    writeln!(out, "requests {requests}").expect("somebody reads");
+    let (all, writes) = (requests.total(), requests.swaps);
+    writeln!(out, "requests {all} {writes}").expect("somebody reads");
 }
 
 /// Says that the child is ready, and waits for the beginning. Returns the end.
@@ -115,10 +117,11 @@ async fn take_turns(end: u64, mut turn: impl AsyncFnMut() -> Acquisition) -> Vec
     turns
 }
 
-/// The acquisitions of each child, and the number of requests of all.
+/// The acquisitions of each child, and the numbers of requests and writes of all.
 struct ChildrenReport {
     turns: Vec<Vec<Acquisition>>,
     requests: u64,
+    writes: u64,
     end: u64,
 }
 
@@ -165,14 +168,17 @@ fn run(
         let mut stdin = child.0.stdin.take().expect("piped");
         writeln!(stdin, "{start} {end}").expect("the child reads");
     }
-    let (mut turns, mut requests) = (vec![], 0);
+    let (mut turns, mut requests, mut writes) = (vec![], 0, 0);
     for (mut child, lines) in children {
         let mut own = vec![];
         for line in lines {
             let words: Vec<&str> = line.split(' ').collect();
             let number = |at: usize| -> u64 { words[at].parse().expect("a number") };
             match words[..] {
-                ["requests", _] => requests += number(1),
+                ["requests", ..] => {
+                    requests += number(1);
+                    writes += number(2);
+                }
                 _ => own.push(Acquisition {
                     asked: number(0),
                     granted: number(1),
@@ -183,7 +189,7 @@ fn run(
         assert!(child.0.wait().expect("a child").success(), "a child failed");
         turns.push(own);
     }
-    ChildrenReport { turns, requests, end }
+    ChildrenReport { turns, requests, writes, end }
 }
 
 /// Eight processes on one key.
@@ -203,14 +209,14 @@ pub fn contend(at: &At, what: ContenderKind, slice: Duration) -> Sample {
     });
     if what.is_lockword() {
         let all = report.turns.iter().map(Vec::len).sum::<usize>();
-        sample = sample.with_requests(report.requests, all as u64);
+        sample = sample.with_counts(report.requests, report.writes, all as u64);
     }
     sample
 }
 
 /// From a release to the grant in another process: two of them, in turn.
-pub fn handoff(at: &At, what: ContenderKind, slice: Duration) -> Sample {
-    let report = run(at, what, 2, REST, slice);
+pub fn elsewhere(at: &At, what: ContenderKind, hold: Duration, slice: Duration) -> Sample {
+    let report = run(at, what, 2, hold, slice);
     let mut all: Vec<(usize, Acquisition)> = vec![];
     for (process, turns) in report.turns.iter().enumerate() {
         all.extend(turns.iter().map(|turn| (process, *turn)));
@@ -226,5 +232,6 @@ pub fn handoff(at: &At, what: ContenderKind, slice: Duration) -> Sample {
     let gaps: Vec<f64> = all.windows(2).filter_map(gap).collect();
     assert!(!gaps.is_empty(), "no process waited: {} turns", all.len());
     let count = all.len() as u64;
-    Sample::new(statistics::median(&gaps).mid).with_requests(report.requests, count)
+    let sample = Sample::new(statistics::median(&gaps).mid);
+    sample.with_counts(report.requests, report.writes, count)
 }

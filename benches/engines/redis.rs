@@ -16,6 +16,7 @@ const COMPARE_AND_SET: &str = "\
     if found ~= ARGV[1] then return {'0', found} end \
     local version = string.format('%.0f', (tonumber(found) or 0) + 1) \
     redis.call('HSET', KEYS[1], 'version', version, 'value', ARGV[2]) \
+    if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'x') end \
     return {'1', version}";
 
 #[async_trait]
@@ -33,12 +34,13 @@ impl Engine for Redis {
         Some(Running { address: server.address(), server: Box::new(server) })
     }
 
-    async fn raw(&self, address: &str) -> Box<dyn Pair> {
-        let mut wire = connect(address).await;
-        let script = Script::new(COMPARE_AND_SET);
-        script.prepare_invoke().load_async(&mut wire).await.expect("Redis takes the script");
-        let () = cmd("DEL").arg("raw").query_async(&mut wire).await.expect("Redis answers");
-        Box::new(Raw { wire, digest: script.get_hash().to_owned(), version: String::new() })
+    async fn raw(&self, address: &str, count: usize) -> Vec<Box<dyn Pair>> {
+        let wire = connect(address).await;
+        let mut raws: Vec<Box<dyn Pair>> = vec![];
+        for number in 0..count {
+            raws.push(Box::new(Raw::new(&wire, format!("raw/{number}"), "").await));
+        }
+        raws
     }
 
     #[cfg(feature = "engine_peers")]
@@ -56,11 +58,20 @@ impl Engine for Redis {
         let mut listener = client.get_async_pubsub().await.expect("Redis runs");
         listener.subscribe("notifier").await.expect("Redis answers");
         let (tell, heard) = unbounded_channel();
+        let mut reader = connect(address).await;
         tokio::spawn(async move {
             let mut messages = listener.on_message();
-            while messages.next().await.is_some() && tell.send(Instant::now()).is_ok() {}
+            while messages.next().await.is_some() {
+                let mut read = cmd("HMGET");
+                read.arg("notifier").arg("version").arg("value");
+                let _: (String, String) = read.query_async(&mut reader).await.expect("it runs");
+                if tell.send(Instant::now()).is_err() {
+                    break;
+                }
+            }
         });
-        Box::new(NotifiedClient { wire: connect(address).await, heard })
+        let raw = Raw::new(&connect(address).await, "notifier".to_owned(), "notifier").await;
+        Box::new(NotifiedClient { raw, heard })
     }
 }
 
@@ -73,13 +84,24 @@ async fn connect(address: &str) -> MultiplexedConnection {
 struct Raw {
     wire: MultiplexedConnection,
     digest: String,
+    key: String,
+    channel: &'static str,
     version: String,
 }
 
 impl Raw {
+    async fn new(wire: &MultiplexedConnection, key: String, channel: &'static str) -> Self {
+        let (mut wire, script) = (wire.clone(), Script::new(COMPARE_AND_SET));
+        script.prepare_invoke().load_async(&mut wire).await.expect("Redis takes the script");
+        let () = cmd("DEL").arg(&key).query_async(&mut wire).await.expect("Redis answers");
+        let (digest, version) = (script.get_hash().to_owned(), String::new());
+        Self { wire, digest, key, channel, version }
+    }
+
     async fn write(&mut self, size: usize) {
         let mut script = cmd("EVALSHA");
-        script.arg(&self.digest).arg(1).arg("raw").arg(&self.version).arg(vec![b'x'; size]);
+        script.arg(&self.digest).arg(1).arg(&self.key);
+        script.arg(&self.version).arg(vec![b'x'; size]).arg(self.channel);
         let response: (String, String) = script.query_async(&mut self.wire).await.expect("it runs");
         assert_eq!(response.0, "1", "there is no other writer");
         self.version = response.1;
@@ -120,7 +142,7 @@ impl Pair for Peer {
 }
 
 struct NotifiedClient {
-    wire: MultiplexedConnection,
+    raw: Raw,
     heard: UnboundedReceiver<Instant>,
 }
 
@@ -128,9 +150,7 @@ struct NotifiedClient {
 impl Notifier for NotifiedClient {
     async fn notify(&mut self) -> Duration {
         let start = Instant::now();
-        let mut publish = cmd("PUBLISH");
-        publish.arg("notifier").arg(vec![b'x'; SIZES[0]]);
-        let () = publish.query_async(&mut self.wire).await.expect("Redis runs");
+        self.raw.write(SIZES[0]).await;
         self.heard.recv().await.expect("it is notified") - start
     }
 }
