@@ -150,7 +150,7 @@ pub fn keys(at: &At, what: ContenderKind, connections: usize, slice: Duration) -
         if what.is_lockword() {
             node = Node::builder(at.connect_into(&counts).await).build().expect("a node");
             for number in 0..KEYS {
-                let lock = node.lock(&format!("keys/{number}")).expect("a key");
+                let lock = node.lock(format!("keys/{number}")).expect("a key");
                 lock.acquire().await.expect("free").release().await.expect("held");
                 let stop = stop.clone();
                 tasks.push(Box::pin(async move {
@@ -172,6 +172,8 @@ pub fn keys(at: &At, what: ContenderKind, connections: usize, slice: Duration) -
                             raw.acquire().await;
                             raw.release().await;
                             done += 1;
+                            // Where a call never waits, this task would keep its thread from the timer.
+                            tokio::task::yield_now().await;
                         }
                         done
                     }));
