@@ -4,11 +4,12 @@
 //! - `polling.rs`: engines without wake-ups pass, and are caught, and nodes poll them.
 //! - `caught.rs`: each broken transport of `broken/` is caught in every run, by the law that it breaks.
 //! - `history.rs`: the checks of a history, also of an engine that has declared that it may lose writes.
-//! - `layers.rs`: the layers do what they say.
+//! - `layers.rs`: the layers do what they say; `sharded.rs`: the one over several engines.
 
 mod broken;
 mod caught;
 mod history;
 mod layers;
 mod polling;
+mod sharded;
 mod sound;
