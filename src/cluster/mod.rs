@@ -109,6 +109,8 @@
 //!   node does not guess: it writes again until the version has changed, and then undoes what is
 //!   not wanted any more.
 //!
+//! For more locks than one engine serves, [`layers::Sharded`] spreads the keys over several.
+//!
 //! At the end of a program, call `release().await` for each guard, or [`Node::shutdown`]. A guard that
 //! still exists when the process ends (or the runtime that was given by [`NodeBuilder::runtime`]) is
 //! released by nobody, and other nodes wait for the end of its lease.

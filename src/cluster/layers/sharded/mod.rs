@@ -23,8 +23,8 @@ use std::sync::{Arc, OnceLock};
 
 /// A transport over several engines, the *shards*: each key belongs to one of them.
 ///
-/// For more locks than one engine serves. A shard has a name, on which it depends which keys belong to it. So the
-/// order of the shards does not matter, and a server may get another address; but a name must stay with the data.
+/// For more locks than one engine serves. Which keys belong to a shard depends on its name. So the order of the shards
+/// does not matter, and a server may get another address; but a name must stay with the data.
 ///
 /// ```
 /// use lockword::cluster::layers::Sharded;
@@ -62,8 +62,8 @@ use std::sync::{Arc, OnceLock};
 /// timeout, and lowers the limit to 16. Where a node wants or holds many keys of the hanging shard, these take most of the
 /// places, and the renewals of other shards may come too late: **then other locks are lost as well.** Where that matters,
 /// let a request fail early (the option `timeout_ms` of the engines, well below the request timeout), or build a node
-/// for each shard and choose it by [`shard_of`](Self::shard_of): these nodes share nothing, and
-/// [exclude each other](#what-each-program-must-do-alike) only if all programs choose alike.
+/// for each shard, over clones of one `Sharded`, and use for each key that of its [`shard_of`](Self::shard_of): each
+/// node has a limit of its own.
 ///
 /// # What each program must do alike
 ///
