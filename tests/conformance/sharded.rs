@@ -525,7 +525,9 @@ async fn a_change_leaves_one_holder_and_growing_tokens() {
             old.change_to(&new, LEASE).await.unwrap();
             let member = node(new.clone());
             for key in keys() {
-                let guard = member.lock(&key).unwrap().acquire().await.unwrap();
+                let lock = member.lock(&key).unwrap();
+                // Of a node that still renews it, if there were one.
+                let guard = lock.acquire_timeout(LEASE * 10).await.unwrap();
                 let guard = witness.saw(&key, guard);
                 witness.release(&key, guard);
             }
