@@ -15,8 +15,8 @@
 //!   requests and 2 % of the responses are lost, delays up to 0.2 ms), and without faults and without
 //!   holding the lock for any time (`tight`)
 //! - `handoff-elsewhere`: from a release to the grant at another node, which waits
-//! - `scale`: 10 to 1,000 nodes on one key, and `scale-keys`: 1,000 nodes that hold 100 keys each, both in virtual
-//!   time. They run only if they are asked for, and in quick mode; `scale` takes minutes
+//! - `scale`: 10 to 1,000 nodes on one key (`scale-N`: N of them), and `scale-keys`: 1,000 nodes that hold 100 keys
+//!   each, both in virtual time. They run only if they are asked for, and briefly in quick mode; `scale` takes minutes
 //!
 //! The contenders of a cell run in alternating slices. A layer around the transport counts requests and
 //! writes.
@@ -261,18 +261,8 @@ type Measured = Vec<(Cell, Vec<Vec<Sample>>)>;
 
 fn main() {
     let options = BenchOptions::read("cluster");
-    for (name, run) in [
-        (scale::ONE_KEY, scale::one_key as fn(&BenchOptions)),
-        (scale::MANY_KEYS, scale::many_keys),
-    ] {
-        let is_smoke =
-            options.quick && options.select_cells(vec![name], |name| (*name).into()).len() == 1;
-        if !options.list && (options.asks_for(name) || is_smoke) {
-            run(&options);
-        }
-        if options.asks_for(name) {
-            return;
-        }
+    if scale::run(&options) {
+        return;
     }
     let rounds = options.rounds(ROUNDS);
     let mut measured: Measured = options

@@ -16,9 +16,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// The names of the cells.
-pub const ONE_KEY: &str = "scale";
-pub const MANY_KEYS: &str = "scale-keys";
+/// The numbers of nodes on one key.
+const COUNTS: [usize; 5] = [10, 32, 100, 320, 1000];
 
 /// From a request to its response, on average: each way takes from 8 to 12 ms. Without that, nodes would meet in lockstep.
 /// (Tokio's timers count milliseconds.)
@@ -247,12 +246,33 @@ async fn waiting(wakes: Wakes, count: usize, time: Duration) -> Figures {
     figures
 }
 
-/// One key.
-pub fn one_key(options: &BenchOptions) {
-    let (counts, grants, time): (&[usize], u64, _) = match options.quick {
-        true => (&[10, 32], 50, LEASE),
-        false => (&[10, 32, 100, 320, 1000], 200, LEASE * 6),
+/// Runs the cells that are asked for, and all of them briefly in quick mode. Returns whether one was asked for.
+pub fn run(options: &BenchOptions) -> bool {
+    let is_smoke = |name: &str| {
+        let selected = options.select_cells(vec![name], |name| (*name).to_owned());
+        options.quick && !selected.is_empty()
     };
+    let counts = COUNTS.into_iter().filter(|count| options.asks_for(&format!("scale-{count}")));
+    let counts: Vec<_> = counts.collect();
+    let (all, keys) = (options.asks_for("scale"), options.asks_for("scale-keys"));
+    if options.list {
+        // They are no benchmarks of criterion's.
+    } else if !counts.is_empty() {
+        one_key(options, &counts);
+    } else if all && !options.quick {
+        one_key(options, &COUNTS);
+    } else if all || is_smoke("scale") {
+        one_key(options, &COUNTS[..2]);
+    }
+    if !options.list && (keys || is_smoke("scale-keys")) {
+        many_keys(options);
+    }
+    all || keys || !counts.is_empty()
+}
+
+/// One key.
+fn one_key(options: &BenchOptions, counts: &[usize]) {
+    let (grants, time) = if options.quick { (50, LEASE) } else { (200, LEASE * 6) };
     println!(
         "\nMany nodes on one key, in virtual time; a round trip takes {ROUND_TRIP:?}, a lease {LEASE:?}\n"
     );
@@ -312,7 +332,7 @@ fn resident() -> Option<u64> {
 }
 
 /// Many keys, each of which one node holds.
-pub fn many_keys(options: &BenchOptions) {
+fn many_keys(options: &BenchOptions) {
     let (count, keys) = if options.quick { (10, 100) } else { (1000, 100) };
     let time = LEASE * 3;
     println!("\n{count} nodes hold {keys} keys each, in virtual time; a lease is {LEASE:?}\n");
