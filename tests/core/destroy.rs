@@ -24,7 +24,7 @@ use std::time::Duration;
 use support::random::Rng;
 use support::setting::env_number;
 use support::slots::read_in_slot;
-use support::watchdog::{Progress, fail};
+use support::watchdog::{LIMIT, Progress, fail};
 
 #[path = "../support"]
 mod support {
@@ -34,8 +34,6 @@ mod support {
     pub mod watchdog;
 }
 
-/// A wake-up that is lost never comes. What takes long is a machine whose processors stand still.
-const LIMIT: Duration = Duration::from_secs(60);
 const OPS: &[&str] = &["meet", "lock", "wait", "notify", "free", "bias", "read", "write"];
 
 /// Something that its last user frees, and how a thread uses it.

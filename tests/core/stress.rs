@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::random::Rng;
 use support::setting::env_number;
-use support::watchdog::{Progress, STALLED, Slot, fail};
+use support::watchdog::{LIMIT, Progress, STALLED, Slot, fail};
 
 #[path = "../support"]
 mod support {
@@ -259,7 +259,7 @@ fn run(length: Duration, limit: Duration, plant: bool) {
 #[test]
 fn every_operation_makes_progress() {
     let seconds = env_number("LOCKWORD_STRESS_SECS", 2);
-    run(Duration::from_secs(seconds), Duration::from_secs(10), false);
+    run(Duration::from_secs(seconds), LIMIT, false);
 }
 
 /// The watchdog itself: a lock that is never released must be reported.

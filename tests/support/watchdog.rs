@@ -12,6 +12,10 @@ use std::time::Duration;
 /// The exit status of a process whose watchdog saw a thread without progress.
 pub const STALLED: i32 = 101;
 
+/// How long a thread may stand still. A wake-up that is lost never comes; what takes some seconds is a machine
+/// one of whose processors stands still.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
 const TICK: Duration = Duration::from_millis(20);
 /// A thread that made no step for so long is worth a line of the output, even if it goes on.
 const SLOW: Duration = Duration::from_secs(2);
