@@ -97,7 +97,7 @@ async fn a_replica_leads_to_its_primary() {
     let mut watch = by_two.watch(&key("jobs"), NodeId::new(1)).await.unwrap();
     put(&by_one, &key("jobs"), Some(first), write("told")).await;
     assert_eq!(watch.next().await.unwrap().unwrap(), None);
-    until("the replica has it", || one.say::<i64>(&["WAIT", "1", "1000"]) == 1).await;
+    until("the replica has it", || one.is_replicated_by(&two)).await;
     let _: () = two.say(&["CLUSTER", "FAILOVER"]);
     until("they have changed roles", || role(&two, "master") && role(&one, "slave")).await;
     for redis in [&by_two, &by_one] {

@@ -17,7 +17,7 @@ async fn pair() -> Option<(RedisServer, RedisServer)> {
     let login = ["--masteruser", "admin", "--masterauth", "x"].map(String::from);
     let extra = [vec!["--replicaof".into(), of], login.to_vec()].concat();
     let replica = RedisServer::start_with(setup(extra))?;
-    until("it replicates", || primary.say::<i64>(&["WAIT", "1", "100"]) == 1).await;
+    until("it replicates", || primary.is_replicated_by(&replica)).await;
     Some((primary, replica))
 }
 
@@ -53,7 +53,7 @@ async fn what_no_replica_confirms_is_not_known() {
     assert!(matches!(error, TransportError::Unavailable(_)), "{error}");
 
     replica.process.cont();
-    until("it has caught up", || primary.say::<i64>(&["WAIT", "1", "100"]) == 1).await;
+    until("it has caught up", || primary.is_replicated_by(&replica)).await;
     let found = sure.load(&key("k")).await.unwrap().unwrap();
     assert_eq!(&*found.value, b"2");
     put(&sure, &key("k"), Some(found.version), write("3")).await;

@@ -159,6 +159,20 @@ impl RedisServer {
         command.query(&mut client)
     }
 
+    /// Whether `replica` has all that this server has written until now.
+    ///
+    /// By offsets, since `WAIT` waits only for what was written over its own connection.
+    pub fn is_replicated_by(&self, replica: &RedisServer) -> bool {
+        let number = |info: &str, name: &str| {
+            let found = info.lines().find_map(|line| line.strip_prefix(name));
+            found.map(|digits| digits.trim().parse::<u64>().expect("an offset"))
+        };
+        let written: String = self.say(&["INFO", "replication"]);
+        let applied: String = replica.say(&["INFO", "replication"]);
+        applied.contains("master_link_status:up")
+            && number(&applied, "slave_repl_offset:") >= number(&written, "master_repl_offset:")
+    }
+
     /// How often this command was run, also by scripts.
     pub fn calls(&self, command: &str) -> u32 {
         let info: String = self.say(&["INFO", "commandstats"]);

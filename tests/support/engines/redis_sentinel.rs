@@ -27,7 +27,9 @@ impl RedisSentinel {
         let extra = vec!["--replicaof".into(), format!("127.0.0.1 {}", primary.port)];
         let replica = RedisServer::start_with(RedisSetup { extra, ..RedisSetup::default() })?;
         // A sentinel asks for the replicas when it starts, and then each ten seconds.
-        while primary.say::<i64>(&["WAIT", "1", "1000"]) == 0 {}
+        while !primary.is_replicated_by(&replica) {
+            sleep(Duration::from_millis(5));
+        }
         let (folder, port) = (Folder::new("sentinel"), free_port());
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {dir}\nrequirepass {password}\n\
