@@ -5,7 +5,7 @@ use crate::support::process::free_port;
 use crate::support::redis_sentinel::RedisSentinel;
 use futures_util::StreamExt;
 use lockword::cluster::engines::redis::Redis;
-use lockword::cluster::{ConnectError, LossReason, Node, NodeId, Transport, connect};
+use lockword::cluster::{ConnectError, Exchange, LossReason, Node, NodeId, Transport, connect};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -59,6 +59,8 @@ async fn a_planned_failover_is_followed() {
     let renewed = busy.lock("renewed").unwrap().acquire().await.unwrap();
     let first = put(&redis, &key("k"), None, write("at the old one")).await;
     let mut watch = redis.watch(&key("k"), NodeId::new(1)).await.unwrap();
+    // What the replica has not yet is lost.
+    until("the replica has it", || servers.primary.is_replicated_by(&servers.replica)).await;
     servers.fail_over();
     let (old, new) = (&servers.primary, &servers.replica);
     until("they have changed roles", || {
@@ -68,9 +70,13 @@ async fn a_planned_failover_is_followed() {
     let end = timeout(SOON, watch.next()).await.expect("the watch goes on").unwrap();
     assert!(end.is_err(), "{end:?}");
     let end = Instant::now() + SOON;
-    while redis.compare_exchange(&key("k"), Some(first), write("at the new one")).await.is_err() {
-        assert!(Instant::now() < end, "not found");
-    }
+    let done = loop {
+        match redis.compare_exchange(&key("k"), Some(first), write("at the new one")).await {
+            Ok(done) => break done,
+            Err(error) => assert!(Instant::now() < end, "not found: {error}"),
+        }
+    };
+    assert!(matches!(done, Exchange::Swapped(_)), "{done:?}");
     assert_eq!(new.say::<String>(&["HGET", "{lockword}:k", "value"]), "at the new one");
     assert!(kept.is_valid());
     kept.release().await.unwrap();
