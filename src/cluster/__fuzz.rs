@@ -78,6 +78,8 @@ impl TwoNodes {
                 label: format!("n{number}"),
                 lease: Duration::from_secs(3),
                 claim_window: Duration::from_millis(300),
+                handoff_lease: Duration::from_millis(300),
+                holds_at_once: true,
                 poll: Duration::from_millis(100),
                 queue_limit: usize::from(variant / 3 % 3),
                 unavailable_timeout: Duration::from_secs(5),

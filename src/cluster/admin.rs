@@ -7,7 +7,7 @@ use super::key::{Key, KeyError};
 use super::local::driver::{compare_exchange, load};
 use super::local::driver_task::as_driver;
 use super::node::{Node, NodeShared, to_key};
-use super::protocol::register::Register;
+use super::protocol::register::{Holder, Register};
 use super::protocol::{Observation, WentBack, force_release};
 use super::text::{shown, shown_within};
 use super::transport::{Exchange, NodeId, TransportError, Version, Versioned};
@@ -25,9 +25,8 @@ pub struct KeyState {
     pub version: Option<Version>,
     /// Whether the lock is held, and by which node.
     pub status: LockStatus,
-    /// For how long this node has seen the same holder without a renewal, or the lock reserved for the
-    /// same node. A holder that lives renews after each third of its lease. Zero in the first inspection,
-    /// and if nobody holds the lock or waits.
+    /// For how long this node has seen the same holder without a renewal. A holder that lives renews after
+    /// each third of its lease. Zero in the first inspection, and if nobody holds the lock.
     ///
     /// The node remembers what it saw of a key, by an inspection or an attempt to acquire the lock, for
     /// two leases (the longer of its own and the holder's), unless it has looked at 10,000 other keys
@@ -62,8 +61,6 @@ pub struct LastBreak {
 pub enum LockStatus {
     /// No node holds it, and none waits.
     Free,
-    /// No node holds it. It is reserved for the first node in the queue, which has yet to confirm.
-    Reserved,
     /// A node holds it. That node may be dead.
     Held {
         /// The number of the node.
@@ -73,6 +70,10 @@ pub enum LockStatus {
         label: String,
         /// The lease of the node: the time after which others take the lock if the node is dead.
         lease: Duration,
+        /// The node that held it before has handed it to this one, which has written nothing since: it may use
+        /// the lock already, or has yet to notice, or is dead. Its lease is its
+        /// [handoff lease](super::NodeBuilder::handoff_lease) until it renews.
+        is_handed: bool,
         /// When the node took the lock, by its own wall clock. `None` if it does not say so.
         since: Option<SystemTime>,
         /// The token with which it took the lock, once it has renewed its lease. Tasks and threads of the
@@ -91,7 +92,7 @@ pub struct QueuedNode {
     pub label: String,
 }
 
-/// The node from which [`Node::break_lock`] has taken a lock, or a reservation.
+/// The node from which [`Node::break_lock`] has taken a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ForcedRelease {
@@ -99,8 +100,8 @@ pub struct ForcedRelease {
     pub node: NodeId,
     /// The label of the node.
     pub label: String,
-    /// The node did not hold the lock; it was first in the queue, and the lock was reserved for it.
-    pub was_reserved: bool,
+    /// The lock was [handed](LockStatus::Held::is_handed) to the node, which had written nothing since.
+    pub was_handed: bool,
 }
 
 /// The name of the note in a register that a break leaves.
@@ -149,16 +150,16 @@ impl Node {
     ///
     /// A holder that lives is *not* asked. It goes on until it sees the loss, which is at its next
     /// renewal at the latest, while the next node already has the lock. In that time two nodes hold the
-    /// lock, and only the fencing token keeps them apart. The lock is reserved for the first node in the
+    /// lock, and only the fencing token keeps them apart. The lock is handed to the first node in the
     /// queue, and all waiting nodes are woken.
     ///
-    /// If no node holds the lock and it is reserved for the first node in the queue, that node is removed
-    /// from the queue. If it lives, it joins the queue again.
+    /// It is taken from a node that was [handed](LockStatus::Held::is_handed) the lock, too. If that one lives and does
+    /// not hold it yet, it joins the queue again.
     ///
-    /// Returns the node from which the lock was taken. Returns `None` if no node held it and none waited,
-    /// or if the node that was seen first has released the lock or confirmed its reservation meanwhile:
-    /// the lock is not taken from another one in its place, nor from a node that has just shown that it
-    /// lives.
+    /// Returns the node from which the lock was taken. Returns `None` if no node held it, or if the node that
+    /// was seen first has released the lock meanwhile, or has written for the first time since it was handed
+    /// the lock: the lock is not taken from another one in its place, nor from a node that has just shown
+    /// that it lives.
     ///
     /// This takes one load and one write. If another node writes in between, it is repeated with what
     /// that node wrote, up to 100 times. Each request ends within the
@@ -183,8 +184,7 @@ impl Node {
         on_runtime(shared, key, |shared, key| break_lock(shared, key, BreakOrder::default())).await
     }
 
-    /// As [`break_lock`](Self::break_lock), but only if `node` holds the lock, or if the lock is reserved
-    /// for it: a node that has come after the one which an operator has looked at keeps the lock. The reason
+    /// As [`break_lock`](Self::break_lock), but only if `node` holds the lock, or was handed it: a node that has come after the one which an operator has looked at keeps the lock. The reason
     /// is noted in the register ([`KeyState::last_break`]), without control characters and cut after 64
     /// bytes.
     ///
@@ -291,14 +291,14 @@ async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockErro
         })
     });
     let status = match register.holder {
-        None if register.queue.is_empty() => LockStatus::Free,
-        None => LockStatus::Reserved,
+        None => LockStatus::Free,
         Some(holder) => {
             let (node, label) = (holder.claim.node, shown(&holder.label));
             let since = holder.since_ms.and_then(since_1970);
             let granted = holder.granted.and_then(|number| Version::new(number).ok());
             let token = granted.and_then(|version| FencingToken::of(version, 0));
-            LockStatus::Held { node, label, lease: holder.lease, since, token }
+            let Holder { lease, is_handed, .. } = holder;
+            LockStatus::Held { node, label, lease, is_handed, since, token }
         }
     };
     let queue = register.queue.into_iter();
@@ -329,17 +329,14 @@ async fn break_lock(
     let mut target = None;
     for _ in 0..MAX_BREAKS {
         let mut register = take_in(&shared, &key, seen.as_ref())?;
-        let (claim, label, was_reserved) = match (&register.holder, register.queue.first()) {
-            (Some(holder), _) => (holder.claim, shown(&holder.label), false),
-            (None, Some(first)) => (first.claim, shown(&first.label), true),
-            (None, None) => return Ok(None),
-        };
+        let Some(holder) = &register.holder else { return Ok(None) };
+        let (claim, label, was_handed) = (holder.claim, shown(&holder.label), holder.is_handed);
         if order.of.is_some_and(|node| node != claim.node) {
             return Ok(None);
         }
-        if *target.get_or_insert((claim, was_reserved)) != (claim, was_reserved) {
-            // The holder that was to be broken has released the lock, or the node for which it was
-            // reserved has confirmed. This is another, or one that lives.
+        if *target.get_or_insert((claim, was_handed)) != (claim, was_handed) {
+            // The holder that was to be broken has released the lock, or the one that was handed it has
+            // written. This is another, or one that lives.
             return Ok(None);
         }
         if let Some(reason) = &order.reason {
@@ -353,10 +350,10 @@ async fn break_lock(
         }
         let Some(write) = force_release(&register) else { return Ok(None) };
         let expected = seen.map(|seen| seen.version);
-        match compare_exchange(&shared, &key, expected, write).await.map_err(error)? {
+        match compare_exchange(&shared, &key, expected, write, None).await.map_err(error)? {
             Exchange::Swapped(version) => {
                 shared.observed_version(&key, version);
-                return Ok(Some(ForcedRelease { node: claim.node, label, was_reserved }));
+                return Ok(Some(ForcedRelease { node: claim.node, label, was_handed }));
             }
             Exchange::Mismatch(newer) => seen = newer,
         }

@@ -22,6 +22,8 @@ use tokio::runtime::Handle;
 pub(crate) struct Config {
     pub(crate) lease: Duration,
     pub(crate) claim_window: Duration,
+    pub(crate) handoff_lease: Duration,
+    pub(crate) hold_at_once: bool,
     pub(crate) label: String,
     pub(crate) local_handoffs: u32,
     pub(crate) local_handoff_window: Duration,
@@ -46,6 +48,8 @@ pub struct NodeBuilder {
     transport: Arc<dyn Transport>,
     lease: Duration,
     claim_window: Option<Duration>,
+    handoff_lease: Option<Duration>,
+    hold_at_once: bool,
     label: Option<String>,
     local_handoffs: u32,
     local_handoff_window: Duration,
@@ -64,8 +68,8 @@ pub struct NodeBuilder {
 /// The longest label, in bytes.
 pub(crate) const MAX_LABEL: usize = 64;
 /// The most that an entry of the queue takes in the register, in bytes: two numbers in hexadecimal, a
-/// label whose characters may all need a backslash, and the names of the fields.
-const MAX_ENTRY: usize = 2 * MAX_LABEL + 96;
+/// label whose characters may all need a backslash, a time, and the names of the fields.
+const MAX_ENTRY: usize = 2 * MAX_LABEL + 130;
 /// The smallest [`largest_value`](super::Capabilities::largest_value) that a node accepts, in bytes.
 const MIN_LARGEST_VALUE: usize = 1024;
 
@@ -78,6 +82,8 @@ impl NodeBuilder {
             transport: Arc::new(transport),
             lease: Duration::from_secs(10),
             claim_window: None,
+            handoff_lease: None,
+            hold_at_once: true,
             label: None,
             local_handoffs: 512,
             local_handoff_window: Duration::from_millis(50),
@@ -104,9 +110,9 @@ impl NodeBuilder {
         self
     }
 
-    /// How long the first node in the queue has to confirm a lock reserved for it, before this node,
-    /// being next, may take it. From 1 ms to the lease. By default a twentieth of the lease, but at least
-    /// 50 ms and at most 1 s.
+    /// How long the lock stays with each node in the queue before this one, if the holder is dead: after the
+    /// holder's lease the first in the queue takes the lock; if it does not within this time, the next one does.
+    /// From 1 ms to the lease. By default a twentieth of the lease, but at least 50 ms and at most 1 s.
     ///
     /// Each of the first four dead nodes in the queue costs the next one such a window. After those, the
     /// queue is taken to be full of the dead: a node behind `n` of them, or one that finds no place in the
@@ -120,6 +126,30 @@ impl NodeBuilder {
     /// others wait: see [`DistributedLock`](super::DistributedLock#cancel-safety).
     pub fn claim_window(mut self, claim_window: Duration) -> Self {
         self.claim_window = Some(claim_window);
+        self
+    }
+
+    /// The lease that this node has when another node hands the lock to it, until its first renewal. From 1 ms
+    /// to the lease. By default a quarter of the lease, but at least the [claim window](Self::claim_window).
+    ///
+    /// The node renews when a third of that time is over, and has its whole lease from then on. So half of this
+    /// has to be longer than the pauses of the engine, the network and the process that must not cost a lock
+    /// that was just handed over. If the node is dead, the one after it gets the lock after this time. The first
+    /// in the queue sends a read whenever a third of this time has passed.
+    pub fn handoff_lease(mut self, handoff_lease: Duration) -> Self {
+        self.handoff_lease = Some(handoff_lease);
+        self
+    }
+
+    /// Whether this node holds a lock that another node hands to it before it has written anything to the
+    /// engine: see [direct handoff](super#how-it-works). True by default.
+    ///
+    /// If false, it writes first, and holds the lock with its whole lease from the beginning. That is for
+    /// programs to which one more round trip at a handoff does not matter, and which must not lose a lock
+    /// at the beginning of a turn to a pause that is shorter than their lease. On platforms whose clock may stand
+    /// still during a suspend a node always writes first.
+    pub fn hold_at_once(mut self, hold_at_once: bool) -> Self {
+        self.hold_at_once = hold_at_once;
         self
     }
 
@@ -352,6 +382,8 @@ impl NodeBuilder {
             self.request_timeout.unwrap_or((lease / 5).clamp(50 * MS, Duration::from_secs(5)));
         let unavailable_timeout = self.unavailable_timeout.unwrap_or(lease * 3);
         let claim_window = within("claim_window", claim_window, MS..=lease)?;
+        let handoff_lease = self.handoff_lease.unwrap_or((lease / 4).max(claim_window));
+        let handoff_lease = within("handoff_lease", handoff_lease, MS..=lease)?;
         let poll = self.poll.unwrap_or((claim_window / 10).max(10 * MS));
         let transport = self.transport.capabilities();
         if transport.largest_value < MIN_LARGEST_VALUE {
@@ -361,6 +393,8 @@ impl NodeBuilder {
         Ok(Config {
             lease,
             claim_window,
+            handoff_lease,
+            hold_at_once: self.hold_at_once,
             label: self.check_label()?,
             local_handoffs: within("local_handoffs", self.local_handoffs, 0..=1_000_000)?,
             local_handoff_window: within(

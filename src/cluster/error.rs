@@ -41,7 +41,7 @@ pub enum LockError {
         /// The key and the engine.
         at: LockContext,
         /// The label of the node that holds the lock, without control characters and cut after 64 bytes.
-        /// `None` if that is this node, if it is not known, or if the lock is only reserved.
+        /// `None` if that is this node, or if it is not known.
         holder: Option<String>,
     },
     /// Only from `acquire_timeout`: the timeout passed first.

@@ -55,13 +55,13 @@ pub struct DistributedGuard {
 pub enum AcquiredVia {
     /// No node held the lock, and none waited.
     Free,
-    /// This node waited in the queue of the key, and another node handed the lock to it, or a node
-    /// before it in the queue did not take the lock in time.
+    /// This node waited in the queue of the key, and another node handed the lock to it.
     Handoff,
     /// This node held the lease already: the lock comes from the last user at this node, without a
     /// message.
     LocalHandoff,
-    /// The holder did not renew its lease in time, and this node took the lock.
+    /// The holder did not renew its lease in time, or a node that was handed the lock was dead, and this node
+    /// took the lock.
     Takeover,
 }
 
@@ -195,7 +195,8 @@ impl DistributedGuard {
     }
 
     /// The time until the deadline of the lease, or until the guard's own limit, if that is sooner; zero
-    /// if the lock is lost. A renewal moves the deadline, but not the limit.
+    /// if the lock is lost. A renewal moves the deadline, but not the limit. (At first it is short if another
+    /// node has [handed](super#how-it-works) the lock to this one.)
     #[must_use]
     pub fn remaining(&self) -> Duration {
         if self.shared.is_foreign() {

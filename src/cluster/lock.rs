@@ -139,14 +139,14 @@ impl DistributedLock {
         self.acquire_by(WaitMode::Try).await
     }
 
-    /// As [`try_acquire`](Self::try_acquire), but a dead holder is outlasted: if the lock is held, or
-    /// reserved for a node in the queue, this call watches that node until it gives a sign of life, or until
-    /// it is known to be dead. This is for programs that try once and end, such as a cron job.
+    /// As [`try_acquire`](Self::try_acquire), but a dead holder is outlasted: if the lock is held,
+    /// this call watches the holder until it gives a sign of life, or until it is known to be dead. This is for programs that try once and end, such as a cron job.
     ///
     /// It takes as long as that. Beside a holder that renews: up to about half of its lease. Beside a dead
     /// one, or one that does not renew ([`without_renewal`](Self::without_renewal)): up to its lease, the
     /// allowance for the error of clocks, and the [claim windows](super::NodeBuilder::claim_window) of the
-    /// nodes that are in the queue. The call does not join the queue.
+    /// nodes that are in the queue; beside one that was [handed](super::NodeBuilder::handoff_lease) the lock, that
+    /// shorter lease takes the place of the lease. The call does not join the queue.
     ///
     /// # Errors
     ///

@@ -38,11 +38,10 @@
 //! is free and the node knows its version, else by two. If it is not free, the node adds itself to
 //! the queue, which is a part of the register, subscribes to changes of the register, and sleeps.
 //!
-//! Two terms are needed to read the diagram. A lock is *reserved* if the register names no
-//! holder and its queue is not empty: only the first node in the queue may confirm, that is, become the
-//! holder by a write. The *heartbeat* is a number in the register that changes with every write of the holder.
+//! One term is needed to read the diagram: the *heartbeat* is a number in the register that changes with every
+//! write of the holder, and whenever the holder changes.
 //!
-//! Each arrow is one compare-and-swap, and `v1` to `v7` are the versions of the register. An arrow
+//! Each arrow is one compare-and-swap, and `v1` to `v6` are the versions of the register. An arrow
 //! `--->` is a write that succeeds, and `--x` one that fails because it expects an older version.
 //!
 //! ```text
@@ -54,18 +53,27 @@
 //!    | A holds (renewal) -----------x v2                           |  mismatch: A gets v2
 //!    | A holds (renewal) -----------> v3                           |  the heartbeat moves
 //!    |   works                        |                            |
-//!    | reserved for B --------------> v4                           |  the engine wakes B
-//!    |                                v5 <--------------- B holds  |  B confirms: token of v5
+//!    | B holds (handoff) -----------> v4                           |  the engine wakes B: token of v4
 //!    |                                |                    B dies  x
-//!    | B holds, A waits ------------> v6
+//!    | B holds, A waits ------------> v5
 //!    |   the heartbeat does not move  |
 //!    |   for the length of B's lease  |
-//!    | A holds ---------------------> v7                              token of v7, which is larger
+//!    | A holds ---------------------> v6                              token of v6, which is larger
 //! ```
 //!
+//! - **Direct handoff.** The write that releases the lock names the first node in the queue as the holder, with
+//!   that node's [handoff lease](NodeBuilder::handoff_lease), a quarter of its lease. The node holds the lock as
+//!   soon as it hears of that: one write and one notice lie between a release and the next grant, and a read where the
+//!   engine's notices are [hints](transport#answers-and-hints). It renews after a third of that time, and has
+//!   its whole lease from then on. Until then an engine that does not respond for half of the handoff lease
+//!   may cost it the lock, so set that longer than the pauses that you expect. A node that has not had an answer
+//!   of the engine for half of the handoff lease writes once more before it holds the lock; so do all nodes on
+//!   platforms whose clock may stand still during a suspend. Why that is safe: the deadline of the node that was handed the lock counts from the sending of its latest request whose
+//!   answer showed another holder. The handoff was written later, and those who observe the holder count from
+//!   when they see it.
 //! - **Fairness.** Nodes get the lock in the order in which they joined the queue, except past a
-//!   node that does not confirm in time. A turn of a node that waits takes three writes, whatever the
-//!   number of nodes: join, reserve, confirm. Only the last two are between a release and the next grant.
+//!   node that is dead. A turn of a node that waits takes two writes, whatever the number of nodes: join and
+//!   release; and a third one if it lasts for longer than a third of the handoff lease.
 //!   A join that collides with another write is repeated. If nobody waits, an acquisition takes two requests in all, one
 //!   to get the lock and one to release it. It takes three if another node had the lock last, or if
 //!   the node kept no [`DistributedLock`] of the key, which is what remembers the version. To join
@@ -84,9 +92,10 @@
 //! - **Hung callers.** A future that is not polled keeps no lock from others: what it was granted is
 //!   passed on. Code that hangs with a guard does, unless its lock was made by
 //!   [`hold_at_most`](DistributedLock::hold_at_most).
-//! - **Dead waiters.** If the lock is reserved for a node that does not confirm within the
-//!   [claim window](NodeBuilder::claim_window), the next node in the queue takes it; after four such
-//!   nodes in a row the rest of them cost only a window for twice as many.
+//! - **Dead waiters.** If the lock is handed to a node that is dead, the next node in the queue takes it after
+//!   the dead one's [handoff lease](NodeBuilder::handoff_lease). Each dead node behind that one costs a
+//!   [claim window](NodeBuilder::claim_window), and after four such nodes in a row the rest of them cost only a
+//!   window for twice as many.
 //! - **Overload.** A node limits its requests in flight, and finds the limit as TCP does: it grows while responses
 //!   come within a quarter of the [request timeout](NodeBuilder::request_timeout), is halved by one that comes later or
 //!   fails for now, and is 16 at least. Keys that may not send are queued. First come releases and renewals of
@@ -164,10 +173,10 @@
 //! When one of two copies that hold the lock releases it, a third node may hold it too, with a larger token,
 //! until the other copy sees the loss.
 //!
-//! Copies of a node that waited for the lock exclude each other, as two nodes do. One of them loses the
-//! place in the queue, and no more: whatever it does, the other one keeps the lock that it was granted. A
-//! copy that is made while the write that takes the lock is under way counts as one of a node that holds
-//! the lock.
+//! Copies of a node that waits for the lock have one place in the queue. If the lock is handed to them, both hold
+//! it until the first of them has renewed, which is within a third of a handoff lease; the rest is as above. If
+//! one has written before the other one sees the handoff, they exclude each other, as two nodes do. A copy
+//! that is made while the write that takes the lock is under way counts as one of a node that holds the lock.
 //!
 //! What copies draw at random differs, since each claim and each heartbeat comes from the kernel when it is
 //! needed, mixed with the time. The kernel reseeds its random numbers when the hypervisor reports a copied

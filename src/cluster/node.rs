@@ -64,7 +64,7 @@ pub struct Shutdown {
     pub lost: Vec<Key>,
     /// The keys for which the engine has not confirmed that they were held up to their release, or that
     /// nothing of this node is left in them. Other nodes get them after the lease of this node, or
-    /// after a claim window if this node was only waiting.
+    /// after its handoff lease if this node was only waiting.
     pub indeterminate: Vec<Key>,
 }
 

@@ -63,8 +63,8 @@
 //!    nothing about it.
 //!
 //!    *Why:* the next waiter sleeps until it is woken. If it misses the release of the lock for longer
-//!    than a claim window, it loses its turn. It loads the register from time to time, too, but that is
-//!    each third of a lease.
+//!    than its [handoff lease](super::NodeBuilder::handoff_lease), it loses its turn. It loads the register from
+//!    time to time, too.
 //!
 //! 6. **Dropping is harmless.** Each future and each watch can be dropped at any moment, and later
 //!    calls work as before.
@@ -457,9 +457,9 @@ pub struct Capabilities {
     /// [law 5](self#the-laws). Usually an item comes at once; the limit is for a connection that breaks
     /// without a sign, and says how soon the client finds that out.
     ///
-    /// A node does nothing about it: it loads the register at each third of a lease, whatever the
-    /// watch yields. The conformance suite waits for this time and a second more. Where it is longer
-    /// than the claim window, a node can miss its turn because of such a connection.
+    /// A node does nothing about it: it loads the register from time to time, whatever the watch yields. The
+    /// conformance suite waits for this time and a second more. Where it is longer than the handoff lease, a
+    /// node can miss its turn because of such a connection.
     pub wake_within: Duration,
     /// The largest value that the engine stores, in bytes: at least 1,024. The engine refuses a larger
     /// one as [`Unsupported`](TransportError::Unsupported).

@@ -14,11 +14,13 @@ fn setting(change: impl FnOnce(NodeBuilder) -> NodeBuilder) -> (&'static str, St
 #[tokio::test]
 async fn each_setting_has_its_range() {
     let hours = |n: u64| Duration::from_secs(n * 3_600);
-    let cases: [(&str, (&str, String)); 12] = [
+    let cases: [(&str, (&str, String)); 14] = [
         ("lease", setting(|b| b.lease(ms(99)))),
         ("lease", setting(|b| b.lease(hours(2)))),
         ("claim_window", setting(|b| b.claim_window(Duration::ZERO))),
         ("claim_window", setting(|b| b.claim_window(Duration::from_secs(11)))),
+        ("handoff_lease", setting(|b| b.handoff_lease(Duration::ZERO))),
+        ("handoff_lease", setting(|b| b.handoff_lease(Duration::from_secs(11)))),
         ("label", setting(|b| b.label("x".repeat(65)))),
         ("label", setting(|b| b.label("a\nb"))),
         ("local_handoffs", setting(|b| b.local_handoffs(1_000_001))),

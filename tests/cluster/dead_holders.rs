@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const LEASE: Duration = Duration::from_secs(3);
-/// The default for that lease.
+/// The defaults for that lease.
 const WINDOW: Duration = Duration::from_millis(150);
+const HANDOFF_LEASE: Duration = Duration::from_millis(750);
 
 /// A node that is cut off from the engine for ever, after what `then` does.
 async fn dies_after(engine: &Memory, then: impl AsyncFnOnce(&Node)) {
@@ -184,8 +185,8 @@ async fn who_outlasts_gets_over_a_short_failure_of_the_engine() {
     assert_eq!(outlasts.await.unwrap().unwrap().acquired_via(), AcquiredVia::Takeover);
 }
 
-/// The lock is reserved for a node that died in the queue.
-async fn reserve_for_a_dead_node(engine: &Memory) {
+/// The lock is handed to a node that died in the queue.
+async fn hand_to_a_dead_node(engine: &Memory) {
     let holder = node_of(engine, "holder");
     let guard = holder.lock("k").unwrap().acquire().await.unwrap();
     dies_after(engine, async |dead| {
@@ -198,62 +199,68 @@ async fn reserve_for_a_dead_node(engine: &Memory) {
     settle().await;
     guard.release().await.unwrap();
     settle().await;
-    assert_eq!(holder.inspect("k").await.unwrap().status, LockStatus::Reserved);
+    let status = holder.inspect("k").await.unwrap().status;
+    assert!(
+        matches!(status, LockStatus::Held { is_handed: true, lease: HANDOFF_LEASE, .. }),
+        "{status:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reservation_for_a_dead_node_runs_out_for_who_tries_again_and_for_who_outlasts() {
+async fn a_dead_node_that_was_handed_the_lock_keeps_it_for_its_handoff_lease() {
     let engine = Memory::new();
-    reserve_for_a_dead_node(&engine).await;
+    hand_to_a_dead_node(&engine).await;
     let began = Instant::now();
     let node = node_of(&engine, "cron");
     let guard = node.lock("k").unwrap().try_acquire_or_outlast().await.unwrap();
-    assert!(began.elapsed() >= WINDOW && began.elapsed() < 3 * WINDOW, "{:?}", began.elapsed());
-    assert_eq!(guard.acquired_via(), AcquiredVia::Handoff);
+    assert!(began.elapsed() >= HANDOFF_LEASE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < HANDOFF_LEASE + WINDOW, "{:?}", began.elapsed());
+    assert_eq!(guard.acquired_via(), AcquiredVia::Takeover);
     guard.release().await.unwrap();
     let engine = Memory::new();
-    reserve_for_a_dead_node(&engine).await;
+    hand_to_a_dead_node(&engine).await;
     let took = tries(&node_of(&engine, "cron"), ms(100)).await;
-    assert!(took >= WINDOW && took < 3 * WINDOW, "{took:?}");
+    assert!(took >= HANDOFF_LEASE && took < HANDOFF_LEASE + WINDOW, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reservation_is_broken_on_demand() {
+async fn a_lock_that_was_handed_to_a_dead_node_is_broken_on_demand() {
     let engine = Memory::new();
-    reserve_for_a_dead_node(&engine).await;
+    hand_to_a_dead_node(&engine).await;
     let operator = node(engine.clone(), "operator");
     let broken = operator.break_lock("k").await.unwrap().unwrap();
-    assert_eq!((&*broken.label, broken.was_reserved), ("dead", true));
+    assert_eq!((&*broken.label, broken.was_handed), ("dead", true));
     assert_eq!(operator.inspect("k").await.unwrap().status, LockStatus::Free);
     assert_eq!(operator.break_lock("k").await.unwrap(), None);
     drop(operator.lock("k").unwrap().try_acquire().await.unwrap());
     // The next node in the queue gets it at once.
     settle().await;
-    reserve_for_a_dead_node(&engine).await;
+    hand_to_a_dead_node(&engine).await;
     let next = node_of(&engine, "next");
     let lock = next.lock("k").unwrap();
     let waits = tokio::spawn(async move { lock.acquire().await.unwrap() });
     settle().await;
     let began = Instant::now();
-    assert!(operator.break_lock("k").await.unwrap().unwrap().was_reserved);
+    assert!(operator.break_lock("k").await.unwrap().unwrap().was_handed);
     assert!(waits.await.unwrap().is_valid());
     assert!(began.elapsed() < ms(10), "{:?}", began.elapsed());
 }
 
-/// The node for which the lock is reserved confirms between the load and the write of the break.
+/// The node that was handed the lock confirms between the load and the write of the break.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_confirms_meanwhile_is_not_broken() {
     let engine = Memory::new();
     // Requests, responses and notices of both take 50 ms.
     let slow = Faulty::delayed(engine.clone(), ms(100));
     let far = Faulty::delayed(engine.clone(), ms(100));
-    let (a, next, op) = (node(engine.clone(), "a"), node(slow, "next"), node(far, "op"));
+    let next = builder(slow, "next").hold_at_once(false).build().unwrap();
+    let (a, op) = (node(engine.clone(), "a"), node(far, "op"));
     let guard = a.lock("k").unwrap().acquire().await.unwrap();
     let lock = next.lock("k").unwrap();
     let next = tokio::spawn(async move { lock.acquire().await.unwrap() });
     tokio::time::sleep(ms(1_000)).await;
     guard.release().await.unwrap();
-    // The load of the break finds the reservation after 50 ms; the notice is at the next node after 50 ms,
+    // The load of the break finds the handoff after 50 ms; the notice is at the next node after 50 ms,
     // and its confirmation in the engine after 100 ms, before the write of the break.
     let broken = op.break_lock("k").await.unwrap();
     let guard = next.await.unwrap();

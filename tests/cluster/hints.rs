@@ -25,7 +25,7 @@ impl Forger {
 
     /// Shows a lock that nobody holds.
     fn show_free(&self, version: Version) {
-        let value = br#"{"lockword":"2.0","heartbeat":7,"queue":[]}"#;
+        let value = br#"{"lockword":"3.0","heartbeat":7,"queue":[]}"#;
         let _ = self.items.send(Some(Versioned { version, value: value[..].into() }));
     }
 }
@@ -76,7 +76,8 @@ async fn a_forged_free_lock_is_taken_from_nobody() {
     let guard = second.await.unwrap().unwrap();
     let lock = b.lock(&key).unwrap();
     let waiting = tokio::spawn(async move { lock.acquire().await });
-    tokio::time::sleep(ms(50)).await;
+    // Until the first renewal after the handoff.
+    tokio::time::sleep(ms(500)).await;
     let before = engine.load(&key).await.unwrap().unwrap();
     let version = |number| Version::new(number).unwrap();
     for shown in [before.version, version(before.version.get() + 1), version(1), Version::MAX] {

@@ -111,9 +111,10 @@ async fn labels_are_stripped_and_cut_before_they_are_shown() {
     let key = Key::new("k").unwrap();
     let label = |name: &str| format!(r"\u001b[2J\r\n{name}\u202e{}", "x".repeat(10_000));
     let value = format!(
-        r#"{{"lockword":"2.0","heartbeat":1,
+        r#"{{"lockword":"3.0","heartbeat":1,
             "holder":{{"node":"0000000000000001","nonce":"0000000000000001","label":"{}","lease_ms":60000}},
-            "queue":[{{"node":"0000000000000002","nonce":"0000000000000002","label":"{}"}}]}}"#,
+            "queue":[{{"node":"0000000000000002","nonce":"0000000000000002","label":"{}",
+                       "lease_ms":500}}]}}"#,
         label("holder"),
         label("queue")
     );
@@ -139,7 +140,7 @@ async fn labels_are_stripped_and_cut_before_they_are_shown() {
     }
     // What is wrong with a value is said without what it has.
     let version = engine.load(&key).await.unwrap().map(|seen| seen.version);
-    let value = format!(r#"{{"lockword":"2.0","heartbeat":"{}"}}"#, label_of_length(50_000));
+    let value = format!(r#"{{"lockword":"3.0","heartbeat":"{}"}}"#, label_of_length(50_000));
     let write = Write { value: value.as_bytes().into(), wake: Wake::Nobody, idle: false };
     engine.compare_exchange(&key, version, write).await.unwrap();
     let error = node.inspect("k").await.unwrap_err().to_string();
@@ -176,7 +177,7 @@ async fn only_the_holder_that_was_looked_at_is_broken_and_the_reason_is_kept() {
 
     let reason = format!("it\u{1b}[2J hangs {}", "x".repeat(100));
     let broken = operator.break_lock_of("k", holder.id(), &reason).await.unwrap().unwrap();
-    assert_eq!((broken.node, &*broken.label, broken.was_reserved), (holder.id(), "holder", false));
+    assert_eq!((broken.node, &*broken.label, broken.was_handed), (holder.id(), "holder", false));
     let noted = operator.inspect("k").await.unwrap().last_break.expect("it is noted");
     assert_eq!((&*noted.by, &*noted.of, noted.node), ("operator", "holder", holder.id()));
     assert!(noted.reason.starts_with("it[2J hangs x") && noted.reason.len() <= 68, "{noted:?}");

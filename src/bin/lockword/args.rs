@@ -28,14 +28,14 @@ with a version, made at its first use. A node is a process that holds locks or w
 lease is the time after which others may take a lock from it if they see no renewal. A fencing
 token is a number that grows from holder to holder, by which storage can refuse a late one.
 
-States in the output: free; held; reserved (free, and for the first in the queue only); last-run (a
-record of --at-most-once-per); unreadable (a value of something else); gone (deleted).
+States in the output: free; held; last-run (a record of --at-most-once-per); unreadable (a value of
+something else); gone (deleted).
 JSON: names that end in at_ms, since_ms and started_ms are milliseconds since 1970, others in _ms
 are durations. Numbers that may exceed 2^53 are strings. Names stay, new ones may come.
 
 Exit status:
     0  done; of `run` and `gate`: that of the command, 128+N after its death by signal N
-    1  `status --exit-code`: held or reserved; `break`: the question was not answered with yes
+    1  `status --exit-code`: held; `break`: the question was not answered with yes
    64  wrong command line, or not possible with this build, system or engine
    69  the engine cannot be reached, or is not fit; or a register has something else than a lock;
        or the system refuses what `run` needs

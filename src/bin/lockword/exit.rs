@@ -3,7 +3,7 @@
 //! Scripts depend on these numbers. Those from 64 on are of `sysexits.h`, where it has a fitting one.
 //! `bench`, `compare` and `show` keep their own: 1 for a lock that has become slower, 2 for every failure.
 
-/// `status --exit-code`: the lock is held, or reserved for a node that waits.
+/// `status --exit-code`: the lock is held.
 pub const HELD: u8 = 1;
 /// `break`: the question was not answered with yes.
 pub const NOT_BROKEN: u8 = 1;

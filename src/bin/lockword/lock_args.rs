@@ -124,7 +124,7 @@ pub struct StatusArgs {
     pub engine: EngineArgs,
     /// Name of the lock
     pub key: String,
-    /// Exit 1 if the lock is held, or reserved for a node that waits
+    /// Exit 1 if the lock is held
     #[arg(long)]
     pub exit_code: bool,
     /// Watch the holder for so long at most, to see whether it renews its lease (default: half of

@@ -70,6 +70,12 @@ impl NodeClock {
         matches!(self, Self::Virtual(_))
     }
 
+    /// Whether it stands still while the machine is suspended.
+    pub(crate) fn may_stand_still(&self) -> bool {
+        let counts_all = cfg!(any(target_os = "linux", target_os = "android"));
+        !counts_all && matches!(self, Self::System)
+    }
+
     /// The bounds on the errors of this clock.
     pub(crate) fn error(&self) -> ClockError {
         match self {

@@ -48,6 +48,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// How many events of each source the driver handles before it lets other tasks run: all nodes of the process
 /// share a thread.
@@ -285,6 +286,8 @@ impl Driver {
             label: config.label.clone(),
             lease: config.lease,
             claim_window: config.claim_window,
+            handoff_lease: config.handoff_lease,
+            holds_at_once: config.hold_at_once && !self.shared.clock.may_stand_still(),
             poll: config.poll,
             queue_limit: config.queue_limit,
             unavailable_timeout: config.unavailable_timeout,
@@ -414,9 +417,10 @@ impl Driver {
             }
             Action::CompareExchange { request, expected, write } => {
                 let (shared, key) = (shared.clone(), key.clone());
+                let limit = driven.machine.response_limit();
                 self.send_queue.sent();
                 self.responses.push(Box::pin(async move {
-                    let result = compare_exchange(&shared, &key, expected, write).await;
+                    let result = compare_exchange(&shared, &key, expected, write, limit).await;
                     let error = result.as_ref().err().cloned();
                     let event = Event::Exchanged { request, result };
                     Response { key, event, sent: now, error }
@@ -530,7 +534,8 @@ pub(crate) async fn load(
     key: &Key,
 ) -> Result<Option<Versioned>, TransportError> {
     let load = async { shared.transport.load(key).await };
-    request(shared, key, RemoteOperation::Load, TransportError::unavailable, load).await
+    let (operation, fail) = (RemoteOperation::Load, TransportError::unavailable);
+    request(shared, key, operation, fail, None, load).await
 }
 
 /// [`Transport::compare_exchange`](crate::cluster::Transport::compare_exchange), as by [`request`].
@@ -539,23 +544,25 @@ pub(crate) async fn compare_exchange(
     key: &Key,
     expected: Option<Version>,
     new: Write,
+    limit: Option<Duration>,
 ) -> Result<Exchange, TransportError> {
     let write = async { shared.transport.compare_exchange(key, expected, new).await };
-    request(shared, key, RemoteOperation::CompareExchange, TransportError::indeterminate, write)
-        .await
+    let (operation, fail) = (RemoteOperation::CompareExchange, TransportError::indeterminate);
+    request(shared, key, operation, fail, limit, write).await
 }
 
-/// A request to the engine. It ends within the request timeout and does not panic; `fail` makes the
-/// error of either case. The observer is told of it.
+/// A request to the engine. It ends within the request timeout, and within `limit`, and does not panic; `fail`
+/// makes the error of either case. The observer is told of it.
 async fn request<T>(
     shared: &Arc<NodeShared>,
     key: &Key,
     operation: RemoteOperation,
     fail: fn(String) -> TransportError,
+    limit: Option<Duration>,
     future: impl Future<Output = Result<T, TransportError>>,
 ) -> Result<T, TransportError> {
     let began = shared.clock.now();
-    let limit = shared.config.request_timeout;
+    let limit = limit.unwrap_or(Duration::MAX).min(shared.config.request_timeout);
     let future = CatchDropPanic::new(AssertUnwindSafe(future).catch_unwind());
     let result = match select(future, shared.sleep_until(began + limit)).await {
         Either::Left((Ok(result), _)) => result,
@@ -631,7 +638,8 @@ fn watch(
     let subscribe = async move {
         let watch = async { shared.transport.watch(&key, shared.node).await };
         let _subscribing = subscribing;
-        request(&shared, &key, RemoteOperation::Watch, TransportError::unavailable, watch).await
+        let (operation, fail) = (RemoteOperation::Watch, TransportError::unavailable);
+        request(&shared, &key, operation, fail, None, watch).await
     };
     let events = subscribe.into_stream().flat_map(move |result| match result {
         Ok(watch) => {

@@ -14,7 +14,7 @@
 //!
 //! 1. Releases, and renewals of leases of which half is over: in the order of the moments from which they count
 //!    as such.
-//! 2. Requests of nodes that are next: the lock is reserved for them, or a notice has woken them in the queue.
+//! 2. Requests of nodes that are next: they were handed the lock, or a notice has woken them in the queue.
 //! 3. All others, in the order of their arrival, and within a quarter of the limit. So where several nodes want more
 //!    than the engine can do, those that keep what they hold come before those that want more.
 

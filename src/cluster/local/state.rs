@@ -138,6 +138,8 @@ pub(super) struct LocalLease {
     renews_as_told: bool,
     /// It has had no user yet.
     is_new: bool,
+    /// It is the short lease of a node that was handed the lock, until its first renewal.
+    is_short: bool,
     /// How the node got it.
     via: AcquiredVia,
     /// When the node got it.
@@ -227,6 +229,7 @@ impl LocalLease {
             renews: true,
             renews_as_told: true,
             is_new: true,
+            is_short: grant.is_short,
             via: grant.via.into(),
             acquired_at: now,
             granted_at: now,
@@ -245,7 +248,9 @@ impl LocalLease {
     fn may_hand_off(&self, config: &Config, now: Time) -> bool {
         let is_over = self.local_handoffs >= config.local_handoffs
             || now.since(self.acquired_at) >= config.local_handoff_window;
-        let is_ending = self.held_lease.deadline().since(now) < config.lease / 8;
+        let deadline = self.held_lease.deadline();
+        let whole = deadline.since(self.written_at);
+        let is_ending = deadline.since(now) < whole.min(config.lease) / 8;
         config.local_handoffs > 0 && !is_ending && !(self.others_wait && is_over)
     }
 
@@ -303,7 +308,7 @@ impl LocalLease {
     /// The lease was renewed by the write of this version.
     pub(super) fn renewed(&mut self, version: Version, now: Time) {
         (self.version, self.tokens, self.refresh) = (version, 0, RefreshState::NotNeeded);
-        self.written_at = now;
+        (self.written_at, self.is_short) = (now, false);
     }
 }
 
@@ -389,6 +394,11 @@ impl LocalKeyState {
         let Some(first) = self.wait_queue.first().filter(|_| may_stay) else {
             return self.begin_release();
         };
+        if terms.without_renewal && lease.is_short {
+            // The first renewal makes it a whole lease, and grants it.
+            lease.refresh = RefreshState::Wanted;
+            return Effects::schedule();
+        }
         let mut schedule = lease.want_refresh(&shared.config, now);
         // Without a token, the renewal grants the lease.
         let waker = lease.grant(first, now).and_then(|grant| {

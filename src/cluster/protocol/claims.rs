@@ -12,10 +12,10 @@
 //! releases it meanwhile, a third node may hold it beside the other copy, with a larger token.
 //!
 //! As the holder, only a claim with a heartbeat that this machine wrote is its own, to confirm or to
-//! remove. So two copies that wait with one claim exclude each other: when one has the lock by it, the
-//! other one leaves the claim to it and joins the queue by a new one, or rests. If the copy was made while
-//! the write that takes the lock was in flight, both have written its heartbeat, and are as two copies
-//! that hold the lock.
+//! remove, or one that was handed the lock and has not written since. When one of two copies that wait with one
+//! claim has written, the other one leaves the claim to it and joins the queue by a new one, or rests. If both
+//! were handed the lock, or if the copy was made while the write that takes the lock was in flight, they are as
+//! two copies that hold the lock.
 
 use super::Machine;
 use crate::cluster::protocol::MachineSettings;
@@ -63,6 +63,11 @@ impl Machine {
         self.claim.as_ref().is_some_and(|present| present.id == claim)
     }
 
+    /// Whether the claim of the present acquisition is the holder in this register.
+    pub(super) fn is_holder(&self, register: &Register) -> bool {
+        self.claim.as_ref().is_some_and(|present| register.is_held_by(present.id))
+    }
+
     /// Whether this machine drew the claim, and has not forgotten it.
     pub(super) fn is_own(&self, claim: ClaimId) -> bool {
         self.is_present(claim) || self.traces.iter().any(|trace| trace.id == claim)
@@ -99,6 +104,13 @@ impl Machine {
     pub(super) fn note_written_heartbeat(&mut self, written: &Register) {
         if let Some(claim) = self.holding_claim(written) {
             claim.heartbeats.retain(|heartbeat| *heartbeat == written.heartbeat);
+        }
+    }
+
+    /// The present claim holds the lock that it was handed, without a write of its own.
+    pub(super) fn note_accepted_heartbeat(&mut self, heartbeat: u64) {
+        if let Some(claim) = &mut self.claim {
+            claim.heartbeats.push(heartbeat);
         }
     }
 
@@ -139,8 +151,7 @@ impl Machine {
         let mut register = register.clone();
         register.queue.retain(|waiter| !self.traces.iter().any(|trace| trace.id == waiter.claim));
         if self.traces.iter().any(|trace| trace.holds(&register)) {
-            register.holder = None;
-            register.advance();
+            register.hand_over();
         }
         register
     }
@@ -160,8 +171,9 @@ impl OwnClaim {
         Self { id, heartbeats: vec![], is_new: true }
     }
 
-    /// Whether this claim is the holder, by a write of this machine.
+    /// Whether this claim is the holder, by a write of this machine or by one that has handed it the lock.
     fn holds(&self, register: &Register) -> bool {
-        register.is_held_by(self.id) && self.heartbeats.contains(&register.heartbeat)
+        let is_written_here = || self.heartbeats.contains(&register.heartbeat);
+        register.is_held_by(self.id) && (register.is_handed_to(self.id) || is_written_here())
     }
 }

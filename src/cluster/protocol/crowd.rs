@@ -51,10 +51,7 @@ impl Machine {
                 return Step::WaitUntil(self.draw_look(register, now));
             }
         }
-        match self.join_not_before(register) {
-            at if now < at => Step::WaitUntil(at),
-            _ => Step::Join,
-        }
+        if now < self.join_at { Step::WaitUntil(self.join_at) } else { Step::Join }
     }
 
     /// This node is in the queue, or begins a new acquisition.

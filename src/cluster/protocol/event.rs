@@ -17,8 +17,12 @@ pub(crate) struct MachineSettings {
     pub(crate) label: String,
     /// How long the lock stays with a holder whose heartbeat does not move.
     pub(crate) lease: Duration,
-    /// How long the next waiter has to confirm a reserved lock before the node after it may take it.
+    /// How long the lock stays with this node when it is handed the lock, unless it writes.
     pub(crate) claim_window: Duration,
+    /// The lease that this node has when it is handed the lock, until it has renewed.
+    pub(crate) handoff_lease: Duration,
+    /// A node that was handed the lock may hold it before it has written. Not with a clock that may stand still.
+    pub(crate) holds_at_once: bool,
     /// The longest time between two loads by the first in the queue if no watch wakes it.
     pub(crate) poll: Duration,
     /// How many nodes the queue in the register holds. Other nodes wait to join it.
@@ -102,8 +106,8 @@ pub(crate) enum Intent {
     /// The lock is wanted if it is free. Otherwise the machine returns [`Action::Failed`] with
     /// [`Failure::Busy`], and the intent is over.
     Try,
-    /// The lock is wanted if it is free, or if its holder is dead: the machine observes the holder, or
-    /// the node for which the lock is reserved, for as long as it has to. At the first sign of life it
+    /// The lock is wanted if it is free, or if its holder is dead: the machine observes the holder for as
+    /// long as it has to. At the first sign of life it
     /// returns [`Action::Failed`] with [`Failure::Busy`], and the intent is over.
     Outlast,
     /// The lock is wanted, however long it takes.
@@ -194,6 +198,8 @@ pub(crate) struct Grant {
     pub(crate) version: Version,
     /// When the lease ends unless it is renewed.
     pub(crate) deadline: Time,
+    /// It is the short lease of a node that was handed the lock. The first renewal makes it a whole one.
+    pub(crate) is_short: bool,
     pub(crate) via: GrantedVia,
 }
 
@@ -202,7 +208,7 @@ pub(crate) struct Grant {
 pub(crate) enum GrantedVia {
     /// The lock was free: it had no holder and no queue.
     Free,
-    /// The lock was reserved for this node, or for one before it that did not confirm.
+    /// The holder before has handed it to this node.
     Handoff,
     /// The lock was taken from a holder whose heartbeat did not move for a lease.
     Takeover,
@@ -229,7 +235,7 @@ pub(crate) enum Loss {
 /// The outcome of a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The lock was held until the release, and is now free or reserved for the next waiter.
+    /// The lock was held until the release, and is now free or the next waiter's.
     Held,
     /// The lock was lost before the release. `None`: [`Action::Lost`] has said why.
     Lost(Option<Loss>),
@@ -329,11 +335,11 @@ pub(crate) struct QueuedSend {
     pub(crate) since: Time,
     /// From when on it comes before all that are not urgent. `None`: never.
     pub(crate) urgent_at: Option<Time>,
-    /// The lock is reserved for this node, or a notice says that it may be.
+    /// The lock is this node's, or a notice says that it may be.
     pub(crate) is_next: bool,
 }
 
-/// What was seen of the holder of a lock, or of the node for which it is reserved.
+/// What was seen of the holder of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Observation {
     pub(crate) liveness: Liveness,

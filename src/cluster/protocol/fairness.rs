@@ -34,12 +34,6 @@
 //!
 //! # The node that joins
 //!
-//! The best time to join is the beginning of a turn: the next waiter has just confirmed, and its next
-//! write is its release. Before that, the two writes would collide. So a node that finds the lock
-//! reserved waits for the confirmation, if its watch shows it. If its watch does not, and the node
-//! has itself just released the lock after a turn of at least one round trip, it gives the next
-//! waiter two round trips before it loads the register: that one reads it, and then confirms.
-//!
 //! After a collision the node tries again at once, a few times. If the other nodes write all the
 //! time, that does not help and costs requests. So from a certain number of collisions on the node
 //! waits for a random delay and then makes two attempts: the first uses the version known before the
@@ -63,7 +57,6 @@
 
 use super::Machine;
 use crate::cluster::protocol::Time;
-use crate::cluster::protocol::register::Register;
 use std::time::Duration;
 
 /// A node spends at most one part in this many of its time on quiet periods.
@@ -109,10 +102,6 @@ pub(super) struct Backoff {
     awaits_quiet: bool,
     /// When the current turn began.
     turn_began: Option<Time>,
-    /// The round trip, if the last turn took at least that long.
-    confirm_time: Option<Duration>,
-    /// The register is not loaded before this time, so that the next waiter can confirm.
-    load_from: Option<Time>,
     /// The number of turns in a row without other nodes.
     turns_alone: u32,
     /// After how many such turns the node yields. `None`: it does not yield.
@@ -151,8 +140,6 @@ impl Machine {
     pub(super) fn end_turn(&mut self, now: Time) {
         let Some(began) = self.backoff.turn_began.take() else { return };
         let turn = now.since(began);
-        self.backoff.confirm_time = (turn >= self.round_trip).then_some(self.round_trip);
-        self.backoff.load_from = None;
         if turn >= self.round_trip.saturating_mul(YIELD_ROUND_TRIPS) / 2 {
             // Other nodes could join during this turn, and this node can during theirs.
             self.collisions = 0;
@@ -213,32 +200,16 @@ impl Machine {
         self.settings.claim_window / 8
     }
 
-    /// Records that the lock was released while other nodes wait. If turns are short, this node then
-    /// waits for a random delay before it joins again, or until the next waiter can have confirmed.
+    /// Records that the lock was handed to another node. If turns are short, this node then waits for a
+    /// random delay before it joins again.
     pub(super) fn released_to_others(&mut self, now: Time) {
         if self.collisions >= self.collision_limit() {
             self.join_at = now + self.random_delay();
             self.rejoins_at_once = false;
-        } else if let Some(trip) = self.backoff.confirm_time.filter(|_| !self.sees_all()) {
-            self.backoff.load_from = Some(now + (2 * trip).min(self.longest_quiet()));
         }
     }
 
     // ---- The node that joins ----
-
-    /// Until when not to load the register, if this node has just released the lock to another.
-    pub(super) fn load_deferred_until(&self, now: Time) -> Option<Time> {
-        self.backoff.load_from.filter(|from| now < *from && !self.must_load)
-    }
-
-    /// The earliest time to join this register. If the lock is reserved and the watch shows every
-    /// change, the node waits for the confirmation, up to an eighth of the claim window.
-    pub(super) fn join_not_before(&self, register: &Register) -> Time {
-        let is_reserved = register.holder.is_none() && !register.queue.is_empty();
-        let confirmed_by =
-            if is_reserved && self.sees_all() { self.longest_quiet() } else { Duration::ZERO };
-        self.join_at.max(self.view.unchanged_since + confirmed_by)
-    }
 
     /// Records a successful attempt to join.
     pub(super) fn joined(&mut self) {

@@ -20,19 +20,20 @@
 //! | wanted | the register shows | step |
 //! |---|---|---|
 //! | the lock ([`Wait`](Intent::Wait)) | no holder and no queue | write this node as the holder |
-//! | | reserved, this node is the first in the queue | write this node as the holder (confirm) |
-//! | | reserved or held, and this node may pass over those before it | write this node as the holder, without them |
+//! | | handed to this node, and enough of the time is left | hold the lock |
+//! | | handed to this node otherwise | write this node as the holder (confirm) |
+//! | | held, and this node may take it and pass over those before it | write this node as the holder, without them |
 //! | | held by this claim, whose write had an unknown outcome | write this node as the holder (confirm) |
 //! | | anything else, this node is not in the queue | write this node to the end of the queue; if that is full, look again later ([`crowd`]) |
 //! | | anything else, this node is in the queue | wait |
-//! | the lock ([`Try`](Intent::Try)) | one of the first four cases | the same as there |
+//! | the lock ([`Try`](Intent::Try)) | one of the first five cases | the same as there |
 //! | | anything else | report that it is busy |
-//! | the lock ([`Outlast`](Intent::Outlast)) | one of the first four cases | the same as there |
+//! | the lock ([`Outlast`](Intent::Outlast)) | one of the first five cases | the same as there |
 //! | | anything else, the holder and the heartbeat are those of the first look | look again later |
 //! | | anything else | report that it is busy |
-//! | to keep the lock | this node is the holder, a third of the lease is over | write the next heartbeat |
+//! | to keep the lock | this node is the holder, a third of the lease is over | write the next heartbeat, and this node's own lease |
 //! | | another holder or none, or a heartbeat that this node did not write | report the loss |
-//! | to release the lock | this node is the holder | write: reserved for the first in the queue, or free |
+//! | to release the lock | this node is the holder | write the first in the queue as the holder, or that the lock is free |
 //! | | an entry of this node, or its write may yet arrive | write the register without this node |
 //! | nothing | an entry of this node, or its write may yet arrive | write the register without this node |
 //! | | neither | rest |
@@ -65,7 +66,27 @@
 //! counts the lease from the *receipt* of the answer that first showed the current heartbeat. In true
 //! time the write lies between the two. Each side allows for the errors of its own clock
 //! ([`ClockError::allowance`]), so the holder's deadline passes before the observer takes over, as
-//! long as the rate of each clock is right to within its assumed error.
+//! long as the rate of each clock is right to within its assumed error. Both count with the lease in the
+//! register.
+//!
+//! # The direct handoff
+//!
+//! A release writes the first in the queue as the holder, with the lease that this one has asked for in the
+//! queue: its handoff lease, which is short. The write is of another node, so the new holder does not know when it was sent. But
+//! the write was not yet there when the engine answered an earlier request of the new holder: by a register in
+//! which it is not the holder. So it counts its deadline from before *that* request was sent
+//! ([`Machine::not_holder_at`]). In true time that lies before the write, and what an observer counts from
+//! after it: the proof is the one above.
+//!
+//! The new holder holds the lock at once if at least half of the handoff lease is left, and
+//! [`LEAST_ROUND_TRIPS`]: time enough for a renewal. Otherwise it confirms first, by a write of its own. It
+//! renews when a third of the short lease is over, which makes it a whole one; so a turn shorter than that takes
+//! two writes, the one that joins the queue and the release. The version that shows the grant makes its token: it
+//! is larger than each version of the holder before, whose last write is the grant, or one before it. A grant moves the
+//! heartbeat, since otherwise observers would count from before it.
+//!
+//! The first in the queue looks whenever a third of its handoff lease has passed since it last asked, so that it
+//! can hold the lock at once when its turn comes.
 //!
 //! # An engine that goes back
 //!
@@ -153,6 +174,9 @@ pub(crate) struct Machine {
     look_at: Option<Time>,
     /// The pace with which it has found none then, either.
     refused_at: Option<Duration>,
+    /// A time before the sending of the latest request whose answer has shown that the present claim is not
+    /// the holder. The claim becomes the holder later than that.
+    not_holder_at: Option<Time>,
     /// How long the last successful request took.
     round_trip: Duration,
     backoff: Backoff,
@@ -188,7 +212,13 @@ struct Held {
     renew_at: Time,
     /// Whether renewals are wanted.
     renews: bool,
+    /// The lease in the register.
+    lease: Duration,
 }
+
+/// For how many round trips a lease that this node was handed must last, for it to hold the lock at once, and when
+/// it begins to renew. A renewal may collide with the nodes that join.
+const LEAST_ROUND_TRIPS: u32 = 8;
 
 /// The lock is being released, and [`Action::Released`] is due.
 #[derive(Clone, Copy, Debug)]
@@ -268,6 +298,7 @@ impl Machine {
             join_at: Time::new(Duration::ZERO),
             look_at: None,
             refused_at: None,
+            not_holder_at: None,
             round_trip: fairness::MIN_ROUND_TRIP,
             backoff: Backoff::default(),
             watch: WatchState::Off,
@@ -373,6 +404,13 @@ impl Machine {
         }
     }
 
+    /// How long a response to the write that was just requested is worth waiting for, if that is less than for
+    /// others: a short lease leaves time for a second attempt only if the first is given up in time.
+    pub(crate) fn response_limit(&self) -> Option<Duration> {
+        let short = self.held.filter(|held| held.lease < self.settings.lease)?;
+        Some((short.lease / 5).max(self.round_trip * 2))
+    }
+
     /// Whether nothing is wanted or held, no request is in flight or of unknown outcome, and the
     /// register has no entry of this node. A watch may still be in force: a driver that drops the
     /// machine ends it.
@@ -432,7 +470,10 @@ impl Machine {
             self.leave(now);
         } else {
             self.acquire(now);
-            if self.intent == Intent::Nothing && self.in_flight.is_none() {
+            if let Some(held) = self.held {
+                // It was handed the lock. Whether the user wants renewals is known after this step.
+                self.wake_by(held.deadline.min(held.renew_at).max(now));
+            } else if self.intent == Intent::Nothing && self.in_flight.is_none() {
                 // The acquisition has failed: its entry in the register is removed.
                 self.leave(now);
             }
@@ -463,7 +504,8 @@ impl Machine {
         };
         if let Some(why) = self.view.went_back() {
             // If the claim is the holder, its own write got a version that is too small for a token.
-            let goes_on = self.settings.is_lossy && !register.is_held_by(claim);
+            let is_written_here = register.is_held_by(claim) && !register.is_handed_to(claim);
+            let goes_on = self.settings.is_lossy && !is_written_here;
             if !goes_on && !is_fresh {
                 return self.load(now);
             } else if !goes_on {
@@ -477,16 +519,13 @@ impl Machine {
             // lease.
             return self.join(register, now);
         }
+        if self.hold_at_once(claim, now) {
+            return;
+        }
         if let Some(via) = self.claim_via(&register, rank, now) {
             return self.take(register, rank, via, now);
         }
         if !is_fresh {
-            if self.intent == Intent::Wait
-                && rank > 0
-                && let Some(until) = self.load_deferred_until(now)
-            {
-                return self.wake_by(until.min(self.due(&register, rank)));
-            }
             // The view dates from before this acquisition and may be out of date.
             return self.load(now);
         }
@@ -509,6 +548,9 @@ impl Machine {
             return;
         }
         if position.is_some() {
+            if rank == 0 {
+                self.look_as_next(now);
+            }
             return self.poll_register(rank, now);
         }
         match self.step_outside(&register, now) {
@@ -527,15 +569,58 @@ impl Machine {
 
     /// In which case a write can take the lock now. `None` if this node has to wait.
     fn claim_via(&self, register: &Register, rank: usize, now: Time) -> Option<GrantedVia> {
-        let is_due = now >= self.due(register, rank);
         match &register.holder {
-            // A write of unknown outcome has taken effect. Its version and its deadline are not
-            // known, so a second write confirms it.
-            Some(holder) if self.is_present(holder.claim) => Some(self.via_tried),
-            Some(_) => is_due.then_some(GrantedVia::Takeover),
-            None if register.queue.is_empty() => Some(GrantedVia::Free),
-            None => (rank == 0 || is_due).then_some(GrantedVia::Handoff),
+            Some(holder) if self.is_present(holder.claim) => {
+                // If it was not handed the lock, a write of unknown outcome has taken effect. Its version and
+                // its deadline are not known, so a second write confirms it.
+                Some(if holder.is_handed { GrantedVia::Handoff } else { self.via_tried })
+            }
+            Some(_) => (now >= self.due(register, rank)).then_some(GrantedVia::Takeover),
+            // Without a holder nobody has a right to wait before this node, if anybody is in the queue.
+            None => Some(GrantedVia::Free),
         }
+    }
+
+    /// The present claim was handed the lock: holds it without a write, if enough is left of the lease.
+    /// Returns whether it does.
+    fn hold_at_once(&mut self, claim: ClaimId, now: Time) -> bool {
+        let seen = self.view.register.as_ref().ok().filter(|seen| seen.is_handed_to(claim));
+        let Some(holder) = seen.and_then(|seen| seen.holder.as_ref()) else { return false };
+        let Some((since, version)) = self.not_holder_at.zip(self.view.version) else {
+            return false;
+        };
+        let (lease, heartbeat) = (holder.lease, self.view.heartbeat());
+        let deadline = self.deadline(since, lease);
+        let for_renewals = self.round_trip * LEAST_ROUND_TRIPS;
+        let is_certain = self.settings.holds_at_once && self.view.went_back().is_none();
+        if !is_certain || deadline.since(now) < for_renewals.max(lease / 2) {
+            return false;
+        }
+        self.note_accepted_heartbeat(heartbeat);
+        let renew_at = (since + lease / 3).min(deadline - for_renewals);
+        self.hold(Held { granted: version, deadline, renew_at, renews: true, lease }, now);
+        let via = GrantedVia::Handoff;
+        self.actions.push_back(Action::Granted(Grant { version, deadline, is_short: true, via }));
+        true
+    }
+
+    /// This node is the first in the queue: it looks from time to time, so that enough is left of the lease that
+    /// it is handed for it to hold the lock at once.
+    fn look_as_next(&mut self, now: Time) {
+        if self.settings.holds_at_once {
+            let interval = self.settings.handoff_lease / 3;
+            match self.not_holder_at.map(|at| at + interval) {
+                Some(look_at) if now < look_at => self.wake_by(look_at),
+                _ => self.must_load = true,
+            }
+        }
+    }
+
+    /// This node has the lock from now on, by its present claim.
+    fn hold(&mut self, held: Held, now: Time) {
+        self.intent = Intent::Nothing;
+        self.begin_turn(now);
+        self.held = Some(held);
     }
 
     /// Writes this node as the holder, and removes the first `passed_over` entries of the queue.
@@ -567,30 +652,32 @@ impl Machine {
         let claim = self.claim_id();
         if register.position(claim).is_none() && has_space {
             self.adapt_pace(&mut register);
-            register.queue.push(QueueEntry::new(claim, &self.settings.label));
+            register.queue.push(self.queue_entry(claim));
         }
         self.write(RequestKind::Join, register, now);
     }
 
+    fn queue_entry(&self, claim: ClaimId) -> QueueEntry {
+        QueueEntry::new(claim, &self.settings.label, self.settings.handoff_lease)
+    }
+
     /// The write that takes the lock got this version. It was sent no earlier than `sent`.
     fn taken(&mut self, version: Version, sent: Time, now: Time) {
-        let deadline = self.deadline(sent);
+        let lease = self.settings.lease;
+        let deadline = self.deadline(sent, lease);
         if self.intent == Intent::Nothing || now >= deadline {
             // If the lock is not wanted any more, the next step releases it. If the response came
             // too late, the next step confirms the lock by another write.
             return;
         }
-        self.intent = Intent::Nothing;
-        self.begin_turn(now);
-        let renew_at = sent + self.settings.lease / 3;
-        self.held = Some(Held { granted: version, deadline, renew_at, renews: true });
+        let renew_at = sent + lease / 3;
+        self.hold(Held { granted: version, deadline, renew_at, renews: true, lease }, now);
         let via = self.via_tried;
-        self.actions.push_back(Action::Granted(Grant { version, deadline, via }));
+        self.actions.push_back(Action::Granted(Grant { version, deadline, is_short: false, via }));
     }
 
-    /// The deadline that a write grants which was sent no earlier than `sent`.
-    fn deadline(&self, sent: Time) -> Time {
-        let lease = self.settings.lease;
+    /// The deadline that a write of this lease grants which was sent no earlier than `sent`.
+    fn deadline(&self, sent: Time, lease: Duration) -> Time {
         sent + lease.saturating_sub(self.settings.clock_error.allowance(lease))
     }
 
@@ -646,6 +733,8 @@ impl Machine {
         let mut register = register.clone();
         if let Some(holder) = &mut register.holder {
             holder.granted = Some(held.granted.get());
+            holder.since_ms = holder.since_ms.or_else(|| self.settings.wall_clock.map(|now| now()));
+            (holder.lease, holder.is_handed) = (self.settings.lease, false);
         }
         register.heartbeat = self.draw_heartbeat();
         self.write(RequestKind::Renew, register, now);
@@ -653,10 +742,10 @@ impl Machine {
 
     /// The write that renews the lease got this version. It was sent no earlier than `sent`.
     fn renewed(&mut self, version: Version, sent: Time) {
-        let deadline = self.deadline(sent);
-        let renew_at = sent + self.settings.lease / 3;
+        let lease = self.settings.lease;
+        let deadline = self.deadline(sent, lease);
         let Some(held) = &mut self.held else { return };
-        (held.deadline, held.renew_at) = (deadline, renew_at);
+        (held.deadline, held.renew_at, held.lease) = (deadline, sent + lease / 3, lease);
         self.actions.push_back(Action::Renewed { version, deadline });
     }
 
@@ -671,8 +760,10 @@ impl Machine {
     /// The lock is not held at this node from now on, whatever the outcome of the write.
     fn begin_release(&mut self) {
         match self.held.take() {
-            Some(Held { deadline, .. }) => {
+            Some(Held { deadline, lease, .. }) => {
                 let claim = self.claim_id();
+                // As late as that of a whole lease: the response tells whether the lock was held until the end.
+                let deadline = deadline + self.settings.lease.saturating_sub(lease);
                 self.releasing = Some(Releasing { claim, is_indeterminate: false, deadline });
                 self.end_claim();
             }
@@ -707,24 +798,24 @@ impl Machine {
         }
     }
 
-    /// Writes the register without this node: the lock is reserved for the first in the queue, or
-    /// free. If this node wants the lock again and others wait, the same write puts it at the end of
-    /// the queue. No request is in flight.
+    /// Writes the register without this node: the first in the queue has the lock, or it is free. If this
+    /// node wants the lock again and others have it or wait, the same write puts it at the end of the queue.
+    /// No request is in flight.
     fn leave(&mut self, now: Time) {
         // A value that is not understood is never overwritten.
         let Ok(seen) = &self.view.register else { return self.indeterminate = None };
         let mut register = seen.clone();
         register.queue.retain(|waiter| !self.is_own(waiter.claim));
+        let others = register.queue.len();
         if self.holds(&register) {
-            register.holder = None;
-            register.advance();
+            register.hand_over();
         }
         if register == *seen && self.indeterminate.is_none() {
             self.claim = None;
             return;
         }
         if let Some(releasing) = self.releasing
-            && let Some(until) = self.back_off(register.queue.len(), now)
+            && let Some(until) = self.back_off(others, now)
             && until < releasing.deadline
         {
             // A hint may say that the node has joined to which this one yields.
@@ -736,12 +827,12 @@ impl Machine {
         if register.is_idle() {
             register.pace = Duration::ZERO;
         }
-        if self.intent == Intent::Wait && !register.queue.is_empty() {
-            if register.queue.len() >= self.settings.queue_limit {
+        if self.intent == Intent::Wait && !register.is_idle() {
+            if others >= self.settings.queue_limit {
                 self.raise_pace(&mut register, Duration::ZERO);
             } else if register.pace.is_zero() {
                 let claim = self.claim_id();
-                register.queue.push(QueueEntry::new(claim, &self.settings.label));
+                register.queue.push(self.queue_entry(claim));
             }
         }
         self.write(RequestKind::Leave, register, now);
@@ -760,14 +851,17 @@ impl Machine {
     fn write(&mut self, kind: RequestKind, register: Register, now: Time) {
         let (expected, mut write) = (self.view.version, write(&register));
         self.note_sent_heartbeat(&register);
-        if kind == RequestKind::Join
-            && let Some(holder) = &register.holder
-        {
+        let holder = register.holder.as_ref().map(|holder| Wake::Node(holder.claim.node));
+        match kind {
             // The first joiner wakes the holder, if it has a watch: its next write then expects the
             // current version, and it learns that another node waits.
-            let is_first = register.queue.len() == 1;
-            let holder = Wake::Node(holder.claim.node);
-            write.wake = if is_first { holder } else { Wake::Nobody };
+            RequestKind::Join if register.heartbeat == self.view.heartbeat() => {
+                let is_first = register.queue.len() == 1;
+                write.wake = holder.filter(|_| is_first).unwrap_or(Wake::Nobody);
+            }
+            // The first in the queue has seen the grant, or sees this when it looks.
+            RequestKind::Take if self.via_tried == GrantedVia::Handoff => write.wake = Wake::Nobody,
+            _ => {}
         }
         let request = self.send(kind, Some(register), now);
         self.actions.push_back(Action::CompareExchange { request, expected, write });
@@ -818,6 +912,10 @@ impl Machine {
     fn answered(&mut self, seen: Option<Versioned>, sent: &InFlight, now: Time) {
         let was_back = self.view.went_back();
         self.view.responded(seen, sent.basis, sent.newest, now);
+        // If the view is newer than the response, and shows no grant, neither did the response.
+        if self.view.register.as_ref().is_ok_and(|seen| !self.is_holder(seen)) {
+            self.not_holder_at = Some(sent.sent);
+        }
         if let Some(why) = self.view.went_back()
             && was_back.is_none()
         {
@@ -845,14 +943,18 @@ impl Machine {
                 self.request_succeeded(&sent, now);
                 self.record_quiet_period(sent.unchanged_for, now);
                 let written = sent.written.unwrap_or_else(Register::empty);
+                if !self.is_holder(&written) {
+                    self.not_holder_at = Some(sent.sent);
+                }
                 self.note_written_heartbeat(&written);
+                let hands_over = written.holder.as_ref().is_some_and(|holder| holder.is_handed);
                 self.view.wrote(version, written, now);
                 self.indeterminate = None;
                 match kind {
                     RequestKind::Take => self.taken(version, sent.sent, now),
                     RequestKind::Renew => self.renewed(version, sent.sent),
                     RequestKind::Leave => {
-                        if self.others_wait() {
+                        if hands_over {
                             self.released_to_others(now);
                         }
                         self.released(Outcome::Held);
@@ -893,7 +995,7 @@ impl Machine {
     fn request_failed(&mut self, error: TransportError, now: Time) {
         let since = *self.retry.failing_since.get_or_insert(now);
         self.retry.failures = (self.retry.failures + 1).min(16);
-        let longest = self.settings.lease / if self.held.is_some() { 20 } else { 4 };
+        let longest = self.held.map_or(self.settings.lease / 4, |held| held.lease / 20);
         let wait = Duration::from_millis(5).saturating_mul(1 << self.retry.failures).min(longest);
         self.retry.retry_at = Some(now + wait.mul_f64(0.5 + self.random.f64() / 2.0));
         self.retry.last_error = Some(error.clone());
@@ -912,24 +1014,21 @@ impl Machine {
     }
 }
 
-/// The write of this register. It wakes the first in the queue: either the lock is reserved for that
-/// node, or that node has a new heartbeat to observe.
+/// The write of this register. It wakes the node that is handed the lock, or else the first in the queue, which
+/// has a new heartbeat to observe.
 fn write(register: &Register) -> Write {
-    let wake = register.queue.first().map_or(Wake::Nobody, |first| Wake::Node(first.claim.node));
+    let handed = register.holder.as_ref().filter(|holder| holder.is_handed);
+    let first = || register.queue.first().map(|first| first.claim);
+    let wake = handed.map(|holder| holder.claim).or_else(first);
+    let wake = wake.map_or(Wake::Nobody, |claim| Wake::Node(claim.node));
     Write { value: register.encode().into(), wake, idle: register.is_idle() }
 }
 
-/// The write by which an operator takes the lock from the holder of this register, or from the node for
-/// which it is reserved: the lock is then reserved for the next in the queue, or free. `None` if there is
-/// neither.
+/// The write by which an operator takes the lock from the holder of this register: the first in the queue has
+/// it then, or it is free. `None` if there is no holder.
 pub(crate) fn force_release(register: &Register) -> Option<Write> {
     let mut register = register.clone();
-    if register.holder.take().is_none() {
-        if register.queue.is_empty() {
-            return None;
-        }
-        register.queue.remove(0);
-    }
-    register.advance();
+    register.holder.as_ref()?;
+    register.hand_over();
     Some(Write { wake: Wake::Everybody, ..write(&register) })
 }

@@ -3,9 +3,9 @@
 //! It is JSON, so that an operator can read it with the engine's own tools:
 //!
 //! ```json
-//! {"lockword":"2.0","heartbeat":5063184091233672,
+//! {"lockword":"3.0","heartbeat":5063184091233672,
 //!  "holder":{"node":"00c0ffee00c0ffee","nonce":"…","label":"web-3/indexer[311]","lease_ms":10000},
-//!  "queue":[{"node":"…","nonce":"…","label":"web-4/indexer[97]"}]}
+//!  "queue":[{"node":"…","nonce":"…","label":"web-4/indexer[97]","lease_ms":2500}]}
 //! ```
 //!
 //! - `lockword` is the format: a major and a minor number. A value of another major format is
@@ -16,9 +16,10 @@
 //!   change when a node joins or leaves the queue. Waiters observe the heartbeat, and nothing else,
 //!   to tell a dead holder from a live one. The holder draws each at random, from 53 bits, so that it
 //!   can tell its own from that of a copy of its node.
-//! - `holder` is the node that holds the lock. If there is no holder but a queue, the lock is
-//!   *reserved* for the first in the queue, which has to confirm by a write.
-//! - `queue` lists the nodes that wait, the oldest first.
+//! - `holder` is the node that has the lock. If it is `handed`, the holder before it has written it there, and
+//!   it has not written since. Its `lease_ms` is the one that it asked for in the queue.
+//! - `queue` lists the nodes that wait, the oldest first, each with the lease that it wants to have when it is
+//!   handed the lock. There is a queue only if there is a holder.
 //!
 //! A *claim* identifies one acquisition of one node: by the node's number, and by a nonce that no
 //! other claim has. A lease is a duration. The only point in time is `since_ms` of the holder, by whose wall
@@ -33,7 +34,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// The major format that this code reads and writes.
-const MAJOR: u32 = 2;
+const MAJOR: u32 = 3;
 /// The minor format that it knows.
 const MINOR: u32 = 0;
 /// A longer value is refused without decoding it.
@@ -61,6 +62,8 @@ pub(crate) struct Holder {
     /// The version of the write that took the lock. The holder knows it afterwards, and its first renewal
     /// writes it: for human readers.
     pub(crate) granted: Option<u64>,
+    /// The holder before it has [handed](Register::hand_over) it the lock, and it has not written since.
+    pub(crate) is_handed: bool,
     extra: Map<String, Value>,
 }
 
@@ -70,6 +73,8 @@ pub(crate) struct QueueEntry {
     pub(crate) claim: ClaimId,
     /// For human readers.
     pub(crate) label: String,
+    /// The lease that it has when it is handed the lock.
+    pub(crate) lease: Duration,
     extra: Map<String, Value>,
 }
 
@@ -86,7 +91,7 @@ pub(crate) struct Register {
     extra: Map<String, Value>,
 }
 
-/// The part of a register that a live holder, or a live next waiter, changes within a bounded time.
+/// The part of a register that a live holder changes within a bounded time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Liveness {
     pub(crate) holder: Option<ClaimId>,
@@ -95,14 +100,15 @@ pub(crate) struct Liveness {
 
 impl Holder {
     pub(crate) fn new(claim: ClaimId, label: &str, lease: Duration) -> Self {
-        let (since_ms, granted) = (None, None);
-        Self { claim, label: label.to_owned(), lease, since_ms, granted, extra: Map::new() }
+        let (since_ms, granted, is_handed) = (None, None, false);
+        let extra = Map::new();
+        Self { claim, label: label.to_owned(), lease, since_ms, granted, is_handed, extra }
     }
 }
 
 impl QueueEntry {
-    pub(crate) fn new(claim: ClaimId, label: &str) -> Self {
-        Self { claim, label: label.to_owned(), extra: Map::new() }
+    pub(crate) fn new(claim: ClaimId, label: &str, lease: Duration) -> Self {
+        Self { claim, label: label.to_owned(), lease, extra: Map::new() }
     }
 }
 
@@ -134,7 +140,12 @@ impl Register {
         self.queue.iter().position(|waiter| waiter.claim == claim)
     }
 
-    /// What stays the same if the holder, or the next waiter of a reserved lock, is dead.
+    /// Whether this claim was handed the lock, and has not written since.
+    pub(crate) fn is_handed_to(&self, claim: ClaimId) -> bool {
+        self.holder.as_ref().is_some_and(|holder| holder.claim == claim && holder.is_handed)
+    }
+
+    /// What stays the same if the holder is dead.
     pub(crate) fn liveness(&self) -> Liveness {
         Liveness {
             holder: self.holder.as_ref().map(|holder| holder.claim),
@@ -152,9 +163,17 @@ impl Register {
         self.extra.insert(name.to_owned(), note);
     }
 
-    /// Moves the heartbeat of a lock that has no holder from now on.
-    pub(crate) fn advance(&mut self) {
-        self.heartbeat = self.heartbeat.wrapping_add(1);
+    /// Takes the lock from the holder, if there is one, and hands it to the first in the queue: that one is
+    /// the holder from now on, with the lease that it has asked for. If nobody waits, the lock is free.
+    pub(crate) fn hand_over(&mut self) {
+        // Whoever observes the holder begins anew.
+        self.heartbeat = self.heartbeat.wrapping_add(1) & (u64::MAX >> 11);
+        self.holder = None;
+        if !self.queue.is_empty() {
+            let QueueEntry { claim, label, lease, extra } = self.queue.remove(0);
+            let holder = Holder::new(claim, &label, lease);
+            self.holder = Some(Holder { is_handed: true, extra, ..holder });
+        }
     }
 
     /// Decodes a value.
@@ -180,16 +199,21 @@ impl Register {
         let wire: WireRegister = serde_json::from_value(value)
             // The text may repeat what the value has.
             .map_err(|error| Unreadable::Malformed(shown_within(&error.to_string(), 200)))?;
-        let holder = wire.holder.map(|WireHolder { who, lease_ms, since_ms, granted }| Holder {
+        let holder = wire.holder.map(|holder| Holder {
+            claim: holder.who.claim(),
+            label: holder.who.label,
+            lease: Duration::from_millis(holder.lease_ms),
+            since_ms: holder.since_ms,
+            granted: holder.granted,
+            is_handed: holder.handed,
+            extra: holder.who.extra,
+        });
+        let waiter = |WireWaiter { who, lease_ms }: WireWaiter| QueueEntry {
             claim: who.claim(),
             label: who.label,
             lease: Duration::from_millis(lease_ms),
-            since_ms,
-            granted,
             extra: who.extra,
-        });
-        let waiter =
-            |who: WireClaim| QueueEntry { claim: who.claim(), label: who.label, extra: who.extra };
+        };
         let queue = wire.queue.into_iter().map(waiter).collect();
         let pace = Duration::from_micros(wire.pace_us);
         Ok(Self { heartbeat: wire.heartbeat, holder, queue, pace, minor, extra: wire.extra })
@@ -199,27 +223,31 @@ impl Register {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let holder = self.holder.as_ref().map(|holder| WireHolder {
             who: WireClaim::new(holder.claim, &holder.label, &holder.extra),
-            // Rounded up, since other nodes would take over too early otherwise. A lease of more
-            // than 500 million years is cut short.
-            lease_ms: u64::try_from(holder.lease.as_nanos().div_ceil(1_000_000))
-                .unwrap_or(u64::MAX),
+            lease_ms: in_ms(holder.lease),
             since_ms: holder.since_ms,
             granted: holder.granted,
+            handed: holder.is_handed,
         });
+        let waiter = |waiter: &QueueEntry| WireWaiter {
+            who: WireClaim::new(waiter.claim, &waiter.label, &waiter.extra),
+            lease_ms: in_ms(waiter.lease),
+        };
         let wire = WireRegister {
             lockword: format!("{MAJOR}.{}", self.minor),
             heartbeat: self.heartbeat,
             holder,
-            queue: self
-                .queue
-                .iter()
-                .map(|waiter| WireClaim::new(waiter.claim, &waiter.label, &waiter.extra))
-                .collect(),
+            queue: self.queue.iter().map(waiter).collect(),
             pace_us: u64::try_from(self.pace.as_micros()).unwrap_or(u64::MAX),
             extra: self.extra.clone(),
         };
         serde_json::to_vec(&wire).expect("strings, numbers and maps of strings can be written")
     }
+}
+
+/// Rounded up, since other nodes would take over too early otherwise. A lease of more than 500 million years
+/// is cut short.
+fn in_ms(lease: Duration) -> u64 {
+    u64::try_from(lease.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// Why the value of a key could not be read. Such a value is never overwritten.
@@ -283,7 +311,7 @@ struct WireRegister {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     holder: Option<WireHolder>,
     #[serde(default)]
-    queue: Vec<WireClaim>,
+    queue: Vec<WireWaiter>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pace_us: u64,
     #[serde(flatten)]
@@ -301,6 +329,19 @@ struct WireHolder {
     since_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     granted: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    handed: bool,
+    #[serde(flatten)]
+    who: WireClaim,
+}
+
+fn is_false(truth: &bool) -> bool {
+    !truth
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireWaiter {
+    lease_ms: u64,
     #[serde(flatten)]
     who: WireClaim,
 }
@@ -360,15 +401,17 @@ mod tests {
         register.heartbeat = 7;
         register.holder = Some(Holder::new(claim(1, u64::MAX), "web[1]", Duration::from_secs(10)));
         register.queue = vec![
-            QueueEntry::new(claim(2, 5), "a \"quoted\" läbel"),
-            QueueEntry::new(claim(3, 6), ""),
+            QueueEntry::new(claim(2, 5), "a \"quoted\" läbel", Duration::from_millis(500)),
+            QueueEntry::new(claim(3, 6), "", Duration::from_secs(1)),
         ];
         register
     }
 
     #[test]
     fn an_encoded_register_decodes_to_itself() {
-        for register in [Register::empty(), full()] {
+        let mut handed = full();
+        handed.hand_over();
+        for register in [Register::empty(), full(), handed] {
             assert_eq!(Register::decode(&register.encode()).unwrap(), register);
         }
     }
@@ -377,7 +420,7 @@ mod tests {
     fn the_json_has_readable_fields() {
         let text = String::from_utf8(full().encode()).unwrap();
         for part in [
-            r#""lockword":"2.0""#,
+            r#""lockword":"3.0""#,
             r#""heartbeat":7"#,
             r#""node":"0000000000000001""#,
             r#""label":"web[1]""#,
@@ -389,15 +432,19 @@ mod tests {
 
     #[test]
     fn unknown_fields_of_a_newer_minor_format_are_kept() {
-        let newer = r#"{"lockword":"2.9","heartbeat":2,"colour":"red","queue":
-            [{"node":"0000000000000002","nonce":"0000000000000003","label":"b","weight":4}],
+        let newer = r#"{"lockword":"3.9","heartbeat":2,"colour":"red","queue":
+            [{"node":"0000000000000002","nonce":"0000000000000003","label":"b","lease_ms":9,"weight":4}],
             "holder":{"node":"0000000000000001","nonce":"0000000000000004","lease_ms":5,"shade":[1]}}"#;
         let mut register = Register::decode(newer.as_bytes()).unwrap();
-        register.advance();
+        register.hand_over();
         let text = String::from_utf8(register.encode()).unwrap();
-        for part in
-            [r#""2.9""#, r#""colour":"red""#, r#""weight":4"#, r#""shade":[1]"#, r#""heartbeat":3"#]
-        {
+        for part in [
+            r#""3.9""#,
+            r#""colour":"red""#,
+            r#""weight":4"#,
+            r#""lease_ms":9"#,
+            r#""heartbeat":3"#,
+        ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert_eq!(Register::decode(text.as_bytes()).unwrap(), register);
@@ -412,16 +459,16 @@ mod tests {
         assert_eq!(refused(r#"{"heartbeat":1}"#), Unreadable::Foreign);
         assert_eq!(refused(r#"{"lockword":"one"}"#), Unreadable::Foreign);
         let format = |major, minor| Unreadable::Format { major, minor };
-        assert_eq!(refused(r#"{"lockword":"3.1"}"#), format(3, 1));
+        assert_eq!(refused(r#"{"lockword":"4.1"}"#), format(4, 1));
         assert_eq!(refused(r#"{"lockword":"1.0","beat":1,"queue":[]}"#), format(1, 0));
         let advice = |major| format(major, 0).to_string();
-        assert!(advice(3).ends_with("upgrade this node"), "{}", advice(3));
+        assert!(advice(4).ends_with("upgrade this node"), "{}", advice(4));
         assert!(advice(1).contains("upgrade the nodes"), "{}", advice(1));
         for damaged in [
-            r#"{"lockword":"2.0"}"#,
-            r#"{"lockword":"2.0","heartbeat":-1}"#,
-            r#"{"lockword":"2.0","heartbeat":1,"holder":{"node":"1","nonce":"0000000000000001","lease_ms":1}}"#,
-            r#"{"lockword":"2.0","heartbeat":1,"queue":[{"node":"+000000000000001","nonce":"0000000000000001"}]}"#,
+            r#"{"lockword":"3.0"}"#,
+            r#"{"lockword":"3.0","heartbeat":-1}"#,
+            r#"{"lockword":"3.0","heartbeat":1,"holder":{"node":"1","nonce":"0000000000000001","lease_ms":1}}"#,
+            r#"{"lockword":"3.0","heartbeat":1,"queue":[{"node":"+000000000000001","nonce":"0000000000000001"}]}"#,
         ] {
             assert!(matches!(refused(damaged), Unreadable::Malformed(_)), "{damaged}");
         }
@@ -434,7 +481,7 @@ mod tests {
         let mut register = Register::empty();
         for n in 0..crate::cluster::builder::queue_capacity(usize::MAX) as u64 {
             let claim = ClaimId { node: NodeId::new(n), nonce: n };
-            register.queue.push(QueueEntry::new(claim, &"\"".repeat(64)));
+            register.queue.push(QueueEntry::new(claim, &"\"".repeat(64), Duration::MAX));
         }
         let value = register.encode();
         assert!(Register::decode(&value).is_ok(), "{} bytes", value.len());

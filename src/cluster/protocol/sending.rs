@@ -19,23 +19,20 @@ impl Machine {
     pub(crate) fn queued(&self) -> Option<QueuedSend> {
         let since = self.queued_since?;
         let urgent_at = match self.held {
-            Some(held) => Some(held.deadline - self.settings.lease / 2),
+            Some(held) => Some(held.deadline - held.lease / 2),
             None => self.releasing.is_some().then_some(since),
         };
         Some(QueuedSend { since, urgent_at, is_next: self.is_next() })
     }
 
-    /// Whether the lock is reserved for this node, or a hint says that it may be.
+    /// Whether this node was handed the lock, or a hint says that it may have been.
     fn is_next(&self) -> bool {
         let claim = self.claim.as_ref().filter(|_| self.intent != Intent::Nothing);
         let Some((claim, register)) = claim.zip(self.view.register.as_ref().ok()) else {
             return false;
         };
-        match register.position(claim.id) {
-            Some(0) => register.holder.is_none() || self.was_woken,
-            Some(_) => self.was_woken,
-            None => false,
-        }
+        let waits = register.position(claim.id).is_some();
+        register.is_handed_to(claim.id) || waits && self.was_woken
     }
 
     /// Takes the next step. If that is a request that may not be sent, an acquisition fails if this has lasted for

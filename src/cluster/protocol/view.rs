@@ -147,9 +147,8 @@ fn time_for(rank: usize, claim_window: Duration) -> Duration {
 }
 
 impl Machine {
-    /// When this node may take a lock that another node holds or that is reserved for another, if
-    /// `rank` nodes are before it in the queue: after the lease, the allowance for the clocks, and the
-    /// [time for those nodes](time_for).
+    /// When this node may take a lock that another node holds, if `rank` nodes are before it in the queue:
+    /// after the lease, the allowance for the clocks, and the [time for those nodes](time_for).
     pub(super) fn due(&self, register: &Register, rank: usize) -> Time {
         let lease = match &register.holder {
             Some(holder) => {
@@ -160,8 +159,8 @@ impl Machine {
         self.view.unchanged_since + lease + time_for(rank, self.settings.claim_window)
     }
 
-    /// What was seen of the holder, or of the node for which the lock is reserved. `None` if there is
-    /// neither, as far as this node knows, or if it is this node.
+    /// What was seen of the holder. `None` if there is none, as far as this node knows, or if it is this
+    /// node.
     pub(crate) fn observation(&self) -> Option<Observation> {
         let register = self.view.register.as_ref().ok().filter(|_| self.view.is_known)?;
         if register.is_idle() || self.is_in_register() {

@@ -108,13 +108,13 @@ impl Machine {
     /// nothing was heard for the polling interval. No request is in flight.
     ///
     /// With a watch that shows every change, polling is a precaution, and a third of the lease is
-    /// enough. A watch that shows only what is addressed to this node does not show that the lock is
-    /// reserved for a node before it, which may be dead. There the interval grows with this node's
+    /// enough. A watch that shows only what is addressed to this node does not show that the lock was
+    /// handed to a node before it, which may be dead. There the interval grows with this node's
     /// rank, as does the time at which it may pass over those before it; so all waiters together poll
     /// as often as one waiter does, times the logarithm of their number.
     ///
-    /// Without a watch the interval has to be short enough to claim a reservation within the claim
-    /// window. That is the poll interval of the settings, but at most half of the claim window, times
+    /// Without a watch the interval has to be short enough to notice in time that this node was
+    /// handed the lock. That is the poll interval of the settings, but at most half of the claim window, times
     /// this node's place in the queue. An engine without wake-ups is polled more often than that after
     /// a change. An engine whose watch has failed is not: it may be overloaded.
     pub(super) fn poll_register(&mut self, rank: usize, now: Time) {

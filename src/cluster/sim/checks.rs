@@ -22,11 +22,14 @@ impl World {
         let Some(claim) = holder.filter(|holder| holder.node == self.nodes[node].id) else {
             return self.violate(format!("{node} is granted the lock by a write that does not"));
         };
-        if by != Author::Node(node) {
+        let was_handed = written.register.is_handed_to(claim);
+        if by != Author::Node(node) && !was_handed || grant.is_short != was_handed {
             return self.violate(format!("{node} is granted the lock by a write of {by:?}"));
         }
-        let was_paused =
-            self.nodes[node].clock.stopped_since(self.nodes[node].drivers[key].requested_at);
+        // The lease of one that was handed the lock is counted from an earlier request.
+        let driver = &self.nodes[node].drivers[key];
+        let since = if was_handed { driver.answered[0] } else { driver.requested_at };
+        let was_paused = self.nodes[node].clock.stopped_since(since);
         let is_excused = was_paused || self.was_force_released(key, claim, grant.version);
         let local = &mut self.nodes[node].drivers[key].local;
         if local.held_lease.is_some() {

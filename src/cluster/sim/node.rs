@@ -48,6 +48,8 @@ pub(super) struct KeyDriver {
     pub(super) awaited: Vec<u64>,
     /// When the machine returned the last request, in true time.
     pub(super) requested_at: Moment,
+    /// The same of the last two requests that were answered.
+    pub(super) answered: [Moment; 2],
     /// When the last request failed, in true time; `None` if it succeeded.
     pub(super) failed_at: Option<Moment>,
     /// The last subscription, and whether it has succeeded.
@@ -202,6 +204,8 @@ impl World {
             }
             Input::Response { key, number, event } => {
                 if !is_partitioned && self.end_request(node, key, number) {
+                    let driver = &mut self.nodes[node].drivers[key];
+                    driver.answered = [driver.answered[1], driver.requested_at];
                     self.handle(node, key, event);
                 }
             }

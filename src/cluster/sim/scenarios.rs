@@ -100,7 +100,7 @@ fn twenty_dead_waiters_and_a_dead_holder_are_passed_over() {
             let mut world = scenario(seed);
             world.wakeups = wakeups;
             let [lease, claim] = [world.lease(), world.profile.claim_window];
-            // Without a notice a waiter learns of a reservation by polling.
+            // Without a notice a waiter learns of a handoff to another by polling.
             let polling = |dead| match wakeups {
                 Wakeups::PushToAll => 0,
                 Wakeups::PushToOne => (lease / 3).min(dead * claim / 2),
@@ -397,25 +397,27 @@ fn requests(nodes: usize, limit: usize, wakeups: Wakeups, hold: Moment) -> f64 {
     (requests - before.requests) as f64 / (grants - before.grants) as f64
 }
 
-/// A grant takes three writes. If the watch does not show joins and confirmations, it also takes a
-/// load before joining, and a release that expects the version before the last join.
+/// A grant takes two writes, and a third one where the wait is longer than half a claim window. If the watch
+/// does not show joins and releases, it also takes a load before joining, and one after the notice.
 #[test]
 fn requests_for_a_grant_do_not_grow_with_the_waiters() {
-    for (wakeups, limit) in [(Wakeups::PushToAll, 3.05), (Wakeups::PushToOne, 5.05)] {
-        // Longer waits would add the requests of polling.
-        let found = [2, 4, 32].map(|nodes| requests(nodes, 64, wakeups, 10 * MS));
-        println!("{wakeups:?}: {found:.2?} requests where 2, 4 and 32 nodes wait");
-        assert!(found.iter().all(|found| *found <= limit), "{wakeups:?}: {found:?}");
+    use Wakeups::{PushToAll, PushToOne};
+    // Longer waits would add the requests of polling.
+    let cases =
+        [(PushToAll, 1, 4.05), (PushToAll, 10, 3.05), (PushToOne, 1, 9.5), (PushToOne, 10, 5.5)];
+    for (wakeups, hold, limit) in cases {
+        let found = [2, 4, 32].map(|nodes| requests(nodes, 64, wakeups, hold * MS));
+        println!("{wakeups:?}, {hold} ms: {found:.2?} requests where 2, 4 and 32 nodes wait");
+        assert!(found.iter().all(|found| *found <= limit), "{wakeups:?}, {hold} ms: {found:?}");
     }
 }
 
-/// Not without a pause where the watch does not show everything: there the attempts to join collide with each
-/// other, and not for want of places.
+/// Not without a pause: there the attempts to join collide with each other and with the releases, and not for
+/// want of places.
 #[test]
 fn requests_for_a_grant_do_not_grow_with_the_nodes_that_find_no_place() {
     use Wakeups::{Poll, PushToAll, PushToOne};
     let cases = [
-        (PushToAll, 0, 11.0),
         (PushToAll, MS, 6.5),
         (PushToAll, 10 * MS, 4.0),
         (PushToOne, MS, 11.5),
@@ -434,21 +436,31 @@ fn requests_for_a_grant_do_not_grow_with_the_nodes_that_find_no_place() {
 /// A node that has just released the lock has no better chance of a place than one that has waited outside.
 #[test]
 fn nodes_that_find_no_place_get_their_turns() {
-    for (wakeups, seed) in [(Wakeups::PushToAll, 0), (Wakeups::PushToOne, 1), (Wakeups::Poll, 2)] {
+    // One that looks seldom may have bad luck in one run. One that polls takes a lock that it has just left free
+    // before the others have looked.
+    for (wakeups, seeds, unevenness) in [
+        (Wakeups::PushToAll, 0..1, 20),
+        (Wakeups::PushToOne, 0..3, 20),
+        (Wakeups::Poll, 0..1, u64::MAX),
+    ] {
         for places in [2, 8] {
-            let mut world = scenario(seed);
-            (world.wakeups, world.profile.queue_limit) = (wakeups, places);
-            for node in 0..16 {
-                world.add_node_with_clock(0);
-                world.nodes[node].latency = Some(MS / 2);
-            }
-            run_loops(&mut world, 16, 6_000 * MS, |_| false);
-            let turns = world.turns();
-            let (least, most) = (*turns.iter().min().unwrap(), *turns.iter().max().unwrap());
-            println!("{wakeups:?}, {places} places: {turns:?}");
-            // A node that polls takes a lock that it has just left free before the others have looked.
-            let unevenness = if wakeups == Wakeups::Poll { u64::MAX } else { 20 };
-            assert!(least > 0 && most / least < unevenness, "{wakeups:?}, {places}: {turns:?}");
+            let mut found = Vec::from_iter(seeds.clone().map(|seed| {
+                let mut world = scenario(seed);
+                (world.wakeups, world.profile.queue_limit) = (wakeups, places);
+                for node in 0..16 {
+                    world.add_node_with_clock(0);
+                    world.nodes[node].latency = Some(MS / 2);
+                }
+                run_loops(&mut world, 16, 6_000 * MS, |_| false);
+                let turns = world.turns();
+                println!("{wakeups:?}, {places} places, seed {seed}: {turns:?}");
+                let (least, most) = (*turns.iter().min().unwrap(), *turns.iter().max().unwrap());
+                assert!(least > 0, "{wakeups:?}, {places}, seed {seed}: {turns:?}");
+                most / least
+            }));
+            found.sort_unstable();
+            let median = found[found.len() / 2];
+            assert!(median < unevenness, "{wakeups:?}, {places}: {found:?}");
         }
     }
 }

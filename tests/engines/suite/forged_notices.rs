@@ -6,7 +6,7 @@ use lockword::cluster::{Node, Transport};
 use std::time::Duration;
 
 /// A register that nobody holds and nobody waits for, as a node writes it.
-const FREE: &str = r#"{"lockword":"2.0","heartbeat":7,"queue":[]}"#;
+const FREE: &str = r#"{"lockword":"3.0","heartbeat":7,"queue":[]}"#;
 
 /// An engine whose notices anybody can send.
 pub trait Forgeable: Engine {

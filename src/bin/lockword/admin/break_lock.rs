@@ -14,10 +14,8 @@ pub fn break_lock(args: &BreakArgs) -> Result<ExitOutcome, CliError> {
     let key = key(&args.key)?;
     at_desk(&args.engine, async |desk| {
         let state = desk.node.inspect(&key).await?;
-        let node = match (&state.status, state.queue.first()) {
-            (LockStatus::Held { node, .. }, _) => *node,
-            (LockStatus::Reserved, Some(first)) => first.node,
-            _ => return report(args, None, &format!("{key} is free: there is nothing to break")),
+        let LockStatus::Held { node, .. } = state.status else {
+            return report(args, None, &format!("{key} is free: there is nothing to break"));
         };
         let view = View::Lock(Box::new(state));
         let holder = view.holder();

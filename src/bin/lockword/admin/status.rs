@@ -40,8 +40,7 @@ pub fn status(args: &StatusArgs) -> Result<ExitOutcome, CliError> {
             }
             print(&text)?;
         }
-        let is_taken = ["held", "reserved"].contains(&view.state());
-        let code = if args.exit_code && is_taken { exit::HELD } else { 0 };
+        let code = if args.exit_code && view.state() == "held" { exit::HELD } else { 0 };
         Ok(ExitOutcome::With(code))
     })
 }

@@ -54,7 +54,6 @@ impl View {
         match self {
             View::Lock(state) => match state.status {
                 LockStatus::Held { .. } => "held",
-                LockStatus::Reserved => "reserved",
                 _ => "free",
             },
             View::Record(..) => "last-run",
@@ -65,9 +64,8 @@ impl View {
     /// Who has it, or what else there is to say.
     pub fn holder(&self) -> String {
         printable(&match self {
-            View::Lock(state) => match (&state.status, state.queue.first()) {
-                (LockStatus::Held { label, .. }, _) => label.clone(),
-                (LockStatus::Reserved, Some(first)) => first.label.clone(),
+            View::Lock(state) => match &state.status {
+                LockStatus::Held { label, .. } => label.clone(),
                 _ => String::new(),
             },
             View::Record(_, record) => {
@@ -91,10 +89,13 @@ impl View {
         match self {
             View::Lock(state) => {
                 shown["version"] = json!(state.version.map(|version| version.to_string()));
-                if let LockStatus::Held { node, label, lease, since, token } = &state.status {
+                if let LockStatus::Held { node, label, lease, since, token, is_handed } =
+                    &state.status
+                {
                     let since = since.and_then(since_1970);
                     shown["holder"] = who(*node, label);
                     shown["holder"]["lease_ms"] = json!(millis(*lease));
+                    shown["holder"]["handed"] = json!(is_handed);
                     shown["holder"]["since_ms"] = json!(since.map(millis));
                     shown["holder"]["token"] = json!(token.map(|token| token.to_string()));
                 }

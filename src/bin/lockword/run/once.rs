@@ -190,6 +190,6 @@ mod tests {
     fn a_record_is_read_as_it_was_written() {
         let record = LastRun::new(Duration::from_secs(5), "a \"b\"", u64::MAX);
         assert_eq!(LastRun::decode(&record.write(false).value), Some(record));
-        assert_eq!(LastRun::decode(br#"{"lockword":"2.0","heartbeat":1,"queue":[]}"#), None);
+        assert_eq!(LastRun::decode(br#"{"lockword":"3.0","heartbeat":1,"queue":[]}"#), None);
     }
 }

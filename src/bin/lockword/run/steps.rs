@@ -114,6 +114,8 @@ impl<'a> Settings<'a> {
         let renewed = Arc::new(Notify::new());
         let node = Node::builder(engine.transport.clone())
             .lease(self.args.lease)
+            // A command that begins has its whole lease.
+            .hold_at_once(false)
             .label(&self.label)
             .observer(Renewals(renewed.clone()))
             .build()

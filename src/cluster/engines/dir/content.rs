@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lockword/dir 1 1795881600000000 used 163 9ae16a3b2f90404f jobs/nightly
-//! {"lockword":"2.0", ...
+//! {"lockword":"3.0", ...
 //! ```
 //!
 //! The words are: the format, the version, whether the register is idle, the length of the value, a hash of

@@ -1,8 +1,8 @@
 //! Limits of holding.
 
 use super::*;
-use crate::cluster::ReleaseError;
 use crate::cluster::layers::{Counts, Intercept};
+use crate::cluster::{AcquiredVia, ReleaseError};
 
 fn limited(lock: &DistributedLock, limit: Duration) -> DistributedLock {
     lock.clone().hold_at_most(limit)
@@ -115,6 +115,26 @@ async fn a_lease_without_renewal_ends_after_one_lease() {
     let guard = waits.await.unwrap();
     assert!(guard.remaining() > ms(9_800), "{guard:?}");
     assert_eq!(guard.lost().await, LossReason::HoldLimit);
+}
+
+/// The lease of a node that is handed the lock is short at first.
+#[tokio::test(start_paused = true)]
+async fn who_is_handed_the_lock_and_wants_no_renewal_has_a_whole_lease() {
+    let engine = Memory::new();
+    let (_a, lock) = lock_of(engine.clone());
+    let (_b, theirs) = lock_of(engine);
+    for renews in [true, false] {
+        let guard = lock.acquire().await.unwrap();
+        let waiting = if renews { theirs.clone() } else { theirs.clone().without_renewal() };
+        let waits = tokio::spawn(async move { waiting.acquire().await.unwrap() });
+        settle().await;
+        guard.release().await.unwrap();
+        let next = waits.await.unwrap();
+        assert_eq!(next.acquired_via(), AcquiredVia::Handoff);
+        let is_whole = next.remaining() > ms(9_800);
+        assert_eq!(is_whole, !renews, "{next:?}");
+        next.release().await.unwrap();
+    }
 }
 
 /// Whoever finds first that the guard is over: its user, or the driver by an event that came before the

@@ -101,9 +101,14 @@ fn a_write_of_unknown_outcome_is_not_one_of_a_copy() {
     }
 }
 
+/// A machine that writes before it holds the lock.
+fn confirming(node: u64) -> Machine {
+    Machine::new(MachineSettings { holds_at_once: false, ..settings(node) })
+}
+
 /// A machine that waits behind the holder, its copy, and the holder. The claim has not been in a write
 /// that takes the lock.
-fn waiting_copies(engine: &mut TestEngine) -> [Machine; 3] {
+fn waiting_copies(engine: &mut TestEngine, machine: fn(u64) -> Machine) -> [Machine; 3] {
     let (mut holder, mut one) = (machine(1), machine(2));
     granted(&engine.tell(&mut holder, Event::Intent(Intent::Wait), at(0)));
     // It knows of the holder.
@@ -112,6 +117,28 @@ fn waiting_copies(engine: &mut TestEngine) -> [Machine; 3] {
     assert_eq!(engine.writes.len(), 2, "take; join");
     engine.tell(&mut holder, Event::Noticed(None), at(2));
     [one.clone(), one, holder]
+}
+
+/// Both are handed the lock, and both hold it at once. One at most outlives its next renewal, and who releases
+/// it meanwhile takes it from the other.
+#[test]
+fn of_two_copies_that_were_handed_the_lock_one_outlives_a_renewal() {
+    for releases in [false, true] {
+        let mut engine = TestEngine::default();
+        let [mut one, mut copy, mut holder] = waiting_copies(&mut engine, machine);
+        engine.tell(&mut holder, Event::Release, at(2));
+        let grants = [&mut one, &mut copy].map(|node| {
+            let told = engine.tell(node, Event::Noticed(engine.now.clone()), at(3));
+            granted(&told)
+        });
+        assert_eq!(grants[0].version, grants[1].version);
+        let event = if releases { Event::Release } else { Event::Refresh };
+        engine.tell(&mut one, event, at(4));
+        let told = engine.tell(&mut copy, Event::Refresh, at(5));
+        let [Action::Lost(why)] = &told[..] else { panic!("{told:?}") };
+        let expected = if releases { Loss::TakenOver } else { Loss::Copied };
+        assert_eq!(*why, expected);
+    }
 }
 
 /// One of them is granted the lock. Whatever the other one does, it keeps it, and then the other one gets
@@ -123,7 +150,7 @@ fn a_waiting_copy_takes_nothing_from_the_copy_that_was_granted_their_claim() {
         let events = [cancels.then(|| cancel.clone()), releases.then(|| release.clone())];
         for looks in [false, true] {
             let mut engine = TestEngine::default();
-            let [mut one, mut copy, mut holder] = waiting_copies(&mut engine);
+            let [mut one, mut copy, mut holder] = waiting_copies(&mut engine, confirming);
             engine.tell(&mut holder, Event::Release, at(2));
             granted(&engine.tell(&mut one, Event::Noticed(None), at(3)));
             let held = engine.register();
@@ -153,7 +180,7 @@ fn a_waiting_copy_takes_nothing_from_the_copy_that_was_granted_their_claim() {
 #[test]
 fn copies_that_waited_have_no_heartbeat_in_common() {
     let mut engine = TestEngine::default();
-    let [mut one, mut copy, mut holder] = waiting_copies(&mut engine);
+    let [mut one, mut copy, mut holder] = waiting_copies(&mut engine, confirming);
     engine.tell(&mut holder, Event::Release, at(2));
     copy.handle(Event::Noticed(engine.now.clone()), at(3));
     let (request, ..) = requested_write(&mut copy);
@@ -170,13 +197,13 @@ fn copies_that_waited_have_no_heartbeat_in_common() {
 /// Two copies and two other nodes do anything in any order, with writes that are lost, late, and of
 /// unknown outcome. One of the nodes at most holds the lock.
 #[test]
-fn copies_of_a_waiting_node_exclude_each_other_and_everybody_else() {
+fn copies_of_a_waiting_node_that_confirm_exclude_each_other_and_everybody_else() {
     let (mut grants, mut copies) = ([0; 4], 0);
     for seed in 0..500 {
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut engine, mut late) = (TestEngine::default(), vec![]);
-        let [one, copy, holder] = waiting_copies(&mut engine);
-        let mut nodes = [one, copy, holder, machine(3)];
+        let [one, copy, holder] = waiting_copies(&mut engine, confirming);
+        let mut nodes = [one, copy, holder, confirming(3)];
         let mut holds = [false, false, true, false];
         for step in 1..200 {
             let (now, node) = (at(20 * step), random.usize(..4));

@@ -110,8 +110,9 @@ fn a_loss_tells_the_last_error_of_the_node() {
 }
 
 #[test]
-fn a_release_is_urgent_and_a_reserved_lock_or_a_notice_comes_next() {
-    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
+fn a_release_is_urgent_and_a_lock_to_confirm_or_a_notice_comes_next() {
+    let (mut engine, mut one) = (TestEngine::default(), machine(1));
+    let mut two = Machine::new(MachineSettings { holds_at_once: false, ..settings(2) });
     granted(&engine.tell(&mut one, Event::Intent(Intent::Wait), at(0)));
     engine.tell(&mut two, Event::Intent(Intent::Wait), at(1));
     let mut woken = two.clone();

@@ -202,7 +202,10 @@ impl World {
             guard.acquired_via(),
             guard.remaining()
         ));
-        let (number, claim) = self.write_of(node, key, token).unzip();
+        let (number, claim, was_handed) = match self.write_of(node, key, token) {
+            Some((number, claim, was_handed)) => (Some(number), claim, was_handed),
+            None => (None, None, false),
+        };
         if number.is_none() && !self.went_back() {
             self.violate(format!("{node} has no write to make the token {token} of"));
         }
@@ -221,13 +224,16 @@ impl World {
             key,
             guard: guard.clone(),
             number,
-            claim: claim.flatten(),
+            claim,
             own_limit: OwnLimit::of(asked.limits, asked.began, clock, left),
             is_over: left.is_zero(),
             has_return: false,
             losses_told: asked.losses_told.unwrap_or(checks.losses_told(node, key).len()),
         };
         checks.counts.late += u64::from(held.is_over);
+        if was_handed {
+            checks.copies.note_handed(&held);
+        }
         let is_copied = checks.copies.is_shared(&held, now);
         let is_new = checks.is_undone(&held) || checks.tokens[key].insert(token);
         if !is_new && !is_copied {
@@ -249,20 +255,24 @@ impl World {
         guard
     }
 
-    /// The number of the write of which a node has made this token, and the claim that it names as the
-    /// holder. `None` if the engine went back behind it.
+    /// The number of the write of which a node has made this token, the claim that it names as the holder, and
+    /// whether that was handed the lock. `None` if the engine went back behind it.
     fn write_of(
         &self,
         node: usize,
         key: usize,
         token: FencingToken,
-    ) -> Option<(usize, Option<ClaimId>)> {
+    ) -> Option<(usize, Option<ClaimId>, bool)> {
         let engine = self.engine.lock();
         let version = Version::new(version_of(token)).ok()?;
         let written = engine.stores[key].written(version)?;
         let nodes = self.nodes.lock();
-        let is_own = matches!(written.by, Author::Node(by) if nodes[by].id == nodes[node].id);
-        is_own.then(|| (written.number, written.holder()))
+        let id = nodes[node].id;
+        let is_own = matches!(written.by, Author::Node(by) if nodes[by].id == id);
+        // Another node has handed it the lock, or has joined since.
+        let claim = written.holder().filter(|claim| claim.node == id);
+        let is_handed = claim.is_some_and(|claim| written.register.is_handed_to(claim));
+        (is_own || is_handed).then(|| (written.number, written.holder(), is_handed))
     }
 
     /// The user is about to give the guard back. Returns its own limit.
@@ -343,7 +353,10 @@ impl World {
         // Or all of them were answered, and late.
         let overloaded_until = self.engine.lock().overloaded_until;
         let failed_at = failed_at.max(waits.then_some(overloaded_until));
-        let has_failed = failed_at.is_some_and(|at| self.now() < at + 2 * profile.lease);
+        // The lease of a node that was handed the lock may end before a request fails.
+        let window = Duration::from_nanos(profile.claim_window);
+        let has_failed = failed_at.is_some_and(|at| self.now() < at + 2 * profile.lease)
+            || self.is_silent(node, key, 0, window);
         let is_lease = own_limit.is_some_and(|limit| limit.is_lease);
         let is_true = match why {
             LossReason::HoldLimit => {

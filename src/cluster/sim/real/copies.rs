@@ -6,9 +6,9 @@
 //! - Copies of a holder both hold, until their next renewal, which is before the deadlines that they
 //!   have in common. One at most outlives that. If one of them releases the lock, a third node may hold
 //!   it beside the other one until then.
-//! - Copies of a waiter have a claim in common, and each may take the lock by it, one after the other. Then
-//!   the same holds of them until the deadlines that they have at that time. A copy that has not had the
-//!   lock by that claim takes it from nobody.
+//! - Copies of a waiter have a claim in common. All of them may be handed the lock by it, and each may take the
+//!   lock by it, one after the other. Then the same holds of them until the deadlines that they have at that
+//!   time. A copy that has not had the lock by that claim takes it from nobody.
 //!
 //! From then on they are two nodes with one number.
 
@@ -44,7 +44,8 @@ struct WaiterCopies {
     nodes: Vec<usize>,
     key: usize,
     claim: ClaimId,
-    /// Those of them that have written the claim as the holder.
+    /// Those of them that have written the claim as the holder, were handed the lock by it, or have handed it
+    /// on.
     took: BTreeSet<usize>,
     /// By two of them that have both held the lock: until when both may.
     until: BTreeMap<[usize; 2], Moment>,
@@ -56,6 +57,13 @@ impl Copies {
         self.holders
             .iter()
             .any(|copy| copy.nodes.contains(&held.node) && copy.key == held.key && now < copy.until)
+    }
+
+    /// This guard's node holds the lock that its claim was handed.
+    pub(super) fn note_handed(&mut self, held: &HeldGuard) {
+        if let Some(copies) = self.waiters.iter_mut().find(|copies| copies.is_of(held)) {
+            copies.took.insert(held.node);
+        }
     }
 
     /// The copies of a waiter by whose claim this guard's node has the lock.
@@ -112,10 +120,15 @@ impl WaiterCopies {
 impl World {
     /// A write of this key took effect.
     pub(super) fn note_holder(&self, key: usize, by: Author) {
-        let holder = self.engine.lock().stores[key].log.last().and_then(AppliedWrite::holder);
+        // The one before it, too: a copy that gives up hands on what both were handed.
+        let engine = self.engine.lock();
+        let log = &engine.stores[key].log;
+        let holders: Vec<_> = log.iter().rev().take(2).filter_map(AppliedWrite::holder).collect();
+        drop(engine);
         let Author::Node(node) = by else { return };
         for copies in &mut self.checks.lock().copies.waiters {
-            if copies.nodes.contains(&node) && (key, holder) == (copies.key, Some(copies.claim)) {
+            let is_theirs = copies.key == key && holders.contains(&copies.claim);
+            if copies.nodes.contains(&node) && is_theirs {
                 copies.took.insert(node);
             }
         }

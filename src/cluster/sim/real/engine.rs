@@ -455,7 +455,8 @@ impl World {
     }
 
     /// A stranger sends an item to a watch: garbage, an old register, a register of a version that
-    /// does not exist, or the present version with a register that nobody holds.
+    /// does not exist, the present version with a register that nobody holds, or a next one in which the lock is
+    /// handed over.
     pub(super) fn forge(self: &Arc<Self>) {
         let engine = self.engine.lock();
         if engine.watchers.is_empty() {
@@ -464,7 +465,7 @@ impl World {
         let Watcher { node, key, ref items } = engine.watchers[self.index(engine.watchers.len())];
         let (items, store) = (items.clone(), &engine.stores[key]);
         let of = |register: &Register| Arc::from(register.encode());
-        let forged = match (self.below(5), store.load()) {
+        let forged = match (self.below(6), store.load()) {
             (0, Some(seen)) => Versioned { version: seen.version, value: of(&Register::empty()) },
             (1, _) => Versioned { version: Version::MAX, value: of(&Register::empty()) },
             (2, Some(seen)) => {
@@ -473,9 +474,15 @@ impl World {
             }
             (3, Some(seen)) => {
                 let mut register = store.register();
-                register.holder = None;
-                register.advance();
+                register.queue.clear();
+                register.hand_over();
                 Versioned { version: seen.version, value: of(&register) }
+            }
+            (4, Some(seen)) => {
+                let mut register = store.register();
+                register.hand_over();
+                let version = Version::new(seen.version.get() + 1).unwrap_or(Version::MAX);
+                Versioned { version, value: of(&register) }
             }
             _ => match store.log.get(self.index(store.log.len().max(1))) {
                 Some(old) => Versioned { version: old.version, value: of(&old.register) },

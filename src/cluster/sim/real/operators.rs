@@ -111,10 +111,9 @@ impl User {
     }
 }
 
-/// The node from which a release by force takes the lock, or the reservation.
+/// The node from which a release by force takes the lock.
 fn taken_from(before: &AppliedWrite) -> Option<NodeId> {
-    let first = before.register.queue.first().map(|waiter| waiter.claim);
-    before.holder().or(first).map(|claim| claim.node)
+    before.holder().map(|claim| claim.node)
 }
 
 /// What an inspection has to find in this register.
@@ -124,12 +123,12 @@ fn show(register: &Register) -> (LockStatus, Vec<NodeId>) {
             node: holder.claim.node,
             label: holder.label.clone(),
             lease: holder.lease,
+            is_handed: holder.is_handed,
             // The simulator has no wall clock.
             since: None,
             token: holder.granted.and_then(token_of),
         },
-        None if register.queue.is_empty() => LockStatus::Free,
-        None => LockStatus::Reserved,
+        None => LockStatus::Free,
     };
     (status, register.queue.iter().map(|waiter| waiter.claim.node).collect())
 }

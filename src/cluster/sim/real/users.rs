@@ -381,7 +381,7 @@ impl User {
         let (world, profile) = (&self.world, &self.world.profile);
         let limit = match asked.mode {
             WaitMode::Within(limit) => limit,
-            // A dead holder is outlasted, and one after the other of those for which it is reserved.
+            // A dead holder is outlasted, and one after the other of those that it is handed to.
             WaitMode::Outlast if profile.is_faultless() => {
                 let windows = profile.claim_window * world.nodes.lock().len() as u64;
                 let allowance = 2 * profile.lease * profile.clock_error.unsigned_abs() / 1_000_000;
