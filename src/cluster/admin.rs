@@ -154,7 +154,7 @@ impl Node {
     /// queue, and all waiting nodes are woken.
     ///
     /// It is taken from a node that was [handed](LockStatus::Held::is_handed) the lock, too. If that one lives and does
-    /// not hold it yet, it joins the queue again.
+    /// not hold it yet, it joins the queue again, unless it sees the handoff later than the break.
     ///
     /// Returns the node from which the lock was taken. Returns `None` if no node held it, or if the node that
     /// was seen first has released the lock meanwhile, or has written for the first time since it was handed

@@ -110,8 +110,8 @@ impl NodeBuilder {
         self
     }
 
-    /// How long the lock stays with each node in the queue before this one, if the holder is dead: after the
-    /// holder's lease the first in the queue takes the lock; if it does not within this time, the next one does.
+    /// If the holder is dead, the nodes in the queue may take the lock one after the other: the first one after the
+    /// holder's lease, and each further one a claim window later.
     /// From 1 ms to the lease. By default a twentieth of the lease, but at least 50 ms and at most 1 s.
     ///
     /// Each of the first four dead nodes in the queue costs the next one such a window. After those, the
@@ -169,7 +169,7 @@ impl NodeBuilder {
     /// 512 by default. With 0 they never do, even if no other node waits: each acquisition goes through
     /// the engine.
     ///
-    /// A local handoff takes about a microsecond; a turn of another node takes three writes and a
+    /// A local handoff takes about a microsecond; a turn of another node takes two writes and a
     /// wake-up. With 512 local handoffs for each of those, they cost little. A node learns from a write
     /// whether others wait, and each write gives it 1,024 fencing tokens. So a busy node renews its
     /// lease after half this number of handoffs, at most 512: a small number costs writes even if no

@@ -224,15 +224,15 @@ impl DistributedGuard {
         LostFuture { guard: self, subscriber: None, deadline: None }.await
     }
 
-    /// Releases the lock, and waits until the engine has confirmed that, at most until the end of the
-    /// [lease](Self::remaining). If another task or thread of this node waits, the lock is handed to it, and
-    /// there is nothing to wait for. A node that others compete with may put off the write by which it
+    /// Releases the lock, and waits until the engine has confirmed that, at most until the end of a whole
+    /// [lease](super::NodeBuilder::lease). If another task or thread of this node waits, the lock is handed to it,
+    /// and there is nothing to wait for. A node that others compete with may put off the write by which it
     /// releases the lock, for up to half a claim window, so that they can join the queue.
     ///
     /// # Errors
     ///
     /// - [`ReleaseError::Lost`] if the lock was lost before it was released.
-    /// - [`ReleaseError::Indeterminate`] if the lease ended before the engine confirmed the release. The
+    /// - [`ReleaseError::Indeterminate`] if the engine did not confirm the release in that time. The
     ///   lock may have been lost before it was released, or not.
     ///
     /// After either error, as after `Ok`, this guard does not hold the lock any more.

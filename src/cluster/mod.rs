@@ -57,16 +57,16 @@
 //!    |                                |                    B dies  x
 //!    | B holds, A waits ------------> v5
 //!    |   the heartbeat does not move  |
-//!    |   for the length of B's lease  |
+//!    |   for B's handoff lease        |
 //!    | A holds ---------------------> v6                              token of v6, which is larger
 //! ```
 //!
 //! - **Direct handoff.** The write that releases the lock names the first node in the queue as the holder, with
-//!   that node's [handoff lease](NodeBuilder::handoff_lease), a quarter of its lease. The node holds the lock as
+//!   that node's [handoff lease](NodeBuilder::handoff_lease), a quarter of its lease by default. The node holds the lock as
 //!   soon as it hears of that: one write and one notice lie between a release and the next grant, and a read where the
 //!   engine's notices are [hints](transport#answers-and-hints). It renews after a third of that time, and has
 //!   its whole lease from then on. Until then an engine that does not respond for half of the handoff lease
-//!   may cost it the lock, so set that longer than the pauses that you expect. A node that has not had an answer
+//!   may cost it the lock, so choose one that is more than twice as long as the pauses that you expect. A node that has not had an answer
 //!   of the engine for half of the handoff lease writes once more before it holds the lock; so do all nodes on
 //!   platforms whose clock may stand still during a suspend. Why that is safe: the deadline of the node that was handed the lock counts from the sending of its latest request whose
 //!   answer showed another holder. The handoff was written later, and those who observe the holder count from
@@ -194,8 +194,9 @@
 //!   loss, two nodes hold the lock.
 //! - The time for which a machine is suspended is counted only on Linux, and a virtual machine that
 //!   is paused counts no time at all. After such a pause a guard stays valid until its deadline by
-//!   its own clock, although other nodes have waited longer. The token protects the storage here
-//!   too.
+//!   its own clock, although other nodes have waited longer; and a node that was handed the lock before the
+//!   pause may begin to hold it after that, unless it writes first
+//!   ([`hold_at_once`](NodeBuilder::hold_at_once)). The token protects the storage here too.
 //! - An engine that can lose acknowledged writes says so in its [`Capabilities`]. After such a loss
 //!   two nodes can hold the lock, and tokens can repeat. So it is with any engine that is restored from
 //!   a backup; a node that has seen a later state

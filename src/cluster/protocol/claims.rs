@@ -79,8 +79,8 @@ impl Machine {
     }
 
     /// If a copy that waited with the same claim has taken the lock by it, the claim is the copy's, and
-    /// this machine needs another. Nobody but a copy can have done that: to release the lock is to reserve
-    /// it. The lock is not held, and no request is in flight.
+    /// this machine needs another. Nobody but a copy can have done that: to release the lock is to hand
+    /// it to another. The lock is not held, and no request is in flight.
     pub(super) fn leave_claim_to_copy(&mut self) {
         let Ok(register) = &self.view.register else { return };
         self.claim.take_if(|claim| register.is_held_by(claim.id) && !claim.holds(register));

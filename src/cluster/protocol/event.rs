@@ -17,7 +17,7 @@ pub(crate) struct MachineSettings {
     pub(crate) label: String,
     /// How long the lock stays with a holder whose heartbeat does not move.
     pub(crate) lease: Duration,
-    /// How long the lock stays with this node when it is handed the lock, unless it writes.
+    /// How long the lock stays with each node in the queue before this one after a dead holder's lease.
     pub(crate) claim_window: Duration,
     /// The lease that this node has when it is handed the lock, until it has renewed.
     pub(crate) handoff_lease: Duration,

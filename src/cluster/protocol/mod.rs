@@ -19,7 +19,7 @@
 //!
 //! | wanted | the register shows | step |
 //! |---|---|---|
-//! | the lock ([`Wait`](Intent::Wait)) | no holder and no queue | write this node as the holder |
+//! | the lock ([`Wait`](Intent::Wait)) | no holder | write this node as the holder |
 //! | | handed to this node, and enough of the time is left | hold the lock |
 //! | | handed to this node otherwise | write this node as the holder (confirm) |
 //! | | held, and this node may take it and pass over those before it | write this node as the holder, without them |
@@ -78,15 +78,16 @@
 //! ([`Machine::not_holder_at`]). In true time that lies before the write, and what an observer counts from
 //! after it: the proof is the one above.
 //!
-//! The new holder holds the lock at once if at least half of the handoff lease is left, and
-//! [`LEAST_ROUND_TRIPS`]: time enough for a renewal. Otherwise it confirms first, by a write of its own. It
+//! The new holder holds the lock at once if at least half of the handoff lease is left, and at least
+//! [`LEAST_ROUND_TRIPS`] round trips, which are enough for a renewal. Otherwise it confirms first, by a write of its own. It
 //! renews when a third of the short lease is over, which makes it a whole one; so a turn shorter than that takes
 //! two writes, the one that joins the queue and the release. The version that shows the grant makes its token: it
 //! is larger than each version of the holder before, whose last write is the grant, or one before it. A grant moves the
 //! heartbeat, since otherwise observers would count from before it.
 //!
 //! The first in the queue looks whenever a third of its handoff lease has passed since it last asked, so that it
-//! can hold the lock at once when its turn comes.
+//! can hold the lock at once when its turn comes, and does not lose its turn with a lost notice. A node with a
+//! write of unknown outcome confirms first, since that write may hand the lock on.
 //!
 //! # An engine that goes back
 //!
@@ -408,7 +409,8 @@ impl Machine {
     /// others: a short lease leaves time for a second attempt only if the first is given up in time.
     pub(crate) fn response_limit(&self) -> Option<Duration> {
         let short = self.held.filter(|held| held.lease < self.settings.lease)?;
-        Some((short.lease / 5).max(self.round_trip * 2))
+        // Longer after each failure, for an engine that has become slow.
+        Some((short.lease / 5).max(self.round_trip * 2) * (1 + self.retry.failures))
     }
 
     /// Whether nothing is wanted or held, no request is in flight or of unknown outcome, and the
@@ -514,8 +516,9 @@ impl Machine {
         }
         let position = register.position(claim);
         let rank = position.unwrap_or(register.queue.len());
-        if rank > 0 && register.heartbeat != self.view.heartbeat() {
-            // The holder is a stale claim of this node. Removing it now spares the waiters its
+        let is_for_other = register.holder.as_ref().is_some_and(|holder| holder.claim != claim);
+        if is_for_other && register.heartbeat != self.view.heartbeat() {
+            // The holder is a stale claim of this node. Handing the lock on now spares the waiters its
             // lease.
             return self.join(register, now);
         }
@@ -576,7 +579,7 @@ impl Machine {
                 Some(if holder.is_handed { GrantedVia::Handoff } else { self.via_tried })
             }
             Some(_) => (now >= self.due(register, rank)).then_some(GrantedVia::Takeover),
-            // Without a holder nobody has a right to wait before this node, if anybody is in the queue.
+            // Without a holder nobody is in the queue, unless another program has written that.
             None => Some(GrantedVia::Free),
         }
     }
@@ -589,10 +592,15 @@ impl Machine {
         let Some((since, version)) = self.not_holder_at.zip(self.view.version) else {
             return false;
         };
-        let (lease, heartbeat) = (holder.lease, self.view.heartbeat());
+        // It has asked for no longer one.
+        let lease = holder.lease.min(self.settings.lease);
+        let heartbeat = self.view.heartbeat();
         let deadline = self.deadline(since, lease);
         let for_renewals = self.round_trip * LEAST_ROUND_TRIPS;
-        let is_certain = self.settings.holds_at_once && self.view.went_back().is_none();
+        // A write of its own that is on its way may hand the lock on.
+        let is_certain = self.settings.holds_at_once
+            && self.indeterminate.is_none()
+            && self.view.went_back().is_none();
         if !is_certain || deadline.since(now) < for_renewals.max(lease / 2) {
             return false;
         }
@@ -605,14 +613,12 @@ impl Machine {
     }
 
     /// This node is the first in the queue: it looks from time to time, so that enough is left of the lease that
-    /// it is handed for it to hold the lock at once.
+    /// it is handed for it to hold the lock at once, and so that a lost notice does not cost it its turn.
     fn look_as_next(&mut self, now: Time) {
-        if self.settings.holds_at_once {
-            let interval = self.settings.handoff_lease / 3;
-            match self.not_holder_at.map(|at| at + interval) {
-                Some(look_at) if now < look_at => self.wake_by(look_at),
-                _ => self.must_load = true,
-            }
+        let interval = (self.settings.handoff_lease / 3).max(self.round_trip);
+        match self.not_holder_at.map(|at| at + interval) {
+            Some(look_at) if now < look_at => self.wake_by(look_at),
+            _ => self.must_load = true,
         }
     }
 
@@ -916,10 +922,12 @@ impl Machine {
         if self.view.register.as_ref().is_ok_and(|seen| !self.is_holder(seen)) {
             self.not_holder_at = Some(sent.sent);
         }
-        if let Some(why) = self.view.went_back()
-            && was_back.is_none()
-        {
-            self.actions.push_back(Action::WentBack(why));
+        if let Some(why) = self.view.went_back() {
+            // It may show again what it has shown before.
+            self.not_holder_at = None;
+            if was_back.is_none() {
+                self.actions.push_back(Action::WentBack(why));
+            }
         }
     }
 

@@ -20,9 +20,15 @@ impl Machine {
         let since = self.queued_since?;
         let urgent_at = match self.held {
             Some(held) => Some(held.deadline - held.lease / 2),
-            None => self.releasing.is_some().then_some(since),
+            None => self.gives_back().then_some(since),
         };
         Some(QueuedSend { since, urgent_at, is_next: self.is_next() })
+    }
+
+    /// Whether the lock is being released, or is this node's without being wanted.
+    fn gives_back(&self) -> bool {
+        let has_it = || self.view.register.as_ref().is_ok_and(|register| self.holds(register));
+        self.releasing.is_some() || self.intent == Intent::Nothing && has_it()
     }
 
     /// Whether this node was handed the lock, or a hint says that it may have been.

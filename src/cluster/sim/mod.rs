@@ -53,7 +53,7 @@ impl World {
     /// An upper bound of the time that waiters need after the faults have ended.
     fn time_limit(&self) -> Moment {
         let profile = &self.profile;
-        let turn = profile.hold_time[1] + profile.claim_window + profile.request_timeout;
+        let turn = profile.hold_time[1] + profile.handoff_lease + profile.request_timeout;
         profile.max_delay + 4 * profile.lease + 2 * turn * self.nodes.len() as u64 + 5000 * MS
     }
 

@@ -173,6 +173,12 @@ pub(super) struct RunCounts {
 impl World {
     pub(super) fn new(profile: Profile, seed: u64, keeps_lines: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed ^ 0x10c4_0d00_5eed);
+        let handoff_lease = match (profile.handoff_lease, seed / 1000 % 2) {
+            (0, 0) => profile.claim_window,
+            (0, _) => profile.lease / 4,
+            (given, _) => given,
+        };
+        let profile = Profile { handoff_lease, ..profile };
         let any = [Wakeups::PushToOne, Wakeups::PushToAll, Wakeups::Poll][random.usize(..3)];
         let keys = (0..profile.keys).map(|k| Key::new(&format!("key{k}")).unwrap()).collect();
         let count = random.usize(profile.nodes[0]..=profile.nodes[1]);
@@ -260,7 +266,7 @@ impl World {
             label: format!("n{node}"),
             lease: millis(profile.lease),
             claim_window: millis(profile.claim_window),
-            handoff_lease: millis(profile.claim_window),
+            handoff_lease: millis(profile.handoff_lease),
             holds_at_once: true,
             poll: millis(profile.poll),
             queue_limit: profile.queue_limit,

@@ -213,3 +213,84 @@ fn a_node_that_does_not_want_the_lock_any_more_hands_it_on() {
     assert!(told.is_empty() && two.is_idle(), "{told:?}");
     assert!(engine.register().is_idle());
 }
+
+/// Its write that hands the lock on has an unknown outcome, and it wants the lock again: the lock may be another
+/// node's by now.
+#[test]
+fn a_node_that_may_have_handed_the_lock_on_writes_before_it_holds_it() {
+    for is_applied in [false, true] {
+        let mut engine = TestEngine::default();
+        let [mut one, mut two] = one_waits(&mut engine, settings(2));
+        let mut three = machine(3);
+        engine.tell(&mut three, Event::Intent(Intent::Wait), at(101));
+        engine.tell(&mut one, Event::Noticed(engine.now.clone()), at(101));
+        two.handle(Event::Intent(Intent::Nothing), at(110));
+        let (request, expected, write) = requested_write(&mut two);
+        engine.tell(&mut one, Event::Release, at(110));
+        let result = Ok(engine.exchange(expected, write));
+        two.handle(Event::Exchanged { request, result }, at(110));
+        let (request, expected, write) = requested_write(&mut two);
+        if is_applied {
+            engine.exchange(expected, write);
+        }
+        let result = Err(TransportError::indeterminate("reset"));
+        two.handle(Event::Exchanged { request, result }, at(111));
+        two.handle(Event::Intent(Intent::Wait), at(111));
+        assert!(two.next_action().is_none(), "it waits after the error");
+        let retry_at = two.wake_at().unwrap();
+        let told = engine.tell(&mut two, Event::Timer, retry_at);
+        if is_applied {
+            assert!(told.is_empty(), "{told:?}");
+            assert!(
+                granted(&engine.tell(&mut three, Event::Noticed(engine.now.clone()), at(120)))
+                    .is_short
+            );
+        } else {
+            assert!(!granted(&told).is_short);
+        }
+    }
+}
+
+/// It finds an earlier acquisition of its own as the holder, and others in the queue: the first of those has the
+/// lock next, however long that holder has not written.
+#[test]
+fn a_node_takes_no_turn_by_a_stale_claim_of_its_own() {
+    for waiting in [1, 2] {
+        let mut engine = TestEngine::default();
+        let mut one = machine(1);
+        granted(&engine.tell(&mut one, Event::Intent(Intent::Wait), at(0)));
+        let mut others = [2, 3].map(machine);
+        for other in &mut others[..waiting] {
+            engine.tell(other, Event::Intent(Intent::Wait), at(1));
+        }
+        // Its lease ends, since no renewal gets through.
+        one.handle(Event::Timer, at(0) + LEASE);
+        let Some(Action::Lost(_)) = one.next_action() else { panic!("it is lost") };
+        let (request, ..) = requested_write(&mut one);
+        let result = Err(TransportError::unavailable("not now"));
+        one.handle(Event::Exchanged { request, result }, at(0) + LEASE);
+        one.handle(Event::Intent(Intent::Wait), at(0) + LEASE);
+        let told = engine.tell(&mut one, Event::Timer, at(0) + LEASE + CLAIM * 2);
+        assert!(told.is_empty(), "{told:?}");
+        let register = engine.register();
+        assert_eq!(register.holder.map(|holder| holder.label).as_deref(), Some("n2"));
+        assert_eq!(register.queue.last().map(|waiter| &*waiter.label), Some("n1"));
+    }
+}
+
+/// Only another node's hand can have written one.
+#[test]
+fn a_lease_that_is_longer_than_its_own_counts_as_its_own() {
+    let mut engine = TestEngine::default();
+    let [mut one, two] = one_waits(&mut engine, settings(2));
+    engine.tell(&mut one, Event::Release, at(110));
+    for lease in [LEASE * 2, Duration::MAX] {
+        let mut register = engine.register();
+        register.holder.as_mut().unwrap().lease = lease;
+        let version = Version::new(100).unwrap();
+        let item = Versioned { version, value: register.encode().into() };
+        let mut two = two.clone();
+        let grant = granted(&engine.tell(&mut two, Event::Noticed(Some(item)), at(111)));
+        assert_eq!(grant.deadline, at(100) + LEASE - CLOCK.allowance(LEASE));
+    }
+}

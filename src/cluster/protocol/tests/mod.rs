@@ -555,3 +555,19 @@ fn without_its_watch_a_node_polls_at_a_fixed_interval() {
         }
     }
 }
+
+#[test]
+fn a_waiter_behind_another_takes_over_a_claim_window_later() {
+    let mut engine = TestEngine::default();
+    let [mut dead, mut first, mut second] = [1, 2, 3].map(machine);
+    granted(&engine.tell(&mut dead, Event::Intent(Intent::Wait), at(0)));
+    for waiter in [&mut first, &mut second] {
+        engine.tell(waiter, Event::Intent(Intent::Wait), at(0));
+    }
+    let due = at(0) + LEASE + CLOCK.allowance(LEASE);
+    for early in [due, due + CLAIM - Duration::from_nanos(1)] {
+        assert!(engine.tell(&mut second, Event::Timer, early).is_empty());
+    }
+    let grant = granted(&engine.tell(&mut second, Event::Timer, due + CLAIM));
+    assert_eq!(grant.via, GrantedVia::Takeover);
+}

@@ -130,3 +130,21 @@ fn a_release_is_urgent_and_a_lock_to_confirm_or_a_notice_comes_next() {
     }
     granted(&timer(&mut engine, &mut two, true, at(5)));
 }
+
+/// It was handed the lock after it had given up: others wait for it.
+#[test]
+fn a_lock_that_is_not_wanted_any_more_is_handed_on_as_urgently_as_a_release() {
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
+    granted(&engine.tell(&mut one, Event::Intent(Intent::Wait), at(0)));
+    engine.tell(&mut two, Event::Intent(Intent::Wait), at(1));
+    engine.tell(&mut one, Event::Noticed(engine.now.clone()), at(1));
+    two.handle(Event::Intent(Intent::Nothing), at(2));
+    let (request, expected, write) = requested_write(&mut two);
+    engine.tell(&mut one, Event::Release, at(2));
+    two.set_may_send(false, None);
+    let result = Ok(engine.exchange(expected, write));
+    engine.tell(&mut two, Event::Exchanged { request, result }, at(3));
+    assert_eq!(two.queued().expect("it is queued").urgent_at, Some(at(3)));
+    timer(&mut engine, &mut two, true, at(4));
+    assert!(two.is_idle() && engine.register().is_idle());
+}

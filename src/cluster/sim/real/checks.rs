@@ -354,7 +354,7 @@ impl World {
         let overloaded_until = self.engine.lock().overloaded_until;
         let failed_at = failed_at.max(waits.then_some(overloaded_until));
         // The lease of a node that was handed the lock may end before a request fails.
-        let window = Duration::from_nanos(profile.claim_window);
+        let window = Duration::from_nanos(profile.handoff_lease);
         let has_failed = failed_at.is_some_and(|at| self.now() < at + 2 * profile.lease)
             || self.is_silent(node, key, 0, window);
         let is_lease = own_limit.is_some_and(|limit| limit.is_lease);

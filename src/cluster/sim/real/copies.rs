@@ -120,14 +120,16 @@ impl WaiterCopies {
 impl World {
     /// A write of this key took effect.
     pub(super) fn note_holder(&self, key: usize, by: Author) {
-        // The one before it, too: a copy that gives up hands on what both were handed.
+        // The one before it, too: a copy that gives up hands on what both were handed. A join changes nothing.
         let engine = self.engine.lock();
-        let log = &engine.stores[key].log;
-        let holders: Vec<_> = log.iter().rev().take(2).filter_map(AppliedWrite::holder).collect();
+        let last = || engine.stores[key].log.iter().rev().take(2);
+        let holders: Vec<_> = last().filter_map(AppliedWrite::holder).collect();
+        let seen: Vec<_> = last().map(|write| write.register.liveness()).collect();
+        let is_join = seen.len() == 2 && seen[0] == seen[1];
         drop(engine);
         let Author::Node(node) = by else { return };
         for copies in &mut self.checks.lock().copies.waiters {
-            let is_theirs = copies.key == key && holders.contains(&copies.claim);
+            let is_theirs = copies.key == key && holders.contains(&copies.claim) && !is_join;
             if copies.nodes.contains(&node) && is_theirs {
                 copies.took.insert(node);
             }

@@ -68,10 +68,10 @@ mod world;
 impl World {
     /// An upper bound of the time that everybody needs after the faults have ended.
     fn time_limit(&self) -> Moment {
-        let Profile { max_delay, lease, claim_window, request_timeout, .. } = self.profile;
-        let turn = 2 * lease + claim_window + request_timeout;
+        let Profile { max_delay, lease, handoff_lease, request_timeout, .. } = self.profile;
+        let turn = 2 * lease + handoff_lease + request_timeout;
         let (users, nodes) = (self.users_left() as u64, self.nodes.lock().len() as u64);
-        max_delay + 10 * lease + turn * users + claim_window * nodes
+        max_delay + 10 * lease + turn * users + handoff_lease * nodes
     }
 
     /// Runs to the end of the faults and beyond.

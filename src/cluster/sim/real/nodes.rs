@@ -173,7 +173,7 @@ impl World {
             .label(format!("n{node}"))
             .lease(nanos(profile.lease))
             .claim_window(nanos(profile.claim_window))
-            .handoff_lease(nanos(profile.claim_window))
+            .handoff_lease(nanos(profile.handoff_lease))
             .poll(nanos(profile.poll))
             .request_timeout(nanos(profile.request_timeout))
             .unavailable_timeout(nanos(profile.unavailable_timeout))

@@ -19,6 +19,8 @@ pub(super) struct Profile {
 
     pub(super) lease: Moment,
     pub(super) claim_window: Moment,
+    /// Zero: the claim window in each even thousand of seeds, a quarter of the lease in the odd ones.
+    pub(super) handoff_lease: Moment,
     pub(super) poll: Moment,
     pub(super) request_timeout: Moment,
     pub(super) unavailable_timeout: Moment,
@@ -129,6 +131,7 @@ impl Profile {
             calm_at: 4 * S,
             lease: S,
             claim_window: 150 * MS,
+            handoff_lease: 0,
             poll: 60 * MS,
             request_timeout: 250 * MS,
             unavailable_timeout: 8 * S,

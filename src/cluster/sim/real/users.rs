@@ -383,7 +383,7 @@ impl User {
             WaitMode::Within(limit) => limit,
             // A dead holder is outlasted, and one after the other of those that it is handed to.
             WaitMode::Outlast if profile.is_faultless() => {
-                let windows = profile.claim_window * world.nodes.lock().len() as u64;
+                let windows = profile.handoff_lease * world.nodes.lock().len() as u64;
                 let allowance = 2 * profile.lease * profile.clock_error.unsigned_abs() / 1_000_000;
                 let looks = profile.request_timeout;
                 Duration::from_nanos(profile.lease + allowance + windows + looks)
