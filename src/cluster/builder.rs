@@ -28,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) local_handoffs: u32,
     pub(crate) local_handoff_window: Duration,
     pub(crate) barging_window: Duration,
+    pub(crate) keep_turn: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) unavailable_timeout: Duration,
     pub(crate) queue_limit: usize,
@@ -54,6 +55,7 @@ pub struct NodeBuilder {
     local_handoffs: u32,
     local_handoff_window: Duration,
     barging_window: Duration,
+    keep_turn: Duration,
     request_timeout: Option<Duration>,
     unavailable_timeout: Option<Duration>,
     queue_limit: usize,
@@ -88,6 +90,7 @@ impl NodeBuilder {
             local_handoffs: 512,
             local_handoff_window: Duration::from_millis(50),
             barging_window: Duration::from_micros(50),
+            keep_turn: Duration::ZERO,
             request_timeout: None,
             unavailable_timeout: None,
             queue_limit: 100,
@@ -204,6 +207,28 @@ impl NodeBuilder {
     /// at each release: a longer window costs more processor time.
     pub fn barging_window(mut self, barging_window: Duration) -> Self {
         self.barging_window = barging_window;
+        self
+    }
+
+    /// For how long this node keeps the lease after a release, for its own next acquisition, counted from when
+    /// the node got the lease. Up to the lease; zero by default, which is not at all.
+    ///
+    /// The release of a guard then sends no request, and the next acquisition of this node takes the lock
+    /// without one: lock cohorting (Dice, Marathe and Shavit, *Lock Cohorting*, PPoPP 2012) between one's own
+    /// turns. It ends at this time, or after [`local_handoffs`](Self::local_handoffs) acquisitions or the
+    /// [`local_handoff_window`](Self::local_handoff_window) if another node waits. Then the next release, or the
+    /// background task if there is none, hands the lock to the next node. What it costs:
+    ///
+    /// - Other nodes wait for up to this much longer for each turn of this node, whether this node wants the
+    ///   lock again or not.
+    /// - [`release`](super::DistributedGuard::release) returns `Ok` at once. The lock was held until then, and
+    ///   other nodes get it later.
+    /// - A node that dies within this time was the holder: the others wait for its lease.
+    ///
+    /// It is for programs that take and release one lock in a loop, and want throughput rather than turns. An
+    /// acquisition [without renewal](super::DistributedLock::without_renewal) does not use a kept lease.
+    pub fn keep_turn(mut self, keep_turn: Duration) -> Self {
+        self.keep_turn = keep_turn;
         self
     }
 
@@ -403,6 +428,7 @@ impl NodeBuilder {
                 Duration::ZERO..=lease,
             )?,
             barging_window: within("barging_window", self.barging_window, Duration::ZERO..=lease)?,
+            keep_turn: within("keep_turn", self.keep_turn, Duration::ZERO..=lease)?,
             request_timeout: within("request_timeout", request_timeout, MS..=lease)?,
             unavailable_timeout: within(
                 "unavailable_timeout",

@@ -226,7 +226,8 @@ impl DistributedGuard {
 
     /// Releases the lock, and waits until the engine has confirmed that, at most until the end of a whole
     /// [lease](super::NodeBuilder::lease). If another task or thread of this node waits, the lock is handed to it,
-    /// and there is nothing to wait for. A node that others compete with may put off the write by which it
+    /// and there is nothing to wait for; nor is there if the node
+    /// [keeps its turn](super::NodeBuilder::keep_turn). A node that others compete with may put off the write by which it
     /// releases the lock, for up to half a claim window, so that they can join the queue.
     ///
     /// # Errors

@@ -498,8 +498,8 @@ impl AcquireFuture<'_> {
                 result = Poll::Ready(Err(shared.closed(&local.key)));
                 return Effects::default();
             }
-            let is_free =
-                !matches!(state.lease, LeaseState::Present(_)) && state.wait_queue.is_empty();
+            let is_present = matches!(state.lease, LeaseState::Present(_));
+            let is_free = state.is_kept() || !is_present && state.wait_queue.is_empty();
             let tries = self.mode.tries();
             if tries.is_some() && !is_free {
                 result = Poll::Ready(Err(local.busy(shared)));

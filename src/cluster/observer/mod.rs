@@ -94,8 +94,9 @@ pub trait Observer: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReleaseOutcome {
-    /// The lease stays at this node for another task or thread that waits, and no request was sent.
-    /// (If all of those give up, the lease is released once more.)
+    /// The lease stays at this node for another task or thread that waits, or for the next one
+    /// ([`keep_turn`](super::NodeBuilder::keep_turn)), and no request was sent. (If all of those that wait
+    /// give up, the lease is released once more.)
     HandedOff,
     /// The engine has confirmed the release, and the lock was held until then.
     Held,

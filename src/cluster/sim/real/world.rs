@@ -58,12 +58,13 @@ impl World {
         let mut random = fastrand::Rng::with_seed(seed);
         let any = [Wakeups::PushToOne, Wakeups::PushToAll, Wakeups::Poll][random.usize(..3)];
         let key = |number| Key::new(&format!("key/{number}")).expect("a valid key");
+        let keep_turn = if seed / 200 % 4 == 1 { profile.keep_turn } else { 0 };
         let handoff_lease = match (profile.handoff_lease, seed / 1000 % 2) {
             (0, 0) => profile.claim_window,
             (0, _) => profile.lease / 4,
             (given, _) => given,
         };
-        let profile = Profile { handoff_lease, ..profile };
+        let profile = Profile { keep_turn, handoff_lease, ..profile };
         Arc::new(Self {
             wakeups: profile.wakeups.unwrap_or(any),
             keys: (0..profile.keys).map(key).collect(),
