@@ -25,6 +25,9 @@ pub fn all() -> Vec<&'static dyn Engine> {
     ]
 }
 
+/// Some round trips.
+const KEPT_TURN: Duration = Duration::from_millis(5);
+
 /// The contender that acquires.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ContenderKind {
@@ -32,6 +35,8 @@ pub enum ContenderKind {
     Lockword,
     /// The same, with node and connections on the runtime of the callers.
     OnRuntime,
+    /// A node that keeps its turn for [`KEPT_TURN`].
+    KeptTurn,
     /// Bare writes, without a lock.
     Raw,
     /// Another lock.
@@ -98,7 +103,7 @@ pub struct At {
 
 impl ContenderKind {
     pub fn is_lockword(self) -> bool {
-        matches!(self, Self::Lockword | Self::OnRuntime)
+        matches!(self, Self::Lockword | Self::OnRuntime | Self::KeptTurn)
     }
 }
 
@@ -112,6 +117,10 @@ impl At {
             Node::builder(Intercept::new(transport, counts.clone())).runtime(here)
         } else {
             Node::builder(self.connect_into(&counts).await)
+        };
+        let builder = match what {
+            ContenderKind::KeptTurn => builder.keep_turn(KEPT_TURN),
+            _ => builder,
         };
         (builder.build().expect("a node"), counts)
     }

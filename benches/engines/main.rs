@@ -20,12 +20,13 @@
 //!   locked file under which another is read, written anew and renamed, and the peer is `flock`, which
 //!   keeps no queue and nothing else
 //! - `threads-8`: 8 threads of one process on one key; the peer has a client for each thread
-//! - `processes-8`: 8 processes on one key, which acquire, release, and acquire again at once
+//! - `processes-8`: 8 processes on one key, which acquire, release, and acquire again at once; `kept turn`
+//!   keeps each turn for 5 ms
 //! - `elsewhere`: from the beginning of a release to the return of `acquire` in another process that
 //!   waits, when the lock was held for 5 ms; beside it `bound`, by bare calls: a write until another client has the
 //!   register, by an event (etcd) or by a notice and a read (the others), also after 5 ms of rest, since a
 //!   thread that has slept is slower
-//! - `elsewhere-2s`: the same when it was held for two seconds, longer than the claim window
+//! - `elsewhere-2s`: the same when it was held for two seconds, so that it was renewed
 //! - `keys-64`: 64 tasks of one node, each of which acquires and releases a key of its own; beside it the
 //!   two writes of `raw` by 64 tasks over one connection, and over eight
 //! - `waiting-4`, `waiting-32`: this many nodes, each with a connection of its own, which acquire, hold
@@ -106,7 +107,10 @@ fn cells(options: &BenchOptions, engine: &'static dyn Engine, address: &str) -> 
         one("lockword", in_process::threads, ContenderKind::Lockword, slice(300, 4)),
         one("on runtime", in_process::threads, ContenderKind::OnRuntime, slice(300, 4)),
     ];
-    let processes = vec![one("lockword", processes::contend, ContenderKind::Lockword, long)];
+    let processes = vec![
+        one("lockword", processes::contend, ContenderKind::Lockword, long),
+        one("kept turn", processes::contend, ContenderKind::KeptTurn, long),
+    ];
     let elsewhere = |at: &At, what, long| processes::elsewhere(at, what, processes::REST, long);
     let elsewhere = vec![
         one("lockword", elsewhere, ContenderKind::Lockword, long),

@@ -45,6 +45,7 @@ pub fn is_child() -> bool {
     let what = match &**what {
         "peer" => ContenderKind::Peer,
         "on-runtime" => ContenderKind::OnRuntime,
+        "kept-turn" => ContenderKind::KeptTurn,
         _ => ContenderKind::Lockword,
     };
     let hold = Duration::from_micros(hold.parse().expect("a number"));
@@ -146,6 +147,7 @@ fn run(
     let what = match what {
         ContenderKind::Peer => "peer",
         ContenderKind::OnRuntime => "on-runtime",
+        ContenderKind::KeptTurn => "kept-turn",
         _ => "lockword",
     };
     let hold = hold.as_micros().to_string();

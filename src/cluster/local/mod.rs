@@ -499,7 +499,7 @@ impl AcquireFuture<'_> {
                 return Effects::default();
             }
             let is_present = matches!(state.lease, LeaseState::Present(_));
-            let is_free = state.is_kept() || !is_present && state.wait_queue.is_empty();
+            let is_free = state.wait_queue.is_empty() && (state.is_kept() || !is_present);
             let tries = self.mode.tries();
             if tries.is_some() && !is_free {
                 result = Poll::Ready(Err(local.busy(shared)));

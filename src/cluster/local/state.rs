@@ -31,13 +31,14 @@
 //! If the settings say so ([`keep_turn`]), a lease without a user and without a waiter stays at the node for the
 //! next caller until a moment that counts from when the node got it ([`LocalKeyState::keep`]). At that moment,
 //! or at the first release after it, the lease goes to the engine. A caller that it does not suit has it
-//! released, and waits.
+//! released, and waits. While the lease is kept, nobody is in the queue: an absent waiter that comes back gets
+//! the lease at once.
 //!
 //! # No wake-up is lost
 //!
 //! The thread that releases the lease need not come back, so a lease that is left available needs a
 //! waiter that will look at it. The invariant, whenever the mutex is released, is this: *while the lease
-//! is available and not kept, the first waiter is a thread that was woken and has not polled since.* It is kept by
+//! is available (which a kept one is not), the first waiter is a thread that was woken and has not polled since.* It is kept by
 //! each change that could break it:
 //!
 //! - The lease becomes available only in [`LocalKeyState::reassign_lease`], and only if a thread is
@@ -297,7 +298,6 @@ impl LocalLease {
     fn grant(&mut self, waiter_id: WaiterId, now: Time) -> Option<LocalGrant> {
         let token = FencingToken::of(self.version, self.tokens)?;
         let is_new = std::mem::replace(&mut self.is_new, false);
-        self.kept_until = None;
         let via = if is_new { self.via } else { AcquiredVia::LocalHandoff };
         (self.user, self.limit, self.renews) = (Some(waiter_id), None, true);
         self.tokens += 1;
@@ -314,14 +314,23 @@ impl LocalLease {
         let is_available = !self.is_new && has_token && !self.barging.is_over(config, now);
         self.barging.available_since = is_available.then_some(now);
         self.barging.deferrals = 0;
+        if is_available {
+            self.kept_until = None;
+        }
         is_available
     }
 
     /// Until when it may stay without a user. `None` if it may not.
     fn may_be_kept(&self, config: &Config, now: Time) -> Option<Time> {
-        let until = self.acquired_at + config.keep_turn;
+        let bound = match self.others_wait {
+            true => config.keep_turn.min(config.local_handoff_window),
+            false => config.keep_turn,
+        };
+        let until = self.acquired_at + bound;
         let has_token = FencingToken::of(self.version, self.tokens).is_some();
-        let may_stay = !self.is_new && has_token && self.may_hand_off(config, now);
+        // Without a token the renewal that is under way grants to the next caller.
+        let has_token = has_token || self.refresh != RefreshState::NotNeeded;
+        let may_stay = has_token && self.renews && self.may_hand_off(config, now);
         (may_stay && now < until).then_some(until)
     }
 
@@ -411,8 +420,9 @@ impl LocalKeyState {
         // Who wants a lease of its own does not take over one that is in use.
         let may_stay =
             lease.is_new || !terms.without_renewal && lease.may_hand_off(&shared.config, now);
+        let was_kept = lease.kept_until.take().is_some();
         let Some(first) = self.wait_queue.first().filter(|_| may_stay) else {
-            return self.keep(shared, now).unwrap_or_else(|| self.begin_release());
+            return self.keep(shared, was_kept, now).unwrap_or_else(|| self.begin_release());
         };
         if terms.without_renewal && lease.is_short {
             // The first renewal makes it a whole lease, and grants it.
@@ -436,14 +446,21 @@ impl LocalKeyState {
     }
 
     /// The lease has no user. If nobody waits for it, it stays for the next caller, if the settings allow that.
-    fn keep(&mut self, shared: &NodeShared, now: Time) -> Option<Effects> {
+    /// It is kept after a guard only, and not after one whose limit has passed: others get it at once then.
+    fn keep(&mut self, shared: &NodeShared, was_kept: bool, now: Time) -> Option<Effects> {
         let LeaseState::Present(lease) = &mut self.lease else { return None };
-        let until =
-            lease.may_be_kept(&shared.config, now).filter(|_| self.wait_queue.is_empty())?;
-        lease.kept_until = Some(until);
+        let may_be = self.wait_queue.is_empty() && (was_kept || lease.held_lease.is_used());
+        let until = lease.may_be_kept(&shared.config, now).filter(|_| may_be)?;
+        (lease.kept_until, lease.barging.available_since) = (Some(until), None);
         // What becomes of it now is no guard's release.
         lease.held_lease.mark_unused();
-        let schedule = lease.check_by(until);
+        // A renewal shows whether another node waits.
+        let mut schedule = lease.want_refresh(&shared.config, now);
+        let look_at = match lease.refresh {
+            RefreshState::NotNeeded => lease.written_at + shared.config.local_handoff_window / 2,
+            _ => until,
+        };
+        schedule |= lease.check_by(until.min(look_at));
         Some(Effects { schedule, handed_off: true, ..Effects::default() })
     }
 
@@ -473,7 +490,7 @@ impl LocalKeyState {
         } else if lease.barging.is_over(config, now) || !lease.may_hand_off(config, now) {
             return (None, self.reassign_lease(shared, now));
         }
-        lease.barging.available_since = None;
+        (lease.barging.available_since, lease.kept_until) = (None, None);
         let mut schedule = lease.want_refresh(config, now);
         let waiter_id = self.wait_queue.waiter_id();
         let grant = lease.grant(waiter_id, now);
@@ -492,7 +509,9 @@ impl LocalKeyState {
     ) -> (Poll<Result<LocalGrant, LockError>>, Effects) {
         let mut effects = Effects::default();
         let was_absent = self.wait_queue.rejoin(waiter_id, || shared.clock.now());
-        if let LeaseState::Present(LocalLease { barging, .. }) = &mut self.lease {
+        if was_absent && self.is_kept() {
+            effects = self.grant_first(shared, shared.clock.now());
+        } else if let LeaseState::Present(LocalLease { barging, .. }) = &mut self.lease {
             if let Some(since) = barging.available_since
                 && self.wait_queue.first() == Some(waiter_id)
             {
@@ -543,12 +562,8 @@ impl LocalKeyState {
             let held_lease = lease.held_lease.clone();
             return (self.reassign_lease(shared, now), Some((held_lease, limit)));
         }
-        if let Some(until) = lease.kept_until {
-            if now >= until {
-                return (self.begin_release(), None);
-            }
-            lease.check_at = Some(until);
-            return (Effects::default(), None);
+        if lease.kept_until.is_some() {
+            return (self.grant_first(shared, now), None);
         }
         let mut check_at = lease.limit.as_ref().map(|limit| limit.at).filter(|at| now < *at);
         let mut schedule = false;
@@ -788,7 +803,9 @@ impl LocalKeyState {
         self.engine = engine;
         if let LeaseState::Present(lease) = &mut self.lease {
             let before = std::mem::replace(&mut lease.others_wait, others_wait);
-            if others_wait && !before && lease.check_at.is_some() {
+            if others_wait && lease.kept_until.is_some() {
+                lease.check_by(lease.acquired_at + config.local_handoff_window);
+            } else if others_wait && !before && lease.check_at.is_some() {
                 // The next check of an untaken grant may be later than its claim window.
                 lease.check_by(lease.granted_at + config.claim_window);
             }

@@ -1,6 +1,8 @@
 //! Nodes that keep their turn for their own next acquisition.
 
 use super::*;
+use crate::cluster::AcquiredVia;
+use crate::cluster::layers::Faulty;
 use crate::cluster::transport::Version;
 
 const TURN: Duration = Duration::from_millis(20);
@@ -88,7 +90,9 @@ async fn who_wants_a_lease_of_its_own_has_the_kept_one_released() {
     let first = lock.acquire().await.unwrap();
     let (token, began) = (first.token(), Instant::now());
     first.release().await.unwrap();
+    let before = version(&engine).await;
     let own = lock.clone().without_renewal().acquire().await.unwrap();
+    assert_ne!(version(&engine).await, before);
     assert!(began.elapsed() < TURN, "{:?}", began.elapsed());
     assert!(own.token() > token);
     assert!(own.remaining() > ms(9_000), "{:?}", own.remaining());
@@ -138,6 +142,107 @@ async fn the_observer_is_told_of_guards_only() {
     assert!(lock.acquire().await.unwrap().is_valid());
 }
 
+/// Whether it takes the lock again meanwhile or not.
+#[tokio::test(start_paused = true)]
+async fn the_window_for_local_handoffs_bounds_a_turn_that_another_node_waits_for() {
+    for (loops, joins_late) in [(false, false), (true, false), (false, true)] {
+        let engine = Memory::new();
+        let window = ms(30);
+        let node = builder(engine.clone()).keep_turn(SECOND).local_handoff_window(window);
+        let node = node.build().unwrap();
+        let lock = node.lock("k").unwrap();
+        let (_other, theirs) = lock_of(engine.clone());
+        let began = Instant::now();
+        let guard = lock.acquire().await.unwrap();
+        let early = (!joins_late).then(|| spawn(&theirs));
+        settle().await;
+        guard.release().await.unwrap();
+        let waits = early.unwrap_or_else(|| spawn(&theirs));
+        settle().await;
+        let looping = tokio::spawn(async move {
+            while loops {
+                drop(lock.acquire().await.unwrap());
+                sleep(ms(1)).await;
+            }
+        });
+        drop(waits.await.unwrap());
+        assert!(began.elapsed() <= window + ms(5), "{loops}, {joins_late}: {:?}", began.elapsed());
+        looping.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_use_that_has_reached_its_limit_is_followed_by_others_at_once() {
+    let engine = Memory::new();
+    let node = builder(engine.clone()).keep_turn(SECOND).build().unwrap();
+    let lock = node.lock("k").unwrap().hold_at_most(TURN);
+    let (_other, theirs) = lock_of(engine.clone());
+    let began = Instant::now();
+    let hangs = lock.acquire().await.unwrap();
+    drop(spawn(&theirs).await.unwrap());
+    assert!(began.elapsed() <= TURN + ms(5), "{:?}", began.elapsed());
+    assert!(!hangs.is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_guard_has_used_is_not_kept() {
+    let engine = Memory::new();
+    let node = builder(engine.clone()).keep_turn(SECOND).build().unwrap();
+    let lock = node.lock("k").unwrap();
+    let waits = Kept::new(&lock, WaitMode::Wait);
+    settle().await;
+    drop(waits);
+    let (_other, theirs) = lock_of(engine.clone());
+    let began = Instant::now();
+    drop(spawn(&theirs).await.unwrap());
+    assert!(began.elapsed() < ms(5), "{:?}", began.elapsed());
+}
+
+/// Its lease would end while it is kept.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_not_renewed_is_not_kept() {
+    let engine = Memory::new();
+    let (_node, lock) = keeper(&engine);
+    drop(lock.clone().without_renewal().acquire().await.unwrap());
+    let (_other, theirs) = lock_of(engine.clone());
+    let began = Instant::now();
+    drop(spawn(&theirs).await.unwrap());
+    assert!(began.elapsed() < ms(5), "{:?}", began.elapsed());
+}
+
+/// It lost its grant, since it did not poll. Nobody else is in the queue when it comes back.
+#[tokio::test(start_paused = true)]
+async fn an_absent_waiter_that_comes_back_gets_what_is_kept() {
+    let engine = Memory::new();
+    let node = builder(engine.clone()).keep_turn(5 * SECOND).build().unwrap();
+    let lock = node.lock("k").unwrap();
+    let user = lock.acquire().await.unwrap();
+    let mut absent = Kept::new(&lock, WaitMode::Wait);
+    let second = spawn(&lock);
+    settle().await;
+    drop(user);
+    drop(second.await.unwrap());
+    let before = version(&engine).await;
+    assert!(absent.guard().is_valid());
+    assert_eq!(version(&engine).await, before);
+}
+
+/// A node that is out of tokens gets more by a renewal, and keeps its turn meanwhile.
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_used_up_end_no_turn() {
+    let engine = Memory::new();
+    let slow = Faulty::delayed(engine.clone(), ms(5));
+    let node = builder(slow).keep_turn(SECOND).build().unwrap();
+    let lock = node.lock("k").unwrap();
+    let mut last = lock.acquire().await.unwrap().token();
+    for _ in 0..5_000 {
+        let guard = lock.acquire().await.unwrap();
+        assert_eq!(guard.acquired_via(), AcquiredVia::LocalHandoff);
+        assert!(guard.token() > last);
+        last = guard.token();
+    }
+}
+
 /// While the node renews: the count of local handoffs and their window bound it, too.
 #[tokio::test(start_paused = true)]
 async fn so_many_acquisitions_are_kept_while_another_node_waits() {
@@ -145,16 +250,19 @@ async fn so_many_acquisitions_are_kept_while_another_node_waits() {
     let node = builder(engine.clone()).keep_turn(SECOND).local_handoffs(3).build().unwrap();
     let lock = node.lock("k").unwrap();
     let (_other, theirs) = lock_of(engine.clone());
+    let began = Instant::now();
     let guard = lock.acquire().await.unwrap();
     let waits = spawn(&theirs);
     settle().await;
     guard.release().await.unwrap();
     let mut turns = 1;
-    while !waits.is_finished() {
-        drop(lock.acquire().await.unwrap());
-        turns += 1;
+    loop {
         settle().await;
+        let Ok(again) = lock.try_acquire().await else { break };
+        drop(again);
+        turns += 1;
         assert!(turns < 10, "it never ends");
     }
     drop(waits.await.unwrap());
+    assert!(began.elapsed() < ms(50), "{:?}", began.elapsed());
 }
