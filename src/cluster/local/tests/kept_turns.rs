@@ -159,15 +159,18 @@ async fn the_window_for_local_handoffs_bounds_a_turn_that_another_node_waits_for
         guard.release().await.unwrap();
         let waits = early.unwrap_or_else(|| spawn(&theirs));
         settle().await;
-        let looping = tokio::spawn(async move {
-            while loops {
-                drop(lock.acquire().await.unwrap());
-                sleep(ms(1)).await;
-            }
+        let looping = loops.then(|| {
+            let lock = lock.clone();
+            tokio::spawn(async move {
+                loop {
+                    drop(lock.acquire().await.unwrap());
+                    sleep(ms(1)).await;
+                }
+            })
         });
         drop(waits.await.unwrap());
         assert!(began.elapsed() <= window + ms(5), "{loops}, {joins_late}: {:?}", began.elapsed());
-        looping.abort();
+        looping.inspect(tokio::task::JoinHandle::abort);
     }
 }
 
