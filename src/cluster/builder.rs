@@ -210,14 +210,15 @@ impl NodeBuilder {
         self
     }
 
-    /// For how long this node keeps the lease after a release, for its own next acquisition, counted from when
-    /// the node got the lease. Up to the lease; zero by default, which is not at all.
+    /// Until how long after it got the lease this node keeps an unused lease for its own next acquisition. Up to
+    /// the lease; zero by default, which is not at all.
     ///
     /// The release of a guard then sends no request, and the next acquisition of this node takes the lock
     /// without one: lock cohorting (Dice, Marathe and Shavit, *Lock Cohorting*, PPoPP 2012) between one's own
-    /// turns. It ends at this time, or after [`local_handoffs`](Self::local_handoffs) acquisitions or the
-    /// [`local_handoff_window`](Self::local_handoff_window) if another node waits. Then the next release, or the
-    /// background task if there is none, hands the lock to the next node. What it costs:
+    /// turns. If another node waits, the turn ends after [`local_handoffs`](Self::local_handoffs) acquisitions
+    /// or at the [`local_handoff_window`](Self::local_handoff_window), too; without local handoffs nothing is
+    /// kept. When it is over, the next release, or the background task if the lock is unused, hands the lock to
+    /// the next node. What it costs:
     ///
     /// - Other nodes wait for up to this much longer for each turn of this node, whether this node wants the
     ///   lock again or not.

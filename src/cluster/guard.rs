@@ -30,7 +30,8 @@ use std::time::Duration;
 /// - Do not rely on a check of `is_valid` for longer than the moment of the check.
 ///
 /// The guard gives access to nothing: what it protects is elsewhere. Dropping it releases the lock in
-/// the background and never blocks; [`release`](Self::release) waits for the result. A guard may be
+/// the background (a node that [keeps its turn](super::NodeBuilder::keep_turn) does so when that is over) and
+/// never blocks; [`release`](Self::release) waits for the result. A guard may be
 /// moved to other tasks and threads, and dropped anywhere.
 ///
 /// After a `fork` the guard stays valid in the parent. Its copy in the child is lost from the start

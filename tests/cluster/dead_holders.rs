@@ -258,7 +258,8 @@ async fn a_node_that_confirms_meanwhile_is_not_broken() {
     let guard = a.lock("k").unwrap().acquire().await.unwrap();
     let lock = next.lock("k").unwrap();
     let next = tokio::spawn(async move { lock.acquire().await.unwrap() });
-    tokio::time::sleep(ms(1_000)).await;
+    // So that no look of the next node is under way.
+    tokio::time::sleep(ms(500)).await;
     guard.release().await.unwrap();
     // The load of the break finds the handoff after 50 ms; the notice is at the next node after 50 ms,
     // and its confirmation in the engine after 100 ms, before the write of the break.
