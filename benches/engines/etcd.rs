@@ -35,7 +35,8 @@ impl Engine for Etcd {
         let client = connect(address).await;
         let mut raws: Vec<Box<dyn Pair>> = vec![];
         for number in 0..count {
-            let key = format!("raw/{number}");
+            // Of each client another one.
+            let key = format!("raw/{}/{number}", fastrand::u64(..));
             client.delete(&*key).await;
             raws.push(Box::new(Raw { client: client.clone(), key, revision: 0 }));
         }

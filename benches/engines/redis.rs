@@ -38,7 +38,10 @@ impl Engine for Redis {
         let wire = connect(address).await;
         let mut raws: Vec<Box<dyn Pair>> = vec![];
         for number in 0..count {
-            raws.push(Box::new(Raw::new(&wire, format!("raw/{number}"), "").await));
+            // Of each client another one.
+            raws.push(Box::new(
+                Raw::new(&wire, format!("raw/{}/{number}", fastrand::u64(..)), "").await,
+            ));
         }
         raws
     }
