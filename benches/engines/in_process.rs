@@ -1,7 +1,6 @@
 //! The cells within one process.
 
 use crate::engine::{At, ContenderKind};
-use crate::processes::REST;
 use crate::sample::Sample;
 use lockword::cluster::Node;
 use lockword::cluster::layers::Counts;
@@ -117,24 +116,28 @@ pub fn threads(at: &At, what: ContenderKind, slice: Duration) -> Sample {
     sample.with_requests(counts.take(), done.iter().sum())
 }
 
-/// The median of what `act` returns, called after a rest each time.
-async fn rested(slice: Duration, mut act: impl AsyncFnMut() -> Duration) -> Sample {
+/// The median of what `act` returns, called after this rest each time.
+async fn rested(
+    rest: Duration,
+    slice: Duration,
+    mut act: impl AsyncFnMut() -> Duration,
+) -> Sample {
     let mut took = vec![];
     let start = Instant::now();
     while start.elapsed() < slice || took.is_empty() {
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(rest).await;
         took.push(act().await.as_nanos() as f64);
     }
     Sample::new(statistics::median(&took).mid)
 }
 
-/// A bare write, until another client has read it.
-pub fn bound(at: &At, _: ContenderKind, slice: Duration) -> Sample {
+/// A bare write, until another client has read it, after a rest of this length.
+pub fn bound(at: &At, rest: Duration, slice: Duration) -> Sample {
     let runtime = runtime(2);
     let sample = runtime.block_on(async {
         let mut notifier = at.engine.notifier(&at.address).await;
         notifier.notify().await;
-        rested(slice, async || notifier.notify().await).await
+        rested(rest, slice, async || notifier.notify().await).await
     });
     runtime.shutdown_background();
     sample
