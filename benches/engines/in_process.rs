@@ -148,10 +148,10 @@ pub fn keys(at: &At, what: ContenderKind, connections: usize, slice: Duration) -
     let runtime = runtime(2);
     let sample = runtime.block_on(async {
         let mut tasks: Vec<Pin<Box<dyn Future<Output = u64> + Send>>> = vec![];
-        let (stop, counts) = (Arc::new(AtomicBool::new(false)), Counts::default());
+        let (stop, mut counts) = (Arc::new(AtomicBool::new(false)), Counts::default());
         let node;
         if what.is_lockword() {
-            node = Node::builder(at.connect_into(&counts).await).build().expect("a node");
+            (node, counts) = at.node(what).await;
             for number in 0..KEYS {
                 let lock = node.lock(format!("keys/{number}")).expect("a key");
                 lock.acquire().await.expect("free").release().await.expect("held");

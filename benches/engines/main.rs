@@ -135,6 +135,7 @@ fn cells(options: &BenchOptions, engine: &'static dyn Engine, address: &str) -> 
     };
     let keys = vec![
         keys("lockword", ContenderKind::Lockword, 1, slice(500, 10)),
+        keys("on runtime", ContenderKind::OnRuntime, 1, slice(500, 10)),
         keys("raw", ContenderKind::Raw, 1, slice(500, 10)),
         keys("raw over 8", ContenderKind::Raw, 8, slice(500, 10)),
     ];
