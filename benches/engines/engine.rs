@@ -28,6 +28,9 @@ pub fn all() -> Vec<&'static dyn Engine> {
 /// Some round trips.
 const KEPT_TURN: Duration = Duration::from_millis(5);
 
+/// As long as a thread takes to wake up, and more.
+const KEPT_PLACE: Duration = Duration::from_millis(1);
+
 /// The contender that acquires.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ContenderKind {
@@ -37,6 +40,8 @@ pub enum ContenderKind {
     OnRuntime,
     /// A node that keeps its turn for [`KEPT_TURN`].
     KeptTurn,
+    /// A node that keeps its place in the queue for [`KEPT_PLACE`].
+    KeptPlace,
     /// Bare writes, without a lock.
     Raw,
     /// Another lock.
@@ -103,7 +108,7 @@ pub struct At {
 
 impl ContenderKind {
     pub fn is_lockword(self) -> bool {
-        matches!(self, Self::Lockword | Self::OnRuntime | Self::KeptTurn)
+        matches!(self, Self::Lockword | Self::OnRuntime | Self::KeptTurn | Self::KeptPlace)
     }
 }
 
@@ -120,6 +125,7 @@ impl At {
         };
         let builder = match what {
             ContenderKind::KeptTurn => builder.keep_turn(KEPT_TURN),
+            ContenderKind::KeptPlace => builder.keep_place(KEPT_PLACE),
             _ => builder,
         };
         (builder.build().expect("a node"), counts)

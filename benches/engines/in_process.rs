@@ -117,11 +117,7 @@ pub fn threads(at: &At, what: ContenderKind, slice: Duration) -> Sample {
 }
 
 /// The median of what `act` returns, called after this rest each time.
-async fn rested(
-    rest: Duration,
-    slice: Duration,
-    mut act: impl AsyncFnMut() -> Duration,
-) -> Sample {
+async fn rested(rest: Duration, slice: Duration, mut act: impl AsyncFnMut() -> Duration) -> Sample {
     let mut took = vec![];
     let start = Instant::now();
     while start.elapsed() < slice || took.is_empty() {

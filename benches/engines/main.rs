@@ -109,6 +109,7 @@ fn cells(options: &BenchOptions, engine: &'static dyn Engine, address: &str) -> 
     ];
     let processes = vec![
         one("lockword", processes::contend, ContenderKind::Lockword, long),
+        one("kept place", processes::contend, ContenderKind::KeptPlace, long),
         one("kept turn", processes::contend, ContenderKind::KeptTurn, long),
     ];
     let elsewhere = |at: &At, what, long| processes::elsewhere(at, what, processes::REST, long);

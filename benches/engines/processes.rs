@@ -46,6 +46,7 @@ pub fn is_child() -> bool {
         "peer" => ContenderKind::Peer,
         "on-runtime" => ContenderKind::OnRuntime,
         "kept-turn" => ContenderKind::KeptTurn,
+        "kept-place" => ContenderKind::KeptPlace,
         _ => ContenderKind::Lockword,
     };
     let hold = Duration::from_micros(hold.parse().expect("a number"));
@@ -148,6 +149,7 @@ fn run(
         ContenderKind::Peer => "peer",
         ContenderKind::OnRuntime => "on-runtime",
         ContenderKind::KeptTurn => "kept-turn",
+        ContenderKind::KeptPlace => "kept-place",
         _ => "lockword",
     };
     let hold = hold.as_micros().to_string();

@@ -79,6 +79,7 @@ impl TwoNodes {
                 lease: Duration::from_secs(3),
                 claim_window: Duration::from_millis(300),
                 handoff_lease: Duration::from_millis(300),
+                keep_place: Duration::from_millis(20),
                 holds_at_once: true,
                 poll: Duration::from_millis(100),
                 queue_limit: usize::from(variant / 3 % 3),

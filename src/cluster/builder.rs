@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) local_handoff_window: Duration,
     pub(crate) barging_window: Duration,
     pub(crate) keep_turn: Duration,
+    pub(crate) keep_place: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) unavailable_timeout: Duration,
     pub(crate) queue_limit: usize,
@@ -56,6 +57,7 @@ pub struct NodeBuilder {
     local_handoff_window: Duration,
     barging_window: Duration,
     keep_turn: Duration,
+    keep_place: Duration,
     request_timeout: Option<Duration>,
     unavailable_timeout: Option<Duration>,
     queue_limit: usize,
@@ -91,6 +93,7 @@ impl NodeBuilder {
             local_handoff_window: Duration::from_millis(50),
             barging_window: Duration::from_micros(50),
             keep_turn: Duration::ZERO,
+            keep_place: Duration::ZERO,
             request_timeout: None,
             unavailable_timeout: None,
             queue_limit: 100,
@@ -230,6 +233,27 @@ impl NodeBuilder {
     /// acquisition [without renewal](super::DistributedLock::without_renewal) does not use a kept lease.
     pub fn keep_turn(mut self, keep_turn: Duration) -> Self {
         self.keep_turn = keep_turn;
+        self
+    }
+
+    /// For how long after a release this node keeps a place in the queue of the key for its own next acquisition.
+    /// Up to the lease; zero by default, which is not at all.
+    ///
+    /// If the node was wanted again within this time after each of its last two turns, and others wait, then the write
+    /// that hands the lock to the next node puts this one at the end of the queue. So a turn takes one write instead
+    /// of two, and joining does not collide with what others write. Unlike [`keep_turn`](Self::keep_turn), the
+    /// lock goes to the next node at each release, in order. If this node is not wanted in time, or is handed
+    /// the lock before, it leaves the queue by a write, and counts anew. What it costs:
+    ///
+    /// - A node that dies within this time is handed the lock when its turn comes, and the others wait for its
+    ///   [handoff lease](Self::handoff_lease). So do they for a process that ends at once after its last release:
+    ///   [shut the node down](super::Node::shutdown) first.
+    /// - A wrong guess costs a write, and one more if the lock was handed over meanwhile.
+    ///
+    /// It is for programs that take and release one lock in a loop, against others that do so too. A place is kept
+    /// only where the queue has room for all that wait ([`queue_limit`](Self::queue_limit)).
+    pub fn keep_place(mut self, keep_place: Duration) -> Self {
+        self.keep_place = keep_place;
         self
     }
 
@@ -430,6 +454,7 @@ impl NodeBuilder {
             )?,
             barging_window: within("barging_window", self.barging_window, Duration::ZERO..=lease)?,
             keep_turn: within("keep_turn", self.keep_turn, Duration::ZERO..=lease)?,
+            keep_place: within("keep_place", self.keep_place, Duration::ZERO..=lease)?,
             request_timeout: within("request_timeout", request_timeout, MS..=lease)?,
             unavailable_timeout: within(
                 "unavailable_timeout",

@@ -276,6 +276,10 @@ impl Driver {
             let key = local.key.clone();
             self.keys.insert(key, DrivenKey { machine, local: local.clone(), intent, watch, due });
         }
+        if self.closing.is_some() {
+            // It gives up a kept place.
+            self.handle(&local.key, Event::Timer);
+        }
         self.update_intent(&local.key);
     }
 
@@ -288,6 +292,7 @@ impl Driver {
             claim_window: config.claim_window,
             handoff_lease: config.handoff_lease,
             holds_at_once: config.hold_at_once && !self.shared.clock.may_stand_still(),
+            keep_place: config.keep_place,
             poll: config.poll,
             queue_limit: config.queue_limit,
             unavailable_timeout: config.unavailable_timeout,
@@ -384,6 +389,9 @@ impl Driver {
         let now = self.shared.clock.now();
         if matches!(event, Event::WatchEnded | Event::Watching(Err(_))) {
             driven.watch = None;
+        }
+        if self.closing.is_some() {
+            driven.machine.expect_nobody();
         }
         driven.machine.set_may_send(may_send, self.send_queue.last_error());
         driven.machine.handle(event, now);

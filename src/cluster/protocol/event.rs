@@ -23,6 +23,8 @@ pub(crate) struct MachineSettings {
     pub(crate) handoff_lease: Duration,
     /// A node that was handed the lock may hold it before it has written. Not with a clock that may stand still.
     pub(crate) holds_at_once: bool,
+    /// How long after a release the node keeps a place in the queue for its next user. Zero: not at all.
+    pub(crate) keep_place: Duration,
     /// The longest time between two loads by the first in the queue if no watch wakes it.
     pub(crate) poll: Duration,
     /// How many nodes the queue in the register holds. Other nodes wait to join it.

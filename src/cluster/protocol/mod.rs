@@ -115,7 +115,7 @@
 use crate::cluster::transport::{Exchange, TransportError, Version, Versioned, Wake, Write};
 use claims::OwnClaim;
 use crowd::Step;
-use fairness::Backoff;
+use fairness::{Backoff, Returns};
 use register::{ClaimId, Holder, Liveness, QueueEntry, Register};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -181,6 +181,7 @@ pub(crate) struct Machine {
     /// How long the last successful request took.
     round_trip: Duration,
     backoff: Backoff,
+    returns: Returns,
     watch: WatchState,
     failed_watches: u32,
     /// The register may have changed without a notice, so it must be loaded.
@@ -302,6 +303,7 @@ impl Machine {
             not_holder_at: None,
             round_trip: fairness::MIN_ROUND_TRIP,
             backoff: Backoff::default(),
+            returns: Returns::default(),
             watch: WatchState::Off,
             failed_watches: 0,
             must_load: false,
@@ -331,9 +333,10 @@ impl Machine {
                     // The unavailable timeout counts anew for a new acquisition.
                     self.retry.failing_since = None;
                     self.first_queued = None;
+                    let has_place = self.returned(now);
                     // `Try` reports the present state of the register.
                     self.view.is_fresh &=
-                        intent == Intent::Wait && self.sees_all() && !self.must_load;
+                        intent == Intent::Wait && (self.sees_all() || has_place) && !self.must_load;
                     self.has_looked = false;
                     self.has_place();
                     self.in_flight.iter_mut().for_each(|request| request.is_earlier = true);
@@ -469,7 +472,12 @@ impl Machine {
         if self.held.is_some() {
             self.renew_when_due(now);
         } else if self.releasing.is_some() || self.intent == Intent::Nothing {
-            self.leave(now);
+            match self.expected_until(now) {
+                // Whether it was handed the lock meanwhile.
+                Some(_) if self.must_load => self.load(now),
+                Some(until) => self.wake_by(until),
+                None => self.leave(now),
+            }
         } else {
             self.acquire(now);
             if let Some(held) = self.held {
@@ -833,7 +841,8 @@ impl Machine {
         if register.is_idle() {
             register.pace = Duration::ZERO;
         }
-        if self.intent == Intent::Wait && !register.is_idle() {
+        let wants_place = self.intent == Intent::Wait || self.expects_return();
+        if wants_place && !register.is_idle() {
             if others >= self.settings.queue_limit {
                 self.raise_pace(&mut register, Duration::ZERO);
             } else if register.pace.is_zero() {
@@ -964,6 +973,9 @@ impl Machine {
                     RequestKind::Leave => {
                         if hands_over {
                             self.released_to_others(now);
+                        }
+                        if self.releasing.is_some() {
+                            self.begin_absence(self.is_in_register(), now);
                         }
                         self.released(Outcome::Held);
                     }

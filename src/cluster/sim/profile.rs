@@ -21,6 +21,8 @@ pub(super) struct Profile {
     pub(super) claim_window: Moment,
     /// Zero: the claim window in each even thousand of seeds, a quarter of the lease in the odd ones.
     pub(super) handoff_lease: Moment,
+    /// By the seed.
+    pub(super) keep_place: Moment,
     pub(super) poll: Moment,
     pub(super) request_timeout: Moment,
     pub(super) unavailable_timeout: Moment,
@@ -88,6 +90,7 @@ impl Profile {
             lease: 3 * S,
             claim_window: 300 * MS,
             handoff_lease: 0,
+            keep_place: 0,
             poll: 500 * MS,
             request_timeout: 700 * MS,
             unavailable_timeout: 20 * S,

@@ -178,7 +178,8 @@ impl World {
             (0, _) => profile.lease / 4,
             (given, _) => given,
         };
-        let profile = Profile { handoff_lease, ..profile };
+        let keep_place = if seed / 100 % 8 == 7 { profile.claim_window } else { 0 };
+        let profile = Profile { handoff_lease, keep_place, ..profile };
         let any = [Wakeups::PushToOne, Wakeups::PushToAll, Wakeups::Poll][random.usize(..3)];
         let keys = (0..profile.keys).map(|k| Key::new(&format!("key{k}")).unwrap()).collect();
         let count = random.usize(profile.nodes[0]..=profile.nodes[1]);
@@ -268,6 +269,7 @@ impl World {
             claim_window: millis(profile.claim_window),
             handoff_lease: millis(profile.handoff_lease),
             holds_at_once: true,
+            keep_place: millis(profile.keep_place),
             poll: millis(profile.poll),
             queue_limit: profile.queue_limit,
             unavailable_timeout: millis(profile.unavailable_timeout),

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 mod barging;
 mod hold_limits;
+mod kept_places;
 mod kept_turns;
 mod losses;
 mod tries;

@@ -15,6 +15,7 @@ use std::time::Duration;
 mod copies;
 mod handoff;
 mod hints;
+mod kept_places;
 mod send_queue;
 mod went_back;
 
@@ -37,6 +38,7 @@ fn settings(node: u64) -> MachineSettings {
         lease: LEASE,
         claim_window: CLAIM,
         handoff_lease: CLAIM,
+        keep_place: Duration::ZERO,
         holds_at_once: true,
         poll: Duration::from_millis(100),
         queue_limit: 3,

@@ -181,6 +181,7 @@ impl World {
             .local_handoffs(u32::try_from(self.between(profile.local_handoffs)).unwrap_or(u32::MAX))
             .barging_window(nanos(self.between(profile.barging_window)))
             .keep_turn(nanos(profile.keep_turn))
+            .keep_place(nanos(profile.keep_place))
             .queue_limit(profile.queue_limit)
             .least_in_flight(profile.least_in_flight)
             .observer(SimObserver { world: self.clone(), node })

@@ -29,6 +29,7 @@ pub(super) struct Profile {
     pub(super) barging_window: [Moment; 2],
     /// In each fourth two hundred of seeds; zero in the others.
     pub(super) keep_turn: Moment,
+    pub(super) keep_place: Moment,
     pub(super) queue_limit: usize,
     /// A node has so many requests in flight, however slow the engine is.
     pub(super) least_in_flight: usize,
@@ -141,6 +142,7 @@ impl Profile {
             local_handoffs: [0, 40],
             barging_window: [0, 200 * US],
             keep_turn: 40 * MS,
+            keep_place: 40 * MS,
             queue_limit: 64,
             least_in_flight: 32,
             drivers_share_workers: true,

@@ -64,7 +64,8 @@ impl World {
             (0, _) => profile.lease / 4,
             (given, _) => given,
         };
-        let profile = Profile { keep_turn, handoff_lease, ..profile };
+        let keep_place = if seed / 100 % 8 == 7 { profile.keep_place } else { 0 };
+        let profile = Profile { keep_turn, keep_place, handoff_lease, ..profile };
         Arc::new(Self {
             wakeups: profile.wakeups.unwrap_or(any),
             keys: (0..profile.keys).map(key).collect(),
