@@ -77,6 +77,8 @@ async fn run_child(at: &At, what: ContenderKind, hold: Duration) {
         })
         .await;
         requests = counts.take();
+        // A kept place would be a dead node in the queue of those that go on.
+        node.shutdown().await;
     } else {
         let mut peer = at.other(what).await;
         let end = begin().await;
