@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::FromRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -38,6 +39,12 @@ impl Engine for Dir {
 
     async fn acquirer(&self, address: &str) -> Box<dyn Pair> {
         Box::new(Peer { file: folder(address).join("../peer"), held: None })
+    }
+
+    /// Of the blocks of all files.
+    async fn stored(&self, server: &Running) -> f64 {
+        let files = fs::read_dir(folder(&server.address)).expect("it is there").flatten();
+        files.map(|file| file.metadata().map_or(0, |data| data.blocks()) as f64 * 512.0).sum()
     }
 
     async fn notifier(&self, address: &str) -> Box<dyn Notifier> {

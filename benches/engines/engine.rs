@@ -54,7 +54,7 @@ pub struct Running {
     /// For `lockword::cluster::connect`.
     pub address: String,
     /// The server.
-    pub server: Box<dyn Any>,
+    pub server: Box<dyn Any + Send + Sync>,
 }
 
 /// An engine. Everything but lockword itself uses the engine's own client, or bare calls of it (etcd).
@@ -79,6 +79,17 @@ pub trait Engine: Send + Sync {
 
     /// A client of the peer.
     async fn acquirer(&self, address: &str) -> Box<dyn Pair>;
+
+    /// The bytes in which the server stores the registers, with their index, and without what can be
+    /// cleaned up.
+    async fn stored(&self, server: &Running) -> f64;
+
+    /// The bytes that the server has written until now: only the difference of two calls means something. `None`: it
+    /// writes over what was there.
+    async fn written(&self, server: &Running) -> Option<f64> {
+        let _ = server;
+        None
+    }
 
     /// Two clients, one of which writes and the other learns of it: by an event that has the register (etcd), or
     /// by a notice, after which it reads (the others).

@@ -51,6 +51,25 @@ impl Engine for Etcd {
         Box::new(Peer { client, lease, key: vec![] })
     }
 
+    /// What is left of the database after a compaction: the least, since writes may go on.
+    async fn stored(&self, server: &Running) -> f64 {
+        let client = connect(&server.address).await;
+        let revision = client.put("revision", "").await.expect("etcd answers");
+        client.compact(revision).await;
+        let mut least = f64::INFINITY;
+        let end = Instant::now() + Duration::from_millis(400);
+        while Instant::now() < end {
+            least = least.min(in_use(server));
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        least
+    }
+
+    /// Until a compaction it keeps every revision.
+    async fn written(&self, server: &Running) -> Option<f64> {
+        Some(in_use(server))
+    }
+
     async fn notifier(&self, address: &str) -> Box<dyn Notifier> {
         let EtcdClient(client) = connect(address).await;
         let request = WatchCreateRequest { key: "notifier".into(), start_revision: 0 };
@@ -69,6 +88,12 @@ impl Engine for Etcd {
 
 async fn connect(address: &str) -> EtcdClient {
     crate::servers::etcd_client::connect(&address.replace("etcd://", "http://")).await
+}
+
+/// The bytes of its database that are in use. It writes there ten times a second.
+fn in_use(server: &Running) -> f64 {
+    let etcd = server.server.downcast_ref::<EtcdServer>().expect("it is one of etcd");
+    etcd.metric("etcd_mvcc_db_total_size_in_use_in_bytes")
 }
 
 /// The only writer.

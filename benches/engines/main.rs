@@ -5,6 +5,7 @@
 //! cargo bench --features cluster,peers,redis,etcd,postgres,engine_peers --bench engines
 //! cargo bench --features ... --bench engines -- redis                  # one engine
 //! cargo bench --features ... --bench engines -- etcd/uncontended       # one cell
+//! cargo bench --features ... --bench engines -- cost                   # what a lock costs, in a minute
 //! ```
 //!
 //! It starts servers on free loopback ports, with their data in temporary folders, and stops them. An
@@ -32,6 +33,9 @@
 //! - `waiting-4`, `waiting-32`: this many nodes, each with a connection of its own, which acquire, hold
 //!   for a millisecond, release, and acquire again at once
 //!
+//! At the end, on Linux, `cost` counts what a held lock and one that is waited for cost: bytes in the client, at
+//! the server and on the wire, requests a second, threads and descriptors.
+//!
 //! PostgreSQL is there three times: as it is, with an unlogged table, and with commits that take two milliseconds
 //! (some of the cells only).
 //!
@@ -41,11 +45,15 @@
 //! The contenders of a cell take turns, so that a slice of one is beside a slice of the other. Requests
 //! are the calls of the transport, counted by a layer around it.
 
+#[cfg(all(target_os = "linux", any(feature = "redis", feature = "etcd", feature = "postgres")))]
+mod cost;
 #[cfg(target_os = "linux")]
 mod dir;
 mod engine;
 #[cfg(all(unix, feature = "etcd"))]
 mod etcd;
+#[cfg(all(target_os = "linux", any(feature = "redis", feature = "etcd", feature = "postgres")))]
+mod heap;
 mod in_process;
 #[cfg(all(unix, feature = "postgres"))]
 mod postgres;
@@ -164,6 +172,13 @@ fn main() {
     if processes::is_child() {
         return;
     }
+    #[cfg(all(
+        target_os = "linux",
+        any(feature = "redis", feature = "etcd", feature = "postgres")
+    ))]
+    if cost::is_client() {
+        return;
+    }
     let options = BenchOptions::read("engines");
     let rounds = options.rounds(ROUNDS);
     let (mut running, mut chosen): (Vec<Running>, Vec<Cell>) = (vec![], vec![]);
@@ -214,5 +229,12 @@ fn main() {
     report::publish(&options, &lines);
     if rounds > 0 && !measured.is_empty() {
         sample::print(&options, rounds, &measured);
+    }
+    #[cfg(all(
+        target_os = "linux",
+        any(feature = "redis", feature = "etcd", feature = "postgres")
+    ))]
+    if rounds > 0 {
+        cost::report(&options);
     }
 }

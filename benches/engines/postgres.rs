@@ -86,6 +86,16 @@ impl Engine for Postgres {
         Box::new(Peer { client, lock, unlock: unlock.expect("it is understood") })
     }
 
+    async fn stored(&self, server: &Running) -> f64 {
+        number(&server.address, "SELECT pg_total_relation_size('public.lockword')").await
+    }
+
+    /// The log.
+    async fn written(&self, server: &Running) -> Option<f64> {
+        let written = "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint";
+        Some(number(&server.address, written).await)
+    }
+
     async fn notifier(&self, address: &str) -> Box<dyn Notifier> {
         let (listener, mut wire) =
             tokio_postgres::connect(plain(address), NoTls).await.expect("it runs");
@@ -120,6 +130,11 @@ impl Engine for Postgres {
 /// The address without lockword's options, as the bare client understands it.
 fn plain(address: &str) -> &str {
     address.split('?').next().expect("there is a first part")
+}
+
+async fn number(address: &str, query: &str) -> f64 {
+    let row = connect(address).await.query_one(query, &[]).await.expect("it runs");
+    row.get::<_, i64>(0) as f64
 }
 
 async fn connect(address: &str) -> Client {

@@ -130,7 +130,7 @@ struct ChildrenReport {
 }
 
 /// Kills the child when it is dropped, so that a panic leaves none behind.
-struct KillOnDrop(Child);
+pub struct KillOnDrop(pub Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {

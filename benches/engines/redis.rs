@@ -19,6 +19,12 @@ const COMPARE_AND_SET: &str = "\
     if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[3], 'x') end \
     return {'1', version}";
 
+const SUM_OF_MEMORY: &str = "\
+    local sum = 0 \
+    for _, key in ipairs(redis.call('KEYS', '{lockword}:*')) do \
+        sum = sum + redis.call('MEMORY', 'USAGE', key, 'SAMPLES', '0') end \
+    return sum";
+
 #[async_trait]
 impl Engine for Redis {
     fn name(&self) -> &'static str {
@@ -54,6 +60,14 @@ impl Engine for Redis {
     #[cfg(not(feature = "engine_peers"))]
     async fn acquirer(&self, _: &str) -> Box<dyn Pair> {
         unreachable!("there is no peer in this build")
+    }
+
+    async fn stored(&self, server: &Running) -> f64 {
+        let mut wire = connect(&server.address).await;
+        let mut sum = cmd("EVAL");
+        sum.arg(SUM_OF_MEMORY).arg(0);
+        let sum: f64 = sum.query_async(&mut wire).await.expect("Redis answers");
+        sum
     }
 
     async fn notifier(&self, address: &str) -> Box<dyn Notifier> {

@@ -403,6 +403,17 @@ async fn nodes_with_different_lists_are_refused() {
         }
     }
     first.check().await.unwrap();
+    // The same names, and each engine has that of the other one.
+    let exchanged = [("a", engines["b"].clone()), ("b", engines["a"].clone())];
+    let exchanged = Sharded::new(exchanged).unwrap();
+    let error = exchanged.check().await.unwrap_err();
+    let ShardError::Misnamed { shard, found } = &error else { panic!("{error}") };
+    assert_eq!((&**shard, &**found), ("a", "b"), "{error}");
+    for shard in ["a", "b"] {
+        let error = exchanged.load(&key_of(&exchanged, shard)).await.unwrap_err();
+        assert!(matches!(why(&error), ShardError::Misnamed { .. }), "{error}");
+    }
+    first.check().await.unwrap();
     // A shard that was used for something else.
     let engines = memories(&["x"]);
     let mark = key("@lockword-shards");

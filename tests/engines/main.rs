@@ -26,4 +26,6 @@ mod redis;
 #[path = "../support/seccomp.rs"]
 #[allow(dead_code, reason = "the tests of the core refuse more")]
 mod seccomp;
+#[cfg(any(feature = "redis", all(feature = "postgres", target_os = "linux")))]
+mod sharded;
 mod suite;

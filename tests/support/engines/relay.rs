@@ -45,6 +45,8 @@ struct RelayShared {
     torn: bool,
     /// How long all that passes is kept back.
     delay: Duration,
+    /// How many bytes of the clients were passed on.
+    passed_there: u64,
     /// How many bytes of the server were passed on.
     passed_back: u64,
     open: Vec<TcpStream>,
@@ -149,6 +151,12 @@ impl Relay {
         self.state.shared.lock().unwrap().passed_back
     }
 
+    /// How many bytes it has passed on, of both sides.
+    pub fn passed(&self) -> u64 {
+        let shared = self.state.shared.lock().unwrap();
+        shared.passed_there + shared.passed_back
+    }
+
     /// From now on new connections lead to this port.
     pub fn lead_to(&self, server: u16) {
         self.state.shared.lock().unwrap().server = server;
@@ -246,6 +254,7 @@ impl RelayState {
                 Some((Loss::Response, word)) if has(word) => *lost = true,
                 _ => {}
             }
+            shared.passed_there += bytes.len() as u64;
         }
         to.write_all(bytes).ok()
     }

@@ -33,6 +33,14 @@ pub enum ShardError {
         /// The names of the list that is in force at the shard.
         found: Vec<String>,
     },
+    /// The engine is in use as another shard: two addresses were exchanged, it seems. **With both names, a key could
+    /// have two holders.**
+    Misnamed {
+        /// The shard in this list.
+        shard: String,
+        /// The name under which the engine is in use.
+        found: String,
+    },
     /// The list is being changed: see [`Sharded::change_to`](super::Sharded::change_to).
     Changing {
         /// The shard.
@@ -78,6 +86,12 @@ impl fmt::Display for ShardError {
                  the same list, or change it by change_to",
                 Names(found),
                 Names(own)
+            ),
+            Self::Misnamed { shard, found } => write!(
+                f,
+                "the engine of the shard {shard:?} is in use as the shard {:?}: give each address the \
+                 name that it has in all other nodes",
+                shown(found)
             ),
             Self::Changing { shard, next } => write!(
                 f,

@@ -3,9 +3,10 @@
 //! It is JSON, so that an operator can read it with the engine's own tools:
 //!
 //! ```json
-//! {"lockword_shards":1,"shards":{"a":0,"b":1764000000000000},"next":["a","b","c"]}
+//! {"shard":"a","lockword_shards":1,"shards":{"a":0,"b":1764000000000000},"next":["a","b","c"]}
 //! ```
 //!
+//! - `shard` is the name of the shard itself, so that an engine is not used under the name of another one.
 //! - `shards` is the list that is or was in force, by name, each with what is added to the versions of its engine.
 //!   Empty: none ever was.
 //! - `next`, if it is there, is the list that is to come. Then none is in force.
@@ -51,16 +52,32 @@ impl Mark {
         self.shards.is_empty() && self.next.as_deref() == Some(names)
     }
 
-    /// `None`: it is no mark of this format.
-    pub(super) fn decode(value: &[u8]) -> Option<Self> {
-        let mark: Self = serde_json::from_slice(value).ok()?;
-        let fits = |offset: &u64| *offset < Version::MAX.get();
-        (mark.lockword_shards == FORMAT && mark.shards.values().all(fits)).then_some(mark)
+    /// Whether the engine is, or is to be, in use as the shard with this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.shards.contains_key(name) || self.next.iter().flatten().any(|next| next == name)
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("names and numbers can be written")
+    /// The mark and the name of its shard. `None`: it is no mark of this format.
+    pub(super) fn decode(value: &[u8]) -> Option<(String, Self)> {
+        let NamedMark { shard, mark } = serde_json::from_slice(value).ok()?;
+        let fits = |offset: &u64| *offset < Version::MAX.get();
+        let is_one = mark.lockword_shards == FORMAT && mark.shards.values().all(fits);
+        is_one.then_some((shard, mark))
     }
+
+    /// As the mark of this shard.
+    pub(super) fn encode(&self, shard: &str) -> Vec<u8> {
+        let named = NamedMark { shard: shard.to_owned(), mark: self.clone() };
+        serde_json::to_vec(&named).expect("names and numbers can be written")
+    }
+}
+
+/// What is stored.
+#[derive(Serialize, Deserialize)]
+struct NamedMark {
+    shard: String,
+    #[serde(flatten)]
+    mark: Mark,
 }
 
 /// The reserved key, with an ending.

@@ -55,7 +55,9 @@ use std::sync::{Arc, OnceLock};
 /// # When a shard fails
 ///
 /// Its keys cannot be locked, and their leases end. Those of other shards are locked and renewed as before, and a node
-/// can be started. (Where no node has used the list before, each shard must answer once.)
+/// can be built over transports that are connected. (Where no node has used the list before, each shard must answer
+/// once.) But a program that starts now does not get that far with the engines of this crate: their
+/// [`connect`](crate::cluster::connect) fails while their server is down.
 ///
 /// But a node [limits its requests in flight](crate::cluster#how-it-works) for all shards together. A shard that refuses at once,
 /// or whose server is gone, costs little of that. One that *hangs* keeps each request in flight for the whole request
@@ -70,7 +72,8 @@ use std::sync::{Arc, OnceLock};
 /// **Two nodes with different lists could both hold the lock of a key.** So each shard has a *mark*, the register
 /// `@lockword-shards` with the names of the list that is in force. The first node that uses the shards writes it; a node
 /// with another list is refused ([`ShardError::Differs`], with
-/// [`Unsupported`](TransportError::Unsupported)). A request looks at the mark of its shard first, unless that
+/// [`Unsupported`](TransportError::Unsupported)), and so is one that has two of the names exchanged
+/// ([`ShardError::Misnamed`]). A request looks at the mark of its shard first, unless that
 /// was done in the ten seconds before. Lists that have no shard in common are not noticed: nothing knows of both. Nor is
 /// an engine under a wrong name, if it has no mark yet.
 ///
@@ -199,7 +202,7 @@ impl Sharded {
     ///
     /// # Errors
     ///
-    /// [`ShardError::Differs`], [`ShardError::Changing`], [`ShardError::Changed`] and [`ShardError::Foreign`], after
+    /// [`ShardError::Differs`], [`ShardError::Misnamed`], [`ShardError::Changing`], [`ShardError::Changed`] and [`ShardError::Foreign`], after
     /// which no key of the shard can be locked. [`ShardError::Engine`] if a shard cannot be reached, among others:
     /// the keys of other shards may be of use all the same.
     ///

@@ -76,8 +76,14 @@ impl Shard {
     pub(super) async fn mark(&self) -> Result<SeenMark, ShardError> {
         let found = self.engine.load(&key("")).await.map_err(|error| self.failed(error))?;
         let Some(found) = found else { return Ok(None) };
-        let foreign = || ShardError::Foreign { shard: self.name.clone() };
-        Ok(Some((found.version, Mark::decode(&found.value).ok_or_else(foreign)?)))
+        let shard = || self.name.clone();
+        let decoded = Mark::decode(&found.value);
+        let (name, mark) = decoded.ok_or_else(|| ShardError::Foreign { shard: shard() })?;
+        // One that was taken out of its list may have another name in the next one.
+        if name != self.name && mark.has(&name) {
+            return Err(ShardError::Misnamed { shard: shard(), found: name });
+        }
+        Ok(Some((found.version, mark)))
     }
 
     /// Replaces the mark, if it has still this version. `None`: another was faster.
@@ -86,7 +92,8 @@ impl Shard {
         expected: Option<Version>,
         mark: &Mark,
     ) -> Result<Option<Version>, ShardError> {
-        let write = Write { value: mark.encode().into(), wake: Wake::Nobody, idle: false };
+        let write =
+            Write { value: mark.encode(&self.name).into(), wake: Wake::Nobody, idle: false };
         match self.engine.compare_exchange(&key(""), expected, write).await {
             Ok(Exchange::Swapped(version)) => Ok(Some(version)),
             Ok(Exchange::Mismatch(_)) => Ok(None),
