@@ -237,7 +237,8 @@ impl NodeBuilder {
     }
 
     /// For how long after a release this node keeps a place in the queue of the key for its own next acquisition.
-    /// Up to the lease; zero by default, which is not at all.
+    /// Up to the lease; zero by default, which is not at all. A third of the [handoff lease](Self::handoff_lease) at most
+    /// is used.
     ///
     /// If the node was wanted again within this time after each of its last two turns, and others wait, then the write
     /// that hands the lock to the next node puts this one at the end of the queue. So a turn takes one write instead
@@ -251,7 +252,9 @@ impl NodeBuilder {
     /// - A wrong guess costs a write, and one more if the lock was handed over meanwhile.
     ///
     /// It is for programs that take and release one lock in a loop, against others that do so too. A place is kept
-    /// only where the queue has room for all that wait ([`queue_limit`](Self::queue_limit)).
+    /// only while a handle of the lock lives, where the engine wakes those that wait
+    /// ([`Wakeups`](super::transport::Wakeups)), and where the queue has room for all of them
+    /// ([`queue_limit`](Self::queue_limit)).
     pub fn keep_place(mut self, keep_place: Duration) -> Self {
         self.keep_place = keep_place;
         self

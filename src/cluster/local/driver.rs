@@ -163,10 +163,12 @@ impl Driver {
         let [mut polls, mut responses, mut notices, mut timers, mut sends] = [BUDGET; 5];
         loop {
             let before = [polls, responses, notices, timers, sends];
-            self.closing = self.shared.run_queue.drain(&mut self.scheduled).or(self.closing);
-            if self.closing.is_some() {
+            let closing = self.shared.run_queue.drain(&mut self.scheduled);
+            if self.closing.is_none() && closing.is_some() {
                 self.send_queue.remove_limit();
+                self.give_up_places();
             }
+            self.closing = closing.or(self.closing);
             while polls > 0
                 && let Some(local) = self.scheduled.pop_front()
             {
@@ -276,10 +278,6 @@ impl Driver {
             let key = local.key.clone();
             self.keys.insert(key, DrivenKey { machine, local: local.clone(), intent, watch, due });
         }
-        if self.closing.is_some() {
-            // It gives up a kept place.
-            self.handle(&local.key, Event::Timer);
-        }
         self.update_intent(&local.key);
     }
 
@@ -316,6 +314,19 @@ impl Driver {
     fn dispatch(&mut self, key: &Key, event: Event) {
         self.handle(key, event);
         self.update_intent(key);
+    }
+
+    /// The node is closed: the places in queues that it has kept are given up.
+    fn give_up_places(&mut self) {
+        let has_place = |(key, driven): (&Key, &mut DrivenKey)| {
+            driven.machine.expect_nobody().then(|| key.clone())
+        };
+        let mut keys: Vec<_> = self.keys.iter_mut().filter_map(has_place).collect();
+        // The order of a map is not that of the next run.
+        keys.sort();
+        for key in keys {
+            self.dispatch(&key, Event::Timer);
+        }
     }
 
     /// Tells the machine what is wanted of it. Drops the machine if it is idle and nothing is wanted.
@@ -389,9 +400,6 @@ impl Driver {
         let now = self.shared.clock.now();
         if matches!(event, Event::WatchEnded | Event::Watching(Err(_))) {
             driven.watch = None;
-        }
-        if self.closing.is_some() {
-            driven.machine.expect_nobody();
         }
         driven.machine.set_may_send(may_send, self.send_queue.last_error());
         driven.machine.handle(event, now);

@@ -322,11 +322,7 @@ impl LocalLease {
 
     /// Until when it may stay without a user. `None` if it may not.
     fn may_be_kept(&self, config: &Config, now: Time) -> Option<Time> {
-        let bound = match self.others_wait {
-            true => config.keep_turn.min(config.local_handoff_window),
-            false => config.keep_turn,
-        };
-        let until = self.acquired_at + bound;
+        let until = self.acquired_at + config.keep_turn;
         let has_token = FencingToken::of(self.version, self.tokens).is_some();
         // Without a token the renewal that is under way grants to the next caller.
         let has_token = has_token || self.refresh != RefreshState::NotNeeded;

@@ -52,7 +52,7 @@
 //! release, [`RETURNS`] times in a row, is expected to be again: the write that hands the lock on puts the
 //! node at the end of the queue. That is one write for a turn instead of two, and it collides with no write that joins.
 //! If nobody wants the lock in time, or if it comes first, the node leaves the queue, and what it has counted
-//! is forgotten. It was measured with the same eight processes (`processes-8` in benches/README.md).
+//! is forgotten. So it does where no watch would tell it of its turn. It was measured with the same eight processes (`processes-8` in benches/README.md).
 //!
 //! # The price
 //!
@@ -97,7 +97,7 @@ const MAX_DELAY: Duration = Duration::from_millis(8);
 const COLLISION_MEMORY: u32 = 8;
 
 /// A node is expected back after this many returns in a row.
-const RETURNS: u32 = 2;
+pub(super) const RETURNS: u32 = 2;
 
 /// The shortest round trip that is assumed.
 pub(super) const MIN_ROUND_TRIP: Duration = Duration::from_micros(10);
@@ -127,7 +127,7 @@ pub(super) struct Returns {
     /// When the last release was over. `None` before it is, and when its return was counted.
     released_at: Option<Time>,
     /// The number of returns in a row that came in time.
-    in_a_row: u32,
+    pub(super) in_a_row: u32,
     /// Nobody wants the lock, and the node stays in the queue until this moment.
     expected_until: Option<Time>,
 }
@@ -233,46 +233,71 @@ impl Machine {
 
     // ---- A kept place ----
 
-    /// Records that the lock is wanted, by nobody since its release. Returns whether the node has a place in the
-    /// queue.
+    /// Records that the lock is wanted, for the first time since its release. Returns whether the node has kept its
+    /// place in the queue, and would have heard of its turn.
     pub(super) fn returned(&mut self, now: Time) -> bool {
         let is_soon = match self.returns.released_at.take() {
-            Some(at) => now.since(at) <= self.settings.keep_place,
+            Some(at) => now.since(at) <= self.absence(),
             // Before the release was over.
             None => self.held.is_some() || self.releasing.is_some(),
         };
         self.returns.in_a_row = if is_soon { self.returns.in_a_row.saturating_add(1) } else { 0 };
-        self.returns.expected_until.take().is_some()
+        let was_expected = self.returns.expected_until.take().is_some();
+        was_expected && self.hears_of_turn() && self.is_in_register()
     }
 
-    /// Whether the release of the lock is to keep a place in the queue for its next user.
+    /// Whether the release of the lock, which nobody wants, is to keep a place in the queue for its next user.
     pub(super) fn expects_return(&self) -> bool {
-        let is_on = !self.settings.keep_place.is_zero();
-        is_on && self.releasing.is_some() && self.returns.in_a_row >= RETURNS
+        let is_usual = self.returns.in_a_row >= RETURNS && !self.absence().is_zero();
+        is_usual
+            && self.intent == Intent::Nothing
+            && self.releasing.is_some()
+            && self.hears_of_turn()
     }
 
     /// Records that a release is over. `has_place`: its write has put the node at the end of the queue.
     pub(super) fn begin_absence(&mut self, has_place: bool, now: Time) {
-        if self.intent == Intent::Nothing {
-            self.returns.released_at = Some(now);
-            self.returns.expected_until = has_place.then(|| now + self.settings.keep_place);
+        if self.intent != Intent::Nothing {
+            return;
+        }
+        self.returns.released_at = Some(now);
+        if has_place && self.expects_return() {
+            let until = now + self.absence();
+            self.returns.expected_until = Some(until);
+            self.keep_watch(until);
         }
     }
 
-    /// The node is closed: it keeps no place from now on.
-    pub(crate) fn expect_nobody(&mut self) {
-        self.returns = Returns::default();
+    /// The node is closed: it keeps no place from now on. Returns whether it has one to give up.
+    pub(crate) fn expect_nobody(&mut self) -> bool {
+        self.settings.keep_place = Duration::ZERO;
+        std::mem::take(&mut self.returns).expected_until.is_some()
     }
 
     /// Until when this node stays in the queue although nobody wants the lock. `None`: it does not.
     pub(super) fn expected_until(&mut self, now: Time) -> Option<Time> {
         let until = self.returns.expected_until?;
         let has_it = || self.view.register.as_ref().is_ok_and(|register| self.holds(register));
-        if self.releasing.is_none() && now < until && !has_it() {
+        if self.releasing.is_none() && now < until && self.hears_of_turn() && !has_it() {
             return Some(until);
         }
         self.returns = Returns::default();
         None
+    }
+
+    /// Whether nobody wants the lock, and the node is in the queue all the same.
+    pub(super) fn is_expected(&self) -> bool {
+        self.returns.expected_until.is_some()
+    }
+
+    /// For how long the node keeps its place. If a notice of its turn is lost, that costs the others no more.
+    fn absence(&self) -> Duration {
+        self.settings.keep_place.min(self.settings.handoff_lease / 3)
+    }
+
+    /// Whether the node is told of its turn although it does not ask.
+    fn hears_of_turn(&self) -> bool {
+        self.is_watching() && self.view.went_back().is_none()
     }
 
     // ---- The node that joins ----

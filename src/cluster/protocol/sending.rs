@@ -33,7 +33,8 @@ impl Machine {
 
     /// Whether this node was handed the lock, or a hint says that it may have been.
     fn is_next(&self) -> bool {
-        let claim = self.claim.as_ref().filter(|_| self.intent != Intent::Nothing);
+        let waits = self.intent != Intent::Nothing || self.is_expected();
+        let claim = self.claim.as_ref().filter(|_| waits);
         let Some((claim, register)) = claim.zip(self.view.register.as_ref().ok()) else {
             return false;
         };

@@ -56,8 +56,19 @@ impl Machine {
 
     /// Whether the watch shows every change.
     pub(super) fn sees_all(&self) -> bool {
-        let is_on = matches!(self.watch, WatchState::On { .. });
-        is_on && self.settings.wakeups == Wakeups::PushToAll
+        self.is_watching() && self.settings.wakeups == Wakeups::PushToAll
+    }
+
+    /// Whether a watch is in force.
+    pub(super) fn is_watching(&self) -> bool {
+        matches!(self.watch, WatchState::On { .. })
+    }
+
+    /// Keeps a watch that is in force until then at least.
+    pub(super) fn keep_watch(&mut self, at_least: Time) {
+        if let WatchState::On { until, .. } = &mut self.watch {
+            *until = at_least.max(*until);
+        }
     }
 
     /// Processes the response to the subscription.
@@ -109,9 +120,9 @@ impl Machine {
     ///
     /// With a watch that shows every change, polling is a precaution, and a third of the lease is
     /// enough. A watch that shows only what is addressed to this node does not show that the lock was
-    /// handed to a node before it, which may be dead. There the interval grows with this node's
-    /// rank, as does the time at which it may pass over those before it; so all waiters together poll
-    /// as often as one waiter does, times the logarithm of their number.
+    /// handed to a node before it, which may be dead, and costs its handoff lease. There the interval is half of such
+    /// a lease, and grows with this node's rank, as does the time at which it may pass over those before it; so all
+    /// waiters together poll as often as one waiter does, times the logarithm of their number.
     ///
     /// Without a watch the interval has to be short enough to notice in time that this node was
     /// handed the lock. That is the poll interval of the settings, but at most half of the claim window, times
@@ -122,7 +133,8 @@ impl Machine {
         let (precaution, rare) = (self.settings.lease / 3, self.settings.claim_window / 2);
         let interval = match (self.watch, self.settings.wakeups) {
             (WatchState::On { .. }, Wakeups::PushToOne) if rank > 0 => {
-                precaution.min(rare.saturating_mul(depth))
+                let half = self.settings.handoff_lease.max(self.settings.claim_window) / 2;
+                precaution.min(half.saturating_mul(depth))
             }
             (WatchState::On { .. }, _) => precaution,
             (_, wakeups) => {

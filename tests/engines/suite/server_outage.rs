@@ -35,8 +35,8 @@ pub async fn killed_while_a_node_waits<E: Server>() {
     release(held).await;
     let began = Instant::now();
     let next = granted(waiting).await;
-    // It watches again: without a watch it polls three times in a lease.
-    assert!(began.elapsed() < LONG / 6, "{:?}", began.elapsed());
+    // It watches again: without a notice the first in the queue looks twelve times in a lease.
+    assert!(began.elapsed() < LONG / 24, "{:?}", began.elapsed());
     assert!(next.token() > token, "{} after {token}", next.token());
     release(next).await;
     fixture.end(&looker).await;

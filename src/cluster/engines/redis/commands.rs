@@ -23,11 +23,7 @@ impl LuaScript {
     }
 
     pub(super) fn compare_exchange() -> Self {
-        Self::new(concat!(
-            include_str!("overwrite.lua"),
-            include_str!("read.lua"),
-            include_str!("compare_exchange.lua")
-        ))
+        Self::new(concat!(include_str!("read.lua"), include_str!("compare_exchange.lua")))
     }
 
     pub(super) fn delete() -> Self {

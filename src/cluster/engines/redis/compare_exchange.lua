@@ -1,3 +1,15 @@
+-- Writes a register if its version is the expected one.
+--
+-- KEYS[1]  the register: a hash with the fields `version` and `value`
+-- ARGV[1]  the expected version, or '' if there is to be no register
+-- ARGV[2]  the new value
+-- ARGV[3]  the channel on which the change is announced, or '' for none
+-- ARGV[4]  seconds after which the register may go, or '' if it must stay
+-- ARGV[5]  what is said there
+-- ARGV[6] to ARGV[9]: see read.lua.
+--
+-- Answers {'1', version} if it wrote; {'0', version, value} or {'0'} if it did not.
+--
 -- Everything that can be refused comes before the register is written, so that an error says that it
 -- was not written. Redis refuses a script for want of memory, or because the server is a replica, at
 -- the first command that writes.
@@ -34,13 +46,11 @@ local version = string.format('%.0f', next)
 if floor_name then
   redis.call('SET', floor_name, version)
 end
-if ARGV[4] == '' or not floor_name then
-  -- A register whose version is not in the floor stays, since it alone remembers it.
-  redis.call('PERSIST', KEYS[1])
-end
+redis.call('PERSIST', KEYS[1])
 redis.call('HSET', KEYS[1], 'version', version, 'value', ARGV[2])
 
--- It is written. What is refused now changes nothing about that.
+-- It is written. What is refused now changes nothing about that. A register whose version is not in the
+-- floor stays, since it alone remembers it.
 if ARGV[4] ~= '' and floor_name then
   redis.pcall('EXPIRE', KEYS[1], ARGV[4])
 end

@@ -1,5 +1,5 @@
 -- Makes a floor for a prefix, unless there is one. It begins with the floor above it, which is no smaller than any
--- version that a register of the prefix had before it became idle, or was deleted, the last time.
+-- version that a register of the prefix had.
 --
 -- Its keys are all that it needs: while the slot moves, it is refused.
 --

@@ -72,8 +72,8 @@ local function find_floor()
   return known ~= '' and known or shared
 end
 
--- The floor, and its name; '0' if there is none. It is no smaller than any version that a register for which it is
--- had when it was written as idle, or deleted, the last time; nor than any that exceeded the time of its write.
+-- The floor, which is no smaller than any version that any register for which it is ever had, and its name;
+-- '0' if there is none.
 --
 -- The floors are no keys of the script, since its user may not have the right to all of them. Their names are in the
 -- slot of the register. The last four arguments are the name of the shared floor, and three that are empty unless

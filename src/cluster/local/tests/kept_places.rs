@@ -11,6 +11,7 @@ async fn a_node_that_shuts_down_gives_up_its_place() {
     let (other, theirs) = lock_of(engine);
     let queue = async || other.inspect("k").await.unwrap().queue.len();
     let mut guard = lock.acquire().await.unwrap();
+    // The second time a watch is in force: the first acquisition found the lock free.
     for is_kept in [false, false, true] {
         let waits = spawn(&theirs);
         settle().await;

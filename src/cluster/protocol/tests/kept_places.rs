@@ -1,8 +1,10 @@
 //! A node that is expected to come back keeps a place in the queue.
 
 use super::*;
+use crate::cluster::protocol::fairness::RETURNS;
 
 const KEPT: Duration = Duration::from_millis(20);
+const _: () = assert!(KEPT.as_millis() <= CLAIM.as_millis() / 3, "the handoff lease");
 
 fn keeper() -> MachineSettings {
     MachineSettings { keep_place: KEPT, ..settings(1) }
@@ -159,6 +161,98 @@ fn who_comes_back_after_a_hint_looks() {
     granted(&contest.engine.run(&mut contest.keeper, at(contest.now)));
 }
 
+/// Where nobody is told, before a watch is in force, and after one has ended.
+#[test]
+fn a_node_that_would_not_hear_of_its_turn_keeps_no_place() {
+    let mut polls = Loop::new(MachineSettings { wakeups: Wakeups::Poll, ..keeper() });
+    for _ in 0..3 {
+        assert!(!polls.release());
+        assert!(polls.keeper(Event::Intent(Intent::Wait)).is_empty());
+        polls.other(Event::Release);
+        polls.now += 100;
+        granted(&polls.keeper(Event::Timer));
+        polls.wait();
+    }
+    let mut first = Loop::new(keeper());
+    first.keeper.returns.in_a_row = RETURNS;
+    assert!(!first.release());
+    let mut contest = absent(keeper());
+    assert!(contest.keeper(Event::WatchEnded).is_empty());
+    assert!(contest.engine.register().queue.is_empty() && contest.keeper.is_idle());
+}
+
+/// The watch of a long turn is kept in force until the absence is over.
+#[test]
+fn an_absent_node_keeps_its_watch() {
+    let mut contest = Loop::new(keeper());
+    assert!(!contest.turn(0) && !contest.turn(0));
+    let end = contest.now + 9_990;
+    while let Some(due) = contest.keeper.wake_at().filter(|due| *due < at(end)) {
+        let told = contest.engine.tell(&mut contest.keeper, Event::Timer, due);
+        assert!(matches!(told[..], [Action::Renewed { .. }]), "{told:?}");
+    }
+    contest.now = end;
+    assert!(contest.release());
+    contest.now += 15;
+    assert!(contest.keeper(Event::Timer).is_empty());
+    assert!(contest.keeper.is_watching() && !contest.keeper.is_idle());
+}
+
+/// What was not asked for by the release is no kept place.
+#[test]
+fn an_acquisition_that_is_given_up_or_only_tries_leaves_nothing_in_the_queue() {
+    let mut contest = Loop::new(keeper());
+    let now = at(contest.now);
+    contest.keeper.handle(Event::Intent(Intent::Wait), now);
+    contest.keeper.handle(Event::Release, now);
+    let (request, expected, write) = requested_write(&mut contest.keeper);
+    contest.keeper.handle(Event::Intent(Intent::Nothing), now);
+    let result = Ok(contest.engine.exchange(expected, write));
+    contest.keeper.handle(Event::Exchanged { request, result }, now);
+    contest.engine.run(&mut contest.keeper, now);
+    assert!(contest.engine.register().queue.is_empty() && contest.keeper.is_idle());
+
+    let mut contest = Loop::new(keeper());
+    assert!(!contest.turn(0) && !contest.turn(0));
+    let now = at(contest.now);
+    contest.keeper.handle(Event::Intent(Intent::Try), now);
+    contest.keeper.handle(Event::Release, now);
+    let (request, expected, write) = requested_write(&mut contest.keeper);
+    let written = Register::decode(&write.value).unwrap();
+    assert!(written.queue.is_empty(), "{written:?}");
+    let result = Ok(contest.engine.exchange(expected, write));
+    contest.keeper.handle(Event::Exchanged { request, result }, now);
+}
+
+/// What it saw while nobody wanted the lock may have been mended since.
+#[test]
+fn what_was_seen_in_the_absence_fails_nobody() {
+    let mut contest = absent(MachineSettings { wakeups: Wakeups::PushToOne, ..keeper() });
+    let good = contest.engine.now.clone().unwrap();
+    let version = Version::new(contest.engine.last + 1).unwrap();
+    contest.engine.last += 2;
+    contest.engine.now = Some(Versioned { version, value: b"garbage".as_slice().into() });
+    assert!(contest.keeper(Event::Noticed(None)).is_empty());
+    let version = Version::new(contest.engine.last).unwrap();
+    contest.engine.now = Some(Versioned { version, value: good.value });
+    assert!(contest.keeper(Event::Intent(Intent::Wait)).is_empty());
+}
+
+#[test]
+fn a_node_that_is_closed_while_its_release_is_in_flight_leaves_the_queue() {
+    let mut contest = Loop::new(keeper());
+    assert!(!contest.turn(0) && !contest.turn(0));
+    let now = at(contest.now);
+    contest.keeper.handle(Event::Release, now);
+    let (request, expected, write) = requested_write(&mut contest.keeper);
+    assert_eq!(Register::decode(&write.value).unwrap().queue.len(), 1);
+    assert!(!contest.keeper.expect_nobody(), "it has none yet");
+    let result = Ok(contest.engine.exchange(expected, write));
+    contest.keeper.handle(Event::Exchanged { request, result }, now);
+    contest.engine.run(&mut contest.keeper, now);
+    assert!(contest.engine.register().queue.is_empty() && contest.keeper.is_idle());
+}
+
 #[test]
 fn who_only_tries_is_refused_and_leaves_the_queue() {
     let mut contest = absent(keeper());
@@ -170,11 +264,11 @@ fn who_only_tries_is_refused_and_leaves_the_queue() {
 #[test]
 fn a_node_that_is_closed_leaves_the_queue_at_once_and_keeps_no_place() {
     let mut contest = absent(keeper());
-    contest.keeper.expect_nobody();
+    assert!(contest.keeper.expect_nobody());
     contest.keeper(Event::Timer);
     assert!(contest.engine.register().queue.is_empty() && contest.keeper.is_idle());
     let mut contest = Loop::new(keeper());
     assert!(!contest.turn(0) && !contest.turn(0));
-    contest.keeper.expect_nobody();
+    assert!(!contest.keeper.expect_nobody(), "it has none");
     assert!(!contest.release());
 }
