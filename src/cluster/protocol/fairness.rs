@@ -270,7 +270,6 @@ impl Machine {
 
     /// The node is closed: it keeps no place from now on. Returns whether it has one to give up.
     pub(crate) fn expect_nobody(&mut self) -> bool {
-        self.settings.keep_place = Duration::ZERO;
         std::mem::take(&mut self.returns).expected_until.is_some()
     }
 
