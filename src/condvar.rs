@@ -57,8 +57,9 @@ unsafe impl lock_api::RawCondvar for RawCondvar {
 
     #[inline]
     unsafe fn wait(&self, mutex: &RawLock, _guard: &mut GuardNoSend) {
+        // `lock_api` does not tell who called: where the mutex was locked is the next best.
         // SAFETY: the caller holds the mutex, by the contract of this method.
-        unsafe { self.wait_until(mutex, None) };
+        unsafe { self.wait_until(mutex, None, mutex.traced().place()) };
     }
 
     #[inline]
@@ -86,6 +87,6 @@ unsafe impl lock_api::RawCondvarTimed for RawCondvar {
         deadline: &Instant,
     ) -> bool {
         // SAFETY: the caller holds the mutex, by the contract of this method.
-        unsafe { !self.wait_until(mutex, Some(*deadline)) }
+        unsafe { !self.wait_until(mutex, Some(*deadline), mutex.traced().place()) }
     }
 }

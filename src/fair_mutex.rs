@@ -1,20 +1,27 @@
 //! The mutex whose every unlock is fair: [`RawLock`] with [`RawLock::unlock_fair`] in place of `unlock`.
 
 use crate::raw::mutex::RawLock;
+use crate::traced::LockType;
 use lock_api::{GuardNoSend, RawMutex, RawMutexFair, RawMutexTimed};
 use std::time::{Duration, Instant};
 
 /// [`RawLock`] whose every unlock is [fair](RawLock::unlock_fair): [`FairMutex`] is made of it.
 #[repr(transparent)]
-#[derive(Debug, Default)]
-pub struct RawFairLock(RawLock);
+#[derive(Debug)]
+pub struct RawFairLock(pub(crate) RawLock);
 
 impl RawFairLock {
     /// A free lock.
     #[inline]
     #[must_use]
     pub const fn new() -> Self {
-        RawFairLock(RawLock::new())
+        RawFairLock(RawLock::of(LockType::FairMutex))
+    }
+}
+
+impl Default for RawFairLock {
+    fn default() -> Self {
+        RawFairLock::new()
     }
 }
 
@@ -26,12 +33,14 @@ unsafe impl RawMutex for RawFairLock {
     type Guard = GuardNoSend;
 
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     fn lock(&self) -> GuardNoSend {
         self.0.lock();
         GuardNoSend::new()
     }
 
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     fn try_lock(&self) -> Option<GuardNoSend> {
         self.0.try_lock().then(GuardNoSend::new)
     }
@@ -57,6 +66,7 @@ unsafe impl RawMutexFair for RawFairLock {
     }
 
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     unsafe fn bump(&self, _guard: &mut GuardNoSend) {
         // SAFETY: as above; the lock is held again afterwards, and `bump` does not unwind.
         unsafe { self.0.bump() }
@@ -69,11 +79,13 @@ unsafe impl RawMutexTimed for RawFairLock {
     type Instant = Instant;
 
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     fn try_lock_for(&self, timeout: Duration) -> Option<GuardNoSend> {
         self.0.try_lock_for(timeout).then(GuardNoSend::new)
     }
 
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     fn try_lock_until(&self, deadline: Instant) -> Option<GuardNoSend> {
         self.0.try_lock_until(deadline).then(GuardNoSend::new)
     }

@@ -2,6 +2,7 @@
 
 use crate::primitive::{AtomicUsize, Ordering};
 use crate::raw::mutex::RawLock;
+use crate::traced::LockType;
 use core::cell::Cell;
 use core::num::NonZeroUsize;
 use lock_api::{GuardNoSend, GuardSend, RawMutex, RawMutexFair, RawMutexTimed};
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 /// assert!(!mutex.is_locked());
 /// ```
 #[repr(transparent)]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RawSendLock(RawLock);
 
 impl RawSendLock {
@@ -31,7 +32,13 @@ impl RawSendLock {
     #[inline]
     #[must_use]
     pub const fn new() -> Self {
-        RawSendLock(RawLock::new())
+        RawSendLock(RawLock::of(LockType::SendMutex))
+    }
+}
+
+impl Default for RawSendLock {
+    fn default() -> Self {
+        RawSendLock::new()
     }
 }
 
@@ -50,12 +57,14 @@ macro_rules! raw_mutex {
             type Guard = $guard;
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn lock(&self) -> $guard {
                 RawLock::lock(&self$(.$raw)?);
                 $guard::new()
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock(&self) -> Option<$guard> {
                 RawLock::try_lock(&self$(.$raw)?).then($guard::new)
             }
@@ -81,6 +90,7 @@ macro_rules! raw_mutex {
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             unsafe fn bump(&self, _guard: &mut $guard) {
                 // SAFETY: as above; the lock is held again afterwards, and `bump` does not unwind.
                 unsafe { RawLock::bump(&self$(.$raw)?) }
@@ -93,11 +103,13 @@ macro_rules! raw_mutex {
             type Instant = Instant;
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock_for(&self, timeout: Duration) -> Option<$guard> {
                 RawLock::try_lock_for(&self$(.$raw)?, timeout).then($guard::new)
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock_until(&self, deadline: Instant) -> Option<$guard> {
                 RawLock::try_lock_until(&self$(.$raw)?, deadline).then($guard::new)
             }

@@ -13,6 +13,11 @@
 /// Poison and the load generator are no part of any model.
 #[cfg(not(lockword_loom))]
 pub(crate) use core::sync::atomic::AtomicBool;
+/// Nor are the instruments.
+#[cfg(all(feature = "trace", not(lockword_loom)))]
+pub(crate) use core::sync::atomic::AtomicPtr;
+#[cfg(all(feature = "profile", not(lockword_loom)))]
+pub(crate) use core::sync::atomic::AtomicU64;
 #[cfg(not(lockword_loom))]
 pub(crate) use core::{
     cell::Cell as NodeCell,
@@ -50,11 +55,14 @@ impl<T: Copy> NodeCell<T> {
 
 /// A function that is `const`, but for the models, whose atomics are made at run time.
 macro_rules! const_fn {
-    ($visibility:vis fn $name:ident() -> $result:ty $body:block) => {
+    ($(#[$doc:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty)?) -> $result:ty $body:block) => {
+        $(#[$doc])*
         #[cfg(not(lockword_loom))]
-        $visibility const fn $name() -> $result $body
+        #[inline]
+        $visibility const fn $name($($argument: $type)?) -> $result $body
+        $(#[$doc])*
         #[cfg(lockword_loom)]
-        $visibility fn $name() -> $result $body
+        $visibility fn $name($($argument: $type)?) -> $result $body
     };
 }
 pub(crate) use const_fn;
@@ -98,6 +106,13 @@ fn since_start() -> std::time::Duration {
 pub(crate) fn now_us() -> u32 {
     // The truncation is the modulo that the documentation promises.
     since_start().as_micros() as u32
+}
+
+/// Nanoseconds since some moment in the past. Monotonic; about 25 ns.
+#[cfg(all(feature = "profile", not(lockword_loom)))]
+pub(crate) fn now_ns() -> u64 {
+    // 2^64 ns are 584 years.
+    since_start().as_nanos() as u64
 }
 
 /// A clock for short times, in ticks of no stated length (a processor's cycle, roughly); 10 to

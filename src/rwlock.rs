@@ -2,6 +2,7 @@
 
 use crate::raw::rwlock::After;
 pub use crate::raw::rwlock::{RawRwLock, ReadToken};
+use crate::traced::LockType;
 use lock_api::{GuardNoSend, GuardSend};
 use std::time::{Duration, Instant};
 
@@ -9,15 +10,21 @@ use std::time::{Duration, Instant};
 ///
 /// It is the same lock, with the same waiting. Only the state of its guards differs.
 #[repr(transparent)]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RawSendRwLock(RawRwLock);
+
+impl Default for RawSendRwLock {
+    fn default() -> Self {
+        RawSendRwLock::new()
+    }
+}
 
 impl RawSendRwLock {
     /// A free lock.
     #[inline]
     #[must_use]
     pub const fn new() -> Self {
-        RawSendRwLock(RawRwLock::new())
+        RawSendRwLock(RawRwLock::of(LockType::SendRwLock))
     }
 }
 
@@ -25,15 +32,21 @@ impl RawSendRwLock {
 ///
 /// It is the same lock, but for its readers: they do not wait for a writer that waits.
 #[repr(transparent)]
-#[derive(Debug, Default)]
-pub struct RawRecursiveRwLock(RawRwLock);
+#[derive(Debug)]
+pub struct RawRecursiveRwLock(pub(crate) RawRwLock);
+
+impl Default for RawRecursiveRwLock {
+    fn default() -> Self {
+        RawRecursiveRwLock::new()
+    }
+}
 
 impl RawRecursiveRwLock {
     /// A free lock.
     #[inline]
     #[must_use]
     pub const fn new() -> Self {
-        RawRecursiveRwLock(RawRwLock::new())
+        RawRecursiveRwLock(RawRwLock::of(LockType::RecursiveRwLock))
     }
 }
 
@@ -82,11 +95,13 @@ macro_rules! raw_rwlock {
             type ExclusiveGuard = $guard;
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn lock_shared(&self) -> $token {
                 RawRwLock::read(&self$(.$raw)?, $recursive).into()
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock_shared(&self) -> Option<$token> {
                 RawRwLock::try_read(&self$(.$raw)?, $recursive).map($token::from)
             }
@@ -98,12 +113,14 @@ macro_rules! raw_rwlock {
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn lock_exclusive(&self) -> $guard {
                 RawRwLock::write_until(&self$(.$raw)?, None);
                 $guard::new()
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock_exclusive(&self) -> Option<$guard> {
                 RawRwLock::try_write(&self$(.$raw)?).then($guard::new)
             }
@@ -157,21 +174,25 @@ macro_rules! raw_rwlock {
             type Instant = Instant;
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock_shared_for(&self, timeout: Duration) -> Option<$token> {
                 RawRwLock::read_until(&self$(.$raw)?, $recursive, after(timeout)).map($token::from)
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock_shared_until(&self, deadline: Instant) -> Option<$token> {
                 RawRwLock::read_until(&self$(.$raw)?, $recursive, Some(deadline)).map($token::from)
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock_exclusive_for(&self, timeout: Duration) -> Option<$guard> {
                 RawRwLock::write_until(&self$(.$raw)?, after(timeout)).then($guard::new)
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock_exclusive_until(&self, deadline: Instant) -> Option<$guard> {
                 RawRwLock::write_until(&self$(.$raw)?, Some(deadline)).then($guard::new)
             }
@@ -183,12 +204,14 @@ macro_rules! raw_rwlock {
             type UpgradableGuard = $guard;
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn lock_upgradable(&self) -> $guard {
                 RawRwLock::upgradable_until(&self$(.$raw)?, None);
                 $guard::new()
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock_upgradable(&self) -> Option<$guard> {
                 RawRwLock::try_upgradable(&self$(.$raw)?).then($guard::new)
             }
@@ -200,6 +223,7 @@ macro_rules! raw_rwlock {
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             unsafe fn upgrade(&self, guard: $guard) -> $guard {
                 // SAFETY: the caller is the upgradable reader, by the contract of this method.
                 unsafe { RawRwLock::upgrade_until(&self$(.$raw)?, None) };
@@ -207,6 +231,7 @@ macro_rules! raw_rwlock {
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             unsafe fn try_upgrade(&self, guard: $guard) -> Result<$guard, $guard> {
                 // SAFETY: the caller is the upgradable reader, by the contract of this method.
                 match unsafe { RawRwLock::try_upgrade(&self$(.$raw)?) } {
@@ -244,16 +269,19 @@ macro_rules! raw_rwlock {
         // SAFETY: who gives up an upgrade is the upgradable reader as before.
         unsafe impl lock_api::RawRwLockUpgradeTimed for $lock {
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock_upgradable_for(&self, timeout: Duration) -> Option<$guard> {
                 RawRwLock::upgradable_until(&self$(.$raw)?, after(timeout)).then($guard::new)
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             fn try_lock_upgradable_until(&self, deadline: Instant) -> Option<$guard> {
                 RawRwLock::upgradable_until(&self$(.$raw)?, Some(deadline)).then($guard::new)
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             unsafe fn try_upgrade_for(
                 &self,
                 guard: $guard,
@@ -267,6 +295,7 @@ macro_rules! raw_rwlock {
             }
 
             #[inline]
+            #[cfg_attr(feature = "trace", track_caller)]
             unsafe fn try_upgrade_until(
                 &self,
                 guard: $guard,
@@ -323,17 +352,20 @@ pub trait ReadRecursive<T: ?Sized> {
 
 impl<T: ?Sized> ReadRecursive<T> for RwLock<T> {
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     fn read_recursive(&self) -> RwLockReadGuard<'_, T> {
         // SAFETY: nothing is done to the raw lock but to acquire it; the token is that of the guard.
         unsafe { self.make_read_guard_unchecked(self.raw().read(true)) }
     }
 
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     fn try_read_recursive(&self) -> Option<RwLockReadGuard<'_, T>> {
         // SAFETY: as above.
         unsafe { Some(self.make_read_guard_unchecked(self.raw().try_read(true)?)) }
     }
 
+    #[cfg_attr(feature = "trace", track_caller)]
     fn try_read_recursive_for(&self, timeout: Duration) -> Option<RwLockReadGuard<'_, T>> {
         // SAFETY: as above.
         unsafe {
@@ -341,6 +373,7 @@ impl<T: ?Sized> ReadRecursive<T> for RwLock<T> {
         }
     }
 
+    #[cfg_attr(feature = "trace", track_caller)]
     fn try_read_recursive_until(&self, deadline: Instant) -> Option<RwLockReadGuard<'_, T>> {
         // SAFETY: as above.
         unsafe {

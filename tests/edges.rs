@@ -82,8 +82,8 @@ fn forbidden(file: &str, path: &str) -> Option<&'static str> {
         [folder, own, ..] if ENGINES.contains(&folder) => {
             let into = if ENGINES.contains(below.first()?) { &below[1..] } else { &below[..] };
             let target = into.first().filter(|_| is_local)?;
-            // `mod` and `connect` choose the engine.
-            let chooses = ["mod", "connect"].contains(&own);
+            // `mod`, `connect` and `grants` choose the engine.
+            let chooses = ["mod", "connect", "grants"].contains(&own);
             let other = is_one_of("memory dir etcd redis postgres", target) && *target != own;
             let other = other && !chooses;
             let above = is_one_of("local node lock guard protocol", target);

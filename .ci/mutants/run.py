@@ -3,18 +3,22 @@
 
     python3 .ci/mutants/run.py core [--search] [NAME...]
     python3 .ci/mutants/run.py cluster [NAME...]
+    python3 .ci/mutants/run.py node [NAME...]
     python3 .ci/mutants/run.py program [NAME...]
+    python3 .ci/mutants/run.py debug [NAME...]
+    python3 .ci/mutants/run.py profile [NAME...]
     python3 .ci/mutants/run.py ci             # of all lists, what CI applies to this commit
     python3 .ci/mutants/run.py models [--quick]
 
-A mutant is one change of one file: core.toml, cluster.toml and program.toml list them. It is applied to a copy of
+A mutant is one change of one file: the files *.toml beside this one list them. It is applied to a copy of
 the crate under `target/mutants`, which is built, and the tests that must notice it are run until
 one fails. `core` runs loom models; `--search` tries all of them on a mutant that those named let
 live. `cluster` runs 2,000 seeds of one of the two simulations (`sim` with its scenarios, `real`), or
-the tests of `local` or of `protocol`; the known killer is tried first. `program` runs the tests of
-tests/cli that are named. `ci` takes the mutants with `always`, and a tenth of the
-others, which the hash of `src` chooses: a commit that changes only texts changes nothing here. `models` runs all models on the crate as it is, each
-for at most 60 s of processor time; `--quick` leaves out those that core.toml lists as slow.
+the tests of one of its parts; the known killer is tried first. `node` runs the tests of
+tests/cluster that are named, `program` those of tests/cli, `debug` those of tests/debug, and `profile` those of
+tests/profile. `ci` takes a sixteenth of all, which the hash of `src` chooses: a commit that changes only texts
+changes nothing here. `models` runs all models on the crate as it is, each for at most 60 s of processor
+time; `--quick` leaves out those that core.toml lists as slow.
 Exit status 1 if a mutant survives, 2 if a text is not found exactly once (so the lists cannot rot).
 """
 
@@ -137,7 +141,7 @@ class Cluster:
     """The cluster's mutants are killed by the simulation, or by tests of `local` or `protocol`."""
 
     name, folder, target = "cluster", ".", ["--lib"]
-    arguments = ["--features", "cluster,conformance"]
+    arguments = ["--features", "cluster,conformance,sealed"]
     environment = {}
     profile = '\n[profile.dev.package.lockword]\nopt-level = 1\n'
 
@@ -185,16 +189,13 @@ class Cluster:
         return None
 
 
-class Program:
-    """The program's mutants are killed by tests of tests/cli."""
+class Named:
+    """Mutants that are killed by the test of one folder that each of them names."""
 
-    name, folder, target = "program", ".", ["--test", "cli"]
-    arguments = ["--features", "cli"]
-    environment = {}
-    profile = ""
+    folder, environment, profile = ".", {}, ""
 
     def __init__(self):
-        self.data = tomllib.loads((ROOT / ".ci/mutants/program.toml").read_text())
+        self.data = tomllib.loads((ROOT / f".ci/mutants/{self.name}.toml").read_text())
 
     def unharmed(self, program, mutants):
         """What fails on the crate as it is."""
@@ -205,6 +206,34 @@ class Program:
         """The test that fails, or None."""
         passed = run(program, ["--exact", mutant["killer"]], SUITE_LIMIT, LOCKWORD_TEST_LIMIT="10")[0]
         return None if passed else mutant["killer"]
+
+
+class Node(Named):
+    """What a node offers beside the lock: mutants are killed by tests of tests/cluster."""
+
+    name, target = "node", ["--test", "cluster"]
+    arguments = ["--features", "audit,cluster,conformance,metrics,tracing"]
+
+
+class Program(Named):
+    """The program's mutants are killed by tests of tests/cli."""
+
+    name, target = "program", ["--test", "cli"]
+    arguments = ["--features", "cli,redis,postgres,etcd"]
+
+
+class Debug(Named):
+    """Deadlock detection: mutants are killed by tests of tests/debug."""
+
+    name, target = "debug", ["--test", "debug"]
+    arguments = ["--features", "arc_lock,deadlock_detection,serde"]
+
+
+class Profile(Named):
+    """The contention profile's mutants are killed by tests of tests/profile."""
+
+    name, target = "profile", ["--test", "profile"]
+    arguments = ["--features", "profile"]
 
 
 def mutated(mutant):
@@ -252,9 +281,9 @@ def share(mutants):
     """What CI applies to this source, and what it leaves out."""
     source = subprocess.run(["git", "rev-parse", "HEAD:src"], cwd=ROOT, check=True, text=True,
                             capture_output=True).stdout
-    others = [mutant for mutant in mutants if not mutant.get("always")]
-    left = [mutant for number, mutant in enumerate(others) if (number + int(source, 16)) % 10]
-    return [mutant for mutant in mutants if mutant not in left], left
+    is_left = [(number + int(source, 16)) % 16 != 0 for number in range(len(mutants))]
+    return ([mutant for mutant, left in zip(mutants, is_left) if not left],
+            [mutant for mutant, left in zip(mutants, is_left) if left])
 
 
 def note(text):
@@ -269,7 +298,7 @@ def ci():
     """All lists, two at once with a worker each. Returns how many survive."""
     work = []
     # CI has run the models on the crate as it is in a step of their own.
-    for tests in (Core(trusts_models=True), Cluster(), Program()):
+    for tests in (Core(trusts_models=True), Cluster(), Node(), Program(), Debug(), Profile()):
         mutants, left = share(tests.data["mutant"])
         work.append((mutants, tests, 1))
         note(f"mutants: {len(mutants)} of {len(mutants) + len(left)} in {tests.name}.toml;"
@@ -322,7 +351,7 @@ def main():
     command, *names = sys.argv[1:] or [""]
     options = {name for name in names if name.startswith("-")}
     names = [name for name in names if name not in options]
-    for tests in (Core(), Cluster(), Program()):
+    for tests in (Core(), Cluster(), Node(), Program(), Debug(), Profile()):
         for mutant in tests.data["mutant"]:
             mutated(mutant)
     match command:
@@ -330,8 +359,14 @@ def main():
             failed = by_hand(Core("--search" in options), names)
         case "cluster":
             failed = by_hand(Cluster(), names)
+        case "node":
+            failed = by_hand(Node(), names)
         case "program":
             failed = by_hand(Program(), names)
+        case "debug":
+            failed = by_hand(Debug(), names)
+        case "profile":
+            failed = by_hand(Profile(), names)
         case "ci":
             failed = ci()
         case "models":

@@ -53,9 +53,9 @@ def copy(source, to):
     return manifest, manifest.read_text()
 
 
-def depend_on_lockword(text):
+def depend_on_lockword(text, features=()):
     """The text of a manifest with a dependency on lockword, which must not be optional."""
-    return f'{text}\n[dependencies.lockword]\npath = "{ROOT}"\n'
+    return f'{text}\n[dependencies.lockword]\npath = "{ROOT}"\nfeatures = {list(features)}\n'
 
 
 def split_groups(text):

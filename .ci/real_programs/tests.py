@@ -5,6 +5,7 @@ result, test by test.
 
     python3 .ci/real_programs/tests.py             # all
     python3 .ci/real_programs/tests.py parking     # one of them
+    python3 .ci/real_programs/tests.py --watched   # with deadlock_detection, which must report nothing
 
 Their dev-dependencies are the newest that fit, unless they ship a lock file.
 """
@@ -36,10 +37,10 @@ CRATES = [
 LIMIT_S = 200
 
 
-def test(folder, name):
+def test(folder, name, *arguments):
     """Runs the crate's tests. Returns the status, each test with its result, and the text."""
     cargo = subprocess.Popen(
-        ["cargo", "test", "--no-fail-fast"], cwd=folder, env=environment(), text=True,
+        ["cargo", "test", "--no-fail-fast", *arguments], cwd=folder, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )
     try:
@@ -60,8 +61,26 @@ def test(folder, name):
     return cargo.returncode, results, text
 
 
+def watched(source, folder, name, fewest, locks):
+    """Whether the tests pass with deadlock detection, and it reports nothing."""
+    manifest, text = copy(source, folder)
+    manifest.write_text(depend_on_lockword(text, ["deadlock_detection"]) + "\n[workspace]\n")
+    _, named = replace_std(folder)
+    if not locks <= named:
+        sys.exit(f"{folder}: there is no {' or no '.join(locks - named)} to replace")
+    # What a test prints that passes would be kept from us.
+    status, _, text = test(folder, name, "--", "--nocapture")
+    passed = sum(map(int, re.findall(r"(?m)^test result: ok. (\d+) passed", text)))
+    reports = len(re.findall(r"lockword: ", text))
+    print(f"{name}: status {status}, {passed} tests pass, {reports} reports", flush=True)
+    well = status == 0 and passed >= fewest and reports == 0
+    if not well:
+        print(text)
+    return well
+
+
 def main():
-    wanted = sys.argv[1:]
+    wanted = [word for word in sys.argv[1:] if word != "--watched"]
     crates = [crate for crate in CRATES if not wanted or crate[0] in wanted]
     if unknown := set(wanted) - {crate[0] for crate in CRATES}:
         sys.exit(f"no such crate here: {', '.join(unknown)}")
@@ -70,6 +89,9 @@ def main():
     for (name, version, fewest, locks), source in zip(crates, sources(versions)):
         # In one place after the other: a path in a test's output must not tell them apart.
         folder = WORK / f"{name}-{version}"
+        if "--watched" in sys.argv:
+            failed |= not watched(source, folder, name, fewest, locks)
+            continue
         # It depends on lockword before the change too: so both are built alike.
         manifest, text = copy(source, folder)
         manifest.write_text(depend_on_lockword(text) + "\n[workspace]\n")

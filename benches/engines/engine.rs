@@ -28,9 +28,6 @@ pub fn all() -> Vec<&'static dyn Engine> {
 /// Some round trips.
 const KEPT_TURN: Duration = Duration::from_millis(5);
 
-/// As long as a thread takes to wake up, and more.
-const KEPT_PLACE: Duration = Duration::from_millis(1);
-
 /// The contender that acquires.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum ContenderKind {
@@ -40,8 +37,11 @@ pub enum ContenderKind {
     OnRuntime,
     /// A node that keeps its turn for [`KEPT_TURN`].
     KeptTurn,
-    /// A node that keeps its place in the queue for [`KEPT_PLACE`].
-    KeptPlace,
+    /// A node over `layers::Sealed`.
+    #[cfg(feature = "sealed")]
+    Sealed,
+    /// A node that keeps no place in the queue: what keeping one buys.
+    NoPlace,
     /// Bare writes, without a lock.
     Raw,
     /// Another lock.
@@ -119,7 +119,7 @@ pub struct At {
 
 impl ContenderKind {
     pub fn is_lockword(self) -> bool {
-        matches!(self, Self::Lockword | Self::OnRuntime | Self::KeptTurn | Self::KeptPlace)
+        !matches!(self, Self::Raw | Self::Peer)
     }
 }
 
@@ -132,11 +132,16 @@ impl At {
             let transport = connect_on(&here, &self.address).await.expect("the server runs");
             Node::builder(Intercept::new(transport, counts.clone())).runtime(here)
         } else {
-            Node::builder(self.connect_into(&counts).await)
+            let transport = self.connect_into(&counts).await;
+            match what {
+                #[cfg(feature = "sealed")]
+                ContenderKind::Sealed => Node::builder(sealed(transport)),
+                _ => Node::builder(transport),
+            }
         };
         let builder = match what {
             ContenderKind::KeptTurn => builder.keep_turn(KEPT_TURN),
-            ContenderKind::KeptPlace => builder.keep_place(KEPT_PLACE),
+            ContenderKind::NoPlace => builder.keep_place(Duration::ZERO),
             _ => builder,
         };
         (builder.build().expect("a node"), counts)
@@ -155,6 +160,12 @@ impl At {
             _ => self.engine.raw(&self.address, 1).await.pop().expect("it is one"),
         }
     }
+}
+
+#[cfg(feature = "sealed")]
+fn sealed(transport: Arc<dyn Transport>) -> impl Transport {
+    use lockword::cluster::layers::{SealKeys, Sealed};
+    Sealed::new(transport, SealKeys::new(&[1; 32], &[2; 32]).expect("they differ"))
 }
 
 /// The sizes of the values that lockword writes: held, and free.

@@ -40,7 +40,7 @@
 //! (some of the cells only).
 //!
 //! Where there is a contender `on runtime`, it is lockword with node and connections on the runtime of
-//! the callers, and not on the thread of the process.
+//! the callers, and not on the thread of the process. `sealed` (feature `sealed`) is lockword over `layers::Sealed`.
 //!
 //! The contenders of a cell take turns, so that a slice of one is beside a slice of the other. Requests
 //! are the calls of the transport, counted by a layer around it.
@@ -109,6 +109,8 @@ fn cells(options: &BenchOptions, engine: &'static dyn Engine, address: &str) -> 
     let uncontended = vec![
         one("lockword", in_process::alone, ContenderKind::Lockword, short),
         one("on runtime", in_process::alone, ContenderKind::OnRuntime, short),
+        #[cfg(feature = "sealed")]
+        one("sealed", in_process::alone, ContenderKind::Sealed, short),
         one("raw", in_process::alone, ContenderKind::Raw, short),
     ];
     let threads = vec![
@@ -117,7 +119,7 @@ fn cells(options: &BenchOptions, engine: &'static dyn Engine, address: &str) -> 
     ];
     let processes = vec![
         one("lockword", processes::contend, ContenderKind::Lockword, long),
-        one("kept place", processes::contend, ContenderKind::KeptPlace, long),
+        one("no place", processes::contend, ContenderKind::NoPlace, long),
         one("kept turn", processes::contend, ContenderKind::KeptTurn, long),
     ];
     let elsewhere = |at: &At, what, long| processes::elsewhere(at, what, processes::REST, long);

@@ -46,7 +46,7 @@ pub fn is_child() -> bool {
         "peer" => ContenderKind::Peer,
         "on-runtime" => ContenderKind::OnRuntime,
         "kept-turn" => ContenderKind::KeptTurn,
-        "kept-place" => ContenderKind::KeptPlace,
+        "no-place" => ContenderKind::NoPlace,
         _ => ContenderKind::Lockword,
     };
     let hold = Duration::from_micros(hold.parse().expect("a number"));
@@ -151,7 +151,7 @@ fn run(
         ContenderKind::Peer => "peer",
         ContenderKind::OnRuntime => "on-runtime",
         ContenderKind::KeptTurn => "kept-turn",
-        ContenderKind::KeptPlace => "kept-place",
+        ContenderKind::NoPlace => "no-place",
         _ => "lockword",
     };
     let hold = hold.as_micros().to_string();

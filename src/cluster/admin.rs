@@ -3,11 +3,13 @@
 use super::background::run_on;
 use super::error::{BREAKING, INSPECTING, LockError};
 use super::fence::FencingToken;
+use super::guard::MAX_PUBLISHED;
 use super::key::{Key, KeyError};
 use super::local::driver::{compare_exchange, load};
 use super::local::driver_task::as_driver;
 use super::node::{Node, NodeShared, to_key};
-use super::protocol::register::{Holder, Register};
+use super::protocol::break_note::{self, BreakNote};
+use super::protocol::register::{ClaimId, Holder, Register};
 use super::protocol::{Observation, WentBack, force_release};
 use super::text::{shown, shown_within};
 use super::transport::{Exchange, NodeId, TransportError, Version, Versioned};
@@ -34,7 +36,7 @@ pub struct KeyState {
     pub unchanged_for: Duration,
     /// The nodes that wait, in the order in which they joined.
     pub queue: Vec<QueuedNode>,
-    /// The last time that the lock was broken by [`Node::break_lock_of`]. It is remembered until the
+    /// The last time that the lock was broken. It is remembered until the
     /// engine deletes the register.
     pub last_break: Option<LastBreak>,
 }
@@ -62,6 +64,7 @@ pub enum LockStatus {
     /// No node holds it, and none waits.
     Free,
     /// A node holds it. That node may be dead.
+    #[non_exhaustive]
     Held {
         /// The number of the node.
         node: NodeId,
@@ -79,6 +82,9 @@ pub enum LockStatus {
         /// The token with which it took the lock, once it has renewed its lease. Tasks and threads of the
         /// node that have handed the lock to each other since have larger ones.
         token: Option<FencingToken>,
+        /// What the holder [publishes](super::DistributedGuard::publish). It comes from the engine, where others may
+        /// have written it: control characters are left out, and what is longer than 256 bytes is cut.
+        value: Option<String>,
     },
 }
 
@@ -90,6 +96,9 @@ pub struct QueuedNode {
     pub node: NodeId,
     /// The label of the node.
     pub label: String,
+    /// A number of this wait, which no other wait of the node has: who sees it again sees the same place in the queue.
+    /// (A node that [keeps its place](super::NodeBuilder::keep_place) has it before it wants the lock again.)
+    pub wait: u64,
 }
 
 /// The node from which [`Node::break_lock`] has taken a lock.
@@ -104,18 +113,12 @@ pub struct ForcedRelease {
     pub was_handed: bool,
 }
 
-/// The name of the note in a register that a break leaves.
-const LAST_BREAK: &str = "last_break";
-/// The longest reason that is kept, in bytes. With two labels it has room beside the holder in the smallest
-/// value that a node accepts.
-const MAX_REASON: usize = 64;
-
 /// Which holder is to be broken, and what is noted.
 #[derive(Clone, Debug, Default)]
 struct BreakOrder {
     /// Only this node. Otherwise the one that is found first.
     of: Option<NodeId>,
-    reason: Option<String>,
+    reason: String,
 }
 
 /// How many writes [`Node::break_lock`] makes at most, if other nodes write in between each time.
@@ -141,8 +144,7 @@ impl Node {
     where
         K: TryInto<Key, Error: Into<KeyError>>,
     {
-        let (shared, key) = (self.shared().clone(), to_key(key)?);
-        on_runtime(shared, key, inspect).await
+        inspect_on_runtime(self.shared().clone(), to_key(key)?).await
     }
 
     /// **Takes the lock away from its present holder, alive or dead.** This is for operators who know
@@ -206,7 +208,7 @@ impl Node {
         K: TryInto<Key, Error: Into<KeyError>>,
     {
         let (shared, key) = (self.shared().clone(), to_key(key)?);
-        let order = BreakOrder { of: Some(node), reason: Some(shown_within(reason, MAX_REASON)) };
+        let order = BreakOrder { of: Some(node), reason: break_note::reason(reason) };
         on_runtime(shared, key, |shared, key| break_lock(shared, key, order)).await
     }
 
@@ -233,8 +235,16 @@ impl Node {
     }
 }
 
+/// As [`Node::inspect`].
+pub(crate) async fn inspect_on_runtime(
+    shared: Arc<NodeShared>,
+    key: Key,
+) -> Result<KeyState, LockError> {
+    on_runtime(shared, key, inspect).await
+}
+
 /// Runs `run` as a task of the node's runtime, since transports need one.
-async fn on_runtime<T, F>(
+pub(crate) async fn on_runtime<T, F>(
     shared: Arc<NodeShared>,
     key: Key,
     run: impl FnOnce(Arc<NodeShared>, Key) -> F,
@@ -271,7 +281,7 @@ fn nothing_written(
     }
 }
 
-async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockError> {
+pub(crate) async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockError> {
     let error = |source| nothing_written(&shared, &key, INSPECTING, source);
     let seen = look(&shared, &key).await.map_err(error)?;
     let register = take_in(&shared, &key, seen.as_ref())?;
@@ -279,16 +289,9 @@ async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockErro
     let lease = register.holder.as_ref().map_or(Duration::ZERO, |holder| holder.lease);
     let observation = Observation { liveness: register.liveness(), since: now, lease };
     let since = if register.is_idle() { now } else { shared.observed_holder(&key, observation) };
-    let last_break = register.note(LAST_BREAK).and_then(|note| {
-        let text = |name: &str| note.get(name).and_then(|text| text.as_str()).unwrap_or_default();
-        Some(LastBreak {
-            by: shown(text("by")),
-            of: shown(text("of")),
-            // A note without it is of nobody who follows the format.
-            node: NodeId::new(u64::from_str_radix(text("node"), 16).ok()?),
-            reason: shown_within(text("reason"), MAX_REASON),
-            at: note.get("at_ms").and_then(|at| at.as_u64()).and_then(since_1970),
-        })
+    let last_break = BreakNote::of(&register).map(|note| {
+        let BreakNote { by, of, node, reason, at_ms, nonce: _ } = note;
+        LastBreak { by, of, node, reason, at: at_ms.and_then(since_1970) }
     });
     let status = match register.holder {
         None => LockStatus::Free,
@@ -297,13 +300,16 @@ async fn inspect(shared: Arc<NodeShared>, key: Key) -> Result<KeyState, LockErro
             let since = holder.since_ms.and_then(since_1970);
             let granted = holder.granted.and_then(|number| Version::new(number).ok());
             let token = granted.and_then(|version| FencingToken::of(version, 0));
-            let Holder { lease, is_handed, .. } = holder;
-            LockStatus::Held { node, label, lease, is_handed, since, token }
+            let Holder { lease, is_handed, value, .. } = holder;
+            let value = value.map(|value| shown_within(&value, MAX_PUBLISHED));
+            LockStatus::Held { node, label, lease, is_handed, since, token, value }
         }
     };
     let queue = register.queue.into_iter();
-    let queue =
-        queue.map(|waiter| QueuedNode { node: waiter.claim.node, label: shown(&waiter.label) });
+    let queue = queue.map(|waiter| {
+        let ClaimId { node, nonce } = waiter.claim;
+        QueuedNode { node, label: shown(&waiter.label), wait: nonce }
+    });
     Ok(KeyState {
         key,
         version: seen.map(|seen| seen.version),
@@ -339,21 +345,23 @@ async fn break_lock(
             // written. This is another, or one that lives.
             return Ok(None);
         }
-        if let Some(reason) = &order.reason {
-            let by = &shared.config.label;
-            let node = claim.node.to_string();
-            let at = shared.clock.wall_clock().map(|now| now());
-            let note = serde_json::json!(
-                {"by": by, "of": label, "node": node, "reason": reason, "at_ms": at}
-            );
-            register.set_note(LAST_BREAK, note);
-        }
+        let note = BreakNote {
+            nonce: Some(claim.nonce),
+            node: claim.node,
+            of: label.clone(),
+            by: shared.config.label.clone(),
+            reason: order.reason.clone(),
+            at_ms: shared.clock.wall_clock().map(|now| now()),
+        };
+        note.leave(&mut register);
         let Some(write) = force_release(&register) else { return Ok(None) };
         let expected = seen.map(|seen| seen.version);
         match compare_exchange(&shared, &key, expected, write, None).await.map_err(error)? {
             Exchange::Swapped(version) => {
                 shared.observed_version(&key, version);
-                return Ok(Some(ForcedRelease { node: claim.node, label, was_handed }));
+                let from = ForcedRelease { node: claim.node, label, was_handed };
+                shared.observe(|observer| observer.broke(&key, &from, &order.reason));
+                return Ok(Some(from));
             }
             Exchange::Mismatch(newer) => seen = newer,
         }

@@ -7,6 +7,8 @@
 //! a request does not cross from the thread of a node to that of its connection. It is started when it is
 //! first needed, and ends when the last node and the last transport are gone.
 
+#[cfg(unix)]
+use super::node::NodeShared;
 use super::process::{OfProcess, Process};
 use crate::Mutex;
 use futures_util::FutureExt;
@@ -48,6 +50,20 @@ impl Background {
         let thread = Arc::new(OfProcess::new(BackgroundThread::start()?));
         *current = Arc::downgrade(&thread);
         Ok(Self(thread))
+    }
+
+    /// Remembers a node that is on the thread of this process.
+    #[cfg(unix)]
+    pub(crate) fn add_node(node: Weak<NodeShared>) {
+        let mut nodes = ThreadSlot::of_process().nodes.lock();
+        nodes.retain(|known| known.strong_count() > 0);
+        nodes.push(node);
+    }
+
+    /// The nodes on the thread of this process. `None`: another thread has the list until `end`.
+    #[cfg(unix)]
+    pub(crate) fn nodes(end: std::time::Instant) -> Option<Vec<Weak<NodeShared>>> {
+        Some(ThreadSlot::of_process().nodes.try_lock_until(end)?.clone())
     }
 
     /// The runtime of the thread. It may be used as long as there is a clone of this, and not in a forked
@@ -121,6 +137,9 @@ impl Drop for EndWithoutWaiting {
 struct ThreadSlot {
     process: Process,
     thread: Mutex<Weak<OfProcess<BackgroundThread>>>,
+    /// Those that are, or were, on the thread.
+    #[cfg(unix)]
+    nodes: Mutex<Vec<Weak<NodeShared>>>,
 }
 
 impl ThreadSlot {
@@ -138,7 +157,12 @@ impl ThreadSlot {
             {
                 return newest;
             }
-            let own = Box::into_raw(Box::new(Self { process, thread: Mutex::new(Weak::new()) }));
+            let own = Box::into_raw(Box::new(Self {
+                process,
+                thread: Mutex::new(Weak::new()),
+                #[cfg(unix)]
+                nodes: Mutex::default(),
+            }));
             // ORDERING: Release pairs with the Acquires, as above.
             match NEWEST.compare_exchange(newest, own, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => newest = own,
@@ -180,7 +204,7 @@ pub(crate) async fn run_blocking_on<T: Send + 'static>(
 }
 
 async fn result_of<T>(task: JoinHandle<T>) -> Option<T> {
-    let mut task = AbortOnDrop(OfProcess::new(task));
+    let mut task = AbortOnDrop::new(task);
     poll_fn(|cx| match task.0.is_here() {
         true => task.0.get_mut().poll_unpin(cx).map(Result::ok),
         false => Poll::Ready(None),
@@ -189,7 +213,13 @@ async fn result_of<T>(task: JoinHandle<T>) -> Option<T> {
 }
 
 /// A task that is aborted when this is dropped, unless that happens in a forked child.
-struct AbortOnDrop<T>(OfProcess<JoinHandle<T>>);
+pub(crate) struct AbortOnDrop<T>(OfProcess<JoinHandle<T>>);
+
+impl<T> AbortOnDrop<T> {
+    pub(crate) fn new(task: JoinHandle<T>) -> Self {
+        Self(OfProcess::new(task))
+    }
+}
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {

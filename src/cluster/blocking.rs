@@ -70,7 +70,7 @@
 use super::admin::{ForcedRelease, KeyState, MAX_BREAKS};
 use super::background::{self, Background};
 use super::engines::ConnectError;
-use super::error::{BREAKING, INSPECTING, LockError, ReleaseError};
+use super::error::{BREAKING, INSPECTING, LockError, PublishError, ReleaseError};
 use super::fence::FencingToken;
 use super::guard::{AcquiredVia, DistributedGuard, LossReason};
 use super::key::{Key, KeyError};
@@ -79,6 +79,7 @@ use super::local::parker::Parker;
 use super::local::{AcquireFuture, WaitMode};
 use super::lock::DistributedLock;
 use super::node::{self, NodeShared, Shutdown};
+use super::observe;
 use super::protocol::Time;
 use super::transport::Transport;
 use crate::primitive::spin_loop;
@@ -130,6 +131,18 @@ impl Node {
     {
         let (shared, key) = (self.node.shared(), node::to_key(key)?);
         wait_within(shared, &key, INSPECTING, 2, self.node.inspect(&key))
+    }
+
+    /// Follows a key: see [`Node::observe`](super::Node::observe). Does not block.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Key`] if the name is not a valid [`Key`].
+    pub fn observe<K>(&self, key: K) -> Result<KeyStates, LockError>
+    where
+        K: TryInto<Key, Error: Into<KeyError>>,
+    {
+        Ok(KeyStates { states: self.node.observe(key)?, is_over: false })
     }
 
     /// **Takes the lock away from its present holder**: see
@@ -328,6 +341,34 @@ impl Guard {
         self.guard.lost().await
     }
 
+    /// Publishes a text with the lock, and waits until the engine has confirmed it: see
+    /// [`DistributedGuard::publish`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DistributedGuard::publish`], and [`PublishError::WouldDeadlock`].
+    ///
+    /// # Panics
+    ///
+    /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
+    pub fn publish(&self, value: &str) -> Result<(), PublishError> {
+        let (shared, at) = (self.guard.shared(), || self.guard.shared().context(self.key()));
+        if !shared.is_foreign() && would_wait_for_itself(shared, None) {
+            return Err(PublishError::WouldDeadlock { at: at() });
+        }
+        if shared.is_foreign() {
+            return Err(PublishError::Lost { at: at(), why: LossReason::Closed });
+        }
+        // The lease may be renewed meanwhile.
+        let until = |_: &_| Some(self.guard.ends_at() + shared.config.request_timeout);
+        let publish = Box::pin(self.guard.publish(value));
+        let published = in_place(|| park_until(shared, publish, until, |_| false));
+        published.unwrap_or_else(|| {
+            let last = Some(shared.not_run().to_string());
+            Err(PublishError::Lost { at: at(), why: LossReason::Expired { last } })
+        })
+    }
+
     /// Releases the lock, and waits until the engine has confirmed that: see
     /// [`DistributedGuard::release`].
     ///
@@ -351,6 +392,66 @@ impl Guard {
         }
         let released = in_place(|| park_until(&shared, release, |_| Some(until), |_| true));
         released.unwrap_or(Err(indeterminate))
+    }
+}
+
+/// The blocking form of [`KeyStates`](super::KeyStates). As an iterator it blocks for the next state, without a limit
+/// of time, and ends after [`LockError::Closed`] or [`LockError::WouldDeadlock`].
+#[derive(Debug)]
+pub struct KeyStates {
+    states: observe::KeyStates,
+    /// This thread must not wait.
+    is_over: bool,
+}
+
+impl KeyStates {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        self.states.key()
+    }
+
+    /// Waits for the next state: see [`KeyStates::next`](super::KeyStates::next). `Ok(None)` if there is none within
+    /// `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the states, and [`LockError::WouldDeadlock`]. [`LockError::Closed`] again and again once the node is
+    /// closed.
+    ///
+    /// # Panics
+    ///
+    /// Tokio panics inside a `LocalSet` of a multi-thread runtime.
+    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<KeyState>, LockError> {
+        match self.wait(Some(timeout)) {
+            None => Ok(None),
+            Some(Some(state)) => state.map(Some),
+            Some(None) => Err(self.states.shared().closed(self.key())),
+        }
+    }
+
+    /// `None` after the timeout; `Some(None)` after the end.
+    fn wait(&mut self, timeout: Option<Duration>) -> Option<Option<Result<KeyState, LockError>>> {
+        let shared = self.states.shared().clone();
+        if !shared.is_foreign() && would_wait_for_itself(&shared, timeout) {
+            return Some(Some(would_deadlock(&shared, self.states.key())));
+        }
+        let until = timeout.map(|timeout| shared.clock.now() + timeout);
+        let next = Box::pin(self.states.next());
+        in_place(|| park_until(&shared, next, |_| until, |_| false))
+    }
+}
+
+impl Iterator for KeyStates {
+    type Item = Result<KeyState, LockError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let next = self.wait(None).flatten();
+        self.is_over = matches!(next, Some(Err(LockError::WouldDeadlock { .. })));
+        next
     }
 }
 

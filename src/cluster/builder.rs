@@ -7,6 +7,8 @@ use super::local::driver_task::DriverTask;
 use super::local::ids;
 use super::node::{Node, NodeShared};
 use super::observer::Observer;
+#[cfg(feature = "metrics")]
+use super::observer::metrics::{GroupOf, MetricsObserver};
 use super::protocol::{IdSource, register};
 use super::transport::{NodeId, Transport};
 use std::fmt;
@@ -38,6 +40,9 @@ pub(crate) struct Config {
     pub(crate) least_in_flight: usize,
 }
 
+/// How long a place in the queue is kept by default: a thread takes less to wake up and to call again.
+const KEEP_PLACE: Duration = MS;
+
 /// The least limit on the requests in flight. A hundred nodes that have no more are no crowd for an engine.
 const LEAST_IN_FLIGHT: usize = 16;
 
@@ -57,13 +62,15 @@ pub struct NodeBuilder {
     local_handoff_window: Duration,
     barging_window: Duration,
     keep_turn: Duration,
-    keep_place: Duration,
+    keep_place: Option<Duration>,
     request_timeout: Option<Duration>,
     unavailable_timeout: Option<Duration>,
     queue_limit: usize,
     poll: Option<Duration>,
     least_in_flight: usize,
-    observer: Option<Box<dyn Observer>>,
+    observers: Vec<Box<dyn Observer>>,
+    #[cfg(feature = "metrics")]
+    group_of: Option<GroupOf>,
     runtime: Option<Handle>,
     tokio_clock: bool,
     seed: Option<u64>,
@@ -74,8 +81,9 @@ pub(crate) const MAX_LABEL: usize = 64;
 /// The most that an entry of the queue takes in the register, in bytes: two numbers in hexadecimal, a
 /// label whose characters may all need a backslash, a time, and the names of the fields.
 const MAX_ENTRY: usize = 2 * MAX_LABEL + 130;
-/// The smallest [`largest_value`](super::Capabilities::largest_value) that a node accepts, in bytes.
-const MIN_LARGEST_VALUE: usize = 1024;
+/// The smallest [`largest_value`](super::Capabilities::largest_value) that a node accepts, in bytes: a holder with a
+/// published value, a waiter, and the note of a break have room.
+pub(crate) const MIN_LARGEST_VALUE: usize = 1344;
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -93,13 +101,15 @@ impl NodeBuilder {
             local_handoff_window: Duration::from_millis(50),
             barging_window: Duration::from_micros(50),
             keep_turn: Duration::ZERO,
-            keep_place: Duration::ZERO,
+            keep_place: None,
             request_timeout: None,
             unavailable_timeout: None,
             queue_limit: 100,
             poll: None,
             least_in_flight: LEAST_IN_FLIGHT,
-            observer: None,
+            observers: vec![],
+            #[cfg(feature = "metrics")]
+            group_of: None,
             runtime: None,
             tokio_clock: false,
             seed: None,
@@ -237,8 +247,9 @@ impl NodeBuilder {
     }
 
     /// For how long after a release this node keeps a place in the queue of the key for its own next acquisition.
-    /// Up to the lease; zero by default, which is not at all. A third of the [handoff lease](Self::handoff_lease) at most
-    /// is used.
+    /// Up to the lease; a third of the [handoff lease](Self::handoff_lease) at most is used. A millisecond by default,
+    /// if the node is on the thread of the process (no [`runtime`](Self::runtime) was given) and the system is a
+    /// Unix; otherwise zero, which is not at all.
     ///
     /// If the node was wanted again within this time after each of its last two turns, and others wait, then the write
     /// that hands the lock to the next node puts this one at the end of the queue. So a turn takes one write instead
@@ -247,8 +258,8 @@ impl NodeBuilder {
     /// the lock before, it leaves the queue by a write, and counts anew. What it costs:
     ///
     /// - A node that dies within this time is handed the lock when its turn comes, and the others wait for its
-    ///   [handoff lease](Self::handoff_lease). So do they for a process that ends at once after its last release:
-    ///   [shut the node down](super::Node::shutdown) first.
+    ///   [handoff lease](Self::handoff_lease). A process that ends by itself gives the place up before, if the node is
+    ///   on its thread: see [the end of the process](super#the-end-of-the-process).
     /// - A wrong guess costs a write, and one more if the lock was handed over meanwhile.
     ///
     /// It is for programs that take and release one lock in a loop, against others that do so too. A place is kept
@@ -256,7 +267,7 @@ impl NodeBuilder {
     /// ([`Wakeups`](super::transport::Wakeups)), and where the queue has room for all of them
     /// ([`queue_limit`](Self::queue_limit)).
     pub fn keep_place(mut self, keep_place: Duration) -> Self {
-        self.keep_place = keep_place;
+        self.keep_place = Some(keep_place);
         self
     }
 
@@ -307,9 +318,23 @@ impl NodeBuilder {
         self
     }
 
-    /// The observer that is told what happens to the locks of this node. None by default.
+    /// Names a group for each key, by which the [metrics](super::metrics) of this node tell keys apart: a label of
+    /// each of them. There are no groups by default. The function is called at each event, so it should be fast. A
+    /// node reports 1,000 groups; keys of further ones are in the group `other`.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn metrics_group(
+        mut self,
+        group_of: impl Fn(&super::Key) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.group_of = Some(Box::new(group_of));
+        self
+    }
+
+    /// An observer that is told what happens to the locks of this node, beside those that were given before. None by
+    /// default.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observer = Some(Box::new(observer));
+        self.observers.push(Box::new(observer));
         self
     }
 
@@ -354,7 +379,7 @@ impl NodeBuilder {
     /// - [`ConfigError::Thread`] if the thread of its own cannot be started.
     /// - [`ConfigError::Random`] if the system gives no random numbers.
     pub fn build(self) -> Result<Node, ConfigError> {
-        let config = self.check()?;
+        let mut config = self.check()?;
         let (node, ids) = match self.seed {
             Some(seed) => (seed, IdSource::seeded(seed)),
             None => {
@@ -373,6 +398,10 @@ impl NodeBuilder {
                 (thread.runtime().clone(), Some(thread))
             }
         };
+        if background.is_some() && cfg!(unix) {
+            // The end of the process gives it up.
+            config.keep_place = self.keep_place.unwrap_or(KEEP_PLACE);
+        }
         let clock = if self.tokio_clock { NodeClock::tokio(&runtime) } else { NodeClock::System };
         let timer = timer(&runtime, &clock).map_err(runtime_error)?;
         let shared = Arc::new(NodeShared::new(
@@ -383,11 +412,19 @@ impl NodeBuilder {
             clock,
             runtime.clone(),
             background,
-            self.observer,
+            self.observers,
+            #[cfg(feature = "metrics")]
+            MetricsObserver::new(self.transport.capabilities().name, self.group_of),
             random,
             ids,
         ));
+        let (label, engine) = (&shared.config.label, shared.capabilities.name);
+        shared.observe(|observer| observer.node_built(shared.node, label, engine));
         drop(runtime.spawn(DriverTask::new(shared.clone(), timer)));
+        #[cfg(unix)]
+        if shared.background.is_some() {
+            super::exit::wait_for(&shared);
+        }
         Ok(Node::new(shared))
     }
 
@@ -419,7 +456,9 @@ impl NodeBuilder {
             clock,
             thread.runtime().clone(),
             has_thread.then_some(thread),
-            self.observer,
+            self.observers,
+            #[cfg(feature = "metrics")]
+            MetricsObserver::new(self.transport.capabilities().name, self.group_of),
             fastrand::Rng::with_seed(seed),
             ids,
         ));
@@ -437,6 +476,7 @@ impl NodeBuilder {
         let claim_window = within("claim_window", claim_window, MS..=lease)?;
         let handoff_lease = self.handoff_lease.unwrap_or((lease / 4).max(claim_window));
         let handoff_lease = within("handoff_lease", handoff_lease, MS..=lease)?;
+        let keep_place = self.keep_place.unwrap_or(Duration::ZERO);
         let poll = self.poll.unwrap_or((claim_window / 10).max(10 * MS));
         let transport = self.transport.capabilities();
         if transport.largest_value < MIN_LARGEST_VALUE {
@@ -457,7 +497,7 @@ impl NodeBuilder {
             )?,
             barging_window: within("barging_window", self.barging_window, Duration::ZERO..=lease)?,
             keep_turn: within("keep_turn", self.keep_turn, Duration::ZERO..=lease)?,
-            keep_place: within("keep_place", self.keep_place, Duration::ZERO..=lease)?,
+            keep_place: within("keep_place", keep_place, Duration::ZERO..=lease)?,
             request_timeout: within("request_timeout", request_timeout, MS..=lease)?,
             unavailable_timeout: within(
                 "unavailable_timeout",

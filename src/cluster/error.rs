@@ -2,6 +2,8 @@
 
 use super::guard::LossReason;
 use super::key::{Key, KeyError};
+#[cfg(feature = "sealed")]
+use super::layers::SealError;
 use super::protocol::register::Unreadable;
 use super::transport::{TransportError, Version};
 use std::error::Error;
@@ -178,6 +180,10 @@ impl Error for TaskNotRun {}
 
 /// What the user can do about an error of the engine.
 fn advice(tried: &str, error: &TransportError) -> &'static str {
+    #[cfg(feature = "sealed")]
+    if let Some(why) = error.source().and_then(|cause| cause.downcast_ref::<SealError>()) {
+        return why.advice();
+    }
     match error {
         _ if error.source().is_some_and(|cause| cause.is::<TaskNotRun>()) => {
             "see that a thread drives it, and that nothing blocks that thread"
@@ -257,6 +263,66 @@ impl fmt::Display for ReleaseError {
 
 impl Error for ReleaseError {}
 
+/// Why a value was not [published](super::DistributedGuard::publish).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The value is longer than 256 bytes, counted with the backslashes that JSON needs, or it has control characters
+    /// or marks of the direction of writing. Nothing has changed.
+    InvalidValue {
+        /// The key and the engine.
+        at: LockContext,
+        /// How long it is, in bytes.
+        len: usize,
+    },
+    /// The lock was acquired [without renewal](super::DistributedLock::without_renewal), and it is a renewal that
+    /// carries the value. Nothing has changed.
+    NotRenewed {
+        /// The key and the engine.
+        at: LockContext,
+    },
+    /// Only from [`blocking`](super::blocking): the thread would wait for itself, as with
+    /// [`LockError::WouldDeadlock`]. Nothing has changed.
+    WouldDeadlock {
+        /// The key and the engine.
+        at: LockContext,
+    },
+    /// The lock was lost before the engine has confirmed the value.
+    Lost {
+        /// The key and the engine.
+        at: LockContext,
+        /// Why it was lost.
+        why: LossReason,
+    },
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidValue { at, len } => write!(
+                f,
+                "the value ({len} bytes) is not published with the lock {at}: it may have {} bytes and no control \
+                 characters; publish where it is to be found instead",
+                super::guard::MAX_PUBLISHED
+            ),
+            Self::NotRenewed { at } => write!(
+                f,
+                "nothing is published with the lock {at}, which was acquired without renewal; acquire it with renewal"
+            ),
+            Self::WouldDeadlock { at } => write!(
+                f,
+                "nothing is published with the lock {at} by this thread, which would wait for itself; use the async \
+                 guard here, or another thread"
+            ),
+            Self::Lost { at, why } => {
+                write!(f, "the lock {at} was lost before the value was published: {why}")
+            }
+        }
+    }
+}
+
+impl Error for PublishError {}
+
 /// Why a node could not be built.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -304,7 +370,7 @@ impl fmt::Display for ConfigError {
             Self::SmallValues { transport, largest } => write!(
                 f,
                 "{transport} stores values of up to {largest} bytes, too few for a queue: set its \
-                 limit to at least 1024 bytes, or use another engine"
+                 limit to at least 1344 bytes, or use another engine"
             ),
             Self::Runtime { why } => write!(
                 f,

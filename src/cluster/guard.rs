@@ -1,20 +1,25 @@
 //! The guard of a lock that is held.
 
-use super::error::ReleaseError;
+use super::error::{LockContext, PublishError, ReleaseError};
 use super::fence::FencingToken;
 use super::key::Key;
-use super::local::{GuardLimit, HeldLease, LocalGrant, LocalKey, WaiterId};
+use super::local::{Effects, GuardLimit, HeldLease, LocalGrant, LocalKey, Use, WaiterId};
 use super::node::{NodeShared, SleepUntil};
 use super::observer::ReleaseOutcome;
+use super::observer::tracing::HoldSpan;
 use super::process::leak;
 use super::protocol::register::Unreadable;
 use super::protocol::{self, Outcome, Time};
+use super::text::shown_within;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+/// The longest value that a holder publishes, in bytes, as JSON has it.
+pub(crate) const MAX_PUBLISHED: usize = 256;
 
 /// A lock that is held for as long as [`is_valid`](Self::is_valid) returns true.
 ///
@@ -42,7 +47,7 @@ pub struct DistributedGuard {
     local: Arc<LocalKey>,
     held_lease: Arc<HeldLease>,
     waiter_id: WaiterId,
-    token: FencingToken,
+    own_use: Use,
     via: AcquiredVia,
     limit: Option<Arc<GuardLimit>>,
     is_given_back: bool,
@@ -66,6 +71,19 @@ pub enum AcquiredVia {
     Takeover,
 }
 
+impl AcquiredVia {
+    /// The name, for logs and metrics: `free`, `handoff`, `local_handoff` or `takeover`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Handoff => "handoff",
+            Self::LocalHandoff => "local_handoff",
+            Self::Takeover => "takeover",
+        }
+    }
+}
+
 impl From<protocol::GrantedVia> for AcquiredVia {
     fn from(via: protocol::GrantedVia) -> Self {
         match via {
@@ -86,8 +104,16 @@ pub enum LossReason {
         /// known. (The planned end of a lease without renewal is [`HoldLimit`](LossReason::HoldLimit).)
         last: Option<String>,
     },
-    /// Another node took the lock, or an operator broke it.
+    /// Another node took the lock. (Or an operator broke it, and the note of that is gone from the engine.)
     TakenOver,
+    /// An operator broke it: see [`Node::break_lock_of`](super::Node::break_lock_of).
+    Broken {
+        /// The label of the node that broke it. It comes from the engine, where others may have written it. Control
+        /// characters are left out.
+        by: String,
+        /// The reason that was given. It may be empty.
+        reason: String,
+    },
     /// The guard's own limit has passed: the time of
     /// [`hold_at_most`](super::DistributedLock::hold_at_most), or the one lease of
     /// [`without_renewal`](super::DistributedLock::without_renewal). The node has given the lock back.
@@ -115,6 +141,10 @@ impl fmt::Display for LossReason {
                 write!(f, "the lease ended, since no renewal got through in time")
             }
             Self::TakenOver => write!(f, "another node took it, or an operator broke it"),
+            Self::Broken { by, reason } if reason.is_empty() => {
+                write!(f, "{by} broke it, and gave no reason")
+            }
+            Self::Broken { by, reason } => write!(f, "{by} broke it: {reason}"),
             Self::HoldLimit => write!(f, "the time for which it was to be held at most is over"),
             Self::Copied => write!(
                 f,
@@ -139,6 +169,7 @@ impl From<protocol::Loss> for LossReason {
         match loss {
             protocol::Loss::Expired { last } => Self::Expired { last: Some(last) },
             protocol::Loss::TakenOver => Self::TakenOver,
+            protocol::Loss::Broken { by, reason } => Self::Broken { by, reason },
             protocol::Loss::Copied => Self::Copied,
             protocol::Loss::WentBack => Self::EngineWentBack,
             protocol::Loss::Unreadable(why) => Self::Unreadable(why),
@@ -148,9 +179,9 @@ impl From<protocol::Loss> for LossReason {
 
 impl DistributedGuard {
     pub(crate) fn new(shared: Arc<NodeShared>, local: Arc<LocalKey>, grant: LocalGrant) -> Self {
-        let LocalGrant { held_lease, waiter_id, token, via, limit } = grant;
+        let LocalGrant { held_lease, waiter_id, own_use, via, limit } = grant;
         let (is_given_back, lost) = (false, None);
-        Self { shared, local, held_lease, waiter_id, token, via, limit, is_given_back, lost }
+        Self { shared, local, held_lease, waiter_id, own_use, via, limit, is_given_back, lost }
     }
 
     /// The key.
@@ -165,7 +196,7 @@ impl DistributedGuard {
     /// and copies of a node.
     #[must_use]
     pub fn token(&self) -> FencingToken {
-        self.token
+        self.own_use.token
     }
 
     /// How the lock was acquired.
@@ -206,6 +237,12 @@ impl DistributedGuard {
         self.held_lease.remaining(self.limit_at(), &self.shared.clock)
     }
 
+    /// It is valid until then, unless it is renewed.
+    pub(crate) fn ends_at(&self) -> Time {
+        let deadline = self.held_lease.deadline();
+        self.limit_at().map_or(deadline, |limit| limit.min(deadline))
+    }
+
     /// It is valid until this moment at the latest.
     fn limit_at(&self) -> Option<Time> {
         self.limit.as_ref().map(|limit| limit.at)
@@ -223,6 +260,66 @@ impl DistributedGuard {
     /// The future may be dropped at any moment, and made again.
     pub async fn lost(&self) -> LossReason {
         LostFuture { guard: self, subscriber: None, deadline: None }.await
+    }
+
+    /// Publishes a text with the lock, in place of the one before: an address at which this holder is found, say. Others
+    /// see it by [`Node::inspect`](super::Node::inspect) and [`Node::observe`](super::Node::observe). The empty text
+    /// removes it.
+    ///
+    /// It is written by a renewal, which is sent at once, and this call waits until the engine has confirmed it, or a later
+    /// text of another call. The text is removed when this guard ends. If the lock passes to another task or thread of this
+    /// node then, it stays visible until a renewal, which is sent at once, removes it. It is not secret: whoever can read the engine can read it (see
+    /// `layers::Sealed`).
+    ///
+    /// Those who observe the key are told of it at once by each engine that has notices
+    /// ([`Wakeups`](super::Wakeups) other than `Poll`). Redis and PostgreSQL tell all nodes that have a watch then,
+    /// whatever its key: publish what changes seldom, in minutes and not in milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// - [`PublishError::InvalidValue`] if it takes more than 256 bytes in JSON, without the quotes, or has control
+    ///   characters or bidirectional ones (such as U+202E).
+    /// - [`PublishError::NotRenewed`] if the lock was acquired
+    ///   [without renewal](super::DistributedLock::without_renewal).
+    /// - [`PublishError::Lost`] if the lock is lost before the value is confirmed: at the end of the lease at the latest,
+    ///   if the engine does not respond.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped after its first poll, the value is published in the background.
+    pub async fn publish(&self, value: &str) -> Result<(), PublishError> {
+        let at = || self.shared.context(&self.local.key);
+        Self::check_value(value, at)?;
+        if self.is_renewed() == Some(false) {
+            return Err(PublishError::NotRenewed { at: at() });
+        }
+        let value = (!value.is_empty()).then(|| Arc::from(value));
+        PublishFuture { guard: self, value, number: None, subscriber: None }.await
+    }
+
+    /// Whether [`publish`](Self::publish) takes this text.
+    #[must_use]
+    pub fn can_publish(value: &str) -> bool {
+        let len = serde_json::to_string(value).map_or(usize::MAX, |json| json.len() - 2);
+        len <= MAX_PUBLISHED && shown_within(value, MAX_PUBLISHED) == value
+    }
+
+    pub(crate) fn check_value(
+        value: &str,
+        at: impl FnOnce() -> LockContext,
+    ) -> Result<(), PublishError> {
+        match Self::can_publish(value) {
+            true => Ok(()),
+            false => Err(PublishError::InvalidValue { at: at(), len: value.len() }),
+        }
+    }
+
+    /// Whether its lease is renewed. `None` if it is not known any more.
+    fn is_renewed(&self) -> Option<bool> {
+        if self.shared.is_foreign() {
+            return None;
+        }
+        self.local.state().is_renewed(&self.held_lease)
     }
 
     /// Releases the lock, and waits until the engine has confirmed that, at most until the end of a whole
@@ -253,6 +350,10 @@ impl DistributedGuard {
         &self.shared
     }
 
+    pub(crate) fn span(&self) -> &HoldSpan {
+        &self.own_use.span
+    }
+
     /// Ends the use of the lock; does nothing the second time. Returns whether the lock was handed off
     /// at this node. `is_awaited`: the caller waits for the release.
     fn give_back(&mut self, is_awaited: bool) -> bool {
@@ -272,7 +373,12 @@ impl DistributedGuard {
             if is_user && lost.is_some() {
                 held_lease.mark_unused();
             }
-            state.end_guard(shared, held_lease, *waiter_id, now)
+            let effects = state.end_guard(shared, held_lease, *waiter_id, now);
+            if shared.is_observed() {
+                // Nobody else tells of a guard that was handed off.
+                held_lease.end_use(self.own_use.token, now, effects.is_handed_off());
+            }
+            effects
         });
         if shared.is_foreign() {
             return false;
@@ -289,7 +395,11 @@ impl DistributedGuard {
         };
         // The driver tells the observer of any other outcome, when it is known.
         if let Some(how) = how {
-            self.shared.observe(|observer| observer.released(&self.local.key, how));
+            let hold = self.own_use.until(now);
+            let key = &self.local.key;
+            let tell = || self.shared.observe(|observer| observer.released(key, how, hold));
+            self.span().run(&self.shared, tell);
+            self.span().end(&self.shared);
         }
         self.lost = lost;
         handed_off
@@ -305,7 +415,7 @@ impl DistributedGuard {
             held_lease.mark_lost(LossReason::Expired { last: Some(last) }, &shared.clock);
             why = held_lease.recorded_loss()?;
         }
-        held_lease.tell_loss(self.limit.as_deref(), shared, &local.key, &why);
+        held_lease.tell_loss(self.limit.as_deref(), &self.own_use, shared, &local.key, &why);
         Some(why)
     }
 
@@ -325,12 +435,11 @@ impl DistributedGuard {
             return Some(Err(ReleaseError::Lost { at: at(), why }));
         }
         match (self.held_lease.outcome(), self.held_lease.recorded_loss()) {
-            (_, Some(why)) => Some(Err(ReleaseError::Lost { at: at(), why })),
-            (Some(Outcome::Held), None) => Some(Ok(())),
-            (Some(Outcome::Lost(why)), None) => {
-                let why = why.map_or(LossReason::TakenOver, LossReason::from);
+            (Some(Outcome::Lost(_)), _) | (_, Some(_)) => {
+                let why = self.held_lease.loss_at_release();
                 Some(Err(ReleaseError::Lost { at: at(), why }))
             }
+            (Some(Outcome::Held), None) => Some(Ok(())),
             (Some(Outcome::Indeterminate), None) => {
                 Some(Err(ReleaseError::Indeterminate { at: at() }))
             }
@@ -341,13 +450,15 @@ impl DistributedGuard {
 
 impl Drop for DistributedGuard {
     fn drop(&mut self) {
+        self.give_back(false);
+        // Or what that has called has forked, and this is the child.
         if self.shared.is_foreign() {
             leak(&self.held_lease);
+            self.span().leak();
             self.limit.iter().for_each(leak);
             leak(&self.local);
-            return leak(&self.shared);
+            leak(&self.shared);
         }
-        self.give_back(false);
     }
 }
 
@@ -355,7 +466,7 @@ impl fmt::Debug for DistributedGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DistributedGuard")
             .field("key", &self.local.key)
-            .field("token", &self.token)
+            .field("token", &self.token())
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
     }
@@ -399,6 +510,52 @@ impl Future for LostFuture<'_> {
 }
 
 impl Drop for LostFuture<'_> {
+    fn drop(&mut self) {
+        self.guard.unsubscribe(self.subscriber);
+    }
+}
+
+/// Waits until a value is written.
+struct PublishFuture<'a> {
+    guard: &'a DistributedGuard,
+    value: Option<Arc<str>>,
+    /// From the first poll on.
+    number: Option<u64>,
+    subscriber: Option<u64>,
+}
+
+impl Future for PublishFuture<'_> {
+    type Output = Result<(), PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { guard, value, number, subscriber } = &mut *self;
+        let DistributedGuard { shared, local, held_lease, waiter_id, .. } = guard;
+        let lost = |why| PublishError::Lost { at: shared.context(&local.key), why };
+        if shared.is_foreign() {
+            return Poll::Ready(Err(lost(LossReason::Closed)));
+        }
+        *subscriber = Some(held_lease.subscribe(*subscriber, cx.waker()));
+        if let Some(why) = guard.notice_loss(shared.clock.now()) {
+            return Poll::Ready(Err(lost(why)));
+        }
+        if number.is_none() {
+            local.change_awaited(shared, true, |state| {
+                *number = state.publish(held_lease, *waiter_id, value.clone());
+                Effects::schedule()
+            });
+        }
+        if shared.is_foreign() {
+            return Poll::Ready(Err(lost(LossReason::Closed)));
+        }
+        // Without a number it is lost, and woken when the observers are told.
+        match number.is_some_and(|number| local.state().is_published(held_lease, number)) {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for PublishFuture<'_> {
     fn drop(&mut self) {
         self.guard.unsubscribe(self.subscriber);
     }

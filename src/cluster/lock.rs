@@ -4,7 +4,6 @@ use super::error::LockError;
 use super::guard::DistributedGuard;
 use super::key::Key;
 use super::local::{HoldLimits, KeyHandle, WaitMode};
-use super::observer::tracing;
 use std::fmt;
 use std::time::Duration;
 
@@ -181,7 +180,7 @@ impl DistributedLock {
     }
 
     async fn acquire_by(&self, mode: WaitMode) -> Result<DistributedGuard, LockError> {
-        tracing::acquiring(self.key(), self.handle.acquire(mode, self.limits)).await
+        self.handle.acquire(mode, self.limits).await
     }
 }
 

@@ -118,11 +118,21 @@
 //!   node does not guess: it writes again until the version has changed, and then undoes what is
 //!   not wanted any more.
 //!
-//! For more locks than one engine serves, [`layers::Sharded`] spreads the keys over several.
+//! For more locks than one engine serves, [`layers::Sharded`] spreads the keys over several. With the
+//! feature `sealed`, `layers::Sealed` keeps names and values from whoever runs the engine.
 //!
-//! At the end of a program, call `release().await` for each guard, or [`Node::shutdown`]. A guard that
-//! still exists when the process ends (or the runtime that was given by [`NodeBuilder::runtime`]) is
-//! released by nobody, and other nodes wait for the end of its lease.
+//! ## The end of the process
+//!
+//! At the end of a program, call `release().await` for each guard, or [`Node::shutdown`]: only they tell whether the
+//! lock was held until then. A guard or a node that was dropped before is released too, on a Unix and if the node is on
+//! the thread of the process: its end (`exit`, or the return of `main`) waits for the engine, for a quarter of a
+//! second at most. A guard that still exists when the process ends (or the runtime that was given by
+//! [`NodeBuilder::runtime`]) is released by nobody, and other nodes wait for the end of its lease; so they do for a
+//! process that is killed (the default action of SIGTERM and SIGINT, too), aborts or calls `_exit`. A caller that still waits
+//! leaves its place in the queue behind, which costs the others its [handoff lease](NodeBuilder::handoff_lease). Connections that
+//! live on a runtime of yours ([`connect_on`]), and a [`Transport`] of yours that needs one, are gone when that runtime
+//! is: then nothing is written, and the quarter of a second passes in vain. `exit` must not be called in a handler of
+//! a signal.
 //!
 //! # What is guaranteed
 //!
@@ -249,35 +259,10 @@
 //! # }
 //! ```
 //!
-//! Leader election. Every node runs this function. One of them leads at a time; when it ends, dies,
-//! or is cut off, the next one leads:
+//! To elect a leader that the others find, use [`election`]. For a job that runs at most once in a period, although every
+//! node starts it, use [`periodic`].
 //!
-//! ```rust
-//! use lockword::cluster::{FencingToken, LockError, Memory, Node};
-//!
-//! async fn campaign(node: &Node) -> Result<(), LockError> {
-//!     let lock = node.lock("leader")?;
-//!     loop {
-//!         let guard = lock.acquire().await?; // This node is the leader.
-//!         tokio::select! {
-//!             () = lead(guard.token()) => {
-//!                 let _ = guard.release().await; // Steps down.
-//!                 return Ok(());
-//!             }
-//!             _ = guard.lost() => {} // Another node may lead: stands for election again.
-//!         }
-//!     }
-//! }
-//!
-//! async fn lead(term: FencingToken) {
-//!     println!("leading in term {term}");
-//! }
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() { campaign(&Node::builder(Memory::new()).build().unwrap()).await.unwrap() }
-//! ```
-//!
-//! A job that has to run once, although every node starts it. The lock alone cannot do that, since
+//! A job that is repeated until it has succeeded, and whose effects count once. The lock alone cannot do that, since
 //! a node that starts late finds it free. The storage has to record what is done, and check the
 //! token:
 //!
@@ -333,10 +318,18 @@
 //! # Operation
 //!
 //! - [`Node::inspect`] shows who holds a key and who waits for it, without taking part, and
-//!   [`Node::list`] which keys there are.
+//!   [`Node::list`] which keys there are. [`Node::observe`] follows a key, and a holder can
+//!   [publish](DistributedGuard::publish) a text for those who do.
 //! - [`Node::break_lock`] takes a lock from its holder, on the explicit demand of an operator.
-//! - An [`Observer`] is called for each grant, renewal, loss and request. With the feature
-//!   `tracing`, the crate `tracing` gets the same events.
+//! - An [`Observer`] is called for each grant, renewal, loss and request.
+//! - With the feature `metrics`, the crate `metrics` gets counters, gauges and histograms of the same events: a table is
+//!   in the module `metrics`, and an example with an endpoint for Prometheus in `tests/examples/prometheus.rs`.
+//! - With the feature `tracing`, the crate `tracing` gets a span `acquire` for each wait and a span `hold` for each guard,
+//!   with what happened in them as events. The target is `lockword`; times are in microseconds (`waited_us`, `held_us`,
+//!   `took_us`, `left_us`) and tokens are numbers. `tests/examples/opentelemetry.rs` exports them.
+//! - With the feature `audit`, an observer writes who had which lock and who broke it, line by line in a chain of hashes:
+//!   see the module `audit`.
+//! - [`Node::health`] says whether the engine responds, the watches are in force and the background task is in time.
 //! - The register is JSON, so the engine's own tools show it.
 
 #[cfg(fuzzing)]
@@ -348,17 +341,23 @@ pub mod blocking;
 mod builder;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod election;
 pub mod engines;
 mod error;
+#[cfg(unix)]
+mod exit;
 pub mod fence;
 mod guard;
+mod health;
 mod key;
 mod label;
 pub mod layers;
 mod local;
 mod lock;
 mod node;
+mod observe;
 mod observer;
+pub mod periodic;
 mod process;
 mod protocol;
 #[cfg(test)]
@@ -372,14 +371,20 @@ pub use builder::NodeBuilder;
 #[cfg(unix)]
 pub use engines::Dir;
 pub use engines::{ConnectError, Memory, connect, connect_on};
-pub use error::{ConfigError, LockContext, LockError, ReleaseError};
+pub use error::{ConfigError, LockContext, LockError, PublishError, ReleaseError};
 pub use fence::FencingToken;
 pub use guard::{AcquiredVia, DistributedGuard, LossReason};
+pub use health::Health;
 pub use key::{Key, KeyError};
 pub use label::Label;
 pub use lock::DistributedLock;
 pub use node::{Node, Shutdown};
-pub use observer::{Observer, ReleaseOutcome, RemoteOperation};
+pub use observe::KeyStates;
+#[cfg(feature = "audit")]
+pub use observer::audit;
+#[cfg(feature = "metrics")]
+pub use observer::metrics;
+pub use observer::{Hold, Observer, ReleaseOutcome, RemoteOperation};
 pub use protocol::Unreadable;
 pub use transport::{
     Capabilities, Cause, Consistency, Exchange, NodeId, Notices, Transport, TransportError,

@@ -4,6 +4,7 @@ use super::background::Background;
 use super::blocking;
 use super::builder::{Config, NodeBuilder};
 use super::error::{LockContext, LockError, TaskNotRun};
+use super::health::Responses;
 use super::key::{Key, KeyError};
 use super::local::clock::NodeClock;
 use super::local::driver::Driver;
@@ -13,6 +14,8 @@ use super::local::run_queue::{RunQueue, TimerId};
 use super::local::{HoldLimits, KeyHandle, LocalKey};
 use super::lock::DistributedLock;
 use super::observer::Observer;
+#[cfg(feature = "metrics")]
+use super::observer::metrics::MetricsObserver;
 use super::observer::tracing::TracingObserver;
 use super::process::{Process, leak};
 use super::protocol::{IdSource, Observation, Time, WentBack};
@@ -203,12 +206,15 @@ pub(crate) struct NodeShared {
     pub(crate) driver_thread: DriverThread,
     /// The driver's task has found the driver locked by a caller, who has to wake it.
     pub(crate) is_driver_wanted: AtomicBool,
-    pub(crate) observer: Option<Box<dyn Observer>>,
+    pub(crate) observers: Vec<Box<dyn Observer>>,
     /// For jitter.
     pub(crate) random: Mutex<fastrand::Rng>,
     /// For claim ids and heartbeats.
     pub(crate) ids: IdSource,
     pub(crate) observations: Mutex<Observations>,
+    pub(crate) responses: Mutex<Responses>,
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics: MetricsObserver,
     registry: Mutex<KeyRegistry>,
     end: Mutex<NodeEnd>,
 }
@@ -237,7 +243,8 @@ impl NodeShared {
         clock: NodeClock,
         runtime: tokio::runtime::Handle,
         background: Option<Background>,
-        observer: Option<Box<dyn Observer>>,
+        observers: Vec<Box<dyn Observer>>,
+        #[cfg(feature = "metrics")] metrics: MetricsObserver,
         random: fastrand::Rng,
         ids: IdSource,
     ) -> Self {
@@ -254,10 +261,13 @@ impl NodeShared {
             driver: Mutex::default(),
             driver_thread: DriverThread::default(),
             is_driver_wanted: AtomicBool::new(false),
-            observer,
+            observers,
             random: Mutex::new(random),
             ids,
             observations: Mutex::default(),
+            responses: Mutex::default(),
+            #[cfg(feature = "metrics")]
+            metrics,
             registry: Mutex::default(),
             end: Mutex::default(),
         }
@@ -287,13 +297,15 @@ impl NodeShared {
 
     /// Whether anybody is told what happens.
     pub(crate) fn is_observed(&self) -> bool {
-        cfg!(feature = "tracing") || self.observer.is_some()
+        cfg!(any(feature = "tracing", feature = "metrics")) || !self.observers.is_empty()
     }
 
-    /// Tells the observer: see [`NodeShared::call`].
+    /// Tells the observers: see [`NodeShared::call`].
     pub(crate) fn observe(&self, tell: impl Fn(&dyn Observer)) {
         self.call(|| tell(&TracingObserver));
-        if let Some(observer) = &self.observer {
+        #[cfg(feature = "metrics")]
+        self.call(|| tell(&self.metrics));
+        for observer in &self.observers {
             self.call(|| tell(&**observer));
         }
     }
@@ -311,7 +323,7 @@ impl NodeShared {
     /// under a mutex, but for that of the driver. In a forked child nothing is called. The code may fork,
     /// so the caller has to ask [`NodeShared::is_foreign`] before it goes on to anything that may not
     /// happen in a child.
-    fn call(&self, code: impl FnOnce()) {
+    pub(crate) fn call(&self, code: impl FnOnce()) {
         if !self.is_foreign() {
             // The panic hook has reported it.
             let _ = catch_unwind(AssertUnwindSafe(code));
@@ -377,6 +389,16 @@ impl NodeShared {
         if self.is_foreign() { 0 } else { self.registry.lock().keys.len() }
     }
 
+    /// Whether the node was closed. Not in a forked child.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.registry.lock().is_closed
+    }
+
+    /// What the node knows of each key.
+    pub(crate) fn known(&self) -> Vec<Arc<LocalKey>> {
+        self.registry.lock().keys.values().cloned().collect()
+    }
+
     /// The keys that the node knows, in alphabetical order.
     pub(crate) fn known_keys(&self) -> Vec<Key> {
         let mut keys: Vec<_> = self.registry.lock().keys.keys().cloned().collect();
@@ -428,7 +450,12 @@ impl NodeShared {
         let mut wakers = self.run_queue.shut_down();
         let mut locals: Vec<_> = self.registry.lock().keys.values().cloned().collect();
         locals.sort_by(|a, b| a.key.cmp(&b.key));
-        wakers.extend(locals.iter().flat_map(|local| local.abandon()));
+        for local in &locals {
+            wakers.extend(local.abandon(self));
+            if self.is_foreign() {
+                return std::mem::forget(wakers);
+            }
+        }
         let mut end = self.end.lock();
         end.report.get_or_insert(report);
         wakers.append(&mut end.wakers);

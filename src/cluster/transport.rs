@@ -461,13 +461,13 @@ pub struct Capabilities {
     /// conformance suite waits for this time and a second more. Where it is longer than the handoff lease, a
     /// node can miss its turn because of such a connection.
     pub wake_within: Duration,
-    /// The largest value that the engine stores, in bytes: at least 1,024. The engine refuses a larger
+    /// The largest value that the engine stores, in bytes: at least 1,344. The engine refuses a larger
     /// one as [`Unsupported`](TransportError::Unsupported).
     ///
-    /// A node cannot be built over less than 1,024 bytes
-    /// ([`ConfigError::SmallValues`](super::ConfigError::SmallValues)), which is room for a holder and
-    /// one that waits. It lowers its [`queue_limit`](super::NodeBuilder::queue_limit) to what has room:
-    /// 224 bytes for each node that waits, so 64 KiB are enough for 289. Values of more than 1 MiB are
+    /// A node cannot be built over less than 1,344 bytes
+    /// ([`ConfigError::SmallValues`](super::ConfigError::SmallValues)), which is room for a holder with
+    /// a published value and one that waits. It lowers its [`queue_limit`](super::NodeBuilder::queue_limit) to what has room:
+    /// 258 bytes for each node that waits, so 64 KiB are enough for 249. Values of more than 1 MiB are
     /// never written.
     pub largest_value: usize,
 }

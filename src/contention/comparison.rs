@@ -182,6 +182,13 @@ impl Comparison {
         }
 
         let mut warnings = self.unpinned();
+        if cfg!(feature = "trace") {
+            warnings.push(
+                "this build has deadlock_detection or profile, with which the locks of lockword are slower: measure \
+                 one without"
+                    .to_owned(),
+            );
+        }
         warnings.extend(cells.iter().filter_map(MeasuredCell::unpinned));
         warnings.extend(monitor.warnings());
         Ok(ComparisonReport {

@@ -26,6 +26,7 @@ use super::park;
 use super::spin::{Budget, spin};
 use super::waiters::{self, ASLEEP, AWAKE, HANDOFF, Kind, Locked, NOTIFIED, Waiter};
 use crate::primitive::{AtomicU32, Ordering, fence, probe};
+use crate::traced::{Mode, Place};
 use core::ptr;
 use std::time::Instant;
 
@@ -77,14 +78,20 @@ impl RawCondvar {
         self.waiters.load(Ordering::Relaxed) == 0
     }
 
-    /// Waits until notified or until `deadline`. Returns whether it was notified.
+    /// Waits until notified or until `deadline`, for who called at that place. Returns whether it was notified.
     ///
     /// # Safety
     /// The caller holds `mutex`. It holds it again when this returns.
-    pub(crate) unsafe fn wait_until(&self, mutex: &RawLock, deadline: Option<Instant>) -> bool {
+    pub(crate) unsafe fn wait_until(
+        &self,
+        mutex: &RawLock,
+        deadline: Option<Instant>,
+        place: Place,
+    ) -> bool {
         fork::settle();
         fork::watch();
         let waiter = Waiter::of_condvar(self.addr(), mutex.word());
+        waiter.moved.is_of(mutex.traced());
         let bucket = waiters::bucket_of(self.addr());
         let mut locked = bucket.lock();
         // ORDERING: Relaxed: see `has_no_waiters`.
@@ -93,6 +100,7 @@ impl RawCondvar {
         drop(locked);
         // SAFETY: the caller holds the mutex, and this is called once.
         unsafe { mutex.unlock() };
+        let wait = mutex.traced().condvar_wait(place);
 
         let notified = || waiter.message().is_some();
         // ORDERING: Relaxed: if it fails there is a message, which `sleep` reads.
@@ -103,13 +111,22 @@ impl RawCondvar {
         {
             let _ = fall_asleep();
         }
-        match waiter.sleep(deadline).or_else(|| self.leave(&waiter)) {
-            Some(NOTIFIED) => mutex.lock(),
-            Some(HANDOFF) => {}
-            Some(_) => go_on_in_queue(mutex.word(), &waiter),
+        let message = waiter.sleep(deadline).or_else(|| self.leave(&waiter));
+        wait.ended();
+        match message {
+            Some(NOTIFIED) => mutex.lock_at(place),
             None => {
-                mutex.lock();
+                mutex.lock_at(place);
                 return false;
+            }
+            Some(message) => {
+                // Moved to the queue of the mutex.
+                let attempt = mutex.traced().attempt_at(Mode::Exclusive, true, place);
+                attempt.ongoing().waits_since(&waiter.moved);
+                if message != HANDOFF {
+                    go_on_in_queue(mutex.word(), &waiter);
+                }
+                attempt.ended(true);
             }
         }
         true

@@ -124,6 +124,8 @@ mod imp {
                     super::super::flags::reset();
                     super::super::waiters::reset();
                     super::super::readers::reset();
+                    #[cfg(feature = "profile")]
+                    crate::profile::forget();
                     FORKS.fetch_add(1, Ordering::Relaxed);
                     // ORDERING: Release pairs with the Acquires here and in `settle`.
                     STATE.store(generation % GENERATION + 1, Ordering::Release);

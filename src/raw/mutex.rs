@@ -7,6 +7,7 @@ use super::handoff::Cause;
 use super::spin::{Budget, spin};
 use super::waiters::{self, ASLEEP, AWAKE, Bucket, DESIGNATED, HANDOFF, Kind, RETRY, Waiter};
 use crate::primitive::{self, Ordering, fence, is_one_in_64, now_us, probe};
+use crate::traced::{LockType, Mode, Place, Traced};
 use crate::word::LockWord;
 use std::time::{Duration, Instant};
 
@@ -18,9 +19,11 @@ use std::time::{Duration, Instant};
 /// be built on them.
 ///
 /// Any thread may unlock. The lock is not reentrant: a thread that locks twice waits for ever.
-#[repr(transparent)]
+#[cfg_attr(any(not(feature = "trace"), lockword_loom), repr(transparent))]
+#[cfg_attr(all(feature = "trace", not(lockword_loom)), repr(C))]
 pub struct RawLock {
     word: LockWord,
+    traced: Traced,
 }
 
 impl RawLock {
@@ -29,13 +32,20 @@ impl RawLock {
     #[inline]
     #[must_use]
     pub const fn new() -> Self {
-        RawLock { word: LockWord::new() }
+        RawLock::of(LockType::Mutex)
+    }
+
+    crate::primitive::const_fn! {
+        /// A free lock, of which a lock of this type is made.
+        pub(crate) fn of(lock_type: LockType) -> Self {
+            RawLock { word: LockWord::new(), traced: Traced::new(lock_type) }
+        }
     }
 
     /// A free lock, in the model.
     #[cfg(lockword_loom)]
     pub(crate) fn new() -> Self {
-        RawLock { word: LockWord::new() }
+        RawLock::of(LockType::Mutex)
     }
 
     /// The word.
@@ -43,35 +53,70 @@ impl RawLock {
         &self.word
     }
 
+    /// What the lock tells of itself.
+    #[allow(dead_code, reason = "only the instruments ask, and the Condvar")]
+    pub(crate) fn traced(&self) -> &Traced {
+        &self.traced
+    }
+
     /// Acquires the lock, waiting as long as it takes.
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn lock(&self) {
+        self.lock_at(Place::caller());
+    }
+
+    /// The same, for who called at that place.
+    #[inline]
+    pub(super) fn lock_at(&self, place: Place) {
+        let attempt = self.traced.attempt_at(Mode::Exclusive, true, place);
         if !self.word.try_acquire() {
+            attempt.ongoing().waits(None);
             lock_slow(&self.word, None);
         }
+        attempt.ended(true);
     }
 
     /// Acquires the lock if it is free. Returns whether it did; never waits.
     #[inline]
     #[must_use]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn try_lock(&self) -> bool {
-        self.word.try_acquire()
+        let attempt = self.traced.attempt(Mode::Exclusive, false);
+        let acquired = self.word.try_acquire();
+        attempt.ended(acquired);
+        acquired
     }
 
     /// Acquires the lock unless `deadline` passes first. Returns whether it did. With a deadline
     /// in the past it tries and does not wait.
     #[inline]
     #[must_use]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn try_lock_until(&self, deadline: Instant) -> bool {
-        self.word.try_acquire() || lock_slow(&self.word, Some(deadline))
+        self.lock_until(Place::caller(), || Some(deadline))
+    }
+
+    /// Acquires the lock if it is free, or waits until a deadline that is asked for then.
+    #[inline]
+    fn lock_until(&self, place: Place, deadline: impl FnOnce() -> Option<Instant>) -> bool {
+        let attempt = self.traced.attempt_at(Mode::Exclusive, false, place);
+        let acquired = self.word.try_acquire() || {
+            let deadline = deadline();
+            attempt.ongoing().waits(deadline);
+            lock_slow(&self.word, deadline)
+        };
+        attempt.ended(acquired);
+        acquired
     }
 
     /// Acquires the lock unless `timeout` passes first. Returns whether it did. A timeout of
     /// zero tries and does not wait; one that reaches beyond what [`Instant`] can name is none.
     #[inline]
     #[must_use]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn try_lock_for(&self, timeout: Duration) -> bool {
-        self.word.try_acquire() || lock_slow(&self.word, Instant::now().checked_add(timeout))
+        self.lock_until(Place::caller(), || Instant::now().checked_add(timeout))
     }
 
     /// Whether somebody held the lock a moment ago.
@@ -88,6 +133,7 @@ impl RawLock {
     /// The lock is held, and nobody else releases it for this acquisition.
     #[inline]
     pub unsafe fn unlock(&self) {
+        self.traced.releases(Mode::Exclusive);
         let addr = self.word.addr();
         if flags::may_have_waiters(addr) {
             return unlock_slow(&raw const self.word, addr, Word::Held);
@@ -110,6 +156,7 @@ impl RawLock {
     #[inline]
     pub unsafe fn unlock_fair(&self) {
         if flags::may_have_waiters(self.word.addr()) {
+            self.traced.releases(Mode::Exclusive);
             unlock_fair_slow(&self.word);
         } else {
             // SAFETY: the caller's promise.
@@ -123,8 +170,10 @@ impl RawLock {
     /// # Safety
     /// As for [`unlock`](Self::unlock); the lock is held again when this returns.
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub unsafe fn bump(&self) {
         if flags::may_have_waiters(self.word.addr()) {
+            self.traced.releases(Mode::Exclusive);
             unlock_fair_slow(&self.word);
             self.lock();
         }

@@ -172,6 +172,13 @@ impl ReadToken {
 unsafe impl Sync for ReadToken {}
 
 impl Slot {
+    /// Whether it names the lock of number `id`.
+    #[inline(always)]
+    pub(super) fn names(&self, id: u32) -> bool {
+        // ORDERING: Acquire pairs with the Release of `clear`: what the reader did happens before.
+        self.0.load(Ordering::Acquire) & !PENDING == id
+    }
+
     /// r3: the lock is biased, and this thread reads.
     #[inline(always)]
     pub(super) fn confirm(&self, id: u32) {
@@ -410,10 +417,24 @@ impl Drop for MayDrain {
 
 /// w3: whether a slot names the lock of number `id`. After w2 a no is final, as long as it is not biased.
 pub(super) fn names(id: u32) -> bool {
-    // ORDERING: Acquire pairs with the Release of `retire`, and of `clear`: what the reader did happens before.
+    // ORDERING: Acquire pairs with the Release of `retire`: what the reader did happens before.
     let used = USED.load(Ordering::Acquire);
-    let is_named = |slot: &Slot| slot.0.load(Ordering::Acquire) & !PENDING == id;
-    TABLE[..used].iter().any(|line| line.slots.iter().any(is_named))
+    TABLE[..used].iter().any(|line| line.slots.iter().any(|slot| slot.names(id)))
+}
+
+/// How many slots name the lock of number `id`.
+#[cfg(all(feature = "trace", not(lockword_loom)))]
+pub(super) fn count(id: u32) -> usize {
+    // ORDERING: Acquire, as in `names`.
+    let lines = &TABLE[..USED.load(Ordering::Acquire)];
+    let slots = lines.iter().flat_map(|line| &line.slots);
+    slots.filter(|slot| slot.names(id)).count()
+}
+
+/// The slot in which this thread says first that it reads, if it has a line.
+#[cfg(all(test, not(lockword_loom)))]
+pub(super) fn own_slot() -> Option<&'static Slot> {
+    mine::line().map(|line| &line.slots[0])
 }
 
 /// A number, not 0, that no other lock has or has had; if there is one left.

@@ -65,6 +65,7 @@ use super::rw_word::{DRAINING, HELD, READER, RwWord, UPGRADABLE};
 use super::spin::{Budget, back_off, note, spin};
 use super::waiters::{self, ASLEEP, AWAKE, Bucket, HANDOFF, Kind, Locked, NOTIFIED, RETRY, Waiter};
 use crate::primitive::{self, AtomicU32, Ordering, fence, has_come, is_one_in_64, now_us, probe};
+use crate::traced::{LockType, Mode, Ongoing, Traced};
 use core::ptr;
 use std::time::Instant;
 
@@ -72,16 +73,19 @@ use std::time::Instant;
 ///
 /// Most programs want [`RwLock`](crate::RwLock), which guards data with it. Its methods are those of
 /// `lock_api`'s traits.
+#[cfg_attr(all(feature = "trace", not(lockword_loom)), repr(C))]
 pub struct RawRwLock {
     word: RwWord,
     /// The number by which readers in slots name the lock; 0 before its first bias.
     id: AtomicU32,
+    traced: Traced,
 }
 
 impl RawRwLock {
     crate::primitive::const_fn! {
-        pub(crate) fn unlocked() -> Self {
-            RawRwLock { word: RwWord::new(), id: AtomicU32::new(0) }
+        /// A free lock, of which a lock of this type is made.
+        pub(crate) fn of(lock_type: LockType) -> Self {
+            RawRwLock { word: RwWord::new(), id: AtomicU32::new(0), traced: Traced::new(lock_type) }
         }
     }
 
@@ -90,32 +94,55 @@ impl RawRwLock {
     #[inline]
     #[must_use]
     pub const fn new() -> Self {
-        RawRwLock::unlocked()
+        RawRwLock::of(LockType::RwLock)
+    }
+
+    /// What the lock tells of itself.
+    #[cfg(all(feature = "trace", not(lockword_loom)))]
+    #[allow(dead_code, reason = "not every instrument asks")]
+    pub(crate) fn traced(&self) -> &Traced {
+        &self.traced
     }
 
     /// Reads. A `recursive` reader does not wait for a writer that waits.
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub(crate) fn read(&self, recursive: bool) -> ReadToken {
-        match self.read_in_slot() {
+        let attempt = self.traced.attempt(reading(recursive), true);
+        let token = match self.read_in_slot() {
             Some(token) => token,
-            None => self.read_counted(recursive),
-        }
+            None => self.read_counted(recursive, attempt.ongoing()),
+        };
+        attempt.ended(true);
+        token
     }
 
     /// Reads, unless `deadline` passes first.
+    #[cfg_attr(feature = "trace", track_caller)]
     pub(crate) fn read_until(
         &self,
         recursive: bool,
         deadline: Option<Instant>,
     ) -> Option<ReadToken> {
-        self.try_read(recursive)
-            .or_else(|| read_slow(&self.word, recursive, deadline).then_some(ReadToken::COUNTED))
+        let attempt = self.traced.attempt(reading(recursive), deadline.is_none());
+        let token =
+            self.read_in_slot().or_else(|| self.try_read_counted(recursive)).or_else(|| {
+                attempt.ongoing().waits_for_readers_too(deadline, self);
+                read_slow(&self.word, recursive, deadline).then_some(ReadToken::COUNTED)
+            });
+        attempt.ended(token.is_some());
+        token
     }
 
     /// Reads, if that is possible at once.
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
+    #[cfg_attr(lockword_loom, allow(dead_code, reason = "no model tries to read"))]
     pub(crate) fn try_read(&self, recursive: bool) -> Option<ReadToken> {
-        self.read_in_slot().or_else(|| self.try_read_counted(recursive))
+        let attempt = self.traced.attempt(reading(recursive), false);
+        let token = self.read_in_slot().or_else(|| self.try_read_counted(recursive));
+        attempt.ended(token.is_some());
+        token
     }
 
     /// Reads, if the lock is biased and the thread has a free slot: r1 to r3 of [`readers`].
@@ -151,9 +178,9 @@ impl RawRwLock {
 
     /// Counts itself in: the lock was not biased, or the thread has no free slot.
     #[inline(never)]
-    fn read_counted(&self, recursive: bool) -> ReadToken {
+    fn read_counted(&self, recursive: bool, attempt: Ongoing<'_>) -> ReadToken {
         if !self.word.try_read_alone() {
-            return self.read_beside_others(recursive);
+            return self.read_beside_others(recursive, attempt);
         }
         self.maybe_bias();
         ReadToken::COUNTED
@@ -161,7 +188,7 @@ impl RawRwLock {
 
     /// The same, where others are near the lock.
     #[inline(never)]
-    fn read_beside_others(&self, recursive: bool) -> ReadToken {
+    fn read_beside_others(&self, recursive: bool, attempt: Ongoing<'_>) -> ReadToken {
         if let Some(token) = self.adopt_and_read() {
             return token;
         }
@@ -172,6 +199,7 @@ impl RawRwLock {
             note(self.word.addr(), looked);
             self.maybe_bias();
         } else {
+            attempt.waits_for_readers_too(None, self);
             read_slow(&self.word, recursive, None);
         }
         ReadToken::COUNTED
@@ -237,6 +265,7 @@ impl RawRwLock {
     /// The token is of this lock, and of an acquisition that lasts.
     #[inline]
     pub(crate) unsafe fn end_read(&self, token: ReadToken) {
+        self.traced.releases(Mode::Shared);
         let addr = self.word.addr();
         match token.slot {
             Some(slot) => {
@@ -252,14 +281,25 @@ impl RawRwLock {
 
     /// Writes, unless `deadline` passes first. Returns whether the caller holds the lock.
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub(crate) fn write_until(&self, deadline: Option<Instant>) -> bool {
-        self.word.try_hold() || self.write_slow(deadline)
+        let attempt = self.traced.attempt(Mode::Exclusive, deadline.is_none());
+        let acquired = self.word.try_hold() || {
+            attempt.ongoing().waits(deadline);
+            self.write_slow(deadline, attempt.ongoing())
+        };
+        attempt.ended(acquired);
+        acquired
     }
 
     /// Writes, if that is possible at once.
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub(crate) fn try_write(&self) -> bool {
-        self.word.try_hold() || self.try_write_slow()
+        let attempt = self.traced.attempt(Mode::Exclusive, false);
+        let acquired = self.word.try_hold() || self.try_write_slow();
+        attempt.ended(acquired);
+        acquired
     }
 
     /// The lock is not free, or readers may be in by slots.
@@ -297,6 +337,11 @@ impl RawRwLock {
     /// The caller holds the lock.
     #[inline]
     pub(crate) unsafe fn end_write(&self, after: After) {
+        match after {
+            After::Free => self.traced.releases(Mode::Exclusive),
+            After::Reader => self.traced.changes(Mode::Exclusive, Mode::Shared),
+            After::Upgradable => self.traced.changes(Mode::Exclusive, Mode::Upgradable),
+        }
         let addr = self.word.addr();
         if flags::may_have_waiters(addr) {
             return end_write_slow(&raw const self.word, addr, after, Word::Held);
@@ -318,6 +363,7 @@ impl RawRwLock {
             fork::settle();
             let bucket = waiters::bucket_of(addr);
             if bucket.may_have_waiters(addr) {
+                self.traced.releases(Mode::Exclusive);
                 return open(&self.word, bucket, After::Free, true);
             }
         }
@@ -326,13 +372,24 @@ impl RawRwLock {
     }
 
     /// Reads, as the one that may go over to writing, unless `deadline` passes first.
+    #[cfg_attr(feature = "trace", track_caller)]
     pub(crate) fn upgradable_until(&self, deadline: Option<Instant>) -> bool {
-        self.word.try_claim(Kind::Upgradable) || claim_slow(&self.word, Kind::Upgradable, deadline)
+        let attempt = self.traced.attempt(Mode::Upgradable, deadline.is_none());
+        let acquired = self.word.try_claim(Kind::Upgradable) || {
+            attempt.ongoing().waits_for_readers_too(deadline, self);
+            claim_slow(&self.word, Kind::Upgradable, deadline)
+        };
+        attempt.ended(acquired);
+        acquired
     }
 
     /// The same, if that is possible at once.
+    #[cfg_attr(feature = "trace", track_caller)]
     pub(crate) fn try_upgradable(&self) -> bool {
-        self.word.try_claim(Kind::Upgradable)
+        let attempt = self.traced.attempt(Mode::Upgradable, false);
+        let acquired = self.word.try_claim(Kind::Upgradable);
+        attempt.ended(acquired);
+        acquired
     }
 
     /// Ends upgradable reading.
@@ -340,6 +397,7 @@ impl RawRwLock {
     /// # Safety
     /// The caller is the upgradable reader.
     pub(crate) unsafe fn end_upgradable(&self, fair: bool) {
+        self.traced.releases(Mode::Upgradable);
         let addr = self.word.addr();
         if fair && flags::may_have_waiters(addr) && hand_over_role(&self.word) {
             return;
@@ -353,20 +411,30 @@ impl RawRwLock {
     ///
     /// # Safety
     /// The caller is the upgradable reader.
+    #[cfg_attr(feature = "trace", track_caller)]
     pub(crate) unsafe fn upgrade_until(&self, deadline: Option<Instant>) -> bool {
+        let attempt = self.traced.attempt(Mode::Upgrade, false);
         let _drains = readers::may_drain(&self.word, UPGRADABLE);
         self.word.upgrade();
-        self.finish_claim(UPGRADABLE, deadline)
+        let acquired = self.finish_claim(UPGRADABLE, deadline, attempt.ongoing());
+        attempt.ended(acquired);
+        acquired
     }
 
     /// The upgradable reader writes, if there is no other reader.
     ///
     /// # Safety
     /// The caller is the upgradable reader.
+    #[cfg_attr(feature = "trace", track_caller)]
     pub(crate) unsafe fn try_upgrade(&self) -> bool {
-        if self.word.try_upgrade() {
-            return true;
-        }
+        let attempt = self.traced.attempt(Mode::Upgrade, false);
+        let acquired = self.word.try_upgrade() || self.try_upgrade_slow();
+        attempt.ended(acquired);
+        acquired
+    }
+
+    /// There are readers, or they may be in by slots.
+    fn try_upgrade_slow(&self) -> bool {
         let seen = self.word.load();
         if seen.readers() != 0 || !seen.may_have_slots() || self.is_named() {
             return false;
@@ -381,6 +449,7 @@ impl RawRwLock {
     /// # Safety
     /// The caller is the upgradable reader.
     pub(crate) unsafe fn downgrade_upgradable(&self) -> ReadToken {
+        self.traced.changes(Mode::Upgradable, Mode::Shared);
         self.word.downgrade_upgradable();
         after_lowering(self.word.addr());
         ReadToken::COUNTED
@@ -410,15 +479,19 @@ impl RawRwLock {
 
     #[cold]
     #[inline(never)]
-    fn write_slow(&self, deadline: Option<Instant>) -> bool {
+    fn write_slow(&self, deadline: Option<Instant>, attempt: Ongoing<'_>) -> bool {
         let _drains = readers::may_drain(&self.word, 0);
-        claim_slow(&self.word, Kind::Writer, deadline) && self.finish_claim(0, deadline)
+        claim_slow(&self.word, Kind::Writer, deadline) && self.finish_claim(0, deadline, attempt)
     }
 
     /// The caller has the role as a writer: waits for the readers to leave, unless `deadline` passes first.
     /// Then it has the role that it had `before`. Returns whether it holds the lock.
-    fn finish_claim(&self, before: u32, deadline: Option<Instant>) -> bool {
-        if self.word.load().role() == HELD || self.drain(deadline) {
+    fn finish_claim(&self, before: u32, deadline: Option<Instant>, attempt: Ongoing<'_>) -> bool {
+        if self.word.load().role() == HELD {
+            return true;
+        }
+        attempt.drains(deadline);
+        if self.drain(deadline) {
             return true;
         }
         self.give_up(before);
@@ -493,6 +566,23 @@ impl RawRwLock {
         bucket.lock().remove(&waiter);
         drained
     }
+}
+
+/// Whether a writer that waits keeps readers out, and how many are in.
+#[cfg(all(feature = "trace", not(lockword_loom)))]
+impl crate::traced::LookedAt for RawRwLock {
+    fn look(&self) -> Option<usize> {
+        let seen = self.word.load();
+        let id = self.id.load(Ordering::Relaxed);
+        let in_slots = if seen.may_have_slots() && id != 0 { readers::count(id) } else { 0 };
+        (seen.role() == DRAINING).then_some(seen.readers() as usize + in_slots)
+    }
+}
+
+/// How a reader wants the lock.
+#[inline(always)]
+fn reading(recursive: bool) -> Mode {
+    if recursive { Mode::Recursive } else { Mode::Shared }
 }
 
 #[cfg(not(lockword_loom))]

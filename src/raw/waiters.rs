@@ -39,6 +39,7 @@ use super::spin::SpinStatistics;
 #[cfg(not(lockword_loom))]
 use crate::primitive::spin_loop;
 use crate::primitive::{AtomicU32, AtomicUsize, NodeCell, Ordering};
+use crate::traced::Moment;
 use crate::word::LockWord;
 use core::ptr;
 use crossbeam_utils::CachePadded;
@@ -122,6 +123,8 @@ pub(super) struct Waiter {
     /// In the first waiter of a queue: the first ones of the neighbouring queues.
     next_queue: NodeCell<*const Waiter>,
     previous_queue: NodeCell<*const Waiter>,
+    /// When it was redirected.
+    pub(super) moved: Moment,
 }
 
 impl Waiter {
@@ -157,6 +160,7 @@ impl Waiter {
             tail: NodeCell::new(ptr::null()),
             next_queue: NodeCell::new(ptr::null()),
             previous_queue: NodeCell::new(ptr::null()),
+            moved: Moment::new(),
         }
     }
 
@@ -225,6 +229,7 @@ impl Waiter {
     pub(super) fn redirect(&self, addr: usize, kind: Kind) {
         self.addr.set(addr);
         self.kind.set(kind);
+        self.moved.set_now();
     }
 
     /// The next of a chain of waiters that were taken out.

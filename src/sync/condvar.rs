@@ -2,6 +2,7 @@
 
 use super::mutex::MutexGuard;
 use crate::raw::condvar::RawCondvar;
+use crate::traced::Place;
 use core::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{LockResult, PoisonError};
@@ -50,6 +51,7 @@ impl Condvar {
     ///
     /// # Errors
     /// [`PoisonError`], which carries the guard, if the mutex is poisoned when the wait ends.
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         self.wait_until(&guard, None);
         MutexGuard::mutex(&guard).wrap(guard)
@@ -60,6 +62,7 @@ impl Condvar {
     ///
     /// # Errors
     /// [`PoisonError`], which carries the guard, if the mutex is poisoned when a wait ends.
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn wait_while<'a, T, F>(
         &self,
         mut guard: MutexGuard<'a, T>,
@@ -81,6 +84,7 @@ impl Condvar {
     /// [`PoisonError`], which carries the guard and the flag, if the mutex is poisoned when the wait
     /// ends.
     #[deprecated(since = "0.1.0", note = "replaced by `wait_timeout`, as in std")]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn wait_timeout_ms<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -100,6 +104,7 @@ impl Condvar {
     /// # Errors
     /// [`PoisonError`], which carries the guard and the result, if the mutex is poisoned when the
     /// wait ends.
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -115,6 +120,7 @@ impl Condvar {
     /// # Errors
     /// [`PoisonError`], which carries the guard and the result, if the mutex is poisoned when a wait
     /// ends.
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn wait_timeout_while<'a, T, F>(
         &self,
         mut guard: MutexGuard<'a, T>,
@@ -149,9 +155,10 @@ impl Condvar {
     }
 
     /// Waits until notified, or until `deadline`. Returns whether it was notified.
+    #[cfg_attr(feature = "trace", track_caller)]
     fn wait_until<T>(&self, guard: &MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
         // SAFETY: there is a guard, so the lock is held.
-        unsafe { self.raw.wait_until(MutexGuard::mutex(guard).raw(), deadline) }
+        unsafe { self.raw.wait_until(MutexGuard::mutex(guard).raw(), deadline, Place::caller()) }
     }
 }
 

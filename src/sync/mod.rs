@@ -55,6 +55,10 @@ pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[doc(no_inline)]
 pub use std::sync::*;
 
+/// The sources that lock for a trait whose methods do not tell who called.
+#[cfg(all(feature = "deadlock_detection", not(lockword_loom)))]
+pub(crate) const FILES: [&str; 2] = [mutex::FILE, rwlock::FILE];
+
 /// Whether a thread has panicked while it held the lock. Every lock of this module has one.
 ///
 /// ORDERING: all accesses are Relaxed. Only a thread that holds the lock sets the flag, and the lock

@@ -2,12 +2,16 @@
 
 use super::{PoisonFlag, WasPanicking};
 use crate::raw::mutex::RawLock;
+use crate::traced::LockType;
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{LockResult, TryLockError, TryLockResult};
+
+#[cfg(all(feature = "deadlock_detection", not(lockword_loom)))]
+pub(super) const FILE: &str = file!();
 
 /// [`std::sync::Mutex`] with this crate's lock inside. It takes two bytes more than the data, and
 /// padding.
@@ -45,7 +49,8 @@ impl<T> Mutex<T> {
     /// A free mutex around `value`.
     #[inline]
     pub const fn new(value: T) -> Self {
-        Mutex { lock: RawLock::new(), poison: PoisonFlag::new(), data: UnsafeCell::new(value) }
+        let lock = RawLock::of(LockType::SyncMutex);
+        Mutex { lock, poison: PoisonFlag::new(), data: UnsafeCell::new(value) }
     }
 }
 
@@ -58,6 +63,7 @@ impl<T: ?Sized> Mutex<T> {
     /// [`PoisonError`](std::sync::PoisonError) if a thread has panicked while it held the mutex.
     /// The error carries the guard: the mutex is locked in that case, too.
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         self.lock.lock();
         // SAFETY: just acquired.
@@ -71,6 +77,7 @@ impl<T: ?Sized> Mutex<T> {
     /// - [`TryLockError::Poisoned`], which carries the guard, if a thread has panicked while it held
     ///   the mutex.
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
         if self.lock.try_lock() {
             // SAFETY: just acquired.
@@ -80,8 +87,8 @@ impl<T: ?Sized> Mutex<T> {
         }
     }
 
-    /// The lock, for the Condvar.
-    pub(super) fn raw(&self) -> &RawLock {
+    /// The lock, for the Condvar and the instruments.
+    pub(crate) fn raw(&self) -> &RawLock {
         &self.lock
     }
 

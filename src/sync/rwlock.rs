@@ -2,6 +2,7 @@
 
 use super::{PoisonFlag, WasPanicking};
 use crate::raw::rwlock::{After, RawRwLock, ReadToken};
+use crate::traced::LockType;
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
@@ -10,6 +11,9 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{LockResult, TryLockError, TryLockResult};
+
+#[cfg(all(feature = "deadlock_detection", not(lockword_loom)))]
+pub(super) const FILE: &str = file!();
 
 /// [`std::sync::RwLock`] with this crate's lock inside. It takes nine bytes more than the data, and
 /// padding.
@@ -45,7 +49,8 @@ impl<T> RwLock<T> {
     /// A free lock around `value`.
     #[inline]
     pub const fn new(value: T) -> Self {
-        RwLock { lock: RawRwLock::new(), poison: PoisonFlag::new(), data: UnsafeCell::new(value) }
+        let lock = RawRwLock::of(LockType::SyncRwLock);
+        RwLock { lock, poison: PoisonFlag::new(), data: UnsafeCell::new(value) }
     }
 }
 
@@ -60,6 +65,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Panics
     /// If 2^26 readers are counted, which takes forgotten guards.
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
         let token = self.lock.read(false);
         // SAFETY: just acquired.
@@ -75,6 +81,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Panics
     /// As [`read`](Self::read).
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
         match self.lock.try_read(false) {
             // SAFETY: just acquired.
@@ -90,6 +97,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Errors
     /// [`PoisonError`](std::sync::PoisonError) if a thread has panicked while it wrote. The error carries the guard.
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
         self.lock.write_until(None);
         // SAFETY: just acquired.
@@ -103,6 +111,7 @@ impl<T: ?Sized> RwLock<T> {
     /// - [`TryLockError::WouldBlock`] if a thread reads or writes.
     /// - [`TryLockError::Poisoned`], which carries the guard, if a thread has panicked while it wrote.
     #[inline]
+    #[cfg_attr(feature = "trace", track_caller)]
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         if self.lock.try_write() {
             // SAFETY: just acquired.
@@ -110,6 +119,12 @@ impl<T: ?Sized> RwLock<T> {
         } else {
             Err(TryLockError::WouldBlock)
         }
+    }
+
+    /// The lock, for the instruments.
+    #[cfg(all(feature = "deadlock_detection", not(lockword_loom)))]
+    pub(crate) fn raw(&self) -> &RawRwLock {
+        &self.lock
     }
 
     /// A guard for reading.

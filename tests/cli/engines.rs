@@ -84,6 +84,11 @@ fn operators(locks: &Locks) {
         shown["holder"]["token"].as_str().expect("a string"),
         locks.folder.read("token").trim()
     );
+    let top = json(&["top", "k", "--times", "1", "--json"], 0);
+    assert_eq!(
+        (&top["locks"][0]["key"], &top["locks"][0]["holder"]["label"]),
+        (&"k".into(), &"a label".into())
+    );
     assert_eq!(json(&["break", "k", "--yes", "--json"], 0)["broken"], "a label");
     assert_eq!(next(), "free");
     watch.kill().unwrap();
@@ -152,7 +157,19 @@ fn outage(locks: &Locks, server: &ServerProcess) {
     let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut first = [0; 3];
     std::io::Read::read_exact(process.stdout.as_mut().unwrap(), &mut first).unwrap();
+    let mut top = locks.lockword(&["top", "--every", "50ms", "--json"]);
+    let mut top = top.stdout(Stdio::piped()).spawn().unwrap();
+    let looks = BufReader::new(top.stdout.take().unwrap()).lines();
+    let mut looks =
+        looks.map(|look| serde_json::from_str::<serde_json::Value>(&look.unwrap()).unwrap());
+    let seen = looks.next().unwrap();
+    assert!(seen["error"].is_null(), "{seen}");
     server.kill9();
+    // It says so, and shows what it has seen.
+    let last = looks.find(|look| look["error"].is_string()).unwrap();
+    assert_eq!((&last["keys"], &last["locks"][0]["key"]), (&seen["keys"], &"k".into()), "{last}");
+    top.kill().unwrap();
+    top.wait().unwrap();
     let output = process.wait_with_output().unwrap();
     assert_eq!((status(&output), stdout(&output).as_str()), (76, "told\n"), "{}", stderr(&output));
     let output = run(locks.lockword(&["run", "k", "--lease", "1s", "--", "true"]));

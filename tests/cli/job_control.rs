@@ -218,7 +218,7 @@ fn a_pager_has_the_terminal() {
 }
 
 #[test]
-fn ctrl_c_ends_a_wait_and_a_watch() {
+fn ctrl_c_ends_a_wait_a_watch_and_a_top() {
     let locks = Locks::new("tty_wait");
     let holder = locks.hold(&[]);
     let Some(mut shell) = Shell::start(&locks) else { return };
@@ -229,6 +229,14 @@ fn ctrl_c_ends_a_wait_and_a_watch() {
     shell.types("$L watch\n");
     shell.wait_for("k: held");
     // The shell ends a list of commands with one that dies of it.
+    shell.types("\x03");
+    shell.types("echo rc=$?\n");
+    shell.wait_for("rc=130");
+    // Its second table takes the place of the first.
+    shell.types("$L top --every 20ms\n");
+    for _ in 0..2 {
+        shell.wait_for("\x1b[H\x1b[K0 nodes wait for 0 locks; 1 held; 1 key in all; a look takes ");
+    }
     shell.types("\x03");
     shell.types("echo rc=$?\n");
     shell.wait_for("rc=130");

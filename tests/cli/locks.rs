@@ -34,6 +34,11 @@ impl Locks {
         locks
     }
 
+    /// Where the locks are, if they are in a directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// `lockword` with these arguments and the engine in the variable.
     pub fn lockword(&self, arguments: &[&str]) -> Command {
         let mut command = lockword(arguments);

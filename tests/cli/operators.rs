@@ -1,11 +1,11 @@
-//! `status`, `list`, `watch`, `break`, `sweep` and `gate`: what they print, and their exit statuses.
+//! `status`, `list`, `watch`, `top`, `break`, `sweep` and `gate`: what they print, and their exit statuses.
 
 use crate::locks::{Locks, end_of, kill, until};
 use crate::support::{run, status, stderr, stdout};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 /// The text of a command that has succeeded.
 fn said(locks: &Locks, arguments: &[&str]) -> String {
@@ -24,6 +24,20 @@ fn fits(text: &str) {
     for line in text.lines() {
         assert!(line.chars().count() <= 80, "{line}");
     }
+}
+
+#[test]
+fn status_shows_how_the_engine_is() {
+    let locks = Locks::new("health");
+    let text = said(&locks, &["status", "k", "--health"]);
+    fits(&text);
+    assert!(text.contains("\nengine    dir: responds in "), "{text}");
+    assert!(text.contains("\nwatch     can be had\n"), "{text}");
+    let shown = json(&locks, &["status", "k", "--health", "--json"]);
+    assert_eq!((&shown["state"], &shown["health"]["watch"]), (&"free".into(), &true.into()));
+    assert!(shown["health"]["round_trip_ms"].as_f64().unwrap() > 0.0, "{shown}");
+    assert_eq!(shown["health"]["problems"], serde_json::json!([]));
+    assert_eq!(json(&locks, &["status", "k", "--json"])["health"], Value::Null);
 }
 
 #[test]
@@ -106,14 +120,120 @@ fn status_shows_who_waits_in_order() {
     assert!(waiters.iter_mut().all(|waiter| end_of(waiter) == Some(0)));
 }
 
+/// Holders of these locks, each with so many that wait for it; and what ends all of them.
+fn crowd(locks: &Locks, of: &[(&str, usize)]) -> (Vec<Child>, String) {
+    let end = locks.folder.path("end");
+    let mut all = vec![];
+    for (key, waiters) in of {
+        let begun = locks.folder.path(key);
+        let script = format!("touch {begun}; until [ -e {end} ]; do sleep 0.01; done");
+        all.push(locks.lockword(&["run", key, "--", "sh", "-c", &script]).spawn().unwrap());
+        until("it is held", || std::fs::exists(&begun).unwrap());
+        for _ in 0..*waiters {
+            all.push(locks.lockword(&["run", key, "--", "true"]).spawn().unwrap());
+        }
+    }
+    let waiting = of.iter().map(|(_, waiters)| waiters).sum::<usize>();
+    until("all wait", || {
+        let shown = json(locks, &["top", "--times", "1", "--json"]);
+        let locks = shown["locks"].as_array().unwrap().iter();
+        locks.map(|lock| lock["waiting"].as_u64().unwrap()).sum::<u64>() == waiting as u64
+    });
+    (all, end)
+}
+
+#[test]
+fn top_has_the_locks_first_for_which_most_wait() {
+    let locks = Locks::new("top");
+    assert_eq!(status(&run(locks.lockword(&["run", "free", "--", "true"]))), 0);
+    let (mut all, end) = crowd(&locks, &[("none", 0), ("one", 1), ("two", 2)]);
+    let output = run(locks.lockword(&["top", "--times", "3", "--every", "100ms", "--json"]));
+    let text = stdout(&output);
+    let looks = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let looks: Vec<serde_json::Value> = looks.collect();
+    assert_eq!((status(&output), looks.len()), (0, 3), "{text}");
+    for look in &looks {
+        let found = look["locks"].as_array().unwrap().iter();
+        let found: Vec<_> = found.map(|lock| lock["key"].as_str().unwrap()).collect();
+        assert_eq!((found, &look["keys"]), (vec!["two", "one", "none"], &4.into()), "{look}");
+    }
+    // From the first look on, in which they waited already.
+    let ms = |look: usize, lock: usize, of: &str| looks[look]["locks"][lock][of].as_u64().unwrap();
+    assert_eq!((ms(0, 0, "longest_ms"), ms(0, 0, "waited_ms")), (0, 0));
+    for look in [1, 2] {
+        let longest = ms(look, 0, "longest_ms");
+        assert!(longest >= 100 * look as u64, "{longest} ms");
+        assert!(ms(look, 0, "waited_ms").abs_diff(2 * longest) <= 1, "{text}");
+        assert!(ms(look, 1, "waited_ms").abs_diff(longest) <= 1, "{text}");
+        assert_eq!(ms(look, 2, "waited_ms"), 0);
+    }
+    assert!(ms(0, 2, "held_ms") >= ms(0, 0, "held_ms"), "the first one has been held for longest");
+
+    let sorted = json(&locks, &["top", "--times", "1", "--json", "--sort", "held"]);
+    assert_eq!(sorted["locks"][0]["key"], "none", "{sorted}");
+    let only = json(&locks, &["top", "o", "--times", "1", "--json"]);
+    assert_eq!(only["locks"].as_array().unwrap().len(), 1, "{only}");
+    let text = said(&locks, &["top", "--times", "2", "--every", "10ms"]);
+    assert_eq!(
+        text.matches("3 nodes wait for 2 locks; 3 held; 4 keys in all; ").count(),
+        2,
+        "{text}"
+    );
+    let row = text.lines().find(|line| line.starts_with("two ")).expect("a row");
+    assert!(row.contains("  2 ") && row.contains("tester@"), "{row}");
+    assert!(!text.contains('\x1b'), "it is no terminal: {text}");
+
+    std::fs::write(end, "").unwrap();
+    assert!(all.iter_mut().all(|process| end_of(process) == Some(0)));
+    assert_eq!(status(&run(locks.lockword(&["top", "--times", "0"]))), 64);
+}
+
+/// A wait that has ended does not count as one that goes on.
+#[test]
+fn top_forgets_a_wait_that_has_ended() {
+    let locks = Locks::new("top_forgets");
+    let holder = locks.hold(&[]);
+    let mut command = locks.lockword(&["top", "--every", "20ms", "--json"]);
+    let mut top = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(top.stdout.take().unwrap()).lines();
+    // Until a look in which so many wait, and have done so for so long.
+    let mut seen = |waiting: u64, longest_ms: u64| loop {
+        let look: serde_json::Value =
+            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        let lock = &look["locks"][0];
+        if lock["waiting"] == waiting && lock["longest_ms"].as_u64() >= Some(longest_ms) {
+            return (lock["longest_ms"].as_u64().unwrap(), lock["waited_ms"].as_u64().unwrap());
+        }
+    };
+    let mut first = locks.script(&[], "true").spawn().unwrap();
+    let (_, waited) = seen(1, 200);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // Its place is given up by its next holder, or the one after it; here by the one that waits then.
+    let mut second = locks.script(&[], "true").spawn().unwrap();
+    seen(2, 0);
+    assert_eq!(holder.end(), Some(0));
+    assert_eq!(end_of(&mut second), Some(0));
+    let (longest, sum) = seen(0, 0);
+    assert!(longest == 0 && sum >= waited, "{longest} ms, {sum} ms");
+    top.kill().unwrap();
+    top.wait().unwrap();
+}
+
 /// `| head` and `| true`.
 #[test]
 fn a_reader_that_has_gone_is_no_error() {
     let locks = Locks::new("reader_gone");
     assert_eq!(locks.hold(&[]).end(), Some(0));
-    for words in
-        [&["status", "k"][..], &["list"], &["sweep"], &["watch"], &["man"], &["run", "--help"]]
-    {
+    for words in [
+        &["status", "k"][..],
+        &["list"],
+        &["sweep"],
+        &["watch"],
+        &["top"],
+        &["man"],
+        &["run", "--help"],
+    ] {
         let mut command = locks.lockword(words);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(process.stdout.take());

@@ -2,7 +2,8 @@
 
 use crate::locks::{Locks, end_of, heeds_signals, until};
 use crate::support::{lockword, run, status, stderr, stdout};
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -209,6 +210,37 @@ fn a_job_starts_once_in_its_period() {
     assert_eq!(locks.folder.read("runs.txt"), "ran\n");
     let output = locks.run(&["--at-most-once-per", "1ms"], "echo ran");
     assert_eq!((status(&output), stdout(&output).as_str()), (0, "ran\n"), "{}", stderr(&output));
+}
+
+/// An election from a shell: the others see where the holder is found.
+#[test]
+fn a_command_publishes_a_text_with_its_lock() {
+    let locks = Locks::new("run_publish");
+    let holder = locks.hold(&["--publish", "http://10.0.0.7:8080"]);
+    let value = || {
+        let shown = run(locks.lockword(&["status", "--json", "k"]));
+        let shown: serde_json::Value = serde_json::from_str(&stdout(&shown)).unwrap();
+        shown["holder"]["value"].as_str().map(str::to_owned)
+    };
+    assert_eq!(value().as_deref(), Some("http://10.0.0.7:8080"));
+    let shown = stdout(&run(locks.lockword(&["status", "k"])));
+    assert!(shown.contains("value     http://10.0.0.7:8080\n"), "{shown}");
+    let mut watch = locks.lockword(&["watch", "k"]);
+    let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(watch.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains(" at http://10.0.0.7:8080"), "{line}");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert_eq!(holder.end(), Some(0));
+    assert_eq!(value(), None);
+    let too_long = "x".repeat(257);
+    let refused = locks.run(&["--publish", &too_long, "--at-most-once-per", "1d"], "echo ran");
+    assert_eq!((status(&refused), stdout(&refused).as_str()), (64, ""), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("256 bytes"), "{}", stderr(&refused));
+    // Nothing stays held, and no start is recorded.
+    let output = locks.run(&["--no-wait", "--at-most-once-per", "1d"], "true");
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
 }
 
 #[test]

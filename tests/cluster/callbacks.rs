@@ -3,7 +3,7 @@
 use crate::support::{ms, poll_once};
 use lockword::cluster::layers::{Intercept, Interceptor};
 use lockword::cluster::{
-    Exchange, Key, LockError, LossReason, Memory, Node, NodeId, Observer, ReleaseOutcome,
+    Exchange, Hold, Key, LockError, LossReason, Memory, Node, NodeId, Observer, ReleaseOutcome,
     RemoteOperation, Shutdown, Transport, TransportError, Version, Versioned, Watch, Write,
     async_trait,
 };
@@ -71,19 +71,19 @@ impl Caller {
 }
 
 impl Observer for Caller {
-    fn renewed(&self, _: &Key) {
+    fn renewed(&self, _: &Key, _: Duration) {
         self.called("renewed");
     }
 
-    fn lost(&self, _: &Key, why: &LossReason) {
+    fn lost(&self, _: &Key, why: &LossReason, _: Hold) {
         match why {
-            LossReason::TakenOver => self.called("lost"),
+            LossReason::Broken { .. } => self.called("lost"),
             LossReason::HoldLimit => self.called("limited"),
             _ => {}
         }
     }
 
-    fn released(&self, _: &Key, outcome: ReleaseOutcome) {
+    fn released(&self, _: &Key, outcome: ReleaseOutcome, _: Hold) {
         if outcome == ReleaseOutcome::Held {
             self.called("released");
         }

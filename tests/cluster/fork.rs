@@ -8,8 +8,8 @@ use crate::forked::Forked;
 use crate::support::ms;
 use futures_util::FutureExt;
 use lockword::cluster::{
-    DistributedGuard, LockError, LossReason, Memory, Node, NodeBuilder, Observer, ReleaseError,
-    Transport, TransportError,
+    DistributedGuard, KeyStates, LockError, LossReason, Memory, Node, NodeBuilder, Observer,
+    PublishError, ReleaseError, Transport, TransportError,
 };
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ struct Inherited {
     node: Node,
     dropped: DistributedGuard,
     released: DistributedGuard,
+    followed: KeyStates,
 }
 
 /// `Some(Ok)`: a future that was ready at once.
@@ -35,11 +36,14 @@ fn is_closed<T>(result: Option<Result<T, LockError>>) -> bool {
     matches!(result, Some(Err(LockError::Closed { .. })))
 }
 
+/// The child has begun what is its own.
+static HAS_OWN: AtomicBool = AtomicBool::new(false);
+
 /// What the child does. It returns errors and does not panic, since it is a fork of a test harness.
 fn child(had: Inherited, step: &AtomicU32) -> Result<(), &'static str> {
     let begin = |number| step.store(number, Ordering::SeqCst);
     let check = |is_so: bool, what| if is_so { Ok(()) } else { Err(what) };
-    let Inherited { engine, node, dropped, released } = had;
+    let Inherited { engine, node, dropped, released, mut followed } = had;
 
     begin(1);
     check(!dropped.is_valid() && dropped.remaining().is_zero(), "a guard is valid")?;
@@ -63,7 +67,21 @@ fn child(had: Inherited, step: &AtomicU32) -> Result<(), &'static str> {
     check(is_closed(Some(lock.acquire_timeout(LIMIT))), "blocking acquire_timeout")?;
     check(is_closed(Some(blocking.inspect("dropped"))), "blocking inspect")?;
     check(is_closed(Some(blocking.break_lock("dropped"))), "blocking break_lock")?;
+    let mut states = blocking.observe("dropped").map_err(|_| "a key")?;
+    check(is_closed(states.next()) && states.next().is_none(), "blocking observe")?;
     check(blocking.shutdown() == Default::default(), "blocking shutdown")?;
+    let is_closed_stream = |states: &mut KeyStates| {
+        is_closed(states.next().now_or_never().flatten())
+            && matches!(states.next().now_or_never(), Some(None))
+    };
+    check(is_closed_stream(&mut followed), "a stream of the parent")?;
+    check(is_closed_stream(&mut node.observe("k").map_err(|_| "a key")?), "observe")?;
+    let published = dropped.publish("x").now_or_never();
+    let is_lost = matches!(published, Some(Err(PublishError::Lost { .. })));
+    check(is_lost, "publish")?;
+    let job = node.periodic_job("dropped", LIMIT).map_err(|_| "a key")?;
+    check(job.start().now_or_never().is_some_and(|started| started.is_err()), "a job")?;
+    drop((states, followed, job));
 
     begin(4);
     let release = released.release().now_or_never();
@@ -78,6 +96,7 @@ fn child(had: Inherited, step: &AtomicU32) -> Result<(), &'static str> {
 
     begin(5);
     // A node of its own, on a thread of its own.
+    HAS_OWN.store(true, Ordering::SeqCst);
     let own = Node::builder(Memory::new()).lease(LEASE).build().map_err(|_| "no node")?.blocking();
     let lock = own.lock("own").map_err(|_| "a key")?;
     let first = lock.acquire().map_err(|_| "the child's own lock is not granted")?;
@@ -95,7 +114,7 @@ fn child(had: Inherited, step: &AtomicU32) -> Result<(), &'static str> {
 struct Renewals(Arc<AtomicU32>);
 
 impl Observer for Renewals {
-    fn renewed(&self, key: &lockword::cluster::Key) {
+    fn renewed(&self, key: &lockword::cluster::Key, _: Duration) {
         self.0.fetch_add(u32::from(key.as_str() == "kept"), Ordering::SeqCst);
     }
 }
@@ -113,7 +132,9 @@ async fn parent(build: impl FnOnce(NodeBuilder) -> NodeBuilder) {
     let mut waits = pin!(lock.acquire());
     assert!(waits.as_mut().now_or_never().is_none());
 
-    let mut had = Some(Inherited { engine, node: node.clone(), dropped, released });
+    let mut followed = node.observe("kept").unwrap();
+    followed.next().await.unwrap().unwrap();
+    let mut had = Some(Inherited { engine, node: node.clone(), dropped, released, followed });
     let forked = Forked::start(|step| {
         let closed = waits.as_mut().now_or_never();
         if !is_closed(closed) {
@@ -129,7 +150,10 @@ async fn parent(build: impl FnOnce(NodeBuilder) -> NodeBuilder) {
         assert!(began.elapsed() < LIMIT, "no renewals");
         tokio::time::sleep(ms(1)).await;
     }
-    let Inherited { dropped, released, .. } = had.expect("the child alone has taken it");
+    let Inherited { dropped, released, mut followed, .. } =
+        had.expect("the child alone has taken it");
+    kept.publish("x").await.unwrap();
+    followed.next().await.unwrap().unwrap();
     assert!(kept.is_valid() && dropped.is_valid() && released.is_valid());
     released.release().await.unwrap();
     drop(dropped);
@@ -162,6 +186,93 @@ fn a_child_is_out_at_once_and_its_parent_goes_on() {
 #[test]
 fn so_it_is_on_a_runtime_that_was_given() {
     in_a_task("fork::so_it_is_on_a_runtime_that_was_given", true);
+}
+
+/// A subscriber may hold a mutex at the fork. The child does not call it for what its parent has begun.
+#[cfg(feature = "tracing")]
+#[test]
+fn a_subscriber_is_not_called_in_a_child() {
+    let body = || {
+        let subscriber = subscriber::OfParent::default();
+        ::tracing::subscriber::set_global_default(subscriber).unwrap();
+        subscriber::in_runtime(parent(|builder| builder));
+    };
+    alone("fork::a_subscriber_is_not_called_in_a_child", 3 * LIMIT, body);
+}
+
+#[cfg(feature = "tracing")]
+mod subscriber {
+    //! One that ends a child which calls it for what is its parent's.
+
+    use super::HAS_OWN;
+    use ::tracing::span::{Attributes, Id, Record};
+    use ::tracing::{Event, Metadata, Subscriber};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    pub struct OfParent {
+        parent: u32,
+        spans: AtomicU64,
+    }
+
+    impl Default for OfParent {
+        fn default() -> Self {
+            Self { parent: std::process::id(), spans: AtomicU64::new(0) }
+        }
+    }
+
+    impl OfParent {
+        fn called(&self) {
+            if std::process::id() != self.parent && !HAS_OWN.load(Ordering::SeqCst) {
+                std::process::abort();
+            }
+        }
+    }
+
+    impl Subscriber for OfParent {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            self.called();
+            Id::from_u64(self.spans.fetch_add(1, Ordering::SeqCst) + 1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {
+            self.called();
+        }
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {
+            self.called();
+        }
+
+        fn event(&self, _: &Event<'_>) {
+            self.called();
+        }
+
+        fn enter(&self, _: &Id) {
+            self.called();
+        }
+
+        fn exit(&self, _: &Id) {
+            self.called();
+        }
+
+        fn try_close(&self, _: Id) -> bool {
+            self.called();
+            true
+        }
+    }
+
+    /// On two workers that are there before the fork.
+    pub fn in_runtime(future: impl Future<Output = ()>) {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            tokio::join!(tokio::task::yield_now(), tokio::time::sleep(super::ms(1)));
+            future.await;
+        });
+    }
 }
 
 /// Other threads use the node at the fork, and hold its mutexes now and then.

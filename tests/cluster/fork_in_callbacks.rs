@@ -8,9 +8,9 @@ use crate::support::ms;
 use futures_util::FutureExt;
 use lockword::cluster::layers::{Intercept, Interceptor};
 use lockword::cluster::{
-    AcquiredVia, DistributedGuard, Exchange, FencingToken, Key, LockError, LossReason, Memory,
-    Node, Observer, ReleaseOutcome, RemoteOperation, Transport, TransportError, Version, Versioned,
-    Write, async_trait,
+    AcquiredVia, DistributedGuard, Exchange, FencingToken, Hold, Key, LockError, LossReason,
+    Memory, Node, Observer, ReleaseOutcome, RemoteOperation, Transport, TransportError, Version,
+    Versioned, Write, async_trait,
 };
 use std::pin::{Pin, pin};
 use std::ptr;
@@ -128,16 +128,16 @@ impl Observer for Forks {
         called(Call::Acquired);
     }
 
-    fn renewed(&self, _: &Key) {
+    fn renewed(&self, _: &Key, _: Duration) {
         self.0.fetch_add(1, SeqCst);
         called(Call::Renewed);
     }
 
-    fn lost(&self, _: &Key, _: &LossReason) {
+    fn lost(&self, _: &Key, _: &LossReason, _: Hold) {
         called(Call::Lost);
     }
 
-    fn released(&self, _: &Key, _: ReleaseOutcome) {
+    fn released(&self, _: &Key, _: ReleaseOutcome, _: Hold) {
         called(Call::Released);
     }
 

@@ -2,24 +2,35 @@
 //! test advances.
 
 mod acquire;
+#[cfg(feature = "audit")]
+mod audit;
 mod bad_transports;
 mod callbacks;
 mod cancel;
 mod config;
 mod dead_holders;
 #[cfg(target_os = "linux")]
+mod exit;
+#[cfg(target_os = "linux")]
 mod fork;
 #[cfg(target_os = "linux")]
 mod fork_in_callbacks;
+mod health;
 mod hints;
 mod load;
 mod local_handoff;
 mod loss;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod observer;
 mod operators;
 mod overload;
+mod periodic;
+mod publishing;
 mod shutdown;
 mod threads;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod went_back;
 mod workers;
 
@@ -39,7 +50,7 @@ mod support {
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
-    pub fn ms(ms: u64) -> Duration {
+    pub const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 

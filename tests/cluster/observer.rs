@@ -3,8 +3,8 @@
 use crate::support::{builder, ms, poll_once, settle};
 use lockword::cluster::layers::Faulty;
 use lockword::cluster::{
-    AcquiredVia, DistributedLock, FencingToken, Key, LockError, LossReason, Memory, Node, Observer,
-    ReleaseOutcome, RemoteOperation, TransportError,
+    AcquiredVia, DistributedLock, FencingToken, ForcedRelease, Hold, Key, LockError, LossReason,
+    Memory, Node, Observer, ReleaseOutcome, RemoteOperation, TransportError,
 };
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -39,15 +39,23 @@ impl Observer for Notes {
         self.note(format!("failed {} ms {kind}", waited.as_millis()));
     }
 
-    fn renewed(&self, _: &Key) {
-        self.note("renewed".to_owned());
+    fn acquire_cancelled(&self, _: &Key, waited: Duration) {
+        self.note(format!("cancelled {} ms", waited.as_millis()));
     }
 
-    fn lost(&self, _: &Key, why: &LossReason) {
+    fn renewed(&self, _: &Key, left: Duration) {
+        self.note(format!("renewed {} ms", left.as_millis()));
+    }
+
+    fn broke(&self, _: &Key, _: &ForcedRelease, reason: &str) {
+        self.note(format!("broke {reason:?}"));
+    }
+
+    fn lost(&self, _: &Key, why: &LossReason, _: Hold) {
         self.note(format!("lost {why:?}"));
     }
 
-    fn released(&self, _: &Key, outcome: ReleaseOutcome) {
+    fn released(&self, _: &Key, outcome: ReleaseOutcome, _: Hold) {
         self.note(format!("released {outcome:?}"));
     }
 
@@ -76,14 +84,137 @@ async fn an_observer_is_called_for_every_event_in_order() {
     let noted = notes.take();
     assert_eq!(noted, ["k started", "released HandedOff", "acquired 0 ms LocalHandoff"]);
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(notes.take(), ["CompareExchange 4 ms true", "renewed"]);
+    assert_eq!(notes.take(), ["CompareExchange 4 ms true", "renewed 6561 ms"]);
     second.unwrap().release().await.unwrap();
     assert_eq!(notes.take(), ["CompareExchange 4 ms true", "released Held"]);
     let guard = lock.acquire().await.unwrap();
     notes.take();
     node.break_lock("k").await.unwrap().unwrap();
     guard.lost().await;
-    assert!(notes.take().contains(&"lost TakenOver".to_owned()));
+    let notes = notes.take();
+    assert!(notes.contains(&"broke \"\"".to_owned()), "{notes:?}");
+    assert!(notes.contains(&r#"lost Broken { by: "one", reason: "" }"#.to_owned()), "{notes:?}");
+}
+
+/// Holds are told with their token and their length, up to the moment at which the guard was given back; and a loss
+/// that only the release shows is told before that.
+#[tokio::test(start_paused = true)]
+async fn every_guard_ends_with_its_token_and_the_time_for_which_it_was_held() {
+    #[derive(Clone, Default)]
+    struct Holds(Arc<Mutex<Vec<(String, Hold)>>>);
+    impl Observer for Holds {
+        fn lost(&self, _: &Key, why: &LossReason, hold: Hold) {
+            self.0.lock().unwrap().push((format!("lost {why}"), hold));
+        }
+
+        fn released(&self, _: &Key, outcome: ReleaseOutcome, hold: Hold) {
+            self.0.lock().unwrap().push((format!("{outcome:?}"), hold));
+        }
+    }
+    let (holds, engine) = (Holds::default(), Memory::new());
+    let faulty = Faulty::delayed(engine.clone(), ms(100));
+    let node = builder(faulty, "one").observer(holds.clone()).build().unwrap();
+    let operator = builder(engine, "operator").build().unwrap();
+    let lock = node.lock("k").unwrap();
+    let take = || std::mem::take(&mut *holds.0.lock().unwrap());
+    let told = |what: &'static str, token: FencingToken, ms: u128| {
+        move |(text, hold): &(String, Hold)| {
+            assert_eq!((&**text, hold.token, hold.held_for.as_millis()), (what, token, ms));
+        }
+    };
+    // The second user of one lease has a hold of its own.
+    let first = lock.acquire().await.unwrap();
+    let (second, ()) = tokio::join!(lock.acquire(), async {
+        tokio::time::sleep(ms(30)).await;
+        let token = first.token();
+        drop(first);
+        let ends = take();
+        assert_eq!(ends.len(), 1);
+        told("HandedOff", token, 30)(&ends[0]);
+    });
+    let second = second.unwrap();
+    tokio::time::sleep(ms(20)).await;
+    let token = second.token();
+    // The response takes 100 ms, and does not count.
+    second.release().await.unwrap();
+    let ends = take();
+    assert_eq!(ends.len(), 1);
+    told("Held", token, 20)(&ends[0]);
+    // One that was handed off to a waiter that gives up, or whose node is closed, has ended once.
+    for closes in [false, true] {
+        let guard = lock.acquire().await.unwrap();
+        let token = guard.token();
+        let mut waits = Box::pin(lock.acquire());
+        assert!(poll_once(waits.as_mut()).is_pending());
+        drop(guard);
+        if closes {
+            let other = builder(Memory::new(), "other").observer(holds.clone()).build().unwrap();
+            let lock = other.lock("k").unwrap();
+            let guard = lock.acquire().await.unwrap();
+            let mut waits = Box::pin(lock.acquire());
+            assert!(poll_once(waits.as_mut()).is_pending());
+            let ends = take();
+            told("HandedOff", token, 0)(&ends[0]);
+            let token = guard.token();
+            drop(guard);
+            other.shutdown().await;
+            let ends = take();
+            assert_eq!(ends.len(), 1, "{ends:?}");
+            told("HandedOff", token, 0)(&ends[0]);
+        }
+        drop(waits);
+        tokio::time::sleep(ms(500)).await;
+        if !closes {
+            let ends = take();
+            assert_eq!(ends.len(), 1, "{ends:?}");
+            told("HandedOff", token, 0)(&ends[0]);
+        }
+    }
+    assert!(take().is_empty());
+    // One whose limit has passed, and that is given back while the next one uses the lease.
+    let limited = lock.clone().hold_at_most(ms(100));
+    let (late, next) = tokio::join!(limited.acquire(), async {
+        tokio::task::yield_now().await;
+        lock.acquire().await
+    });
+    let (late, next) = (late.unwrap(), next.unwrap());
+    let (token, of_next) = (late.token(), next.token());
+    tokio::time::sleep(ms(50)).await;
+    drop(late);
+    tokio::time::sleep(ms(500)).await;
+    next.release().await.unwrap();
+    let ends = take();
+    assert_eq!(ends.len(), 3, "{ends:?}");
+    told("lost the time for which it was to be held at most is over", token, 100)(&ends[0]);
+    assert_eq!((&*ends[1].0, ends[1].1.token), ("Lost", token));
+    told("Held", of_next, 550)(&ends[2]);
+    let guard = lock.acquire().await.unwrap();
+    let token = guard.token();
+    operator.break_lock_of("k", node.id(), "why not").await.unwrap().unwrap();
+    tokio::time::sleep(ms(10)).await;
+    assert!(guard.release().await.is_err());
+    let ends = take();
+    assert_eq!(ends.len(), 2, "{ends:?}");
+    told("lost operator broke it: why not", token, 10)(&ends[0]);
+    told("Lost", token, 10)(&ends[1]);
+}
+
+/// So a gauge of those that wait comes back to zero.
+#[tokio::test(start_paused = true)]
+async fn an_acquisition_that_is_dropped_is_cancelled_once_and_only_if_it_has_begun() {
+    let notes = Notes::default();
+    let node = builder(Memory::new(), "a").observer(notes.clone()).build().unwrap();
+    let lock = node.lock("k").unwrap();
+    drop(lock.acquire());
+    assert_eq!(notes.take(), [""; 0]);
+    let guard = lock.acquire().await.unwrap();
+    notes.take();
+    let mut acquire = Box::pin(lock.acquire());
+    assert!(poll_once(acquire.as_mut()).is_pending());
+    tokio::time::sleep(ms(7)).await;
+    drop(acquire);
+    assert_eq!(notes.take(), ["k started", "cancelled 7 ms"]);
+    drop(guard);
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,7 +251,7 @@ impl Observer for Misbehaving {
     fn acquired(&self, _: &Key, _: Duration, _: AcquiredVia, _: FencingToken) {
         self.behave();
     }
-    fn released(&self, _: &Key, _: ReleaseOutcome) {
+    fn released(&self, _: &Key, _: ReleaseOutcome, _: Hold) {
         self.behave();
     }
     fn request_finished(
@@ -158,7 +289,7 @@ fn an_observer_that_waits_for_a_lock_does_not_stop_the_driver() {
         refused: Arc<AtomicU64>,
     }
     impl Observer for Waits {
-        fn renewed(&self, _: &Key) {
+        fn renewed(&self, _: &Key, _: Duration) {
             if let Some(node) = self.node.get() {
                 let result = node.blocking().lock("other").unwrap().acquire_timeout(ms(100));
                 if matches!(result, Err(LockError::WouldDeadlock { .. })) {

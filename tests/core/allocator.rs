@@ -169,11 +169,26 @@ fn run() {
     }
 }
 
+/// The profile counts in the allocator, and allocates nothing there.
+#[cfg(feature = "profile")]
+fn assert_profiled(calls: u64) {
+    let report = lockword::profile::report();
+    println!("{report}");
+    // At one place in `section` all do.
+    let most = report.places.iter().map(|place| place.acquisitions).max().unwrap();
+    assert!(most.abs_diff(calls) < calls / 5, "{most} of {calls}");
+    assert!(report.places.iter().any(|place| place.contended > 20 && place.holds.count > 0));
+}
+
 #[test]
 fn a_lock_inside_the_global_allocator() {
     alone("a_lock_inside_the_global_allocator", DEADLINE, || {
+        #[cfg(feature = "profile")]
+        lockword::profile::start();
         LOCKS.store(true, Ordering::Relaxed);
         run();
+        #[cfg(feature = "profile")]
+        drop(lockword::profile::report());
         let slept = SLEPT.load(Ordering::Relaxed);
         WAITS.store(true, Ordering::Relaxed);
         run();
@@ -182,6 +197,8 @@ fn a_lock_inside_the_global_allocator() {
             let state = STATE.lock();
             (state.calls, state.live)
         };
+        #[cfg(feature = "profile")]
+        assert_profiled(calls);
         println!("{calls} calls, {live} live, {slept} sleeps without the Condvar");
         assert!(calls > 20_000, "{calls} calls");
         assert!(slept > 20, "only {slept} sleeps: nobody has parked");

@@ -10,11 +10,12 @@ use lockword::{
     SendRwLock, SendRwLockReadGuard, SendRwLockWriteGuard, WaitTimeoutResult,
 };
 use std::cell::Cell;
-use std::mem::{align_of, size_of};
 use std::rc::Rc;
 
 const WORD: usize = size_of::<usize>();
 
+// With it the instruments take room.
+#[cfg(not(feature = "trace"))]
 #[test]
 fn the_lock_is_one_byte() {
     assert_eq!((size_of::<RawLock>(), align_of::<RawLock>()), (1, 1));
@@ -25,6 +26,8 @@ fn the_lock_is_one_byte() {
     assert_eq!((size_of::<FairMutex<()>>(), align_of::<FairMutex<()>>()), (1, 1));
 }
 
+// With it the instruments take room.
+#[cfg(not(feature = "trace"))]
 #[test]
 fn a_reader_writer_lock_is_two_halves() {
     assert_eq!((size_of::<RawRwLock>(), align_of::<RawRwLock>()), (8, 4));
@@ -46,6 +49,8 @@ fn a_readers_guard_adds_its_slot() {
     assert_eq!((size_of::<Upgradable>(), size_of::<Option<Upgradable>>()), (WORD, WORD));
 }
 
+// With it the instruments take room.
+#[cfg(not(feature = "trace"))]
 #[test]
 fn a_mutex_is_its_data_and_one_byte() {
     assert_eq!((size_of::<Mutex<u8>>(), align_of::<Mutex<u8>>()), (2, 1));
@@ -57,6 +62,8 @@ fn a_mutex_is_its_data_and_one_byte() {
     assert_eq!(size_of::<[Mutex<()>; 64]>(), 64, "64 locks on one cache line");
 }
 
+// With it the instruments take room.
+#[cfg(not(feature = "trace"))]
 #[test]
 fn sync_adds_a_byte_for_poison() {
     use lockword::sync::{Condvar, Mutex};
@@ -69,6 +76,8 @@ fn sync_adds_a_byte_for_poison() {
     assert!(size_of::<Guard>() <= size_of::<std::sync::MutexGuard<'_, u32>>());
 }
 
+// With it the instruments take room.
+#[cfg(not(feature = "trace"))]
 #[test]
 fn a_reentrant_mutex_adds_an_owner_and_a_count() {
     assert_eq!(size_of::<ReentrantMutex<()>>(), 3 * WORD);
@@ -234,7 +243,7 @@ threads! {
 
 #[cfg(feature = "arc_lock")]
 mod arc_lock {
-    use super::{Neither, SendOnly, SyncOnly, WORD, size_of};
+    use super::{Neither, SendOnly, SyncOnly, WORD};
     use lockword::{
         ArcFairMutexGuard, ArcMutexGuard, ArcReentrantMutexGuard, ArcRwLockReadGuard,
         ArcRwLockUpgradableReadGuard, ArcRwLockWriteGuard, ArcSendMutexGuard,

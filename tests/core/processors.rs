@@ -11,17 +11,19 @@
 use lockword::{Condvar, Mutex};
 use std::hint::spin_loop;
 use std::io;
-use std::mem::{MaybeUninit, zeroed};
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Barrier, Mutex as StdMutex};
 use std::thread;
 use std::time::Duration;
+use support::affinity::bind;
 use support::asleep::Tid;
 use support::child;
 use support::seccomp::{kill_on_open, refuse_requeue};
 
 #[path = "../support"]
 mod support {
+    pub mod affinity;
     pub mod asleep;
     pub mod child;
     pub mod seccomp;
@@ -103,21 +105,6 @@ fn a_contended_lock_opens_no_file() {
 /// Which threads meet the first contention.
 const PINNED: &str = "pinned";
 const FREE: &str = "free";
-
-/// Binds the calling thread to one of the processors that it may use: the first, the second, ...
-fn bind(number: usize) {
-    // SAFETY: a set of processors is bits, and all zeros are one; the calls read or write no other
-    // memory than the sets.
-    let ret = unsafe {
-        let mut all: libc::cpu_set_t = zeroed();
-        assert_eq!(libc::sched_getaffinity(0, size_of_val(&all), &mut all), 0);
-        let mut allowed = (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &all));
-        let mut one: libc::cpu_set_t = zeroed();
-        libc::CPU_SET(allowed.nth(number).expect("there are enough"), &mut one);
-        libc::sched_setaffinity(0, size_of_val(&one), &one)
-    };
-    assert_eq!(ret, 0, "affinity: {}", io::Error::last_os_error());
-}
 
 /// One thread, bound or not, parks for a lock. Nobody has before.
 fn first_contention(bound: bool) {

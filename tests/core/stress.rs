@@ -259,6 +259,11 @@ fn run(length: Duration, limit: Duration, plant: bool) {
 #[test]
 fn every_operation_makes_progress() {
     let seconds = env_number("LOCKWORD_STRESS_SECS", 2);
+    #[cfg(feature = "deadlock_detection")]
+    let _watcher = {
+        lockword::debug::on_report(|report| fail(&report.to_string()));
+        lockword::debug::watch(Duration::from_millis(1), |found| fail(&found.to_string()))
+    };
     run(Duration::from_secs(seconds), LIMIT, false);
 }
 

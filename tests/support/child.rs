@@ -41,6 +41,16 @@ impl Ended {
 
 /// Runs the test named `test` again with the given role, and kills it at the deadline.
 pub fn run(test: &str, role: &str, deadline: Duration) -> Ended {
+    run_with(test, role, &[], deadline)
+}
+
+/// The same, with these variables besides.
+pub fn run_with(
+    test: &str,
+    role: &str,
+    variables: &[(&str, &std::path::Path)],
+    deadline: Duration,
+) -> Ended {
     let exe = std::env::current_exe().expect("the path of this binary");
     // The program that runs this binary, where the system cannot: an emulator.
     let mut command = match std::env::var_os("LOCKWORD_RUNNER") {
@@ -54,6 +64,7 @@ pub fn run(test: &str, role: &str, deadline: Duration) -> Ended {
     let mut child = command
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(ROLE, role)
+        .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

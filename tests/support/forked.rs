@@ -28,6 +28,9 @@ impl Forked {
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
         if pid == 0 {
+            // It ends with the thread that has forked it: nobody would wait for it after a panic there.
+            // SAFETY: a call of the system about this process alone.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
             // SAFETY: the page is mapped until `drop`, which the child does not reach.
             let body = std::panic::AssertUnwindSafe(|| body(unsafe { &*step }));
             let status = match std::panic::catch_unwind(body) {

@@ -3,8 +3,8 @@
 use crate::bench::baseline::Rule;
 use crate::bench::plan::{KNOWN_LOCKS, KnownLock};
 use crate::lock_args::{
-    BreakArgs, CompletionsArgs, GateArgs, ListArgs, ManArgs, RunArgs, StatusArgs, SweepArgs,
-    WatchArgs,
+    AuditArgs, BreakArgs, CompletionsArgs, GateArgs, GrantsArgs, ListArgs, ManArgs, RunArgs,
+    SealKeyArgs, StatusArgs, SweepArgs, TopArgs, WatchArgs,
 };
 use crate::{CliError, exit, output};
 use clap::builder::PossibleValuesParser;
@@ -66,6 +66,18 @@ pub enum Command {
     /// It looks when the engine reports a write, and at every --every. It shows the state at each look: what
     /// begins and ends between two looks is not shown.
     Watch(WatchArgs),
+    /// Show the locks that most nodes wait for, live, until Ctrl-C
+    ///
+    /// Shown are locks that are held, waited for, or were since it began. They are queues, not rates: how often a lock is
+    /// acquired is not known, and the threads of one process are one node. A wait that begins and ends between two looks
+    /// is not seen. WAIT: the nodes in the queue (a full queue has others outside; one that was killed counts until its
+    /// turn). LONGEST: how long the node has waited that has waited longest, from the look that saw it first. WAITED: the
+    /// waiting time of all nodes together since `top` began (three nodes for 10s are 30s), estimated from the looks.
+    /// HELD: how long the holder has had it, by its clock and by this machine's. All locks of the prefix are read at
+    /// every --every, with a pause in between that is as long as that took. It needs the right to list, which a role of
+    /// `lockword grants` does not have in Redis. JSON has waiting, longest_ms, waited_ms and held_ms for each of the
+    /// `locks`, the number of `keys`, and `error` if the look failed.
+    Top(TopArgs),
     /// Take a lock away from its holder, who may be alive
     ///
     /// The holder is not asked. It sees the loss at its next renewal (within a third of its lease), and
@@ -79,8 +91,16 @@ pub enum Command {
     /// directory, what has been idle for an hour is deleted at once. With --dead, also the locks of
     /// killed holders that nobody has wanted since: run it from cron where names change.
     Sweep(SweepArgs),
+    /// Print the commands that give a role rights on the locks below a prefix, and on no others
+    ///
+    /// Nothing is connected or changed: of the address only the engine counts, and where it keeps its locks.
+    Grants(GrantsArgs),
     /// Run a command only if no later holder of the lock has been here: fencing for shells
     Gate(GateArgs),
+    /// Check an audit trail that `run --audit`, `break --audit` or a program has written
+    Audit(AuditArgs),
+    /// Make a file of keys for --seal-key-file
+    SealKey(SealKeyArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Print a manual page, for `man -l -`, or write all of them to a folder

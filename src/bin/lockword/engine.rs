@@ -1,32 +1,45 @@
 //! The engine that the commands about locks talk to, and which exit status a failure of it has.
 
-use crate::{CliError, exit};
+use crate::lock_args::EngineArgs;
 #[cfg(unix)]
-use lockword::cluster::Dir;
+use crate::ties::Ties;
+use crate::{CliError, exit};
+use lockword::cluster::layers::{SealError, SealKeys, Sealed, is_sealed};
 use lockword::cluster::{ConnectError, LockError, Transport, TransportError, connect};
+use std::env;
+use std::error::Error;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 #[cfg(unix)]
 use url::Url;
 
 /// The variable that has the address of the engine where `--on` is not given.
 const ADDRESS: &str = "LOCKWORD_ON";
 
+/// That has the file of keys where `--seal-key-file` is not given.
+const SEAL_KEY_FILE: &str = "LOCKWORD_SEAL_KEY_FILE";
+
 /// An engine that is busy may take as long to respond. A shorter wait does not tell whether it can be reached.
 const RESPONSE_TIME: Duration = Duration::from_secs(1);
+
+/// A look at the mark of sealed locks may take as long.
+const LOOK_TIME: Duration = Duration::from_secs(10);
 
 /// A connection to an engine.
 pub struct Engine {
     pub transport: Arc<dyn Transport>,
     /// The same, if it is a directory: it can tie a lock to processes.
     #[cfg(unix)]
-    pub dir: Option<Arc<Dir>>,
+    pub dir: Option<Ties>,
 }
 
 impl Engine {
-    /// Connects to the engine of `--on`, or of the variable.
-    pub async fn connect(on: Option<&str>) -> Result<Engine, CliError> {
-        let address = address(on)?;
+    /// Connects to the engine of `--on`, or of the variable, and seals if there is a file of keys.
+    pub async fn connect(args: &EngineArgs) -> Result<Engine, CliError> {
+        let address = address(args.on.as_deref())?;
+        let keys = seal_keys(args.seal_key_file.clone())?;
         if address.starts_with("memory:") {
             let why = "memory: is within one process, so its locks keep nobody else out: \
                        use dir:/PATH for the processes of this machine";
@@ -36,16 +49,59 @@ impl Engine {
         if address.starts_with("dir:") {
             let url = Url::parse(&address)
                 .map_err(|why| CliError::with(exit::USAGE, format!("the address: {why}")))?;
-            let dir = Arc::new(Dir::connect(&url).await.map_err(|why| refused(&why))?);
-            return Ok(Engine { transport: dir.clone(), dir: Some(dir) });
+            let ties = Ties::connect(&url, keys.clone()).await.map_err(|why| refused(&why))?;
+            let transport = sealed(ties.transport(), keys).await?;
+            return Ok(Engine { transport, dir: Some(ties) });
         }
         let transport = connect(&address).await.map_err(|why| refused(&why))?;
         Ok(Engine {
-            transport,
+            transport: sealed(transport, keys).await?,
             #[cfg(unix)]
             dir: None,
         })
     }
+}
+
+/// Seals if there are keys. Without them it refuses an engine that others use with keys: a lock that they hold would
+/// be free, under another name.
+async fn sealed(
+    transport: Arc<dyn Transport>,
+    keys: Option<SealKeys>,
+) -> Result<Arc<dyn Transport>, CliError> {
+    if let Some(keys) = keys {
+        return Ok(Arc::new(Sealed::new(transport, keys)));
+    }
+    let Ok(looked) = timeout(LOOK_TIME, is_sealed(&transport)).await else {
+        let why = format!("the engine has not responded for {LOOK_TIME:?}");
+        return Err(CliError::with(exit::UNREACHABLE, why));
+    };
+    match looked {
+        Ok(false) => Ok(transport),
+        // Who may not look has rights on a prefix, which were not given for sealed locks.
+        Err(TransportError::Denied(_)) => Ok(transport),
+        Ok(true) => {
+            let why = format!(
+                "the locks of this engine are sealed: give the file of their keys by --seal-key-file or by \
+                 {SEAL_KEY_FILE} (unsealed ones need another prefix, table, database or directory)"
+            );
+            Err(CliError::with(exit::USAGE, why))
+        }
+        Err(error) => Err(request_failed(&error)),
+    }
+}
+
+/// The keys of the file, or of the file that the variable names.
+pub fn seal_keys(file: Option<PathBuf>) -> Result<Option<SealKeys>, CliError> {
+    let file = file.or_else(|| env::var_os(SEAL_KEY_FILE).map(PathBuf::from));
+    let read =
+        |file| SealKeys::read(file).map_err(|why| CliError::with(exit::USAGE, why.to_string()));
+    if file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
+        // Not as if there were none: then the names would go out in the clear.
+        let why =
+            format!("{SEAL_KEY_FILE} is empty: give it the path of the file of keys, or unset it");
+        return Err(CliError::with(exit::USAGE, why));
+    }
+    file.map(read).transpose()
 }
 
 impl Engine {
@@ -58,8 +114,9 @@ impl Engine {
     }
 }
 
-fn address(on: Option<&str>) -> Result<String, CliError> {
-    let address = on.map(str::to_owned).or_else(|| std::env::var(ADDRESS).ok());
+/// The address of `--on`, or of the variable.
+pub fn address(on: Option<&str>) -> Result<String, CliError> {
+    let address = on.map(str::to_owned).or_else(|| env::var(ADDRESS).ok());
     address.filter(|address| !address.is_empty()).ok_or_else(|| {
         let why = "which engine? Give its address by --on or by LOCKWORD_ON: \
                    dir:/PATH needs no server";
@@ -67,7 +124,8 @@ fn address(on: Option<&str>) -> Result<String, CliError> {
     })
 }
 
-fn refused(error: &ConnectError) -> CliError {
+/// An address that is not valid, or an engine that cannot be used.
+pub fn refused(error: &ConnectError) -> CliError {
     let code = match error {
         ConnectError::Address { .. }
         | ConnectError::Unencrypted { .. }
@@ -77,6 +135,25 @@ fn refused(error: &ConnectError) -> CliError {
         _ => exit::UNREACHABLE,
     };
     CliError::with(code, error.to_string())
+}
+
+/// Why the value of this one key is refused, if that is the error: others of the engine may be good.
+pub fn unreadable(error: &LockError) -> Option<String> {
+    match error {
+        LockError::Unreadable { source, .. } => Some(source.to_string()),
+        LockError::Transport { source, .. } => value_refused(source),
+        _ => None,
+    }
+}
+
+/// The same of a request.
+pub fn value_refused(error: &TransportError) -> Option<String> {
+    let seal = error.source().and_then(|cause| cause.downcast_ref::<SealError>());
+    match (seal, error) {
+        (Some(seal), _) => seal.stored().map(|_| seal.to_string()),
+        (None, TransportError::Corrupt(why)) => Some(why.to_string()),
+        _ => None,
+    }
 }
 
 /// A failure of a request.

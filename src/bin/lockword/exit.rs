@@ -11,7 +11,7 @@ pub const NOT_BROKEN: u8 = 1;
 pub const BENCH_FAILED: u8 = 2;
 /// The command line is wrong, or this build or system cannot do it.
 pub const USAGE: u8 = 64;
-/// The engine cannot be reached, or is not fit; a register has something else than a lock; or the system
+/// The engine cannot be reached, or is not fit (`status --health`: there is no watch, too); a register has something else than a lock; or the system
 /// refuses what `run` needs.
 pub const UNREACHABLE: u8 = 69;
 /// The result cannot be written to standard output: the disk is full.

@@ -1,6 +1,7 @@
 //! The command line of the commands about locks.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
+use lockword::cluster::audit::AuditMark;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +20,43 @@ pub struct EngineArgs {
     /// other machines over TLS only (rediss://, etcds://, sslmode=verify-full), unless the address has plaintext=allow.
     #[arg(long, value_name = "URL")]
     pub on: Option<String>,
+    /// File of keys that keep names and values from whoever runs the engine (default: the variable
+    /// LOCKWORD_SEAL_KEY_FILE)
+    ///
+    /// `lockword seal-key` makes it. All that use a lock need the same: without the file, or with another name
+    /// key, a command would look at other registers, so it is refused where it finds that others seal. See the
+    /// documentation of lockword::cluster::layers::Sealed for what leaks and how to change keys.
+    #[arg(long, value_name = "FILE")]
+    pub seal_key_file: Option<PathBuf>,
 }
+
+#[derive(Args, Debug)]
+#[command(after_long_help = SEAL_KEY_NOTES)]
+pub struct SealKeyArgs {
+    /// The file; it is never overwritten
+    pub file: PathBuf,
+    /// Make no file: print how the engine stores a name, or a prefix that ends with a slash, by the keys of FILE
+    #[arg(long, value_name = "NAME")]
+    pub stored: Option<String>,
+}
+
+const SEAL_KEY_NOTES: &str = "\
+Copy the file to all nodes as you do with other secrets, and keep a copy: without it no lock can be
+read. Only its owner may have rights on it.
+
+To change the sealing key, each step at all nodes before the next:
+  1. Make a key by `openssl rand -hex 32`, and add it to the file of each node as a line: open KEY.
+  2. Exchange the words: seal KEY, open OLD. What is written from now on has the new key.
+  3. Have each lock written once, so that none has the old key:
+       lockword sweep --dead
+       lockword list --json | jq -r 'select(.state == \"free\").key' |
+         while read -r KEY; do lockword run --no-wait \"$KEY\" -- true </dev/null; done
+     (A record of --at-most-once-per is written at the next start of its command, and one whose
+     time is over by lockword sweep.) What still has the old key is shown as unreadable by
+     lockword list with a file that lacks it. Then remove the line with the old key. A register
+     that still has it is refused, and not overwritten.
+What runs keeps the keys that it has read: start it again in each step. Never change the line `name`
+while anything runs.";
 
 /// What `run` runs, and under which lock.
 #[derive(Args, Debug)]
@@ -67,6 +104,9 @@ pub struct RunArgs {
     /// DURATION in all commands of one lock: `lockword sweep` goes by that of the last start.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub at_most_once_per: Option<Duration>,
+    /// Publish a text with the lock, for `lockword status` and `lockword watch` (an address, say; at most 256 bytes, as in JSON)
+    #[arg(long, value_name = "TEXT")]
+    pub publish: Option<String>,
     /// How long the command has between SIGTERM and SIGKILL; below half of the lease (default: a
     /// fifth of the lease, or of --hold-at-most if that is shorter)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -77,6 +117,9 @@ pub struct RunArgs {
     /// Print when the lock is acquired and released
     #[arg(short, long)]
     pub verbose: bool,
+    /// Add who had the lock, when, and how that ended to this audit trail; one process writes to a file at a time
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
 }
 
 const RUN_NOTES: &str = "\
@@ -131,6 +174,40 @@ pub struct StatusArgs {
     /// its lease, at most 10s; to call it dead takes the whole lease)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub watch_for: Option<Duration>,
+    /// Show too how fast the engine responds, and whether a watch of the lock can be had
+    #[arg(long)]
+    pub health: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is done with an audit trail.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct AuditArgs {
+    #[command(subcommand)]
+    pub command: AuditCommand,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum AuditCommand {
+    /// Check that no line was changed, removed or put in; exit status 76 otherwise
+    ///
+    /// Prints the mark of the last line, its number and its hash. Keep it where whoever writes the trail cannot
+    /// write, and give it to the next check: without one, it is not seen that the end was cut or that the whole
+    /// was written anew.
+    Verify(VerifyArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// The files of one trail, the oldest first: locks.jsonl.1 locks.jsonl
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The trail must have this line: a mark that an earlier check has printed
+    #[arg(long, value_name = "MARK", value_parser = crate::audit::mark)]
+    pub contains: Option<AuditMark>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -164,6 +241,40 @@ pub struct WatchArgs {
 }
 
 #[derive(Args, Debug)]
+pub struct TopArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Only the locks whose names begin with this
+    #[arg(default_value = "")]
+    pub prefix: String,
+    /// Time between two looks at all of the locks
+    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = "1s")]
+    pub every: Duration,
+    /// Which locks come first
+    #[arg(long, value_enum, default_value_t = SortBy::Waiting)]
+    pub sort: SortBy,
+    /// Exit after N looks; the exit status is that of the last one (default: with Ctrl-C)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub times: Option<u64>,
+    /// Print JSON: one object for each look
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The order of `lockword top`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    /// How many nodes wait (WAIT)
+    Waiting,
+    /// The longest wait of a node that still waits (LONGEST)
+    Longest,
+    /// The time that all nodes have waited since `top` began (WAITED)
+    Waited,
+    /// How long the lock has been held (HELD)
+    Held,
+}
+
+#[derive(Args, Debug)]
 pub struct BreakArgs {
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -175,6 +286,9 @@ pub struct BreakArgs {
     /// Why, in at most 64 bytes; it is kept in the register, and shown by `status` and to the holder
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub reason: String,
+    /// Add this to an audit trail; one process writes to a file at a time
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -197,6 +311,47 @@ pub struct SweepArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+#[derive(Args, Debug)]
+#[command(after_long_help = GRANTS_NOTES)]
+pub struct GrantsArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// What the names of the locks begin with; it ends with a slash
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: String,
+    /// Name of the user or role: of Redis a user, which is made; of PostgreSQL a role, and of etcd a user, which
+    /// have to exist
+    #[arg(long, value_name = "NAME")]
+    pub role: String,
+    /// Print JSON: the commands, the program that they are for, and the notes
+    #[arg(long)]
+    pub json: bool,
+}
+
+const GRANTS_NOTES: &str = "\
+The commands go to standard output, and what to do besides to standard error. They are for psql,
+or for sh with redis-cli or etcdctl, run by somebody with all rights. They set no password: a user of Redis
+that is made by them cannot log in before you give it one (ACL SETUSER jobs '>PASSWORD').
+
+A second prefix for the same role takes the place of the first (Redis, PostgreSQL), or is one more
+(etcd, where the role also keeps what else it has).
+
+Such a role can acquire, wait for, renew, hand over and release the locks below the prefix, look at
+them, and break them; not over Redis: list them. What it can do by hand harms these locks only: it
+could use up the numbers of their versions, but those of each such prefix are counted from a floor
+of their own, so the locks of others go on. It can make the nodes of others look at their locks in
+vain (not over etcd), and load the server, as every client can. The page of each engine has more.
+
+With --seal-key-file the rights are on the names under which the locks of the prefix are stored.
+
+A directory has no rights per prefix: use one for each group of users.
+
+Examples:
+  lockword grants --on postgres:///shop --prefix jobs/ --role jobs | psql -X -v ON_ERROR_STOP=1 shop
+  lockword grants --on redis://cache --prefix jobs/ --role jobs | REDIS_CLI='redis-cli -h cache' sh
+  lockword grants --on etcd://a,b,c --prefix jobs/ --role jobs |
+    ETCDCTL_ENDPOINTS=a:2379,b:2379,c:2379 ETCDCTL_USER=root:PASSWORD sh";
 
 #[derive(Args, Debug)]
 #[command(after_long_help = GATE_NOTES)]

@@ -3,10 +3,11 @@
 //!
 //! [`args`] and [`lock_args`] are the command line, [`mod@exit`] has every exit status, [`output`]
 //! prints. [`mod@run`] runs a command under a lock, [`admin`] has what operators use, [`gate`] is
-//! fencing for shells, [`help`] makes completions and the man page, and [`mod@bench`] measures.
+//! fencing for shells, [`mod@seal_key`] makes keys, [`help`] makes completions and the man page, and [`mod@bench`] measures.
 
 mod admin;
 mod args;
+mod audit;
 mod bench;
 mod engine;
 mod exit;
@@ -15,6 +16,9 @@ mod help;
 mod lock_args;
 mod output;
 mod run;
+mod seal_key;
+#[cfg(unix)]
+mod ties;
 
 use args::{Cli, Command};
 use output::printable;
@@ -45,9 +49,13 @@ fn start() -> Result<ExitOutcome, CliError> {
         Command::Status(args) => admin::status(&args),
         Command::List(args) => admin::list(&args),
         Command::Watch(args) => admin::watch(&args),
+        Command::Top(args) => admin::top(&args),
         Command::Break(args) => admin::break_lock(&args),
         Command::Sweep(args) => admin::sweep(&args),
+        Command::Grants(args) => admin::grants(&args),
         Command::Gate(args) => gate::gate(&args),
+        Command::Audit(args) => audit::audit(&args),
+        Command::SealKey(args) => seal_key::seal_key(&args),
         Command::Completions(args) => help::completions(&args),
         Command::Man(args) => help::man(&args),
         Command::Bench(args) => bench::bench(&args).map_err(CliError::of_bench),

@@ -7,7 +7,8 @@
 
 use crate::{CliError, exit};
 use lockword::contention::statistics::Median;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::time::{SystemTime, UNIX_EPOCH};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Prints to standard output. A closed pipe is no error.
@@ -106,10 +107,50 @@ pub fn print_error(line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
 }
 
-/// The number of columns of the terminal on standard output; [`DEFAULT_WIDTH`] if it is none.
+/// The number of columns of the terminal on standard output; [`DEFAULT_WIDTH`] if it is none, or has no size.
 pub fn terminal_width() -> usize {
-    terminal_size::terminal_size_of(std::io::stdout())
-        .map_or(DEFAULT_WIDTH, |(width, _)| usize::from(width.0))
+    let size = terminal_size::terminal_size_of(io::stdout());
+    size.map_or(DEFAULT_WIDTH, |(width, _)| usize::from(width.0))
+}
+
+/// Texts each of which takes the place of the one before it on a terminal. Where there is none, or one that cannot
+/// do that, they come one after the other.
+pub struct Screen {
+    is_terminal: bool,
+    is_begun: bool,
+}
+
+impl Screen {
+    pub fn new() -> Self {
+        // A console of Windows has to be told to do that.
+        let is_fit = cfg!(unix) && std::env::var_os("TERM").is_some_and(|name| name != "dumb");
+        Self { is_terminal: io::stdout().is_terminal() && is_fit, is_begun: false }
+    }
+
+    /// How many columns and lines there is room for, but for the line of the cursor; `None` if for any number.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        let (width, height) =
+            terminal_size::terminal_size_of(io::stdout()).filter(|_| self.is_terminal)?;
+        Some((usize::from(width.0), usize::from(height.0).saturating_sub(1).max(1)))
+    }
+
+    /// Shows a text, which ends with a line feed. Returns false if the reader has closed its end of the pipe.
+    pub fn show(&mut self, text: &str) -> Result<bool, CliError> {
+        let is_first = !std::mem::replace(&mut self.is_begun, true);
+        let text = match (self.is_terminal, is_first) {
+            (false, true) => text.to_owned(),
+            (false, false) => format!("\n{text}"),
+            // Home, each line is cleared before it is written, and then what is below: whatever the terminal has made
+            // of the text before, if its size has changed. At first the whole screen.
+            (true, _) => {
+                let first = if is_first { "\x1b[2J" } else { "" };
+                let lines = text.lines().map(|line| format!("\x1b[K{line}\n"));
+                format!("{first}\x1b[H{}\x1b[J", lines.collect::<String>())
+            }
+        };
+        let mut out = io::stdout().lock();
+        is_read(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    }
 }
 
 /// Columns of output that does not go to a terminal.
@@ -239,6 +280,12 @@ pub fn list(names: &[&str]) -> String {
         [one] => (*one).to_owned(),
         [most @ .., last] => format!("{} and {last}", most.join(", ")),
     }
+}
+
+/// The time of this host's wall clock, in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Text that is safe to print to a terminal: control characters, characters that change the direction of

@@ -138,17 +138,22 @@ pub async fn connect_on(
     connect_to(address, Some(runtime.clone())).await
 }
 
-async fn connect_to(
-    address: &str,
-    runtime: Option<Handle>,
-) -> Result<Arc<dyn Transport>, ConnectError> {
+/// The address as a URL.
+pub(super) fn parse(address: &str) -> Result<Url, ConnectError> {
     // Such as the end of a line in a file.
     let address = address.trim();
     check_text(address)?;
     if let Some(why) = spelling::advice(address) {
         return Err(invalid(why));
     }
-    let url = Url::parse(&to_url(address)).map_err(|why| invalid(why.to_string()))?;
+    Url::parse(&to_url(address)).map_err(|why| invalid(why.to_string()))
+}
+
+async fn connect_to(
+    address: &str,
+    runtime: Option<Handle>,
+) -> Result<Arc<dyn Transport>, ConnectError> {
+    let url = parse(address)?;
     match url.scheme() {
         "memory" => Ok(Arc::new(Memory::new())),
         "dir" => dir(&url, runtime).await,

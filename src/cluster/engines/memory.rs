@@ -22,6 +22,8 @@ use tokio::time::Instant;
 /// A register that was written as [`idle`](Write::idle) is dropped after an hour at the earliest, so
 /// that names that are no longer used do not accumulate. Later idle writes, of any key, drop it. No
 /// request is in flight for an hour, so no request that knew of the register finds it missing.
+///
+/// There are no rights: whoever has a clone may do everything.
 #[derive(Clone)]
 pub struct Memory {
     engine: Arc<OfProcess<Mutex<MemoryEngine>>>,

@@ -26,6 +26,7 @@ use crate::cluster::guard::LossReason;
 use crate::cluster::key::Key;
 use crate::cluster::local::LocalKey;
 use crate::cluster::local::driver_task::DriverRun;
+use crate::cluster::local::run_queue::Told;
 use crate::cluster::local::send_queue::{SendQueue, Subscribing};
 use crate::cluster::node::{NodeShared, Shutdown};
 use crate::cluster::observer::RemoteOperation;
@@ -37,7 +38,7 @@ use crate::cluster::protocol::{
 };
 use crate::cluster::text::shown;
 use crate::cluster::transport::{
-    Consistency, Exchange, Notices, TransportError, Version, Versioned, Watch, Write,
+    Consistency, Exchange, NodeId, Notices, TransportError, Version, Versioned, Watch, Write,
 };
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, Either, FutureExt, select};
 use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, Stream, StreamExt, iter};
@@ -70,8 +71,9 @@ pub(crate) struct Driver {
     last_watch: u64,
     /// The keys that were taken out of the run queue and not polled yet.
     scheduled: VecDeque<Arc<LocalKey>>,
-    /// The node is closed, and the driver ends at this moment at the latest.
-    closing: Option<Time>,
+    told: Told,
+    /// The keys for which the end of the process waits, while it does.
+    owed: Option<Vec<Key>>,
     report: Shutdown,
 }
 
@@ -108,7 +110,8 @@ impl Driver {
             notices: SelectAll::new(),
             last_watch: 0,
             scheduled: VecDeque::new(),
-            closing: None,
+            told: Told::default(),
+            owed: None,
             report: Shutdown::default(),
         }
     }
@@ -163,12 +166,10 @@ impl Driver {
         let [mut polls, mut responses, mut notices, mut timers, mut sends] = [BUDGET; 5];
         loop {
             let before = [polls, responses, notices, timers, sends];
-            let closing = self.shared.run_queue.drain(&mut self.scheduled);
-            if self.closing.is_none() && closing.is_some() {
-                self.send_queue.remove_limit();
-                self.give_up_places();
+            let told = self.shared.run_queue.drain(&mut self.scheduled);
+            if self.told != told {
+                self.hear(told);
             }
-            self.closing = closing.or(self.closing);
             while polls > 0
                 && let Some(local) = self.scheduled.pop_front()
             {
@@ -245,7 +246,7 @@ impl Driver {
         }
         let is_due = self.next_due().is_some_and(|at| self.shared.run_queue.may_sleep_past(at));
         let sends = self.send_queue.is_due(self.shared.clock.now());
-        budget == 0 || is_due || sends || self.last_watch != last_watch
+        budget == 0 || is_due || sends || self.owed.is_some() || self.last_watch != last_watch
     }
 
     /// When the next machine gets [`Event::Timer`].
@@ -256,7 +257,7 @@ impl Driver {
     /// Before the task sleeps: registers its waker with the run queue, and returns until when it may
     /// sleep. Pending if there is something new.
     pub(super) fn sleep(&self, cx: &Context<'_>) -> Poll<Option<Time>> {
-        self.shared.run_queue.sleep(self.next_due(), self.closing, cx)
+        self.shared.run_queue.sleep(self.next_due(), self.told, cx)
     }
 
     /// Polls a key of the run queue.
@@ -316,16 +317,46 @@ impl Driver {
         self.update_intent(key);
     }
 
-    /// The node is closed: the places in queues that it has kept are given up.
-    fn give_up_places(&mut self) {
-        let has_place = |(key, driven): (&Key, &mut DrivenKey)| {
-            driven.machine.expect_nobody().then(|| key.clone())
-        };
-        let mut keys: Vec<_> = self.keys.iter_mut().filter_map(has_place).collect();
+    /// The node is closed, or the process ends: what is unused is given back, at once. Only the end of the process
+    /// ends again.
+    fn hear(&mut self, told: Told) {
+        let before = std::mem::replace(&mut self.told, told);
+        if told.closing.is_some() {
+            self.send_queue.remove_limit();
+        }
+        if !told.is_flushing {
+            self.owed = None;
+        }
+        let begins = told.closing.is_some() && before.closing.is_none()
+            || told.is_flushing && !before.is_flushing;
+        if !begins {
+            return;
+        }
+        let mut keys: Vec<_> = self.keys.keys().cloned().collect();
         // The order of a map is not that of the next run.
         keys.sort();
-        for key in keys {
-            self.dispatch(&key, Event::Timer);
+        for key in &keys {
+            let Some(driven) = self.keys.get_mut(key) else { continue };
+            driven.local.end_kept_turn(&self.shared);
+            if driven.machine.hurry() {
+                self.dispatch(key, Event::Timer);
+            }
+        }
+        if told.is_flushing {
+            self.owed = Some(keys);
+        }
+    }
+
+    /// Says when what was given back before the end of the process is written.
+    pub(super) fn flush(&mut self) {
+        let Some(owed) = &mut self.owed else { return };
+        let owes = |key: &Key| {
+            let driven = self.keys.get(key);
+            driven.is_some_and(|driven| driven.machine.owes() || driven.local.state().owes())
+        };
+        owed.retain(owes);
+        if owed.is_empty() && self.scheduled.is_empty() {
+            self.shared.run_queue.end_flush();
         }
     }
 
@@ -345,7 +376,7 @@ impl Driver {
         self.set_due(key);
         let Some(driven) = self.keys.get(key) else { return };
         let is_idle = driven.machine.is_idle() && driven.intent == Intent::Nothing;
-        if is_idle && (self.shared.forget(&driven.local) || self.closing.is_some()) {
+        if is_idle && (self.shared.forget(&driven.local) || self.told.closing.is_some()) {
             self.remove(key);
         }
     }
@@ -369,6 +400,7 @@ impl Driver {
     fn remove(&mut self, key: &Key) {
         let Some(driven) = self.keys.remove(key) else { return };
         self.send_queue.set(key, None);
+        driven.local.state().forget_engine();
         if let Some(newest) = driven.machine.newest() {
             self.shared.observed_version(key, newest);
         }
@@ -458,9 +490,11 @@ impl Driver {
                 driven.intent = Intent::Nothing;
                 driven.local.granted(shared, &grant, now);
             }
-            Action::Renewed { version, deadline } => {
-                if driven.local.renewed(shared, version, deadline) {
-                    shared.observe(|observer| observer.renewed(key));
+            Action::Renewed { version, deadline, published } => {
+                if let Some(left) = driven.local.renewed(shared, version, deadline, published) {
+                    driven.local.in_hold_span(shared, || {
+                        shared.observe(|observer| observer.renewed(key, left));
+                    });
                 } else {
                     // A guard was seen to be invalid before the renewal was applied.
                     let late = "the response to the renewal came after the end of the lease";
@@ -498,7 +532,7 @@ impl Driver {
 
     /// Whether a closed node has nothing left to do.
     pub(super) fn is_done(&self) -> bool {
-        let Some(by) = self.closing else { return false };
+        let Some(by) = self.told.closing else { return false };
         self.keys.values().all(|driven| driven.machine.is_idle()) || self.shared.clock.now() >= by
     }
 }
@@ -531,6 +565,7 @@ impl Drop for Driver {
         let _running = DriverRun::begin();
         let mut report = std::mem::take(&mut self.report);
         for driven in self.keys.values() {
+            driven.local.state().forget_engine();
             let was_held = driven.local.state().take_held_at_close();
             if was_held || !driven.machine.is_idle() {
                 report.indeterminate.push(driven.local.key.clone());
@@ -591,6 +626,7 @@ async fn request<T>(
         Either::Right(_) => Err(fail(format!("no response within {limit:?}"))),
     };
     let took = shared.clock.now().since(began);
+    shared.note_response(took, result.as_ref().err());
     shared
         .observe(|observer| observer.request_finished(key, operation, took, result.as_ref().err()));
     result
@@ -642,17 +678,29 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }
 
-/// Subscribes to a key. The stream yields [`Event::Watching`]; if that is `Ok`, then
-/// [`Event::Noticed`] any number of times, and [`Event::WatchEnded`]. The handle ends it.
+/// Subscribes to a key: see [`events_of`]. The handle ends it.
 fn watch(
     shared: &Arc<NodeShared>,
     key: &Key,
     subscribing: Subscribing,
 ) -> (BoxStream<'static, Event>, AbortHandle) {
+    let events = events_of(shared, key, shared.node, subscribing);
+    let (abort, registration) = AbortHandle::new_pair();
+    (Abortable::new(events, registration).boxed(), abort)
+}
+
+/// Subscribes to a key, for this node. The stream yields [`Event::Watching`]; if that is `Ok`, then
+/// [`Event::Noticed`] any number of times, and [`Event::WatchEnded`]. It keeps `subscribing` until it has subscribed.
+pub(crate) fn events_of(
+    shared: &Arc<NodeShared>,
+    key: &Key,
+    node: NodeId,
+    subscribing: impl Send + 'static,
+) -> BoxStream<'static, Event> {
     let (shared, key) = (shared.clone(), key.clone());
     let kind = shared.capabilities.notices;
     let subscribe = async move {
-        let watch = async { shared.transport.watch(&key, shared.node).await };
+        let watch = async { shared.transport.watch(&key, node).await };
         let _subscribing = subscribing;
         let (operation, fail) = (RemoteOperation::Watch, TransportError::unavailable);
         request(&shared, &key, operation, fail, None, watch).await
@@ -664,8 +712,7 @@ fn watch(
         }
         Err(error) => iter([Event::Watching(Err(error))]).boxed(),
     });
-    let (abort, registration) = AbortHandle::new_pair();
-    (Abortable::new(events, registration).boxed(), abort)
+    events.boxed()
 }
 
 fn notices(watch: Watch, kind: Notices) -> impl Stream<Item = Event> {

@@ -76,6 +76,7 @@ impl Future for DriverTask {
             if driver.is_done() {
                 return Poll::Ready(());
             }
+            driver.flush();
             if is_pending {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

@@ -5,10 +5,13 @@
 
 use super::loss_report::LossReport;
 use crate::Mutex;
+use crate::cluster::fence::FencingToken;
 use crate::cluster::guard::LossReason;
 use crate::cluster::key::Key;
 use crate::cluster::local::clock::NodeClock;
 use crate::cluster::node::NodeShared;
+use crate::cluster::observer::Hold;
+use crate::cluster::observer::tracing::HoldSpan;
 use crate::cluster::protocol::{Outcome, Time};
 use std::task::Waker;
 use std::time::Duration;
@@ -21,16 +24,36 @@ pub(crate) struct HeldLease {
     report: LossReport,
 }
 
+/// One use of a lease: of the guard that has this token.
+#[derive(Clone, Debug)]
+pub(crate) struct Use {
+    pub(crate) token: FencingToken,
+    pub(crate) began: Time,
+    /// What happens to the guard happens in it.
+    pub(crate) span: HoldSpan,
+}
+
+impl Use {
+    pub(crate) fn new(token: FencingToken, began: Time) -> Self {
+        Self { token, began, span: HoldSpan::default() }
+    }
+
+    pub(crate) fn until(&self, end: Time) -> Hold {
+        Hold { token: self.token, held_for: end.since(self.began) }
+    }
+}
+
 /// A limit of one guard: it is valid until this moment at the latest.
 #[derive(Debug)]
 pub(crate) struct GuardLimit {
     pub(crate) at: Time,
+    of: Use,
     report: LossReport,
 }
 
 impl GuardLimit {
-    pub(crate) fn new(at: Time) -> Self {
-        Self { at, report: LossReport::default() }
+    pub(crate) fn new(at: Time, of: Use) -> Self {
+        Self { at, of, report: LossReport::default() }
     }
 }
 
@@ -41,6 +64,10 @@ struct HeldLeaseState {
     lost: Option<(LossReason, Time)>,
     /// There was a guard of it whose end the driver tells to the observer.
     is_used: bool,
+    /// Of the last guard, and when that was given back.
+    last_use: Option<(Use, Option<Time>)>,
+    /// The end of that guard was told by who gave it back.
+    is_told: bool,
     /// The result of its release. Once set it does not change.
     outcome: Option<Outcome>,
     /// The wakers to call at the next change, each with a number.
@@ -54,6 +81,8 @@ impl HeldLease {
             deadline,
             lost: None,
             is_used: false,
+            last_use: None,
+            is_told: false,
             outcome: None,
             subscribers: vec![],
             last_subscriber: 0,
@@ -105,8 +134,38 @@ impl HeldLease {
     }
 
     /// There is a guard of it.
-    pub(crate) fn mark_used(&self) {
-        self.state.lock().is_used = true;
+    pub(crate) fn mark_used(&self, by: Use) {
+        let mut state = self.state.lock();
+        (state.is_used, state.is_told) = (true, false);
+        state.last_use = Some((by, None));
+    }
+
+    /// The guard that has this token is given back. `is_told`: who does that tells the observer.
+    pub(crate) fn end_use(&self, token: FencingToken, now: Time, is_told: bool) {
+        let mut state = self.state.lock();
+        if let Some((_, ended)) = state.last_use.as_mut().filter(|(last, _)| last.token == token) {
+            ended.get_or_insert(now);
+            state.is_told |= is_told;
+        }
+    }
+
+    /// The hold of its last guard, if the driver has to tell of it; up to `now`, if the guard was not given back before.
+    pub(crate) fn last_hold(&self, now: Time) -> Option<(Use, Hold)> {
+        let state = self.state.lock();
+        let (last, ended) = state.last_use.clone().filter(|_| state.is_used && !state.is_told)?;
+        drop(state);
+        let hold = last.until(ended.unwrap_or(now));
+        Some((last, hold))
+    }
+
+    /// The present use.
+    pub(crate) fn present_use(&self) -> Option<Use> {
+        self.state.lock().last_use.clone().map(|(last, _)| last)
+    }
+
+    /// The use by its guard that has this limit.
+    pub(crate) fn use_within(&self, limit: Option<&GuardLimit>) -> Option<Use> {
+        limit.map(|limit| limit.of.clone()).or_else(|| self.present_use())
     }
 
     /// Its guard is lost. Who gives that back tells the observer of it.
@@ -129,6 +188,7 @@ impl HeldLease {
     pub(crate) fn tell_loss(
         &self,
         limit: Option<&GuardLimit>,
+        of: &Use,
         shared: &NodeShared,
         key: &Key,
         why: &LossReason,
@@ -137,7 +197,8 @@ impl HeldLease {
         if !report.begin() {
             return;
         }
-        shared.observe(|observer| observer.lost(key, why));
+        let hold = of.until(shared.clock.now());
+        of.span.run(shared, || shared.observe(|observer| observer.lost(key, why, hold)));
         // In a child that the observer has forked, a mutex may be held for ever.
         if !shared.is_foreign() {
             report.end();
@@ -150,16 +211,27 @@ impl HeldLease {
         self.state.lock().outcome.clone()
     }
 
-    /// Extends it to `deadline`. Returns false, and changes nothing, if it is lost or over: a guard
-    /// may have been seen to be invalid, and must stay so.
+    /// Why it was lost before its release, if that has shown it.
+    pub(crate) fn loss_at_release(&self) -> LossReason {
+        let state = self.state.lock();
+        match (&state.lost, &state.outcome) {
+            (Some((why, _)), _) => why.clone(),
+            (None, Some(Outcome::Lost(Some(why)))) => why.clone().into(),
+            (None, _) => LossReason::TakenOver,
+        }
+    }
+
+    /// Extends it to `deadline`. Returns how much was left of it. Returns `None`, and changes nothing, if it is
+    /// lost or over: a guard may have been seen to be invalid, and must stay so.
     #[must_use]
-    pub(crate) fn extend(&self, deadline: Time, clock: &NodeClock) -> bool {
+    pub(crate) fn extend(&self, deadline: Time, clock: &NodeClock) -> Option<Duration> {
         let mut state = self.state.lock();
-        if state.lost.is_some() || clock.now() >= state.deadline {
-            return false;
+        let left = state.deadline.since(clock.now());
+        if state.lost.is_some() || left.is_zero() {
+            return None;
         }
         state.deadline = state.deadline.max(deadline);
-        true
+        Some(left)
     }
 
     /// Records its loss. The first reason stays.
@@ -223,7 +295,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let held_lease = HeldLease::new(clock.now() + second);
         tokio::time::advance(second / 2).await;
-        assert!(held_lease.extend(clock.now() + second, &clock));
+        assert_eq!(held_lease.extend(clock.now() + second, &clock), Some(second / 2));
         tokio::time::advance(second - Duration::from_millis(1)).await;
         assert_eq!(held_lease.remaining(None, &clock), Duration::from_millis(1));
         assert_eq!(held_lease.lost(None, clock.now()), None);
@@ -231,13 +303,13 @@ mod tests {
         assert_eq!(held_lease.remaining(None, &clock), Duration::ZERO);
         assert_eq!(held_lease.lost(None, clock.now()), Some(LossReason::Expired { last: None }));
         // A renewal whose response arrived in time, but is applied too late.
-        assert!(!held_lease.extend(clock.now() + second, &clock));
+        assert_eq!(held_lease.extend(clock.now() + second, &clock), None);
         assert_eq!(held_lease.remaining(None, &clock), Duration::ZERO);
         // The first reason that is recorded stays.
         held_lease.mark_lost(LossReason::TakenOver, &clock);
         held_lease.mark_lost(LossReason::Closed, &clock);
         assert_eq!(held_lease.recorded_loss(), Some(LossReason::TakenOver));
-        assert!(!held_lease.extend(clock.now() + second, &clock));
+        assert_eq!(held_lease.extend(clock.now() + second, &clock), None);
     }
 
     /// The reason is what came first, whenever it is asked for.

@@ -26,6 +26,7 @@ use crate::cluster::guard::{DistributedGuard, LossReason};
 use crate::cluster::key::Key;
 use crate::cluster::node::{NodeShared, SleepUntil};
 use crate::cluster::observer::ReleaseOutcome;
+use crate::cluster::observer::tracing::WaitSpan;
 use crate::cluster::process::leak;
 #[cfg(test)]
 use crate::cluster::process::virtual_child;
@@ -55,9 +56,9 @@ mod state;
 mod tests;
 mod wait_queue;
 
-pub(crate) use held_lease::{GuardLimit, HeldLease};
-pub(crate) use state::LocalGrant;
-use state::{Effects, LeaseState, LocalKeyState, LocalLease};
+pub(crate) use held_lease::{GuardLimit, HeldLease, Use};
+pub(crate) use state::{Effects, LocalGrant};
+use state::{LeaseState, LocalKeyState, LocalLease};
 pub(crate) use wait_queue::WaiterId;
 use wait_queue::{WaitQueue, WaiterTerms};
 
@@ -88,6 +89,14 @@ impl LocalKey {
         change: impl FnOnce(&mut LocalKeyState) -> Effects,
     ) -> bool {
         self.change_and(shared, change, |key| shared.run_queue.schedule(key))
+    }
+
+    /// Releases a lease that is kept for the next caller.
+    fn end_kept_turn(self: &Arc<Self>, shared: &NodeShared) {
+        self.change(shared, |state| match state.is_kept() {
+            true => state.begin_release(),
+            false => Effects::default(),
+        });
     }
 
     /// The same. If the caller waits for what the driver does next (`is_awaited`), and the driver sleeps,
@@ -161,10 +170,11 @@ impl LocalKey {
     /// The driver is gone, and the key is closed: the result of a release stays unknown. Returns the wakers
     /// of the tasks that wait for it.
     #[must_use]
-    pub(crate) fn abandon(&self) -> Vec<Waker> {
+    pub(crate) fn abandon(&self, shared: &NodeShared) -> Vec<Waker> {
         let lease = std::mem::replace(&mut self.state().lease, LeaseState::Absent);
         let LeaseState::Releasing { held_lease, .. } = lease else { return vec![] };
         held_lease.set_outcome(Outcome::Indeterminate);
+        self.tell_outcome(shared, &held_lease, ReleaseOutcome::Indeterminate);
         held_lease.take_subscribers()
     }
 
@@ -175,8 +185,9 @@ impl LocalKey {
         let limit_at = limit.map(|limit| limit.at);
         if !shared.is_foreign()
             && let Some(why) = held_lease.lost(limit_at, shared.clock.now())
+            && let Some(of) = held_lease.use_within(limit)
         {
-            held_lease.tell_loss(limit, shared, &self.key, &why);
+            held_lease.tell_loss(limit, &of, shared, &self.key, &why);
         }
     }
 
@@ -185,24 +196,48 @@ impl LocalKey {
         self.change(shared, |state| state.granted(shared, grant, now));
     }
 
-    /// The lease was renewed. Returns false if it was seen to be over before: then it has to be
-    /// released.
-    fn renewed(self: &Arc<Self>, shared: &NodeShared, version: Version, deadline: Time) -> bool {
-        let mut is_held = true;
+    /// The lease was renewed. Returns how much of it was left, or `None` if it was seen to be over before: then it
+    /// has to be released.
+    fn renewed(
+        self: &Arc<Self>,
+        shared: &NodeShared,
+        version: Version,
+        deadline: Time,
+        published: Option<u64>,
+    ) -> Option<Duration> {
+        // If it is being released, nobody has a guard of it.
+        let mut left = Some(Duration::ZERO);
+        let mut publishers = vec![];
         self.change(shared, |state| {
             let LeaseState::Present(lease) = &mut state.lease else { return Effects::default() };
-            if !lease.held_lease.extend(deadline, &shared.clock) {
-                is_held = false;
+            left = lease.held_lease.extend(deadline, &shared.clock);
+            if left.is_none() {
                 return Effects::default();
             }
-            lease.renewed(version, shared.clock.now());
+            lease.renewed(version, published, shared.clock.now());
+            if published.is_some() {
+                publishers = lease.held_lease.take_subscribers();
+            }
             if lease.user.is_none() {
                 state.reassign_lease(shared, shared.clock.now())
             } else {
                 Effects::default()
             }
         });
-        is_held
+        shared.wake(publishers);
+        left
+    }
+
+    /// Runs the code in the span of the guard, if there is one.
+    fn in_hold_span(&self, shared: &NodeShared, code: impl FnOnce()) {
+        if shared.is_foreign() {
+            return;
+        }
+        let present = self.state().user();
+        match present {
+            Some(present) => present.span.run(shared, code),
+            None => code(),
+        }
     }
 
     /// The lease was lost. First its guards are not valid any more, then the observer is told, and then
@@ -276,14 +311,30 @@ impl LocalKey {
         held_lease: &HeldLease,
         how: ReleaseOutcome,
     ) -> bool {
-        let is_used = held_lease.is_used();
-        if is_used {
-            shared.observe(|observer| observer.released(&self.key, how));
-        }
+        let is_used = self.tell_outcome(shared, held_lease, how);
         if !shared.is_foreign() {
             shared.wake(held_lease.take_subscribers());
         }
         is_used
+    }
+
+    fn tell_outcome(
+        &self,
+        shared: &NodeShared,
+        held_lease: &HeldLease,
+        how: ReleaseOutcome,
+    ) -> bool {
+        if let Some((last, hold)) = held_lease.last_hold(shared.clock.now()) {
+            last.span.run(shared, || {
+                if how == ReleaseOutcome::Lost {
+                    let why = held_lease.loss_at_release();
+                    shared.observe(|observer| observer.lost(&self.key, &why, hold));
+                }
+                shared.observe(|observer| observer.released(&self.key, how, hold));
+            });
+            last.span.end(shared);
+        }
+        !shared.is_foreign() && held_lease.is_used()
     }
 
     /// The moment has come at which the driver looks at the user of the lease.
@@ -353,6 +404,7 @@ impl KeyHandle {
             began: None,
             waiter_id: None,
             timeout: None,
+            span: WaitSpan::default(),
         }
     }
 }
@@ -421,10 +473,12 @@ pub(crate) struct AcquireFuture<'a> {
     mode: WaitMode,
     limits: HoldLimits,
     spins: bool,
+    /// `Some` from the first poll until it is ready.
     began: Option<Time>,
     /// `Some` while it waits.
     waiter_id: Option<WaiterId>,
     timeout: Option<SleepUntil>,
+    span: WaitSpan,
 }
 
 impl Future for AcquireFuture<'_> {
@@ -434,6 +488,28 @@ impl Future for AcquireFuture<'_> {
         if self.handle.shared.is_foreign() {
             return Poll::Ready(Err(self.handle.shared.closed(&self.handle.local.key)));
         }
+        let mut span = std::mem::take(&mut self.span);
+        if self.began.is_none() {
+            let KeyHandle { shared, local } = self.handle;
+            shared.call(|| span.begin(&local.key, shared.capabilities.name));
+        }
+        let shared = &self.handle.shared;
+        let result = span.run(shared, |span| self.poll_in_span(cx, span));
+        if result.is_pending() {
+            self.span = span;
+        } else {
+            span.end(shared);
+        }
+        result
+    }
+}
+
+impl AcquireFuture<'_> {
+    fn poll_in_span(
+        &mut self,
+        cx: &mut Context<'_>,
+        span: &WaitSpan,
+    ) -> Poll<Result<DistributedGuard, LockError>> {
         let result = match self.waiter_id {
             None => self.begin(cx),
             Some(waiter_id) => self.poll_queue(waiter_id, cx),
@@ -449,13 +525,17 @@ impl Future for AcquireFuture<'_> {
         if let Poll::Ready(result) = &result {
             self.waiter_id = None;
             self.timeout = None;
+            if let Ok(guard) = result {
+                let (key, via) = (guard.key(), guard.acquired_via());
+                let shared = &self.handle.shared;
+                shared.call(|| span.to_hold(guard.span(), key, guard.token(), via));
+            }
             self.tell_observer(result);
+            self.began = None;
         }
         result
     }
-}
 
-impl AcquireFuture<'_> {
     /// For a thread, which spins for a moment while it is first in the queue.
     pub(crate) fn spinning(mut self) -> Self {
         self.spins = true;
@@ -628,5 +708,16 @@ impl AcquireFuture<'_> {
 impl Drop for AcquireFuture<'_> {
     fn drop(&mut self) {
         self.leave();
+        let KeyHandle { shared, local } = self.handle;
+        if let Some(began) = self.began
+            && shared.is_observed()
+            && !shared.is_foreign()
+        {
+            let waited = shared.clock.now().since(began);
+            self.span.run(shared, |_| {
+                shared.observe(|observer| observer.acquire_cancelled(&local.key, waited));
+            });
+        }
+        self.span.end(shared);
     }
 }

@@ -70,13 +70,14 @@
 //! [`barging_window`]: crate::cluster::NodeBuilder::barging_window
 //! [`keep_turn`]: crate::cluster::NodeBuilder::keep_turn
 
-use super::{GuardLimit, HeldLease, HoldLimits, WaitQueue, WaiterId, WaiterTerms};
+use super::{GuardLimit, HeldLease, HoldLimits, Use, WaitQueue, WaiterId, WaiterTerms};
 use crate::cluster::builder::Config;
 use crate::cluster::error::LockError;
 use crate::cluster::fence::FencingToken;
 use crate::cluster::guard::AcquiredVia;
+use crate::cluster::health::Health;
 use crate::cluster::node::NodeShared;
-use crate::cluster::protocol::{EngineStatus, Event, Grant, Intent, Time};
+use crate::cluster::protocol::{EngineStatus, Event, Grant, Intent, Publication, Time};
 use crate::cluster::transport::Version;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -120,6 +121,7 @@ pub(crate) struct LocalKeyState {
 
 /// Whether this node has the lease of the key.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a key has one, and it stays where it is")]
 pub(super) enum LeaseState {
     /// No, as far as the node knows.
     Absent,
@@ -166,6 +168,12 @@ pub(super) struct LocalLease {
     tokens: u32,
     written_at: Time,
     refresh: RefreshState,
+    /// What its user publishes, the number of that which the state machine was told, and of that which is written.
+    publication: Publication,
+    publication_as_told: u64,
+    publication_written: u64,
+    /// The register may have a value.
+    may_show_value: bool,
     /// How often it was handed off at this node.
     local_handoffs: u32,
     /// Whether other nodes wait, as of the last write.
@@ -197,7 +205,7 @@ struct BargingPeriod {
 pub(crate) struct LocalGrant {
     pub(crate) held_lease: Arc<HeldLease>,
     pub(crate) waiter_id: WaiterId,
-    pub(crate) token: FencingToken,
+    pub(crate) own_use: Use,
     pub(crate) via: AcquiredVia,
     /// It is set when the grant becomes a guard.
     pub(crate) limit: Option<Arc<GuardLimit>>,
@@ -251,9 +259,33 @@ impl LocalLease {
             tokens: 0,
             written_at: now,
             refresh: RefreshState::NotNeeded,
+            publication: Publication::default(),
+            publication_as_told: 0,
+            publication_written: 0,
+            may_show_value: false,
             local_handoffs: 0,
             others_wait: false,
         }
+    }
+
+    /// Has the user's value written in place of the one before. Returns its number.
+    fn publish(&mut self, value: Option<Arc<str>>) -> u64 {
+        self.may_show_value |= value.is_some();
+        self.publication = Publication { number: self.publication.number + 1, value };
+        self.publication.number
+    }
+
+    /// It has no user any more. What that has published is removed.
+    fn end_user(&mut self) {
+        (self.user, self.limit) = (None, None);
+        if self.publication.value.is_some() {
+            self.publish(None);
+        }
+    }
+
+    /// Whether the state machine does not know all that its user wants.
+    fn must_tell(&self) -> bool {
+        self.renews != self.renews_as_told || self.publication.number != self.publication_as_told
     }
 
     /// Whether the settings allow that a waiter of this node gets the lease without a message.
@@ -304,7 +336,8 @@ impl LocalLease {
         self.may_prewake = now.since(std::mem::replace(&mut self.granted_at, now)) < SHORT_USE;
         self.local_handoffs = self.local_handoffs.saturating_add(u32::from(!is_new));
         let held_lease = self.held_lease.clone();
-        Some(LocalGrant { held_lease, waiter_id, token, via, limit: None })
+        let own_use = Use::new(token, now);
+        Some(LocalGrant { held_lease, waiter_id, own_use, via, limit: None })
     }
 
     /// Makes the lease available to callers that arrive, if the barging period is not over. Returns
@@ -326,20 +359,31 @@ impl LocalLease {
         let has_token = FencingToken::of(self.version, self.tokens).is_some();
         // Without a token the renewal that is under way grants to the next caller.
         let has_token = has_token || self.refresh != RefreshState::NotNeeded;
-        let may_stay = has_token && self.renews && self.may_hand_off(config, now);
+        // Nobody shall be taken for a leader who is none any more.
+        let may_stay = has_token && self.renews && !self.may_show_value;
+        let may_stay = may_stay && self.may_hand_off(config, now);
         (may_stay && now < until).then_some(until)
     }
 
     /// The lease was renewed by the write of this version.
-    pub(super) fn renewed(&mut self, version: Version, now: Time) {
+    pub(super) fn renewed(&mut self, version: Version, published: Option<u64>, now: Time) {
+        if let Some(published) = published {
+            self.publication_written = published;
+            self.may_show_value = self.publication.value.is_some();
+        }
         (self.version, self.tokens, self.refresh) = (version, 0, RefreshState::NotNeeded);
         (self.written_at, self.is_short) = (now, false);
     }
 }
 
 impl Effects {
+    /// Whether the lease stays at this node.
+    pub(crate) fn is_handed_off(&self) -> bool {
+        self.handed_off
+    }
+
     /// The driver has to poll the key.
-    pub(super) fn schedule() -> Self {
+    pub(crate) fn schedule() -> Self {
         Self { schedule: true, ..Self::default() }
     }
 }
@@ -372,18 +416,23 @@ impl LocalKeyState {
         let LeaseState::Present(lease) = &self.lease else { return None };
         let held_lease = Arc::new(HeldLease::new(lease.held_lease.deadline()));
         let (via, waiter_id) = (lease.via, copy.wait_queue.waiter_id());
+        let own_use = Use::new(token, lease.granted_at);
         copy.lease = LeaseState::Present(LocalLease {
             held_lease: held_lease.clone(),
             user: Some(waiter_id),
-            limit: lease.limit.as_ref().map(|limit| Arc::new(GuardLimit::new(limit.at))),
+            limit: lease
+                .limit
+                .as_ref()
+                .map(|limit| Arc::new(GuardLimit::new(limit.at, own_use.clone()))),
             is_new: false,
             barging: BargingPeriod::new(lease.granted_at),
             refresh: RefreshState::NotNeeded,
+            publication: lease.publication.clone(),
             ..*lease
         });
         copy.handles += 1;
-        held_lease.mark_used();
-        Some(LocalGrant { held_lease, waiter_id, token, via, limit: None })
+        held_lease.mark_used(own_use.clone());
+        Some(LocalGrant { held_lease, waiter_id, own_use, via, limit: None })
     }
 
     /// The register granted the lease to this node.
@@ -402,7 +451,7 @@ impl LocalKeyState {
             self.wait_queue.is_led_by_thread() && lease.may_hand_off(&shared.config, now);
         if may_barge && lease.make_available(&shared.config, now) {
             let waker = self.wait_queue.wake_next();
-            let schedule = lease.check_by(now + shared.config.claim_window);
+            let schedule = lease.check_by(now + shared.config.claim_window) || lease.must_tell();
             return Effects { waker, schedule, handed_off: true, ..Effects::default() };
         }
         self.grant_first(shared, now)
@@ -435,7 +484,7 @@ impl LocalKeyState {
                 let check_at = terms.gives_up_at.map_or(check_at, |at| at.min(check_at));
                 schedule |= lease.check_by(check_at);
             }
-            schedule |= lease.renews != lease.renews_as_told;
+            schedule |= lease.must_tell();
             self.wait_queue.grant(|_| grant)
         });
         Effects { waker, schedule, handed_off: true, ..Effects::default() }
@@ -458,6 +507,11 @@ impl LocalKeyState {
         };
         schedule |= lease.check_by(until.min(look_at));
         Some(Effects { schedule, handed_off: true, ..Effects::default() })
+    }
+
+    /// Whether the lease was given back, or something else has happened, of which the driver does not know yet.
+    pub(super) fn owes(&self) -> bool {
+        self.is_scheduled || matches!(self.lease, LeaseState::Releasing { .. })
     }
 
     /// Whether the lease is kept for the next caller, and nobody waits.
@@ -490,7 +544,7 @@ impl LocalKeyState {
         let mut schedule = lease.want_refresh(config, now);
         let waiter_id = self.wait_queue.waiter_id();
         let grant = lease.grant(waiter_id, now);
-        schedule |= lease.renews != lease.renews_as_told;
+        schedule |= lease.must_tell();
         (grant, Effects { schedule, ..Effects::default() })
     }
 
@@ -552,7 +606,7 @@ impl LocalKeyState {
         // A lease that has ended before the limit is lost for that reason, by the state machine.
         let deadline = lease.held_lease.deadline();
         if let Some(limit) = lease.limit.take_if(|limit| now >= limit.at && limit.at <= deadline) {
-            lease.user = None;
+            lease.end_user();
             // The guard is there, but not as a user of the lease.
             lease.held_lease.mark_unused();
             let held_lease = lease.held_lease.clone();
@@ -640,7 +694,7 @@ impl LocalKeyState {
             LeaseState::Present(lease)
                 if lease.user == Some(waiter_id) && Arc::ptr_eq(&lease.held_lease, held_lease) =>
             {
-                (lease.user, lease.limit) = (None, None);
+                lease.end_user();
                 self.reassign_lease(shared, now)
             }
             // It was lost, or the node was closed, or the limit of the use has passed.
@@ -656,14 +710,14 @@ impl LocalKeyState {
         limits: HoldLimits,
     ) -> bool {
         self.handles += 1;
-        grant.held_lease.mark_used();
+        grant.held_lease.mark_used(grant.own_use.clone());
         if limits == HoldLimits::default() {
             return false;
         }
         let at_most = limits.at_most.map(|at_most| shared.clock.now() + at_most);
         let lease_end = limits.without_renewal.then(|| grant.held_lease.deadline());
         let limit = [at_most, lease_end].into_iter().flatten().min();
-        grant.limit = limit.map(|at| Arc::new(GuardLimit::new(at)));
+        grant.limit = limit.map(|at| Arc::new(GuardLimit::new(at, grant.own_use.clone())));
         match (&mut self.lease, &grant.limit) {
             (LeaseState::Present(lease), Some(limit)) if lease.user == Some(grant.waiter_id) => {
                 lease.limit = Some(limit.clone());
@@ -683,11 +737,54 @@ impl LocalKeyState {
         }
     }
 
+    /// The use of the lease by a guard.
+    pub(super) fn user(&self) -> Option<Use> {
+        match &self.lease {
+            LeaseState::Present(lease) if self.has_guard() => lease.held_lease.present_use(),
+            _ => None,
+        }
+    }
+
     /// Whether this guard is the user of the lease.
     pub(crate) fn is_used_by(&self, held_lease: &Arc<HeldLease>, waiter_id: WaiterId) -> bool {
         match &self.lease {
             LeaseState::Present(lease) => {
                 lease.user == Some(waiter_id) && Arc::ptr_eq(&lease.held_lease, held_lease)
+            }
+            _ => false,
+        }
+    }
+
+    /// The guard that uses the lease publishes a value. Returns the number of that, for
+    /// [`is_published`](Self::is_published). `None` if it does not use the lease any more.
+    pub(crate) fn publish(
+        &mut self,
+        held_lease: &Arc<HeldLease>,
+        waiter_id: WaiterId,
+        value: Option<Arc<str>>,
+    ) -> Option<u64> {
+        if !self.is_used_by(held_lease, waiter_id) {
+            return None;
+        }
+        let LeaseState::Present(lease) = &mut self.lease else { return None };
+        Some(lease.publish(value))
+    }
+
+    /// Whether the lease is renewed. `None` if it is another one by now.
+    pub(crate) fn is_renewed(&self, held_lease: &Arc<HeldLease>) -> Option<bool> {
+        match &self.lease {
+            LeaseState::Present(lease) if Arc::ptr_eq(&lease.held_lease, held_lease) => {
+                Some(lease.renews)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether what this guard has published by this number, or something later, is written.
+    pub(crate) fn is_published(&self, held_lease: &Arc<HeldLease>, number: u64) -> bool {
+        match &self.lease {
+            LeaseState::Present(lease) => {
+                lease.publication_written >= number && Arc::ptr_eq(&lease.held_lease, held_lease)
             }
             _ => false,
         }
@@ -761,6 +858,10 @@ impl LocalKeyState {
                 lease.renews_as_told = lease.renews;
                 Some(Event::Renewing(lease.renews))
             }
+            LeaseState::Present(lease) if lease.must_tell() => {
+                lease.publication_as_told = lease.publication.number;
+                Some(Event::Publish(lease.publication.clone()))
+            }
             LeaseState::Present(lease) => (lease.refresh == RefreshState::Wanted).then(|| {
                 lease.refresh = RefreshState::Requested;
                 Event::Refresh
@@ -808,9 +909,28 @@ impl LocalKeyState {
         }
     }
 
+    /// The state machine is gone: no watch is wanted, and the queue is not known any more.
+    pub(super) fn forget_engine(&mut self) {
+        (self.engine.is_watching, self.engine.queued_nodes) = (None, 0);
+    }
+
     /// What the engine has last said of this key.
     pub(crate) fn engine(&self) -> &EngineStatus {
         &self.engine
+    }
+
+    /// Adds this key to what is reported of the node.
+    pub(crate) fn add_to(&self, health: &mut Health, shared: &NodeShared) {
+        health.watches_wanted += usize::from(self.engine.is_watching.is_some());
+        health.watches += usize::from(self.engine.is_watching == Some(true));
+        health.longest_queue = health.longest_queue.max(self.engine.queued_nodes);
+        health.waiting += self.wait_queue.len();
+        if let LeaseState::Present(lease) = &self.lease {
+            health.held += 1;
+            // A user that wants no renewal has none to wait for.
+            let left = lease.renews.then(|| lease.held_lease.remaining(None, &shared.clock));
+            health.least_lease_left = [health.least_lease_left, left].into_iter().flatten().min();
+        }
     }
 
     /// Closes the key: nothing is granted from now on.

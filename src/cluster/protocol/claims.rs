@@ -18,6 +18,7 @@
 //! two copies that hold the lock.
 
 use super::Machine;
+use super::break_note::BreakNote;
 use crate::cluster::protocol::MachineSettings;
 use crate::cluster::protocol::register::{ClaimId, Register};
 
@@ -84,6 +85,11 @@ impl Machine {
     pub(super) fn leave_claim_to_copy(&mut self) {
         let Ok(register) = &self.view.register else { return };
         self.claim.take_if(|claim| register.is_held_by(claim.id) && !claim.holds(register));
+        // A claim gets the lock at most once, and this one was broken before this node knew that it had it.
+        let broken = BreakNote::of(register);
+        self.claim.take_if(|claim| {
+            broken.is_some_and(|note| note.is_of(claim.id)) && !register.is_held_by(claim.id)
+        });
     }
 
     /// The event has been processed: a copy that is made from now on has the claim.

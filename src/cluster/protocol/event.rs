@@ -128,6 +128,9 @@ pub(crate) enum Event {
     Refresh,
     /// Renew the lease when it is due (`true`), as a machine does from a grant on, or never (`false`).
     Renewing(bool),
+    /// Publish this with the lock, by a renewal at once and by all that follow. [`Action::Renewed`] has the number when
+    /// it is written.
+    Publish(Publication),
     /// Release the lock. If it is not held any more, the outcome is [`Outcome::Lost`].
     ///
     /// If the intent is [`Intent::Wait`] and others wait, the same write puts this node at the end of
@@ -171,8 +174,9 @@ pub(crate) enum Action {
     Unwatch,
     /// This node holds the lock from now on.
     Granted(Grant),
-    /// The lease is renewed until `deadline`. New tokens may be made of `version`.
-    Renewed { version: Version, deadline: Time },
+    /// The lease is renewed until `deadline`. New tokens may be made of `version`. `published` is the number of the
+    /// publication that was due and is written now.
+    Renewed { version: Version, deadline: Time, published: Option<u64> },
     /// This node does not hold the lock any more, and has not released it.
     Lost(Loss),
     /// The lock was released by [`Event::Release`].
@@ -181,6 +185,13 @@ pub(crate) enum Action {
     Failed(Failure),
     /// The engine went back. This is reported once for each time.
     WentBack(WentBack),
+}
+
+/// What a holder publishes, if anything, and the how manieth of its lease this is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Publication {
+    pub(crate) number: u64,
+    pub(crate) value: Option<Arc<str>>,
 }
 
 /// The engine shows an older state than one that it has shown before: it was restored from a backup,
@@ -221,9 +232,10 @@ pub(crate) enum GrantedVia {
 pub(crate) enum Loss {
     /// No renewal succeeded in time. `last` says why.
     Expired { last: String },
-    /// The register has another holder or none: another node took the lock over, or an operator
-    /// released it by force.
+    /// The register has another holder or none: another node took the lock over.
     TakenOver,
+    /// An operator took the lock away: the label of the node, and the reason.
+    Broken { by: String, reason: String },
     /// The register names the claim that we hold, with a heartbeat that this machine did not write: a
     /// copy of this node has renewed the lease. A version alone says nothing, since each node that
     /// joins the queue writes the register with our name in it.
@@ -273,6 +285,10 @@ pub(crate) struct EngineStatus {
     pub(crate) queued_since: Option<Time>,
     /// How the last request of the node failed, if that is so.
     pub(crate) node_error: Option<TransportError>,
+    /// Whether a watch is in force. `None`: none is wanted.
+    pub(crate) is_watching: Option<bool>,
+    /// How many nodes are in the queue, as last seen.
+    pub(crate) queued_nodes: usize,
 }
 
 impl EngineStatus {

@@ -268,9 +268,12 @@ impl Machine {
         }
     }
 
-    /// The node is closed: it keeps no place from now on. Returns whether it has one to give up.
-    pub(crate) fn expect_nobody(&mut self) -> bool {
-        std::mem::take(&mut self.returns).expected_until.is_some()
+    /// The node is closed, or the process ends: it puts off no release, and gives up a place that it keeps. Returns
+    /// whether it has something to do for that.
+    pub(crate) fn hurry(&mut self) -> bool {
+        self.is_hurried = true;
+        let has_place = std::mem::take(&mut self.returns).expected_until.is_some();
+        has_place || self.releasing.is_some()
     }
 
     /// Until when this node stays in the queue although nobody wants the lock. `None`: it does not.

@@ -33,6 +33,7 @@
 //! | | anything else | report that it is busy |
 //! | to keep the lock | this node is the holder, a third of the lease is over | write the next heartbeat, and this node's own lease |
 //! | | another holder or none, or a heartbeat that this node did not write | report the loss |
+//! | to publish a text with it | this node is the holder | the same at once, with the text |
 //! | to release the lock | this node is the holder | write the first in the queue as the holder, or that the lock is free |
 //! | | an entry of this node, or its write may yet arrive | write the register without this node |
 //! | nothing | an entry of this node, or its write may yet arrive | write the register without this node |
@@ -110,9 +111,12 @@
 //!
 //! There is one exception: a write that expects *no* register could find none again, after the
 //! register was dropped. An engine therefore keeps an idle register for longer than any request can
-//! be in flight ([`Write::idle`](crate::cluster::Write::idle)).
+//! be in flight, counted from the write that left it idle ([`Write::idle`](crate::cluster::Write::idle)).
+//! That may have been long before, so only a later write of the same node ends the uncertainty about one
+//! that expected no register: whoever leaves the register idle after that begins the time anew.
 
 use crate::cluster::transport::{Exchange, TransportError, Version, Versioned, Wake, Write};
+use break_note::BreakNote;
 use claims::OwnClaim;
 use crowd::Step;
 use fairness::{Backoff, Returns};
@@ -122,6 +126,7 @@ use std::time::Duration;
 use view::View;
 use watch::WatchState;
 
+pub(crate) mod break_note;
 mod claims;
 mod crowd;
 mod event;
@@ -135,7 +140,7 @@ mod watch;
 
 pub(crate) use event::{
     Action, ClockError, EngineStatus, Event, Failure, Grant, GrantedVia, IdSource, Intent, Loss,
-    MachineSettings, Observation, Outcome, QueuedSend, Time, WentBack,
+    MachineSettings, Observation, Outcome, Publication, QueuedSend, Time, WentBack,
 };
 pub use register::Unreadable;
 
@@ -152,8 +157,12 @@ pub(crate) struct Machine {
     traces: Vec<OwnClaim>,
     view: View,
     held: Option<Held>,
+    /// What the holder publishes, and whether that is to be written yet.
+    publication: Publication,
+    publication_is_due: bool,
     releasing: Option<Releasing>,
-    /// The version that a write of unknown outcome expects, while the register may still have it.
+    /// The version that a write of unknown outcome expects, while the register may still have it, or have
+    /// none again.
     indeterminate: Option<Option<Version>>,
     in_flight: Option<InFlight>,
     last_request: u64,
@@ -198,6 +207,8 @@ pub(crate) struct Machine {
     node_error: Option<TransportError>,
     /// A hint has come since the last request.
     was_woken: bool,
+    /// The node is closed, or the process ends: releases are not put off.
+    is_hurried: bool,
     wake_at: Option<Time>,
     actions: VecDeque<Action>,
 }
@@ -288,6 +299,8 @@ impl Machine {
             traces: vec![],
             view: View::unknown(),
             held: None,
+            publication: Publication::default(),
+            publication_is_due: false,
             releasing: None,
             indeterminate: None,
             in_flight: None,
@@ -313,6 +326,7 @@ impl Machine {
             first_queued: None,
             node_error: None,
             was_woken: false,
+            is_hurried: false,
             wake_at: None,
             actions: VecDeque::new(),
         }
@@ -354,6 +368,11 @@ impl Machine {
             Event::Refresh => {
                 if let Some(held) = &mut self.held {
                     held.renew_at = held.renew_at.min(now);
+                }
+            }
+            Event::Publish(publication) => {
+                if self.held.is_some() {
+                    (self.publication, self.publication_is_due) = (publication, true);
                 }
             }
             Event::Release => {
@@ -405,6 +424,8 @@ impl Machine {
             asked_at: self.in_flight.as_ref().map(|request| request.sent),
             queued_since: self.queued_since,
             node_error: self.node_error.clone(),
+            is_watching: self.wants_watch().then(|| self.is_watching()),
+            queued_nodes: self.view.register.as_ref().map_or(0, |register| register.queue.len()),
         }
     }
 
@@ -429,6 +450,12 @@ impl Machine {
             && !self.is_in_register()
     }
 
+    /// Whether the register still has, or may get, an entry of this node that nobody wants.
+    pub(crate) fn owes(&self) -> bool {
+        let is_unwanted = self.held.is_none() && self.intent == Intent::Nothing;
+        self.releasing.is_some() || is_unwanted && !self.is_idle()
+    }
+
     /// Whether the lock is held, nothing else is wanted, and no request is in flight.
     #[cfg(test)]
     pub(crate) fn is_only_holding(&self) -> bool {
@@ -446,7 +473,8 @@ impl Machine {
 
     /// Compares what is wanted with what is seen, and takes the next step.
     fn take_step(&mut self, now: Time) {
-        if self.indeterminate.is_some_and(|expected| expected != self.view.version) {
+        if self.indeterminate.flatten().is_some_and(|expected| Some(expected) != self.view.version)
+        {
             // The version has changed: the write has taken effect, or never will.
             self.indeterminate = None;
         }
@@ -634,6 +662,7 @@ impl Machine {
     fn hold(&mut self, held: Held, now: Time) {
         self.intent = Intent::Nothing;
         self.begin_turn(now);
+        (self.publication, self.publication_is_due) = (Publication::default(), false);
         self.held = Some(held);
     }
 
@@ -721,7 +750,13 @@ impl Machine {
             return Some(Loss::WentBack);
         }
         match &self.view.register {
-            Ok(register) if !register.is_held_by(claim) => Some(Loss::TakenOver),
+            Ok(register) if !register.is_held_by(claim) => {
+                let note = BreakNote::of(register).filter(|note| note.is_of(claim));
+                Some(note.map_or(Loss::TakenOver, |BreakNote { by, reason, .. }| Loss::Broken {
+                    by,
+                    reason,
+                }))
+            }
             Ok(register) => (!self.holds(register)).then_some(Loss::Copied),
             Err(why) => Some(Loss::Unreadable(why.clone())),
         }
@@ -730,7 +765,7 @@ impl Machine {
     /// Renews the lease if it is time to. No request is in flight.
     fn renew_when_due(&mut self, now: Time) {
         let Some(held) = self.held.filter(|held| held.renews) else { return };
-        if now < held.renew_at {
+        if now < held.renew_at && !self.publication_is_due {
             if self.must_load {
                 return self.load(now);
             }
@@ -749,18 +784,23 @@ impl Machine {
             holder.granted = Some(held.granted.get());
             holder.since_ms = holder.since_ms.or_else(|| self.settings.wall_clock.map(|now| now()));
             (holder.lease, holder.is_handed) = (self.settings.lease, false);
+            holder.value.clone_from(&self.publication.value);
         }
         register.heartbeat = self.draw_heartbeat();
         self.write(RequestKind::Renew, register, now);
     }
 
-    /// The write that renews the lease got this version. It was sent no earlier than `sent`.
-    fn renewed(&mut self, version: Version, sent: Time) {
+    /// The write that renews the lease got this version. It was sent no earlier than `sent`. `is_published`: it has what
+    /// the holder publishes now.
+    fn renewed(&mut self, version: Version, sent: Time, is_published: bool) {
         let lease = self.settings.lease;
         let deadline = self.deadline(sent, lease);
         let Some(held) = &mut self.held else { return };
         (held.deadline, held.renew_at, held.lease) = (deadline, sent + lease / 3, lease);
-        self.actions.push_back(Action::Renewed { version, deadline });
+        let was_due = self.publication_is_due;
+        self.publication_is_due &= !is_published;
+        let published = (was_due && is_published).then_some(self.publication.number);
+        self.actions.push_back(Action::Renewed { version, deadline, published });
     }
 
     fn lose(&mut self, why: Loss) {
@@ -828,7 +868,7 @@ impl Machine {
             self.claim = None;
             return;
         }
-        if let Some(releasing) = self.releasing
+        if let Some(releasing) = self.releasing.filter(|_| !self.is_hurried)
             && let Some(until) = self.back_off(others, now)
             && until < releasing.deadline
         {
@@ -874,6 +914,8 @@ impl Machine {
                 let is_first = register.queue.len() == 1;
                 write.wake = holder.filter(|_| is_first).unwrap_or(Wake::Nobody);
             }
+            // Those who observe the holder are told of what it publishes.
+            RequestKind::Renew if self.publication_is_due => write.wake = Wake::Everybody,
             // The first in the queue has seen the grant, or sees this when it looks.
             RequestKind::Take if self.via_tried == GrantedVia::Handoff => write.wake = Wake::Nobody,
             _ => {}
@@ -965,11 +1007,13 @@ impl Machine {
                 }
                 self.note_written_heartbeat(&written);
                 let hands_over = written.holder.as_ref().is_some_and(|holder| holder.is_handed);
+                let value = written.holder.as_ref().and_then(|holder| holder.value.as_ref());
+                let is_published = value == self.publication.value.as_ref();
                 self.view.wrote(version, written, now);
                 self.indeterminate = None;
                 match kind {
                     RequestKind::Take => self.taken(version, sent.sent, now),
-                    RequestKind::Renew => self.renewed(version, sent.sent),
+                    RequestKind::Renew => self.renewed(version, sent.sent, is_published),
                     RequestKind::Leave => {
                         if hands_over {
                             self.released_to_others(now);
@@ -995,7 +1039,8 @@ impl Machine {
             }
             Err(error) => {
                 if matches!(error, TransportError::Indeterminate(_)) {
-                    self.indeterminate = Some(basis);
+                    // One that expects no register stays, until a write succeeds.
+                    self.indeterminate = self.indeterminate.filter(Option::is_none).or(Some(basis));
                     if let Some(releasing) = &mut self.releasing {
                         releasing.is_indeterminate |= kind == RequestKind::Leave;
                     }

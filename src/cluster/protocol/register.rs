@@ -18,6 +18,8 @@
 //!   can tell its own from that of a copy of its node.
 //! - `holder` is the node that has the lock. If it is `handed`, the holder before it has written it there, and
 //!   it has not written since. Its `lease_ms` is the one that it asked for in the queue.
+//!   Its `value`, if it has one, is what the holder [publishes](crate::cluster::DistributedGuard::publish): a text for
+//!   those who look at the key.
 //! - `queue` lists the nodes that wait, the oldest first, each with the lease that it wants to have when it is
 //!   handed the lock. There is a queue only if there is a holder.
 //!
@@ -31,6 +33,7 @@ use crate::cluster::transport::NodeId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The major format that this code reads and writes.
@@ -39,6 +42,9 @@ const MAJOR: u32 = 3;
 const MINOR: u32 = 0;
 /// A longer value is refused without decoding it.
 pub(crate) const LARGEST: usize = 1 << 20;
+
+/// What a sealed value begins with. (JSON never does.)
+pub(crate) const SEALED: &[u8] = b"lw-seal";
 
 /// The identity of one acquisition of one node, from its first write until the lock is released or
 /// the acquisition is given up.
@@ -64,6 +70,8 @@ pub(crate) struct Holder {
     pub(crate) granted: Option<u64>,
     /// The holder before it has [handed](Register::hand_over) it the lock, and it has not written since.
     pub(crate) is_handed: bool,
+    /// What it publishes.
+    pub(crate) value: Option<Arc<str>>,
     extra: Map<String, Value>,
 }
 
@@ -100,9 +108,9 @@ pub(crate) struct Liveness {
 
 impl Holder {
     pub(crate) fn new(claim: ClaimId, label: &str, lease: Duration) -> Self {
-        let (since_ms, granted, is_handed) = (None, None, false);
+        let (since_ms, granted, is_handed, value) = (None, None, false, None);
         let extra = Map::new();
-        Self { claim, label: label.to_owned(), lease, since_ms, granted, is_handed, extra }
+        Self { claim, label: label.to_owned(), lease, since_ms, granted, is_handed, value, extra }
     }
 }
 
@@ -158,7 +166,7 @@ impl Register {
         self.extra.get(name)
     }
 
-    /// Leaves a note for operators, which the nodes write back as it is and do not read.
+    /// Leaves a note, which the nodes write back as it is.
     pub(crate) fn set_note(&mut self, name: &str, note: Value) {
         self.extra.insert(name.to_owned(), note);
     }
@@ -186,6 +194,9 @@ impl Register {
         if value.len() > LARGEST {
             return Err(Unreadable::TooLarge { len: value.len() });
         }
+        if value.starts_with(SEALED) {
+            return Err(Unreadable::Sealed);
+        }
         let value: Value = serde_json::from_slice(value).map_err(|_| Unreadable::Foreign)?;
         let format = value.get("lockword").and_then(Value::as_str).ok_or(Unreadable::Foreign)?;
         let number = |text: &str| text.parse::<u32>().ok();
@@ -206,6 +217,7 @@ impl Register {
             since_ms: holder.since_ms,
             granted: holder.granted,
             is_handed: holder.handed,
+            value: holder.value.map(Arc::from),
             extra: holder.who.extra,
         });
         let waiter = |WireWaiter { who, lease_ms }: WireWaiter| QueueEntry {
@@ -227,6 +239,7 @@ impl Register {
             since_ms: holder.since_ms,
             granted: holder.granted,
             handed: holder.is_handed,
+            value: holder.value.as_deref().map(str::to_owned),
         });
         let waiter = |waiter: &QueueEntry| WireWaiter {
             who: WireClaim::new(waiter.claim, &waiter.label, &waiter.extra),
@@ -256,6 +269,8 @@ fn in_ms(lease: Duration) -> u64 {
 pub enum Unreadable {
     /// The value was not written by lockword: the key is used by something else.
     Foreign,
+    /// The value is sealed, and this node does not open it.
+    Sealed,
     /// The value has a major format that this version does not know.
     Format {
         /// The format's major number.
@@ -276,6 +291,11 @@ impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Foreign => write!(f, "the value is not of lockword; use another key"),
+            Self::Sealed => write!(
+                f,
+                "the value is sealed; give this node the keys of those that wrote it (feature `sealed`, or \
+                 --seal-key-file)"
+            ),
             Self::Format { major, minor } => {
                 write!(f, "the value has format {major}.{minor}, and this version of lockword ")?;
                 write!(f, "knows {MAJOR}.x; ")?;
@@ -331,6 +351,8 @@ struct WireHolder {
     granted: Option<u64>,
     #[serde(default, skip_serializing_if = "is_false")]
     handed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
     #[serde(flatten)]
     who: WireClaim,
 }
@@ -455,6 +477,7 @@ mod tests {
         let refused = |text: &str| Register::decode(text.as_bytes()).unwrap_err();
         assert_eq!(refused(""), Unreadable::Foreign);
         assert_eq!(refused("hello"), Unreadable::Foreign);
+        assert_eq!(refused("lw-seal\u{1}"), Unreadable::Sealed);
         assert_eq!(refused("[1]"), Unreadable::Foreign);
         assert_eq!(refused(r#"{"heartbeat":1}"#), Unreadable::Foreign);
         assert_eq!(refused(r#"{"lockword":"one"}"#), Unreadable::Foreign);

@@ -19,6 +19,7 @@ impl Machine {
     pub(crate) fn queued(&self) -> Option<QueuedSend> {
         let since = self.queued_since?;
         let urgent_at = match self.held {
+            Some(_) if self.publication_is_due => Some(since),
             Some(held) => Some(held.deadline - held.lease / 2),
             None => self.gives_back().then_some(since),
         };

@@ -1,6 +1,6 @@
 //! When the machine subscribes to the key's changes, and when it loads the register without a notice.
 
-use super::{Action, Machine};
+use super::{Action, Intent, Machine};
 use crate::cluster::protocol::Time;
 use crate::cluster::protocol::register::Register;
 use crate::cluster::transport::{TransportError, Wakeups};
@@ -62,6 +62,11 @@ impl Machine {
     /// Whether a watch is in force.
     pub(super) fn is_watching(&self) -> bool {
         matches!(self.watch, WatchState::On { .. })
+    }
+
+    /// Whether this node waits, and a watch should be in force by now.
+    pub(super) fn wants_watch(&self) -> bool {
+        self.intent == Intent::Wait && !matches!(self.watch, WatchState::Off | WatchState::Starting)
     }
 
     /// Keeps a watch that is in force until then at least.

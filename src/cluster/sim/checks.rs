@@ -117,7 +117,9 @@ impl World {
         };
         let is_true = match loss {
             Loss::Expired { .. } => now >= held_lease.deadline,
-            Loss::TakenOver => self.was_removed(key, &held_lease, |by| by != Author::Node(node)),
+            Loss::TakenOver | Loss::Broken { .. } => {
+                self.was_removed(key, &held_lease, |by| by != Author::Node(node))
+            }
             Loss::Unreadable(_) | Loss::Copied | Loss::WentBack => false,
         };
         if !is_true {

@@ -361,7 +361,7 @@ impl World {
             Action::Watch => self.send_subscription(node, key),
             Action::Unwatch => self.unwatch(node, key),
             Action::Granted(grant) => self.granted(node, key, grant),
-            Action::Renewed { version, deadline } => self.renewed(node, key, version, deadline),
+            Action::Renewed { version, deadline, .. } => self.renewed(node, key, version, deadline),
             Action::Lost(loss) => self.lost(node, key, &loss),
             Action::Released(outcome) => self.released(node, key, outcome),
             Action::Failed(failure) => self.failed(node, key, &failure),

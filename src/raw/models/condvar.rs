@@ -8,6 +8,7 @@ use crate::primitive::model_sync::Arc;
 use crate::primitive::model_thread as thread;
 use crate::raw::condvar::RawCondvar;
 use crate::raw::flags;
+use crate::traced::Place;
 use std::time::Instant;
 
 struct Shared {
@@ -45,7 +46,7 @@ impl Shared {
         guarded.lock.lock();
         while number() == 0 && notified {
             // SAFETY: the lock is held.
-            notified = unsafe { self.changed.wait_until(&guarded.lock, deadline) };
+            notified = unsafe { self.changed.wait_until(&guarded.lock, deadline, Place::caller()) };
         }
         let timed_out = number() == 0;
         guarded.unlock();
@@ -221,7 +222,8 @@ fn timeout_races_a_move() {
             timed.guarded.lock.lock();
             let (changed, deadline) = (&timed.changed, Some(Instant::now()));
             // SAFETY: the lock is held.
-            let notified = unsafe { changed.wait_until(&timed.guarded.lock, deadline) };
+            let notified =
+                unsafe { changed.wait_until(&timed.guarded.lock, deadline, Place::caller()) };
             timed.guarded.unlock();
             notified
         });

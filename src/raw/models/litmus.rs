@@ -11,7 +11,7 @@ use crate::raw::readers;
 use crate::raw::rw_word::RwWord;
 use crate::raw::rwlock::{After, RawRwLock};
 use crate::raw::waiters::Kind;
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use crossbeam_utils::CachePadded;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,6 +22,8 @@ const ROUNDS: u32 = 1_000_000;
 const FEWEST_ROUNDS: u32 = 10_000;
 /// How often the control has to fail, or once if that takes longer than [`SOON`].
 const VIOLATIONS: u32 = 100;
+/// 32 MB.
+const REMOTE_WORDS: u32 = 8 << 20;
 const SOON: Duration = Duration::from_secs(12);
 /// What no machine needs, however busy it is.
 const LIMIT: Duration = Duration::from_secs(100);
@@ -37,6 +39,25 @@ struct Shared {
     flag: CachePadded<AtomicU32>,
     /// What the unlocker read of the flag.
     read: CachePadded<AtomicU32>,
+}
+
+/// Memory that no cache near the processor holds.
+struct Remote(Vec<AtomicU32>, Cell<u32>);
+
+impl Remote {
+    fn new() -> Self {
+        Self((0..REMOTE_WORDS).map(AtomicU32::new).collect(), Cell::new(0))
+    }
+
+    /// Stores to it, so that the next store waits in the buffer for as long as the processor needs for these: even
+    /// if the two threads share a cache, as those of one core do.
+    fn delay_stores(&self) {
+        for _ in 0..2 {
+            let at = self.1.get().wrapping_mul(0x9E37_79B9).wrapping_add(0x7F4A_7C15);
+            self.1.set(at);
+            self.0[(at >> 9) as usize % self.0.len()].store(at, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Waits until `round` is reached. Returns which one was.
@@ -77,11 +98,13 @@ fn store_buffering(
     let start = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            let remote = Remote::new();
             for round in 1.. {
                 if wait_for(&shared.begun, round) == u32::MAX {
                     return;
                 }
                 stagger(round, 64);
+                remote.delay_stores();
                 // ORDERING: Relaxed, as in an unlock: what is between is what is tested.
                 shared.word.store(1, Ordering::Relaxed);
                 unlocker();
@@ -115,20 +138,27 @@ fn nothing() {
 }
 
 /// The path of a reader in a slot, against a writer that revokes the bias: r1 to r3 and w1 to w3 of [`readers`], with
-/// `barrier` for w2. Returns as [`store_buffering`]: a reader that is in, and that the scan did not see.
+/// `barrier` for w2. Returns as [`store_buffering`]: a reader that is in, and that the writer did not see.
+///
+/// The writer looks at the reader's slot first. A scan may come to it only after other lines, which other threads
+/// of the process have: too late for the control, since a store waits in its buffer for less time than that.
 fn revocation(barrier: impl Fn(), enough: impl Fn(u32, u32, Duration) -> bool) -> (u32, u32) {
     let (shared, word) = (Shared::default(), CachePadded::new(RwWord::new()));
     let id = readers::draw_id().expect("there are numbers left");
+    let (sender, receiver) = std::sync::mpsc::channel();
     let (mut round, mut both) = (0, 0);
     let start = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             assert!(readers::adopt(), "there are lines left");
+            let remote = Remote::new();
+            sender.send(readers::own_slot().expect("it has a line")).expect("the writer waits");
             for round in 1.. {
                 if wait_for(&shared.begun, 2 * round) == u32::MAX {
                     return;
                 }
                 stagger(round, 64);
+                remote.delay_stores();
                 let slot = readers::publish(id).expect("the line is clear");
                 light();
                 let is_in = word.is_biased();
@@ -139,6 +169,7 @@ fn revocation(barrier: impl Fn(), enough: impl Fn(u32, u32, Duration) -> bool) -
                 shared.ended.store(2 * round + 1, Ordering::Release);
             }
         });
+        let slot = receiver.recv().expect("the reader has a slot");
         while !enough(round, both, start.elapsed()) && start.elapsed() < LIMIT {
             round += 1;
             assert!(word.try_read_alone());
@@ -149,7 +180,8 @@ fn revocation(barrier: impl Fn(), enough: impl Fn(u32, u32, Duration) -> bool) -
             stagger(round.rotate_left(7), 64);
             assert!(word.try_claim(Kind::Writer));
             barrier();
-            let is_named = readers::names(id);
+            let is_named = slot.names(id);
+            assert!(!is_named || readers::names(id), "the scan sees what the slot says");
             wait_for(&shared.ended, 2 * round);
             both += u32::from(shared.read.load(Ordering::Relaxed) == 1 && !is_named);
             assert!(word.try_finish_draining());

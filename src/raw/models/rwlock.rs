@@ -18,7 +18,10 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Shared { lock: RawRwLock::unlocked(), number: UnsafeCell::new(0) })
+        Arc::new(Shared {
+            lock: RawRwLock::of(crate::traced::LockType::RwLock),
+            number: UnsafeCell::new(0),
+        })
     }
 
     /// Adds one, in two accesses. The caller holds the lock.

@@ -77,50 +77,6 @@ async fn credentials_and_permissions_are_checked() {
     assert!(matches!(watched, Err(TransportError::Denied(_))), "{watched:?}");
 }
 
-/// As documented: there is no floor, and so nothing that roles have to share.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_with_rights_on_a_prefix_has_locks_there_and_nowhere_else() {
-    let Some(server) = with_users(&[]).await else { return };
-    let root = raw_as(&server, "root", "toor").await;
-    root.add_user("jobs", "j").await;
-    root.add_role("jobs").await;
-    root.grant_role("jobs", "jobs").await;
-    root.grant_permission("jobs", "lockword/", "").await;
-    root.grant_permission("jobs", "lockword/jobs/", "lockword/jobs0").await;
-    let all = client(&address(&server, USER)).await;
-    put(&all, &key("other/k"), &write("{}", false)).await;
-    let etcd = client(&address(&server, "jobs:j")).await;
-    let lease = ms(1500);
-    let node =
-        |etcd: &Arc<dyn Transport>| Node::builder(etcd.clone()).lease(lease).build().unwrap();
-    let (a, b) = (node(&etcd), node(&etcd));
-    let held = a.lock("jobs/nightly").unwrap().acquire().await.unwrap();
-    let waiting = b.lock("jobs/nightly").unwrap();
-    let waiting = tokio::spawn(async move { waiting.acquire().await.unwrap() });
-    tokio::time::sleep(lease * 2).await;
-    assert!(held.is_valid(), "it is renewed");
-    let token = held.token();
-    held.release().await.unwrap();
-    let next = waiting.await.unwrap();
-    assert!(next.token() > token);
-    next.release().await.unwrap();
-    // Deleted by hand, and created again.
-    let old = put(&etcd, &key("jobs/k"), &write("{}", false)).await;
-    raw_as(&server, "jobs", "j").await.delete("lockword/jobs/k").await;
-    assert!(put(&etcd, &key("jobs/k"), &write("{}", false)).await > old);
-    assert_eq!(etcd.list("jobs/").await.unwrap(), [key("jobs/k"), key("jobs/nightly")]);
-    // Elsewhere.
-    for name in ["other/k", "other/new", "jobs", "lockword"] {
-        for result in [
-            etcd.load(&key(name)).await.map(drop),
-            etcd.compare_exchange(&key(name), None, write("{}", false)).await.map(drop),
-            etcd.watch(&key(name), NodeId::new(1)).await.map(drop),
-        ] {
-            assert!(matches!(result, Err(TransportError::Denied(_))), "{name}: {result:?}");
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_user_is_refused_where_authentication_is_off() {
     let Some(server) = EtcdServer::start() else { return };

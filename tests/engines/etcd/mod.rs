@@ -4,6 +4,7 @@ mod authentication;
 mod credentials;
 mod faults;
 mod full_database;
+mod grants;
 mod large_values;
 mod laws;
 mod locks;

@@ -6,21 +6,15 @@ use lockword::cluster::LockError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// As documented: the role `jobs` has rights on `jobs/`, and `app` on all.
+/// The role `jobs` gets rights on `jobs/`, and `app` has them on all.
 const ROLES: &str = "
     CREATE ROLE app LOGIN; CREATE ROLE jobs LOGIN;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON public.lockword TO app;
-    GRANT SELECT, INSERT, UPDATE (version, value, idle_since) ON public.lockword TO jobs;
-    ALTER TABLE public.lockword ENABLE ROW LEVEL SECURITY;
-    CREATE POLICY app ON public.lockword TO app USING (true);
-    CREATE POLICY jobs_read ON public.lockword FOR SELECT TO jobs
-        USING (starts_with(key, 'jobs/'));
-    CREATE POLICY jobs_change ON public.lockword FOR UPDATE TO jobs
-        USING (starts_with(key, 'jobs/'));
-    CREATE POLICY jobs_create ON public.lockword FOR INSERT TO jobs
-        WITH CHECK (starts_with(key, 'jobs/') AND right(key, 1) <> '*');
-    CREATE POLICY jobs_delete ON public.lockword FOR DELETE TO jobs
-        USING (starts_with(key, 'jobs/') AND right(key, 1) <> '*');";
+    GRANT SELECT, INSERT, UPDATE, DELETE ON public.lockword TO app;";
+
+/// As documented.
+const MAY_DELETE_BELOW: &str = "
+    CREATE POLICY \"delete jobs\" ON public.lockword FOR DELETE TO jobs
+        USING (starts_with(key, 'jobs/') AND right(key, 1) <> '*')";
 
 /// For its housekeeping.
 const MAY_DELETE: &str = "GRANT DELETE ON public.lockword TO jobs";
@@ -51,8 +45,9 @@ async fn version_of(by_hand: &tokio_postgres::Client, key: &str) -> Option<i64> 
 async fn with_roles() -> Option<(PostgresServer, Postgres)> {
     let server = server().await?;
     let owner = client(&server.address("")).await;
-    owner.create_floor("jobs/").await.unwrap();
-    server.client().await.batch_execute(ROLES).await.unwrap();
+    for sql in [ROLES, &grants::sql("jobs", "jobs/"), MAY_DELETE_BELOW] {
+        server.client().await.batch_execute(sql).await.unwrap();
+    }
     Some((server, owner))
 }
 

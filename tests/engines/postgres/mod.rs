@@ -15,6 +15,7 @@ mod connecting;
 mod credentials;
 mod faults;
 mod floors;
+mod grants;
 mod laws;
 mod locks;
 mod notices;

@@ -3,7 +3,7 @@
 use super::*;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
-use lockword::cluster::{LossReason, NodeId, Observer, RemoteOperation};
+use lockword::cluster::{Hold, LossReason, NodeId, Observer, RemoteOperation};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -17,11 +17,11 @@ impl Counts {
 }
 
 impl Observer for Counts {
-    fn renewed(&self, _: &Key) {
+    fn renewed(&self, _: &Key, _: Duration) {
         self.0[0].fetch_add(1, Relaxed);
     }
 
-    fn lost(&self, _: &Key, _: &LossReason) {
+    fn lost(&self, _: &Key, _: &LossReason, _: Hold) {
         self.0[1].fetch_add(1, Relaxed);
     }
 

@@ -7,21 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use tokio::task::JoinSet;
 
-/// As documented.
-const RIGHTS: &str = "on >x resetchannels %R~{lockword}floors ~{lockword}: ~{lockword}:jobs/* \
-    ~{lockword}floor:jobs/* &{lockword}:#* \
-    +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha \
-    +publish +subscribe +unsubscribe +ping +hello +scan +asking";
-
 const LARGEST: u64 = (1 << 52) - 1;
 /// Above the clock.
 const HIGH: u64 = 1 << 51;
 
-/// Makes the user `jobs`, with rights on `jobs/`.
+/// Makes the user `jobs`, with the rights on `jobs/` that are printed, and those to delete and to list; no floor.
 fn make_user(server: &RedisServer) {
+    let rights = grants::rights("jobs", "jobs/");
+    let words = grants::acl(&rights);
     let words: Vec<&str> =
-        ["ACL", "SETUSER", "jobs"].into_iter().chain(RIGHTS.split(' ')).collect();
-    let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        words.iter().map(String::as_str).chain([">x", "+del", "+scan"]).collect();
     let _: () = server.say(&words);
 }
 

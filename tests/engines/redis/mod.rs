@@ -5,6 +5,7 @@ mod cluster;
 mod credentials;
 mod faults;
 mod floors;
+mod grants;
 mod laws;
 mod migration;
 mod refusals;

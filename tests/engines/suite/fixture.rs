@@ -5,8 +5,8 @@ use crate::support::engine::Engine;
 use lockword::cluster::conformance::History;
 use lockword::cluster::layers::{Intercept, Interceptor};
 use lockword::cluster::{
-    DistributedGuard, DistributedLock, Exchange, Key, LockError, LockStatus, Node, Transport,
-    TransportError, Version, Write, async_trait, connect,
+    DistributedGuard, DistributedLock, Exchange, Key, LockError, LockStatus, Node, NodeBuilder,
+    Transport, TransportError, Version, Write, async_trait, connect,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,7 +45,17 @@ impl<E: Engine> Fixture<E> {
     }
 
     pub async fn node_at(&self, address: &str, lease: Duration) -> Node {
-        node(address, lease, self.clients.fetch_add(1, Ordering::Relaxed), &self.history).await
+        node(address, lease, self.next(), &self.history).await
+    }
+
+    /// The same that keeps for as long what it is handed as what it takes.
+    pub async fn patient_node(&self) -> Node {
+        let builder = builder(&self.server.address(), LONG, self.next(), &self.history).await;
+        builder.handoff_lease(LONG).build().unwrap()
+    }
+
+    fn next(&self) -> usize {
+        self.clients.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A node that looks, and leaves no trace in the history.
@@ -68,16 +78,27 @@ impl<E: Engine> Fixture<E> {
 
 /// A node whose transport's answers go into this history.
 pub async fn node(address: &str, lease: Duration, number: usize, history: &History) -> Node {
+    builder(address, lease, number, history).await.build().unwrap()
+}
+
+async fn builder(address: &str, lease: Duration, number: usize, history: &History) -> NodeBuilder {
     let transport = Intercept::new(client(address).await, history.recorder(number));
     Node::builder(Intercept::new(transport, Unique))
         .label(format!("n{number}"))
         .lease(lease)
         .unavailable_timeout(LIMIT * 2)
-        .build()
-        .unwrap()
 }
 
+/// Before an address: the client seals.
+pub const SEALED: &str = "sealed+";
+
 pub async fn client(address: &str) -> Arc<dyn Transport> {
+    #[cfg(feature = "sealed")]
+    if let Some(address) = address.strip_prefix(SEALED) {
+        use lockword::cluster::layers::{SealKeys, Sealed};
+        let keys = SealKeys::new(&[1; 32], &[2; 32]).expect("they differ");
+        return Arc::new(Sealed::new(Box::pin(client(address)).await, keys));
+    }
     connect(address).await.unwrap_or_else(|error| panic!("{address}: {error}"))
 }
 

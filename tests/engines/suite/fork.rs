@@ -21,7 +21,7 @@ const LEASE: Duration = Duration::from_secs(6);
 struct Renewals(Arc<AtomicU32>);
 
 impl Observer for Renewals {
-    fn renewed(&self, _: &Key) {
+    fn renewed(&self, _: &Key, _: Duration) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -4,7 +4,7 @@ use super::fixture::{LIMIT, client};
 use crate::support::engine::Server;
 use futures_util::future::join_all;
 use lockword::cluster::{
-    Key, LockError, LossReason, Node, Observer, RemoteOperation, TransportError,
+    Hold, Key, LockError, LossReason, Node, Observer, RemoteOperation, TransportError,
 };
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -35,11 +35,11 @@ impl Reports {
 }
 
 impl Observer for Reports {
-    fn renewed(&self, _: &Key) {
+    fn renewed(&self, _: &Key, _: Duration) {
         self.0.renewals.fetch_add(1, Relaxed);
     }
 
-    fn lost(&self, _: &Key, why: &LossReason) {
+    fn lost(&self, _: &Key, why: &LossReason, _: Hold) {
         self.say(format!("lost: {why}"));
     }
 

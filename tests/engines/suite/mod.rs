@@ -7,6 +7,7 @@
 
 #[cfg(feature = "redis")]
 mod data_loss;
+mod elections;
 #[cfg(feature = "etcd")]
 mod etcd_cluster;
 pub mod fixture;
@@ -27,6 +28,8 @@ mod partition;
 pub mod processes;
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 pub mod rotation;
+#[cfg(feature = "sealed")]
+mod sealed;
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
 mod server_outage;
 #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
@@ -41,6 +44,7 @@ macro_rules! every_engine {
             processes_contend_and_exclude_each_other: processes::contend;
             nothing_is_left_behind: leaks::nothing_is_left;
             connections_live_on_a_runtime_that_was_given: given_runtime::connections_end_with_it;
+            a_leader_is_found_at_once: elections::a_leader_is_found_at_once;
         }
     };
 }
@@ -49,7 +53,7 @@ macro_rules! tests {
     ($($name:ident: $module:ident::$test:ident;)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
-            super::$module::$test::<Engine>().await;
+            crate::suite::$module::$test::<Engine>().await;
         }
     )*};
 }
@@ -97,4 +101,62 @@ servers! {
     "etcd" etcd: crate::support::etcd::EtcdServer;
     "postgres" postgres: crate::support::postgres::PostgresServer;
     "redis" redis: crate::support::redis::DurableRedis;
+}
+
+/// The layer that seals, over each engine.
+#[cfg(all(feature = "sealed", target_os = "linux"))]
+mod through_sealed {
+    /// Those for every engine, and more.
+    macro_rules! sealed {
+        ($engine:ty: $($name:ident: $module:ident::$test:ident;)*) => {
+            type Engine = crate::suite::sealed::Through<$engine>;
+
+            tests! {
+                nothing_that_is_stored_tells_what_is_locked: sealed::nothing_is_told;
+                the_laws_are_kept: sealed::laws_are_kept;
+                a_process_that_holds_the_lock_is_killed: processes::holder_is_killed;
+                a_process_that_holds_the_lock_is_stopped: processes::holder_is_stopped;
+                $($name: $module::$test;)*
+            }
+        };
+    }
+
+    mod dir {
+        sealed! {
+            crate::support::dir::DirFolder:
+            processes_contend_and_exclude_each_other: processes::contend;
+        }
+    }
+
+    /// The same for a server.
+    #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+    macro_rules! sealed_server {
+        ($engine:ty) => {
+            sealed! {
+                $engine:
+                the_server_is_killed_while_a_node_waits: server_outage::killed_while_a_node_waits;
+                the_server_is_killed_during_a_release: server_outage::killed_during_a_release;
+                the_server_is_stopped_for_longer_than_the_lease:
+                    server_outage::stopped_for_longer_than_the_lease;
+                a_client_is_cut_off_and_its_bytes_arrive_late: partition::bytes_are_delayed;
+                a_write_without_an_answer_is_indeterminate: unknown_outcome::of_a_write;
+                a_lock_finds_out_what_became_of_its_write: unknown_outcome::of_a_lock;
+            }
+        };
+    }
+
+    #[cfg(feature = "etcd")]
+    mod etcd {
+        sealed_server!(crate::support::etcd::EtcdServer);
+    }
+
+    #[cfg(feature = "postgres")]
+    mod postgres {
+        sealed_server!(crate::support::postgres::PostgresServer);
+    }
+
+    #[cfg(feature = "redis")]
+    mod redis {
+        sealed_server!(crate::support::redis::DurableRedis);
+    }
 }

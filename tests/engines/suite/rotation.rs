@@ -1,7 +1,8 @@
 //! Credentials that change while a lock is held.
 
 use lockword::cluster::{
-    DistributedGuard, Key, LossReason, Node, Observer, RemoteOperation, Transport, TransportError,
+    DistributedGuard, Hold, Key, LossReason, Node, Observer, RemoteOperation, Transport,
+    TransportError,
 };
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -27,11 +28,11 @@ struct Told {
 struct Listener(Arc<watch::Sender<Told>>);
 
 impl Observer for Listener {
-    fn renewed(&self, _: &Key) {
+    fn renewed(&self, _: &Key, _: Duration) {
         self.0.send_modify(|told| told.renewals += 1);
     }
 
-    fn lost(&self, _: &Key, why: &LossReason) {
+    fn lost(&self, _: &Key, why: &LossReason, _: Hold) {
         self.0.send_modify(|told| told.losses.push(why.clone()));
     }
 

@@ -1,8 +1,8 @@
 //! The server is killed (SIGKILL) and started again, or stopped (SIGSTOP) and continued.
 
-use super::fixture::{Fixture, LIMIT, LONG, SHORT, acquire, granted, release, soon, wait};
+use super::fixture::{Fixture, LIMIT, LONG, SHORT, acquire, granted, release, soon, until, wait};
 use crate::support::engine::Server;
-use lockword::cluster::LossReason;
+use lockword::cluster::{LossReason, Node};
 use std::time::{Duration, Instant};
 
 pub async fn killed_while_held<E: Server>() {
@@ -30,7 +30,9 @@ pub async fn killed_while_a_node_waits<E: Server>() {
     let token = held.token();
     let waiting = wait(&two, &looker).await;
     fixture.server.process().kill9();
+    watches(&two, 0).await;
     fixture.server.process().restart();
+    watches(&two, 1).await;
     assert!(!waiting.is_finished(), "it is held");
     release(held).await;
     let began = Instant::now();
@@ -42,11 +44,16 @@ pub async fn killed_while_a_node_waits<E: Server>() {
     fixture.end(&looker).await;
 }
 
+/// Waits until the node has so many watches in force.
+async fn watches(node: &Node, number: usize) {
+    until("the watches", async || node.health().watches == number).await;
+}
+
 /// The write that releases the lock is in flight when the server dies, at several points of it.
 pub async fn killed_during_a_release<E: Server>() {
     let Some(fixture) = Fixture::<E>::start().await else { return };
-    let lease = Duration::from_secs(8);
-    let (one, two) = (fixture.node(lease).await, fixture.node(lease).await);
+    // The one that waits may be handed the lock right before, and not renew until the server has started.
+    let (one, two) = (fixture.patient_node().await, fixture.patient_node().await);
     let looker = fixture.looker().await;
     let mut last = None;
     for pause in [0, 300, 1500] {

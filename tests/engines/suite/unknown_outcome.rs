@@ -1,6 +1,6 @@
 //! The connection breaks when a request was sent: before it arrives, or before its answer does.
 
-use super::fixture::{Fixture, LONG, acquire, client, granted, release, soon, until, wait};
+use super::fixture::{Fixture, LONG, SEALED, acquire, client, granted, release, soon, until, wait};
 use crate::support::engine::Server;
 use crate::support::relay::{Loss, Relay};
 use lockword::cluster::{Exchange, Key, ReleaseError, TransportError, Version, Wake, Write};
@@ -10,6 +10,12 @@ const LOSSES: [Loss; 2] = [Loss::Request, Loss::Response];
 
 /// How every write of a register begins. Other bytes that a client sends do not have it.
 const REGISTER: &str = "{\"lockword\":";
+/// The same where values are sealed.
+const SEAL: &str = "lw-seal";
+
+fn is_sealed<E: Server>(fixture: &Fixture<E>) -> bool {
+    fixture.server.address().starts_with(SEALED)
+}
 
 /// The error of the write says that the outcome is unknown.
 pub async fn of_a_write<E: Server>() {
@@ -27,7 +33,7 @@ pub async fn of_a_write<E: Server>() {
             until("the engine answers", async || engine.load(&key).await.is_ok()).await;
             let new = format!("{lost:?} {round}");
             // By its value: a client may still send frames of its own, which are not the write.
-            relay.lose_with(lost, &new);
+            relay.lose_with(lost, if is_sealed(&fixture) { SEAL } else { &new });
             let response = engine.compare_exchange(&key, version, write(&new)).await;
             assert!(
                 matches!(response, Err(TransportError::Indeterminate(_))),
@@ -56,17 +62,18 @@ pub async fn of_a_lock<E: Server>() {
     let far = fixture.node_at(&fixture.server.address_at(relay.port()), LONG).await;
     let near = fixture.node(LONG).await;
     let looker = fixture.looker().await;
+    let register = if is_sealed(&fixture) { SEAL } else { REGISTER };
     let last = Cell::new(None);
     let grew = |token| {
         assert!(last.replace(Some(token)) < Some(token), "a token did not grow");
     };
     for lost in LOSSES.into_iter().cycle().take(6) {
-        relay.lose_with(lost, REGISTER);
+        relay.lose_with(lost, register);
         let held = acquire(&far).await;
         grew(held.token());
         assert!(!relay.is_armed(), "nothing was lost");
         let waiting = wait(&near, &looker).await;
-        relay.lose_with(lost, REGISTER);
+        relay.lose_with(lost, register);
         match soon("the release", held.release()).await {
             Ok(()) => {}
             // It had heard that the other one waits, and so its write was made: without a word of it,
@@ -78,7 +85,7 @@ pub async fn of_a_lock<E: Server>() {
         grew(next.token());
         assert!(!relay.is_armed(), "nothing was lost");
         // One that waits, too.
-        relay.lose_with(lost, REGISTER);
+        relay.lose_with(lost, register);
         let waiting = wait(&far, &looker).await;
         release(next).await;
         let held = granted(waiting).await;

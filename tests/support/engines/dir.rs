@@ -4,7 +4,7 @@ use super::engine::{Engine, Usage};
 use super::process::Folder;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub struct DirFolder(Folder);
 
@@ -18,6 +18,10 @@ impl Engine for DirFolder {
 
     fn address(&self) -> String {
         format!("dir:{}", self.0.file("locks"))
+    }
+
+    fn data(&self) -> PathBuf {
+        self.0.path().join("locks")
     }
 
     /// Connections are the files that this process has open there, besides what it watches.

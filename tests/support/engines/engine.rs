@@ -2,6 +2,7 @@
 
 use super::disk::Disk;
 use super::process::ServerProcess;
+use std::path::PathBuf;
 
 /// An engine that a test starts.
 pub trait Engine: Send + Sync + Sized + 'static {
@@ -13,6 +14,9 @@ pub trait Engine: Send + Sync + Sized + 'static {
 
     /// The address for `lockword::cluster::connect`.
     fn address(&self) -> String;
+
+    /// The folder with its data.
+    fn data(&self) -> PathBuf;
 
     /// What it has of its clients now.
     fn usage(&self) -> impl Future<Output = Usage> + Send;

@@ -10,6 +10,7 @@ use rcgen::{
 use std::fs::write;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -215,6 +216,10 @@ impl Engine for EtcdServer {
 
     fn address(&self) -> String {
         Server::address_at(self, self.port)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.disk.file("").into()
     }
 
     async fn usage(&self) -> Usage {

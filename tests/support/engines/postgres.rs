@@ -332,6 +332,10 @@ impl Engine for PostgresServer {
         Server::address_at(self, self.port)
     }
 
+    fn data(&self) -> PathBuf {
+        self.disk.file("").into()
+    }
+
     /// The server does not show the subscriptions of other connections: a leaked one shows as a
     /// connection.
     async fn usage(&self) -> Usage {

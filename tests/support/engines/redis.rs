@@ -8,7 +8,7 @@ use rcgen::{
     KeyUsagePurpose, date_time_ymd,
 };
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub const PASSWORD: &str = "open%sesame";
 
 /// The permissions that a user needs, as in the documentation.
 const GRANTS: &str = "resetchannels ~{lockword}* &{lockword}:#* \
-    +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha \
+    +info +get +set +hmget +hset +del +expire +persist +time +eval +evalsha \
     +publish +subscribe +unsubscribe +ping +hello +scan +asking +wait";
 
 /// The options of a server.
@@ -226,6 +226,10 @@ impl Engine for DurableRedis {
         self.0.address()
     }
 
+    fn data(&self) -> PathBuf {
+        self.0.disk.file("").into()
+    }
+
     async fn usage(&self) -> Usage {
         usage(&self.0)
     }
@@ -271,6 +275,10 @@ impl Engine for VolatileRedis {
 
     fn address(&self) -> String {
         self.0.address()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.0.disk.file("").into()
     }
 
     async fn usage(&self) -> Usage {

@@ -4,7 +4,7 @@ use super::view::View;
 use super::{at_desk, key};
 use crate::lock_args::BreakArgs;
 use crate::output::print;
-use crate::{CliError, ExitOutcome, exit, output};
+use crate::{CliError, ExitOutcome, audit, exit, output};
 use lockword::cluster::LockStatus;
 use serde_json::json;
 use std::io::{self, IsTerminal as _};
@@ -12,7 +12,8 @@ use std::io::{self, IsTerminal as _};
 /// Takes a lock from the holder that is shown to the operator, and from no other one.
 pub fn break_lock(args: &BreakArgs) -> Result<ExitOutcome, CliError> {
     let key = key(&args.key)?;
-    at_desk(&args.engine, async |desk| {
+    let audit = args.audit.as_deref().map(audit::open).transpose()?;
+    let outcome = at_desk(&args.engine, audit.as_ref(), async |desk| {
         let state = desk.node.inspect(&key).await?;
         let LockStatus::Held { node, .. } = state.status else {
             return report(args, None, &format!("{key} is free: there is nothing to break"));
@@ -31,7 +32,9 @@ pub fn break_lock(args: &BreakArgs) -> Result<ExitOutcome, CliError> {
                 report(args, None, &why)
             }
         }
-    })
+    });
+    audit::finish(audit.as_ref());
+    outcome
 }
 
 fn report(args: &BreakArgs, broken: Option<&str>, line: &str) -> Result<ExitOutcome, CliError> {

@@ -11,7 +11,7 @@ const WIDTHS: [usize; 4] = [32, 10, 28, 4];
 
 /// Lists the locks.
 pub fn list(args: &ListArgs) -> Result<ExitOutcome, CliError> {
-    at_desk(&args.engine, async |desk| {
+    at_desk(&args.engine, None, async |desk| {
         let mut text = String::new();
         if !args.json {
             text += &row(&["KEY", "STATE", "HOLDER", "WAIT"]);

@@ -5,17 +5,23 @@ use super::{Desk, LONGEST_WATCH, at_desk, key};
 use crate::lock_args::StatusArgs;
 use crate::output::{print, printable};
 use crate::{CliError, ExitOutcome, exit, output};
-use lockword::cluster::{Key, KeyState, Label, LockStatus};
+use lockword::cluster::{Key, KeyState, Label, LockStatus, Wakeups};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Shows a lock.
 pub fn status(args: &StatusArgs) -> Result<ExitOutcome, CliError> {
     let key = key(&args.key)?;
-    at_desk(&args.engine, async |desk| {
-        let view = View::of(desk, &key).await?;
+    at_desk(&args.engine, None, async |desk| {
+        let view = View::of(desk, &key).await;
+        let health = if args.health { Some(Checked::of(desk, &key).await) } else { None };
+        if let (Err(_), Some(health)) = (&view, &health) {
+            // What is wrong comes before the error.
+            print(&if args.json { output::json_line(&health.json()) } else { health.text() })?;
+        }
+        let view = view?;
         let (view, heartbeat) = match view {
             View::Lock(state) => watched(desk, &key, *state, args.watch_for).await?,
             other => (other, None),
@@ -32,17 +38,94 @@ pub fn status(args: &StatusArgs) -> Result<ExitOutcome, CliError> {
                 shown["watched_ms"] = json!(millis(heartbeat.watched));
                 shown["unchanged_ms"] = json!(millis(heartbeat.unchanged));
             }
+            if let Some(health) = &health {
+                shown["health"] = health.json();
+            }
             print(&output::json_line(&shown))?;
         } else {
             let mut text = text(&view, heartbeat.as_ref());
             if is_tied && !is_held {
                 text += &format!("{:<9} a process of an earlier holder runs\n", "tie");
             }
+            if let Some(health) = &health {
+                text += &health.text();
+            }
             print(&text)?;
         }
-        let code = if args.exit_code && view.state() == "held" { exit::HELD } else { 0 };
+        let code = match &health {
+            Some(health) if !health.is_well() => exit::UNREACHABLE,
+            _ if args.exit_code && is_held => exit::HELD,
+            _ => 0,
+        };
         Ok(ExitOutcome::With(code))
     })
+}
+
+/// How long the response to a subscription may take.
+const LONGEST_ASKED: Duration = Duration::from_secs(2);
+
+/// What `--health` finds: how a program would fare that uses this engine from here.
+struct Checked {
+    engine: String,
+    round_trip: Option<Duration>,
+    /// Whether there is a watch, which a waiter needs, or why not. `None`: the engine has none.
+    watch: Option<Result<(), String>>,
+    problems: Vec<String>,
+}
+
+impl Checked {
+    async fn of(desk: &Desk, key: &Key) -> Self {
+        let transport = &desk.engine.transport;
+        let watch = match transport.capabilities().wakeups {
+            Wakeups::Poll => None,
+            _ => {
+                let watch = timeout(LONGEST_ASKED, transport.watch(key, desk.node.id())).await;
+                Some(match watch {
+                    Ok(watch) => watch.map(drop).map_err(|why| why.to_string()),
+                    Err(_) => Err(format!("no response within {LONGEST_ASKED:?}")),
+                })
+            }
+        };
+        let health = desk.node.health();
+        let engine = transport.capabilities().name.to_owned();
+        Self { engine, round_trip: health.round_trip, watch, problems: health.problems() }
+    }
+
+    fn is_well(&self) -> bool {
+        self.problems.is_empty() && !matches!(self.watch, Some(Err(_)))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        json!({
+            "engine": self.engine,
+            "round_trip_ms": self.round_trip.map(ms),
+            "watch": self.watch.as_ref().map(Result::is_ok),
+            "watch_error": self.watch.as_ref().and_then(|watch| watch.as_ref().err()),
+            "problems": self.problems,
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, what: &str| {
+            let _ = writeln!(text, "{name:<9} {}", printable(what));
+        };
+        let took = self.round_trip.map_or_else(
+            || "no response".to_owned(),
+            |took| format!("responds in {:.1} ms", took.as_secs_f64() * 1000.0),
+        );
+        line("engine", &format!("{}: {took}", self.engine));
+        match &self.watch {
+            Some(Ok(())) => line("watch", "can be had"),
+            Some(Err(why)) => line("watch", why),
+            None => line("watch", "this engine has none: waiters ask again and again"),
+        }
+        for problem in &self.problems {
+            line("problem", problem);
+        }
+        text
+    }
 }
 
 /// Whether a process that was started under the lock runs, which the engine in a directory knows.
@@ -107,8 +190,11 @@ fn text(view: &View, heartbeat: Option<&Heartbeat>) -> String {
         line("", &view.holder());
         return text;
     };
-    if let LockStatus::Held { label, lease, since, token, .. } = &state.status {
+    if let LockStatus::Held { label, lease, since, token, value, .. } = &state.status {
         line("holder", label);
+        if let Some(value) = value {
+            line("value", value);
+        }
         if let Some(Label { user, host, pid, .. }) = Label::parse(label) {
             for (name, part) in [("user", user), ("host", host)] {
                 if let Some(part) = part {

@@ -2,11 +2,11 @@
 
 use super::status::is_tied;
 use super::{Desk, at_desk};
-use crate::engine::request_failed;
+use crate::engine::{request_failed, unreadable, value_refused};
 use crate::lock_args::SweepArgs;
 use crate::output::{count, json_line, print};
-use crate::run::once::{LastRun, is_record};
 use crate::{CliError, ExitOutcome};
+use lockword::cluster::periodic::StartRecord;
 use lockword::cluster::{Exchange, Key, LockError, LockStatus, TransportError};
 use serde_json::json;
 use std::sync::Arc;
@@ -19,14 +19,18 @@ const WATCHED: usize = 64;
 /// Marks records whose time is over as idle, so that the engine deletes them, frees the locks of dead holders if
 /// that is asked for, and has a directory swept.
 pub fn sweep(args: &SweepArgs) -> Result<ExitOutcome, CliError> {
-    at_desk(&args.engine, async |desk| {
+    at_desk(&args.engine, None, async |desk| {
         let transport = &desk.engine.transport;
         let mut records = 0;
         let keys = desk.keys(&args.prefix).await?;
-        for key in keys.iter().filter(|key| is_record(key)) {
-            let seen = transport.load(key).await.map_err(|error| request_failed(&error))?;
+        for key in keys.iter().filter(|key| StartRecord::is_key(key)) {
+            let seen = match transport.load(key).await {
+                // One that cannot be read is not ours to hand over.
+                Err(error) if value_refused(&error).is_some() => continue,
+                seen => seen.map_err(|error| request_failed(&error))?,
+            };
             let Some(seen) = seen else { continue };
-            let Some(record) = LastRun::decode(&seen.value) else { continue };
+            let Some(record) = StartRecord::decode(&seen.value) else { continue };
             if record.is_swept() || !record.is_over() {
                 continue;
             }
@@ -73,13 +77,12 @@ pub fn sweep(args: &SweepArgs) -> Result<ExitOutcome, CliError> {
 async fn free_the_dead(desk: &Desk, keys: Vec<Key>) -> Result<usize, CliError> {
     let (turns, mut watched) = (Arc::new(Semaphore::new(WATCHED)), JoinSet::new());
     let (mut freed, mut failure) = (0, None);
-    for key in keys.into_iter().filter(|key| !is_record(key)) {
+    for key in keys.into_iter().filter(|key| !StartRecord::is_key(key)) {
         match desk.node.inspect(&key).await {
             Ok(state) if state.status == LockStatus::Free => continue,
             Ok(_) => {}
             // It is not ours.
-            Err(LockError::Unreadable { .. })
-            | Err(LockError::Transport { source: TransportError::Corrupt(_), .. }) => continue,
+            Err(error) if unreadable(&error).is_some() => continue,
             Err(error) => {
                 failure = Some(error);
                 continue;

@@ -1,12 +1,11 @@
 //! What is shown of a lock.
 
 use super::Desk;
-use crate::output::printable;
-use crate::run::once::{LastRun, is_record, now_ms};
-use crate::{CliError, engine};
-use lockword::cluster::{
-    Key, KeyState, Label, LastBreak, LockError, LockStatus, NodeId, TransportError,
-};
+use crate::CliError;
+use crate::engine::unreadable;
+use crate::output::{now_ms, printable};
+use lockword::cluster::periodic::StartRecord;
+use lockword::cluster::{Key, KeyState, Label, LastBreak, LockStatus, NodeId};
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub enum View {
     Lock(Box<KeyState>),
     /// The record of `run --at-most-once-per`.
-    Record(Key, LastRun),
+    Record(Key, StartRecord),
     /// A value that is neither.
     Unreadable(Key, String),
 }
@@ -23,22 +22,20 @@ pub enum View {
 impl View {
     /// Looks at a key.
     pub async fn of(desk: &Desk, key: &Key) -> Result<View, CliError> {
-        if is_record(key) {
-            let seen = desk.engine.transport.load(key).await;
-            let seen = seen.map_err(|error| engine::request_failed(&error))?;
-            if let Some(record) = seen.and_then(|seen| LastRun::decode(&seen.value)) {
-                return Ok(View::Record(key.clone(), record));
-            }
+        // An error is that of the inspection, too.
+        if StartRecord::is_key(key)
+            && let Ok(Some(seen)) = desk.engine.transport.load(key).await
+            && let Some(record) = StartRecord::decode(&seen.value)
+        {
+            return Ok(View::Record(key.clone(), record));
         }
-        match desk.node.inspect(key).await {
-            Ok(state) => Ok(View::Lock(Box::new(state))),
-            Err(LockError::Unreadable { source, .. }) => {
-                Ok(View::Unreadable(key.clone(), source.to_string()))
-            }
-            Err(LockError::Transport { source: TransportError::Corrupt(why), .. }) => {
-                Ok(View::Unreadable(key.clone(), why.to_string()))
-            }
-            Err(error) => Err(error.into()),
+        let error = match desk.node.inspect(key).await {
+            Ok(state) => return Ok(View::Lock(Box::new(state))),
+            Err(error) => error,
+        };
+        match unreadable(&error) {
+            Some(why) => Ok(View::Unreadable(key.clone(), why)),
+            None => Err(error.into()),
         }
     }
 
@@ -76,6 +73,17 @@ impl View {
         })
     }
 
+    /// What the holder publishes.
+    pub fn value(&self) -> Option<&str> {
+        match self {
+            View::Lock(state) => match &state.status {
+                LockStatus::Held { value, .. } => value.as_deref(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// How many nodes wait.
     pub fn waiting(&self) -> usize {
         match self {
@@ -89,8 +97,9 @@ impl View {
         match self {
             View::Lock(state) => {
                 shown["version"] = json!(state.version.map(|version| version.to_string()));
-                if let LockStatus::Held { node, label, lease, since, token, is_handed } =
-                    &state.status
+                if let LockStatus::Held {
+                    node, label, lease, since, token, is_handed, value, ..
+                } = &state.status
                 {
                     let since = since.and_then(since_1970);
                     shown["holder"] = who(*node, label);
@@ -98,8 +107,13 @@ impl View {
                     shown["holder"]["handed"] = json!(is_handed);
                     shown["holder"]["since_ms"] = json!(since.map(millis));
                     shown["holder"]["token"] = json!(token.map(|token| token.to_string()));
+                    shown["holder"]["value"] = json!(value);
                 }
-                let queue = state.queue.iter().map(|queued| who(queued.node, &queued.label));
+                let queue = state.queue.iter().map(|queued| {
+                    let mut who = who(queued.node, &queued.label);
+                    who["wait"] = json!(queued.wait.to_string());
+                    who
+                });
                 shown["queue"] = queue.collect();
                 if let Some(LastBreak { by, of, node, reason, at, .. }) = &state.last_break {
                     let node = node.to_string();

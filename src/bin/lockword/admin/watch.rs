@@ -6,8 +6,8 @@
 use super::view::View;
 use super::{Desk, at_desk};
 use crate::lock_args::WatchArgs;
+use crate::output::now_ms;
 use crate::output::{print_live, printable};
-use crate::run::once::now_ms;
 use crate::{CliError, ExitOutcome, output};
 use lockword::cluster::{Key, Watch};
 use serde_json::json;
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Prints the state of each lock, and then each change, until the reader closes its end.
 pub fn watch(args: &WatchArgs) -> Result<ExitOutcome, CliError> {
-    at_desk(&args.engine, async |desk| {
+    at_desk(&args.engine, None, async |desk| {
         tokio::select! {
             ended = print_changes(args, desk) => ended?,
             () = output::reader_has_gone() => {}
@@ -89,6 +89,9 @@ impl Screen {
         };
         self.said = None;
         let mut what = view.holder();
+        if let Some(value) = view.value() {
+            what += &format!(" at {}", printable(value));
+        }
         if view.waiting() > 0 {
             what += &format!(" ({} waiting)", view.waiting());
         }

@@ -30,7 +30,7 @@ pub fn render(report: &ComparisonReport) -> String {
          content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <title>Locks under contention, {}</title>\n<style>\n{}{}</style>\n</head>\n<body>\n<main>\n",
         output::date(report.started),
-        include_str!("style.css"),
+        include_str!("../../../page.css"),
         palette.css()
     );
     head(&mut out, report);

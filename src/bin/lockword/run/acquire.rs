@@ -2,10 +2,11 @@
 
 use super::clock::Moment;
 use crate::engine::{Engine, request_failed};
+use crate::ties::Ties;
 use crate::{CliError, exit, output};
 use lockword::cluster::engines::dir::{Tie, TieStatus};
 use lockword::cluster::{
-    Dir, DistributedGuard, DistributedLock, FencingToken, Key, LockError, LockStatus, Node, NodeId,
+    DistributedGuard, DistributedLock, FencingToken, Key, LockError, LockStatus, Node, NodeId,
 };
 use std::convert::Infallible;
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub async fn acquire(
         Wait::Within(time) => Instant::now().checked_add(time),
         _ => None,
     };
-    let dir = engine.dir.as_deref();
+    let dir = engine.dir.as_ref();
     if let Some(dir) = dir {
         // Also for one that does not wait.
         break_if_dead(dir, node, lock.key()).await;
@@ -75,7 +76,7 @@ pub async fn acquire(
 }
 
 /// What keeps others out when nobody holds the lock.
-pub fn still_tied(dir: &Dir, key: &Key) -> String {
+pub fn still_tied(dir: &Ties, key: &Key) -> String {
     let mut line =
         format!("{key} has no holder, but a process that was started under it still runs");
     if let Ok(path) = dir.tie_path(key) {
@@ -103,7 +104,7 @@ async fn acquire_lease(
 /// Ties the lock to this process, and waits until the processes of an earlier holder are dead. `None`:
 /// the lease was lost.
 async fn tie(
-    dir: &Dir,
+    dir: &Ties,
     node: NodeId,
     guard: &DistributedGuard,
     wait: Wait,
@@ -127,7 +128,7 @@ async fn tie(
 
 /// Breaks the lock when all processes of its holder have died, so that nobody has to wait for the end of the
 /// lease. It never ends.
-async fn break_dead_holders(dir: Option<&Dir>, node: &Node, key: &Key) -> Infallible {
+async fn break_dead_holders(dir: Option<&Ties>, node: &Node, key: &Key) -> Infallible {
     let Some(dir) = dir else { return std::future::pending().await };
     loop {
         break_if_dead(dir, node, key).await;
@@ -139,7 +140,7 @@ async fn break_dead_holders(dir: Option<&Dir>, node: &Node, key: &Key) -> Infall
 /// whether it did so.
 ///
 /// The holder is the one whose node and token the tie has. One that has come after it is left alone.
-async fn break_if_dead(dir: &Dir, node: &Node, key: &Key) -> bool {
+async fn break_if_dead(dir: &Ties, node: &Node, key: &Key) -> bool {
     if let Ok(TieStatus::Ended { node: dead, token: of }) = dir.tied(key).await
         && let Some((holder, token)) = holder(node, key).await
         && holder == dead

@@ -4,7 +4,7 @@
 //!
 //! 1. **Acquire** ([`mod@acquire`]). A signal before the command runs ends the wait, and leaves the queue.
 //!    With `--at-most-once-per` the record of the last start is looked at before the wait, and again and
-//!    written under the lock ([`once`]).
+//!    written under the lock ([`PeriodicJob`](lockword::cluster::periodic::PeriodicJob)).
 //! 2. **Guard.** A second process, the [`guardian`], is started. It gets the deadline of the lock, and the
 //!    process group of the command from the child that is about to become the command.
 //! 3. **Run and watch** ([`mod@supervise`]). The command has a process group of its own, and the
@@ -21,7 +21,6 @@ mod acquire;
 pub mod clock;
 #[cfg(unix)]
 pub mod guardian;
-pub mod once;
 #[cfg(unix)]
 mod signals;
 #[cfg(unix)]

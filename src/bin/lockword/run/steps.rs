@@ -2,16 +2,15 @@
 
 use super::acquire::{Held, Wait, acquire, still_tied};
 use super::guardian::Guardian;
-use super::once::{self, LastRun};
 use super::signals::Signals;
 use super::supervise::{Ended, Job, Timing, supervise};
-use crate::engine::Engine;
+use crate::engine::{Engine, request_failed};
 use crate::lock_args::RunArgs;
+use crate::output::now_ms;
 use crate::{CliError, ExitOutcome, exit, output};
 use lockword::cluster::engines::dir::{Tie, TieMark};
-use lockword::cluster::{
-    DistributedGuard, Key, Label, LastBreak, LockStatus, LossReason, Node, Observer, ReleaseError,
-};
+use lockword::cluster::periodic::{StartError, StartRecord};
+use lockword::cluster::{DistributedGuard, Key, Label, LockStatus, Node, Observer, ReleaseError};
 use std::convert::Infallible;
 use std::future::pending;
 use std::io::{self, IsTerminal as _};
@@ -45,6 +44,30 @@ fn failed(what: &str, why: &io::Error) -> CliError {
     CliError::with(exit::UNREACHABLE, format!("{what}: {why}"))
 }
 
+/// Why `--at-most-once-per` keeps the command from being started.
+fn not_started(why: StartError) -> CliError {
+    match why {
+        StartError::NotDue { last, due_in, .. } => {
+            let ago = Duration::from_millis(now_ms().saturating_sub(last.started_ms));
+            let (ago, left) = (crate::admin::age(ago), crate::admin::left(due_in));
+            let by = last.label;
+            let why = format!(
+                "not started: the last start was {ago} ago, by {by}; the next may be in {left}"
+            );
+            CliError::with(exit::BUSY, why)
+        }
+        StartError::Lock(why) => why.into(),
+        StartError::Record { source, .. } => request_failed(&source),
+        StartError::InUse { at, .. } => {
+            let record = at.key;
+            let why =
+                format!("{record} is no record of a start, but in use as a lock: use another name");
+            CliError::with(exit::USAGE, why)
+        }
+        other => CliError::with(exit::UNREACHABLE, other.to_string()),
+    }
+}
+
 /// The arguments, checked.
 struct Settings<'a> {
     args: &'a RunArgs,
@@ -52,14 +75,17 @@ struct Settings<'a> {
     grace: Duration,
     label: String,
     wait: Wait,
-    /// The key of the record of `--at-most-once-per`, and the time.
-    once: Option<(Key, Duration)>,
 }
 
 impl<'a> Settings<'a> {
     fn new(args: &'a RunArgs) -> Result<Self, CliError> {
         let wrong = |why: &str| CliError::with(exit::USAGE, why);
         let key = Key::new(&args.key).map_err(|why| wrong(&why.to_string()))?;
+        if args.key.starts_with("@sealed/") || args.key == "@lockword-sealed" {
+            return Err(wrong(
+                "this name is that of a sealed register, and of no lock: use another",
+            ));
+        }
         let shorter = args.hold_at_most.map_or(args.lease, |limit| limit.min(args.lease));
         let grace = args.grace.unwrap_or(shorter / 5);
         if grace >= args.lease / 2 {
@@ -75,16 +101,21 @@ impl<'a> Settings<'a> {
             (.., Some(time)) => Wait::Within(time),
             _ => Wait::Forever,
         };
-        let once = match args.at_most_once_per {
-            Some(period) => Some((once::key_of_record(&key)?, period)),
-            None => None,
-        };
+        if args.at_most_once_per.is_some() && StartRecord::key_of(&key).is_err() {
+            let longest = StartRecord::MAX_KEY_LEN;
+            let why =
+                format!("with --at-most-once-per the lock's name has at most {longest} bytes");
+            return Err(wrong(&why));
+        }
+        if args.publish.as_deref().is_some_and(|value| !DistributedGuard::can_publish(value)) {
+            return Err(wrong("--publish takes at most 256 bytes, without control characters"));
+        }
         let label = args.label.clone().unwrap_or_else(|| {
             let program = Path::new(&args.command[0]).file_name().unwrap_or_default();
             let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
             Label::of_this_process(user.as_deref(), &program.to_string_lossy()).to_string()
         });
-        Ok(Settings { args, key, grace, label, wait, once })
+        Ok(Settings { args, key, grace, label, wait })
     }
 
     fn say(&self, line: impl AsRef<str>) {
@@ -108,21 +139,23 @@ impl<'a> Settings<'a> {
     async fn connect_and_run(&self) -> Result<ExitOutcome, CliError> {
         let mut signals = Signals::of_termination().map_err(|why| failed("no signals", &why))?;
         let engine = tokio::select! {
-            engine = Engine::connect(self.args.engine.on.as_deref()) => engine?,
+            engine = Engine::connect(&self.args.engine) => engine?,
             number = signals.next() => return Ok(ExitOutcome::With(exit::of_signal(number))),
         };
+        let audit = self.args.audit.as_deref().map(crate::audit::open).transpose()?;
         let renewed = Arc::new(Notify::new());
         let node = Node::builder(engine.transport.clone())
             .lease(self.args.lease)
             // A command that begins has its whole lease.
             .hold_at_once(false)
             .label(&self.label)
-            .observer(Renewals(renewed.clone()))
-            .build()
-            .map_err(|why| CliError::with(exit::USAGE, why.to_string()))?;
+            .observer(Renewals(renewed.clone()));
+        let node = audit.iter().fold(node, |node, audit| node.observer(audit.clone()));
+        let node = node.build().map_err(|why| CliError::with(exit::USAGE, why.to_string()))?;
         let outcome = self.run_on(&engine, &node, &mut signals, &renewed).await;
         // Nothing of this process is left in the queue.
         let _ = in_time(&mut signals, node.shutdown()).await;
+        crate::audit::finish(audit.as_ref());
         outcome
     }
 
@@ -150,13 +183,15 @@ impl<'a> Settings<'a> {
                 return Err(error);
             }
         };
-        self.end(node, guard, ended, signals).await
+        self.end(guard, ended, signals).await
     }
 
     /// Acquires the lock, and records the start.
     async fn hold(&self, engine: &Engine, node: &Node) -> Result<Held, CliError> {
-        if let Some((record, period)) = &self.once {
-            once::check(&*engine.transport, record, *period).await?;
+        let periodic = self.args.at_most_once_per;
+        let periodic = periodic.map(|period| node.periodic_job(&self.key, period)).transpose()?;
+        if let Some(job) = &periodic {
+            job.check().await.map_err(not_started)?;
         }
         let lock = node.lock(&self.key)?;
         let lock = match self.args.hold_at_most {
@@ -171,9 +206,13 @@ impl<'a> Settings<'a> {
         };
         let token = held.guard.token();
         self.say(format!("holding {}, token {token}", self.key));
-        if let Some((record, period)) = &self.once {
-            let run = LastRun::new(*period, &self.label, token.get());
-            once::record(&*engine.transport, record, *period, &run).await?;
+        if let Some(value) = &self.args.publish {
+            let published = held.guard.publish(value).await;
+            published.map_err(|why| CliError::with(exit::LOST, why.to_string()))?;
+        }
+        // At the end: a start that is recorded counts.
+        if let Some(job) = &periodic {
+            job.record(&held.guard).await.map_err(not_started)?;
         }
         Ok(held)
     }
@@ -253,7 +292,6 @@ impl<'a> Settings<'a> {
     /// The command has ended.
     async fn end(
         &self,
-        node: &Node,
         guard: DistributedGuard,
         ended: Ended,
         signals: &mut Signals,
@@ -277,19 +315,6 @@ impl<'a> Settings<'a> {
             (None, _) => None,
         };
         if let Some(why) = lost {
-            let broken = match why {
-                LossReason::TakenOver => {
-                    node.inspect(&self.key).await.ok().and_then(|is| is.last_break)
-                }
-                _ => None,
-            };
-            let why = match broken {
-                Some(LastBreak { by, reason, node: of, .. }) if of == node.id() => {
-                    let reason = if reason.is_empty() { "without a reason" } else { &reason };
-                    format!("{by} broke it: {reason}")
-                }
-                _ => why.to_string(),
-            };
             let (key, code) = (&self.key, ended.code);
             let line = format!("the lock {key} was lost: {why}; the command ended with {code}");
             return Err(CliError::with(exit::LOST, line));
@@ -322,7 +347,7 @@ async fn in_time<T>(signals: &mut Signals, work: impl Future<Output = T>) -> Opt
 struct Renewals(Arc<Notify>);
 
 impl Observer for Renewals {
-    fn renewed(&self, _: &Key) {
+    fn renewed(&self, _: &Key, _: Duration) {
         self.0.notify_one();
     }
 }

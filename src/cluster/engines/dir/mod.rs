@@ -65,8 +65,14 @@
 //! `.floor.register` has a version that is no smaller than that of any register which was deleted. Registers
 //! that have been idle for an hour are deleted now and then, by one in a thousand of the writes that make
 //! one idle, and by [`Dir::sweep`]. [`Dir::delete`] deletes one; `rm` does, too, but only the clock keeps
-//! the order of fencing tokens then. The files have the rights of the directory: so rights per prefix of the keys are a
-//! directory for each prefix, which has its own floor.
+//! the order of fencing tokens then.
+//!
+//! # Rights
+//!
+//! There are none per prefix of keys, and `lockword grants` says so: who may write in the directory may do everything
+//! with each of its locks. The files have the rights of the directory. So give each group of users a directory of its own,
+//! which has its own floor: `mkdir -m 2770 /var/lock/jobs && chgrp jobs /var/lock/jobs`, and
+//! `dir:/var/lock/jobs?mode=2770`.
 //!
 //! # How it runs
 //!

@@ -48,7 +48,7 @@ const PORT: u16 = 2379;
 #[derive(Clone, PartialEq, Eq)]
 pub struct EtcdBuilder {
     servers: Vec<String>,
-    prefix: String,
+    pub(super) prefix: String,
     connection: ConnectionOptions,
 }
 

@@ -61,17 +61,40 @@
 //!
 //! # Rights per prefix
 //!
-//! A role for the locks of a prefix needs that prefix, and the key at which the connection is checked, to which nobody
-//! writes:
+//! A role can have rights on the locks of a prefix of keys, here `jobs/`, and on no others. The commands for a shell are
+//! printed by `lockword grants --on etcd://a,b,c --prefix jobs/ --role jobs`, and are those of
+//! [`grants`](crate::cluster::engines::grants()):
 //!
-//! ```text
-//! etcdctl role grant-permission jobs readwrite lockword/
-//! etcdctl role grant-permission jobs --prefix=true readwrite lockword/jobs/
+//! ```
+//! use lockword::cluster::engines::grants;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let commands = "\
+//! set -e
+//! etcdctl role get -- jobs >/dev/null 2>&1 </dev/null || etcdctl role add -- jobs </dev/null
+//! etcdctl role grant-permission -- jobs readwrite lockword/ </dev/null
+//! etcdctl role grant-permission --prefix=true -- jobs readwrite lockword/jobs/ </dev/null
+//! etcdctl user grant-role -- jobs jobs </dev/null
+//! ";
+//! assert_eq!(grants("etcd://a,b,c", "jobs/", "jobs")?.commands(), commands);
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! A version is the revision of etcd, which no client can choose: nobody can end the versions of others. Keys
-//! outside the prefix are [`Denied`](TransportError::Denied), and so is [`Etcd::housekeeping`], which reads all
-//! registers.
+//! They expect a user `jobs` that exists. What the role had before stays: a second prefix is one more. At the key `lockword/`
+//! the connection is checked when it begins; nothing is kept there.
+//!
+//! *What such a user can do:* acquire, wait for, renew, hand over, release, look at, [list](Transport::list) and break the
+//! locks below the prefix, and by hand write and delete their registers: etcd has no right to write without that to
+//! delete. That harms these locks only.
+//!
+//! *What it cannot do:* read, write, watch, list or delete other registers ([`Denied`](TransportError::Denied)), or make
+//! other nodes look: what a watch yields is etcd's own record. So it cannot run [`Etcd::housekeeping`] either, which
+//! reads all registers.
+//!
+//! There is no floor: a version is the revision of etcd, which no client can choose, and which goes on when a register is
+//! deleted, by whomever. So nobody can use up or repeat the versions of others. *What no role prevents:* each write makes the
+//! history longer, and a user can fill the database (`--quota-backend-bytes`), which stops all writes.
 //!
 //! # The URL
 //!
@@ -142,6 +165,7 @@ use url::Url;
 mod builder;
 mod connector;
 mod failure;
+mod grants;
 mod members;
 mod rpc;
 mod watch;

@@ -63,12 +63,12 @@ pub struct PostgresBuilder {
     port: u16,
     database: Option<String>,
     application_name: String,
-    table: String,
+    pub(super) table: String,
     create_schema: bool,
     unlogged: bool,
     replicas: Option<Replicas>,
     pooled: bool,
-    connection: ConnectionOptions,
+    pub(super) connection: ConnectionOptions,
 }
 
 /// The servers to which a failover may lead: see [the guarantees](super#guarantees).
@@ -391,7 +391,7 @@ fn socket_or_host(server: &str, default_port: u16) -> Result<(String, u16), Conn
 
 /// The name of a table with its schema. `lockword` is `public.lockword`. Only names that need no
 /// quotation marks are allowed.
-fn full_name(table: &str) -> Result<String, ConnectError> {
+pub(super) fn full_name(table: &str) -> Result<String, ConnectError> {
     let full = if table.contains('.') { table.to_owned() } else { format!("public.{table}") };
     let is_name = |name: &str| {
         let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';

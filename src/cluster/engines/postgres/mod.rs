@@ -123,40 +123,83 @@
 //! # Rights per prefix
 //!
 //! A role can have rights on the locks of a prefix of keys, here `jobs/`, and on no others, by row-level
-//! security. First a role with rights on all rows makes a floor for the prefix, once
-//! ([`Postgres::create_floor`], or the SQL of [`Postgres::floor_sql`] as a migration). Then the owner of the
-//! table grants the rights:
+//! security. The SQL, one transaction for the owner of the table, is printed by
+//! `lockword grants --on postgres:///shop --prefix jobs/ --role jobs`, and is that of
+//! [`grants`](crate::cluster::engines::grants()). It makes the floor of the prefix, and gives these rights:
+//!
+//! ```
+//! use lockword::cluster::engines::grants;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let sql = r#"
+//! GRANT SELECT, INSERT, UPDATE (version, value, idle_since) ON TABLE public.lockword TO "jobs";
+//! CREATE POLICY "read jobs" ON public.lockword FOR SELECT TO "jobs"
+//!     USING (starts_with(key, 'jobs/'));
+//! -- A crash empties a table that is not logged, and leaves the policies: without its floor the role writes nothing.
+//! CREATE POLICY "change jobs" ON public.lockword FOR UPDATE TO "jobs"
+//!     USING (starts_with(key, 'jobs/')
+//!         AND EXISTS (SELECT FROM public.lockword AS floor WHERE floor.key = 'jobs/*'));
+//! CREATE POLICY "create jobs" ON public.lockword FOR INSERT TO "jobs"
+//!     WITH CHECK (starts_with(key, 'jobs/') AND right(key, 1) <> '*'
+//!         AND EXISTS (SELECT FROM public.lockword AS floor WHERE floor.key = 'jobs/*'));
+//! "#;
+//! assert!(grants("postgres:///shop?host=db", "jobs/", "jobs")?.commands().contains(sql));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - After a crash, which empties an [unlogged table](#an-unlogged-table), run the SQL again.
+//! - Before it enables row security, each other role that has rights on the table or on columns of it gets a policy for
+//!   all rows (`"all app"`), as have `pg_read_all_data` (to read them) and `pg_write_all_data`. A role that gets rights later needs one:
+//!   `CREATE POLICY "all app" ON public.lockword TO app USING (true)`. Rights of `PUBLIC` on the table are refused.
+//! - A role that has more by another way is refused (42501), with the reason, and nothing is changed: a superuser,
+//!   `BYPASSRLS`, `CREATEROLE`, the owner of the table, its schema or the database, a member of a role with more rights;
+//!   and one that may create in the schema of the table or in `public`, where others might call what it has made: before
+//!   PostgreSQL 15 that is everybody, until `REVOKE CREATE ON SCHEMA public FROM PUBLIC`.
+//! - A second prefix for a role takes the place of the first, and what was granted to the role on the table by hand is
+//!   gone: also the right to delete that is given below.
+//! - It locks the table, and waits for that for a twentieth of `timeout_ms` at most: run it again if that was in vain.
+//!
+//! *What such a role can do:* acquire, wait for, renew, hand over, release, look at, list and break the locks below the
+//! prefix, and by hand write what it likes into their registers and their floor. That harms these locks only: also if
+//! others use or delete what it has written.
+//!
+//! *What it cannot do:* see, write or delete another row, raise or lower another floor, rename a row, make a floor, delete.
+//! To create a register elsewhere is [`Denied`](TransportError::Denied); one that it may not see looks free until it tries
+//! to take it. To trust it with [`housekeeping`](Postgres::housekeeping) and [`delete`](Postgres::delete), too
+//! (PostgreSQL lets who has `DELETE` lock the whole table, so that the others wait; better, another role does it for all):
 //!
 //! ```sql
-//! GRANT SELECT, INSERT, UPDATE (version, value, idle_since) ON public.lockword TO jobs;
-//! ALTER TABLE public.lockword ENABLE ROW LEVEL SECURITY;
-//! CREATE POLICY app ON public.lockword TO app USING (true); -- each role with rights on all keys needs one now
-//! CREATE POLICY jobs_read ON public.lockword FOR SELECT TO jobs USING (starts_with(key, 'jobs/'));
-//! CREATE POLICY jobs_change ON public.lockword FOR UPDATE TO jobs USING (starts_with(key, 'jobs/'));
-//! CREATE POLICY jobs_create ON public.lockword FOR INSERT TO jobs
-//!   WITH CHECK (starts_with(key, 'jobs/') AND right(key, 1) <> '*');
-//! CREATE POLICY jobs_delete ON public.lockword FOR DELETE TO jobs -- for housekeeping() and delete() only
+//! GRANT DELETE ON public.lockword TO jobs;
+//! CREATE POLICY "delete jobs" ON public.lockword FOR DELETE TO jobs
 //!   USING (starts_with(key, 'jobs/') AND right(key, 1) <> '*');
 //! ```
 //!
-//! Why a floor: whoever may create registers has to lock the floor, and so may write it, for example the last
+//! *What no grant prevents:* Who may connect may notify, and listen: such a role may hear the hashes of all keys of which
+//! changes are announced, and by a forged notification makes any node look at what it waits for. It can keep
+//! clients that use the prefix waiting, by locking its rows (and requests of the same clients for other locks, too: see
+//! [the requirements](#requirements)). By a transaction that it leaves open it can stop the housekeeping, which
+//! locks several floors at a time, and keep the SQL above from locking the table; by one that listens and stays open it lets the queue of
+//! notifications fill, so that [nothing is notified](#guarantees). `idle_in_transaction_session_timeout`, set for the role,
+//! ends those. It can load the server, and fill its disk.
+//!
+//! Why a floor (the stored number above which a new register begins, so that fencing tokens never decrease): whoever may
+//! create registers has to lock the floor, and so may write it, for example the last
 //! version. Then none of the registers that use it can be created any more. So those of such a prefix have one of
 //! their own, the row `jobs/*`, whose name no key can have. Of several prefixes of a key that have a floor the
-//! longest counts, for all clients. What such a role can do by hand, to its own floor and registers, harms the locks
-//! of its prefix only: also if others delete what it has written. It cannot write another floor, nor make others
-//! use another one than its own; for that it must not have the right to change the column `key`, nor to insert
-//! or delete a row that ends with a star.
+//! longest counts, for all clients. So a role with rights on the prefix and one with all rights take the version of a new
+//! register from the same floor, and raise that one when they delete: no version repeats or goes down, whoever of them
+//! has made, written and deleted the one before. Therefore:
 //!
-//! - No `DELETE` for the role, unless it is trusted not to keep the others waiting: PostgreSQL lets who has it lock
-//!   the whole table. Another role can do the housekeeping for all.
+//! - The role must not have the right to change the column `key`, nor to insert or delete a row that ends with a star: it
+//!   could make others use another floor.
 //! - A policy that shows a role registers must show it all floors of their prefixes, or the longest at least, and
 //!   never the row without a name alone: two clients that use two floors for one key may repeat a version.
-//! - A floor can be made while clients are at work, and begins with the one above it, so no version repeats. All
-//!   that write wait meanwhile: for as long as the statements that are running take, up to a twentieth of
-//!   `timeout_ms`, after which it is refused ([`Unavailable`](TransportError::Unavailable)).
-//! - A key for which the role sees no floor cannot be created or deleted
-//!   ([`Denied`](TransportError::Denied)). A register that it may not see looks free, until it tries to take it.
-//! - Which role may notify is not a matter of prefixes: see the guarantees.
+//! - A floor can be made while clients are at work ([`Postgres::create_floor`], and the SQL of
+//!   [`Postgres::floor_sql`], do only that), and begins with the one above it. All that write wait meanwhile: for as long as
+//!   the statements that are running take, up to a twentieth of `timeout_ms`, after which it is refused
+//!   ([`Unavailable`](TransportError::Unavailable)).
+//! - A key for which the role sees no floor cannot be created or deleted ([`Denied`](TransportError::Denied)).
 //!
 //! # Under load
 //!
@@ -314,6 +357,7 @@ use url::Url;
 mod backlog;
 mod builder;
 mod floors;
+mod grants;
 mod listener;
 mod notify;
 mod session;
@@ -444,7 +488,8 @@ impl Postgres {
     /// [`Key`].
     pub fn floor_sql(&self, prefix: &str) -> Result<String, TransportError> {
         let PostgresConfig { table, limits, .. } = &*self.inner.config;
-        Ok(floors::create(table, &Prefix::new(prefix)?, *limits))
+        let prefix = Prefix::new(prefix).map_err(TransportError::unsupported)?;
+        Ok(floors::create(table, &prefix, *limits))
     }
 
     /// Creates the [floor of `prefix`](self#rights-per-prefix), such as `jobs/`, unless it exists. It may be
@@ -566,7 +611,8 @@ impl PostgresInner {
         match asked {
             Ok(Some(active)) if active[0] => TransportError::denied(
                 "the row security of the table shows this user no floor for the key: it has no right to it, or \
-                 the owner has to call create_floor() with the prefix that it has",
+                 the owner has to call create_floor() with the prefix that it has, or to run what `lockword grants` \
+                 prints",
             ),
             Ok(_) => TransportError::unsupported(
                 "the row without a name is missing in the table: call create_schema()",

@@ -14,7 +14,11 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::Type;
 
 /// The present time, in microseconds since 1970.
-const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+///
+/// Operators match their types exactly, so that no role which may create some in a schema of the search path can put
+/// its own in their place.
+const NOW: &str =
+    "(extract(epoch FROM clock_timestamp())::double precision * 1000000::double precision)::bigint";
 
 /// The value of a register, for this client. No node writes more than 1 MiB, so what a stranger has
 /// written beyond that is not read into memory: one byte more is enough to refuse it.
@@ -169,7 +173,7 @@ fn notify(limits: ServerTimeouts, channel: &str, hint: &str) -> String {
 
 /// Whether this connection may notify, and there is room for it. `t` or `f`.
 pub(super) const CAN_NOTIFY: &str = "has_function_privilege('pg_notify(text, text)', 'EXECUTE') \
-    AND pg_notification_queue_usage() < 0.95";
+    AND pg_notification_queue_usage() < 0.95::double precision";
 
 impl SqlStatements {
     /// The statements for this table. `own`: the timeouts are set for the whole connection already.

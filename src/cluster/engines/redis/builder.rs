@@ -52,9 +52,9 @@ const SCHEMES: &str =
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisBuilder {
     target: RedisTarget,
-    database: u32,
-    prefix: String,
-    wait_replicas: Option<u32>,
+    pub(super) database: u32,
+    pub(super) prefix: String,
+    pub(super) wait_replicas: Option<u32>,
     wait_timeout: Duration,
     connection: ConnectionOptions,
 }
@@ -464,7 +464,7 @@ pub(super) struct RedisNames {
 }
 
 impl RedisNames {
-    fn new(prefix: &str, database: u32) -> Result<Self, ConnectError> {
+    pub(super) fn new(prefix: &str, database: u32) -> Result<Self, ConnectError> {
         if prefix.len() > LONGEST_PREFIX {
             return Err(invalid(format!("prefix is longer than {LONGEST_PREFIX} bytes")));
         }

@@ -19,19 +19,31 @@ pub(super) struct LuaScript {
 
 impl LuaScript {
     pub(super) fn load() -> Self {
-        Self::new(concat!(include_str!("read.lua"), include_str!("load.lua")))
+        Self::new(concat!(
+            include_str!("look.lua"),
+            include_str!("read.lua"),
+            include_str!("load.lua")
+        ))
     }
 
     pub(super) fn compare_exchange() -> Self {
-        Self::new(concat!(include_str!("read.lua"), include_str!("compare_exchange.lua")))
+        Self::new(concat!(
+            include_str!("look.lua"),
+            include_str!("read.lua"),
+            include_str!("compare_exchange.lua")
+        ))
     }
 
     pub(super) fn delete() -> Self {
-        Self::new(concat!(include_str!("read.lua"), include_str!("delete.lua")))
+        Self::new(concat!(
+            include_str!("look.lua"),
+            include_str!("read.lua"),
+            include_str!("delete.lua")
+        ))
     }
 
     pub(super) fn create_floor() -> Self {
-        Self::new(concat!(include_str!("read.lua"), include_str!("create_floor.lua")))
+        Self::new(concat!(include_str!("look.lua"), include_str!("create_floor.lua")))
     }
 
     pub(super) fn list() -> Self {
@@ -40,6 +52,10 @@ impl LuaScript {
 
     fn new(text: &'static str) -> Self {
         Self { text, digest: Script::new(text).get_hash().to_owned() }
+    }
+
+    pub(super) fn text(&self) -> &'static str {
+        self.text
     }
 
     pub(super) fn call<'a>(

@@ -66,7 +66,7 @@
 //!
 //!   ```text
 //!   ACL SETUSER lock on >password resetchannels ~{lockword}* &{lockword}:#*
-//!     +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha
+//!     +info +get +set +hmget +hset +del +expire +persist +time +eval +evalsha
 //!     +publish +subscribe +unsubscribe +ping +hello
 //!   ```
 //!
@@ -172,33 +172,60 @@
 //! # Rights per prefix
 //!
 //! With Redis 7.0 or newer, or Valkey, a user can have rights on the locks of a prefix of keys, here `jobs/`, and on
-//! no others. Somebody with all rights first makes a floor for the prefix, once
-//! ([`Redis::create_floor`]):
+//! no others. The commands are printed by
+//! `lockword grants --on redis://cache --prefix jobs/ --role jobs`, and are those of
+//! [`grants`](crate::cluster::engines::grants()):
 //!
-//! ```text
-//! ACL SETUSER jobs on >password resetchannels %R~{lockword}floors ~{lockword}: ~{lockword}:jobs/*
-//!   ~{lockword}floor:jobs/* &{lockword}:#*
-//!   +info +get +set +hget +hmget +hset +del +expire +persist +time +eval +evalsha
-//!   +publish +subscribe +unsubscribe +ping +hello
+//! ```
+//! use lockword::cluster::engines::grants;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let grants = grants("redis://cache", "jobs/", "jobs")?;
+//! // A script makes the floor of the prefix, unless it is there. Only then the user gets its rights.
+//! assert!(grants.commands().contains("made=$($cli EVAL "));
+//! assert!(grants.commands().contains(
+//!     "ACL SETUSER jobs on clearselectors resetkeys resetchannels -@all \
+//!      '%R~{lockword}floors' '~{lockword}:' '~{lockword}:jobs/*' '~{lockword}floor:jobs/*' '&{lockword}:#*' \
+//!      +info +get +set +hmget +hset +expire +persist +time +eval +evalsha \
+//!      +publish +subscribe +unsubscribe +ping +hello +asking",
+//! ));
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! (At `{lockword}:` and on the channel `{lockword}:#` the connection is checked; nothing is kept there. `+asking`,
-//! `+scan` and `+wait` are as above; who may scan sees the names of all keys of the server.)
+//! A user of that name keeps its password and loses its other rights, also those on another prefix. At `{lockword}:` and on the channel
+//! `{lockword}:#` the connection is checked when it begins; nothing is kept there. With another `prefix` in the address the names
+//! are others. The rights hold in all databases of the server, and the floor is in database 0: so there are no such
+//! rights in another one.
 //!
-//! The channels belong to nodes and not to keys, so such a user may hear the hashes of all keys of which changes are
-//! announced, and may make any node of `{lockword}` look at what it waits for. It cannot do more by them. Where
-//! that is too much, give it a `prefix` of its own in the address.
+//! *What such a user can do:* acquire, wait for, renew, hand over, release, look at and break the locks below the
+//! prefix, and by hand write what it likes into their registers and their floor, and let them expire. That
+//! harms these locks only: also if others use or delete what it has written.
 //!
-//! Why a floor: whoever may write registers has to write the floor, and may write the last version into it. Then
-//! none of the registers that use it can be written any more. So those of such a prefix have one of their own,
+//! *What it cannot do:* read, write or delete another register, raise or lower another floor, make others use another
+//! floor than its own, [delete](Redis::delete) (`+del`) or [list](Transport::list) (`+scan`; who may scan sees the
+//! names of all keys of the server). Each is [`Denied`](TransportError::Denied).
+//!
+//! *What no rule of Redis prevents:* The channels belong to nodes and not to keys, so such a user may hear the hashes of
+//! all keys of which changes are announced, and may make any node of `{lockword}` look at what it waits for, by a forged
+//! message. Who may run scripts can keep the whole server busy by one that does not end, and fill its memory; and is
+//! confined no better than the server's scripts are: before the releases of October 2025 a script could leave them
+//! (CVE-2025-49844, CVE-2025-46818), so use those or later ones. Users outlive the data: after a loss of data
+//! (FLUSHALL, a failover, a restart without persistence) such a user has its rights and no floor, and can use up the
+//! versions of the shared one by hand. Run the commands again before clients connect. Where
+//! that is too much, give it a `prefix` of its own in the address, or a server.
+//!
+//! Why a floor (the stored number above which a new register begins, so that fencing tokens never decrease): whoever may
+//! write registers has to write the floor, and may write the last version into it. Then none of the registers that use it
+//! can be written any more. So those of such a prefix have one of their own,
 //! `{lockword}floor:jobs/`. Of several prefixes of a key that have a floor the longest counts, for all clients:
-//! the hash `{lockword}floors`, which the user may only read, says which there are. What such a user can do by hand,
-//! to its own floor and registers, harms the locks of its prefix only: also if others use or delete what it has
-//! written. It cannot reach another floor, nor make others use another one than its own.
+//! the hash `{lockword}floors`, which the user may only read, says which there are. So a user with rights on the
+//! prefix and one with all rights take the version of a new register from the same floor, whoever of them has written,
+//! deleted or let expire the one before: no version repeats or goes down.
 //!
-//! A floor can be made while clients are at work, and begins with the one above it, so no version repeats. Without
-//! it such a user is refused ([`Denied`](TransportError::Denied), with the name of the floor). Nothing deletes a
-//! floor: do not do so by hand, nor take its field out of the hash. None is made while a slot moves.
+//! A floor can be made while clients are at work ([`Redis::create_floor`] does it, too), and begins with the one above
+//! it. Without it such a user is refused ([`Denied`](TransportError::Denied), with the name of the floor). Nothing
+//! deletes a floor: do not do so by hand, nor take its field out of the hash. None is made while a slot moves.
 //!
 //! # Connections
 //!
@@ -224,6 +251,7 @@ use ::redis::Value;
 use commands::LuaScript;
 use connection::RedisConnector;
 use futures_util::stream;
+use grants::FloorCall;
 use std::time::Duration;
 use subscriptions::Subscriptions;
 use url::Url;
@@ -231,6 +259,7 @@ use url::Url;
 mod builder;
 mod commands;
 mod connection;
+mod grants;
 mod sentinel;
 mod socket;
 mod subscriptions;
@@ -348,15 +377,10 @@ impl Redis {
     /// [`delete`](Self::delete), after [`Indeterminate`](TransportError::Indeterminate) of which the floor may
     /// or may not be created.
     pub async fn create_floor(&self, prefix: &str) -> Result<(), TransportError> {
-        let (names, prefix) = (&self.connector.config().names, Prefix::new(prefix)?);
-        let mut above: Vec<&str> = prefix.above().collect();
-        above.reverse();
-        let mut keys = vec![names.floors(), names.floor_of(&prefix)];
-        keys.extend(above.iter().map(|above| names.floor_of(above)));
-        keys.push(names.floor());
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let mut arguments = vec![prefix.to_string().into_bytes()];
-        arguments.extend(above.iter().map(|above| above.as_bytes().to_vec()));
+        let prefix = Prefix::new(prefix).map_err(TransportError::unsupported)?;
+        let call = FloorCall::new(&self.connector.config().names, &prefix);
+        let keys: Vec<&str> = call.keys.iter().map(String::as_str).collect();
+        let arguments: Vec<_> = call.arguments.into_iter().map(String::into_bytes).collect();
         match self.connector.here()?.write(&self.create_floor.call(&keys, &arguments)).await? {
             Value::Int(1) => Ok(()),
             _ => Err(TransportError::indeterminate("the script's answer makes no sense")),

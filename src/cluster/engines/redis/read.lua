@@ -1,27 +1,4 @@
--- What a register and a floor are. This is the beginning of the scripts that read one.
---
--- A read returns nil and an error if something else is there, which is left as it is.
-
-local function foreign(name)
-  return nil, redis.error_reply('LOCKWORD something else has written ' .. name ..
-    ': delete it, or use another prefix')
-end
-
-local function is_version(text)
-  return #text <= 16 and string.find(text, '^[1-9]%d*$') and tonumber(text) < 4503599627370496
-end
-
-local function look(command, name, ...)
-  local found = redis.pcall(command, name, ...)
-  if type(found) == 'table' and found.err then
-    -- Redis 6.2 puts the code anywhere into the text.
-    if string.find(found.err, 'WRONGTYPE', 1, true) then
-      return foreign(name)
-    end
-    return nil, found
-  end
-  return found
-end
+-- What a register and a floor are, after look.lua.
 
 -- The version and the value, or false if there is no register.
 local function read_register(name)
@@ -91,7 +68,7 @@ local function read_floor()
     local text = refused.err
     if string.find(text, 'NOPERM', 1, true) or string.find(text, "can't access at least one of the keys", 1, true) then
       return nil, redis.error_reply('NOPERM this user may not use ' .. name .. ', which a register of this key' ..
-        ' needs: grant that, or make a floor for the prefix that is granted, by create_floor()')
+        ' needs: run what lockword grants prints, or make a floor for the prefix that is granted, by create_floor()')
     end
     if not string.find(text, 'non local key', 1, true) then
       return nil, refused

@@ -116,10 +116,10 @@ async fn a_node_that_is_closed_releases_what_it_keeps() {
 async fn the_observer_is_told_of_guards_only() {
     struct Releases(Arc<Mutex<Vec<ReleaseOutcome>>>);
     impl Observer for Releases {
-        fn released(&self, _: &Key, outcome: ReleaseOutcome) {
+        fn released(&self, _: &Key, outcome: ReleaseOutcome, _: Hold) {
             self.0.lock().push(outcome);
         }
-        fn lost(&self, _: &Key, why: &LossReason) {
+        fn lost(&self, _: &Key, why: &LossReason, _: Hold) {
             panic!("{why}");
         }
     }

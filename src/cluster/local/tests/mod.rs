@@ -5,7 +5,7 @@ use crate::cluster::guard::DistributedGuard;
 use crate::cluster::local::{AcquireFuture, HoldLimits, WaitMode};
 use crate::cluster::lock::DistributedLock;
 use crate::cluster::{
-    Key, LockError, LossReason, Memory, Node, NodeBuilder, Observer, ReleaseOutcome,
+    Hold, Key, LockError, LossReason, Memory, Node, NodeBuilder, Observer, ReleaseOutcome,
     RemoteOperation, Transport, TransportError,
 };
 use std::future::Future;
@@ -115,7 +115,7 @@ impl Notes {
 }
 
 impl Observer for Notes {
-    fn lost(&self, _: &Key, why: &LossReason) {
+    fn lost(&self, _: &Key, why: &LossReason, _: Hold) {
         let guard = self.0.guard.lock().clone();
         if let Some(guard) = guard {
             let lost = std::pin::pin!(guard.lost()).poll(&mut Context::from_waker(Waker::noop()));
@@ -126,7 +126,7 @@ impl Observer for Notes {
         self.note(format!("lost {}", why.split(' ').next().unwrap_or_default()));
     }
 
-    fn released(&self, _: &Key, outcome: ReleaseOutcome) {
+    fn released(&self, _: &Key, outcome: ReleaseOutcome, _: Hold) {
         self.note(format!("released {outcome:?}"));
     }
 

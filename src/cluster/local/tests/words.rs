@@ -9,7 +9,7 @@ use crate::cluster::{Wake, Write};
 async fn an_observer_is_told_of_a_loss_after_the_guard_and_before_its_task() {
     let foreign =
         || Write { value: b"hello".as_slice().into(), wake: Wake::Everybody, idle: false };
-    for reason in ["Expired", "TakenOver", "Unreadable(Foreign)", "HoldLimit"] {
+    for reason in ["Expired", "Broken", "Unreadable(Foreign)", "HoldLimit"] {
         let engine = Memory::new();
         let faulty = Faulty::new(engine.clone(), Plan::default(), 1);
         let faults = faulty.faults();
@@ -32,7 +32,7 @@ async fn an_observer_is_told_of_a_loss_after_the_guard_and_before_its_task() {
         let key = Key::new("k").unwrap();
         match reason {
             "Expired" => faults.partition(true),
-            "TakenOver" => drop(node.break_lock("k").await.unwrap().unwrap()),
+            "Broken" => drop(node.break_lock("k").await.unwrap().unwrap()),
             "HoldLimit" => {}
             _ => {
                 let version = engine.load(&key).await.unwrap().map(|seen| seen.version);

@@ -246,7 +246,7 @@ fn a_node_that_is_closed_while_its_release_is_in_flight_leaves_the_queue() {
     contest.keeper.handle(Event::Release, now);
     let (request, expected, write) = requested_write(&mut contest.keeper);
     assert_eq!(Register::decode(&write.value).unwrap().queue.len(), 1);
-    assert!(!contest.keeper.expect_nobody(), "it has none yet");
+    assert!(contest.keeper.hurry(), "it is releasing");
     let result = Ok(contest.engine.exchange(expected, write));
     contest.keeper.handle(Event::Exchanged { request, result }, now);
     contest.engine.run(&mut contest.keeper, now);
@@ -264,11 +264,33 @@ fn who_only_tries_is_refused_and_leaves_the_queue() {
 #[test]
 fn a_node_that_is_closed_leaves_the_queue_at_once_and_keeps_no_place() {
     let mut contest = absent(keeper());
-    assert!(contest.keeper.expect_nobody());
+    assert!(contest.keeper.hurry());
     contest.keeper(Event::Timer);
     assert!(contest.engine.register().queue.is_empty() && contest.keeper.is_idle());
     let mut contest = Loop::new(keeper());
     assert!(!contest.turn(0) && !contest.turn(0));
-    assert!(!contest.keeper.expect_nobody(), "it has none");
+    assert!(!contest.keeper.hurry(), "it has none");
     assert!(!contest.release());
+}
+
+/// Whoever ends the process waits for that, also if others of the node wait already.
+#[test]
+fn a_release_is_owed_until_it_is_written_and_is_not_put_off_in_a_hurry() {
+    let mut contest = Loop::new(keeper());
+    let now = at(contest.now);
+    assert!(!contest.keeper.owes(), "it holds the lock");
+    contest.keeper.handle(Event::Release, now);
+    contest.keeper.handle(Event::Intent(Intent::Wait), now);
+    assert!(contest.keeper.owes());
+    contest.engine.run(&mut contest.keeper, now);
+    assert!(!contest.keeper.owes());
+
+    let (mut engine, mut alone) = (TestEngine::default(), machine(1));
+    granted(&engine.tell(&mut alone, Event::Intent(Intent::Wait), at(0)));
+    engine.tell(&mut alone, Event::Release, at(0));
+    granted(&engine.tell(&mut alone, Event::Intent(Intent::Wait), at(1_000)));
+    alone.hurry();
+    // Without the hurry it would leave a quiet period first.
+    let told = engine.tell(&mut alone, Event::Release, at(1_000));
+    assert!(matches!(told[..], [Action::Released(Outcome::Held)]), "{told:?}");
 }

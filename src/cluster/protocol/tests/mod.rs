@@ -1,5 +1,6 @@
 //! Tests of single steps of one or two machines. The simulator tests many machines together.
 
+use super::break_note::BreakNote;
 use super::register::{Register, Unreadable};
 use super::watch::WatchState;
 use super::{
@@ -16,6 +17,7 @@ mod copies;
 mod handoff;
 mod hints;
 mod kept_places;
+mod publications;
 mod send_queue;
 mod went_back;
 
@@ -249,6 +251,89 @@ fn a_cancelled_acquisition_of_unknown_outcome_is_undone() {
         // The late write finds another version.
         assert!(matches!(engine.exchange(expected, write), Exchange::Mismatch(_)));
     }
+}
+
+/// A register that became idle long before may be dropped at any moment.
+#[test]
+fn a_late_write_that_expects_no_register_finds_none_again_only_after_a_new_retention() {
+    // The one that is idle, by another node; and the one that is in use, and shown by a late notice.
+    for is_idle in [true, false] {
+        let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
+        engine.tell(&mut two, Event::Intent(Intent::Wait), at(0));
+        if is_idle {
+            engine.tell(&mut two, Event::Release, at(1));
+        }
+        one.handle(Event::Intent(Intent::Try), at(2));
+        let (request, expected, late) = requested_write(&mut one);
+        assert_eq!(expected, None);
+        one.handle(Event::Exchanged { request, result: Err(indeterminate()) }, at(100));
+        one.next_action().expect("the attempt has failed");
+        let again = one.wake_at().expect("a retry is due");
+        engine.tell(&mut one, Event::Noticed(engine.now.clone()), at(101));
+        let before = engine.last;
+        engine.tell(&mut one, Event::Timer, again);
+        assert!(one.is_idle());
+        // The node has written, after it has sent the late one.
+        assert_eq!(engine.last, before + 1);
+        assert_eq!(engine.register().is_idle(), is_idle);
+        assert!(matches!(engine.exchange(expected, late), Exchange::Mismatch(_)));
+    }
+}
+
+/// The operator has broken the handoff to a node that had not noticed it. Its next lock is not the one that was broken.
+#[test]
+fn a_claim_that_was_broken_before_it_was_used_is_not_used_again() {
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
+    engine.tell(&mut one, Event::Intent(Intent::Wait), at(0));
+    engine.tell(&mut two, Event::Intent(Intent::Wait), at(1));
+    let claim = two.claim_in_queue().expect("it waits");
+    engine.tell(&mut one, Event::Release, at(2));
+    let mut register = engine.register();
+    let note = BreakNote {
+        nonce: Some(claim.nonce),
+        node: claim.node,
+        of: "n2".to_owned(),
+        by: "op".to_owned(),
+        reason: String::new(),
+        at_ms: None,
+    };
+    note.leave(&mut register);
+    let write = force_release(&register).expect("it has a holder");
+    engine.exchange(engine.now.as_ref().map(|now| now.version), write);
+    engine.tell(&mut two, Event::Noticed(engine.now.clone()), at(3));
+    let told = engine.tell(&mut two, Event::Timer, at(4));
+    assert!(engine.register().holder.is_some_and(|holder| holder.claim != claim), "{told:?}");
+}
+
+/// A second write of unknown outcome expects the idle register that the first has met.
+#[test]
+fn a_write_that_expects_no_register_is_remembered_beside_a_later_one() {
+    let (mut engine, mut one, mut two) = (TestEngine::default(), machine(1), machine(2));
+    engine.tell(&mut two, Event::Intent(Intent::Wait), at(0));
+    engine.tell(&mut two, Event::Release, at(1));
+    one.handle(Event::Intent(Intent::Wait), at(2));
+    let (request, none, late) = requested_write(&mut one);
+    one.handle(Event::Exchanged { request, result: Err(indeterminate()) }, at(100));
+    one.handle(Event::Timer, one.wake_at().expect("a retry is due"));
+    let (request, ..) = requested_write(&mut one);
+    let result = Ok(Exchange::Mismatch(engine.now.clone()));
+    one.handle(Event::Exchanged { request, result }, at(200));
+    // This one is lost, and then the register is dropped.
+    let (request, expected, _) = requested_write(&mut one);
+    assert!(none.is_none() && expected.is_some());
+    one.handle(Event::Exchanged { request, result: Err(indeterminate()) }, at(300));
+    engine.now = None;
+    one.handle(Event::Timer, one.wake_at().expect("a retry is due"));
+    let (request, ..) = requested_write(&mut one);
+    one.handle(Event::Exchanged { request, result: Ok(Exchange::Mismatch(None)) }, at(400));
+    let (request, ..) = requested_write(&mut one);
+    // Now the first one arrives. It is this node's own, by a heartbeat that it remembers.
+    assert!(matches!(engine.exchange(none, late), Exchange::Swapped(_)));
+    one.handle(Event::Intent(Intent::Nothing), at(401));
+    let result = Ok(Exchange::Mismatch(engine.now.clone()));
+    one.handle(Event::Exchanged { request, result }, at(402));
+    engine.run(&mut one, at(403));
+    assert!(one.is_idle() && engine.register().is_idle());
 }
 
 #[test]

@@ -9,11 +9,11 @@ use super::users::{Acquire, Asked, KeyUse};
 use super::world::World;
 use crate::cluster::error::LockError;
 use crate::cluster::fence::FencingToken;
-use crate::cluster::guard::{DistributedGuard, LossReason};
+use crate::cluster::guard::{AcquiredVia, DistributedGuard, LossReason};
 use crate::cluster::key::Key;
 use crate::cluster::local::HoldLimits;
 use crate::cluster::node::Shutdown;
-use crate::cluster::observer::{Observer, RemoteOperation};
+use crate::cluster::observer::{Hold, Observer, RemoteOperation};
 use crate::cluster::process::virtual_child;
 use crate::cluster::protocol::Time;
 use crate::cluster::protocol::register::ClaimId;
@@ -213,6 +213,7 @@ impl World {
             self.violate(format!("{node} makes the token {token} of a version that did not grow"));
         }
         let register = self.engine.lock().stores[key].register();
+        let value = register.holder.as_ref().and_then(|holder| holder.value.clone());
         let holder = register.holder.map(|holder| holder.claim.node);
         let id_of_node = self.nodes.lock()[node].id;
         let mut checks = self.checks.lock();
@@ -246,6 +247,8 @@ impl World {
             }
             if holder != Some(id_of_node) {
                 self.violate(format!("{node} holds {key}, but the register names {holder:?}"));
+            } else if value.is_some() && guard.acquired_via() != AcquiredVia::LocalHandoff {
+                self.violate(format!("{node} holds {key}, and publishes {value:?} of another"));
             }
             checks.newest[key] = Some(token);
         }
@@ -352,7 +355,8 @@ impl World {
         let (profile, state) = (&self.profile, self.nodes.lock()[node].state);
         // Or all of them were answered, and late.
         let overloaded_until = self.engine.lock().overloaded_until;
-        let failed_at = failed_at.max(waits.then_some(overloaded_until));
+        let is_overloaded = self.now() < overloaded_until;
+        let failed_at = failed_at.max((waits || is_overloaded).then_some(overloaded_until));
         // The lease of a node that was handed the lock may end before a request fails.
         let window = Duration::from_nanos(profile.handoff_lease);
         let has_failed = failed_at.is_some_and(|at| self.now() < at + 2 * profile.lease)
@@ -369,7 +373,9 @@ impl World {
             LossReason::Expired { last } => {
                 last.is_some() && !is_lease && (has_failed || profile.nodes_can_be_late())
             }
-            LossReason::TakenOver => is_undone || self.was_removed(node, key, guard.token()),
+            LossReason::TakenOver | LossReason::Broken { .. } => {
+                is_undone || self.was_removed(node, key, guard.token())
+            }
             // A register from before has a heartbeat that its holder has forgotten.
             LossReason::Copied => is_copied || is_undone,
             _ => false,
@@ -524,7 +530,7 @@ impl SimObserver {
 }
 
 impl Observer for SimObserver {
-    fn lost(&self, key: &Key, why: &LossReason) {
+    fn lost(&self, key: &Key, why: &LossReason, _: Hold) {
         self.world.record(format_args!("{}: the observer is told: {why}", self.node));
         let key = self.key(key);
         self.world.checks.lock().losses_told.entry(key).or_default().push(why.clone());

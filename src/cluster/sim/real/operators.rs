@@ -127,6 +127,7 @@ fn show(register: &Register) -> (LockStatus, Vec<NodeId>) {
             // The simulator has no wall clock.
             since: None,
             token: holder.granted.and_then(token_of),
+            value: holder.value.as_deref().map(str::to_owned),
         },
         None => LockStatus::Free,
     };

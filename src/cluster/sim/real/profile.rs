@@ -108,6 +108,8 @@ pub(super) struct Profile {
     /// A user inspects the key, or breaks the lock, before it asks for it.
     pub(super) inspects: PerMille,
     pub(super) breaks: PerMille,
+    /// A user publishes a value while it has the lock.
+    pub(super) publishes: PerMille,
     /// A user drops its lock after a turn, and makes a new one for the next.
     pub(super) forgets: PerMille,
     /// A user polls its future once and has another task await it.
@@ -191,6 +193,7 @@ impl Profile {
             hangs: 0,
             inspects: 0,
             breaks: 0,
+            publishes: 0,
             forgets: 0,
             moves: 50,
             neglects: 0,
@@ -477,6 +480,18 @@ impl Profile {
         }
     }
 
+    /// Holders publish, over an engine that loses requests and with processes that die.
+    fn published() -> Self {
+        Self {
+            name: "real_published",
+            nodes: [2, 4],
+            publishes: 500,
+            kill: Some(2 * S),
+            partition: Some(2 * S),
+            ..Self::storm()
+        }
+    }
+
     pub(super) fn all() -> Vec<Self> {
         vec![
             Self::calm(),
@@ -501,6 +516,7 @@ impl Profile {
             Self::lossy(),
             Self::loaded(),
             Self::everything(),
+            Self::published(),
         ]
     }
 

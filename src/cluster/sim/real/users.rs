@@ -5,8 +5,8 @@ use super::checks::{KeyOfNode, OwnLimit};
 use super::nodes::{NodeState, SimNode};
 use super::profile::Profile;
 use super::world::World;
-use crate::cluster::error::{LockError, ReleaseError};
-use crate::cluster::guard::{DistributedGuard, LossReason};
+use crate::cluster::error::{LockError, PublishError, ReleaseError};
+use crate::cluster::guard::{AcquiredVia, DistributedGuard, LossReason};
 use crate::cluster::local::{HoldLimits, WaitMode};
 use crate::cluster::lock::DistributedLock;
 use crate::cluster::node::Node;
@@ -334,17 +334,26 @@ impl User {
         }
         let longest =
             if world.chance(profile.long_holds) { 2 * profile.lease } else { profile.hold_time };
+        let publishes = world.fault(profile.publishes) && !asked.limits.without_renewal;
         let is_lost = {
             let lost = pin!(guard.lost());
             let done = pin!(world.sleep(world.below(longest)));
-            match select(lost, done).await {
-                Either::Left((why, _)) => Some(why),
-                Either::Right(_) => None,
+            // The user gives the guard back whether it is published or not.
+            let published = pin!(async {
+                if publishes {
+                    self.publish(&guard).await;
+                }
+                pending::<()>().await;
+            });
+            match select(select(lost, done), published).await {
+                Either::Left((Either::Left((why, _)), _)) => Some(why),
+                _ => None,
             }
         };
         if let Some(why) = &is_lost {
             world.check_loss(id, &guard, why);
         }
+        self.check_published(&guard);
         let limit = world.end_guard(id);
         let guard = Arc::into_inner(guard).expect("nobody else has the guard");
         let began = world.clock(self.node);
@@ -374,7 +383,37 @@ impl User {
         }
     }
 
+    /// Publishes a value. If that succeeds and the guard is valid, the register has it.
+    async fn publish(&self, guard: &DistributedGuard) {
+        let world = &self.world;
+        let value = if world.chance(200) { String::new() } else { guard.token().to_string() };
+        match guard.publish(&value).await {
+            Ok(()) => {
+                world.record(format_args!("{}: {self} has published {value:?}", self.node));
+                let register = world.engine.lock().stores[self.key].register();
+                let found = register.holder.and_then(|holder| holder.value);
+                if guard.is_valid() && found.as_deref().unwrap_or_default() != value {
+                    let what = format!("{found:?} is published, not {value:?}");
+                    world.violate(format!("{}: {self}: {what}", self.node));
+                }
+            }
+            Err(PublishError::Lost { .. }) if !guard.is_valid() => {}
+            Err(why) => world.violate(format!("{}: {self} cannot publish: {why}", self.node)),
+        }
+    }
+
     // ---- Rules ----
+
+    /// Nothing is published but what this guard has, or one before it at the same node.
+    fn check_published(&self, guard: &DistributedGuard) {
+        let register = self.world.engine.lock().stores[self.key].register();
+        let is_own = guard.acquired_via() != AcquiredVia::LocalHandoff && guard.is_valid();
+        let value = register.holder.and_then(|holder| holder.value);
+        if let Some(value) = value.filter(|value| is_own && **value != guard.token().to_string()) {
+            let what = format!("the holder of {} publishes {value:?}", guard.token());
+            self.world.violate(format!("{}: {self}: {what}", self.node));
+        }
+    }
 
     /// The result has come in time.
     fn check_time(&self, asked: &Asked, error: Option<&LockError>) {
