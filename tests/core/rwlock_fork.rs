@@ -408,6 +408,23 @@ fn fork_at_each_step_of_a_reader(lock: &'static Lock, reads: fn(&'static Lock)) 
     (held, pending)
 }
 
+/// A thread that reads the clock gets on, however long it is stopped at each instruction.
+#[cfg(all(target_arch = "x86_64", not(feature = "trace")))]
+#[test]
+fn a_clock_is_read_in_steps() {
+    /// Longer than a tick of the kernel, which moves the clock.
+    const STOP: Duration = Duration::from_millis(5);
+    alone("a_clock_is_read_in_steps", LIMIT, || {
+        let spin = |_| {
+            let end = Instant::now() + STOP;
+            while Instant::now() < end {
+                thread::yield_now();
+            }
+        };
+        support::single_step::single_step(|| (), |()| drop(Instant::now()), spin);
+    });
+}
+
 /// A thread that says in its slot that it is about to read does not read in the child.
 // With it a thread is stopped in the allocator of the system, which a fork waits for.
 #[cfg(all(target_arch = "x86_64", not(feature = "trace")))]
