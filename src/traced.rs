@@ -193,6 +193,12 @@ mod on {
             false
         }
 
+        /// Whether a reader may write its place over that of another one.
+        #[inline(always)]
+        pub(crate) fn may_replace_reader() -> bool {
+            false
+        }
+
         /// A wait that begins before its thread knows.
         #[inline(always)]
         pub(crate) fn moved(_: &Traced) -> Wait {}
@@ -267,12 +273,15 @@ mod on {
     const TYPE: usize = 0xF;
     const ONE: usize = TYPE + 1;
 
+    /// What each instrument keeps of a wait.
+    type Waits = (deadlock::Wait, profile::Wait);
+
     /// An acquisition, from its beginning to its end.
     pub(crate) struct Attempt<'a> {
         traced: &'a Traced,
         mode: Mode,
         place: Place,
-        wait: Cell<Option<(deadlock::Wait, profile::Wait)>>,
+        wait: Cell<Option<Waits>>,
     }
 
     /// An attempt that has not ended.
@@ -283,7 +292,7 @@ mod on {
     pub(crate) struct CondvarWait<'a> {
         traced: &'a Traced,
         place: Place,
-        wait: Option<(deadlock::Wait, profile::Wait)>,
+        wait: Option<Waits>,
     }
 
     /// The moment at which a waiter of a Condvar was moved to the queue of its mutex: its wait for the mutex begins.
@@ -425,11 +434,15 @@ mod on {
             }
         }
 
-        /// Does not overwrite the place of the upgradable reader. Nobody else holds a lock with readers.
+        /// Does not overwrite the place of the upgradable reader, nor always that of another reader: two of them would
+        /// take the line of the lock from each other. Nobody else holds a lock with readers.
         #[inline]
         fn is_read_from(&self, place: *mut Location<'static>) {
             let (seen, set) = (self.place.load(Ordering::Relaxed), Ordering::Relaxed);
-            if seen != place && seen.addr() & UPGRADABLE == 0 {
+            if seen == place || seen.addr() & UPGRADABLE != 0 {
+                return;
+            }
+            if seen.addr() & READERS == 0 || profile::may_replace_reader() {
                 // If it fails, another one is the last.
                 let _ = self.place.compare_exchange(seen, place, set, set);
             }
@@ -517,7 +530,9 @@ mod on {
                 // Before all else: who comes now waits behind this holder.
                 traced.is_held_from(mode, place);
             }
-            let has_waited = self.wait_ended(is_acquired);
+            let wait = self.wait.take();
+            let has_waited = wait.is_some();
+            self.wait_ended(wait, is_acquired);
             if !is_acquired {
                 return;
             }
@@ -530,16 +545,12 @@ mod on {
             profile::acquired(traced, mode, place, has_waited);
         }
 
-        /// Returns whether there was a wait.
         #[inline]
-        fn wait_ended(&self, is_acquired: bool) -> bool {
-            let wait = self.wait.take();
-            let has_waited = wait.is_some();
+        fn wait_ended(&self, wait: Option<Waits>, is_acquired: bool) {
             if let Some((ours, theirs)) = wait {
                 deadlock::wait_ended(ours, self.traced, self.mode, self.place, is_acquired);
                 profile::wait_ended(theirs, self.traced, self.mode, self.place, is_acquired);
             }
-            has_waited
         }
     }
 
@@ -547,7 +558,7 @@ mod on {
         /// An acquisition may end by a panic: too many readers.
         #[inline]
         fn drop(&mut self) {
-            self.wait_ended(false);
+            self.wait_ended(self.wait.take(), false);
         }
     }
 
