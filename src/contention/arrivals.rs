@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 /// When a thread requests its next acquisition.
 pub(super) trait ArrivalProcess {
-    /// Sets the time at which the schedule begins, the same for all threads. Without a schedule it
-    /// does nothing.
-    fn start(&mut self, _at: Instant) {}
+    /// Sets the times at which the schedule begins and ends, the same for all threads. Without a
+    /// schedule it does nothing.
+    fn start(&mut self, _at: Instant, _end: Instant) {}
 
-    /// Waits until the next acquisition is due; `false` if the stop flag was set meanwhile. An
-    /// implementation that does not wait need not check the flag: the loop does so after each
+    /// Waits until the next acquisition is due; `false` if the stop flag was set meanwhile, or nothing
+    /// is due any more. An implementation that does not wait need not check the flag: the loop does so after each
     /// critical section.
     fn next(&mut self, stop: &AtomicBool) -> bool;
 
@@ -27,9 +27,9 @@ pub(super) trait ArrivalProcess {
         None
     }
 
-    /// After the stop: records the waits of all acquisitions that were due by `end` and were not
-    /// requested.
-    fn record_unserved(&self, _end: Instant, _waits: &mut WaitHistogram) {}
+    /// After the stop: records the waits until `stopped` of all acquisitions that were due by the end
+    /// of the schedule and were not requested.
+    fn record_unserved(&self, _stopped: Instant, _waits: &mut WaitHistogram) {}
 }
 
 /// Always at once.
@@ -102,11 +102,16 @@ impl ArrivalProcess for Batches {
     }
 }
 
-/// On a schedule: every `step_ns`, beginning `offset_ns` after the start of the slice.
+/// On a schedule: every `step_ns`, beginning `offset_ns` after the start of the slice, until its end.
+///
+/// What is late at the end is still served. Else a thread that the system does not run at that moment
+/// would lose all arrivals of its absence: in a slice of 10 ms, at 300 k a second, one was seen with
+/// 18.8 k.
 pub(super) struct OpenLoop {
     step_ns: f64,
     offset_ns: f64,
     start: Instant,
+    end: Instant,
     /// How many acquisitions have been requested.
     count: u64,
     due: Instant,
@@ -122,6 +127,7 @@ impl OpenLoop {
             step_ns: turn_ns * threads as f64,
             offset_ns: turn_ns * thread as f64,
             start: now,
+            end: now,
             count: 0,
             due: now,
         }
@@ -139,13 +145,16 @@ impl OpenLoop {
 }
 
 impl ArrivalProcess for OpenLoop {
-    fn start(&mut self, at: Instant) {
-        self.start = at;
+    fn start(&mut self, at: Instant, end: Instant) {
+        (self.start, self.end) = (at, end);
     }
 
     #[inline]
     fn next(&mut self, stop: &AtomicBool) -> bool {
         let due = self.due_at(self.count);
+        if due >= self.end {
+            return false;
+        }
         loop {
             if stop.load(Ordering::Relaxed) {
                 return false;
@@ -166,12 +175,15 @@ impl ArrivalProcess for OpenLoop {
         Some(self.due)
     }
 
-    fn record_unserved(&self, end: Instant, waits: &mut WaitHistogram) {
+    fn record_unserved(&self, stopped: Instant, waits: &mut WaitHistogram) {
         /// The most different waits that are recorded: enough to show their distribution.
         const MAX_GROUPS: u64 = 1_000;
-        let Some(first) = end.checked_duration_since(self.due_at(self.count)) else { return };
-        // An acquisition that is due exactly at the end has not waited.
-        let unserved = (first.as_nanos() as f64 / self.step_ns).ceil() as u64;
+        let end = self.end.min(stopped);
+        let first_due = self.due_at(self.count);
+        let Some(until_end) = end.checked_duration_since(first_due) else { return };
+        let first = stopped.saturating_duration_since(first_due);
+        // The schedule does not contain its end.
+        let unserved = (until_end.as_nanos() as f64 / self.step_ns).ceil() as u64;
         let groups = unserved.min(MAX_GROUPS);
         for group in 0..groups {
             let (from, to) = (unserved * group / groups, unserved * (group + 1) / groups);
@@ -232,7 +244,7 @@ mod tests {
         let now = Instant::now();
         let after = |thread, count| {
             let mut open = OpenLoop::new(1e6, thread, 4);
-            open.start(now);
+            open.start(now, now + Duration::from_secs(1));
             (open.due_at(count) - now).as_nanos()
         };
         assert_eq!([after(0, 0), after(1, 0), after(3, 0)], [0, 1_000, 3_000]);
@@ -243,7 +255,8 @@ mod tests {
     fn no_acquisition_is_requested_before_it_is_due() {
         let go = AtomicBool::new(false);
         let mut open = OpenLoop::new(1_000.0, 0, 1);
-        open.start(Instant::now());
+        let start = Instant::now();
+        open.start(start, start + Duration::from_secs(3600));
         for _ in 0..5 {
             assert!(open.next(&go));
             assert!(open.due().expect("a schedule") <= Instant::now());
@@ -255,23 +268,41 @@ mod tests {
     #[test]
     fn unserved_acquisitions_are_recorded_with_their_waits() {
         // One is due each millisecond, and none is requested for a hundred milliseconds.
-        let mut open = OpenLoop::new(1_000.0, 0, 1);
-        open.start(Instant::now());
-        let end = open.start + Duration::from_millis(100);
+        let open = |per_second, length| {
+            let mut open = OpenLoop::new(per_second, 0, 1);
+            let start = open.start;
+            open.start(start, start + length);
+            open
+        };
+        let late = open(1_000.0, Duration::from_millis(100));
         let mut waits = WaitHistogram::new();
-        open.record_unserved(end, &mut waits);
+        late.record_unserved(late.end, &mut waits);
         assert_eq!(waits.count(), 100);
         assert!(waits.max_ns().abs_diff(100_000_000) < 200_000, "{}", waits.max_ns());
         assert!(waits.quantile_ns(0.5).abs_diff(50_000_000) < 1_100_000);
-        // A rate too high to record each wait takes no longer.
-        let mut open = OpenLoop::new(1e9, 0, 1);
-        open.start(Instant::now());
+        // No more are due after the end, and those that were wait on.
         let mut waits = WaitHistogram::new();
-        open.record_unserved(open.start + Duration::from_secs(3600), &mut waits);
+        late.record_unserved(late.end + Duration::from_millis(50), &mut waits);
+        assert_eq!(waits.count(), 100);
+        assert!(waits.max_ns().abs_diff(150_000_000) < 300_000, "{}", waits.max_ns());
+        // A rate too high to record each wait takes no longer.
+        let hour = open(1e9, Duration::from_secs(3600));
+        let mut waits = WaitHistogram::new();
+        hour.record_unserved(hour.end, &mut waits);
         assert_eq!(waits.count(), 3_600_000_000_000);
         // Nothing is recorded if nothing was due.
         let mut waits = WaitHistogram::new();
-        open.record_unserved(open.start, &mut waits);
+        hour.record_unserved(hour.start, &mut waits);
         assert_eq!(waits.count(), 0);
+    }
+
+    #[test]
+    fn what_is_late_at_the_end_is_served_and_nothing_after_it() {
+        // All ten were due in the past.
+        let go = AtomicBool::new(false);
+        let mut open = OpenLoop::new(1_000.0, 0, 1);
+        let start = Instant::now() - Duration::from_millis(20);
+        open.start(start, start + Duration::from_millis(10));
+        assert_eq!((0..20).filter(|_| open.next(&go)).count(), 10);
     }
 }

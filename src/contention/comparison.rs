@@ -1,10 +1,10 @@
 //! [`Comparison`]: measures several locks under several loads, in turns.
 
-use super::load::{Load, LoadError};
+use super::load::{Arrivals, Load, LoadError};
 use super::lock_kind::LockKind;
 use super::report::{CellReport, ComparisonReport, FORMAT, LockReport};
 use super::slice::{self, Slice, SliceError};
-use super::statistics::WaitHistogram;
+use super::statistics::{WaitHistogram, median};
 use super::system::{DisturbanceMonitor, MachineInfo, processors};
 use super::worker::Pass;
 use crate::primitive::{AtomicBool, Ordering};
@@ -17,6 +17,10 @@ use std::time::{Duration, SystemTime};
 /// locks of a load alike, and each load in a few rounds only. The order of the locks changes from
 /// round to round ([`rotation`]). In the first round each lock warms up for a tenth of a slice,
 /// which is not counted.
+///
+/// Before the rounds, the maxima are measured of which loads are a share
+/// ([`Arrivals::OfMaximum`]): the median of three slices of the same load, when more arrive than can
+/// be served.
 ///
 /// There are up to two passes: one reads no clock and counts acquisitions, the other times every
 /// wait (see [`Comparison::waits`]).
@@ -129,6 +133,12 @@ impl Comparison {
         // There is one at the start and one at the end.
         const CALIBRATION: Duration = Duration::from_millis(60);
         let slices = (self.round_count() * self.passes().len()) as f64;
+        let maxima = self.maxima_needed().into_iter().map(|(load, _)| {
+            // At the maximum, a slice takes its extra time, too.
+            let slice = Duration::from_millis(load.slice_ms * 3 / 2 + 10).as_secs_f64();
+            slice * (MAXIMUM_SLICES + 1) as f64
+        });
+        let maxima: f64 = maxima.sum();
         let of_load = |load: &Load| {
             let warm_up = warm_up_ms(load);
             let overhead = OVERHEAD.0 + OVERHEAD.1 * u32::try_from(load.threads).unwrap_or(0);
@@ -136,6 +146,7 @@ impl Comparison {
             slice.as_secs_f64() * slices + (Duration::from_millis(warm_up) + overhead).as_secs_f64()
         };
         let seconds = self.loads.iter().map(of_load).sum::<f64>() * self.locks.len() as f64;
+        let seconds = seconds + maxima;
         CALIBRATION + Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX / 2)
     }
 
@@ -164,8 +175,11 @@ impl Comparison {
         let rounds = self.round_count();
         let mut run =
             ComparisonRun { done: 0, total: self.total_slices(), rounds, progress, cancel };
-        let mut cut_short = false;
+        let mut cut_short = !run.resolve(self, &mut cells)?;
         'all: for round in 0..rounds {
+            if cut_short {
+                break;
+            }
             for cell in &mut cells {
                 for &timed in self.passes() {
                     for turn in rotation(round, self.locks.len()) {
@@ -237,8 +251,37 @@ impl Comparison {
         if let Some(name) = first_duplicate(&locks) {
             return Err(ComparisonError::SameLock(name.clone()));
         }
+        for load in &self.loads {
+            if let Arrivals::OfMaximum { lock: Some(lock), .. } = &load.arrivals
+                && !locks.contains(lock)
+            {
+                let (load, lock) = (load.name(), lock.clone());
+                return Err(ComparisonError::NoSuchLock { load, lock });
+            }
+        }
         let loads: Vec<String> = self.loads.iter().map(Load::name).collect();
         first_duplicate(&loads).map_or(Ok(()), |name| Err(ComparisonError::SameLoad(name.clone())))
+    }
+
+    /// The maxima that have to be measured: each with a load that has saturating arrivals, and the
+    /// index of the lock.
+    fn maxima_needed(&self) -> Vec<(Load, usize)> {
+        let mut needed: Vec<(Load, usize)> = vec![];
+        for load in &self.loads {
+            for maximum in self.maxima_of(load).into_iter().map(|at| (saturated(load), at)) {
+                if !needed.contains(&maximum) {
+                    needed.push(maximum);
+                }
+            }
+        }
+        needed
+    }
+
+    /// The locks, as indices, on whose maxima a load depends.
+    fn maxima_of(&self, load: &Load) -> Vec<usize> {
+        let Arrivals::OfMaximum { lock, .. } = &load.arrivals else { return vec![] };
+        let wanted = |at: &usize| lock.as_ref().is_none_or(|lock| *lock == self.locks[*at].name);
+        (0..self.locks.len()).filter(wanted).collect()
     }
 
     /// A warning if threads are to be bound to processors and the system does not support it.
@@ -256,6 +299,14 @@ fn first_duplicate(names: &[String]) -> Option<&String> {
     names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name))
 }
 
+/// How many slices are measured for a maximum.
+const MAXIMUM_SLICES: usize = 3;
+
+/// The load with more arrivals than any lock serves.
+fn saturated(load: &Load) -> Load {
+    load.clone().arrivals(Arrivals::Open { per_second: Load::MAX_RATE })
+}
+
 /// The length of the warm-up, in milliseconds.
 fn warm_up_ms(load: &Load) -> u64 {
     (load.slice_ms / 10).clamp(1, 100)
@@ -265,6 +316,8 @@ fn warm_up_ms(load: &Load) -> u64 {
 struct MeasuredCell {
     name: String,
     load: Load,
+    /// The load that is run: a share of a maximum is replaced by what it came to.
+    run: Load,
     locks: Vec<(LockReport, Option<WaitHistogram>)>,
     /// The largest number of threads of a slice that the system refused to bind to their
     /// processors.
@@ -278,7 +331,8 @@ impl MeasuredCell {
             (report, None)
         };
         let locks = comparison.locks.iter().map(lock).collect();
-        MeasuredCell { name: load.name(), load: load.clone(), locks, unpinned: 0 }
+        let run = load.clone();
+        MeasuredCell { name: load.name(), load: load.clone(), run, locks, unpinned: 0 }
     }
 
     /// A warning if the system refused to bind threads.
@@ -297,7 +351,11 @@ impl MeasuredCell {
             ..report
         };
         let locks = self.locks.into_iter().map(lock).collect();
-        CellReport { name: self.name, load: self.load, locks }
+        let offered = match self.run.arrivals {
+            Arrivals::Open { per_second } => Some(per_second),
+            _ => None,
+        };
+        CellReport { name: self.name, load: self.load, offered, locks }
     }
 }
 
@@ -311,6 +369,52 @@ struct ComparisonRun<'a> {
 }
 
 impl ComparisonRun<'_> {
+    /// Replaces each share of a maximum by what it comes to. Returns false if it was cancelled.
+    fn resolve(
+        &mut self,
+        comparison: &Comparison,
+        cells: &mut [MeasuredCell],
+    ) -> Result<bool, ComparisonError> {
+        let mut maxima = vec![];
+        for (load, at) in comparison.maxima_needed() {
+            let Some(maximum) = self.maximum(&load, &comparison.locks[at])? else {
+                return Ok(false);
+            };
+            maxima.push((load, at, maximum));
+        }
+        for cell in cells {
+            let Arrivals::OfMaximum { percent, .. } = cell.load.arrivals else { continue };
+            let locks = comparison.maxima_of(&cell.load);
+            let of_cell = |(load, at, _): &&(Load, usize, f64)| {
+                *load == saturated(&cell.load) && locks.contains(at)
+            };
+            let maximum = maxima.iter().filter(of_cell).map(|m| m.2).fold(0.0, f64::max);
+            // A lock that was not acquired at all has no maximum; the rate must not be zero.
+            let per_second = (percent / 100.0 * maximum).clamp(1.0, Load::MAX_RATE);
+            cell.run.arrivals = Arrivals::Open { per_second };
+        }
+        Ok(true)
+    }
+
+    /// What a lock serves a second under a load with saturating arrivals: the median of some slices.
+    /// `None` if it was cancelled.
+    fn maximum(&mut self, load: &Load, lock: &Contender) -> Result<Option<f64>, ComparisonError> {
+        let failed =
+            |error| ComparisonError::Slice { lock: lock.name.clone(), load: load.name(), error };
+        let brief = load.clone().slice_ms(warm_up_ms(load));
+        self.report(&load.name(), &lock.name, 0, false);
+        if (lock.measure)(&brief, Pass::WarmUp, self.cancel).map_err(failed)?.is_none() {
+            return Ok(None);
+        }
+        let mut rates = vec![];
+        for _ in 0..MAXIMUM_SLICES {
+            let slice = (lock.measure)(load, Pass::Count, self.cancel).map_err(failed)?;
+            let Some(slice) = slice else { return Ok(None) };
+            rates.push(slice.sample.per_second());
+        }
+        Ok(Some(median(&rates).mid))
+    }
+
     /// Measures a slice. Returns false if it was cancelled.
     fn slice(
         &mut self,
@@ -328,13 +432,13 @@ impl ComparisonRun<'_> {
             error,
         };
         if round == 0 && !timed {
-            let brief = cell.load.clone().slice_ms(warm_up_ms(&cell.load));
+            let brief = cell.run.clone().slice_ms(warm_up_ms(&cell.load));
             if (lock.measure)(&brief, Pass::WarmUp, self.cancel).map_err(failed)?.is_none() {
                 return Ok(false);
             }
         }
         let pass = if timed { Pass::Time } else { Pass::Count };
-        let measured = (lock.measure)(&cell.load, pass, self.cancel).map_err(failed)?;
+        let measured = (lock.measure)(&cell.run, pass, self.cancel).map_err(failed)?;
         let Some(slice) = measured else { return Ok(false) };
         cell.unpinned = cell.unpinned.max(slice.unpinned);
         let (report, waits) = &mut cell.locks[turn];
@@ -387,6 +491,13 @@ pub enum ComparisonError {
     SameLock(String),
     /// Two loads have this name.
     SameLoad(String),
+    /// A load is a share of the maximum of a lock that does not take part.
+    NoSuchLock {
+        /// The load's name.
+        load: String,
+        /// The lock's name.
+        lock: String,
+    },
     /// A load is not valid.
     Load {
         /// The load's name.
@@ -416,6 +527,9 @@ impl fmt::Display for ComparisonError {
             }
             ComparisonError::SameLoad(name) => {
                 write!(f, "the load `{name}` is given twice: leave one out")
+            }
+            ComparisonError::NoSuchLock { load, lock } => {
+                write!(f, "load `{load}`: the lock `{lock}` does not take part")
             }
             ComparisonError::Load { load, error } => write!(f, "load `{load}`: {error}"),
             ComparisonError::Slice { lock, load, error } => {

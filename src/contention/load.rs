@@ -80,7 +80,7 @@ pub struct Batch {
 }
 
 /// When a thread requests its next acquisition.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arrivals {
     /// A closed loop: as soon as the thread is done with the previous acquisition and the work
@@ -89,8 +89,12 @@ pub enum Arrivals {
     Closed,
     /// An open loop: on a fixed schedule, whether or not the lock keeps up. The schedule of all
     /// threads begins when the first of them starts. Waits are counted from the scheduled time, and
-    /// late arrivals are served back to back. An acquisition that was due and not requested when
-    /// the slice ended counts with the wait up to that moment. So all of a stall is visible.
+    /// late arrivals are served back to back. So all of a stall is visible.
+    ///
+    /// The schedule ends with the slice. What is late then is still served, for half a slice more (at
+    /// least 10 ms), and the sample is longer by that; otherwise a thread that is not running at that
+    /// moment would take the arrivals of its absence with it. What is not served after that counts
+    /// with the wait up to then.
     ///
     /// Keeping the schedule takes a clock, in both passes.
     Open {
@@ -98,6 +102,27 @@ pub enum Arrivals {
         /// [`Load::MAX_RATE`].
         per_second: f64,
     },
+    /// An open loop at a share of what a lock serves at most. Every lock is offered the same arrivals.
+    ///
+    /// The maximum is measured at the beginning of a [`Comparison`](super::Comparison), as the rate of
+    /// the same loop when more arrive than can be served; [`CellReport::offered`] is what the share
+    /// came to. A load is measured in a comparison only.
+    ///
+    /// [`CellReport::offered`]: super::CellReport::offered
+    OfMaximum {
+        /// The share in percent, above 0 and at most [`Load::MAX_PERCENT`].
+        percent: f64,
+        /// The lock, by its name in the comparison; `None` for the one whose maximum is the highest.
+        lock: Option<String>,
+    },
+}
+
+impl Arrivals {
+    /// Whether requests follow a schedule.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !matches!(self, Arrivals::Closed)
+    }
 }
 
 impl Load {
@@ -109,6 +134,8 @@ impl Load {
     pub const MIN_RATE: f64 = 1e-9;
     /// The highest rate of an open loop, in arrivals a second.
     pub const MAX_RATE: f64 = 1e9;
+    /// The highest share of a maximum, in percent.
+    pub const MAX_PERCENT: f64 = 1_000.0;
     /// The longest slice, in milliseconds: one hour.
     pub const MAX_SLICE_MS: u64 = 3_600_000;
 
@@ -230,13 +257,21 @@ impl Load {
         if self.batch.is_some_and(|batch| batch.acquisitions == 0) {
             return Err(LoadError::EmptyBatch);
         }
-        if let Arrivals::Open { per_second } = self.arrivals {
-            if !(Load::MIN_RATE..=Load::MAX_RATE).contains(&per_second) {
+        match self.arrivals {
+            Arrivals::Open { per_second }
+                if !(Load::MIN_RATE..=Load::MAX_RATE).contains(&per_second) =>
+            {
                 return Err(LoadError::Rate(per_second));
             }
-            if self.batch.is_some() {
-                return Err(LoadError::BatchesInOpenLoop);
+            Arrivals::OfMaximum { percent, .. }
+                if !(percent > 0.0 && percent <= Load::MAX_PERCENT) =>
+            {
+                return Err(LoadError::Percent(percent));
             }
+            _ => {}
+        }
+        if self.arrivals.is_open() && self.batch.is_some() {
+            return Err(LoadError::BatchesInOpenLoop);
         }
         Ok(())
     }
@@ -288,8 +323,15 @@ impl Load {
         if let Some(percent) = self.read {
             name += &format!(", {percent} % read");
         }
-        if let Arrivals::Open { per_second } = self.arrivals {
-            name += &format!(", {per_second} a second");
+        match &self.arrivals {
+            Arrivals::Closed => {}
+            Arrivals::Open { per_second } => name += &format!(", {per_second} a second"),
+            Arrivals::OfMaximum { percent, lock: Some(lock) } => {
+                name += &format!(", {percent} % of {lock}'s maximum");
+            }
+            Arrivals::OfMaximum { percent, lock: None } => {
+                name += &format!(", {percent} % of the highest maximum");
+            }
         }
         if self.pin {
             name += ", pinned";
@@ -322,6 +364,10 @@ pub enum LoadError {
     EmptyBatch,
     /// The rate is below [`Load::MIN_RATE`], above [`Load::MAX_RATE`], or not a number.
     Rate(f64),
+    /// The share of a maximum is not above 0, above [`Load::MAX_PERCENT`], or not a number.
+    Percent(f64),
+    /// A share of a maximum is asked for outside of a comparison, which measures the maximum.
+    UnknownMaximum,
     /// The load has both batches and an open loop.
     BatchesInOpenLoop,
 }
@@ -361,6 +407,14 @@ impl fmt::Display for LoadError {
                     "{rate:?} arrivals a second: it must be above 0, at least {least:e} and at \
                      most {most:e}"
                 )
+            }
+            LoadError::Percent(percent) => write!(
+                f,
+                "{percent:?} % of a maximum: it must be above 0, and at most {}",
+                Load::MAX_PERCENT
+            ),
+            LoadError::UnknownMaximum => {
+                write!(f, "a share of a maximum: only a comparison measures the maximum")
             }
             LoadError::BatchesInOpenLoop => write!(
                 f,

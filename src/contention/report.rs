@@ -44,6 +44,10 @@ pub struct CellReport {
     pub name: String,
     /// The load.
     pub load: Load,
+    /// In an open loop: how many acquisitions a second were due, of all threads together. Under
+    /// [`Arrivals::OfMaximum`](super::Arrivals::OfMaximum) it is what the share came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<f64>,
     /// The results of each lock, in the order in which the locks were added.
     pub locks: Vec<LockReport>,
 }

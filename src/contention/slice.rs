@@ -4,7 +4,7 @@
 //! therefore not scoped, and a thread is only joined after it has reported its result: a thread
 //! that never reports is leaked, and the locks with it.
 
-use super::load::{Load, LoadError};
+use super::load::{Arrivals, Load, LoadError};
 use super::lock_kind::{LockKind, MeasuredMutex};
 use super::report::Sample;
 use super::statistics::WaitHistogram;
@@ -25,6 +25,15 @@ const CANCEL_POLL: Duration = Duration::from_millis(25);
 const STUCK_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
 /// The same limit after a panic, which may leave a lock locked, or a cancellation.
 const STUCK_LIMIT_AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// For how long the arrivals of an open loop that are late at the end of the slice are served.
+fn extra_time(load: &Load) -> Duration {
+    const LEAST: Duration = Duration::from_millis(10);
+    match load.arrivals {
+        Arrivals::Closed => Duration::ZERO,
+        _ => LEAST.max(Duration::from_millis(load.slice_ms) / 2),
+    }
+}
 
 /// The result of a slice.
 pub(super) struct Slice {
@@ -48,6 +57,11 @@ pub(super) fn measure<K: LockKind>(
     cancel: &AtomicBool,
 ) -> Result<Option<Slice>, SliceError> {
     load.validate()?;
+    if let Arrivals::OfMaximum { .. } = load.arrivals {
+        return Err(LoadError::UnknownMaximum.into());
+    }
+    let length = Duration::from_millis(load.slice_ms);
+    let longest = length + extra_time(load);
     let context =
         Arc::new(SliceContext::<K>::new(load, if load.pin { processors() } else { vec![] }));
     let mut threads = SliceThreads::start(&context, load, pass)?;
@@ -55,10 +69,11 @@ pub(super) fn measure<K: LockKind>(
     // The threads wake up one by one. The first records the time at which it started.
     threads.gate.open(true);
     let mut cancelled = false;
-    while !threads.failed() && !cancelled {
+    // In an open loop the threads end by themselves when all that was due is served.
+    while !threads.failed() && !cancelled && !threads.all_done() {
         let now = Instant::now();
         // On a busy machine the first thread may start late.
-        let end = threads.gate.first_start().unwrap_or(now) + Duration::from_millis(load.slice_ms);
+        let end = threads.gate.first_start().unwrap_or(now) + longest;
         let left = end.saturating_duration_since(now);
         if left.is_zero() {
             break;
@@ -93,8 +108,11 @@ pub(super) fn measure<K: LockKind>(
     }
     // The slice began when the first thread started, not when this thread opened the gate.
     let started = threads.gate.first_start().unwrap_or(stopped);
-    let elapsed = stopped.saturating_duration_since(started);
     let (tallies, hog) = threads.finish();
+    let last = tallies.iter().map(|tally| tally.ended).max().unwrap_or(stopped);
+    let end =
+        if load.arrivals.is_open() { last.min(stopped).max(started + length) } else { stopped };
+    let elapsed = end.saturating_duration_since(started);
     let each_lock = counts(&context)?;
     evaluate(tallies, hog, each_lock, elapsed).map(Some)
 }
@@ -231,6 +249,12 @@ impl SliceThreads {
     /// The number of threads that have not reported.
     fn missing(&self) -> usize {
         self.tallies.len() - self.received
+    }
+
+    /// Whether all threads but the hog have reported.
+    fn all_done(&self) -> bool {
+        let workers = self.tallies.len() - usize::from(self.hog);
+        self.tallies[..workers].iter().all(Option::is_some)
     }
 
     /// Whether a thread panicked.
@@ -466,7 +490,7 @@ mod tests {
                 for work in [Work::units(5), Work::nanos(200_000), Work::clock(1_000)] {
                     let closed = load(3).locks(locks).inside(work).slice_ms(5);
                     let (batches, open) =
-                        (closed.clone().batch(batch), closed.clone().arrivals(open));
+                        (closed.clone().batch(batch), closed.clone().arrivals(open.clone()));
                     for load in [closed, batches, open] {
                         let slice = slice::<Std>(&load, pass);
                         assert_eq!(slice.sample.acquisitions.len(), 3, "{}", load.name());
@@ -491,6 +515,7 @@ mod tests {
             intrusions: 0,
             unpinned: false,
             cpu: None,
+            ended: Instant::now(),
             waits: None,
         }
     }

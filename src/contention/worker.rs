@@ -75,6 +75,8 @@ pub(super) struct Tally {
     pub(super) unpinned: bool,
     /// The CPU time of the loop, where the system provides it.
     pub(super) cpu: Option<Duration>,
+    /// When the loop ended, if it was at its own schedule's end, or at the stop.
+    pub(super) ended: Instant,
     /// The waits, in the pass that times them.
     pub(super) waits: Option<WaitHistogram>,
 }
@@ -182,17 +184,15 @@ impl<K: LockKind> SliceContext<K> {
         instrumentation: T,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
-        match (self.load.arrivals, self.load.batch) {
+        match (&self.load.arrivals, self.load.batch) {
             (Arrivals::Open { per_second }, _) => {
-                let open = OpenLoop::new(per_second, number, self.load.threads);
+                let open = OpenLoop::new(*per_second, number, self.load.threads);
                 self.with_sections(chooser, open, instrumentation, gate)
             }
-            (Arrivals::Closed, Some(batch)) => {
+            (_, Some(batch)) => {
                 self.with_sections(chooser, Batches::new(batch), instrumentation, gate)
             }
-            (Arrivals::Closed, None) => {
-                self.with_sections(chooser, ClosedLoop, instrumentation, gate)
-            }
+            (_, None) => self.with_sections(chooser, ClosedLoop, instrumentation, gate),
         }
     }
 
@@ -235,16 +235,16 @@ impl<K: LockKind> SliceContext<K> {
         let sections = black_box(sections);
         let started = gate()?;
         let cpu_before = thread_cpu_time();
-        arrivals.start(started);
+        arrivals.start(started, started + Duration::from_millis(self.load.slice_ms));
         let Counts { acquisitions, late, reads } =
             acquire::<K, C, P, T, S>(self, chooser, &mut arrivals, &mut instrumentation, sections);
         let cpu = thread_cpu_time().zip(cpu_before).map(|(after, before)| after - before);
         let (mut waits, intrusions) = instrumentation.finish();
+        let ended = Instant::now();
         if let Some(waits) = &mut waits {
-            let end = started + Duration::from_millis(self.load.slice_ms);
-            arrivals.record_unserved(end.min(Instant::now()), waits);
+            arrivals.record_unserved(ended, waits);
         }
-        Some(Tally { acquisitions, late, reads, intrusions, unpinned: false, cpu, waits })
+        Some(Tally { acquisitions, late, reads, intrusions, unpinned: false, cpu, ended, waits })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Comparisons: the order of slices, progress, cancellation.
 
-use lockword::contention::{Comparison, ComparisonReport, Load, Lockword, Std, Work};
+use lockword::contention::{
+    Arrivals, Comparison, ComparisonReport, Load, LockKind, Lockword, MeasuredMutex, Std, Work,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -135,4 +137,58 @@ fn a_comparison_that_is_cancelled_before_the_start_measures_nothing() {
     let report = comparison.run(&mut |_| calls += 1, &AtomicBool::new(true)).expect("it runs");
     assert!(report.cut_short && calls == 0);
     assert_eq!(samples(&report), [[0]]);
+}
+
+/// Sections of a millisecond: at most 1,000 a second, and not many fewer.
+fn slow(percent: f64, lock: Option<&str>) -> Load {
+    Load::new(2)
+        .inside(Work::clock(1_000_000))
+        .outside(Work::NONE)
+        .slice_ms(60)
+        .arrivals(Arrivals::OfMaximum { percent, lock: lock.map(str::to_owned) })
+}
+
+/// A mutex, each of whose sections takes two milliseconds more.
+struct Slower<T>(std::sync::Mutex<T>);
+
+impl<T: Send> MeasuredMutex<T> for Slower<T> {
+    type Guard<'a>
+        = std::sync::MutexGuard<'a, T>
+    where
+        T: 'a;
+
+    fn new(value: T) -> Self {
+        Slower(std::sync::Mutex::new(value))
+    }
+
+    fn lock(&self) -> Self::Guard<'_> {
+        let guard = self.0.lock().expect("no panic");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        guard
+    }
+}
+
+struct SlowerKind;
+
+impl LockKind for SlowerKind {
+    type Mutex<T: Send + Sync> = Slower<T>;
+}
+
+#[test]
+fn a_share_is_that_of_the_lock_it_names_or_of_the_highest_maximum() {
+    let comparison = Comparison::new().lock::<SlowerKind>("slower").lock::<Std>("std").rounds(1);
+    let loads = [slow(50.0, Some("std")), slow(50.0, Some("slower")), slow(100.0, None)];
+    let names = loads.clone().map(|load| load.name());
+    let report = loads.into_iter().fold(comparison, Comparison::load).run_quietly();
+    let report = report.expect("it runs");
+    let [std, slower, highest] = [0, 1, 2].map(|at| report.cells[at].offered.expect("resolved"));
+    // 1,000 and 333 a second at most; a busy machine serves fewer.
+    assert!(std <= 501.0 && slower <= 167.0 && highest <= 1_001.0, "{std}, {slower}, {highest}");
+    assert!(std > 200.0 && slower < 0.7 * std && (highest / std - 2.0).abs() < 0.01);
+    // Every lock is offered the same, and names do not depend on what was measured.
+    let first = &report.cells[0];
+    assert!(first.locks.iter().all(|lock| lock.samples[0].per_second() <= std * 1.1));
+    assert_eq!([0, 1, 2].map(|at| report.cells[at].name.clone()), names);
+    assert!(names[0].ends_with(", 50 % of std's maximum"), "{names:?}");
+    assert_eq!(report.cells[0].load, slow(50.0, Some("std")));
 }

@@ -68,6 +68,23 @@ fn invalid_loads_are_refused_with_the_accepted_values() {
     }
 }
 
+fn of_maximum(percent: f64, lock: Option<&str>) -> Arrivals {
+    Arrivals::OfMaximum { percent, lock: lock.map(str::to_owned) }
+}
+
+#[test]
+fn a_share_of_a_maximum_is_above_zero_and_measured_in_a_comparison() {
+    let load = |percent| Load::new(2).slice_ms(5).arrivals(of_maximum(percent, None));
+    for percent in [0.0, -1.0, 1_000.1] {
+        assert_eq!(refused(load(percent)), LoadError::Percent(percent));
+    }
+    assert!(load(f64::NAN).validate().is_err());
+    let alone = load(80.0).throughput::<Std>();
+    assert_eq!(alone, Err(SliceError::Load(LoadError::UnknownMaximum)));
+    let batch = load(80.0).batch(Batch { acquisitions: 1, pause_ns: 1 });
+    assert_eq!(batch.validate(), Err(LoadError::BatchesInOpenLoop));
+}
+
 #[test]
 fn the_limits_of_every_setting_are_accepted() {
     let most = Work::nanos(Work::MAX_NS);
@@ -104,6 +121,10 @@ fn invalid_comparisons_are_refused() {
             ComparisonError::SameLoad(load().name()),
         ),
     ];
+    let share = |lock: &str| load().arrivals(of_maximum(80.0, Some(lock)));
+    let unknown = ComparisonError::NoSuchLock { load: share("b").name(), lock: "b".to_owned() };
+    let cases =
+        cases.into_iter().chain([(Comparison::new().lock::<Std>("a").load(share("b")), unknown)]);
     for (comparison, expected) in cases {
         assert_eq!(comparison.validate(), Err(expected.clone()));
         assert_eq!(comparison.run_quietly(), Err(expected.clone()));

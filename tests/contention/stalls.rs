@@ -3,7 +3,7 @@
 use lockword::contention::{Arrivals, Load, LockKind, MeasuredMutex, Work};
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The length of the stall. The slice is only a little longer.
 const STALL: Duration = Duration::from_millis(400);
@@ -86,4 +86,51 @@ fn an_open_loop_keeps_its_rate() {
         // missing, or those of a thread that the system started late.
         assert!(served >= 0.5 * due, "{served} of {due}");
     }
+}
+
+/// When the locks of [`AwayKind`] are away, in milliseconds after their creation: until a moment after
+/// the end of the slice.
+const AWAY: (u64, u64) = (20, 205);
+const AWAY_SLICE_MS: u64 = 200;
+
+/// A mutex that cannot be acquired at the end of the slice, such as if the system ran no thread.
+struct Away<T>(Mutex<T>, Instant);
+
+impl<T: Send> MeasuredMutex<T> for Away<T> {
+    type Guard<'a>
+        = std::sync::MutexGuard<'a, T>
+    where
+        T: 'a;
+
+    fn new(value: T) -> Self {
+        Away(Mutex::new(value), Instant::now())
+    }
+
+    fn lock(&self) -> Self::Guard<'_> {
+        let since = self.1.elapsed();
+        if since > Duration::from_millis(AWAY.0) {
+            thread::sleep(Duration::from_millis(AWAY.1).saturating_sub(since));
+        }
+        self.0.lock().expect("no panic")
+    }
+}
+
+struct AwayKind;
+
+impl LockKind for AwayKind {
+    type Mutex<T: Send + Sync> = Away<T>;
+}
+
+#[test]
+fn what_arrives_before_the_end_of_a_slice_is_served_after_it() {
+    let rate = 2_000.0;
+    let arrivals = Arrivals::Open { per_second: rate };
+    let load = load().slice_ms(AWAY_SLICE_MS).arrivals(arrivals);
+    let (sample, waits) = load.timed::<AwayKind>().expect("it runs");
+    let due = rate * AWAY_SLICE_MS as f64 / 1e3;
+    assert_eq!((sample.total() as f64, waits.count() as f64), (due, due), "{sample:?}");
+    // A stall that the end of the slice hides is no loss of rate: a tenth would be left of it.
+    assert!(sample.per_second() > 0.6 * rate, "{sample:?}");
+    // Nor does more of it come than was due.
+    assert!(sample.per_second() <= rate * 1.001, "{sample:?}");
 }

@@ -10,6 +10,7 @@ use crate::{CliError, exit, output};
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
+use lockword::contention::Load;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -109,8 +110,8 @@ pub enum Command {
     ///
     /// Under a load some threads take a lock, work inside, release it and work outside, over and
     /// over. The locks take turns in short slices, round after round, so that what disturbs the
-    /// machine disturbs them all alike. Threads, work inside and work outside are lists: all of
-    /// their combinations are measured. What is not given comes from the preset.
+    /// machine disturbs them all alike. Most options of a load take lists: all of their combinations
+    /// are measured. What is not given comes from the preset.
     Bench(Box<BenchArgs>),
     /// Compare two files that `bench --json` wrote; exit status 1 if a lock has become slower
     ///
@@ -140,26 +141,39 @@ pub struct BenchArgs {
     /// Work between a release and the next acquisition, in nanoseconds
     #[arg(long, value_delimiter = ',', value_name = "NS,..", value_parser = whole::<0, SECOND>)]
     pub outside: Vec<u64>,
-    /// Number of locks; each acquisition takes one of them
-    #[arg(long, value_name = "N", value_parser = whole::<1, 65_536>)]
-    pub n_locks: Option<u64>,
-    /// Choose among the locks by Zipf's law with this exponent, not all alike
-    #[arg(long, value_name = "S", value_parser = between::<0, 10>)]
-    pub zipf: Option<f64>,
+    /// Numbers of locks; each acquisition takes one of them
+    #[arg(long, value_delimiter = ',', value_name = "N,..", value_parser = whole::<1, 65_536>)]
+    pub n_locks: Vec<u64>,
+    /// Choose among the locks by Zipf's law with this exponent, not all alike; 0 is all alike
+    #[arg(long, value_delimiter = ',', value_name = "S,..", value_parser = exponent)]
+    pub zipf: Vec<f64>,
     /// Pause for PAUSE nanoseconds after every N acquisitions of a thread
-    #[arg(long, value_name = "N:PAUSE")]
-    pub batch: Option<BatchArg>,
+    #[arg(long, value_delimiter = ',', value_name = "N:PAUSE,..")]
+    pub batch: Vec<BatchArg>,
     /// Add a thread that does nothing but hold the first lock, for so many nanoseconds each time
-    #[arg(long, value_name = "NS", value_parser = whole::<0, SECOND>)]
-    pub hog: Option<u64>,
+    #[arg(long, value_delimiter = ',', value_name = "NS,..", value_parser = whole::<0, SECOND>)]
+    pub hog: Vec<u64>,
     /// So many acquisitions in a hundred only read, at random: the locks are then reader-writer locks, and a mutex,
     /// which locks to read
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
-    pub read: Option<f64>,
-    /// Open loop: so many acquisitions a second arrive on a fixed schedule, and a wait counts
-    /// from then (without it, a thread acquires again as soon as it can)
-    #[arg(long, value_name = "PER_S", value_parser = between::<0, 1_000_000_000>)]
-    pub rate: Option<f64>,
+    #[arg(long, value_delimiter = ',', value_name = "PERCENT,..", value_parser = percent)]
+    pub read: Vec<f64>,
+    /// Open loop: so many acquisitions a second arrive on a fixed schedule (10k, 1.5M, 300), or such
+    /// a share of std's maximum (80%), and a wait counts from then
+    ///
+    /// The rate is that of all threads together, which take turns, and each lock is offered the same
+    /// one. The maximum is what std (or, without it, the first of the locks) serves in the same loop
+    /// when more arrive; it is measured at the beginning. Without --rate, a thread acquires again as
+    /// soon as it can.
+    #[arg(long, value_delimiter = ',', value_name = "PER_S,..")]
+    pub rate: Vec<RateArg>,
+    /// Waits against the rate of arrivals, from 10 % to 120 % of the highest maximum of all locks; and
+    /// the knee of each lock
+    ///
+    /// The knee is the highest rate at which the lock keeps up (serves 95 % of what arrives) and its p99
+    /// is at most ten times the lowest of all rates. Unless they are given: one thread a processor (two
+    /// at least), 200 ns inside and 1 us outside.
+    #[arg(long, conflicts_with = "rate")]
+    pub sweep: bool,
     /// Bind the threads to processors, in turn
     #[arg(long)]
     pub pin: bool,
@@ -194,8 +208,14 @@ Examples:
       The quick preset: less than a minute.
   lockword bench --threads 1,4,16 --inside 200 --outside 0,1000 --html page.html
       Six loads: each number of threads with each work outside.
-  lockword bench --n-locks 64 --zipf 1.1 --rate 500000
+  lockword bench --threads 8 --n-locks 1,64
+      Do 64 locks help? How many times the rate of one lock they have, for each lock.
+  lockword bench --n-locks 64 --zipf 1.1 --rate 500k
       Some locks are hotter than others, and half a million acquisitions a second arrive.
+  lockword bench --threads 2 --rate 80%
+      How long acquisitions wait at 80 % of what std serves at most.
+  lockword bench --sweep --html page.html
+      Waits against the rate of arrivals, and the rate up to which each lock keeps up.
   lockword bench --read 99.9 --threads 2,8
       Reader-writer locks beside a mutex, where one acquisition in a thousand writes.
   lockword bench --json new.json --baseline old.json --threshold 5
@@ -275,6 +295,38 @@ impl FromStr for BatchArg {
     }
 }
 
+/// A value of `--rate`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RateArg {
+    /// Arrivals a second.
+    PerSecond(f64),
+    /// Percent of a measured maximum.
+    Percent(f64),
+}
+
+impl FromStr for RateArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = "it is a number above 0, such as 300, 10k or 1.5M, at most 1000M; or 80%, at most 1000%";
+        let text = text.trim();
+        let (number, scale) = match text.as_bytes().last() {
+            Some(b'k') => (&text[..text.len() - 1], 1e3),
+            Some(b'M') => (&text[..text.len() - 1], 1e6),
+            Some(b'%') => (&text[..text.len() - 1], 1.0),
+            _ => (text, 1.0),
+        };
+        let number = number.trim_end().parse::<f64>().map_err(|_| wrong)? * scale;
+        let is_share = text.ends_with('%');
+        let most = if is_share { Load::MAX_PERCENT } else { Load::MAX_RATE };
+        match number {
+            number if !(number > 0.0 && number <= most) => Err(wrong.to_owned()),
+            percent if is_share => Ok(RateArg::Percent(percent)),
+            per_second => Ok(RateArg::PerSecond(per_second)),
+        }
+    }
+}
+
 /// The longest work or pause that is accepted, in nanoseconds.
 const SECOND: u64 = 1_000_000_000;
 
@@ -292,6 +344,14 @@ fn between<const ABOVE: u32, const MOST: u32>(text: &str) -> Result<f64, String>
     number
         .filter(|number| *number > f64::from(ABOVE) && *number <= f64::from(MOST))
         .ok_or_else(|| format!("it is a number above {ABOVE}, at most {MOST}"))
+}
+
+/// Parses the exponent of Zipf's law.
+fn exponent(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse::<f64>().ok();
+    number
+        .filter(|number| (0.0..=10.0).contains(number))
+        .ok_or_else(|| "it is a number from 0 to 10".to_owned())
 }
 
 /// Parses a number from 0 to 100.
@@ -374,6 +434,14 @@ mod tests {
         assert_eq!((percent("0"), percent("99.9"), percent("100")), (Ok(0.0), Ok(99.9), Ok(100.0)));
         for bad in ["-1", "100.1", "NaN", "", "x"] {
             assert!(percent(bad).is_err(), "{bad}");
+        }
+        for (text, rate) in [("300", 300.0), ("10k", 1e4), ("1.5M", 1.5e6), ("1e3", 1e3)] {
+            assert_eq!(text.parse(), Ok(RateArg::PerSecond(rate)), "{text}");
+        }
+        assert_eq!("80%".parse(), Ok(RateArg::Percent(80.0)));
+        assert_eq!("99.5 %".parse(), Ok(RateArg::Percent(99.5)));
+        for bad in ["0", "-1", "1001M", "0%", "1001%", "k", "%", "", "NaN", "inf", "5G", "1%k"] {
+            assert!(bad.parse::<RateArg>().is_err(), "{bad}");
         }
         assert!("3:100".parse::<BatchArg>().is_ok());
         for bad in ["3", "3:", ":3", "0:3", "3:3:3"] {

@@ -5,6 +5,7 @@
 //! threads, and the waits of each load. An axis is linear in the values that it gets: for a log
 //! scale the caller passes logarithms, and the tick labels name the original values.
 
+use super::ladder::Ladder;
 use super::page::{LoadGroup, escape};
 use super::plan;
 use super::summary::{LoadSummary, LockSummary};
@@ -304,6 +305,47 @@ fn waits<'a>(summary: &LoadSummary<'_>, palette: &'a Palette) -> Option<Chart<'a
         curves,
         palette,
     })
+}
+
+/// The charts of a ladder: percentiles of the waits, on a log scale, against the rate of arrivals.
+pub fn against_arrivals<'a>(ladder: &Ladder<'_>, palette: &'a Palette) -> Vec<Chart<'a>> {
+    type Percentile = (&'static str, fn(&Waits) -> u64);
+    let percentiles: [Percentile; 3] =
+        [("p50", |waits| waits.p50), ("p99", |waits| waits.p99), ("p99.9", |waits| waits.p999)];
+    let chart = |(name, of): Percentile| {
+        let curve = |lock: &str| {
+            let waits = ladder.of(lock).filter_map(|(step, lock)| Some((step, lock.waits?)));
+            let points: Vec<(f64, f64)> =
+                waits.map(|(step, waits)| (step.offered, log(of(waits).max(1) as f64))).collect();
+            Curve { lock: lock.to_owned(), marks: points.clone(), points, whiskers: vec![] }
+        };
+        let curves: Vec<Curve> = ladder.locks().into_iter().map(curve).collect();
+        let waits = || curves.iter().flat_map(|curve| &curve.points).map(|(_, ns)| *ns);
+        let most = waits().max_by(f64::total_cmp)?;
+        let least = waits().min_by(f64::total_cmp)?;
+        let x = linear_axis(ladder.steps.last()?.offered);
+        let sentence = |curve: &Curve| {
+            let ends = curve.points.first().zip(curve.points.last())?;
+            let at = |(rate, ns): &(f64, f64)| {
+                format!(
+                    "{} at {} a second",
+                    output::time(10f64.powf(*ns).round()),
+                    output::rate(*rate)
+                )
+            };
+            Some(format!("{}: {}, {}.", curve.lock, at(ends.0), at(ends.1)))
+        };
+        let sentences: Vec<String> = curves.iter().filter_map(sentence).collect();
+        Some(Chart {
+            title: format!("{name} of the waits"),
+            description: sentences.join(" "),
+            x: Axis { name: "arrivals a second".to_owned(), ..x },
+            y: log_axis(least, most),
+            curves,
+            palette,
+        })
+    };
+    percentiles.into_iter().filter_map(chart).collect()
 }
 
 /// The percentiles that the tables show too, as shares.

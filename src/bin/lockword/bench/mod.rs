@@ -4,12 +4,14 @@
 //! - [`summary`]: the figures and the verdict for each load of a report
 //! - [`table`]: a report as a table for the terminal
 //! - [`page`]: a report as an HTML page, with the charts of [`chart`]
+//! - [`ladder`]: loads that differ in their rate of arrivals only, and the knee of each lock
 //! - [`baseline`]: a report compared with an earlier one
 //! - [`mod@file`]: output files and the reading of reports
 
 pub mod baseline;
 mod chart;
 mod file;
+mod ladder;
 mod page;
 pub mod plan;
 mod summary;

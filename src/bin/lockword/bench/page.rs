@@ -1,6 +1,7 @@
 //! The page: a self-contained HTML file of a report, for a browser or for printing.
 
 use super::chart::{self, Palette};
+use super::ladder::{HEADS, Ladder, ladders};
 use super::plan;
 use super::summary::{self, LoadSummary, cautions, clipped, summaries};
 use super::table::WIDE_HEADS;
@@ -34,9 +35,13 @@ pub fn render(report: &ComparisonReport) -> String {
         palette.css()
     );
     head(&mut out, report);
-    findings(&mut out, &summaries);
+    let ladders = ladders(&summaries);
+    findings(&mut out, &summaries, &ladders);
     legend(&mut out, &summaries);
-    for group in groups(&summaries) {
+    for ladder in &ladders {
+        climb(&mut out, ladder, &palette);
+    }
+    for group in groups(&summaries, &ladders) {
         section(&mut out, &group, &palette);
     }
     rounds(&mut out, report);
@@ -89,9 +94,15 @@ fn head(out: &mut String, report: &ComparisonReport) {
 }
 
 /// The verdicts of all loads.
-fn findings(out: &mut String, summaries: &[LoadSummary<'_>]) {
+fn findings(out: &mut String, summaries: &[LoadSummary<'_>], ladders: &[Ladder<'_>]) {
     let _ = writeln!(out, "<h2>In words</h2>\n<ul class=\"findings\">");
-    for summary in summaries.iter().filter(|summary| !summary.verdict.is_empty()) {
+    for ladder in ladders {
+        let verdict = escape(&ladder.verdict().join("; "));
+        let _ = writeln!(out, "<li><b>{}:</b> {verdict}.</li>", escape(&ladder.title()));
+    }
+    let is_step = |summary: &LoadSummary<'_>| ladders.iter().any(|ladder| ladder.contains(summary));
+    let said = |summary: &&LoadSummary<'_>| !summary.verdict.is_empty() && !is_step(summary);
+    for summary in summaries.iter().filter(said) {
         let verdict = escape(&summary.verdict.join("; "));
         let _ = writeln!(out, "<li><b>{}:</b> {verdict}.</li>", title(&summary.cell.load));
     }
@@ -125,10 +136,37 @@ fn title(load: &Load) -> String {
     escape(&format!("{}, {}", plan::describe_threads(load), plan::describe(load)))
 }
 
-/// Groups the loads that go into the same charts.
-fn groups<'a>(summaries: &'a [LoadSummary<'a>]) -> Vec<LoadGroup<'a>> {
+/// The charts and tables of a ladder.
+fn climb(out: &mut String, ladder: &Ladder<'_>, palette: &Palette) {
+    let _ =
+        writeln!(out, "<section>\n<h2>Waits against arrivals: {}</h2>", escape(&ladder.title()));
+    palette.legend(out, ladder.locks().into_iter());
+    let _ = writeln!(out, "<div class=\"charts\">");
+    for chart in chart::against_arrivals(ladder, palette) {
+        chart.render(out);
+    }
+    let _ = writeln!(out, "</div>");
+    for lock in ladder.locks() {
+        let mut table = HtmlTable::new(&HEADS);
+        let knee = ladder.knee(lock);
+        for (at, row) in ladder.rows(lock).into_iter().enumerate() {
+            table.row(knee == Some(at), row.into_iter().map(Some));
+        }
+        let _ = writeln!(out, "<h3>{}</h3>", escape(lock));
+        table.render(out, &format!("Waits of {lock} against arrivals, {}", ladder.title()));
+    }
+    let verdict = escape(&ladder.verdict().join("; "));
+    let _ = writeln!(
+        out,
+        "<p class=\"small\">{verdict}. The row of the knee is emphasised.</p>\n</section>"
+    );
+}
+
+/// Groups the loads that go into the same charts. Those of a ladder have charts of their own.
+fn groups<'a>(summaries: &'a [LoadSummary<'a>], ladders: &[Ladder<'_>]) -> Vec<LoadGroup<'a>> {
     let mut groups: Vec<LoadGroup<'a>> = vec![];
-    for summary in summaries {
+    let is_step = |summary: &LoadSummary<'_>| ladders.iter().any(|ladder| ladder.contains(summary));
+    for summary in summaries.iter().filter(|summary| !is_step(summary)) {
         let same_chart = |group: &&mut LoadGroup<'_>| {
             let mut load = group.summaries[0].cell.load.clone();
             load.threads = summary.cell.load.threads;
@@ -347,6 +385,16 @@ mod tests {
         assert!(!page.contains("<tr class=\"best\">"));
         assert!(page.contains("compare the waits") && page.contains("did not keep up"));
         assert!(page.contains("&gt;= 95.0 ms") && page.contains("use a longer --slice"));
+    }
+
+    #[test]
+    fn a_ladder_has_charts_of_waits_and_marks_the_knee() {
+        let page = page_of(&super::super::ladder::sample::ladder());
+        assert_eq!(page.matches("<figcaption>").count(), 3);
+        assert!(page.contains("<figcaption>p99 of the waits</figcaption>"), "{page}");
+        let (_, knee) = page.split_once("<tr class=\"best\">").unwrap();
+        assert!(knee.starts_with("<th scope=\"row\">800 k (80 %)</th>"), "{knee}");
+        assert!(page.contains("lockword has its knee at 800 k (80 %)"));
     }
 
     #[test]

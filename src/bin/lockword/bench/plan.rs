@@ -3,7 +3,7 @@
 
 use super::summary::ROUNDS;
 use crate::CliError;
-use crate::args::{BenchArgs, Preset};
+use crate::args::{BenchArgs, Preset, RateArg};
 use crate::output;
 use lockword::contention::peers::{
     CrossbeamShardedLock, ParkingLot, ParkingLotFair, ParkingLotRwLock, SpinMutex, Usync,
@@ -39,6 +39,13 @@ struct PresetMix {
     slice_ms: SliceLength,
     rounds: usize,
 }
+
+/// The loads of `--sweep`, in percent of the highest maximum: closer together where the knee is, and
+/// beyond it.
+const SWEEP: [f64; 13] =
+    [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 95.0, 100.0, 110.0, 120.0];
+/// The threads, by the processors, and the work of a sweep that says nothing else.
+const SWEEP_SECTION: (u64, u64) = (200, 1000);
 
 /// The length of a slice.
 enum SliceLength {
@@ -123,6 +130,10 @@ impl BenchPlan {
         let most = Load::MAX_THREADS as u64;
         let mut mix = PresetMix::new(args.preset, processors);
         mix.threads.iter_mut().for_each(|threads| *threads = most.min(*threads));
+        if args.sweep {
+            mix.threads = vec![processors.clamp(2, most)];
+            mix.sections = vec![SWEEP_SECTION];
+        }
         if !args.threads.is_empty() {
             mix.threads.clone_from(&args.threads);
         }
@@ -133,11 +144,11 @@ impl BenchPlan {
             let with = |i: u64| outside.iter().map(move |o| (i, *o));
             mix.sections = inside.iter().flat_map(|i| with(*i)).collect();
         }
-        if args.read.is_some() {
+        if !args.read.is_empty() {
             mix.locks = READ_LOCKS;
         }
-        if args.hog.is_some() {
-            mix.hogs = vec![args.hog];
+        if !args.hog.is_empty() {
+            mix.hogs = args.hog.iter().copied().map(Some).collect();
         }
         let named = |name: &&str| args.locks.iter().any(|wanted| wanted == name);
         let locks: Vec<String> = if args.locks.is_empty() {
@@ -147,7 +158,7 @@ impl BenchPlan {
         };
         let rounds = args.rounds.map_or(mix.rounds, |rounds| rounds as usize);
 
-        let mut loads = loads(&mix, args);
+        let mut loads = loads(&mix, args, &locks);
         let passes = if args.no_waits { 1 } else { 2 };
         let slices = loads.len() * locks.len() * rounds * passes;
         let slice_ms = args.slice.unwrap_or(match mix.slice_ms {
@@ -162,33 +173,61 @@ impl BenchPlan {
     }
 }
 
-/// All combinations of threads, work and hog, without duplicates.
-fn loads(mix: &PresetMix, args: &BenchArgs) -> Vec<Load> {
-    let mut loads: Vec<Load> = vec![];
-    for hog in &mix.hogs {
-        for (inside, outside) in &mix.sections {
-            for threads in &mix.threads {
-                let mut load = Load::new(*threads as usize)
-                    .inside(Work::nanos(*inside))
-                    .outside(Work::nanos(*outside));
-                load.hog = hog.map(Work::clock);
-                load.locks = args.n_locks.map_or(1, |n| n as usize);
-                load.skew = args.zipf.map_or(Skew::Uniform, Skew::Zipf);
-                load.batch = args.batch.map(|batch| Batch {
-                    acquisitions: batch.acquisitions,
-                    pause_ns: batch.pause_ns,
-                });
-                load.read = args.read;
-                load.arrivals =
-                    args.rate.map_or(Arrivals::Closed, |per_second| Arrivals::Open { per_second });
-                load.pin = args.pin;
-                if !loads.contains(&load) {
-                    loads.push(load);
-                }
-            }
+/// All combinations of the lists, without duplicates.
+fn loads(mix: &PresetMix, args: &BenchArgs, locks: &[String]) -> Vec<Load> {
+    // The first list varies the slowest.
+    let mut loads = vec![Load::new(1).pin(args.pin)];
+    vary(&mut loads, &mix.hogs, |load, hog| load.hog = hog.map(Work::clock));
+    vary(&mut loads, &mix.sections, |load, (inside, outside)| {
+        load.inside = Work::nanos(*inside);
+        load.outside = Work::nanos(*outside);
+    });
+    vary(&mut loads, &args.n_locks, |load, locks| load.locks = *locks as usize);
+    vary(&mut loads, &args.zipf, |load, exponent| {
+        load.skew = if *exponent == 0.0 { Skew::Uniform } else { Skew::Zipf(*exponent) };
+    });
+    vary(&mut loads, &args.batch, |load, batch| {
+        let (acquisitions, pause_ns) = (batch.acquisitions, batch.pause_ns);
+        load.batch = Some(Batch { acquisitions, pause_ns });
+    });
+    vary(&mut loads, &args.read, |load, percent| load.read = Some(*percent));
+    vary(&mut loads, &arrivals(args, locks), |load, arrivals| load.arrivals = arrivals.clone());
+    vary(&mut loads, &mix.threads, |load, threads| load.threads = *threads as usize);
+    let mut unique: Vec<Load> = vec![];
+    for load in loads {
+        if !unique.contains(&load) {
+            unique.push(load);
         }
     }
-    loads
+    unique
+}
+
+/// Replaces each load by one for each of the values; without values it changes nothing.
+fn vary<T>(loads: &mut Vec<Load>, values: &[T], set: impl Fn(&mut Load, &T)) {
+    if values.is_empty() {
+        return;
+    }
+    let with = |load: &Load, value| {
+        let mut load = load.clone();
+        set(&mut load, value);
+        load
+    };
+    let with = &with;
+    *loads =
+        loads.iter().flat_map(|load| values.iter().map(move |value| with(load, value))).collect();
+}
+
+/// The arrivals that the command line asks for, with these locks.
+fn arrivals(args: &BenchArgs, locks: &[String]) -> Vec<Arrivals> {
+    if args.sweep {
+        return SWEEP.map(|percent| Arrivals::OfMaximum { percent, lock: None }).to_vec();
+    }
+    let reference = locks.iter().find(|lock| *lock == "std").or(locks.first());
+    let of = |rate: &RateArg| match *rate {
+        RateArg::PerSecond(per_second) => Arrivals::Open { per_second },
+        RateArg::Percent(percent) => Arrivals::OfMaximum { percent, lock: reference.cloned() },
+    };
+    args.rate.iter().map(of).collect()
 }
 
 /// A load in words, without its number of threads: `100 ns inside, 1 us outside, 16 locks`.
@@ -211,8 +250,17 @@ pub fn describe(load: &Load) -> String {
     if let Some(percent) = load.read {
         add(format!("{percent} % of them read"));
     }
-    if let Arrivals::Open { per_second } = load.arrivals {
-        add(format!("{} arrivals a second", output::rate(per_second)));
+    match &load.arrivals {
+        Arrivals::Closed => {}
+        Arrivals::Open { per_second } => {
+            add(format!("{} arrivals a second", output::rate(*per_second)));
+        }
+        Arrivals::OfMaximum { percent, lock: Some(lock) } => {
+            add(format!("arrivals at {percent} % of {lock}'s maximum"));
+        }
+        Arrivals::OfMaximum { percent, lock: None } => {
+            add(format!("arrivals at {percent} % of the highest maximum"));
+        }
     }
     if load.pin {
         add("pinned".to_owned());
@@ -400,5 +448,38 @@ mod tests {
         assert_eq!(plan(&["--read", "0", "--locks", "std,std_rw"], 2).locks, ["std", "std_rw"]);
         let open = plan(&["--rate", "1000"], 2);
         assert_eq!(open.loads[0].arrivals, Arrivals::Open { per_second: 1000.0 });
+    }
+
+    #[test]
+    fn all_combinations_of_the_lists_are_measured() {
+        let words = ["--threads", "2,4", "--inside", "5", "--outside", "5", "--n-locks", "1,64"];
+        let more = ["--zipf", "0,1.5", "--batch", "3:500,4:500", "--hog", "7,8", "--read", "0,90"];
+        let plan = plan(&[&words[..], &more].concat(), 2);
+        assert_eq!(plan.loads.len(), 64);
+        let count = |is: &dyn Fn(&Load) -> bool| plan.loads.iter().filter(|load| is(load)).count();
+        assert_eq!(count(&|load| load.locks == 64), 32);
+        assert_eq!(count(&|load| load.skew == Skew::Uniform), 32);
+        assert_eq!(count(&|load| load.hog == Some(Work::clock(8))), 32);
+        assert_eq!(count(&|load| load.read == Some(90.0)), 32);
+        assert_eq!(count(&|load| load.batch.is_some_and(|batch| batch.acquisitions == 4)), 32);
+    }
+
+    #[test]
+    fn a_rate_in_percent_is_that_of_std_or_of_the_first_lock() {
+        let names = |words: &[&str]| {
+            let words = [words, &["--threads", "2", "--inside", "5", "--outside", "5"]].concat();
+            plan(&words, 2).loads.iter().map(Load::name).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names(&["--rate", "1k,80%"]),
+            ["2 threads, 5/5 ns, 1000 a second", "2 threads, 5/5 ns, 80 % of std's maximum"]
+        );
+        let of_first = names(&["--rate", "80%", "--locks", "usync,parking_lot"]);
+        assert_eq!(of_first, ["2 threads, 5/5 ns, 80 % of parking_lot's maximum"]);
+        let sweep = plan(&["--sweep"], 1);
+        assert_eq!(sweep.loads.len(), SWEEP.len());
+        assert!(sweep.loads.iter().all(|load| load.threads == 2));
+        assert_eq!(sweep.loads[0].name(), "2 threads, 200/1000 ns, 10 % of the highest maximum");
+        assert!(comparison(&sweep, true).expected().as_secs() < 60);
     }
 }

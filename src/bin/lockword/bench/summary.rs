@@ -102,12 +102,15 @@ impl<'a> LoadSummary<'a> {
         };
         let locks: Vec<LockSummary<'a>> = cell.locks.iter().map(summary_of).collect();
         let mut late = vec![];
-        let (fastest, mut verdict) = match cell.load.arrivals {
-            Arrivals::Open { per_second } => {
+        let (fastest, mut verdict) = match (&cell.load.arrivals, offered(cell)) {
+            (Arrivals::Closed, _) => verdict(cell, reference),
+            (_, None) => (vec![], vec!["nothing was measured".to_owned()]),
+            (arrivals, Some(per_second)) => {
                 late = cell.locks.iter().filter(|lock| !keeps_up(lock, per_second)).collect();
-                (vec![], open_loop(&late, per_second))
+                let mut lines = open_loop(&late, per_second);
+                lines.extend(maximum(arrivals, per_second));
+                (vec![], lines)
             }
-            Arrivals::Closed => verdict(cell, reference),
         };
         let cut = |lock: &LockSummary<'_>| {
             let late = late.iter().any(|late| late.lock == lock.lock);
@@ -126,8 +129,27 @@ impl<'a> LoadSummary<'a> {
     }
 }
 
+/// How many acquisitions a second are due under an open loop, if that is known.
+pub fn offered(cell: &CellReport) -> Option<f64> {
+    match cell.load.arrivals {
+        Arrivals::Open { per_second } => Some(per_second),
+        _ => cell.offered,
+    }
+}
+
+/// What a share of a maximum came to, in words.
+fn maximum(arrivals: &Arrivals, per_second: f64) -> Option<String> {
+    let Arrivals::OfMaximum { percent, lock } = arrivals else { return None };
+    let whose = lock.as_ref().map_or("the highest".to_owned(), |lock| format!("{lock}'s"));
+    Some(format!(
+        "{percent} % of {whose} maximum of {} a second: {} a second arrive, of all threads together",
+        output::rate(per_second / percent * 100.0),
+        output::rate(per_second)
+    ))
+}
+
 /// Whether a lock serves about as many acquisitions a second as arrive.
-fn keeps_up(lock: &LockReport, per_second: f64) -> bool {
+pub fn keeps_up(lock: &LockReport, per_second: f64) -> bool {
     // At the end of a slice, one acquisition of each thread may be due and not served.
     let due = |sample: &Sample| {
         let most = (sample.total() + sample.acquisitions.len() as u64) as f64;
@@ -426,7 +448,7 @@ pub mod sample {
             sample.acquisitions = vec![each; threads];
             sample.acquisitions[0] += all - each * threads as u64;
         }
-        CellReport { name: load.name(), load, locks }
+        CellReport { name: load.name(), load, offered: None, locks }
     }
 
     /// A lock with nine samples of about `per_second` acquisitions a second: odd rounds are larger

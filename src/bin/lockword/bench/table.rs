@@ -6,6 +6,7 @@
 //! same in words, for output without styles. Fairness, CPU time and waits have no interval, so none
 //! of them is bold.
 
+use super::ladder::{HEADS, Ladder, ladders};
 use super::plan;
 use super::summary::{LoadSummary, LockSummary, cautions, clipped, summaries};
 use crate::output;
@@ -48,7 +49,13 @@ pub fn render(report: &ComparisonReport, width: usize) -> String {
     let mut out = String::new();
     head(&mut out, report);
     let summaries = summaries(report);
-    for summary in &summaries {
+    let ladders = ladders(&summaries);
+    for ladder in &ladders {
+        climb(&mut out, ladder);
+    }
+    let is_step =
+        |summary: &&LoadSummary<'_>| ladders.iter().any(|ladder| ladder.contains(summary));
+    for summary in summaries.iter().filter(|summary| !is_step(summary)) {
         let load = &summary.cell.load;
         let title = format!("{}, {}", plan::describe_threads(load), plan::describe(load));
         let _ = writeln!(out, "\n{BOLD}{title}{BOLD:#}");
@@ -67,6 +74,23 @@ fn head(out: &mut String, report: &ComparisonReport) {
     let _ = writeln!(out, "{machine}{}", governor.unwrap_or_default());
     for caution in cautions(report) {
         let _ = writeln!(out, "{WARNING}warning{WARNING:#}: {caution}");
+    }
+}
+
+/// A table of each lock with a row for each rate of arrivals, and the knees.
+fn climb(out: &mut String, ladder: &Ladder<'_>) {
+    let _ = writeln!(out, "\n{BOLD}{}{BOLD:#}", ladder.title());
+    for lock in ladder.locks() {
+        let head = |text: &&str| TableCell { text: (*text).to_owned(), style: DIM };
+        let mut rows: Vec<Vec<TableCell>> = vec![HEADS.iter().map(head).collect()];
+        rows.extend(
+            ladder.rows(lock).into_iter().map(|row| row.into_iter().map(TableCell::new).collect()),
+        );
+        let _ = writeln!(out, "  {lock}");
+        grid(out, &rows);
+    }
+    for line in ladder.verdict() {
+        let _ = writeln!(out, "  {line}.");
     }
 }
 
@@ -287,6 +311,20 @@ mod tests {
         assert!(narrow.contains(">=99ms") && narrow.contains("use a longer --slice"), "{narrow}");
         let table = narrow.lines().filter(|line| !line.contains("processor"));
         assert!(table.map(|line| line.chars().count()).max() <= Some(80), "{narrow}");
+    }
+
+    #[test]
+    fn a_ladder_has_a_table_for_each_lock_in_place_of_one_for_each_load() {
+        let table = plain(&super::super::ladder::sample::ladder(), 80);
+        assert_eq!(table.matches("arrivals/s").count(), 2, "{table}");
+        assert!(
+            table.contains("2 threads, 100 ns inside, 100 ns outside\n  lockword\n"),
+            "{table}"
+        );
+        let row = table.lines().find(|line| line.contains("900 k (90 %)")).unwrap();
+        assert!(row.contains("900 k") && row.contains("80.0 us"), "{row}");
+        assert!(table.contains("lockword has its knee at 800 k (80 %)"), "{table}");
+        assert!(!table.contains("compare the waits"), "{table}");
     }
 
     #[test]

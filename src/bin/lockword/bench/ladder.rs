@@ -1,0 +1,260 @@
+//! [`Ladder`]: loads that differ only in the rate of their arrivals. It shows waits against that rate,
+//! and the knee of each lock.
+//!
+//! The knee is the highest rate at which a lock keeps up ([`keeps_up`]) and its p99 is at most
+//! [`TOLERANCE`] times the lowest of all rates.
+
+use super::plan;
+use super::summary::{LoadSummary, LockSummary, keeps_up, offered};
+use crate::output;
+use lockword::contention::{Arrivals, Load, Waits};
+
+/// How many times the lowest p99 is tolerated.
+const TOLERANCE: f64 = 10.0;
+/// The fewest rates that make a ladder.
+const FEWEST: usize = 3;
+
+/// Loads that differ only in the rate of their arrivals, in the order of the rate.
+pub struct Ladder<'a> {
+    pub steps: Vec<Step<'a>>,
+}
+
+/// One of the loads.
+#[derive(Clone, Copy)]
+pub struct Step<'a> {
+    /// Acquisitions that are due a second, of all threads together.
+    pub offered: f64,
+    pub summary: &'a LoadSummary<'a>,
+}
+
+/// The load without its arrivals.
+fn base(load: &Load) -> Load {
+    load.clone().arrivals(Arrivals::Closed)
+}
+
+/// The ladders among these loads.
+pub fn ladders<'a>(summaries: &'a [LoadSummary<'a>]) -> Vec<Ladder<'a>> {
+    let mut ladders: Vec<Ladder<'a>> = vec![];
+    for summary in summaries.iter().filter(|summary| summary.cell.load.arrivals.is_open()) {
+        let Some(offered) = offered(summary.cell) else { continue };
+        let step = Step { offered, summary };
+        let alike = |ladder: &&mut Ladder<'_>| {
+            base(&ladder.steps[0].summary.cell.load) == base(&summary.cell.load)
+        };
+        match ladders.iter_mut().find(alike) {
+            Some(ladder) => ladder.steps.push(step),
+            None => ladders.push(Ladder { steps: vec![step] }),
+        }
+    }
+    ladders.retain(|ladder| ladder.steps.len() >= FEWEST);
+    for ladder in &mut ladders {
+        ladder.steps.sort_by(|a, b| a.offered.total_cmp(&b.offered));
+    }
+    ladders
+}
+
+/// The columns of the table of a lock.
+pub const HEADS: [&str; 6] = ["arrivals/s", "acq/s", "p50", "p99", "p99.9", "longest"];
+
+impl<'a> Ladder<'a> {
+    /// Whether the load is one of the steps.
+    pub fn contains(&self, summary: &LoadSummary<'_>) -> bool {
+        self.steps.iter().any(|step| std::ptr::eq(step.summary.cell, summary.cell))
+    }
+
+    /// What the loads have in common: `2 threads, 200 ns inside, 1 us outside`.
+    pub fn title(&self) -> String {
+        let load = base(&self.steps[0].summary.cell.load);
+        format!("{}, {}", plan::describe_threads(&load), plan::describe(&load))
+    }
+
+    /// The names of the locks.
+    pub fn locks(&self) -> Vec<&'a str> {
+        self.steps[0].summary.locks.iter().map(|lock| lock.lock).collect()
+    }
+
+    /// The figures of a lock at each step that has them.
+    pub fn of<'l>(
+        &'l self,
+        name: &'l str,
+    ) -> impl Iterator<Item = (&'l Step<'a>, &'a LockSummary<'a>)> + 'l {
+        self.steps.iter().filter_map(move |step| {
+            let summary = step.summary;
+            summary.locks.iter().find(|lock| lock.lock == name).map(|lock| (step, lock))
+        })
+    }
+
+    /// The rows of a lock's table, with the columns of [`HEADS`].
+    pub fn rows(&self, name: &str) -> Vec<Vec<String>> {
+        let dash = || "-".to_owned();
+        let row = |(step, lock): (&Step<'_>, &LockSummary<'_>)| {
+            let wait = |of: fn(&Waits) -> u64| {
+                lock.waits.map_or_else(dash, |waits| output::time(of(waits) as f64))
+            };
+            let served = lock.rate.as_ref().map_or_else(dash, |rate| output::rate(rate.mid));
+            vec![
+                step.name(),
+                served,
+                wait(|w| w.p50),
+                wait(|w| w.p99),
+                wait(|w| w.p999),
+                wait(|w| w.max),
+            ]
+        };
+        self.of(name).map(row).collect()
+    }
+
+    /// Whether a lock is on this side of its knee at a step, or why not.
+    fn holds(&self, name: &str, at: usize) -> Result<(), String> {
+        let step = &self.steps[at];
+        let report = step.summary.cell.locks.iter().find(|lock| lock.lock == name);
+        let Some(report) = report.filter(|lock| !lock.samples.is_empty()) else {
+            return Err("it was not measured".to_owned());
+        };
+        if !keeps_up(report, step.offered) {
+            let served = self.of(name).nth(at).and_then(|(_, lock)| lock.rate);
+            let served = served.map_or(0.0, |rate| rate.mid);
+            return Err(format!("it serves {}", output::rate(served)));
+        }
+        // Not that at the lowest rate: one disturbance there would hide every knee.
+        let p99s = || self.of(name).filter_map(|(_, lock)| Some(lock.waits?.p99 as f64));
+        let here = self.of(name).nth(at).and_then(|(_, lock)| Some(lock.waits?.p99 as f64));
+        match (here, p99s().min_by(f64::total_cmp)) {
+            (Some(here), Some(least)) if here > TOLERANCE * least.max(1.0) => {
+                Err(format!("p99 is {}, and {} at best", output::time(here), output::time(least)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the knee of a lock is, as the index of a step; `None` if it is below the lowest rate.
+    pub fn knee(&self, name: &str) -> Option<usize> {
+        (0..self.steps.len()).rev().find(|at| self.holds(name, *at).is_ok())
+    }
+
+    /// Where the knees are, a sentence for each lock, and what a knee is.
+    pub fn verdict(&self) -> Vec<String> {
+        let of = |name: &str| match self.knee(name) {
+            None => {
+                let why = self.holds(name, 0).err().unwrap_or_default();
+                format!(
+                    "{name} has its knee below the lowest rate, {}: {why}",
+                    self.steps[0].name()
+                )
+            }
+            Some(at) if at + 1 == self.steps.len() => {
+                format!("{name} has no knee up to {}", self.steps[at].name())
+            }
+            Some(at) => {
+                let next = at + 1;
+                let why = self.holds(name, next).err().unwrap_or_default();
+                format!(
+                    "{name} has its knee at {}: at {} {why}",
+                    self.steps[at].name(),
+                    self.steps[next].name()
+                )
+            }
+        };
+        let mut lines: Vec<String> = self.locks().into_iter().map(of).collect();
+        lines.push(format!(
+            "the knee is the highest rate at which the lock serves 95 % of what arrives, with a p99 of \
+             at most {TOLERANCE} times its lowest one"
+        ));
+        lines
+    }
+}
+
+impl Step<'_> {
+    /// The rate, and its share of the maximum if it is one: `1.20 M (90 %)`.
+    pub fn name(&self) -> String {
+        let rate = output::rate(self.offered);
+        match &self.summary.cell.load.arrivals {
+            Arrivals::OfMaximum { percent, .. } => format!("{rate} ({percent} %)"),
+            _ => rate,
+        }
+    }
+}
+
+/// Ladders with invented figures, for the tests.
+#[cfg(test)]
+pub mod sample {
+    use super::super::summary::sample::{cell, lock, report};
+    use lockword::contention::{Arrivals, ComparisonReport};
+
+    /// A ladder of 10 to 110 % of a million, with two locks. The first serves all up to a million,
+    /// and its p99 leaps at 90 %; the second serves half of it.
+    pub fn ladder() -> ComparisonReport {
+        let cells = [10.0, 50.0, 80.0, 90.0, 100.0, 110.0].map(|percent: f64| {
+            let offered = 1e4 * percent;
+            let mut fast = lock("lockword", offered.min(1e6), 0.0);
+            let waits = fast.waits.as_mut().expect("timed");
+            waits.p99 = if percent < 90.0 { 5_000 } else { 80_000 };
+            let slow = lock("std", offered.min(5e5), 0.0);
+            let mut cell = cell(2, vec![fast, slow]);
+            cell.load.arrivals = Arrivals::OfMaximum { percent, lock: None };
+            cell.name = cell.load.name();
+            cell.offered = Some(offered);
+            cell
+        });
+        report(cells.into_iter().rev().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::summary::summaries;
+    use super::*;
+
+    #[test]
+    fn the_knee_is_where_waits_leap_or_the_lock_falls_behind() {
+        let report = sample::ladder();
+        let summaries = summaries(&report);
+        let ladders = ladders(&summaries);
+        let [ladder] = ladders.as_slice() else { panic!("{} ladders", ladders.len()) };
+        assert!(ladder.steps.is_sorted_by(|a, b| a.offered < b.offered));
+        assert_eq!((ladder.knee("lockword"), ladder.knee("std")), (Some(2), Some(1)));
+        let verdict = ladder.verdict();
+        assert_eq!(
+            verdict[0],
+            "lockword has its knee at 800 k (80 %): at 900 k (90 %) p99 is 80.0 us, and 5.00 us at \
+             best"
+        );
+        assert_eq!(verdict[1], "std has its knee at 500 k (50 %): at 800 k (80 %) it serves 500 k");
+        assert!(verdict[2].contains("95 % of what arrives"), "{verdict:?}");
+        assert!(summaries.iter().all(|summary| ladder.contains(summary)));
+        assert_eq!(ladder.rows("std")[5][..2], ["1.10 M (110 %)", "500 k"]);
+    }
+
+    #[test]
+    fn a_lock_without_a_knee_and_one_below_the_lowest_rate() {
+        let mut report = sample::ladder();
+        for cell in &mut report.cells {
+            let offered = cell.offered.unwrap();
+            let mut with = |at: usize, rate: f64| {
+                let samples = cell.locks[at].samples.iter_mut();
+                samples.for_each(|s| s.acquisitions = vec![(rate * 5.0) as u64; 2]);
+            };
+            with(0, offered);
+            with(1, offered / 2.0);
+            cell.locks[0].waits = None;
+        }
+        let summaries = summaries(&report);
+        let ladder = &ladders(&summaries)[0];
+        let verdict = ladder.verdict();
+        assert_eq!(verdict[0], "lockword has no knee up to 1.10 M (110 %)");
+        let below = "std has its knee below the lowest rate, 100 k (10 %): it serves 50.0 k";
+        assert_eq!(verdict[1], below);
+    }
+
+    #[test]
+    fn two_rates_are_no_ladder_and_neither_are_different_loads() {
+        let mut report = sample::ladder();
+        report.cells.truncate(2);
+        assert!(ladders(&summaries(&report)).is_empty());
+        let mut report = sample::ladder();
+        for (threads, cell) in (1..).zip(&mut report.cells) {
+            cell.load.threads = threads;
+        }
+        assert!(ladders(&summaries(&report)).is_empty());
+    }
+}
