@@ -350,6 +350,9 @@ step_targets() {
     with_flags targets "$flags" "${check[@]}" $LIBRARY,$CLUSTER -Zbuild-std=std \
         --target x86_64-pc-windows-gnu --target armv5te-unknown-linux-gnueabi \
         --target "${others[turn]}"
+    # The instruments, of which one needs atomics of 64 bits.
+    with_flags targets "$flags" "${check[@]}" deadlock_detection,profile -Zbuild-std=std \
+        --target x86_64-pc-windows-gnu --target "${others[turn]}"
     # WebAssembly with threads and without in turn. There is no network there.
     local wasm=("" -Ctarget-feature=+atomics,+bulk-memory) names=("without atomics" "with atomics")
     turn=$(turn_of 2)

@@ -124,3 +124,41 @@ fn show_prints_the_table_and_the_page_of_bench() {
     assert_eq!(stdout(&shown), stdout(&measured));
     assert_eq!(folder.read("again.html"), folder.read("page.html"));
 }
+
+#[test]
+fn a_report_is_written_as_samples_markdown_and_for_criterion_too() {
+    let folder = Folder::new("formats");
+    let [json, csv, markdown, criterion] =
+        ["report.json", "samples.csv", "table.md", "criterion"].map(|name| folder.path(name));
+    let words =
+        ["--json", &json, "--csv", &csv, "--markdown", &markdown, "--criterion", &criterion];
+    let measured = run(bench(&[&words[..], &["--rounds", "3"]].concat()));
+    assert_eq!(status(&measured), 0, "{}", stderr(&measured));
+    let report = folder.json("report.json");
+    let load = report["cells"][0]["name"].as_str().unwrap();
+    let samples = folder.read("samples.csv");
+    assert_eq!(samples.lines().count(), 1 + 2 * 3, "{samples}");
+    assert!(samples.contains(&format!("\n\"{load}\",2,std,3,")), "{samples}");
+    assert!(folder.read("table.md").contains("\n| std | "));
+    let file = format!("criterion/{}/std/new/estimates.json", load.replace('/', "_"));
+    assert!(folder.json(&file)["median"]["point_estimate"].as_f64() > Some(0.0));
+    // Of a report that there is.
+    let again = run(lockword(&["show", &json, "--csv", "-"]));
+    assert_eq!((status(&again), stdout(&again)), (0, samples));
+    assert!(stderr(&again).contains("10 ns inside"), "the table: {}", stderr(&again));
+}
+
+#[test]
+fn only_one_file_can_be_standard_output() {
+    let refused = run(bench(&["--json", "-", "--csv", "-"]));
+    assert_eq!(status(&refused), 2);
+    assert!(
+        stderr(&refused).contains("--json and --csv are the same file"),
+        "{}",
+        stderr(&refused)
+    );
+    let measured = run(bench(&["--json", "-"]));
+    assert_eq!(status(&measured), 0, "{}", stderr(&measured));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&measured)).unwrap();
+    assert_eq!(report["cut_short"], false);
+}

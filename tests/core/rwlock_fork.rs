@@ -421,7 +421,11 @@ fn a_clock_is_read_in_steps() {
                 thread::yield_now();
             }
         };
-        support::single_step::single_step(|| (), |()| drop(Instant::now()), spin);
+        support::single_step::single_step(
+            || (),
+            |()| _ = std::hint::black_box(Instant::now()),
+            spin,
+        );
     });
 }
 

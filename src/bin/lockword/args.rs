@@ -186,12 +186,8 @@ pub struct BenchArgs {
     /// Do not time the waits, which takes half of the time
     #[arg(long)]
     pub no_waits: bool,
-    /// Write the report to this file, as JSON
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write the report to this file, as a page for a browser
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
+    #[command(flatten)]
+    pub outputs: OutputArgs,
     /// Compare with this report (a file of --json); exit status 1 if a lock has become slower
     ///
     /// Judged are acquisitions a second, of locks that both reports have in six rounds or more.
@@ -258,9 +254,30 @@ impl RuleArgs {
 pub struct ShowArgs {
     /// The report
     pub file: PathBuf,
-    /// Write it to this file, as a page for a browser
+    #[command(flatten)]
+    pub outputs: OutputArgs,
+}
+
+/// Where a report goes beside the table.
+#[derive(Args, Debug, Default)]
+pub struct OutputArgs {
+    /// Write the report to this file, as JSON (its fields: the docs of lockword::contention)
+    ///
+    /// FILE may be - in this option and the next three: standard output, and the table goes to standard error.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the report to this file, as a page for a browser
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Write the samples to this file: a line for each round of each lock under each load
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write the table to this file, as Markdown
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Write the nanoseconds for an acquisition to this folder, as criterion does, for tools that read that
+    #[arg(long, value_name = "FOLDER")]
+    pub criterion: Option<PathBuf>,
 }
 
 /// Where the loads come from.

@@ -102,6 +102,26 @@ pub fn fit(text: &str, width: usize) -> String {
     text + &" ".repeat(width.saturating_sub(columns))
 }
 
+/// Text in lines of at most so many columns, broken between words; the second line and those after it begin with
+/// `indent`. A word that is longer than a line stays whole.
+pub fn wrap(text: &str, width: usize, indent: &str) -> String {
+    let mut out = String::new();
+    let mut column = 0;
+    for word in text.split(' ') {
+        if column > 0 && column + 1 + word.width() > width {
+            out.push('\n');
+            out.push_str(indent);
+            column = indent.width();
+        } else if !out.is_empty() {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += word.width();
+    }
+    out
+}
+
 /// Prints a line to standard error. Errors are ignored.
 pub fn print_error(line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
@@ -313,6 +333,13 @@ pub fn shell(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[test]
+    fn text_is_broken_between_words() {
+        assert_eq!(wrap("one two three four", 9, "  "), "one two\n  three\n  four");
+        assert_eq!(wrap("a-word-that-is-too-long b", 9, ""), "a-word-that-is-too-long\nb");
+        assert_eq!(wrap("", 9, "  "), "");
+    }
+
     #[test]
     fn figures_have_three_significant_digits() {
         for (value, text) in

@@ -293,9 +293,10 @@ fn waits<'a>(summary: &LoadSummary<'_>, palette: &'a Palette) -> Option<Chart<'a
     let most = points().map(|(_, ns)| *ns).max_by(f64::total_cmp)?;
     let least = points().map(|(_, ns)| *ns).min_by(f64::total_cmp)?;
     let end = points().map(|(share, _)| *share).max_by(f64::total_cmp)?.max(1.0);
-    let every = if end > 5.0 { 2 } else { 1 };
+    // Those of the table, and as many others as there is room for.
     let mut ticks = vec![(log(2.0), "50".to_owned())];
-    let decades = (1..=end as usize).filter(|decade| *decade == 1 || decade % every == 0);
+    let decades = (1..=end as usize).filter(|nines| end <= 5.0 || *nines == 2 || nines % 2 == 1);
+    let decades = decades.filter(|nines| end <= 5.0 || *nines > 1);
     ticks.extend(decades.map(|decade| (decade as f64, percent(decade))));
     Some(Chart {
         title: format!("Waits, {}", plan::describe_threads(&summary.cell.load)),
@@ -385,21 +386,30 @@ fn linear_axis(most: f64) -> Axis {
     Axis { name: String::new(), range: (0.0, steps * step), ticks: ticks.collect() }
 }
 
-/// A log axis of nanoseconds between two logarithms. Its ticks are powers of ten, and if there are
-/// few of those, twice and five times the powers too.
+/// A log axis of nanoseconds between two logarithms. Its ticks are powers of ten and, if these would be fewer than four, round
+/// multiples of them too, since two ticks do not show a scale.
 fn log_axis(least: f64, most: f64) -> Axis {
-    let steps: &[f64] = if most - least < 2.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-    let powers = least.floor() as i32..=most.ceil() as i32;
-    let round: Vec<f64> =
-        powers.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power))).collect();
-    let low = round.iter().rev().find(|ns| ns.log10() <= least).copied().unwrap_or(1.0);
-    let high = round.iter().find(|ns| ns.log10() >= most && **ns > low).copied();
-    let high = high.unwrap_or(low * 10.0);
-    let skip = if steps.len() == 1 && high / low > 2e6 { 2 } else { 1 };
-    let between = round.iter().filter(|ns| (low..=high).contains(*ns));
-    let ticks = between.step_by(skip).map(|ns| (ns.log10(), output::round_time(*ns)));
-    let ticks = ticks.collect();
-    Axis { name: String::new(), range: (low.log10(), high.log10()), ticks }
+    const STEPS: [&[f64]; 3] = [&[1.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0]];
+    // From a value to twice that at least.
+    let most = most.max(least + log(2.0));
+    let mut range = (0.0, 0.0);
+    let mut ticks = vec![];
+    for steps in STEPS {
+        let powers = least.floor() as i32 - 1..=most.ceil() as i32 + 1;
+        let round = powers.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
+        let round: Vec<f64> = round.map(f64::log10).collect();
+        // A value at the edge may be a little beyond it, by rounding.
+        let low = round.iter().rev().find(|at| **at <= least + 1e-9).copied().unwrap_or(least);
+        let high = round.iter().find(|at| **at >= most - 1e-9 && **at > low).copied();
+        range = (low, high.unwrap_or(low + 1.0));
+        ticks = round.into_iter().filter(|at| (range.0..=range.1).contains(at)).collect();
+        if ticks.len() >= 4 {
+            break;
+        }
+    }
+    let skip = ticks.len().div_ceil(7);
+    let label = |at: &f64| (*at, output::round_time(10f64.powf(*at)));
+    Axis { name: String::new(), range, ticks: ticks.iter().step_by(skip).map(label).collect() }
 }
 
 /// How a lock is drawn. The colour is not the only difference between two locks.
@@ -541,4 +551,32 @@ impl Palette {
 /// The colour as plotters writes it.
 fn hex(RGBColor(red, green, blue): RGBColor) -> String {
     format!("#{red:02X}{green:02X}{blue:02X}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_has_more_than_two_ticks_and_holds_its_figures() {
+        for (least, most) in [
+            (110.0, 190.0),
+            (100.0, 200.0),
+            (1.0, 1.0),
+            (95.0, 105.0),
+            (7e2, 3e7),
+            (1.0, 3e9),
+            (20.0, 30.0),
+        ] {
+            let axis = log_axis(log(least), log(most));
+            let labels: Vec<&str> = axis.ticks.iter().map(|(_, label)| label.as_str()).collect();
+            assert!((3..=7).contains(&labels.len()), "{least} to {most}: {labels:?}");
+            let (low, high) = axis.range;
+            assert!(
+                low <= log(least) + 1e-6 && log(most) <= high + 1e-6,
+                "{least} to {most}: {labels:?}"
+            );
+            assert!(axis.ticks.iter().all(|(at, _)| (low..=high).contains(at)), "{labels:?}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! validated.
 
 use crate::CliError;
-use crate::output::printable;
+use crate::output::{print_raw, printable};
 use lockword::contention::{ComparisonReport, FORMAT};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -20,6 +20,8 @@ pub struct OutputFile {
     path: PathBuf,
     /// Whether it cannot be replaced, only written to: a pipe, a terminal, `/dev/null`.
     special: bool,
+    /// Whether it is standard output, by the name `-`.
+    stdout: bool,
 }
 
 impl OutputFile {
@@ -30,17 +32,22 @@ impl OutputFile {
     ///
     /// If the file, or a temporary file beside it, cannot be opened for writing.
     pub fn check(name: &Path) -> Result<OutputFile, CliError> {
+        if name == Path::new("-") {
+            let (name, path) = (name.to_owned(), name.to_owned());
+            return Ok(OutputFile { name, path, special: true, stdout: true });
+        }
         let cannot = |error: io::Error| cannot("write", name, &error);
         let target = match fs::metadata(name) {
             Ok(found) => {
                 // Only checks the permission: the file is neither created nor truncated.
                 fs::OpenOptions::new().append(true).open(name).map_err(cannot)?;
                 let path = fs::canonicalize(name).map_err(cannot)?;
-                OutputFile { name: name.to_owned(), path, special: !found.is_file() }
+                let special = !found.is_file();
+                OutputFile { name: name.to_owned(), path, special, stdout: false }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let path = resolve(name).map_err(cannot)?;
-                OutputFile { name: name.to_owned(), path, special: false }
+                OutputFile { name: name.to_owned(), path, special: false, stdout: false }
             }
             Err(error) => return Err(cannot(error)),
         };
@@ -54,18 +61,17 @@ impl OutputFile {
 
     /// Whether both are the same file.
     pub fn is(&self, other: &OutputFile) -> bool {
-        self.path == other.path && !self.special
+        self.stdout && other.stdout || self.path == other.path && !self.special
+    }
+
+    /// Whether it is standard output.
+    pub fn is_stdout(&self) -> bool {
+        self.stdout
     }
 
     /// Whether `name` is an existing file and the same as this one.
     pub fn is_at(&self, name: &Path) -> bool {
         !self.special && fs::canonicalize(name).is_ok_and(|path| path == self.path)
-    }
-
-    /// Writes the file. If that fails, the previous content is unchanged, unless the file is
-    /// special.
-    pub fn write(&self, content: String) -> Result<(), CliError> {
-        self.stage(content)?.commit()
     }
 
     /// Writes the content to a temporary file, with which [`StagedFile::commit`] replaces this one.
@@ -115,7 +121,10 @@ impl StagedFile<'_> {
 
     /// Replaces the file, or writes to it if it is special.
     pub fn commit(mut self) -> Result<(), CliError> {
-        let OutputFile { name, path, .. } = self.target;
+        let OutputFile { name, path, stdout, .. } = self.target;
+        if *stdout {
+            return print_raw(self.content.as_bytes());
+        }
         let done = match &self.temporary {
             Some(temporary) => fs::rename(temporary, path),
             None => fs::write(path, &self.content),
@@ -247,6 +256,10 @@ fn validate(report: &ComparisonReport) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    fn write(target: &OutputFile) -> Result<(), CliError> {
+        target.stage("new".to_owned())?.commit()
+    }
+
     #[cfg(unix)]
     #[test]
     fn two_names_of_a_missing_file_are_the_same_file() {
@@ -263,7 +276,7 @@ mod tests {
         }
         assert!(!report.is(&check("report")));
         assert!(OutputFile::check(&folder.join("round")).is_err());
-        check("second").write("new".to_owned()).unwrap();
+        write(&check("second")).unwrap();
         assert_eq!(fs::read_to_string(folder.join("inner/report")).unwrap(), "new");
         assert!(fs::symlink_metadata(folder.join("link")).unwrap().is_symlink());
         assert!(report.is_at(&folder.join("link")));
@@ -280,7 +293,7 @@ mod tests {
 
         // The temporary file exists already.
         fs::write(target.temporary(), "other").unwrap();
-        assert!(target.write("new".to_owned()).unwrap_err().to_string().contains("report.json"));
+        assert!(write(&target).unwrap_err().to_string().contains("report.json"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(fs::read_to_string(target.temporary()).unwrap(), "other");
         fs::remove_file(target.temporary()).unwrap();
@@ -288,11 +301,11 @@ mod tests {
         // The file has become a folder.
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(target.write("new".to_owned()).is_err());
+        assert!(write(&target).is_err());
         assert!(path.is_dir() && !target.temporary().exists());
 
         fs::remove_dir(&path).unwrap();
-        target.write("new".to_owned()).unwrap();
+        write(&target).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         fs::remove_dir_all(&folder).unwrap();
     }

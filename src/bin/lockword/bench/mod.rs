@@ -5,24 +5,30 @@
 //! - [`table`]: a report as a table for the terminal
 //! - [`page`]: a report as an HTML page, with the charts of [`chart`]
 //! - [`ladder`]: loads that differ in their rate of arrivals only, and the knee of each lock
+//! - [`samples`]: the samples of a report as CSV
+//! - [`criterion`]: a report as a folder of criterion's
 //! - [`baseline`]: a report compared with an earlier one
+//! - [`outputs`]: where a report goes
 //! - [`mod@file`]: output files and the reading of reports
 
 pub mod baseline;
 mod chart;
+mod criterion;
 mod file;
 mod ladder;
+mod outputs;
 mod page;
 pub mod plan;
+mod samples;
 mod summary;
 mod table;
 
 use crate::args::{BenchArgs, CompareArgs, ShowArgs};
 use crate::{CliError, ExitOutcome, exit, output};
 use baseline::{Difference, Rounds};
-use file::{OutputFile, StagedFile};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lockword::contention::{Comparison, ComparisonReport, MachineInfo, Progress};
+use lockword::contention::{Comparison, MachineInfo, Progress};
+use outputs::Outputs;
 use plan::BenchPlan;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// `lockword bench`: measures, prints the table, writes the files and compares with the baseline.
 /// All checks that need no measurement come first.
 pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
-    let outputs = Outputs::check(args)?;
+    let outputs = Outputs::check(&args.outputs, args.baseline.as_deref())?;
     let baseline = args.baseline.as_deref().map(file::read_report).transpose()?;
     let plan = BenchPlan::new(args)?;
     let rule = args.rule.rule();
@@ -67,7 +73,7 @@ pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
         }
         _ => None,
     };
-    let printed = output::print(&text);
+    let printed = outputs.print(&text);
     // The table shows what was measured. The files are only replaced if the comparison succeeded.
     let compared = compared.transpose()?;
     outputs.write(&report)?;
@@ -88,14 +94,12 @@ pub fn compare(args: &CompareArgs) -> Result<ExitOutcome, CliError> {
     Ok(difference.outcome())
 }
 
-/// `lockword show`: prints the table of a report, and writes its page if asked to.
+/// `lockword show`: prints the table of a report, and writes the files that are asked for.
 pub fn show(args: &ShowArgs) -> Result<ExitOutcome, CliError> {
-    let page = args.html.as_deref().map(OutputFile::check).transpose()?;
+    let outputs = Outputs::check(&args.outputs, None)?;
     let report = file::read_report(&args.file)?;
-    let printed = output::print(&table::render(&report, output::terminal_width()));
-    if let Some(page) = page {
-        page.write(page::render(&report))?;
-    }
+    let printed = outputs.print(&table::render(&report, output::terminal_width()));
+    outputs.write(&report)?;
     printed.map(|()| ExitOutcome::Done)
 }
 
@@ -123,50 +127,6 @@ fn advance(bar: &ProgressBar, progress: &Progress<'_>) {
     let Progress { cell, lock, round, .. } = progress;
     bar.set_message(format!("round {}: {lock}, {cell}", round + 1));
     bar.set_position(progress.done as u64);
-}
-
-/// The output files that the command line asks for.
-struct Outputs {
-    json: Option<OutputFile>,
-    html: Option<OutputFile>,
-}
-
-impl Outputs {
-    /// Refuses files that cannot be written, and the same file for two purposes.
-    fn check(args: &BenchArgs) -> Result<Outputs, CliError> {
-        let json = args.json.as_deref().map(OutputFile::check).transpose()?;
-        let html = args.html.as_deref().map(OutputFile::check).transpose()?;
-        if let (Some(json), Some(html)) = (&json, &html)
-            && json.is(html)
-        {
-            return Err(CliError::new("--json and --html are the same file"));
-        }
-        // Otherwise a slower result would replace the baseline of the next run.
-        for (option, output) in [("--json", &json), ("--html", &html)] {
-            if let (Some(output), Some(baseline)) = (output, &args.baseline)
-                && output.is_at(baseline)
-            {
-                return Err(CliError::new(format!("{option} and --baseline are the same file")));
-            }
-        }
-        Ok(Outputs { json, html })
-    }
-
-    /// Writes both files or, if an error is foreseeable, none.
-    fn write(&self, report: &ComparisonReport) -> Result<(), CliError> {
-        let mut staged = vec![];
-        if let Some(json) = &self.json {
-            let text = serde_json::to_string_pretty(report)
-                .map_err(|error| CliError::new(format!("cannot write the report: {error}")))?;
-            staged.push(json.stage(text + "\n")?);
-        }
-        if let Some(html) = &self.html {
-            staged.push(html.stage(page::render(report))?);
-        }
-        // Special files come first: writing to them can still fail, unlike a rename.
-        staged.sort_by_key(|staged| !staged.is_special());
-        staged.into_iter().try_for_each(StagedFile::commit)
-    }
 }
 
 /// Whether Ctrl-C was pressed.

@@ -117,7 +117,8 @@ fn legend(out: &mut String, summaries: &[LoadSummary<'_>]) {
         "<details><summary>How to read the figures</summary>\n<dl class=\"terms\">\n\
          <dt>acq/s</dt><dd>Acquisitions a second, all threads together: the median of the rounds \
          and its 95 % interval. Vertical strokes in the charts are these intervals.</dd>\n\
-         <dt>ratio</dt><dd>{}'s acquisitions a second over this lock's, round by round. If its \
+         <dt>ratio</dt><dd>{}'s acquisitions a second over this lock's: the median of the rounds' ratios, in which \
+         what disturbs a round cancels out, so it may differ from the quotient of the two medians. If its \
          interval holds 1, the two cannot be told apart.</dd>\n\
          <dt>fair</dt><dd>The share of all acquisitions that the luckier half of the threads got: \
          0.5 is fair, 1 leaves nothing to the others.</dd>\n\

@@ -47,7 +47,7 @@ impl TableCell {
 pub fn render(report: &ComparisonReport, width: usize) -> String {
     let wide = width >= WIDE;
     let mut out = String::new();
-    head(&mut out, report);
+    head(&mut out, report, width);
     let summaries = summaries(report);
     let ladders = ladders(&summaries);
     for ladder in &ladders {
@@ -61,19 +61,70 @@ pub fn render(report: &ComparisonReport, width: usize) -> String {
         let _ = writeln!(out, "\n{BOLD}{title}{BOLD:#}");
         grid(&mut out, &rows(summary, wide));
         for line in &summary.verdict {
-            let _ = writeln!(out, "  {line}.");
+            let _ = writeln!(out, "{}", output::wrap(&format!("  {line}."), width, "    "));
         }
     }
     legend(&mut out, &summaries, wide);
     out
 }
 
-fn head(out: &mut String, report: &ComparisonReport) {
+/// The report as Markdown: a table for each load, with the columns of the wide layout.
+pub fn markdown(report: &ComparisonReport) -> String {
+    let mut out = format!("{}\n", machine(report));
+    for caution in cautions(report) {
+        let _ = write!(out, "\n> **Warning:** {}\n", plain_markdown(&caution));
+    }
+    let summaries = summaries(report);
+    for summary in &summaries {
+        let load = &summary.cell.load;
+        let _ = writeln!(out, "\n### {}, {}\n", plan::describe_threads(load), plan::describe(load));
+        for (number, row) in rows(summary, true).iter().enumerate() {
+            let cell = |cell: &TableCell| {
+                let text = plain_markdown(&cell.text);
+                if number > 0 && cell.style == BOLD { format!("**{text}**") } else { text }
+            };
+            let _ = writeln!(out, "| {} |", row.iter().map(cell).collect::<Vec<_>>().join(" | "));
+            if number == 0 {
+                let _ = writeln!(out, "|---|{}", "---:|".repeat(row.len() - 1));
+            }
+        }
+        for line in &summary.verdict {
+            let _ = write!(out, "\n- {}.", plain_markdown(line));
+        }
+        out.push('\n');
+    }
+    out.push('\n');
+    for (column, meaning) in terms(&summaries, true) {
+        let _ = writeln!(out, "- **{column}**: {meaning}.");
+    }
+    out
+}
+
+/// Text without a character that Markdown or HTML takes for more.
+fn plain_markdown(text: &str) -> String {
+    let mut out = String::new();
+    for c in output::printable(text).chars() {
+        if "\\`*_[]<>|#&~".contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+fn machine(report: &ComparisonReport) -> String {
     let machine = &report.machine;
     let governor = machine.governor.as_ref().map(|governor| format!(", governor {governor}"));
-    let _ = writeln!(out, "{machine}{}", governor.unwrap_or_default());
+    format!("{machine}{}", governor.unwrap_or_default())
+}
+
+fn head(out: &mut String, report: &ComparisonReport, width: usize) {
+    let _ = writeln!(out, "{}", output::wrap(&machine(report), width, "  "));
     for caution in cautions(report) {
-        let _ = writeln!(out, "{WARNING}warning{WARNING:#}: {caution}");
+        // The word before it is styled, and as wide as the indent and a word.
+        let text = output::wrap(&format!("warning: {caution}"), width, "  ");
+        let text = text.strip_prefix("warning").unwrap_or(&text);
+        let _ = writeln!(out, "{WARNING}warning{WARNING:#}{text}");
     }
 }
 
@@ -193,31 +244,45 @@ fn grid(out: &mut String, rows: &[Vec<TableCell>]) {
     }
 }
 
-fn legend(out: &mut String, summaries: &[LoadSummary<'_>], wide: bool) {
+/// What the columns mean.
+fn terms(summaries: &[LoadSummary<'_>], wide: bool) -> Vec<(&'static str, String)> {
     let reference = summaries.iter().find_map(|summary| summary.reference).unwrap_or("lockword");
-    let interval = if wide {
-        "the median, and the 95 % interval of it"
-    } else {
-        "the median, and its 95 % interval"
-    };
-    let mut lines = vec![
-        format!("acq/s         acquisitions a second: {interval}"),
-        format!(
-            "ratio         {reference}'s acquisitions a second over this lock's, round by round"
+    let mut terms = vec![
+        (
+            "acq/s",
+            "acquisitions a second: the median of the rounds, and its 95 % interval".to_owned(),
         ),
-        "fair          the share of the luckier half of the threads: 0.50 is fair".into(),
-        "CPU           processor time for an acquisition, all threads together".into(),
+        (
+            "ratio",
+            format!(
+                "{reference}'s acquisitions a second over this lock's: the median of the rounds' ratios, in which what \
+                 disturbs a round cancels out, so it may differ from the quotient of the two medians"
+            ),
+        ),
+        ("fair", "the share of the luckier half of the threads: 0.50 is fair".to_owned()),
+        ("CPU", "processor time for an acquisition, all threads together".to_owned()),
     ];
     if summaries.iter().flat_map(|summary| &summary.locks).any(|lock| lock.waits.is_some()) {
-        let waits = if wide { "p50..longest" } else { "p50..max" };
-        lines.push(format!(
-            "{waits:<12}  how long acquisitions waited, in a pass of its own; every"
+        terms.push((
+            if wide { "p50..longest" } else { "p50..max" },
+            "how long acquisitions waited, in a pass of its own; every wait contains one reading of the clock (20 to \
+             30 ns)"
+                .to_owned(),
         ));
-        lines.push(format!("{:<12}  wait contains one reading of the clock (20 to 30 ns)", ""));
     }
+    terms
+}
+
+fn legend(out: &mut String, summaries: &[LoadSummary<'_>], wide: bool) {
+    const COLUMN: usize = 14;
+    /// A line that is longer is hard to read.
+    const WIDTH: usize = 80;
     let _ = writeln!(out);
-    for line in lines {
-        let _ = writeln!(out, "{DIM}{line}{DIM:#}");
+    for (column, meaning) in terms(summaries, wide) {
+        let text = output::wrap(&format!("{column:<COLUMN$}{meaning}"), WIDTH, &" ".repeat(COLUMN));
+        for line in text.lines() {
+            let _ = writeln!(out, "{DIM}{line}{DIM:#}");
+        }
     }
 }
 
@@ -325,6 +390,32 @@ mod tests {
         assert!(row.contains("900 k") && row.contains("80.0 us"), "{row}");
         assert!(table.contains("lockword has its knee at 800 k (80 %)"), "{table}");
         assert!(!table.contains("compare the waits"), "{table}");
+    }
+
+    #[test]
+    fn long_warnings_are_broken_between_words() {
+        let mut report = three();
+        report.warnings.push("the machine is busy ".repeat(10));
+        let table = plain(&report, 60);
+        let warning = table.lines().skip_while(|line| !line.starts_with("warning: the"));
+        let warning: Vec<&str> = warning.take_while(|line| !line.is_empty()).collect();
+        assert!(warning.len() > 3 && warning[1].starts_with("  "), "{table}");
+        assert!(warning.iter().all(|line| line.chars().count() <= 60), "{table}");
+    }
+
+    #[test]
+    fn markdown_has_a_table_for_each_load() {
+        let mut report = three();
+        report.warnings.push("a <b> | `c`".to_owned());
+        report.cells[0].locks[1].lock = "my|lock".to_owned();
+        let text = markdown(&report);
+        assert_eq!(text.matches("| lock | acq/s |").count(), 2, "{text}");
+        assert!(text.contains("| **4.16 M** |") && text.contains(" | 2.00 | "), "{text}");
+        assert!(text.contains(r"a \<b\> \| \`c\`") && text.contains(r"| my\|lock |"), "{text}");
+        let bars = |line: &str| line.replace(r"\|", "").matches('|').count();
+        for line in text.lines().filter(|line| line.starts_with("| ")) {
+            assert_eq!(bars(line), 1 + WIDE_HEADS.len(), "{line}");
+        }
     }
 
     #[test]

@@ -1,0 +1,78 @@
+//! The samples of a report as CSV (RFC 4180): a line for each round of each lock under each load.
+
+use crate::CliError;
+use lockword::contention::{ComparisonReport, Sample};
+use serde::Serialize;
+
+/// A line. What the system or the run did not provide is empty.
+#[derive(Serialize)]
+struct Line<'a> {
+    load: &'a str,
+    threads: usize,
+    lock: &'a str,
+    /// From 1.
+    round: usize,
+    elapsed_ns: f64,
+    acquisitions: u64,
+    acquisitions_per_second: f64,
+    /// Of the thread with the fewest, and of that with the most.
+    fewest: u64,
+    most: u64,
+    fairness_factor: f64,
+    hog_acquisitions: Option<u64>,
+    cpu_ns: Option<f64>,
+}
+
+/// All samples, with a line of column heads.
+///
+/// # Errors
+///
+/// None in practice: it is written to memory.
+pub fn csv(report: &ComparisonReport) -> Result<String, CliError> {
+    let cannot =
+        |error: &dyn std::fmt::Display| CliError::new(format!("cannot write CSV: {error}"));
+    let mut out = csv::Writer::from_writer(vec![]);
+    for cell in &report.cells {
+        for lock in &cell.locks {
+            for (round, sample) in lock.samples.iter().enumerate() {
+                let Sample { elapsed_ns, hog_acquisitions, cpu_ns, .. } = *sample;
+                let each = || sample.acquisitions.iter().copied();
+                let line = Line {
+                    load: &cell.name,
+                    threads: cell.load.threads,
+                    lock: &lock.lock,
+                    round: round + 1,
+                    elapsed_ns,
+                    acquisitions: sample.total(),
+                    acquisitions_per_second: sample.per_second(),
+                    fewest: each().min().unwrap_or(0),
+                    most: each().max().unwrap_or(0),
+                    fairness_factor: sample.fairness_factor(),
+                    hog_acquisitions,
+                    cpu_ns,
+                };
+                out.serialize(line).map_err(|error| cannot(&error))?;
+            }
+        }
+    }
+    let bytes = out.into_inner().map_err(|error| cannot(&error))?;
+    String::from_utf8(bytes).map_err(|error| cannot(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::summary::sample::{cell, lock, report};
+    use super::*;
+
+    #[test]
+    fn each_round_is_a_line_and_names_with_commas_are_quoted() {
+        let report = report(vec![cell(8, vec![lock("a", 4e6, 0.0), lock("b, \"c\"", 2e6, 0.0)])]);
+        let text = csv(&report).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let rounds = report.cells[0].locks[0].samples.len();
+        assert_eq!(lines.len(), 1 + 2 * rounds);
+        assert!(lines[0].starts_with("load,threads,lock,round,elapsed_ns,"), "{}", lines[0]);
+        assert!(lines[1].starts_with("\"8 threads, "), "{}", lines[1]);
+        assert!(lines[1 + rounds].contains(",\"b, \"\"c\"\"\",1,"), "{}", lines[1 + rounds]);
+    }
+}
