@@ -1,7 +1,7 @@
 //! [`Comparison`]: measures several locks under several loads, in turns.
 
 use super::load::{Arrivals, Load, LoadError};
-use super::lock_kind::LockKind;
+use super::lock_kind::{CondvarKind, LockKind};
 use super::report::{CellReport, ComparisonReport, FORMAT, LockReport};
 use super::slice::{self, Slice, SliceError};
 use super::statistics::{WaitHistogram, median};
@@ -38,6 +38,8 @@ pub struct Comparison {
 struct Contender {
     name: String,
     measure: Measure,
+    /// Whether it has a Condvar, for queues.
+    has_condvar: bool,
 }
 
 type Measure = fn(&Load, Pass, &AtomicBool) -> Result<Option<Slice>, SliceError>;
@@ -71,7 +73,16 @@ impl Comparison {
     /// Adds a lock under a name, which must be unique.
     #[must_use]
     pub fn lock<K: LockKind>(mut self, name: impl Into<String>) -> Self {
-        self.locks.push(Contender { name: name.into(), measure: slice::measure::<K> });
+        let (name, measure) = (name.into(), slice::measure::<K>);
+        self.locks.push(Contender { name, measure, has_condvar: false });
+        self
+    }
+
+    /// Adds a lock that has a Condvar: it takes part under loads with a queue, too ([`Load::queue`]).
+    #[must_use]
+    pub fn lock_with_condvar<K: CondvarKind>(mut self, name: impl Into<String>) -> Self {
+        let (name, measure) = (name.into(), slice::measure_queue::<K>);
+        self.locks.push(Contender { name, measure, has_condvar: true });
         self
     }
 
@@ -250,6 +261,13 @@ impl Comparison {
         let locks: Vec<String> = self.locks.iter().map(|lock| lock.name.clone()).collect();
         if let Some(name) = first_duplicate(&locks) {
             return Err(ComparisonError::SameLock(name.clone()));
+        }
+        for load in self.loads.iter().filter(|load| load.queue.is_some()) {
+            if let Some(lock) = self.locks.iter().find(|lock| !lock.has_condvar) {
+                let (lock, load) = (lock.name.clone(), load.name());
+                let error = SliceError::Load(LoadError::NoCondvar);
+                return Err(ComparisonError::Slice { lock, load, error });
+            }
         }
         for load in &self.loads {
             if let Arrivals::OfMaximum { lock: Some(lock), .. } = &load.arrivals
@@ -569,7 +587,11 @@ mod tests {
             Ok(slice.map(|slice| Slice { unpinned: 0, ..slice }))
         };
         for measures in [[refused, granted], [granted, refused]] {
-            let locks = measures.map(|measure| Contender { name: String::new(), measure });
+            let locks = measures.map(|measure| Contender {
+                name: String::new(),
+                measure,
+                has_condvar: false,
+            });
             let mut comparison = Comparison::new().load(load.clone()).rounds(1);
             comparison.locks = locks.to_vec();
             comparison.locks[1].name = "second".to_owned();

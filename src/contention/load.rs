@@ -46,6 +46,13 @@ pub struct Load {
     /// 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<f64>,
+    /// The capacity of a bounded queue under the lock, with a Condvar for each side; `None` for no queue.
+    /// Half of the threads push and the others pop; of an odd number one more pops. A sample has the
+    /// items that each of the latter took, and waits are those of a push or pop until the lock is held
+    /// and there is room, or an item. 1 to [`Load::MAX_QUEUE`]; with 2 threads at least, one lock, and
+    /// neither a hog, nor reads, nor an open loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<usize>,
     /// When a thread requests its next acquisition.
     pub arrivals: Arrivals,
     /// Whether to bind thread `i` to processor `i` modulo the number of processors, if the system
@@ -130,6 +137,8 @@ impl Load {
     pub const MAX_THREADS: usize = 4096;
     /// The largest number of locks.
     pub const MAX_LOCKS: usize = 1 << 16;
+    /// The largest capacity of a queue.
+    pub const MAX_QUEUE: usize = 1 << 20;
     /// The lowest rate of an open loop, in arrivals a second: one in about thirty years.
     pub const MIN_RATE: f64 = 1e-9;
     /// The highest rate of an open loop, in arrivals a second.
@@ -152,6 +161,7 @@ impl Load {
             batch: None,
             hog: None,
             read: None,
+            queue: None,
             arrivals: Arrivals::Closed,
             pin: false,
             slice_ms: 100,
@@ -198,6 +208,12 @@ impl Load {
     #[must_use]
     pub fn read(self, percent: f64) -> Load {
         Load { read: Some(percent), ..self }
+    }
+
+    /// Sets [`Load::queue`].
+    #[must_use]
+    pub fn queue(self, capacity: usize) -> Load {
+        Load { queue: Some(capacity), ..self }
     }
 
     /// Sets [`Load::arrivals`].
@@ -273,7 +289,27 @@ impl Load {
         if self.arrivals.is_open() && self.batch.is_some() {
             return Err(LoadError::BatchesInOpenLoop);
         }
-        Ok(())
+        self.validate_queue()
+    }
+
+    fn validate_queue(&self) -> Result<(), LoadError> {
+        let Some(capacity) = self.queue else { return Ok(()) };
+        if !(1..=Load::MAX_QUEUE).contains(&capacity) {
+            return Err(LoadError::Queue(capacity));
+        }
+        if self.threads < 2 {
+            return Err(LoadError::QueueOfOneThread);
+        }
+        let not_possible = [
+            (self.locks > 1, "several locks"),
+            (self.hog.is_some(), "a hog"),
+            (self.read.is_some(), "reads"),
+            (self.arrivals.is_open(), "a rate"),
+        ];
+        match not_possible.iter().find(|(is_asked_for, _)| *is_asked_for) {
+            Some((_, what)) => Err(LoadError::QueueWith(what)),
+            None => Ok(()),
+        }
     }
 
     /// Measures one slice of one lock in a loop that reads no clock. A
@@ -323,6 +359,9 @@ impl Load {
         if let Some(percent) = self.read {
             name += &format!(", {percent} % read");
         }
+        if let Some(capacity) = self.queue {
+            name += &format!(", queue of {capacity}");
+        }
         match &self.arrivals {
             Arrivals::Closed => {}
             Arrivals::Open { per_second } => name += &format!(", {per_second} a second"),
@@ -370,6 +409,14 @@ pub enum LoadError {
     UnknownMaximum,
     /// The load has both batches and an open loop.
     BatchesInOpenLoop,
+    /// The capacity of the queue is zero, or above [`Load::MAX_QUEUE`].
+    Queue(usize),
+    /// The load is a queue and has a single thread.
+    QueueOfOneThread,
+    /// The load is a queue, and has something that a queue cannot have.
+    QueueWith(&'static str),
+    /// The load is a queue, and the lock has no Condvar.
+    NoCondvar,
 }
 
 impl fmt::Display for LoadError {
@@ -407,6 +454,23 @@ impl fmt::Display for LoadError {
                     "{rate:?} arrivals a second: it must be above 0, at least {least:e} and at \
                      most {most:e}"
                 )
+            }
+            LoadError::Queue(capacity) => write!(
+                f,
+                "a queue of {capacity}: it takes at least 1, and at most {}",
+                Load::MAX_QUEUE
+            ),
+            LoadError::QueueOfOneThread => {
+                write!(
+                    f,
+                    "a queue and one thread: one pushes and one pops, so it takes two at least"
+                )
+            }
+            LoadError::QueueWith(what) => {
+                write!(f, "a queue and {what}: a queue has threads, work and batches only")
+            }
+            LoadError::NoCondvar => {
+                write!(f, "a queue needs a Condvar, which this lock does not have")
             }
             LoadError::Percent(percent) => write!(
                 f,

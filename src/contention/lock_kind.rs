@@ -41,6 +41,37 @@ pub trait LockKind: 'static {
     type Mutex<T: Send + Sync>: MeasuredMutex<T>;
 }
 
+/// A mutex with a Condvar, as a marker type.
+///
+/// It takes part in loads with a queue ([`Load::queue`](super::Load::queue)). A queue has one mutex and
+/// two Condvars.
+pub trait CondvarKind: LockKind {
+    /// The Condvar, which `default` makes without any waiter.
+    type Condvar: Default + Send + Sync + 'static;
+
+    /// Releases the mutex of `guard`, waits for a notification and acquires the mutex again. It may
+    /// return without a notification.
+    fn wait<'a, T: Send + Sync + 'static>(
+        condvar: &Self::Condvar,
+        guard: GuardOf<'a, Self, T>,
+    ) -> GuardOf<'a, Self, T>;
+
+    /// Wakes one waiter, if there is any. The mutex is not held.
+    fn notify_one(condvar: &Self::Condvar);
+
+    /// Wakes all waiters. The mutex is not held.
+    fn notify_all(condvar: &Self::Condvar);
+}
+
+/// The guard of the mutex of the kind `K` that protects a `T`.
+pub type GuardOf<'a, K, T> = <<K as LockKind>::Mutex<T> as MeasuredMutex<T>>::Guard<'a>;
+
+/// The kind of lock_api's mutex with a Condvar that implements its `RawCondvar`.
+pub struct LockApiCondvar<C>(PhantomData<C>);
+
+/// The kind of [`crate::Mutex`] with [`crate::Condvar`].
+pub type LockwordCondvar = LockApiCondvar<crate::RawCondvar>;
+
 /// The kind of a lock that implements lock_api's `RawMutex`.
 pub struct LockApi<R>(PhantomData<R>);
 
@@ -90,6 +121,71 @@ impl<R: lock_api::RawMutex + Send + Sync + 'static, T: Send> MeasuredMutex<T>
         lock_api::Mutex::lock(self)
     }
 }
+
+impl<C> LockKind for LockApiCondvar<C>
+where
+    C: lock_api::RawCondvar + Send + Sync + 'static,
+    C::RawMutex: Send + Sync + 'static,
+{
+    type Mutex<T: Send + Sync> = lock_api::Mutex<C::RawMutex, T>;
+}
+
+impl<C> CondvarKind for LockApiCondvar<C>
+where
+    C: lock_api::RawCondvar + Send + Sync + 'static,
+    C::RawMutex: Send + Sync + 'static,
+{
+    type Condvar = lock_api::Condvar<C>;
+
+    #[inline]
+    fn wait<'a, T: Send + Sync + 'static>(
+        condvar: &Self::Condvar,
+        mut guard: GuardOf<'a, Self, T>,
+    ) -> GuardOf<'a, Self, T> {
+        condvar.wait(&mut guard);
+        guard
+    }
+
+    #[inline]
+    fn notify_one(condvar: &Self::Condvar) {
+        condvar.notify_one();
+    }
+
+    #[inline]
+    fn notify_all(condvar: &Self::Condvar) {
+        condvar.notify_all();
+    }
+}
+
+/// The Condvar `$module::Condvar` of the kind `$kind`, with std's interface.
+macro_rules! condvar_of_std {
+    ($kind:ty, $($module:ident)::+) => {
+        impl CondvarKind for $kind {
+            type Condvar = $($module)::+::Condvar;
+
+            #[inline]
+            fn wait<'a, T: Send + Sync + 'static>(
+                condvar: &Self::Condvar,
+                guard: GuardOf<'a, Self, T>,
+            ) -> GuardOf<'a, Self, T> {
+                condvar.wait(guard).unwrap()
+            }
+
+            #[inline]
+            fn notify_one(condvar: &Self::Condvar) {
+                condvar.notify_one();
+            }
+
+            #[inline]
+            fn notify_all(condvar: &Self::Condvar) {
+                condvar.notify_all();
+            }
+        }
+    };
+}
+
+condvar_of_std!(Std, std::sync);
+condvar_of_std!(StdCompat, crate::sync);
 
 impl LockKind for StdCompat {
     type Mutex<T: Send + Sync> = crate::sync::Mutex<T>;
@@ -207,6 +303,9 @@ pub mod peers {
 
     /// The kind of `usync::RwLock`, which implements an older version of lock_api than [`LockApiRwLock`] accepts.
     pub struct UsyncRwLock;
+
+    /// The kind of `parking_lot::Mutex` with its Condvar.
+    pub type ParkingLotCondvar = super::LockApiCondvar<parking_lot::RawCondvar>;
 
     /// The kind of `parking_lot::Mutex`.
     pub type ParkingLot = LockApi<parking_lot::RawMutex>;

@@ -84,6 +84,7 @@ mod arrivals;
 mod comparison;
 mod load;
 mod lock_kind;
+mod queue;
 mod report;
 mod slice;
 pub mod statistics;
@@ -96,8 +97,9 @@ pub use load::{Arrivals, Batch, Load, LoadError, Skew};
 #[cfg(feature = "peers")]
 pub use lock_kind::peers;
 pub use lock_kind::{
-    LockApi, LockApiRwLock, LockKind, Lockword, LockwordFair, LockwordRwLock, MeasuredMutex, Std,
-    StdCompat, StdCompatRwLock, StdRwLock,
+    CondvarKind, GuardOf, LockApi, LockApiCondvar, LockApiRwLock, LockKind, Lockword,
+    LockwordCondvar, LockwordFair, LockwordRwLock, MeasuredMutex, Std, StdCompat, StdCompatRwLock,
+    StdRwLock,
 };
 pub use report::{CellReport, ComparisonReport, FORMAT, LockReport, Sample, Waits};
 pub use slice::SliceError;

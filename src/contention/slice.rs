@@ -5,10 +5,12 @@
 //! that never reports is leaked, and the locks with it.
 
 use super::load::{Arrivals, Load, LoadError};
-use super::lock_kind::{LockKind, MeasuredMutex};
+use super::lock_kind::{CondvarKind, LockKind};
+use super::queue::QueueContext;
 use super::report::Sample;
 use super::statistics::WaitHistogram;
 use super::system::processors;
+use super::work::Work;
 use super::worker::{Pass, SliceContext, Tally, ThreadRole};
 use crate::primitive::{AtomicBool, Ordering};
 use std::any::Any;
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant};
 /// How often the cancellation flag is checked.
 const CANCEL_POLL: Duration = Duration::from_millis(25);
 /// After the end of the slice: when no thread has reported for this long, the others never will.
-const STUCK_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
+pub(super) const STUCK_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
 /// The same limit after a panic, which may leave a lock locked, or a cancellation.
 const STUCK_LIMIT_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
@@ -50,21 +52,77 @@ pub(super) struct Slice {
     pub(super) each_lock: Vec<u64>,
 }
 
-/// Measures one slice of one lock. `None` if it was cancelled.
+/// What the threads of a slice do, and what they share.
+pub(super) trait SliceBody: Send + Sync + 'static {
+    /// Executes a thread: prepares, waits at the gate, and runs the loop until the stop. `gate`
+    /// blocks, and returns when the slice began, or `None` if the thread is not to run.
+    fn work(
+        &self,
+        role: ThreadRole,
+        pass: Pass,
+        gate: impl FnOnce() -> Option<Instant>,
+    ) -> Option<Vec<Tally>>;
+
+    /// The flag that ends the slice.
+    fn stop(&self) -> &AtomicBool;
+
+    /// Wakes the threads that would not see the flag, after it was set. It uses the lock, so it may
+    /// never return.
+    fn close(&self) {}
+
+    /// Whether to call [`SliceBody::close`].
+    fn must_close(&self) -> bool {
+        false
+    }
+
+    /// The counter under each lock. It uses the locks, so it may never return.
+    fn counts(&self) -> Vec<u64>;
+}
+
+/// Measures one slice of one lock, under a load without a queue. `None` if it was cancelled.
 pub(super) fn measure<K: LockKind>(
     load: &Load,
     pass: Pass,
     cancel: &AtomicBool,
 ) -> Result<Option<Slice>, SliceError> {
     load.validate()?;
+    if load.queue.is_some() {
+        return Err(LoadError::NoCondvar.into());
+    }
+    run(&Arc::new(SliceContext::<K>::new(load, to_pin(load))), load, load.threads, pass, cancel)
+}
+
+/// Measures one slice of a queue, if the load is one, or of the mutex. `None` if it was cancelled.
+pub(super) fn measure_queue<K: CondvarKind>(
+    load: &Load,
+    pass: Pass,
+    cancel: &AtomicBool,
+) -> Result<Option<Slice>, SliceError> {
+    load.validate()?;
+    let Some(capacity) = load.queue else { return measure::<K>(load, pass, cancel) };
+    let context = QueueContext::<K>::new(load, capacity, to_pin(load));
+    run(&Arc::new(context), load, load.threads, pass, cancel)
+}
+
+/// The processors to bind threads to.
+fn to_pin(load: &Load) -> Vec<usize> {
+    if load.pin { processors() } else { vec![] }
+}
+
+/// Runs a slice with so many threads.
+fn run<B: SliceBody>(
+    context: &Arc<B>,
+    load: &Load,
+    workers: usize,
+    pass: Pass,
+    cancel: &AtomicBool,
+) -> Result<Option<Slice>, SliceError> {
     if let Arrivals::OfMaximum { .. } = load.arrivals {
         return Err(LoadError::UnknownMaximum.into());
     }
     let length = Duration::from_millis(load.slice_ms);
     let longest = length + extra_time(load);
-    let context =
-        Arc::new(SliceContext::<K>::new(load, if load.pin { processors() } else { vec![] }));
-    let mut threads = SliceThreads::start(&context, load, pass)?;
+    let mut threads = SliceThreads::start(context, load.hog, workers, pass)?;
 
     // The threads wake up one by one. The first records the time at which it started.
     threads.gate.open(true);
@@ -81,9 +139,16 @@ pub(super) fn measure<K: LockKind>(
         threads.receive(left.min(CANCEL_POLL));
         cancelled = cancel.load(Ordering::Relaxed);
     }
-    context.stop.store(true, Ordering::Relaxed);
+    context.stop().store(true, Ordering::Relaxed);
     // Taken after the flag is set: every section that counts has ended by now.
     let stopped = Instant::now();
+    if context.must_close() {
+        let context = Arc::clone(context);
+        // If it panics or never returns, the threads do not report.
+        let close = move || drop(catch_unwind(AssertUnwindSafe(|| context.close())));
+        spawn("lockword-load-close".to_owned(), close)
+            .map_err(|reason| SliceError::Spawn { started: workers, reason })?;
+    }
 
     let mut last_report = stopped;
     while threads.missing() > 0 {
@@ -113,7 +178,7 @@ pub(super) fn measure<K: LockKind>(
     let end =
         if load.arrivals.is_open() { last.min(stopped).max(started + length) } else { stopped };
     let elapsed = end.saturating_duration_since(started);
-    let each_lock = counts(&context)?;
+    let each_lock = counts(context)?;
     evaluate(tallies, hog, each_lock, elapsed).map(Some)
 }
 
@@ -124,7 +189,8 @@ fn evaluate(
     each_lock: Vec<u64>,
     elapsed: Duration,
 ) -> Result<Slice, SliceError> {
-    let acquisitions: Vec<u64> = tallies.iter().map(|tally| tally.acquisitions).collect();
+    let in_sample = tallies.iter().filter(|tally| tally.is_counted);
+    let acquisitions: Vec<u64> = in_sample.map(|tally| tally.acquisitions).collect();
     let hog_acquisitions = hog.as_ref().map(|tally| tally.acquisitions);
     let all_tallies = || tallies.iter().chain(&hog);
     let counted = each_lock.iter().sum();
@@ -154,13 +220,12 @@ fn evaluate(
 
 /// Reads the counter under each lock. It does so on a separate thread, since the last holder may
 /// have left a lock locked.
-fn counts<K: LockKind>(context: &Arc<SliceContext<K>>) -> Result<Vec<u64>, SliceError> {
+fn counts<B: SliceBody>(context: &Arc<B>) -> Result<Vec<u64>, SliceError> {
     let (sender, receiver) = channel();
     let context = Arc::clone(context);
     let read = move || {
-        let counts = || context.locks.iter().map(|lock| lock.lock().count).collect();
         // The receiver is gone if this took too long.
-        let _ = sender.send(catch_unwind(AssertUnwindSafe(counts)));
+        let _ = sender.send(catch_unwind(AssertUnwindSafe(|| context.counts())));
     };
     let thread = spawn("lockword-load-count".to_owned(), read)
         .map_err(|reason| SliceError::Spawn { started: 0, reason })?;
@@ -183,25 +248,26 @@ struct SliceThreads {
     handles: Vec<JoinHandle<()>>,
     reports: Receiver<ThreadReport>,
     /// In the order of the threads: workers, then the hog.
-    tallies: Vec<Option<Tally>>,
+    tallies: Vec<Option<Vec<Tally>>>,
     hog: bool,
     received: usize,
     panic: Option<String>,
 }
 
 /// A thread's number, and its result or the message of its panic.
-type ThreadReport = (usize, Result<Option<Tally>, String>);
+type ThreadReport = (usize, Result<Option<Vec<Tally>>, String>);
 
 impl SliceThreads {
     /// Starts the threads, and returns when all of them wait at the gate.
-    fn start<K: LockKind>(
-        context: &Arc<SliceContext<K>>,
-        load: &Load,
+    fn start<B: SliceBody>(
+        context: &Arc<B>,
+        hog: Option<Work>,
+        workers: usize,
         pass: Pass,
     ) -> Result<SliceThreads, SliceError> {
         let (sender, reports) = channel();
-        let hog = load.hog.map(ThreadRole::Hog);
-        let roles: Vec<ThreadRole> = (0..load.threads).map(ThreadRole::Worker).chain(hog).collect();
+        let hog = hog.map(ThreadRole::Hog);
+        let roles: Vec<ThreadRole> = (0..workers).map(ThreadRole::Worker).chain(hog).collect();
         let mut threads = SliceThreads {
             gate: Arc::new(StartGate::default()),
             handles: Vec::with_capacity(roles.len()),
@@ -214,7 +280,7 @@ impl SliceThreads {
         for (number, role) in roles.iter().copied().enumerate() {
             let (gate, sender, context) =
                 (Arc::clone(&threads.gate), sender.clone(), Arc::clone(context));
-            let run = move || run_thread(&context, (number, role), pass, &gate, &sender);
+            let run = move || run_thread(&*context, (number, role), pass, &gate, &sender);
             match spawn(format!("lockword-load-{number}"), run) {
                 Ok(handle) => threads.handles.push(handle),
                 Err(reason) => {
@@ -267,13 +333,14 @@ impl SliceThreads {
         // They have reported and are about to end. After this, none runs into the next slice.
         self.handles.into_iter().for_each(|handle| drop(handle.join()));
         let hog = if self.hog { self.tallies.pop().flatten() } else { None };
-        (self.tallies.into_iter().flatten().collect(), hog)
+        let tallies = self.tallies.into_iter().flatten().flatten().collect();
+        (tallies, hog.and_then(|mut hog| hog.pop()))
     }
 }
 
 /// The main function of a thread.
-fn run_thread<K: LockKind>(
-    context: &SliceContext<K>,
+fn run_thread<B: SliceBody>(
+    context: &B,
     (number, role): (usize, ThreadRole),
     pass: Pass,
     gate: &StartGate,
@@ -400,7 +467,7 @@ impl fmt::Display for SliceError {
             SliceError::Stuck { threads } => write!(
                 f,
                 "{threads} threads still wait for a lock that no thread uses any more: \
-                 the lock has lost a wake-up, or was never released"
+                 the lock has lost a wake-up (a Condvar a notification), or was never released"
             ),
             SliceError::NoMutualExclusion { counted, acquisitions } => write!(
                 f,
@@ -435,7 +502,7 @@ impl From<LoadError> for SliceError {
 mod tests {
     use super::*;
     use crate::contention::{
-        Arrivals, Batch, Lockword, LockwordRwLock, Skew, Std, StdRwLock, Work,
+        Arrivals, Batch, Lockword, LockwordRwLock, MeasuredMutex, Skew, Std, StdRwLock, Work,
     };
     use std::ops::{Deref, DerefMut};
 
@@ -514,6 +581,7 @@ mod tests {
             reads: 0,
             intrusions: 0,
             unpinned: false,
+            is_counted: true,
             cpu: None,
             ended: Instant::now(),
             waits: None,
@@ -634,14 +702,14 @@ mod tests {
     fn threads_that_the_system_refuses_to_bind_are_counted() {
         // No machine has this processor.
         let context = SliceContext::<Std>::new(&load(1), vec![1_000_000]);
-        context.stop.store(true, Ordering::Relaxed);
+        context.stop().store(true, Ordering::Relaxed);
         let work = |context: &SliceContext<Std>| {
             let tally = context.work(ThreadRole::Worker(0), Pass::Count, || Some(Instant::now()));
-            tally.expect("it ran").unpinned
+            tally.expect("it ran")[0].unpinned
         };
         assert!(work(&context));
         let context = SliceContext::<Std>::new(&load(1), vec![]);
-        context.stop.store(true, Ordering::Relaxed);
+        context.stop().store(true, Ordering::Relaxed);
         assert!(!work(&context), "no processor was requested");
         let refused = evaluate(
             vec![tally(), Tally { unpinned: true, ..tally() }],

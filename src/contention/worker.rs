@@ -11,6 +11,7 @@ use super::arrivals::{ArrivalProcess, Batches, ClosedLoop, OpenLoop};
 use super::load::{Arrivals, Load};
 use super::load::{CumulativeShares, FirstLock, LockChooser, ReadChooser};
 use super::lock_kind::{LockKind, MeasuredMutex};
+use super::slice::SliceBody;
 use super::statistics::WaitHistogram;
 use super::system::{pin, thread_cpu_time};
 use super::work::{LongSection, Section, ShortSection, Work};
@@ -26,7 +27,7 @@ pub(super) struct GuardedData {
     /// The number of all acquisitions.
     pub(super) count: u64,
     /// The state of the work inside.
-    word: u64,
+    pub(super) word: u64,
     /// The mark of the last thread that entered, in the passes that check it ([`Pass`]).
     owner: u64,
 }
@@ -52,9 +53,9 @@ impl GuardedData {
 
 /// What all threads of a slice share. Each lock and the stop flag have their own cache lines.
 pub(super) struct SliceContext<K: LockKind> {
-    pub(super) locks: Box<[CachePadded<K::Mutex<GuardedData>>]>,
+    locks: Box<[CachePadded<K::Mutex<GuardedData>>]>,
     /// Set at the end of the slice.
-    pub(super) stop: CachePadded<AtomicBool>,
+    stop: CachePadded<AtomicBool>,
     load: Load,
     shares: CumulativeShares,
     /// The processors to bind threads to; empty if they are not to be bound.
@@ -73,6 +74,8 @@ pub(super) struct Tally {
     pub(super) intrusions: u64,
     /// Whether the system refused to bind the thread to its processor.
     pub(super) unpinned: bool,
+    /// Whether the acquisitions are part of the sample. They are checked in any case.
+    pub(super) is_counted: bool,
     /// The CPU time of the loop, where the system provides it.
     pub(super) cpu: Option<Duration>,
     /// When the loop ended, if it was at its own schedule's end, or at the stop.
@@ -112,33 +115,6 @@ impl<K: LockKind> SliceContext<K> {
             shares: CumulativeShares::new(load.locks, load.skew),
             processors,
         }
-    }
-
-    /// Executes a thread: prepares, waits at the gate, and runs the loop until the stop. `gate`
-    /// blocks, and returns when the slice began, or `None` if the thread is not to run.
-    pub(super) fn work(
-        &self,
-        role: ThreadRole,
-        pass: Pass,
-        gate: impl FnOnce() -> Option<Instant>,
-    ) -> Option<Tally> {
-        let number = match role {
-            ThreadRole::Worker(number) => number,
-            ThreadRole::Hog(_) => self.load.threads,
-        };
-        let unpinned =
-            !self.processors.is_empty() && !pin(&[self.processors[number % self.processors.len()]]);
-        let tally = match (role, pass) {
-            (ThreadRole::Worker(_), Pass::Count) => {
-                self.with_chooser(number, NoInstrumentation, gate)
-            }
-            (ThreadRole::Worker(_), _) => {
-                self.with_chooser(number, Checks::new(number, pass == Pass::Time), gate)
-            }
-            (ThreadRole::Hog(hold), Pass::Count) => self.hog(hold, NoInstrumentation, gate),
-            (ThreadRole::Hog(hold), _) => self.hog(hold, Checks::new(number, false), gate),
-        };
-        tally.map(|tally| Tally { unpinned, ..tally })
     }
 
     /// Runs the loop of the hog.
@@ -244,8 +220,58 @@ impl<K: LockKind> SliceContext<K> {
         if let Some(waits) = &mut waits {
             arrivals.record_unserved(ended, waits);
         }
-        Some(Tally { acquisitions, late, reads, intrusions, unpinned: false, cpu, ended, waits })
+        Some(Tally {
+            acquisitions,
+            late,
+            reads,
+            intrusions,
+            unpinned: false,
+            is_counted: true,
+            cpu,
+            ended,
+            waits,
+        })
     }
+}
+
+impl<K: LockKind> SliceBody for SliceContext<K> {
+    fn work(
+        &self,
+        role: ThreadRole,
+        pass: Pass,
+        gate: impl FnOnce() -> Option<Instant>,
+    ) -> Option<Vec<Tally>> {
+        let number = match role {
+            ThreadRole::Worker(number) => number,
+            ThreadRole::Hog(_) => self.load.threads,
+        };
+        let unpinned = !pin_thread(&self.processors, number);
+        let tally = match (role, pass) {
+            (ThreadRole::Worker(_), Pass::Count) => {
+                self.with_chooser(number, NoInstrumentation, gate)
+            }
+            (ThreadRole::Worker(_), _) => {
+                self.with_chooser(number, Checks::new(number, pass == Pass::Time), gate)
+            }
+            (ThreadRole::Hog(hold), Pass::Count) => self.hog(hold, NoInstrumentation, gate),
+            (ThreadRole::Hog(hold), _) => self.hog(hold, Checks::new(number, false), gate),
+        };
+        tally.map(|tally| vec![Tally { unpinned, ..tally }])
+    }
+
+    fn stop(&self) -> &AtomicBool {
+        &self.stop
+    }
+
+    fn counts(&self) -> Vec<u64> {
+        self.locks.iter().map(|lock| lock.lock().count).collect()
+    }
+}
+
+/// Binds the calling thread to one of these processors, by its number; does nothing if there are none.
+/// Returns whether the system did not refuse.
+pub(super) fn pin_thread(processors: &[usize], number: usize) -> bool {
+    processors.is_empty() || pin(&[processors[number % processors.len()]])
 }
 
 /// As in [`Tally`].
@@ -305,7 +331,7 @@ fn acquire<K: LockKind, C: LockChooser, P: ArrivalProcess, T: Instrumentation, S
 }
 
 /// What the loop does in an acquisition beside the work: checks and the timing of waits.
-trait Instrumentation {
+pub(super) trait Instrumentation {
     type RequestTime;
 
     /// Whether to request the lock again.
@@ -329,20 +355,20 @@ trait Instrumentation {
 }
 
 /// Nothing, in the pass that counts.
-struct NoInstrumentation;
+pub(super) struct NoInstrumentation;
 
 /// Checks that no other thread enters, and times waits if requested.
 ///
 /// Each wait is recorded while the lock is held, so that between an unlock and the next request
 /// there is only the reading of the clock.
-struct Checks {
+pub(super) struct Checks {
     mark: u64,
     intrusions: u64,
     waits: Option<WaitHistogram>,
 }
 
 impl Checks {
-    fn new(number: usize, timed: bool) -> Checks {
+    pub(super) fn new(number: usize, timed: bool) -> Checks {
         let waits = timed.then(|| {
             let mut waits = WaitHistogram::new();
             waits.touch();

@@ -35,6 +35,7 @@ mod interrupt;
 #[cfg(target_os = "linux")]
 mod job_control;
 #[cfg(target_os = "linux")]
+mod loads;
 mod locks;
 #[cfg(target_os = "linux")]
 mod loss;

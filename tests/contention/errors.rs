@@ -2,7 +2,7 @@
 
 use lockword::contention::{
     Arrivals, Batch, Comparison, ComparisonError, Load, LoadError, LockKind, MeasuredMutex, Skew,
-    SliceError, Std, Work,
+    SliceError, Std, StdRwLock, Work,
 };
 use std::error::Error;
 use std::sync::Mutex;
@@ -68,6 +68,27 @@ fn invalid_loads_are_refused_with_the_accepted_values() {
     }
 }
 
+#[test]
+fn a_queue_has_threads_work_and_batches_only() {
+    let queue = || Load::new(2).queue(16);
+    assert_eq!(queue().batch(Batch { acquisitions: 1, pause_ns: 1 }).validate(), Ok(()));
+    assert_eq!(queue().name(), "2 threads, 100/100 ns, queue of 16");
+    let cases = [
+        (queue().locks(2), "several locks"),
+        (queue().hog(Work::NONE), "a hog"),
+        (queue().read(50.0), "reads"),
+        (queue().arrivals(Arrivals::Open { per_second: 1.0 }), "a rate"),
+    ];
+    for (load, what) in cases {
+        assert_eq!(refused(load), LoadError::QueueWith(what));
+    }
+    assert_eq!(refused(Load::new(1).queue(1)), LoadError::QueueOfOneThread);
+    for capacity in [0, Load::MAX_QUEUE + 1] {
+        assert_eq!(refused(queue().queue(capacity)), LoadError::Queue(capacity));
+    }
+    assert_eq!(queue().throughput::<Std>(), Err(SliceError::Load(LoadError::NoCondvar)));
+}
+
 fn of_maximum(percent: f64, lock: Option<&str>) -> Arrivals {
     Arrivals::OfMaximum { percent, lock: lock.map(str::to_owned) }
 }
@@ -122,9 +143,20 @@ fn invalid_comparisons_are_refused() {
         ),
     ];
     let share = |lock: &str| load().arrivals(of_maximum(80.0, Some(lock)));
+    let queue = Load { threads: 2, ..load().queue(2) };
+    let no_condvar = ComparisonError::Slice {
+        lock: "rw".to_owned(),
+        load: queue.name(),
+        error: SliceError::Load(LoadError::NoCondvar),
+    };
     let unknown = ComparisonError::NoSuchLock { load: share("b").name(), lock: "b".to_owned() };
-    let cases =
-        cases.into_iter().chain([(Comparison::new().lock::<Std>("a").load(share("b")), unknown)]);
+    let cases = cases.into_iter().chain([
+        (Comparison::new().lock::<Std>("a").load(share("b")), unknown),
+        (
+            Comparison::new().lock_with_condvar::<Std>("a").lock::<StdRwLock>("rw").load(queue),
+            no_condvar,
+        ),
+    ]);
     for (comparison, expected) in cases {
         assert_eq!(comparison.validate(), Err(expected.clone()));
         assert_eq!(comparison.run_quietly(), Err(expected.clone()));

@@ -157,6 +157,14 @@ pub struct BenchArgs {
     /// which locks to read
     #[arg(long, value_delimiter = ',', value_name = "PERCENT,..", value_parser = percent)]
     pub read: Vec<f64>,
+    /// A bounded queue of this capacity under the lock, with two Condvars: half of the threads push and
+    /// the others pop (of an odd number, one more pops)
+    ///
+    /// acq/s is then items a second, and a wait that of a push or pop until the lock is held and there
+    /// is room, or an item. The locks are those that have a Condvar.
+    #[arg(long, value_delimiter = ',', value_name = "N,..", value_parser = whole::<1, 1_048_576>)]
+    #[arg(conflicts_with_all = ["n_locks", "zipf", "hog", "read", "rate", "sweep"])]
+    pub queue: Vec<u64>,
     /// Open loop: so many acquisitions a second arrive on a fixed schedule (10k, 1.5M, 300), or such
     /// a share of std's maximum (80%), and a wait counts from then
     ///
@@ -214,6 +222,8 @@ Examples:
       Waits against the rate of arrivals, and the rate up to which each lock keeps up.
   lockword bench --read 99.9 --threads 2,8
       Reader-writer locks beside a mutex, where one acquisition in a thousand writes.
+  lockword bench --queue 1,16,256 --threads 4
+      Queues of three capacities, with two threads that push and two that pop.
   lockword bench --json new.json --baseline old.json --threshold 5
       For continuous integration: exit status 1 if a lock is slower than in old.json by more
       than 5 %, and by more than the spread.

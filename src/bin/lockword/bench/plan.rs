@@ -6,11 +6,11 @@ use crate::CliError;
 use crate::args::{BenchArgs, Preset, RateArg};
 use crate::output;
 use lockword::contention::peers::{
-    CrossbeamShardedLock, ParkingLot, ParkingLotFair, ParkingLotRwLock, SpinMutex, Usync,
+    CrossbeamShardedLock, ParkingLotCondvar, ParkingLotFair, ParkingLotRwLock, SpinMutex, Usync,
     UsyncRwLock,
 };
 use lockword::contention::{
-    Arrivals, Batch, Comparison, Load, Lockword, LockwordFair, LockwordRwLock, Skew, Std,
+    Arrivals, Batch, Comparison, Load, LockwordCondvar, LockwordFair, LockwordRwLock, Skew, Std,
     StdCompat, StdCompatRwLock, StdRwLock, Work,
 };
 
@@ -62,6 +62,8 @@ const FAIRNESS_LOCKS: &[&str] =
     &["lockword", "lockword_fair", "std", "parking_lot", "parking_lot_fair"];
 /// The locks for loads of which a share reads: a mutex is among them, since it may be the better one.
 const READ_LOCKS: &[&str] = &["lockword", "lockword_rw", "std_rw", "parking_lot_rw", "usync_rw"];
+/// The locks that have a Condvar.
+const QUEUE_LOCKS: &[&str] = &["lockword", "lockword_sync", "std", "parking_lot"];
 /// All mutexes but `lockword_sync`.
 const FULL_LOCKS: &[&str] =
     &["lockword", "lockword_fair", "std", "parking_lot", "parking_lot_fair", "usync", "spin"];
@@ -134,6 +136,10 @@ impl BenchPlan {
             mix.threads = vec![processors.clamp(2, most)];
             mix.sections = vec![SWEEP_SECTION];
         }
+        if !args.queue.is_empty() {
+            mix.locks = QUEUE_LOCKS;
+            mix.threads.retain(|threads| *threads > 1);
+        }
         if !args.threads.is_empty() {
             mix.threads.clone_from(&args.threads);
         }
@@ -191,6 +197,7 @@ fn loads(mix: &PresetMix, args: &BenchArgs, locks: &[String]) -> Vec<Load> {
         load.batch = Some(Batch { acquisitions, pause_ns });
     });
     vary(&mut loads, &args.read, |load, percent| load.read = Some(*percent));
+    vary(&mut loads, &args.queue, |load, capacity| load.queue = Some(*capacity as usize));
     vary(&mut loads, &arrivals(args, locks), |load, arrivals| load.arrivals = arrivals.clone());
     vary(&mut loads, &mix.threads, |load, threads| load.threads = *threads as usize);
     let mut unique: Vec<Load> = vec![];
@@ -250,6 +257,12 @@ pub fn describe(load: &Load) -> String {
     if let Some(percent) = load.read {
         add(format!("{percent} % of them read"));
     }
+    if let Some(capacity) = load.queue {
+        let (push, pop) = (load.threads / 2, load.threads - load.threads / 2);
+        let pop = if pop == 1 { "1 pops".to_owned() } else { format!("{pop} pop") };
+        let push = if push == 1 { "1 pushes".to_owned() } else { format!("{push} push") };
+        add(format!("a queue of {capacity} ({push}, {pop})"));
+    }
     match &load.arrivals {
         Arrivals::Closed => {}
         Arrivals::Open { per_second } => {
@@ -288,12 +301,12 @@ pub const KNOWN_LOCKS: [KnownLock; 14] = [
     KnownLock {
         name: "lockword",
         about: "This crate's lock: waiters spin, then sleep; none starves",
-        add: |comparison, name| comparison.lock::<Lockword>(name),
+        add: |comparison, name| comparison.lock_with_condvar::<LockwordCondvar>(name),
     },
     KnownLock {
         name: "lockword_sync",
         about: "lockword::sync::Mutex: the same, with std's methods and poisoning",
-        add: |comparison, name| comparison.lock::<StdCompat>(name),
+        add: |comparison, name| comparison.lock_with_condvar::<StdCompat>(name),
     },
     KnownLock {
         name: "lockword_fair",
@@ -303,12 +316,12 @@ pub const KNOWN_LOCKS: [KnownLock; 14] = [
     KnownLock {
         name: "std",
         about: "std::sync::Mutex",
-        add: |comparison, name| comparison.lock::<Std>(name),
+        add: |comparison, name| comparison.lock_with_condvar::<Std>(name),
     },
     KnownLock {
         name: "parking_lot",
         about: "parking_lot::Mutex: a direct handoff every half millisecond or so",
-        add: |comparison, name| comparison.lock::<ParkingLot>(name),
+        add: |comparison, name| comparison.lock_with_condvar::<ParkingLotCondvar>(name),
     },
     KnownLock {
         name: "parking_lot_fair",
@@ -448,6 +461,20 @@ mod tests {
         assert_eq!(plan(&["--read", "0", "--locks", "std,std_rw"], 2).locks, ["std", "std_rw"]);
         let open = plan(&["--rate", "1000"], 2);
         assert_eq!(open.loads[0].arrivals, Arrivals::Open { per_second: 1000.0 });
+    }
+
+    #[test]
+    fn a_queue_has_two_threads_at_least_and_locks_with_a_condvar() {
+        let queues = plan(&["--queue", "1,16"], 1);
+        assert_eq!(queues.locks, QUEUE_LOCKS);
+        assert!(queues.loads.iter().all(|load| load.threads >= 2));
+        assert!(queues.loads.iter().any(|load| load.queue == Some(16)));
+        comparison(&queues, true).validate().unwrap();
+        let three = plan(&["--queue", "16", "--threads", "3"], 2);
+        assert!(describe(&three.loads[0]).ends_with(", a queue of 16 (1 pushes, 2 pop)"));
+        let without = plan(&["--queue", "16", "--locks", "std,usync"], 2);
+        let error = comparison(&without, true).validate().expect_err("usync has none");
+        assert!(error.to_string().contains("`usync`") && error.to_string().contains("Condvar"));
     }
 
     #[test]

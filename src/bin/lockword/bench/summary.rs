@@ -93,7 +93,10 @@ impl<'a> LoadSummary<'a> {
                 lock: &lock.lock,
                 rate: median_of(&rates(lock)),
                 ratio: reference.and_then(|reference| ratio_of(reference, lock)),
-                fairness: (cell.load.threads > 1)
+                fairness: lock
+                    .samples
+                    .iter()
+                    .any(|sample| sample.acquisitions.len() > 1)
                     .then(|| middle(lock.samples.iter().map(Sample::fairness_factor).collect()))
                     .flatten(),
                 cpu: middle(lock.samples.iter().filter_map(Sample::cpu_ns_each).collect()),
@@ -116,6 +119,13 @@ impl<'a> LoadSummary<'a> {
             let late = late.iter().any(|late| late.lock == lock.lock);
             !late && lock.waits.is_some_and(|waits| clipped(&cell.load, waits.max))
         };
+        if cell.load.queue.is_some() {
+            verdict.push(
+                "a queue: acq/s is items a second, CPU is that of an item, fair is among those who pop, and \
+                 a wait is that of a push or pop until it can be done"
+                    .to_owned(),
+            );
+        }
         if locks.iter().any(cut) {
             verdict.push("waits of a slice's length: use a longer --slice".to_owned());
         }

@@ -1,0 +1,47 @@
+//! The kinds of loads: rates, sweeps, queues, tasks.
+
+use crate::support::{Folder, bench, lockword, run, status, stderr, stdout};
+
+#[test]
+fn a_rate_in_percent_is_resolved_and_named_by_the_percentage() {
+    let folder = Folder::new("percent");
+    let path = folder.measure("report.json", &["--rate", "5%,1k"]);
+    let report = folder.json("report.json");
+    let name = report["cells"][0]["name"].as_str().unwrap();
+    assert!(name.ends_with(", 5 % of std's maximum"), "{name}");
+    let offered = report["cells"][0]["offered"].as_f64().unwrap();
+    assert!(offered > 1.0 && report["cells"][1]["offered"] == 1000.0, "{report}");
+    let table = stdout(&run(lockword(&["show", &path])));
+    assert!(table.contains("  5 % of std's maximum of "), "{table}");
+    let refused = run(bench(&["--rate", "0%"]));
+    assert_eq!(status(&refused), 2);
+    assert!(stderr(&refused).contains("or 80%"), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_sweep_says_where_the_knee_is() {
+    let folder = Folder::new("sweep");
+    let html = folder.path("page.html");
+    let path = folder.measure("report.json", &["--sweep", "--html", &html]);
+    let table = stdout(&run(lockword(&["show", &path])));
+    assert_eq!(table.matches(" (100 %) ").count(), 2, "a row for each lock: {table}");
+    assert!(table.contains("the knee is the highest rate"), "{table}");
+    assert!(folder.read("page.html").contains("<figcaption>p99.9 of the waits</figcaption>"));
+}
+
+#[test]
+fn a_queue_is_measured_in_items() {
+    let folder = Folder::new("queue");
+    let path = folder.measure("report.json", &["--queue", "4", "--locks", "lockword,parking_lot"]);
+    let report = folder.json("report.json");
+    let cell = &report["cells"][0];
+    assert_eq!(cell["load"]["queue"], 4);
+    // One of the two threads pops.
+    assert_eq!(cell["locks"][0]["samples"][0]["acquisitions"].as_array().unwrap().len(), 1);
+    let table = stdout(&run(lockword(&["show", &path])));
+    assert!(table.contains("a queue of 4 (1 pushes, 1 pops)"), "{table}");
+    assert!(table.contains("acq/s is items a second"), "{table}");
+    let refused = run(bench(&["--queue", "4", "--locks", "spin"]));
+    assert_eq!(status(&refused), 2);
+    assert!(stderr(&refused).contains("needs a Condvar"), "{}", stderr(&refused));
+}
