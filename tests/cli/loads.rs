@@ -12,7 +12,7 @@ fn a_rate_in_percent_is_resolved_and_named_by_the_percentage() {
     let offered = report["cells"][0]["offered"].as_f64().unwrap();
     assert!(offered > 1.0 && report["cells"][1]["offered"] == 1000.0, "{report}");
     let table = stdout(&run(lockword(&["show", &path])));
-    assert!(table.contains("  5 % of std's maximum of "), "{table}");
+    assert!(table.contains("5 % of std's maximum of "), "{table}");
     let refused = run(bench(&["--rate", "0%"]));
     assert_eq!(status(&refused), 2);
     assert!(stderr(&refused).contains("or 80%"), "{}", stderr(&refused));
