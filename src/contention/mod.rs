@@ -89,6 +89,7 @@ mod report;
 mod slice;
 pub mod statistics;
 pub mod system;
+mod topology;
 mod work;
 mod worker;
 
@@ -105,4 +106,5 @@ pub use report::{CellReport, ComparisonReport, FORMAT, LockReport, Sample, Waits
 pub use slice::SliceError;
 pub use statistics::WaitHistogram;
 pub use system::MachineInfo;
+pub use topology::{Cache, Topology};
 pub use work::{Work, unit_ns, work};

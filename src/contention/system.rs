@@ -1,6 +1,7 @@
 //! What the operating system reports: CPU time, processors, the machine ([`MachineInfo`]), and
 //! whether something else disturbed a measurement.
 
+use super::topology::Topology;
 use super::work::{calibrate, unit_ns};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -97,6 +98,8 @@ pub struct MachineInfo {
     pub system: String,
     /// The architecture of the processor.
     pub architecture: String,
+    /// How the processors lie to each other (Linux).
+    pub topology: Option<Topology>,
     /// The frequency governor of the first processor (Linux).
     pub governor: Option<String>,
     /// The load average of the last minute at the start (Linux).
@@ -117,6 +120,7 @@ impl MachineInfo {
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             system: system_name(),
             architecture: std::env::consts::ARCH.to_owned(),
+            topology: Topology::read(&processors()),
             governor: text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").and_then(first),
             load_average: text("/proc/loadavg").and_then(first).and_then(|load| load.parse().ok()),
             unit_ns: unit_ns(),
@@ -130,7 +134,11 @@ impl fmt::Display for MachineInfo {
         let MachineInfo { processors, architecture, system, .. } = self;
         let plural = if *processors == 1 { "" } else { "s" };
         let cpu = self.cpu.as_deref().unwrap_or("unknown");
-        write!(f, "{processors} processor{plural} ({cpu}), {architecture}, {system}")
+        write!(f, "{processors} processor{plural} ({cpu})")?;
+        if let Some(topology) = &self.topology {
+            write!(f, ", {topology}")?;
+        }
+        write!(f, ", {architecture}, {system}")
     }
 }
 

@@ -6,7 +6,7 @@ use super::plan;
 use super::summary::{self, LoadSummary, cautions, clipped, summaries};
 use super::table::WIDE_HEADS;
 use crate::output;
-use lockword::contention::{CellReport, ComparisonReport, Load};
+use lockword::contention::{Cache, CellReport, ComparisonReport, Load};
 use std::fmt::Write as _;
 
 /// Loads that differ only in the number of threads. They share their charts.
@@ -64,7 +64,19 @@ fn head(out: &mut String, report: &ComparisonReport) {
         let _ = writeln!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>");
     };
     fact("Processor", &escape(machine.cpu.as_deref().unwrap_or("unknown")));
-    fact("Processors", &machine.processors.to_string());
+    let lie = machine.topology.as_ref().map(|topology| format!(": {topology}"));
+    fact("Processors", &format!("{}{}", machine.processors, lie.unwrap_or_default()));
+    if let Some(topology) = machine.topology.as_ref().filter(|it| !it.caches.is_empty()) {
+        let cache = |cache: &Cache| {
+            let sharing = if cache.shared_by > 1 {
+                format!(" for {}", cache.shared_by)
+            } else {
+                String::new()
+            };
+            format!("{} {}{sharing}", escape(&cache.name), escape(&cache.size))
+        };
+        fact("Caches", &topology.caches.iter().map(cache).collect::<Vec<_>>().join(", "));
+    }
     fact("System", &escape(&format!("{}, {}", machine.system, machine.architecture)));
     fact("Governor", &escape(machine.governor.as_deref().unwrap_or("not told by the system")));
     if let Some(load) = machine.load_average {

@@ -437,6 +437,7 @@ pub mod sample {
                 processors: 2,
                 system: "Linux 6.1".to_owned(),
                 architecture: "x86_64".to_owned(),
+                topology: None,
                 governor: None,
                 load_average: Some(0.1),
                 unit_ns: 1.0,
