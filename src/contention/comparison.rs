@@ -345,7 +345,12 @@ struct MeasuredCell {
 impl MeasuredCell {
     fn new(comparison: &Comparison, load: &Load) -> MeasuredCell {
         let lock = |lock: &Contender| {
-            let report = LockReport { lock: lock.name.clone(), samples: vec![], waits: None };
+            let report = LockReport {
+                lock: lock.name.clone(),
+                samples: vec![],
+                waits: None,
+                round_waits: vec![],
+            };
             (report, None)
         };
         let locks = comparison.locks.iter().map(lock).collect();
@@ -462,7 +467,10 @@ impl ComparisonRun<'_> {
         let (report, waits) = &mut cell.locks[turn];
         match slice.waits {
             None => report.samples.push(slice.sample),
-            Some(more) => waits.get_or_insert_with(WaitHistogram::new).add(&more),
+            Some(more) => {
+                report.round_waits.push(more.percentiles(&slice.sample));
+                waits.get_or_insert_with(WaitHistogram::new).add(&more);
+            }
         }
         self.done += 1;
         Ok(true)

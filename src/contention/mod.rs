@@ -82,6 +82,7 @@
 
 mod arrivals;
 mod comparison;
+mod conditions;
 mod load;
 mod lock_kind;
 mod queue;
@@ -94,6 +95,7 @@ mod work;
 mod worker;
 
 pub use comparison::{Comparison, ComparisonError, Progress, rotation};
+pub use conditions::{Conditions, Disturbance};
 pub use load::{Arrivals, Batch, Load, LoadError, Skew};
 #[cfg(feature = "peers")]
 pub use lock_kind::peers;
@@ -102,7 +104,9 @@ pub use lock_kind::{
     LockwordCondvar, LockwordFair, LockwordRwLock, MeasuredMutex, Std, StdCompat, StdCompatRwLock,
     StdRwLock,
 };
-pub use report::{CellReport, ComparisonReport, FORMAT, LockReport, Sample, Waits};
+pub use report::{
+    CellReport, ComparisonReport, FORMAT, LockReport, Sample, WaitPercentiles, Waits,
+};
 pub use slice::SliceError;
 pub use statistics::WaitHistogram;
 pub use system::MachineInfo;

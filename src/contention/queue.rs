@@ -8,7 +8,7 @@ use super::arrivals::{ArrivalProcess, Batches, ClosedLoop};
 use super::load::Load;
 use super::lock_kind::{CondvarKind, MeasuredMutex};
 use super::slice::{STUCK_LIMIT, SliceBody};
-use super::system::thread_cpu_time;
+use super::system::{RunDelay, thread_cpu_time};
 use super::work::{LongSection, Section};
 use super::worker::{
     Checks, GuardedData, Instrumentation, NoInstrumentation, Pass, Tally, ThreadRole, pin_thread,
@@ -116,10 +116,13 @@ impl<K: CondvarKind> QueueContext<K> {
         mut instrumentation: I,
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
+        let run_delay = RunDelay::of_this_thread();
         gate()?;
+        let delay_before = run_delay.total();
         let cpu_before = thread_cpu_time();
         let (acquisitions, late) = self.operate(side, &mut arrivals, &mut instrumentation);
         let cpu = thread_cpu_time().zip(cpu_before).map(|(after, before)| after - before);
+        let run_delay = run_delay.total().zip(delay_before).map(|(after, before)| after - before);
         let (waits, intrusions) = instrumentation.finish();
         Some(Tally {
             acquisitions,
@@ -130,6 +133,7 @@ impl<K: CondvarKind> QueueContext<K> {
             // Each item is pushed and popped: it counts once.
             is_counted: side == Side::Pop,
             cpu,
+            run_delay,
             ended: Instant::now(),
             waits,
         })

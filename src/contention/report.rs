@@ -4,13 +4,14 @@
 //! Times are in nanoseconds, rates in acquisitions a second. A figure that the system does not
 //! provide is `None`.
 
+use super::conditions::Conditions;
 use super::load::Load;
 use super::system::MachineInfo;
 use serde::{Deserialize, Serialize};
 
 /// The version of the serialized format. A reader should refuse a report with any other
 /// [`ComparisonReport::format`].
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The result of a [`Comparison`](super::Comparison).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +62,8 @@ pub struct LockReport {
     pub samples: Vec<Sample>,
     /// The waits of all rounds together; `None` if they were not requested.
     pub waits: Option<Waits>,
+    /// The waits of each round; empty if they were not requested.
+    pub round_waits: Vec<WaitPercentiles>,
 }
 
 /// The result of one slice of one lock under one load, from the pass that reads no clock.
@@ -75,6 +78,8 @@ pub struct Sample {
     pub hog_acquisitions: Option<u64>,
     /// The CPU time of all threads together, in nanoseconds.
     pub cpu_ns: Option<f64>,
+    /// What it was measured under.
+    pub conditions: Conditions,
 }
 
 /// How long acquisitions waited, in nanoseconds, from the pass that times every wait.
@@ -102,6 +107,23 @@ pub struct Waits {
     /// Points of the cumulative distribution, ascending: a share of the waits from 0 to 1, and the
     /// nanoseconds that they did not exceed.
     pub curve: Vec<(f64, u64)>,
+}
+
+/// The waits of one slice, in nanoseconds: see [`Waits`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WaitPercentiles {
+    /// The number of waits.
+    pub count: u64,
+    /// The median.
+    pub p50: u64,
+    /// The 99th percentile.
+    pub p99: u64,
+    /// The 99.9th percentile.
+    pub p999: u64,
+    /// The longest wait.
+    pub max: u64,
+    /// What they were measured under.
+    pub conditions: Conditions,
 }
 
 impl Sample {

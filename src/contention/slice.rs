@@ -4,6 +4,7 @@
 //! therefore not scoped, and a thread is only joined after it has reported its result: a thread
 //! that never reports is leaked, and the locks with it.
 
+use super::conditions::ConditionsProbe;
 use super::load::{Arrivals, Load, LoadError};
 use super::lock_kind::{CondvarKind, LockKind};
 use super::queue::QueueContext;
@@ -122,6 +123,7 @@ fn run<B: SliceBody>(
     }
     let length = Duration::from_millis(load.slice_ms);
     let longest = length + extra_time(load);
+    let probe = ConditionsProbe::before();
     let mut threads = SliceThreads::start(context, load.hog, workers, pass)?;
 
     // The threads wake up one by one. The first records the time at which it started.
@@ -179,7 +181,7 @@ fn run<B: SliceBody>(
         if load.arrivals.is_open() { last.min(stopped).max(started + length) } else { stopped };
     let elapsed = end.saturating_duration_since(started);
     let each_lock = counts(context)?;
-    evaluate(tallies, hog, each_lock, elapsed).map(Some)
+    evaluate(tallies, hog, each_lock, (elapsed, probe)).map(Some)
 }
 
 /// Checks the threads' results and combines them.
@@ -187,7 +189,7 @@ fn evaluate(
     tallies: Vec<Tally>,
     hog: Option<Tally>,
     each_lock: Vec<u64>,
-    elapsed: Duration,
+    (elapsed, probe): (Duration, ConditionsProbe),
 ) -> Result<Slice, SliceError> {
     let in_sample = tallies.iter().filter(|tally| tally.is_counted);
     let acquisitions: Vec<u64> = in_sample.map(|tally| tally.acquisitions).collect();
@@ -205,6 +207,8 @@ fn evaluate(
     }
     let unpinned = all_tallies().filter(|tally| tally.unpinned).count();
     let cpu: Option<Duration> = tallies.iter().map(|tally| tally.cpu).sum();
+    let workers = tallies.len();
+    let run_delay: Option<Duration> = tallies.iter().map(|tally| tally.run_delay).sum();
     let waits = tallies.into_iter().filter_map(|tally| tally.waits).reduce(|mut all, waits| {
         all.add(&waits);
         all
@@ -214,6 +218,7 @@ fn evaluate(
         acquisitions,
         hog_acquisitions,
         cpu_ns: cpu.map(|cpu| cpu.as_nanos() as f64),
+        conditions: probe.after(run_delay, workers, elapsed),
     };
     Ok(Slice { sample, waits, unpinned, each_lock })
 }
@@ -584,6 +589,7 @@ mod tests {
             is_counted: true,
             cpu: None,
             ended: Instant::now(),
+            run_delay: None,
             waits: None,
         }
     }
@@ -591,7 +597,14 @@ mod tests {
     #[test]
     fn a_lost_increment_is_an_error() {
         let now = Duration::from_millis(1);
-        let judge = |counted| evaluate(vec![tally(), tally()], Some(tally()), counted, now);
+        let judge = |counted| {
+            evaluate(
+                vec![tally(), tally()],
+                Some(tally()),
+                counted,
+                (now, ConditionsProbe::before()),
+            )
+        };
         // All acquisitions are checked; those before the end count.
         let slice = judge(vec![10, 8]).expect("as many under the lock");
         assert_eq!((slice.sample.total(), slice.sample.hog_acquisitions), (10, Some(5)));
@@ -599,7 +612,9 @@ mod tests {
         assert_eq!(judge(vec![10, 7]).err(), Some(error));
         // What only reads is not counted under the lock.
         let reader = || Tally { reads: 4, ..tally() };
-        let judge = |counted| evaluate(vec![reader(), tally()], None, vec![counted], now);
+        let judge = |counted| {
+            evaluate(vec![reader(), tally()], None, vec![counted], (now, ConditionsProbe::before()))
+        };
         assert_eq!(judge(8).expect("as many under the lock").sample.total(), 10);
         let error = SliceError::NoMutualExclusion { counted: 7, acquisitions: 8 };
         assert_eq!(judge(7).err(), Some(error));
@@ -715,7 +730,7 @@ mod tests {
             vec![tally(), Tally { unpinned: true, ..tally() }],
             Some(Tally { unpinned: true, ..tally() }),
             vec![18],
-            Duration::from_millis(1),
+            (Duration::from_millis(1), ConditionsProbe::before()),
         );
         assert_eq!(refused.expect("nothing is wrong").unpinned, 2);
     }

@@ -4,7 +4,7 @@
 //! a host steals time. So everything here is based on order statistics, without a mean or a
 //! standard deviation.
 
-use super::report::Waits;
+use super::report::{Sample, WaitPercentiles, Waits};
 use hdrhistogram::Histogram;
 use std::time::Duration;
 
@@ -19,41 +19,48 @@ pub struct Median {
     pub high: f64,
 }
 
-/// The median of samples in any order, with a distribution-free 95 % confidence interval: the
-/// narrowest pair of order statistics, equally far from both ends, that contains the true median
-/// with at least that probability (by the binomial distribution). Fewer than six samples cannot
-/// give 95 %; then the interval is their whole range.
+/// The median of samples in any order, with its 95 % confidence interval: [`median_at`] with 0.95.
 ///
 /// # Panics
 ///
 /// If there is no sample.
 #[must_use]
 pub fn median(samples: &[f64]) -> Median {
+    median_at(samples, 0.95)
+}
+
+/// The median of samples in any order, with a distribution-free confidence interval of this level
+/// (0 to 1): the narrowest pair of order statistics, equally far from both ends, that contains the
+/// true median with at least that probability (by the binomial distribution). Too few samples
+/// cannot give the level (fewer than six for 95 %); then the interval is their whole range.
+///
+/// # Panics
+///
+/// If there is no sample.
+#[must_use]
+pub fn median_at(samples: &[f64], level: f64) -> Median {
     assert!(!samples.is_empty(), "no samples");
     let sorted = sorted(samples);
-    let skip = interval_skip(sorted.len());
+    let skip = interval_skip(sorted.len(), 1.0 - level);
     Median { mid: quantile(&sorted, 0.5), low: sorted[skip], high: sorted[sorted.len() - 1 - skip] }
 }
 
 /// How many of `n` samples to leave out at either end: the largest `skip` for which the interval
-/// misses the median with a probability `2 P(Binomial(n, 1/2) <= skip)` of at most 5 %. Above a
-/// thousand samples the normal distribution approximates the binomial one.
-fn interval_skip(n: usize) -> usize {
-    if n > 1_000 {
-        let n = n as f64;
-        return ((n - 1.96 * n.sqrt()) / 2.0) as usize - 1;
-    }
-    let mut probability = 0.5_f64.powi(n as i32);
-    let mut tail = probability;
+/// misses the median with a probability `2 P(Binomial(n, 1/2) <= skip)` of at most `miss`.
+fn interval_skip(n: usize, miss: f64) -> usize {
+    // The logarithm, since the probability itself is too small for a float from 1075 samples on.
+    let mut probability = n as f64 * 0.5_f64.ln();
+    let mut tail = probability.exp();
     let mut skip = 0;
-    loop {
-        probability *= (n - skip) as f64 / (skip + 1) as f64;
-        tail += probability;
-        if 2.0 * tail > 0.05 {
-            return skip;
+    while 2 * (skip + 1) < n {
+        probability += ((n - skip) as f64 / (skip + 1) as f64).ln();
+        tail += probability.exp();
+        if 2.0 * tail > miss {
+            break;
         }
         skip += 1;
     }
+    skip
 }
 
 /// A copy of samples in ascending order.
@@ -173,6 +180,19 @@ impl WaitHistogram {
         }
     }
 
+    /// The figures of one slice for a report.
+    pub(super) fn percentiles(&self, slice: &Sample) -> WaitPercentiles {
+        let at = |q| self.quantile_ns(q);
+        WaitPercentiles {
+            count: self.count(),
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: self.max_ns(),
+            conditions: slice.conditions,
+        }
+    }
+
     /// Quantiles that approach 1: five for each halving of the share above them, until that share
     /// is less than one wait; then the longest wait.
     fn curve(&self) -> Vec<(f64, u64)> {
@@ -208,11 +228,15 @@ mod tests {
         // The ranks as in textbooks: n = 5: all; 6: all; 10: 2nd to 9th; 20: 6th to 15th; 40: 14th
         // to 27th.
         for (n, skip) in [(1, 0), (5, 0), (6, 0), (9, 1), (10, 1), (20, 5), (40, 13)] {
-            assert_eq!(interval_skip(n), skip, "{n} samples");
+            assert_eq!(interval_skip(n, 0.05), skip, "{n} samples");
         }
-        // Both methods agree at the number from which on the second is used.
-        assert!(interval_skip(1_000).abs_diff(interval_skip(1_001)) <= 1);
-        assert!(interval_skip(100_000) < 50_000);
+        // By the normal distribution: (n - 1.96 sqrt(n)) / 2.
+        assert!(interval_skip(100_000, 0.05).abs_diff(49_690) <= 1);
+        // A higher level takes more samples: 2 P(Binomial(20, 1/2) <= 3) is 0.26 %, and one of the
+        // seven samples would be left out at 87.5 % only.
+        assert_eq!((interval_skip(20, 0.0026), interval_skip(20, 0.0025)), (3, 2));
+        assert_eq!((interval_skip(7, 0.126), interval_skip(7, 0.124)), (1, 0));
+        assert_eq!((interval_skip(1, 1.0), interval_skip(2, 1.0)), (0, 0));
     }
 
     #[test]

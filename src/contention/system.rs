@@ -38,6 +38,47 @@ fn cpu_time(clock: libc::clockid_t) -> Option<Duration> {
     (result == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
+/// How long the calling thread was ready to run and had no processor.
+pub(super) struct RunDelay(Option<fs::File>);
+
+impl RunDelay {
+    /// Opens the figure of the calling thread.
+    pub(super) fn of_this_thread() -> RunDelay {
+        RunDelay(fs::File::open("/proc/thread-self/schedstat").ok())
+    }
+
+    /// The delay since the thread started; `None` where the system does not provide it.
+    pub(super) fn total(&self) -> Option<Duration> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::FileExt as _;
+            // Three numbers of at most 20 digits.
+            let mut text = [0; 64];
+            let length = self.0.as_ref()?.read_at(&mut text, 0).ok()?;
+            run_delay(std::str::from_utf8(&text[..length]).ok()?)
+        }
+        #[cfg(not(unix))]
+        None
+    }
+}
+
+/// The second figure of `schedstat`: nanoseconds spent waiting on a run queue.
+#[cfg(unix)]
+fn run_delay(text: &str) -> Option<Duration> {
+    text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
+/// The number of threads of the machine that have a processor or wait for one, including the
+/// calling thread; `None` where the system does not provide it (Linux does).
+pub(super) fn running_threads() -> Option<u32> {
+    parse_running_threads(&fs::read_to_string("/proc/loadavg").ok()?)
+}
+
+/// Parses the text of `/proc/loadavg`, such as `0.20 0.18 0.12 1/80 11206`: see proc_loadavg(5).
+fn parse_running_threads(text: &str) -> Option<u32> {
+    text.split_whitespace().nth(3)?.split_once('/')?.0.parse().ok()
+}
+
 /// The numbers of the processors on which the calling thread may run. It is empty if the system
 /// does not report them.
 #[cfg(target_os = "linux")]
@@ -165,7 +206,7 @@ const MAX_OTHERS_SHARE: f64 = 0.05;
 /// The share that the host of a virtual machine may steal without a warning.
 const MAX_STOLEN_SHARE: f64 = 0.02;
 /// The share by which a unit of work may change without a warning.
-const MAX_DRIFT: f64 = 0.05;
+pub(super) const MAX_DRIFT: f64 = 0.05;
 
 /// Detects whether something else used the machine, or its speed changed, during a measurement.
 pub(super) struct DisturbanceMonitor {
@@ -316,6 +357,16 @@ mod tests {
         assert_eq!([both.busy, both.stolen, both.all], [3.0, 1.0, 44.5]);
         assert!(read(&[]).is_none() && read(&[7]).is_none());
         assert!(ProcessorUsage::parse("cpu0 1 2 3", &[0], Duration::ZERO).is_none(), "too short");
+    }
+
+    #[test]
+    fn running_threads_and_run_delays_are_parsed() {
+        assert_eq!(parse_running_threads("0.20 0.18 0.12 3/80 11206\n"), Some(3));
+        assert_eq!(parse_running_threads("0.20 0.18"), None);
+        #[cfg(unix)]
+        assert_eq!(run_delay("81 42914 7\n"), Some(Duration::from_nanos(42_914)));
+        #[cfg(target_os = "linux")]
+        assert!(running_threads() >= Some(1), "this one runs");
     }
 
     #[test]

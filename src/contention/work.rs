@@ -37,15 +37,23 @@ pub fn unit_ns() -> f64 {
 
 /// Measures a unit again: the fastest of some tries, because any disturbance makes it slower.
 pub(super) fn calibrate() -> f64 {
-    const UNITS: u32 = 1_000_000;
-    const TRIES: usize = 20;
+    calibrate_with(1_000_000, 20)
+}
+
+/// The shortest time of a unit in so many tries, each of which executes so many units.
+fn calibrate_with(units: u32, tries: usize) -> f64 {
     let mut best = f64::INFINITY;
-    for _ in 0..TRIES {
+    for _ in 0..tries {
         let start = Instant::now();
-        black_box(work(black_box(1), black_box(UNITS)));
-        best = best.min(start.elapsed().as_secs_f64() * 1e9 / f64::from(UNITS));
+        black_box(work(black_box(1), black_box(units)));
+        best = best.min(start.elapsed().as_secs_f64() * 1e9 / f64::from(units));
     }
     best
+}
+
+/// Measures a unit in a third of a millisecond, to see whether the processor has kept its speed.
+pub(super) fn unit_ns_now() -> f64 {
+    calibrate_with(50_000, 6)
 }
 
 /// An amount of work of a thread, in nanoseconds, in units, or by the clock.

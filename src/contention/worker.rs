@@ -13,7 +13,7 @@ use super::load::{CumulativeShares, FirstLock, LockChooser, ReadChooser};
 use super::lock_kind::{LockKind, MeasuredMutex};
 use super::slice::SliceBody;
 use super::statistics::WaitHistogram;
-use super::system::{pin, thread_cpu_time};
+use super::system::{RunDelay, pin, thread_cpu_time};
 use super::work::{LongSection, Section, ShortSection, Work};
 use crate::primitive::{AtomicBool, Ordering};
 use crossbeam_utils::CachePadded;
@@ -80,6 +80,8 @@ pub(super) struct Tally {
     pub(super) cpu: Option<Duration>,
     /// When the loop ended, if it was at its own schedule's end, or at the stop.
     pub(super) ended: Instant,
+    /// How long the thread had no processor in the loop, where the system provides it.
+    pub(super) run_delay: Option<Duration>,
     /// The waits, in the pass that times them.
     pub(super) waits: Option<WaitHistogram>,
 }
@@ -209,12 +211,15 @@ impl<K: LockKind> SliceContext<K> {
     ) -> Option<Tally> {
         // The compiler must not know how long they are.
         let sections = black_box(sections);
+        let run_delay = RunDelay::of_this_thread();
         let started = gate()?;
+        let delay_before = run_delay.total();
         let cpu_before = thread_cpu_time();
         arrivals.start(started, started + Duration::from_millis(self.load.slice_ms));
         let Counts { acquisitions, late, reads } =
             acquire::<K, C, P, T, S>(self, chooser, &mut arrivals, &mut instrumentation, sections);
         let cpu = thread_cpu_time().zip(cpu_before).map(|(after, before)| after - before);
+        let run_delay = run_delay.total().zip(delay_before).map(|(after, before)| after - before);
         let (mut waits, intrusions) = instrumentation.finish();
         let ended = Instant::now();
         if let Some(waits) = &mut waits {
@@ -228,6 +233,7 @@ impl<K: LockKind> SliceContext<K> {
             unpinned: false,
             is_counted: true,
             cpu,
+            run_delay,
             ended,
             waits,
         })

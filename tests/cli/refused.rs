@@ -89,13 +89,13 @@ fn a_refused_run_leaves_files_unchanged() {
 fn a_baseline_that_cannot_be_judged_is_refused_before_the_run() {
     let folder = Folder::new("not_judged");
     let old = folder.write("old.json", "old");
-    let baseline = folder.measure("baseline.json", &["--rounds", "6"]);
+    let baseline = folder.quiet("baseline.json", &["--rounds", "6"]);
     let text = folder.read("baseline.json");
     for (arguments, says) in [
-        (&["--locks", "usync", "--rounds", "6"][..], "no lock in common"),
-        (&["--locks", "std", "--rounds", "6", "--relative"], "two locks"),
-        (&["--rounds", "5"], "nothing can be judged"),
-        (&["--rounds", "5", "--relative"], "nothing can be judged"),
+        (&["--locks", "usync", "--rounds", "6", "--reference", "std"][..], "takes std and another"),
+        (&["--locks", "std", "--rounds", "6"], "a reference beside it"),
+        (&["--rounds", "5"], "nothing can be judged: that takes 6 rounds"),
+        (&["--rounds", "6", "--judge", "p99", "--no-waits"], "no p99 to judge"),
     ] {
         let all = [&["--baseline", &baseline, "--json", &old], arguments].concat();
         let line = refused(bench(&all));
@@ -126,7 +126,7 @@ fn a_file_that_is_no_report_is_refused() {
         })
     };
     for (text, says) in [
-        (with(&|report| report["format"] = 2.into()), "format 2"),
+        (with(&|report| report["format"] = 1.into()), "format 1"),
         (with(&|report| report["format"] = "1".into()), "no report"),
         (with(&|report| report["machine"] = Value::Null), "no whole report"),
         (text[..text.len() / 2].to_owned(), "ends too early"),
@@ -160,16 +160,16 @@ fn a_file_that_is_no_report_is_refused() {
 #[test]
 fn a_baseline_without_anything_in_common_is_refused() {
     let folder = Folder::new("something_else");
-    let report = folder.measure("report.json", &["--rounds", "6"]);
+    let report = folder.quiet("report.json", &["--rounds", "6"]);
     let line = refused(lockword(&["bench", "--threads", "3", "--baseline", &report]));
     assert!(line.contains("no load in common") && line.contains("2 threads, 10/10 ns"), "{line}");
 
     let mut other = folder.json("report.json");
     other["machine"]["processors"] = 4095.into();
     let other = folder.write("other.json", &other.to_string());
-    let line = refused(bench(&["--baseline", &other]));
-    assert!(line.contains("another machine") && line.contains("--relative"), "{line}");
-    assert_eq!(status(&run(lockword(&["compare", &other, &report, "--relative"]))), 0);
+    let line = refused(bench(&["--absolute", "--baseline", &other]));
+    assert!(line.contains("another machine") && line.contains("leave out --absolute"), "{line}");
+    assert_eq!(status(&run(lockword(&["compare", &other, &report]))), 0);
 
     let mut other = folder.json("report.json");
     for (lock, name) in [(0, "usync"), (1, "spin")] {
@@ -177,5 +177,5 @@ fn a_baseline_without_anything_in_common_is_refused() {
     }
     let other = folder.write("other.json", &other.to_string());
     let line = refused(lockword(&["compare", &other, &report]));
-    assert!(line.contains("no lock in common"), "{line}");
+    assert!(line.contains("a reference beside it in both reports"), "{line}");
 }

@@ -1,8 +1,8 @@
 //! The report: its figures, its serialization, and the names of loads.
 
 use lockword::contention::{
-    Arrivals, Batch, Comparison, ComparisonReport, FORMAT, Load, Lockword, MachineInfo, Sample,
-    Skew, Work,
+    Arrivals, Batch, Comparison, ComparisonReport, Conditions, FORMAT, Load, Lockword, MachineInfo,
+    Sample, Skew, Work,
 };
 
 fn sample(acquisitions: &[u64]) -> Sample {
@@ -11,6 +11,7 @@ fn sample(acquisitions: &[u64]) -> Sample {
         acquisitions: acquisitions.to_vec(),
         hog_acquisitions: None,
         cpu_ns: Some(1e9),
+        conditions: Conditions { unit_ns: 1.0, run_delay: None, others_running: None },
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::bench::baseline::Rule;
+use crate::bench::baseline::{Basis, Judged, Rule};
 use crate::bench::plan::{KNOWN_LOCKS, KnownLock};
 use crate::lock_args::{
     AuditArgs, BreakArgs, CompletionsArgs, GateArgs, GrantsArgs, ListArgs, ManArgs, RunArgs,
@@ -115,8 +115,10 @@ pub enum Command {
     Bench(Box<BenchArgs>),
     /// Compare two files that `bench --json` wrote; exit status 1 if a lock has become slower
     ///
-    /// Judged are acquisitions a second, of locks that both reports have in six rounds or more.
-    /// Waits, fairness and CPU time are not judged.
+    /// Each lock is judged by its figures over those of the reference lock in the same round (see
+    /// --reference and --judge). Rounds in which something disturbed either do not count: the unit
+    /// of work took longer or less time than stated, or threads waited for a processor. It takes
+    /// six rounds that count, in both reports.
     Compare(CompareArgs),
     /// Print the table of a file that `bench --json` wrote, and make a page of it
     Show(ShowArgs),
@@ -198,8 +200,11 @@ pub struct BenchArgs {
     pub outputs: OutputArgs,
     /// Compare with this report (a file of --json); exit status 1 if a lock has become slower
     ///
-    /// Judged are acquisitions a second, of locks that both reports have in six rounds or more.
-    /// Waits, fairness and CPU time are not judged. The baseline cannot be written to as well.
+    /// Each lock is judged by its figures over those of the reference lock in the same round (see
+    /// --reference and --judge). Rounds in which something disturbed either do not count: the unit
+    /// of work took longer or less time than stated, or threads waited for a processor. It takes
+    /// six rounds that count, in both reports.
+    /// The baseline cannot be written to as well.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
     #[command(flatten)]
@@ -224,11 +229,11 @@ Examples:
       Reader-writer locks beside a mutex, where one acquisition in a thousand writes.
   lockword bench --queue 1,16,256 --threads 4
       Queues of three capacities, with two threads that push and two that pop.
-  lockword bench --json new.json --baseline old.json --threshold 5
-      For continuous integration: exit status 1 if a lock is slower than in old.json by more
-      than 5 %, and by more than the spread.
+  lockword bench --preset gate --json new.json --baseline old.json
+      For continuous integration, ten seconds: exit status 1 if lockword is slower than in
+      old.json by more than 5 % and the spread, as measured against std beside it.
 
-Exit status: 0 done, 1 slower than the baseline, 2 bad input, nothing that can be judged or
+Exit status: 0 done, 1 slower than the baseline, 2 bad input, a lock that cannot be judged or
 output that cannot be written, 130 ended by Ctrl-C (the table and the files then hold what was
 measured).
 Colours: none if standard output is no terminal, if NO_COLOR is set, or if TERM is dumb.";
@@ -246,17 +251,35 @@ pub struct CompareArgs {
 #[derive(Args, Debug)]
 pub struct RuleArgs {
     /// How much slower counts, in percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 10.0, value_parser = between::<0, 100>)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = between::<0, 100>)]
     pub threshold: f64,
-    /// Compare how the locks stand to each other, not acquisitions a second: the way to compare
-    /// reports of two machines, or of one whose speed varies
-    #[arg(long)]
-    pub relative: bool,
+    /// The lock that the others are compared with, round by round [default: std, or the first lock
+    /// of both reports that is not of this crate]
+    #[arg(long, value_name = "NAME")]
+    pub reference: Option<String>,
+    /// Compare acquisitions a second, not how the locks stand to the reference: only for reports of
+    /// one machine at the same speed
+    #[arg(long, conflicts_with = "reference")]
+    pub absolute: bool,
+    /// Which figures are judged
+    #[arg(long, value_enum, default_value_t = Judged::Rate)]
+    pub judge: Judged,
 }
 
 impl RuleArgs {
     pub fn rule(&self) -> Rule {
-        Rule { threshold: self.threshold / 100.0, relative: self.relative }
+        let basis = match self.absolute {
+            true => Basis::Absolute,
+            false => Basis::Relative { reference: self.reference.clone() },
+        };
+        Rule { threshold: self.threshold / 100.0, basis, judged: self.judge }
+    }
+}
+
+impl BenchArgs {
+    /// Whether to time the waits: the preset `gate` does so only if they are judged.
+    pub fn times_waits(&self) -> bool {
+        !self.no_waits && (self.preset != Preset::Gate || self.rule.judge.needs_waits())
     }
 }
 
@@ -303,6 +326,9 @@ pub enum Preset {
     Starvation,
     /// Many more threads than processors; some minutes
     Oversubscribed,
+    /// For --baseline: many short rounds of lockword and std without and with contention; ten
+    /// seconds, without waits unless --judge asks for them
+    Gate,
 }
 
 /// A value `N:PAUSE` of `--batch`: a number of acquisitions and a pause in nanoseconds.

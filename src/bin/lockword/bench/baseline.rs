@@ -1,33 +1,88 @@
 //! [`Difference`]: has a lock become slower than in an earlier report, the baseline?
 //!
-//! Loads and locks of the two reports are matched by name. Two figures can be compared:
+//! Loads and locks of the two reports are matched by name. What is compared ([`Basis`]):
 //!
-//! - **Acquisitions a second** of every lock. They mean nothing across machines, so reports of two
-//!   machines are refused.
-//! - **Relative speed** (`--relative`): acquisitions a second of the reference lock (lockword, or
-//!   the first lock if lockword did not take part) over the geometric mean of the other locks that
-//!   both reports have, round by round. What slows down all locks alike cancels out. The other
-//!   locks are the yardstick and are not judged.
+//! - **Relative to a reference** (the default): a lock's acquisitions a second over those of the
+//!   reference lock in the same round. Both were measured within some milliseconds, so what slows
+//!   down both alike cancels out. The reference is not judged; if it changes, all ratios change,
+//!   and the text then says by how much each of the two has changed.
+//! - **Acquisitions a second** of every lock (`--absolute`). They mean nothing across machines or
+//!   at another speed of the processor, so such reports are refused.
 //!
-//! A lock is slower if its median has fallen by more than the threshold *and* the 95 % intervals
-//! of both medians do not overlap. With fewer than six rounds there is no such interval, and the
-//! lock stays undecided. Waits are not judged: all rounds are pooled, so their spread is unknown.
+//! With `--judge p99` the same is done with the 99th percentile of the waits of each round.
+//!
+//! A lock is slower if its median has fallen by more than the threshold *and* the intervals of both
+//! medians do not overlap. Each lock under each load is an occasion for a false alarm, so with n of
+//! them the level of the intervals is 1 - 0.05 / n. A false alarm takes the earlier interval above
+//! its true median or the later one below it, each of which happens with a probability of at most
+//! 0.025 / n; so all of them together give one in at most 5 % of the comparisons.
+//!
+//! A round does not count if something disturbed the lock or the reference in it
+//! ([`Conditions::disturbance`]). With fewer than six rounds that count in either report, the lock
+//! is undecided. Without a slower lock, that is a failure and not a success: exit status 2.
+//!
+//! # What this guarantees
+//!
+//! If the rounds are independent, and nothing has changed, at most one report in twenty has an
+//! alarm. In fact it is far less, since two intervals that just do not overlap are a rarer event,
+//! and the threshold comes on top. What it does not guarantee: rounds of one process are not
+//! independent of the addresses at which the process has its code and data, and of what the host of
+//! a virtual machine does meanwhile; the threshold is there for it (`benches/README.md` has the
+//! figures). A change below the threshold is never found, and a change of the reference cannot be
+//! told from one of the lock where the machines differ.
+//!
+//! [`Conditions::disturbance`]: lockword::contention::Conditions::disturbance
 
-use super::summary::{ROUNDS, cautions, median_of, rates};
+use super::summary::{ROUNDS, cautions};
 use crate::output;
-use crate::{CliError, ExitOutcome};
+use crate::{CliError, ExitOutcome, exit};
 use anstyle::{AnsiColor, Style};
-use lockword::contention::statistics::{Median, geometric_mean};
-use lockword::contention::{CellReport, ComparisonReport, LockReport, MachineInfo};
+use clap::ValueEnum;
+use lockword::contention::statistics::{Median, median, median_at};
+use lockword::contention::{
+    CellReport, ComparisonReport, Conditions, Disturbance, LockReport, MachineInfo,
+};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// When a lock counts as slower.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rule {
     /// The share by which the median must have fallen.
     pub threshold: f64,
-    /// Whether to compare relative speed (see the module's documentation).
-    pub relative: bool,
+    /// What a lock is compared by.
+    pub basis: Basis,
+    /// Which figures are judged.
+    pub judged: Judged,
+}
+
+/// What a lock is compared by (see the module's documentation).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// Its figures over those of the reference lock, by default [`default_reference`].
+    Relative { reference: Option<String> },
+    /// Its figures.
+    Absolute,
+}
+
+/// The figures that are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Judged {
+    /// Acquisitions a second
+    Rate,
+    /// The 99th percentile of the waits
+    P99,
+    /// Both
+    Both,
+}
+
+/// A figure of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Figure {
+    /// Acquisitions a second.
+    Rate,
+    /// The 99th percentile of the waits.
+    P99,
 }
 
 /// How a lock has changed under a load.
@@ -39,11 +94,11 @@ pub enum Change {
     Faster,
     /// Neither.
     Level,
-    /// There are too few rounds for a 95 % interval.
+    /// Too few rounds count.
     Undecided,
 }
 
-/// A load, and the number of rounds of each lock that were or will be measured.
+/// A load, and the number of rounds of each lock that will be measured.
 pub struct Rounds<'a> {
     /// The load's name.
     pub cell: &'a str,
@@ -51,19 +106,19 @@ pub struct Rounds<'a> {
     pub locks: Vec<(&'a str, usize)>,
 }
 
-impl Rounds<'_> {
-    /// The rounds that a report has.
-    fn of(report: &ComparisonReport) -> Vec<Rounds<'_>> {
-        let rounds = |lock: &LockReport| lock.samples.len();
-        report
-            .cells
-            .iter()
-            .map(|cell| Rounds {
-                cell: &cell.name,
-                locks: cell.locks.iter().map(|lock| (lock.lock.as_str(), rounds(lock))).collect(),
-            })
-            .collect()
-    }
+/// The figures of a lock under a load, of all rounds that count.
+#[derive(Debug, Default)]
+struct Series {
+    /// The lock's own figures.
+    own: Vec<f64>,
+    /// The reference's figures; empty if there is no reference.
+    reference: Vec<f64>,
+    /// What is compared: the quotients of both, or the lock's own figures.
+    values: Vec<f64>,
+    /// The number of rounds, with those that do not count.
+    rounds: usize,
+    /// What disturbed the rounds that do not count.
+    disturbed: Vec<Disturbance>,
 }
 
 /// A lock under a load in both reports.
@@ -71,8 +126,12 @@ impl Rounds<'_> {
 struct Pair {
     cell: String,
     lock: String,
-    old: Median,
-    new: Median,
+    reference: Option<String>,
+    figure: Figure,
+    old: Series,
+    new: Series,
+    /// The medians of the two, if both have one.
+    medians: Option<(Median, Median)>,
     change: Change,
 }
 
@@ -86,86 +145,259 @@ pub struct Difference {
     missing: Vec<String>,
     /// The warnings of the later report.
     cautions: Vec<String>,
+    /// Whether acquisitions a second of the two reports compare.
+    same_machine: bool,
     started: u64,
 }
+
+impl Judged {
+    /// Whether waits must be timed for it.
+    pub fn needs_waits(self) -> bool {
+        self != Judged::Rate
+    }
+
+    fn figures(self) -> &'static [Figure] {
+        match self {
+            Judged::Rate => &[Figure::Rate],
+            Judged::P99 => &[Figure::P99],
+            Judged::Both => &[Figure::Rate, Figure::P99],
+        }
+    }
+}
+
+impl Figure {
+    /// The figure of each round, and what it was measured under.
+    fn of(self, lock: &LockReport) -> Vec<(f64, Conditions)> {
+        match self {
+            Figure::Rate => lock.samples.iter().map(|s| (s.per_second(), s.conditions)).collect(),
+            Figure::P99 => lock.round_waits.iter().map(|w| (w.p99 as f64, w.conditions)).collect(),
+        }
+    }
+
+    /// In words, for the end of the text.
+    fn name(self) -> &'static str {
+        match self {
+            Figure::Rate => "acquisitions a second",
+            Figure::P99 => "p99 of the waits",
+        }
+    }
+
+    fn show(self, value: f64) -> String {
+        match self {
+            Figure::Rate => output::rate(value),
+            Figure::P99 => output::time(value),
+        }
+    }
+}
+
+impl Series {
+    /// The figures of a lock, over those of the reference if there is one, in a cell of a report.
+    fn new(
+        report: &ComparisonReport,
+        cell: &CellReport,
+        figure: Figure,
+        (lock, reference): (&LockReport, Option<&LockReport>),
+    ) -> Series {
+        let mut series = Series::default();
+        let disturbance =
+            |conditions: &Conditions| conditions.disturbance(&cell.load, &report.machine);
+        let references = reference.map(|reference| figure.of(reference));
+        for (round, (own, conditions)) in figure.of(lock).into_iter().enumerate() {
+            let reference = match &references {
+                Some(references) => match references.get(round) {
+                    Some(reference) => Some(*reference),
+                    None => break,
+                },
+                None => None,
+            };
+            series.rounds += 1;
+            let disturbed = disturbance(&conditions)
+                .or_else(|| reference.and_then(|(_, conditions)| disturbance(&conditions)));
+            if let Some(disturbance) = disturbed {
+                series.disturbed.push(disturbance);
+                continue;
+            }
+            let value = own / reference.map_or(1.0, |(value, _)| value);
+            // A lock that was never acquired in a slice has no ratio.
+            if value.is_finite() {
+                series.own.push(own);
+                series.reference.extend(reference.map(|(value, _)| value));
+                series.values.push(value);
+            }
+        }
+        series
+    }
+}
+
+/// The lock that others are compared with by default: std's, or the first that is not of this
+/// crate.
+fn default_reference<'a>(locks: &[&'a str]) -> Option<&'a str> {
+    let named = |name: &str| locks.iter().copied().find(|lock| *lock == name);
+    let other = || locks.iter().copied().find(|lock| !lock.starts_with("lockword"));
+    named("std").or_else(|| named("std_rw")).or_else(other)
+}
+
+impl Rule {
+    /// The reference among the locks that both reports have of a load; `None` if there is none, or
+    /// none is needed.
+    fn reference<'a>(&self, locks: &[&'a str]) -> Option<&'a str> {
+        match &self.basis {
+            Basis::Absolute => None,
+            Basis::Relative { reference: None } => default_reference(locks),
+            Basis::Relative { reference: Some(name) } => {
+                locks.iter().copied().find(|lock| lock == name)
+            }
+        }
+    }
+
+    /// The locks to judge among those that both reports have of a load.
+    fn judged<'a>(&self, locks: &[&'a str]) -> Vec<&'a str> {
+        let reference = self.reference(locks);
+        if reference.is_none() && self.basis != Basis::Absolute {
+            return vec![];
+        }
+        locks.iter().copied().filter(|lock| Some(*lock) != reference).collect()
+    }
+
+    fn nothing_in_common(&self) -> CliError {
+        CliError::new(match &self.basis {
+            Basis::Absolute => {
+                "nothing to compare: the baseline has no lock in common that both have measured"
+                    .to_owned()
+            }
+            Basis::Relative { reference: Some(name) } => format!(
+                "nothing to compare: that takes {} and another lock in both reports",
+                output::printable(name)
+            ),
+            Basis::Relative { reference: None } => {
+                "nothing to compare: that takes a lock and a reference beside it in both reports. \
+                 Measure std as well, name the reference (--reference), or compare \
+                 acquisitions a second (--absolute)"
+                    .to_owned()
+            }
+        })
+    }
+}
+
+/// Whether two machines are of the same kind, so that acquisitions a second compare.
+fn same_machine(old: &MachineInfo, new: &MachineInfo) -> bool {
+    old.cpu == new.cpu
+        && old.processors == new.processors
+        && old.architecture == new.architecture
+        && (old.unit_ns / new.unit_ns - 1.0).abs() <= MAX_UNIT_CHANGE
+}
+
+/// The share by which the units of work of two reports may differ for acquisitions a second to
+/// compare.
+const MAX_UNIT_CHANGE: f64 = 0.05;
 
 /// Refuses a baseline with which a run of these rounds on this machine cannot be compared.
 ///
 /// # Errors
 ///
-/// If the machines differ (and the rule is not relative), or the reports have no load or lock in
-/// common, or no lock has enough rounds in both.
+/// If the machines differ (and the rule is absolute), the reports have no load or lock in common,
+/// or no lock has enough rounds that count in the baseline, or enough rounds at all in the run.
 pub fn check(
     old: &ComparisonReport,
     machine: &MachineInfo,
     new: &[Rounds<'_>],
     rule: &Rule,
 ) -> Result<(), CliError> {
-    let old_machine = &old.machine;
-    let differs = old_machine.cpu != machine.cpu
-        || old_machine.processors != machine.processors
-        || old_machine.architecture != machine.architecture;
-    if differs && !rule.relative {
-        let name = |machine: &MachineInfo| {
-            let cpu = machine.cpu.as_deref().unwrap_or(&machine.architecture);
-            format!("{cpu} with {} processors", machine.processors)
-        };
-        return Err(CliError::new(format!(
-            "the baseline is of another machine ({}; this is {}): acquisitions a second do not \
-             compare, but --relative does",
-            name(old_machine),
-            name(machine)
-        )));
+    check_machines(&old.machine, machine, rule)?;
+    let mut in_common = false;
+    let mut series = vec![];
+    for new in new {
+        let Some(old_cell) = old.cells.iter().find(|old| old.name == new.cell) else { continue };
+        in_common = true;
+        let find = |name: &str| old_cell.locks.iter().find(|old| old.lock == name);
+        let common: Vec<&str> = new
+            .locks
+            .iter()
+            .filter(|(name, rounds)| {
+                *rounds > 0 && find(name).is_some_and(|old| !old.samples.is_empty())
+            })
+            .map(|(name, _)| *name)
+            .collect();
+        let reference = rule.reference(&common).and_then(find);
+        for lock in rule.judged(&common).into_iter().filter_map(find) {
+            let rounds = new.locks.iter().find(|(name, _)| *name == lock.lock).map_or(0, |l| l.1);
+            for figure in rule.judged.figures() {
+                series.push((Series::new(old, old_cell, *figure, (lock, reference)), rounds));
+            }
+        }
     }
-    let pairs: Vec<(&CellReport, &Rounds<'_>)> = new
-        .iter()
-        .filter_map(|new| Some((old.cells.iter().find(|old| old.name == new.cell)?, new)))
-        .collect();
-    if pairs.is_empty() {
-        let names: Vec<&str> = old.cells.iter().map(|cell| cell.name.as_str()).take(4).collect();
-        let more = if old.cells.len() > names.len() { ", .." } else { "" };
-        return Err(CliError::new(format!(
-            "the baseline has no load in common; it has: {}{more}",
-            names.join("; ")
-        )));
+    if !in_common {
+        return Err(no_load_in_common(old));
     }
-    // The rounds of each lock that both have.
-    let common = |(old, new): &(&CellReport, &Rounds<'_>)| -> Vec<usize> {
-        let rounds = |(name, rounds): &(&str, usize)| {
-            let old = old.locks.iter().find(|old| old.lock == *name)?;
-            Some(old.samples.len().min(*rounds)).filter(|rounds| *rounds > 0)
-        };
-        new.locks.iter().filter_map(rounds).collect()
-    };
-    let common: Vec<Vec<usize>> = pairs.iter().map(common).collect();
-    let least = if rule.relative { 2 } else { 1 };
-    if !common.iter().any(|rounds| rounds.len() >= least) {
-        return Err(nothing_in_common(rule));
+    if series.is_empty() {
+        return Err(rule.nothing_in_common());
     }
-    let judged = |rounds: &Vec<usize>| {
-        let enough = |rounds: &usize| *rounds >= ROUNDS;
-        // Each round is compared with the other locks' samples of the same round.
-        let all = rule.relative && rounds.iter().all(enough);
-        rounds.len() >= least && (all || !rule.relative && rounds.iter().any(enough))
-    };
-    if !common.iter().any(judged) {
-        return Err(nothing_judged());
+    if !series.iter().any(|(old, rounds)| old.values.len() >= ROUNDS && *rounds >= ROUNDS) {
+        let few = series.iter().all(|(_, rounds)| *rounds < ROUNDS);
+        let old: Vec<&Series> = series.iter().map(|(series, _)| series).collect();
+        return Err(nothing_judged(&[("the baseline", old)], few));
     }
     Ok(())
 }
 
-fn nothing_in_common(rule: &Rule) -> CliError {
-    CliError::new(if rule.relative {
-        "nothing to compare: --relative takes two locks that both reports have measured"
+fn check_machines(old: &MachineInfo, new: &MachineInfo, rule: &Rule) -> Result<(), CliError> {
+    if rule.basis != Basis::Absolute || same_machine(old, new) {
+        return Ok(());
+    }
+    let name = |machine: &MachineInfo| {
+        let cpu = machine.cpu.as_deref().unwrap_or(&machine.architecture);
+        format!("{cpu} with {} processors", machine.processors)
+    };
+    let (old_name, new_name) = (name(old), name(new));
+    Err(CliError::new(if old_name == new_name {
+        format!(
+            "the machine had another speed when the baseline was measured (a unit of work took \
+             {:.3} ns, here {:.3} ns): acquisitions a second do not compare; leave out --absolute",
+            old.unit_ns, new.unit_ns
+        )
     } else {
-        "nothing to compare: the baseline has no lock in common that both have measured"
+        format!(
+            "the baseline is of another machine ({old_name}; this is {new_name}): acquisitions a \
+             second do not compare; leave out --absolute"
+        )
+    }))
+}
+
+fn no_load_in_common(old: &ComparisonReport) -> CliError {
+    let names: Vec<&str> = old.cells.iter().map(|cell| cell.name.as_str()).take(4).collect();
+    let more = if old.cells.len() > names.len() { ", .." } else { "" };
+    CliError::new(format!("the baseline has no load in common; it has: {}{more}", names.join("; ")))
+}
+
+/// The error if no lock can be judged, with what to do. `reports` are names and what they have.
+fn nothing_judged(reports: &[(&str, Vec<&Series>)], few: bool) -> CliError {
+    let told = reports
+        .iter()
+        .filter(|_| !few)
+        .find_map(|(name, series)| Some(format!("{} in {name}", disturbed(series)?)));
+    CliError::new(match told {
+        Some(disturbed) => format!(
+            "nothing can be judged: {disturbed}. Stop other processes and measure that again, or \
+             with more --rounds"
+        ),
+        None => format!(
+            "nothing can be judged: that takes {ROUNDS} rounds of a lock in both reports, with \
+             waits for their p99"
+        ),
     })
 }
 
-fn nothing_judged() -> CliError {
-    CliError::new(format!(
-        "nothing can be judged: that takes {ROUNDS} rounds of a lock in both reports"
-    ))
+/// How many rounds were disturbed and why, if any were: `14 of 120 rounds were disturbed (other
+/// processes ran)`.
+fn disturbed(series: &[&Series]) -> Option<String> {
+    let rounds: usize = series.iter().map(|series| series.rounds).sum();
+    let mut counts: HashMap<Disturbance, usize> = HashMap::new();
+    for disturbance in series.iter().flat_map(|series| &series.disturbed) {
+        *counts.entry(*disturbance).or_default() += 1;
+    }
+    let count: usize = counts.values().sum();
+    let (most, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    Some(format!("{count} of {rounds} rounds were disturbed ({most})"))
 }
 
 impl Difference {
@@ -173,92 +405,139 @@ impl Difference {
     ///
     /// # Errors
     ///
-    /// As [`check`].
+    /// As [`check`], and if too many rounds of the later report were disturbed.
     pub fn between(
         old: &ComparisonReport,
         new: &ComparisonReport,
         rule: &Rule,
     ) -> Result<Difference, CliError> {
-        check(old, &new.machine, &Rounds::of(new), rule)?;
+        check_machines(&old.machine, &new.machine, rule)?;
         let mut difference = Difference {
-            rule: *rule,
+            rule: rule.clone(),
             pairs: vec![],
             notes: notes(old, new),
             missing: vec![],
             cautions: cautions(new),
+            same_machine: same_machine(&old.machine, &new.machine),
             started: old.started,
         };
+        let mut in_common = false;
         for new_cell in &new.cells {
             let Some(old_cell) = old.cells.iter().find(|cell| cell.name == new_cell.name) else {
                 difference.missing.push(format!("not in the baseline: {}", new_cell.name));
                 continue;
             };
-            difference.cell(old_cell, new_cell);
+            in_common = true;
+            difference.cell((old, old_cell), (new, new_cell));
         }
         for cell in &old.cells {
             if !new.cells.iter().any(|new| new.name == cell.name) {
                 difference.missing.push(format!("only in the baseline: {}", cell.name));
             }
         }
-        if difference.pairs.is_empty() {
-            return Err(nothing_in_common(rule));
+        if !in_common {
+            return Err(no_load_in_common(old));
         }
-        // Rounds without a finite ratio are left out, so fewer may remain than were counted.
+        if difference.pairs.is_empty() {
+            return Err(rule.nothing_in_common());
+        }
+        difference.judge();
         if difference.pairs.iter().all(|pair| pair.change == Change::Undecided) {
-            return Err(nothing_judged());
+            return Err(nothing_judged(&difference.reports(), false));
         }
         Ok(difference)
     }
 
+    /// The two reports with all their series, by name.
+    fn reports(&self) -> [(&'static str, Vec<&Series>); 2] {
+        let of = |side: fn(&Pair) -> &Series| self.pairs.iter().map(side).collect();
+        [("the baseline", of(|pair| &pair.old)), ("this report", of(|pair| &pair.new))]
+    }
+
     /// Adds the locks of a load.
-    fn cell(&mut self, old: &CellReport, new: &CellReport) {
-        let mut common: Vec<(&LockReport, &LockReport)> = vec![];
-        for lock in &new.locks {
-            match old.locks.iter().find(|old| old.lock == lock.lock) {
-                Some(old) if !old.samples.is_empty() && !lock.samples.is_empty() => {
-                    common.push((old, lock));
-                }
-                Some(old) if lock.samples.is_empty() && !old.samples.is_empty() => {
-                    self.missing.push(format!("only in the baseline: {}, {}", new.name, lock.lock));
-                }
-                _ => self.missing.push(format!("not in the baseline: {}, {}", new.name, lock.lock)),
+    fn cell(
+        &mut self,
+        (old, old_cell): (&ComparisonReport, &CellReport),
+        (new, new_cell): (&ComparisonReport, &CellReport),
+    ) {
+        let find = |cell: &CellReport, name: &str| {
+            cell.locks.iter().position(|lock| lock.lock == name && !lock.samples.is_empty())
+        };
+        let mut common: Vec<&str> = vec![];
+        for lock in &new_cell.locks {
+            let in_old = find(old_cell, &lock.lock).is_some();
+            let name = format!("{}, {}", new_cell.name, lock.lock);
+            match (in_old, lock.samples.is_empty()) {
+                (true, false) => common.push(&lock.lock),
+                (true, true) => self.missing.push(format!("only in the baseline: {name}")),
+                (false, _) => self.missing.push(format!("not in the baseline: {name}")),
             }
         }
-        for lock in &old.locks {
-            if !new.locks.iter().any(|new| new.lock == lock.lock) {
-                self.missing.push(format!("only in the baseline: {}, {}", new.name, lock.lock));
+        for lock in &old_cell.locks {
+            if !new_cell.locks.iter().any(|new| new.lock == lock.lock) {
+                self.missing
+                    .push(format!("only in the baseline: {}, {}", new_cell.name, lock.lock));
             }
         }
-        if self.rule.relative {
-            let reference = common.iter().position(|(_, lock)| lock.lock == "lockword");
-            let reference = reference.unwrap_or(0);
-            if common.len() < 2 {
-                return;
-            }
-            let (olds, news): (Vec<_>, Vec<_>) = common.iter().copied().unzip();
-            self.pair(new, news[reference], relative(&olds, reference), relative(&news, reference));
-        } else {
-            for (old, lock) in common {
-                self.pair(new, lock, rates(old), rates(lock));
+        let reference = self.rule.reference(&common);
+        let judged = self.rule.judged(&common);
+        if judged.is_empty() && !common.is_empty() {
+            self.missing.push(format!("without another lock to compare with: {}", new_cell.name));
+        }
+        for lock in judged {
+            let locks = |cell: &'_ CellReport| {
+                let at = |name| find(cell, name).expect("both reports have it");
+                (at(lock), reference.map(at))
+            };
+            for figure in self.rule.judged.figures() {
+                let series = |report, cell: &CellReport| {
+                    let (lock, reference) = locks(cell);
+                    let locks = (&cell.locks[lock], reference.map(|at| &cell.locks[at]));
+                    Series::new(report, cell, *figure, locks)
+                };
+                self.pairs.push(Pair {
+                    cell: new_cell.name.clone(),
+                    lock: lock.to_owned(),
+                    reference: reference.map(str::to_owned),
+                    figure: *figure,
+                    old: series(old, old_cell),
+                    new: series(new, new_cell),
+                    medians: None,
+                    change: Change::Undecided,
+                });
             }
         }
     }
 
-    /// Adds a lock, if both samples have a median.
-    fn pair(&mut self, cell: &CellReport, lock: &LockReport, old: Vec<f64>, new: Vec<f64>) {
-        let few = old.len().min(new.len()) < ROUNDS;
-        if let (Some(old), Some(new)) = (median_of(&old), median_of(&new)) {
-            let change =
-                if few { Change::Undecided } else { change(&old, &new, self.rule.threshold) };
-            let (cell, lock) = (cell.name.clone(), lock.lock.clone());
-            self.pairs.push(Pair { cell, lock, old, new, change });
+    /// Judges all pairs. The level of the intervals depends on the number of those that have enough
+    /// rounds.
+    fn judge(&mut self) {
+        let enough = |pair: &Pair| pair.old.values.len().min(pair.new.values.len()) >= ROUNDS;
+        let judged = self.pairs.iter().filter(|pair| enough(pair)).count();
+        let level = 1.0 - 0.05 / judged.max(1) as f64;
+        for pair in &mut self.pairs {
+            if pair.old.values.is_empty() || pair.new.values.is_empty() {
+                continue;
+            }
+            let old = median_at(&pair.old.values, level);
+            let new = median_at(&pair.new.values, level);
+            pair.medians = Some((old, new));
+            if enough(pair) {
+                pair.change = change(pair.figure, &old, &new, self.rule.threshold);
+            }
         }
     }
 
-    /// [`ExitOutcome::Regressed`] if any lock is slower.
+    /// [`ExitOutcome::Regressed`] if any lock is slower; if none is and any is undecided, a failure.
     pub fn outcome(&self) -> ExitOutcome {
-        let slower = self.pairs.iter().any(|pair| pair.change == Change::Slower);
-        if slower { ExitOutcome::Regressed } else { ExitOutcome::Done }
+        let any = |change| self.pairs.iter().any(|pair| pair.change == change);
+        if any(Change::Slower) {
+            ExitOutcome::Regressed
+        } else if any(Change::Undecided) {
+            ExitOutcome::With(exit::BENCH_FAILED)
+        } else {
+            ExitOutcome::Done
+        }
     }
 
     /// The comparison as text for the terminal. `name` is that of the baseline.
@@ -270,46 +549,33 @@ impl Difference {
         for note in &self.notes {
             let _ = writeln!(out, "{warning}note{warning:#}: {note}");
         }
-        let wide = self.pairs.iter().map(|pair| pair.lock.chars().count()).max().unwrap_or(0);
+        let wide = self.pairs.iter().map(|pair| pair.label().chars().count()).max().unwrap_or(0);
         for pairs in self.pairs.chunk_by(|a, b| a.cell == b.cell) {
             let _ = writeln!(out, "\n{bold}{}{bold:#}", pairs[0].cell);
             for pair in pairs {
-                let (style, word) = match pair.change {
-                    Change::Slower => (AnsiColor::Red.on_default().bold(), "SLOWER"),
-                    Change::Faster => (AnsiColor::Green.on_default(), "faster"),
-                    Change::Level => (Style::new(), "level"),
-                    Change::Undecided => (Style::new(), "undecided: fewer than six rounds"),
-                };
-                let figure = |value: f64| match self.rule.relative {
-                    true => format!("{value:.2}"),
-                    false => output::rate(value),
-                };
-                let (old, new) = (figure(pair.old.mid), figure(pair.new.mid));
-                let percent = (pair.new.mid / pair.old.mid - 1.0) * 100.0;
-                // A change from zero has no percentage.
-                let percent = if percent.is_finite() { percent } else { 0.0 };
-                let lock = &pair.lock;
-                let _ = writeln!(
-                    out,
-                    "  {lock:<wide$}  {old:>7} -> {new:>7}  {percent:>+6.1} %  {style}{word}{style:#}"
-                );
+                out += &pair.line(wide, self.same_machine);
             }
         }
         let count = |change| self.pairs.iter().filter(|pair| pair.change == change).count();
         let (slower, undecided) = (count(Change::Slower), count(Change::Undecided));
-        let figure = if self.rule.relative {
-            "acquisitions a second over the geometric mean of the other locks"
-        } else {
-            "acquisitions a second"
-        };
         let _ = writeln!(
             out,
-            "\n{slower} of {} slower by more than {} % and the spread ({figure}).",
+            "\n{slower} of {} slower by more than {} % and the spread ({}).",
             self.pairs.len() - undecided,
-            output::figure(self.rule.threshold * 100.0)
+            output::figure(self.rule.threshold * 100.0),
+            self.figure_names()
         );
         if undecided > 0 {
-            let _ = writeln!(out, "{undecided} undecided: fewer than six rounds.");
+            let _ = writeln!(
+                out,
+                "{undecided} undecided: fewer than six rounds count. Stop other processes and \
+                 measure again, or with more --rounds."
+            );
+        }
+        for (report, series) in self.reports() {
+            if let Some(disturbed) = disturbed(&series) {
+                let _ = writeln!(out, "In {report}, {disturbed}, and do not count.");
+            }
         }
         for missing in &self.missing {
             let _ = writeln!(out, "{warning}not compared{warning:#}: {missing}");
@@ -319,27 +585,98 @@ impl Difference {
         }
         out
     }
+
+    /// What was compared: `acquisitions a second over those of std in the same round`.
+    fn figure_names(&self) -> String {
+        let figures: Vec<&str> =
+            self.rule.judged.figures().iter().map(|figure| figure.name()).collect();
+        let mut references: Vec<&str> =
+            self.pairs.iter().filter_map(|pair| pair.reference.as_deref()).collect();
+        references.sort_unstable();
+        references.dedup();
+        let figures = output::list(&figures);
+        if references.is_empty() {
+            figures
+        } else {
+            format!("{figures} over those of {} in the same round", references.join(" or "))
+        }
+    }
 }
 
-/// The relative speed of the reference, round by round (see the module's documentation).
-fn relative(locks: &[&LockReport], reference: usize) -> Vec<f64> {
-    let rounds = locks.iter().map(|lock| lock.samples.len()).min().unwrap_or(0);
-    let all: Vec<Vec<f64>> = locks.iter().map(|lock| rates(lock)).collect();
-    let others = |round: usize| {
-        let others = all.iter().enumerate().filter(|(lock, _)| *lock != reference);
-        geometric_mean(others.map(|(_, rates)| rates[round]))
+impl Pair {
+    /// What the line begins with.
+    fn label(&self) -> String {
+        let own = match self.figure {
+            Figure::Rate => self.lock.clone(),
+            Figure::P99 => format!("{} p99", self.lock),
+        };
+        match &self.reference {
+            Some(reference) => format!("{own} / {reference}"),
+            None => own,
+        }
+    }
+
+    /// The line of the pair, and one below it for a change: whether of the lock or the reference.
+    fn line(&self, wide: usize, same_machine: bool) -> String {
+        let (style, word) = match self.change {
+            Change::Slower => (AnsiColor::Red.on_default().bold(), "SLOWER"),
+            Change::Faster => (AnsiColor::Green.on_default(), "faster"),
+            Change::Level => (Style::new(), "level"),
+            Change::Undecided => (Style::new(), "undecided: fewer than six rounds"),
+        };
+        let label = self.label();
+        let Some((old, new)) = &self.medians else {
+            return format!("  {label:<wide$}  {style}{word}{style:#}\n");
+        };
+        let show = |value: f64| match self.reference {
+            Some(_) => format!("{value:.2}"),
+            None => self.figure.show(value),
+        };
+        let (before, after) = (show(old.mid), show(new.mid));
+        let percent = percent(old.mid, new.mid);
+        let mut text = format!(
+            "  {label:<wide$}  {before:>7} -> {after:>7}  {percent}  {style}{word}{style:#}\n"
+        );
+        let changed = matches!(self.change, Change::Slower | Change::Faster);
+        if let Some(reference) = self.reference.as_deref().filter(|_| changed && same_machine) {
+            let change = |name: &str, old: &[f64], new: &[f64]| {
+                let (old, new) = (median(old).mid, median(new).mid);
+                let show = |value| self.figure.show(value);
+                format!("{name} {} -> {} {}", show(old), show(new), percent_of(old, new))
+            };
+            let _ = writeln!(
+                text,
+                "    of which: {}, {}",
+                change(&self.lock, &self.old.own, &self.new.own),
+                change(reference, &self.old.reference, &self.new.reference)
+            );
+        }
+        text
+    }
+}
+
+/// The change in percent, right-aligned.
+fn percent(old: f64, new: f64) -> String {
+    format!("{:>8}", percent_of(old, new))
+}
+
+/// The change in percent. A change from zero has none.
+fn percent_of(old: f64, new: f64) -> String {
+    let percent = (new / old - 1.0) * 100.0;
+    format!("{:+.1} %", if percent.is_finite() { percent } else { 0.0 })
+}
+
+/// More acquisitions a second are faster, and longer waits slower.
+fn change(figure: Figure, old: &Median, new: &Median, threshold: f64) -> Change {
+    let less = |a: &Median, b: &Median| a.mid < b.mid * (1.0 - threshold) && a.high < b.low;
+    let (worse, better) = match figure {
+        Figure::Rate => (less(new, old), less(old, new)),
+        Figure::P99 => (less(old, new), less(new, old)),
     };
-    let ratio = |round: usize| Some(all[reference][round] / others(round)?);
-    (0..rounds).filter_map(ratio).filter(|ratio| ratio.is_finite()).collect()
-}
-
-fn change(old: &Median, new: &Median, threshold: f64) -> Change {
-    if new.mid < old.mid * (1.0 - threshold) && new.high < old.low {
-        Change::Slower
-    } else if old.mid < new.mid * (1.0 - threshold) && old.high < new.low {
-        Change::Faster
-    } else {
-        Change::Level
+    match (worse, better) {
+        (true, _) => Change::Slower,
+        (_, true) => Change::Faster,
+        _ => Change::Level,
     }
 }
 
@@ -363,11 +700,12 @@ fn notes(old: &ComparisonReport, new: &ComparisonReport) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::summary::sample::{cell, lock, report};
+    use super::super::summary::sample::{cell, lock, report, waits};
     use super::*;
 
-    const RULE: Rule = Rule { threshold: 0.1, relative: false };
-    const RELATIVE: Rule = Rule { threshold: 0.1, relative: true };
+    const RULE: Rule =
+        Rule { threshold: 0.1, basis: Basis::Relative { reference: None }, judged: Judged::Rate };
+    const ABSOLUTE: Rule = Rule { basis: Basis::Absolute, ..RULE };
 
     fn two(lockword: f64, std: f64, spread: f64) -> ComparisonReport {
         report(vec![cell(8, vec![lock("lockword", lockword, spread), lock("std", std, spread)])])
@@ -377,10 +715,19 @@ mod tests {
         Difference::between(old, new, rule).unwrap().outcome()
     }
 
+    fn refusal(old: &ComparisonReport, new: &ComparisonReport, rule: &Rule) -> String {
+        Difference::between(old, new, rule).unwrap_err().to_string()
+    }
+
+    fn text(old: &ComparisonReport, new: &ComparisonReport, rule: &Rule) -> String {
+        let text = Difference::between(old, new, rule).unwrap().render("old");
+        anstream::adapter::strip_str(&text).to_string()
+    }
+
     #[test]
     fn a_report_is_level_with_itself() {
         let report = two(100.0, 100.0, 0.05);
-        for rule in [RULE, RELATIVE] {
+        for rule in [RULE, ABSOLUTE] {
             assert_eq!(outcome(&report, &report, &rule), ExitOutcome::Done);
         }
     }
@@ -388,46 +735,191 @@ mod tests {
     #[test]
     fn slower_means_by_more_than_the_threshold() {
         let old = two(100.0, 100.0, 0.01);
-        assert_eq!(outcome(&old, &two(80.0, 100.0, 0.01), &RULE), ExitOutcome::Regressed);
-        assert_eq!(outcome(&old, &two(100.0, 80.0, 0.01), &RULE), ExitOutcome::Regressed);
-        assert_eq!(outcome(&old, &two(93.0, 93.0, 0.01), &RULE), ExitOutcome::Done);
-        assert_eq!(outcome(&old, &two(120.0, 120.0, 0.01), &RULE), ExitOutcome::Done);
+        assert_eq!(outcome(&old, &two(80.0, 100.0, 0.01), &ABSOLUTE), ExitOutcome::Regressed);
+        assert_eq!(outcome(&old, &two(100.0, 80.0, 0.01), &ABSOLUTE), ExitOutcome::Regressed);
+        assert_eq!(outcome(&old, &two(93.0, 93.0, 0.01), &ABSOLUTE), ExitOutcome::Done);
+        assert_eq!(outcome(&old, &two(120.0, 120.0, 0.01), &ABSOLUTE), ExitOutcome::Done);
     }
 
     #[test]
     fn slower_means_by_more_than_the_spread() {
         let old = two(100.0, 100.0, 0.3);
-        assert_eq!(outcome(&old, &two(80.0, 80.0, 0.3), &RULE), ExitOutcome::Done);
+        assert_eq!(outcome(&old, &two(80.0, 80.0, 0.3), &ABSOLUTE), ExitOutcome::Done);
+        // The spread of both locks alike cancels out.
+        assert_eq!(outcome(&old, &two(80.0, 100.0, 0.3), &RULE), ExitOutcome::Regressed);
     }
 
     #[test]
-    fn a_slower_machine_cancels_out_in_a_relative_comparison() {
+    fn a_slower_machine_cancels_out_and_the_reference_is_not_judged() {
         let (old, slow) = (two(100.0, 100.0, 0.01), two(50.0, 50.0, 0.01));
-        assert_eq!(outcome(&old, &slow, &RULE), ExitOutcome::Regressed);
-        assert_eq!(outcome(&old, &slow, &RELATIVE), ExitOutcome::Done);
-        assert_eq!(outcome(&old, &two(40.0, 50.0, 0.01), &RELATIVE), ExitOutcome::Regressed);
-        // The yardstick is not judged.
-        assert_eq!(outcome(&old, &two(50.0, 40.0, 0.01), &RELATIVE), ExitOutcome::Done);
+        assert_eq!(outcome(&old, &slow, &ABSOLUTE), ExitOutcome::Regressed);
+        assert_eq!(outcome(&old, &slow, &RULE), ExitOutcome::Done);
+        assert_eq!(outcome(&old, &two(40.0, 50.0, 0.01), &RULE), ExitOutcome::Regressed);
+        assert_eq!(outcome(&old, &two(50.0, 40.0, 0.01), &RULE), ExitOutcome::Done);
     }
 
     #[test]
-    fn another_machine_is_refused() {
+    fn a_change_of_the_reference_is_told() {
+        let (old, mut new) = (two(100.0, 100.0, 0.01), two(100.0, 200.0, 0.01));
+        let said = text(&old, &new, &RULE);
+        assert!(said.contains("lockword / std     1.00 ->    0.50   -50.0 %  SLOWER"), "{said}");
+        assert!(said.contains("of which: lockword 99.0 -> 99.0 +0.0 %, std 99.0 -> 198"), "{said}");
+        assert!(said.contains("acquisitions a second over those of std in the same round"));
+        new.machine.unit_ns = 2.0;
+        for sample in new.cells[0].locks.iter_mut().flat_map(|lock| &mut lock.samples) {
+            sample.conditions.unit_ns = 2.0;
+        }
+        let said = text(&old, &new, &RULE);
+        assert!(said.contains("SLOWER") && !said.contains("of which"), "{said}");
+    }
+
+    #[test]
+    fn the_reference_is_stds_lock_or_another_crates() {
+        for (locks, reference) in [
+            (&["lockword", "parking_lot", "std"][..], Some("std")),
+            (&["lockword", "std_rw", "usync"], Some("std_rw")),
+            (&["lockword", "std_rw", "std"], Some("std")),
+            (&["lockword", "lockword_fair", "usync", "spin"], Some("usync")),
+            (&["lockword", "lockword_rw"], None),
+            (&[], None),
+        ] {
+            assert_eq!(default_reference(locks), reference, "{locks:?}");
+        }
+        let named = |name: &str| Rule {
+            basis: Basis::Relative { reference: Some(name.to_owned()) },
+            ..RULE
+        };
+        let (old, new) = (two(100.0, 100.0, 0.01), two(100.0, 50.0, 0.01));
+        assert_eq!(outcome(&old, &new, &RULE), ExitOutcome::Done);
+        assert_eq!(outcome(&old, &new, &named("lockword")), ExitOutcome::Regressed);
+        let why = refusal(&old, &new, &named("usync"));
+        assert!(why.contains("that takes usync and another lock"), "{why}");
+    }
+
+    #[test]
+    fn a_lone_lock_takes_a_reference() {
+        let mut old = two(100.0, 100.0, 0.01);
+        old.cells[0].locks.truncate(1);
+        let why = refusal(&old, &old, &RULE);
+        assert!(why.contains("a reference beside it") && why.contains("--absolute"), "{why}");
+        assert_eq!(outcome(&old, &old, &ABSOLUTE), ExitOutcome::Done);
+    }
+
+    #[test]
+    fn absolute_figures_of_another_machine_or_speed_are_refused() {
         let old = two(100.0, 100.0, 0.01);
         let mut new = old.clone();
         new.machine.processors = 64;
-        let why = Difference::between(&old, &new, &RULE).unwrap_err().to_string();
-        assert!(why.contains("another machine") && why.contains("--relative"), "{why}");
-        assert_eq!(outcome(&old, &new, &RELATIVE), ExitOutcome::Done);
+        let why = refusal(&old, &new, &ABSOLUTE);
+        assert!(why.contains("another machine") && why.contains("leave out --absolute"), "{why}");
+        assert_eq!(outcome(&old, &new, &RULE), ExitOutcome::Done);
+        let mut new = old.clone();
+        new.machine.unit_ns = 1.06;
+        let why = refusal(&old, &new, &ABSOLUTE);
+        assert!(why.contains("another speed") && why.contains("leave out --absolute"), "{why}");
+        new.machine.unit_ns = 1.04;
+        assert_eq!(outcome(&old, &new, &ABSOLUTE), ExitOutcome::Done);
+    }
+
+    /// The report, in which the first rounds of one lock were disturbed by a change of speed.
+    fn disturb(mut report: ComparisonReport, lock: usize, rounds: usize) -> ComparisonReport {
+        for sample in &mut report.cells[0].locks[lock].samples[..rounds] {
+            sample.conditions.unit_ns = 1.1;
+            sample.acquisitions.fill(1);
+        }
+        report
+    }
+
+    #[test]
+    fn disturbed_rounds_do_not_count() {
+        let old = two(100.0, 100.0, 0.01);
+        for lock in [0, 1] {
+            let new = disturb(old.clone(), lock, 3);
+            assert_eq!(outcome(&old, &new, &RULE), ExitOutcome::Done, "of nine");
+            let said = text(&old, &new, &RULE);
+            assert!(said.contains("In this report, 3 of 9 rounds were disturbed"), "{said}");
+            assert!(said.contains("(the processor changed its speed), and do not"), "{said}");
+            assert!(!said.contains("In the baseline,"), "{said}");
+            // With a round less there is no 95 % interval.
+            let few = disturb(old.clone(), lock, 4);
+            let why = refusal(&old, &few, &RULE);
+            assert!(why.contains("4 of 9 rounds were disturbed") && why.contains("this report"));
+            let why = refusal(&few, &old, &RULE);
+            assert!(why.contains("in the baseline") && why.contains("Stop other"), "{why}");
+            let rounds =
+                [Rounds { cell: &old.cells[0].name, locks: vec![("lockword", 9), ("std", 9)] }];
+            assert!(check(&few, &old.machine, &rounds, &RULE).is_err(), "before it is measured");
+            assert!(check(&new, &old.machine, &rounds, &RULE).is_ok());
+        }
+        // Only the lock itself counts without a reference.
+        let new = disturb(old.clone(), 1, 4);
+        let difference = Difference::between(&old, &new, &ABSOLUTE).unwrap();
+        assert_eq!(difference.pairs[0].change, Change::Level);
+        assert_eq!(difference.pairs[1].change, Change::Undecided);
+        assert_eq!(difference.outcome(), ExitOutcome::With(exit::BENCH_FAILED));
+    }
+
+    #[test]
+    fn the_level_allows_for_the_number_of_pairs() {
+        // 2 P(Binomial(9, 1/2) <= 1) is 3.9 %: below the 5 % of one pair, above those of two.
+        let cells = |count: usize| {
+            let cell =
+                |threads| cell(threads, vec![lock("lockword", 100.0, 0.1), lock("std", 99.0, 0.0)]);
+            let mut report = report((0..count).map(|n| cell(8 + n)).collect());
+            for cell in &mut report.cells {
+                // One outlier at either end.
+                let samples = &mut cell.locks[0].samples;
+                samples[0].acquisitions.fill(1);
+                samples[1].acquisitions.fill(1_000_000);
+            }
+            report
+        };
+        let interval = |count| {
+            let report = cells(count);
+            let difference = Difference::between(&report, &report, &RULE).unwrap();
+            difference.pairs[0].medians.unwrap().0
+        };
+        assert!(interval(1).high < 2.0 && interval(1).low > 0.5, "{:?}", interval(1));
+        assert!(interval(2).high > 2.0 && interval(2).low < 0.5, "{:?}", interval(2));
+    }
+
+    fn with_waits(mut report: ComparisonReport, p99: u64) -> ComparisonReport {
+        report.cells[0].locks[0].round_waits = waits(p99, 9);
+        report.cells[0].locks[1].round_waits = waits(1_000, 9);
+        report
+    }
+
+    #[test]
+    fn a_longer_p99_is_slower_if_it_is_judged() {
+        let p99 = Rule { judged: Judged::P99, ..RULE };
+        let both = Rule { judged: Judged::Both, ..RULE };
+        let old = with_waits(two(100.0, 100.0, 0.01), 1_000);
+        let long = with_waits(two(100.0, 100.0, 0.01), 1_200);
+        assert_eq!(outcome(&old, &long, &RULE), ExitOutcome::Done);
+        assert_eq!(outcome(&old, &long, &p99), ExitOutcome::Regressed);
+        assert_eq!(outcome(&old, &long, &both), ExitOutcome::Regressed);
+        assert_eq!(outcome(&long, &old, &p99), ExitOutcome::Done);
+        let said = text(&old, &long, &both);
+        assert!(
+            said.contains("lockword p99 / std     1.00 ->    1.20   +20.0 %  SLOWER"),
+            "{said}"
+        );
+        assert!(said.contains("of which: lockword 5.00 us -> 6.00 us +20.0 %"), "{said}");
+        // Without waits nothing can be judged.
+        let why = refusal(&two(100.0, 100.0, 0.01), &long, &p99);
+        assert!(why.contains("with waits for their p99"), "{why}");
+        let part = Difference::between(&two(100.0, 100.0, 0.01), &long, &both).unwrap();
+        assert_eq!(part.outcome(), ExitOutcome::With(exit::BENCH_FAILED));
     }
 
     #[test]
     fn nothing_in_common_is_refused() {
         let old = two(100.0, 100.0, 0.01);
         let other = report(vec![cell(4, vec![lock("lockword", 1.0, 0.0)])]);
-        let why = Difference::between(&old, &other, &RULE).unwrap_err().to_string();
+        let why = refusal(&old, &other, &RULE);
         assert!(why.contains("no load in common"), "{why}");
         let other = report(vec![cell(8, vec![lock("usync", 1.0, 0.0)])]);
-        let why = Difference::between(&old, &other, &RULE).unwrap_err().to_string();
+        let why = refusal(&old, &other, &ABSOLUTE);
         assert!(why.contains("no lock in common"), "{why}");
     }
 
@@ -441,19 +933,21 @@ mod tests {
         for (old, new) in [(cut(old.clone(), 0), slow.clone()), (old.clone(), cut(slow.clone(), 0))]
         {
             // The other lock still is judged.
-            let difference = Difference::between(&old, &new, &RULE).unwrap();
+            let difference = Difference::between(&old, &new, &ABSOLUTE).unwrap();
             assert_eq!(difference.pairs[0].change, Change::Undecided);
             assert_eq!(difference.pairs[1].change, Change::Slower);
             let text = difference.render("old");
             assert!(text.contains("1 of 1 slower") && text.contains("1 undecided"), "{text}");
-            let why = Difference::between(&old, &new, &RELATIVE).unwrap_err().to_string();
+            assert_eq!(difference.outcome(), ExitOutcome::Regressed);
+            let why = refusal(&old, &new, &RULE);
             assert!(why.contains("nothing can be judged"), "{why}");
         }
         let few = cut(cut(slow, 0), 1);
-        let why = Difference::between(&old, &few, &RULE).unwrap_err().to_string();
+        let why = refusal(&old, &few, &ABSOLUTE);
         assert!(why.contains("nothing can be judged"), "{why}");
+        // One that cannot be judged is no success.
         let part = cut(two(100.0, 50.0, 0.01), 1);
-        assert_eq!(outcome(&old, &part, &RULE), ExitOutcome::Done);
+        assert_eq!(outcome(&old, &part, &ABSOLUTE), ExitOutcome::With(exit::BENCH_FAILED));
     }
 
     #[test]
@@ -462,8 +956,7 @@ mod tests {
         let mut new = old.clone();
         new.cells[0].locks.truncate(1);
         new.warnings.push("the machine was busy".to_owned());
-        let text = Difference::between(&old, &new, &RULE).unwrap().render("old");
-        let text = anstream::adapter::strip_str(&text).to_string();
+        let text = text(&old, &new, &ABSOLUTE);
         let (_, end) = text.split_once("1 slower by more than").unwrap();
         assert!(end.contains("not compared: only in the baseline: 8 threads"), "{text}");
         assert!(end.contains("ns, std"), "{text}");
@@ -476,7 +969,7 @@ mod tests {
         for lock in &mut new.cells[0].locks {
             lock.samples.iter_mut().take(4).for_each(|sample| sample.acquisitions.fill(0));
         }
-        let why = Difference::between(&old, &new, &RELATIVE).unwrap_err().to_string();
+        let why = refusal(&old, &new, &RULE);
         assert!(why.contains("nothing can be judged"), "{why}");
     }
 }

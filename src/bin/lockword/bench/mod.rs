@@ -38,6 +38,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
     let outputs = Outputs::check(&args.outputs, args.baseline.as_deref())?;
     let baseline = args.baseline.as_deref().map(file::read_report).transpose()?;
+    if args.no_waits && args.baseline.is_some() && args.rule.judge.needs_waits() {
+        return Err(CliError::new("--no-waits leaves no p99 to judge"));
+    }
     let plan = BenchPlan::new(args)?;
     let rule = args.rule.rule();
     if let Some(old) = &baseline {
@@ -47,7 +50,7 @@ pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
         let planned: Vec<Rounds<'_>> = names.iter().map(String::as_str).map(rounds).collect();
         baseline::check(old, &MachineInfo::read(), &planned, &rule)?;
     }
-    let comparison = comparison(&plan, !args.no_waits);
+    let comparison = comparison(&plan, args.times_waits());
     let cancel = handle_ctrl_c()?;
     output::print_error(&format!(
         "Measuring {} under {}, {}: about {}. Ctrl-C ends it early.",

@@ -64,6 +64,8 @@ const FAIRNESS_LOCKS: &[&str] =
 const READ_LOCKS: &[&str] = &["lockword", "lockword_rw", "std_rw", "parking_lot_rw", "usync_rw"];
 /// The locks that have a Condvar.
 const QUEUE_LOCKS: &[&str] = &["lockword", "lockword_sync", "std", "parking_lot"];
+/// This crate's lock and the one that it is judged by.
+const GATE_LOCKS: &[&str] = &["lockword", "std"];
 /// All mutexes but `lockword_sync`.
 const FULL_LOCKS: &[&str] =
     &["lockword", "lockword_fair", "std", "parking_lot", "parking_lot_fair", "usync", "spin"];
@@ -104,6 +106,14 @@ impl PresetMix {
                 slice_ms: SliceLength::Millis(2_000),
                 rounds: ROUNDS,
             },
+            Preset::Gate => PresetMix {
+                threads: vec![1, 2, p],
+                sections: vec![(0, 0), (100, 100), (200, 1000)],
+                hogs: vec![None],
+                locks: GATE_LOCKS,
+                slice_ms: SliceLength::Millis(10),
+                rounds: 80,
+            },
             Preset::Oversubscribed => PresetMix {
                 threads: vec![4 * p, 16 * p, 64 * p],
                 sections: vec![(100, 100), (1000, 1000)],
@@ -143,7 +153,8 @@ impl BenchPlan {
         if !args.threads.is_empty() {
             mix.threads.clone_from(&args.threads);
         }
-        if !(args.inside.is_empty() && args.outside.is_empty()) {
+        let explicit_sections = !(args.inside.is_empty() && args.outside.is_empty());
+        if explicit_sections {
             let (inside, outside): (Vec<_>, Vec<_>) = mix.sections.into_iter().unzip();
             let inside = if args.inside.is_empty() { inside } else { args.inside.clone() };
             let outside = if args.outside.is_empty() { outside } else { args.outside.clone() };
@@ -165,7 +176,11 @@ impl BenchPlan {
         let rounds = args.rounds.map_or(mix.rounds, |rounds| rounds as usize);
 
         let mut loads = loads(&mix, args, &locks);
-        let passes = if args.no_waits { 1 } else { 2 };
+        if args.preset == Preset::Gate && args.threads.is_empty() && !explicit_sections {
+            // The lock alone with one thread, and the contended loads with more.
+            loads.retain(|load| (load.threads == 1) == (load.inside == Work::NONE));
+        }
+        let passes = if args.times_waits() { 2 } else { 1 };
         let slices = loads.len() * locks.len() * rounds * passes;
         let slice_ms = args.slice.unwrap_or(match mix.slice_ms {
             SliceLength::Millis(length) => length,
@@ -425,8 +440,19 @@ mod tests {
     }
 
     #[test]
+    fn gate_takes_twenty_seconds_at_most() {
+        for (processors, loads) in [(1, 3), (2, 3), (4, 5), (64, 5), (512, 5)] {
+            let plan = plan(&["--preset", "gate"], processors);
+            let expected = comparison(&plan, false).expected().as_secs_f64();
+            assert!(expected <= 20.0, "{processors} processors: {expected} s");
+            assert_eq!(plan.loads.len(), loads, "{processors} processors");
+            assert_eq!(plan.locks, GATE_LOCKS);
+        }
+    }
+
+    #[test]
     fn every_preset_is_valid() {
-        for preset in ["quick", "full", "starvation", "oversubscribed"] {
+        for preset in ["quick", "full", "starvation", "oversubscribed", "gate"] {
             for processors in [1, 2, 512] {
                 let plan = plan(&["--preset", preset], processors);
                 comparison(&plan, true).validate().unwrap();

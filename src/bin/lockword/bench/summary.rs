@@ -30,6 +30,9 @@ pub struct LockSummary<'a> {
     pub cpu: Option<f64>,
     /// The waits, if any were timed.
     pub waits: Option<&'a Waits>,
+    /// This lock's 99th percentile of the waits over the reference's, round by round; `None` for the
+    /// reference.
+    pub p99_ratio: Option<Median>,
 }
 
 /// The figures of all locks under one load, and the verdict.
@@ -76,6 +79,13 @@ fn ratio_of(over: &LockReport, under: &LockReport) -> Option<Median> {
     median_of(&ratios(over, under))
 }
 
+/// The ratio of the 99th percentiles of the waits, of the rounds that both have.
+fn p99_ratio(over: &LockReport, under: &LockReport) -> Option<Median> {
+    let rounds = over.round_waits.iter().zip(&under.round_waits);
+    let ratios = rounds.map(|(over, under)| over.p99 as f64 / under.p99 as f64);
+    median_of(&ratios.filter(|ratio| ratio.is_finite()).collect::<Vec<f64>>())
+}
+
 /// Whether a wait in nanoseconds is about as long as the slice, so that the end of the slice may
 /// have cut it off.
 pub fn clipped(load: &Load, ns: u64) -> bool {
@@ -101,6 +111,9 @@ impl<'a> LoadSummary<'a> {
                     .flatten(),
                 cpu: middle(lock.samples.iter().filter_map(Sample::cpu_ns_each).collect()),
                 waits: lock.waits.as_ref().filter(|waits| waits.count > 0),
+                p99_ratio: reference
+                    .filter(|reference| reference.lock != lock.lock)
+                    .and_then(|reference| p99_ratio(lock, reference)),
             }
         };
         let locks: Vec<LockSummary<'a>> = cell.locks.iter().map(summary_of).collect();
@@ -112,6 +125,8 @@ impl<'a> LoadSummary<'a> {
                 late = cell.locks.iter().filter(|lock| !keeps_up(lock, per_second)).collect();
                 let mut lines = open_loop(&late, per_second);
                 lines.extend(maximum(arrivals, per_second));
+                let reference = reference.map_or("", |reference| &reference.lock);
+                lines.extend(locks.iter().filter_map(|lock| compare_p99(lock, reference)));
                 (vec![], lines)
             }
         };
@@ -187,6 +202,18 @@ fn open_loop(late: &[&LockReport], per_second: f64) -> Vec<String> {
         lines.push("the waits of a lock that does not keep up grow with the slice".to_owned());
     }
     lines
+}
+
+/// How the 99th percentile of a lock's waits compares with that of the reference.
+fn compare_p99(lock: &LockSummary<'_>, reference: &str) -> Option<String> {
+    let ratio = lock.p99_ratio?;
+    let lock = lock.lock;
+    Some(if is_undecided(&ratio) {
+        format!("the p99 of {lock} and {reference} cannot be told apart here")
+    } else {
+        let (times, interval) = (output::figure(ratio.mid), output::interval(&ratio));
+        format!("the p99 of {lock} is {times} times that of {reference} {interval}")
+    })
 }
 
 /// Whether the interval of a ratio contains 1, so that neither lock is known to be faster.
@@ -380,6 +407,24 @@ mod tests {
     }
 
     #[test]
+    fn an_open_loop_compares_the_p99_of_each_round() {
+        let locks = vec![lock("lockword", 1e4, 0.01), lock("std", 1e4, 0.01)];
+        let mut report = report(vec![cell(8, locks)]);
+        report.cells[0].load.arrivals = Arrivals::Open { per_second: 1e4 };
+        assert_eq!(summaries(&report)[0].verdict.len(), 1, "no waits of single rounds");
+        // A drift from round to round cancels out.
+        let waits = |p99: u64| super::sample::waits(p99, 9);
+        report.cells[0].locks[0].round_waits = waits(1_000);
+        report.cells[0].locks[1].round_waits = waits(2_000);
+        let verdict = &summaries(&report)[0].verdict;
+        assert_eq!(verdict[1], "the p99 of std is 2.00 times that of lockword [2.00, 2.00]");
+        assert_eq!(verdict.len(), 2, "the reference is not compared with itself");
+        report.cells[0].locks[1].round_waits = waits(1_000);
+        let verdict = &summaries(&report)[0].verdict;
+        assert_eq!(verdict[1], "the p99 of std and lockword cannot be told apart here");
+    }
+
+    #[test]
     fn an_open_loop_may_leave_one_arrival_a_thread() {
         let mut report = report(vec![cell(8, vec![lock("lockword", 1.0, 0.0)])]);
         // Sixteen arrivals in a slice of ten seconds, of which ten were served.
@@ -422,8 +467,13 @@ mod tests {
 #[cfg(test)]
 pub mod sample {
     use lockword::contention::{
-        CellReport, ComparisonReport, FORMAT, Load, LockReport, MachineInfo, Sample, Waits, Work,
+        CellReport, ComparisonReport, Conditions, FORMAT, Load, LockReport, MachineInfo, Sample,
+        WaitPercentiles, Waits, Work,
     };
+
+    /// The conditions of every sample.
+    pub const UNDISTURBED: Conditions =
+        Conditions { unit_ns: 1.0, run_delay: Some(0.0), others_running: Some(0) };
 
     /// A report with these cells.
     pub fn report(cells: Vec<CellReport>) -> ComparisonReport {
@@ -447,6 +497,20 @@ pub mod sample {
             cells,
             warnings: vec![],
         }
+    }
+
+    /// The waits of so many rounds: the 99th percentile is `p99` in the first, twice that in the
+    /// second, and so on.
+    pub fn waits(p99: u64, rounds: usize) -> Vec<WaitPercentiles> {
+        let round = |round: usize| WaitPercentiles {
+            count: 1_000,
+            p50: 1,
+            p99: p99 * (round as u64 + 1),
+            p999: 1,
+            max: 1,
+            conditions: UNDISTURBED,
+        };
+        (0..rounds).map(round).collect()
     }
 
     /// A cell of a load with this number of threads. The acquisitions of each sample are divided
@@ -473,6 +537,7 @@ pub mod sample {
                 acquisitions: vec![count as u64],
                 cpu_ns: Some(2e10),
                 hog_acquisitions: None,
+                conditions: UNDISTURBED,
             }
         };
         let curve = vec![
@@ -494,6 +559,7 @@ pub mod sample {
                 max: 1_200_000,
                 curve,
             }),
+            round_waits: vec![],
         }
     }
 }
