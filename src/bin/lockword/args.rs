@@ -329,6 +329,9 @@ pub enum Preset {
     /// For --baseline: many short rounds of lockword and std without and with contention; ten
     /// seconds, without waits unless --judge asks for them
     Gate,
+    /// For machines with many processors: 1, 2, 4 and so on up to all of them, mutexes, reader-writer locks, and queues
+    /// with Condvars; at most ten minutes. Run it as `lockword bench --preset cores --json cores.json --html cores.html`
+    Cores,
 }
 
 /// A value `N:PAUSE` of `--batch`: a number of acquisitions and a pause in nanoseconds.

@@ -27,9 +27,10 @@ use crate::args::{BenchArgs, CompareArgs, ShowArgs};
 use crate::{CliError, ExitOutcome, exit, output};
 use baseline::{Difference, Rounds};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lockword::contention::{Comparison, MachineInfo, Progress};
+use lockword::contention::{Comparison, ComparisonError, ComparisonReport, MachineInfo, Progress};
 use outputs::Outputs;
 use plan::BenchPlan;
+use std::collections::BTreeSet;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -41,26 +42,36 @@ pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
     if args.no_waits && args.baseline.is_some() && args.rule.judge.needs_waits() {
         return Err(CliError::new("--no-waits leaves no p99 to judge"));
     }
-    let plan = BenchPlan::new(args)?;
+    let plans = BenchPlan::all(args)?;
     let rule = args.rule.rule();
     if let Some(old) = &baseline {
-        let names: Vec<String> = plan.loads.iter().map(|load| load.name()).collect();
-        let locks: Vec<_> = plan.locks.iter().map(|lock| (lock.as_str(), plan.rounds)).collect();
-        let rounds = |cell| Rounds { cell, locks: locks.clone() };
-        let planned: Vec<Rounds<'_>> = names.iter().map(String::as_str).map(rounds).collect();
+        let cells = |plan: &'_ BenchPlan| -> Vec<_> {
+            let locks = plan.locks.iter().map(|lock| (lock.clone(), plan.rounds));
+            let locks: Vec<_> = locks.collect();
+            plan.loads.iter().map(|load| (load.name(), locks.clone())).collect()
+        };
+        let cells: Vec<_> = plans.iter().flat_map(cells).collect();
+        let planned = cells.iter().map(|(cell, locks)| Rounds {
+            cell,
+            locks: locks.iter().map(|(lock, rounds)| (lock.as_str(), *rounds)).collect(),
+        });
+        let planned: Vec<Rounds<'_>> = planned.collect();
         baseline::check(old, &MachineInfo::read(), &planned, &rule)?;
     }
-    let comparison = comparison(&plan, args.times_waits());
+    let comparisons: Vec<Comparison> =
+        plans.iter().map(|plan| comparison(plan, args.times_waits())).collect();
     let cancel = handle_ctrl_c()?;
+    let locks: BTreeSet<&String> = plans.iter().flat_map(|plan| &plan.locks).collect();
+    let expected = comparisons.iter().map(|comparison| comparison.expected().as_secs_f64());
     output::print_error(&format!(
         "Measuring {} under {}, {}: about {}. Ctrl-C ends it early.",
-        output::count(plan.locks.len(), "lock"),
-        output::count(plan.loads.len(), "load"),
-        output::count(plan.rounds, "round"),
-        output::duration(comparison.expected().as_secs_f64())
+        output::count(locks.len(), "lock"),
+        output::count(plans.iter().map(|plan| plan.loads.len()).sum(), "load"),
+        output::count(plans[0].rounds, "round"),
+        output::duration(expected.sum())
     ));
-    let bar = progress_bar(comparison.total_slices());
-    let measured = comparison.run(&mut |progress| advance(&bar, progress), cancel);
+    let bar = progress_bar(comparisons.iter().map(Comparison::total_slices).sum());
+    let measured = run_all(&comparisons, &bar, cancel);
     bar.finish_and_clear();
     let report = measured.map_err(|error| CliError::new(error.to_string()))?;
 
@@ -106,6 +117,35 @@ pub fn show(args: &ShowArgs) -> Result<ExitOutcome, CliError> {
     printed.map(|()| ExitOutcome::Done)
 }
 
+/// Runs the comparisons one after the other, and puts all cells into one report.
+fn run_all(
+    comparisons: &[Comparison],
+    bar: &ProgressBar,
+    cancel: &AtomicBool,
+) -> Result<ComparisonReport, ComparisonError> {
+    let mut whole: Option<ComparisonReport> = None;
+    let mut before = 0;
+    for comparison in comparisons {
+        let report = comparison.run(&mut |progress| advance(bar, before, progress), cancel)?;
+        before += comparison.total_slices();
+        let whole = match &mut whole {
+            None => whole.insert(report),
+            Some(whole) => {
+                whole.cells.extend(report.cells);
+                whole.cut_short |= report.cut_short;
+                let is_new = |warning: &String| !whole.warnings.contains(warning);
+                let warnings: Vec<String> = report.warnings.into_iter().filter(is_new).collect();
+                whole.warnings.extend(warnings);
+                whole
+            }
+        };
+        if whole.cut_short {
+            break;
+        }
+    }
+    whole.ok_or(ComparisonError::NoLoad)
+}
+
 /// The comparison that a plan describes.
 pub fn comparison(plan: &BenchPlan, waits: bool) -> Comparison {
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
@@ -125,11 +165,12 @@ fn progress_bar(slices: usize) -> ProgressBar {
     bar
 }
 
-/// Updates the bar. The comparison calls it between two slices, so that drawing disturbs none.
-fn advance(bar: &ProgressBar, progress: &Progress<'_>) {
+/// Updates the bar. The comparison calls it between two slices, so that drawing disturbs none. `before`: slices of the
+/// comparisons before it.
+fn advance(bar: &ProgressBar, before: usize, progress: &Progress<'_>) {
     let Progress { cell, lock, round, .. } = progress;
     bar.set_message(format!("round {}: {lock}, {cell}", round + 1));
-    bar.set_position(progress.done as u64);
+    bar.set_position((before + progress.done) as u64);
 }
 
 /// Whether Ctrl-C was pressed.

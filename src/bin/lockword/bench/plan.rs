@@ -14,7 +14,7 @@ use lockword::contention::{
     StdCompat, StdCompatRwLock, StdRwLock, Work,
 };
 
-/// What a run of `bench` measures.
+/// What a run of `bench` measures: all of these locks under all of these loads. A run may have several plans.
 pub struct BenchPlan {
     /// The loads.
     pub loads: Vec<Load>,
@@ -28,6 +28,9 @@ pub struct BenchPlan {
 /// top of that.
 const QUICK_MS: u64 = 42_000;
 
+/// The sum of all slices of the preset `cores`, in milliseconds.
+const CORES_MS: u64 = 480_000;
+
 /// The values of a preset on a machine with a given number of processors.
 struct PresetMix {
     threads: Vec<u64>,
@@ -35,6 +38,10 @@ struct PresetMix {
     sections: Vec<(u64, u64)>,
     /// How long the hog holds the lock, in nanoseconds; `None` for a load without a hog.
     hogs: Vec<Option<u64>>,
+    /// Shares of reads; empty: no load reads.
+    reads: Vec<f64>,
+    /// Capacities of queues; empty: there is no queue.
+    queues: Vec<u64>,
     locks: &'static [&'static str],
     slice_ms: SliceLength,
     rounds: usize,
@@ -47,7 +54,8 @@ const SWEEP: [f64; 13] =
 /// The threads, by the processors, and the work of a sweep that says nothing else.
 const SWEEP_SECTION: (u64, u64) = (200, 1000);
 
-/// The length of a slice.
+/// The length of a slice. That of a preset's first mix counts for all.
+#[derive(Clone, Copy)]
 enum SliceLength {
     /// In milliseconds.
     Millis(u64),
@@ -62,6 +70,8 @@ const FAIRNESS_LOCKS: &[&str] =
     &["lockword", "lockword_fair", "std", "parking_lot", "parking_lot_fair"];
 /// The locks for loads of which a share reads: a mutex is among them, since it may be the better one.
 const READ_LOCKS: &[&str] = &["lockword", "lockword_rw", "std_rw", "parking_lot_rw", "usync_rw"];
+/// The reader-writer locks, and a mutex, for many loads.
+const CORES_READ_LOCKS: &[&str] = &["lockword", "lockword_rw", "std_rw", "parking_lot_rw"];
 /// The locks that have a Condvar.
 const QUEUE_LOCKS: &[&str] = &["lockword", "lockword_sync", "std", "parking_lot"];
 /// This crate's lock and the one that it is judged by.
@@ -71,9 +81,48 @@ const FULL_LOCKS: &[&str] =
     &["lockword", "lockword_fair", "std", "parking_lot", "parking_lot_fair", "usync", "spin"];
 
 impl PresetMix {
-    fn new(preset: Preset, processors: u64) -> PresetMix {
+    /// The mixes of a preset. Each has locks of its own.
+    fn all(preset: Preset, processors: u64) -> Vec<PresetMix> {
         let p = processors;
-        match preset {
+        let none = || PresetMix {
+            threads: vec![],
+            sections: vec![],
+            hogs: vec![None],
+            reads: vec![],
+            queues: vec![],
+            locks: COMMON_LOCKS,
+            slice_ms: SliceLength::Total(CORES_MS),
+            rounds: ROUNDS,
+        };
+        let one = match preset {
+            Preset::Cores => {
+                // 1, 2, 4 and so on, and all.
+                let doubled = (0..).map(|n| 1 << n).take_while(|n| *n < p);
+                let threads: Vec<u64> = doubled.chain([p]).collect();
+                let of_queues = threads.iter().copied().filter(|n| *n > 1);
+                let of_queues: Vec<u64> = of_queues.chain((p == 1).then_some(2)).collect();
+                return vec![
+                    PresetMix {
+                        threads: threads.clone(),
+                        sections: vec![(0, 0), (100, 100), (100, 1000)],
+                        ..none()
+                    },
+                    PresetMix {
+                        threads,
+                        sections: vec![(100, 100)],
+                        reads: vec![90.0, 99.9],
+                        locks: CORES_READ_LOCKS,
+                        ..none()
+                    },
+                    PresetMix {
+                        threads: of_queues,
+                        sections: vec![(100, 100)],
+                        queues: vec![16],
+                        locks: QUEUE_LOCKS,
+                        ..none()
+                    },
+                ];
+            }
             Preset::Quick => PresetMix {
                 // The last is four for each processor, but at most 64, or one for each processor
                 // if there are more.
@@ -87,6 +136,7 @@ impl PresetMix {
                 // The smallest number with which one outlier at either end does not widen the
                 // interval.
                 rounds: 9,
+                ..none()
             },
             Preset::Full => PresetMix {
                 threads: (0..).map(|n| 1 << n).take_while(|n| *n <= 4 * p).collect(),
@@ -95,6 +145,7 @@ impl PresetMix {
                 locks: FULL_LOCKS,
                 slice_ms: SliceLength::Millis(200),
                 rounds: 15,
+                ..none()
             },
             Preset::Starvation => PresetMix {
                 threads: vec![2, p, 4 * p],
@@ -105,6 +156,7 @@ impl PresetMix {
                 // half a second.
                 slice_ms: SliceLength::Millis(2_000),
                 rounds: ROUNDS,
+                ..none()
             },
             Preset::Gate => PresetMix {
                 threads: vec![1, 2, p],
@@ -113,6 +165,7 @@ impl PresetMix {
                 locks: GATE_LOCKS,
                 slice_ms: SliceLength::Millis(10),
                 rounds: 80,
+                ..none()
             },
             Preset::Oversubscribed => PresetMix {
                 threads: vec![4 * p, 16 * p, 64 * p],
@@ -121,26 +174,56 @@ impl PresetMix {
                 locks: COMMON_LOCKS,
                 slice_ms: SliceLength::Millis(250),
                 rounds: 9,
+                ..none()
             },
-        }
+        };
+        vec![one]
     }
 }
 
 impl BenchPlan {
-    /// The preset of the command line, whose values are replaced by explicit options.
+    /// The plans of the preset of the command line, whose values are replaced by explicit options.
     ///
     /// # Errors
     ///
-    /// If one of the loads is not valid.
-    pub fn new(args: &BenchArgs) -> Result<BenchPlan, CliError> {
+    /// If one of the loads is not valid, or the preset does not have such loads.
+    pub fn all(args: &BenchArgs) -> Result<Vec<BenchPlan>, CliError> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         BenchPlan::on(args, processors as u64)
     }
 
-    /// The plan for a machine with this number of processors.
-    fn on(args: &BenchArgs, processors: u64) -> Result<BenchPlan, CliError> {
+    /// The plans for a machine with this number of processors.
+    fn on(args: &BenchArgs, processors: u64) -> Result<Vec<BenchPlan>, CliError> {
+        let own = args.sweep || !(args.read.is_empty() && args.queue.is_empty());
+        if args.preset == Preset::Cores && own {
+            let why =
+                "--preset cores has its own --read and --queue, and no --sweep: leave them out";
+            return Err(CliError::new(why));
+        }
+        let mixes = PresetMix::all(args.preset, processors);
+        let length = mixes[0].slice_ms;
+        let plans = mixes.into_iter().filter_map(|mix| BenchPlan::of(mix, args, processors));
+        let mut plans: Vec<BenchPlan> = plans.collect();
+        if plans.is_empty() {
+            return Err(CliError::new("none of these locks takes part in the preset"));
+        }
+        let passes = if args.times_waits() { 2 } else { 1 };
+        let slices = |plan: &BenchPlan| plan.loads.len() * plan.locks.len() * plan.rounds * passes;
+        let slices: usize = plans.iter().map(slices).sum();
+        let slice_ms = args.slice.unwrap_or(match length {
+            SliceLength::Millis(length) => length,
+            SliceLength::Total(all) => (all / slices as u64).clamp(10, 200),
+        });
+        for load in plans.iter_mut().flat_map(|plan| &mut plan.loads) {
+            load.slice_ms = slice_ms;
+            load.validate().map_err(|why| CliError::new(format!("{}: {why}", load.name())))?;
+        }
+        Ok(plans)
+    }
+
+    /// The plan of a mix; `None` if no lock takes part in it. The length of the slices is left open.
+    fn of(mut mix: PresetMix, args: &BenchArgs, processors: u64) -> Option<BenchPlan> {
         let most = Load::MAX_THREADS as u64;
-        let mut mix = PresetMix::new(args.preset, processors);
         mix.threads.iter_mut().for_each(|threads| *threads = most.min(*threads));
         if args.sweep {
             mix.threads = vec![processors.clamp(2, most)];
@@ -149,6 +232,7 @@ impl BenchPlan {
         if !args.queue.is_empty() {
             mix.locks = QUEUE_LOCKS;
             mix.threads.retain(|threads| *threads > 1);
+            mix.queues.clone_from(&args.queue);
         }
         if !args.threads.is_empty() {
             mix.threads.clone_from(&args.threads);
@@ -163,34 +247,26 @@ impl BenchPlan {
         }
         if !args.read.is_empty() {
             mix.locks = READ_LOCKS;
+            mix.reads.clone_from(&args.read);
         }
         if !args.hog.is_empty() {
             mix.hogs = args.hog.iter().copied().map(Some).collect();
         }
-        let named = |name: &&str| args.locks.iter().any(|wanted| wanted == name);
+        // In a preset of several mixes, each has the locks that fit it.
+        let fits = |name: &&str| args.preset != Preset::Cores || mix.locks.contains(name);
+        let named = |name: &&str| args.locks.iter().any(|wanted| wanted == name) && fits(name);
         let locks: Vec<String> = if args.locks.is_empty() {
             mix.locks.iter().map(|name| (*name).to_owned()).collect()
         } else {
             KNOWN_LOCKS.iter().map(|lock| lock.name).filter(named).map(str::to_owned).collect()
         };
         let rounds = args.rounds.map_or(mix.rounds, |rounds| rounds as usize);
-
         let mut loads = loads(&mix, args, &locks);
         if args.preset == Preset::Gate && args.threads.is_empty() && !explicit_sections {
             // The lock alone with one thread, and the contended loads with more.
             loads.retain(|load| (load.threads == 1) == (load.inside == Work::NONE));
         }
-        let passes = if args.times_waits() { 2 } else { 1 };
-        let slices = loads.len() * locks.len() * rounds * passes;
-        let slice_ms = args.slice.unwrap_or(match mix.slice_ms {
-            SliceLength::Millis(length) => length,
-            SliceLength::Total(all) => (all / slices as u64).clamp(10, 200),
-        });
-        for load in &mut loads {
-            load.slice_ms = slice_ms;
-            load.validate().map_err(|why| CliError::new(format!("{}: {why}", load.name())))?;
-        }
-        Ok(BenchPlan { loads, locks, rounds })
+        (!locks.is_empty()).then_some(BenchPlan { loads, locks, rounds })
     }
 }
 
@@ -211,8 +287,8 @@ fn loads(mix: &PresetMix, args: &BenchArgs, locks: &[String]) -> Vec<Load> {
         let (acquisitions, pause_ns) = (batch.acquisitions, batch.pause_ns);
         load.batch = Some(Batch { acquisitions, pause_ns });
     });
-    vary(&mut loads, &args.read, |load, percent| load.read = Some(*percent));
-    vary(&mut loads, &args.queue, |load, capacity| load.queue = Some(*capacity as usize));
+    vary(&mut loads, &mix.reads, |load, percent| load.read = Some(*percent));
+    vary(&mut loads, &mix.queues, |load, capacity| load.queue = Some(*capacity as usize));
     vary(&mut loads, &arrivals(args, locks), |load, arrivals| load.arrivals = arrivals.clone());
     vary(&mut loads, &mix.threads, |load, threads| load.threads = *threads as usize);
     let mut unique: Vec<Load> = vec![];
@@ -403,7 +479,50 @@ mod tests {
     fn plan(words: &[&str], processors: u64) -> BenchPlan {
         let cli = Cli::try_parse_from([&["lockword", "bench"], words].concat()).unwrap();
         let Command::Bench(args) = cli.command else { panic!("it is a bench") };
-        BenchPlan::on(&args, processors).unwrap()
+        let mut plans = BenchPlan::on(&args, processors).unwrap();
+        assert_eq!(plans.len(), 1);
+        plans.remove(0)
+    }
+
+    fn cores(words: &[&str], processors: u64) -> Result<Vec<BenchPlan>, CliError> {
+        let words = [&["lockword", "bench", "--preset", "cores"], words].concat();
+        let Command::Bench(args) = Cli::try_parse_from(words).unwrap().command else { panic!() };
+        BenchPlan::on(&args, processors)
+    }
+
+    #[test]
+    fn cores_goes_up_to_all_processors_in_ten_minutes() {
+        for processors in [1, 2, 3, 4, 16, 96, 128, 512, 1024] {
+            let plans = cores(&[], processors).unwrap();
+            let expected = plans.iter().map(|plan| comparison(plan, true).expected().as_secs_f64());
+            let expected: f64 = expected.sum();
+            assert!(expected < 600.0, "{processors} processors: {expected} s");
+            for plan in &plans {
+                comparison(plan, true).validate().unwrap();
+                let most = plan.loads.iter().map(|load| load.threads).max();
+                let is_queue = plan.loads[0].queue.is_some();
+                assert_eq!(
+                    most,
+                    Some(if is_queue { processors.max(2) } else { processors } as usize)
+                );
+            }
+        }
+        let threads = |plan: &BenchPlan| -> Vec<usize> {
+            let first = plan.loads[0].inside;
+            let alike = plan.loads.iter().filter(|load| load.inside == first);
+            alike.map(|load| load.threads).collect()
+        };
+        assert_eq!(threads(&cores(&[], 12).unwrap()[0]), [1, 2, 4, 8, 12]);
+    }
+
+    #[test]
+    fn cores_has_the_locks_that_fit_each_load() {
+        let plans = cores(&["--locks", "std,std_rw,usync"], 4).unwrap();
+        let locks: Vec<_> = plans.iter().map(|plan| plan.locks.join(" ")).collect();
+        assert_eq!(locks, ["std usync", "std_rw", "std"]);
+        assert_eq!(cores(&["--locks", "std_rw"], 4).unwrap().len(), 1);
+        assert!(cores(&["--locks", "spin"], 4).is_err());
+        assert!(cores(&["--read", "90"], 4).is_err());
     }
 
     #[test]
