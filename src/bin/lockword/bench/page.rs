@@ -139,7 +139,10 @@ fn legend(out: &mut String, summaries: &[LoadSummary<'_>]) {
          <dt>p50, p99, p99.9, longest</dt><dd>How long acquisitions waited, all rounds together. \
          They were timed in slices of their own, since a clock takes longer than a short \
          section. Every wait contains one reading of the clock (20 to 30 ns). A wait marked \
-         &gt;= is about as long as its slice, which may have cut it off. In the charts each mark is one of these four.</dd>\n</dl></details>",
+         &gt;= is about as long as its slice, which may have cut it off. In the charts each mark is one of these four.</dd>\n\
+         <dt>p99 ratio</dt><dd>This lock's 99th percentile of the waits over that of {}, round by round.</dd>\n\
+         </dl></details>",
+        escape(reference),
         escape(reference)
     );
 }
@@ -218,7 +221,8 @@ fn section(out: &mut String, group: &LoadGroup<'_>, palette: &Palette) {
 
 /// A table with the figures of a load.
 fn figures(out: &mut String, summary: &LoadSummary<'_>) {
-    let mut table = HtmlTable::new(&[&WIDE_HEADS[..], &["waits"]].concat());
+    let mut table =
+        HtmlTable::new(&[&WIDE_HEADS[..], &["waits", "p99 ratio", "95 % interval"]].concat());
     for lock in &summary.locks {
         let (rate, rates) = lock.rate.as_ref().map_or((None, None), |rate| {
             let (mid, interval) = output::rate_with_interval(rate);
@@ -246,6 +250,8 @@ fn figures(out: &mut String, summary: &LoadSummary<'_>) {
                 wait(waits.map(|waits| waits.p999)),
                 wait(waits.map(|waits| waits.max)),
                 waits.map(|waits| waits.count.to_string()),
+                lock.p99_ratio.as_ref().map(|ratio| output::figure(ratio.mid)),
+                lock.p99_ratio.as_ref().map(output::interval),
             ],
         );
     }

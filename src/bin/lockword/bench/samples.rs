@@ -21,6 +21,15 @@ struct Line<'a> {
     fairness_factor: f64,
     hog_acquisitions: Option<u64>,
     cpu_ns: Option<f64>,
+    unit_ns: f64,
+    run_delay: Option<f64>,
+    others_running: Option<u32>,
+    /// The waits of the round, in a slice of its own.
+    waits: Option<u64>,
+    wait_p50_ns: Option<u64>,
+    wait_p99_ns: Option<u64>,
+    wait_p999_ns: Option<u64>,
+    wait_max_ns: Option<u64>,
 }
 
 /// All samples, with a line of column heads.
@@ -36,6 +45,7 @@ pub fn csv(report: &ComparisonReport) -> Result<String, CliError> {
         for lock in &cell.locks {
             for (round, sample) in lock.samples.iter().enumerate() {
                 let Sample { elapsed_ns, hog_acquisitions, cpu_ns, .. } = *sample;
+                let waits = lock.round_waits.get(round);
                 let each = || sample.acquisitions.iter().copied();
                 let line = Line {
                     load: &cell.name,
@@ -50,6 +60,14 @@ pub fn csv(report: &ComparisonReport) -> Result<String, CliError> {
                     fairness_factor: sample.fairness_factor(),
                     hog_acquisitions,
                     cpu_ns,
+                    unit_ns: sample.conditions.unit_ns,
+                    run_delay: sample.conditions.run_delay,
+                    others_running: sample.conditions.others_running,
+                    waits: waits.map(|waits| waits.count),
+                    wait_p50_ns: waits.map(|waits| waits.p50),
+                    wait_p99_ns: waits.map(|waits| waits.p99),
+                    wait_p999_ns: waits.map(|waits| waits.p999),
+                    wait_max_ns: waits.map(|waits| waits.max),
                 };
                 out.serialize(line).map_err(|error| cannot(&error))?;
             }
@@ -61,18 +79,21 @@ pub fn csv(report: &ComparisonReport) -> Result<String, CliError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::summary::sample::{cell, lock, report};
+    use super::super::summary::sample::{cell, lock, report, waits};
     use super::*;
 
     #[test]
     fn each_round_is_a_line_and_names_with_commas_are_quoted() {
-        let report = report(vec![cell(8, vec![lock("a", 4e6, 0.0), lock("b, \"c\"", 2e6, 0.0)])]);
+        let mut report =
+            report(vec![cell(8, vec![lock("a", 4e6, 0.0), lock("b, \"c\"", 2e6, 0.0)])]);
+        report.cells[0].locks[0].round_waits = waits(300, 2);
         let text = csv(&report).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         let rounds = report.cells[0].locks[0].samples.len();
         assert_eq!(lines.len(), 1 + 2 * rounds);
         assert!(lines[0].starts_with("load,threads,lock,round,elapsed_ns,"), "{}", lines[0]);
         assert!(lines[1].starts_with("\"8 threads, "), "{}", lines[1]);
+        assert!(lines[2].ends_with(",1000,1,600,1,1") && lines[3].ends_with(",,,,,"), "{text}");
         assert!(lines[1 + rounds].contains(",\"b, \"\"c\"\"\",1,"), "{}", lines[1 + rounds]);
     }
 }

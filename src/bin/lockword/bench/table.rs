@@ -60,7 +60,7 @@ pub fn render(report: &ComparisonReport, width: usize) -> String {
         let title = format!("{}, {}", plan::describe_threads(load), plan::describe(load));
         let _ = writeln!(out, "\n{BOLD}{title}{BOLD:#}");
         grid(&mut out, &rows(summary, wide));
-        for line in &summary.verdict {
+        for line in summary.verdict.iter().chain(&p99_ratios(summary)) {
             let _ = writeln!(out, "{}", output::wrap(&format!("  {line}."), width, "    "));
         }
     }
@@ -88,7 +88,7 @@ pub fn markdown(report: &ComparisonReport) -> String {
                 let _ = writeln!(out, "|---|{}", "---:|".repeat(row.len() - 1));
             }
         }
-        for line in &summary.verdict {
+        for line in summary.verdict.iter().chain(&p99_ratios(summary)) {
             let _ = write!(out, "\n- {}.", plain_markdown(line));
         }
         out.push('\n');
@@ -223,6 +223,18 @@ fn row(summary: &LoadSummary<'_>, lock: &LockSummary<'_>, wide: bool) -> Vec<Tab
     row.push(field(lock.cpu.map(time)));
     row.extend([wait(|w| w.p50), wait(|w| w.p99), wait(|w| w.p999), wait(|w| w.max)]);
     row
+}
+
+/// The ratios of the locks' p99, for which the table has no column. An open loop has them in its verdict.
+fn p99_ratios(summary: &LoadSummary<'_>) -> Option<String> {
+    let ratio = |lock: &LockSummary<'_>| {
+        let ratio = lock.p99_ratio.filter(|_| !summary.cell.load.arrivals.is_open())?;
+        Some(format!("{} {} {}", lock.lock, output::figure(ratio.mid), output::interval(&ratio)))
+    };
+    let ratios: Vec<String> = summary.locks.iter().filter_map(ratio).collect();
+    (!ratios.is_empty()).then(|| {
+        format!("p99 over {}'s: {}", summary.reference.unwrap_or_default(), ratios.join(", "))
+    })
 }
 
 /// Writes the rows as an aligned table: the first column is flush left, the others flush right.
@@ -416,6 +428,17 @@ mod tests {
         for line in text.lines().filter(|line| line.starts_with("| ")) {
             assert_eq!(bars(line), 1 + WIDE_HEADS.len(), "{line}");
         }
+    }
+
+    #[test]
+    fn the_waits_have_ratios_of_their_own() {
+        let mut report = three();
+        let waits = super::super::summary::sample::waits;
+        report.cells[0].locks[0].round_waits = waits(100, 9);
+        report.cells[0].locks[1].round_waits = waits(250, 9);
+        let text = "p99 over lockword's: std 2.50 [2.50, 2.50]";
+        assert!(plain(&report, 80).contains(text), "{}", plain(&report, 80));
+        assert!(markdown(&report).contains("p99 over lockword's: std 2.50"));
     }
 
     #[test]
