@@ -105,14 +105,15 @@ pub fn fit(text: &str, width: usize) -> String {
 /// Text in lines of at most so many columns, broken between words; the second line and those after it begin with
 /// `indent`. A word that is longer than a line stays whole.
 pub fn wrap(text: &str, width: usize, indent: &str) -> String {
-    let mut out = String::new();
-    let mut column = 0;
-    for word in text.split(' ') {
-        if column > 0 && column + 1 + word.width() > width {
+    let words = text.trim_start_matches(' ');
+    let mut out = text[..text.len() - words.len()].to_owned();
+    let mut column = out.width();
+    for (number, word) in words.split(' ').enumerate() {
+        if number > 0 && column + 1 + word.width() > width {
             out.push('\n');
             out.push_str(indent);
             column = indent.width();
-        } else if !out.is_empty() {
+        } else if number > 0 {
             out.push(' ');
             column += 1;
         }
@@ -337,6 +338,7 @@ mod tests {
     fn text_is_broken_between_words() {
         assert_eq!(wrap("one two three four", 9, "  "), "one two\n  three\n  four");
         assert_eq!(wrap("a-word-that-is-too-long b", 9, ""), "a-word-that-is-too-long\nb");
+        assert_eq!(wrap("  one two three four", 9, "    "), "  one two\n    three\n    four");
         assert_eq!(wrap("", 9, "  "), "");
     }
 

@@ -64,7 +64,7 @@ pub fn render(report: &ComparisonReport, width: usize) -> String {
             let _ = writeln!(out, "{}", output::wrap(&format!("  {line}."), width, "    "));
         }
     }
-    legend(&mut out, &summaries, wide);
+    legend(&mut out, &summaries, width);
     out
 }
 
@@ -285,13 +285,14 @@ fn terms(summaries: &[LoadSummary<'_>], wide: bool) -> Vec<(&'static str, String
     terms
 }
 
-fn legend(out: &mut String, summaries: &[LoadSummary<'_>], wide: bool) {
+fn legend(out: &mut String, summaries: &[LoadSummary<'_>], width: usize) {
     const COLUMN: usize = 14;
     /// A line that is longer is hard to read.
-    const WIDTH: usize = 80;
+    const MOST: usize = 80;
     let _ = writeln!(out);
-    for (column, meaning) in terms(summaries, wide) {
-        let text = output::wrap(&format!("{column:<COLUMN$}{meaning}"), WIDTH, &" ".repeat(COLUMN));
+    for (column, meaning) in terms(summaries, width >= WIDE) {
+        let line = format!("{column:<COLUMN$}{meaning}");
+        let text = output::wrap(&line, width.min(MOST), &" ".repeat(COLUMN));
         for line in text.lines() {
             let _ = writeln!(out, "{DIM}{line}{DIM:#}");
         }
@@ -437,7 +438,8 @@ mod tests {
         report.cells[0].locks[0].round_waits = waits(100, 9);
         report.cells[0].locks[1].round_waits = waits(250, 9);
         let text = "p99 over lockword's: std 2.50 [2.50, 2.50]";
-        assert!(plain(&report, 80).contains(text), "{}", plain(&report, 80));
+        let table = plain(&report, 80);
+        assert!(table.contains(&format!("\n  {text}")), "{table}");
         assert!(markdown(&report).contains("p99 over lockword's: std 2.50"));
     }
 
