@@ -207,6 +207,11 @@ impl Comparison {
         }
 
         let mut warnings = self.unpinned();
+        if cfg!(debug_assertions) {
+            warnings.push(
+                "this build is not optimised: measure with one that is (--release)".to_owned(),
+            );
+        }
         if cfg!(feature = "trace") {
             warnings.push(
                 "this build has deadlock_detection or profile, with which the locks of lockword are slower: measure \
