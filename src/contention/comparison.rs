@@ -6,6 +6,8 @@ use super::report::{CellReport, ComparisonReport, FORMAT, LockReport};
 use super::slice::{self, Slice, SliceError};
 use super::statistics::{WaitHistogram, median};
 use super::system::{DisturbanceMonitor, MachineInfo, processors};
+#[cfg(feature = "peers")]
+use super::tasks::{self, AsyncLockKind};
 use super::worker::Pass;
 use crate::primitive::{AtomicBool, Ordering};
 use std::fmt;
@@ -38,8 +40,32 @@ pub struct Comparison {
 struct Contender {
     name: String,
     measure: Measure,
-    /// Whether it has a Condvar, for queues.
-    has_condvar: bool,
+    shape: Shape,
+}
+
+/// Which loads a lock can take part in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shape {
+    /// All but queues.
+    Lock,
+    /// All.
+    WithCondvar,
+    /// Those with tasks.
+    #[cfg(feature = "peers")]
+    Async,
+}
+
+impl Shape {
+    /// Why a lock cannot take part under a load, if so.
+    fn unfit(self, load: &Load) -> Option<LoadError> {
+        match self {
+            Shape::Lock if load.queue.is_some() => Some(LoadError::NoCondvar),
+            #[cfg(feature = "peers")]
+            Shape::Async if load.tasks.is_none() => Some(LoadError::OnlyTasks),
+            _ if load.tasks.is_some() && cfg!(not(feature = "peers")) => Some(LoadError::NoRuntime),
+            _ => None,
+        }
+    }
 }
 
 type Measure = fn(&Load, Pass, &AtomicBool) -> Result<Option<Slice>, SliceError>;
@@ -74,7 +100,7 @@ impl Comparison {
     #[must_use]
     pub fn lock<K: LockKind>(mut self, name: impl Into<String>) -> Self {
         let (name, measure) = (name.into(), slice::measure::<K>);
-        self.locks.push(Contender { name, measure, has_condvar: false });
+        self.locks.push(Contender { name, measure, shape: Shape::Lock });
         self
     }
 
@@ -82,7 +108,16 @@ impl Comparison {
     #[must_use]
     pub fn lock_with_condvar<K: CondvarKind>(mut self, name: impl Into<String>) -> Self {
         let (name, measure) = (name.into(), slice::measure_queue::<K>);
-        self.locks.push(Contender { name, measure, has_condvar: true });
+        self.locks.push(Contender { name, measure, shape: Shape::WithCondvar });
+        self
+    }
+
+    /// Adds a lock for tasks, which takes part under loads with [`Load::tasks`] only (feature `peers`).
+    #[cfg(feature = "peers")]
+    #[must_use]
+    pub fn async_lock<K: AsyncLockKind>(mut self, name: impl Into<String>) -> Self {
+        let (name, measure) = (name.into(), tasks::measure::<K>);
+        self.locks.push(Contender { name, measure, shape: Shape::Async });
         self
     }
 
@@ -267,11 +302,10 @@ impl Comparison {
         if let Some(name) = first_duplicate(&locks) {
             return Err(ComparisonError::SameLock(name.clone()));
         }
-        for load in self.loads.iter().filter(|load| load.queue.is_some()) {
-            if let Some(lock) = self.locks.iter().find(|lock| !lock.has_condvar) {
+        for (load, lock) in self.loads.iter().flat_map(|l| self.locks.iter().map(move |k| (l, k))) {
+            if let Some(error) = lock.shape.unfit(load) {
                 let (lock, load) = (lock.name.clone(), load.name());
-                let error = SliceError::Load(LoadError::NoCondvar);
-                return Err(ComparisonError::Slice { lock, load, error });
+                return Err(ComparisonError::Slice { lock, load, error: error.into() });
             }
         }
         for load in &self.loads {
@@ -603,7 +637,7 @@ mod tests {
             let locks = measures.map(|measure| Contender {
                 name: String::new(),
                 measure,
-                has_condvar: false,
+                shape: Shape::Lock,
             });
             let mut comparison = Comparison::new().load(load.clone()).rounds(1);
             comparison.locks = locks.to_vec();

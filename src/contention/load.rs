@@ -53,6 +53,12 @@ pub struct Load {
     /// neither a hog, nor reads, nor an open loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<usize>,
+    /// The number of tasks, on a runtime of tokio's whose threads are [`Load::threads`] (feature
+    /// `peers`); `None` for threads without tasks. A task yields after each acquisition. A lock that
+    /// blocks its thread takes part, too. A sample has the acquisitions of each task. 1 to
+    /// [`Load::MAX_TASKS`]; with neither a queue, nor a hog, batches, reads, pinning or an open loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<usize>,
     /// When a thread requests its next acquisition.
     pub arrivals: Arrivals,
     /// Whether to bind thread `i` to processor `i` modulo the number of processors, if the system
@@ -137,6 +143,8 @@ impl Load {
     pub const MAX_THREADS: usize = 4096;
     /// The largest number of locks.
     pub const MAX_LOCKS: usize = 1 << 16;
+    /// The largest number of tasks.
+    pub const MAX_TASKS: usize = 1 << 14;
     /// The largest capacity of a queue.
     pub const MAX_QUEUE: usize = 1 << 20;
     /// The lowest rate of an open loop, in arrivals a second: one in about thirty years.
@@ -162,6 +170,7 @@ impl Load {
             hog: None,
             read: None,
             queue: None,
+            tasks: None,
             arrivals: Arrivals::Closed,
             pin: false,
             slice_ms: 100,
@@ -214,6 +223,12 @@ impl Load {
     #[must_use]
     pub fn queue(self, capacity: usize) -> Load {
         Load { queue: Some(capacity), ..self }
+    }
+
+    /// Sets [`Load::tasks`].
+    #[must_use]
+    pub fn tasks(self, tasks: usize) -> Load {
+        Load { tasks: Some(tasks), ..self }
     }
 
     /// Sets [`Load::arrivals`].
@@ -289,7 +304,27 @@ impl Load {
         if self.arrivals.is_open() && self.batch.is_some() {
             return Err(LoadError::BatchesInOpenLoop);
         }
-        self.validate_queue()
+        self.validate_queue()?;
+        self.validate_tasks()
+    }
+
+    fn validate_tasks(&self) -> Result<(), LoadError> {
+        let Some(tasks) = self.tasks else { return Ok(()) };
+        if !(1..=Load::MAX_TASKS).contains(&tasks) {
+            return Err(LoadError::Tasks(tasks));
+        }
+        let not_possible = [
+            (self.queue.is_some(), "a queue"),
+            (self.hog.is_some(), "a hog"),
+            (self.batch.is_some(), "batches"),
+            (self.read.is_some(), "reads"),
+            (self.pin, "pinning"),
+            (self.arrivals.is_open(), "a rate"),
+        ];
+        match not_possible.iter().find(|(is_asked_for, _)| *is_asked_for) {
+            Some((_, what)) => Err(LoadError::TasksWith(what)),
+            None => Ok(()),
+        }
     }
 
     fn validate_queue(&self) -> Result<(), LoadError> {
@@ -362,6 +397,9 @@ impl Load {
         if let Some(capacity) = self.queue {
             name += &format!(", queue of {capacity}");
         }
+        if let Some(tasks) = self.tasks {
+            name += &format!(", {tasks} task{}", if tasks == 1 { "" } else { "s" });
+        }
         match &self.arrivals {
             Arrivals::Closed => {}
             Arrivals::Open { per_second } => name += &format!(", {per_second} a second"),
@@ -417,6 +455,14 @@ pub enum LoadError {
     QueueWith(&'static str),
     /// The load is a queue, and the lock has no Condvar.
     NoCondvar,
+    /// The number of tasks is zero, or above [`Load::MAX_TASKS`].
+    Tasks(usize),
+    /// The load has tasks, and something that tasks cannot have.
+    TasksWith(&'static str),
+    /// The load has tasks, and the crate was built without the feature `peers`.
+    NoRuntime,
+    /// The lock is one for tasks, and the load has none.
+    OnlyTasks,
 }
 
 impl fmt::Display for LoadError {
@@ -471,6 +517,18 @@ impl fmt::Display for LoadError {
             }
             LoadError::NoCondvar => {
                 write!(f, "a queue needs a Condvar, which this lock does not have")
+            }
+            LoadError::Tasks(tasks) => {
+                write!(f, "{tasks} tasks: a load takes at least 1, and at most {}", Load::MAX_TASKS)
+            }
+            LoadError::TasksWith(what) => {
+                write!(f, "tasks and {what}: tasks have threads, work and locks only")
+            }
+            LoadError::NoRuntime => {
+                write!(f, "tasks need a runtime, which the feature `peers` of this crate has")
+            }
+            LoadError::OnlyTasks => {
+                write!(f, "this lock is for tasks, and the load has none")
             }
             LoadError::Percent(percent) => write!(
                 f,

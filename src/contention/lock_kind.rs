@@ -296,6 +296,7 @@ rwlock_of_std!(StdCompatRwLock, crate::sync);
 /// Kinds of other crates' locks, for comparison (feature `peers`).
 #[cfg(feature = "peers")]
 pub mod peers {
+    pub use super::super::tasks::{AsyncLock, Tokio};
     use super::{LockApi, LockApiRwLock, LockKind, MeasuredMutex};
 
     /// The kind of `parking_lot::RwLock`.

@@ -90,6 +90,8 @@ mod report;
 mod slice;
 pub mod statistics;
 pub mod system;
+#[cfg(feature = "peers")]
+mod tasks;
 mod topology;
 mod work;
 mod worker;
@@ -110,5 +112,7 @@ pub use report::{
 pub use slice::SliceError;
 pub use statistics::WaitHistogram;
 pub use system::MachineInfo;
+#[cfg(feature = "peers")]
+pub use tasks::{AsyncLockKind, Blocking, BlockingMutex, MeasuredAsyncMutex};
 pub use topology::{Cache, Topology};
 pub use work::{Work, unit_ns, work};

@@ -313,13 +313,13 @@ mod tests {
 
     #[test]
     fn a_lost_notification_is_an_error() {
-        // All wait soon: some of them for what is there.
-        let load = load(3, 1).slice_ms(20);
-        let lost_one = measure::<Broken<true, false>>(&load, Pass::Count).err();
-        assert!(matches!(lost_one, Some(SliceError::Stuck { threads: 1.. })), "{lost_one:?}");
-        // Of two consumers, one waits at the end for what is not pushed any more.
-        let load = load.outside(Work::clock(1_000_000));
-        let lost_all = measure::<Broken<false, true>>(&load, Pass::Count).err();
+        // A thread that waits once waits for ever, so all wait soon: some of them for what is there.
+        let lost_one = measure::<Broken<true, false>>(&load(3, 1).slice_ms(500), Pass::Count).err();
+        assert!(matches!(lost_one, Some(SliceError::Stuck { threads: 3 })), "{lost_one:?}");
+        // Of two consumers, one mostly waits at the end for what is not pushed any more.
+        let load = load(3, 1).outside(Work::clock(1_000_000)).slice_ms(10);
+        let lost_all = || measure::<Broken<false, true>>(&load, Pass::Count).err();
+        let lost_all = (0..50).find_map(|_| lost_all());
         assert!(matches!(lost_all, Some(SliceError::Stuck { threads: 1.. })), "{lost_all:?}");
     }
 

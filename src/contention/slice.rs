@@ -90,7 +90,28 @@ pub(super) fn measure<K: LockKind>(
     if load.queue.is_some() {
         return Err(LoadError::NoCondvar.into());
     }
+    if load.tasks.is_some() {
+        return measure_in_tasks::<K>(load, pass, cancel);
+    }
     run(&Arc::new(SliceContext::<K>::new(load, to_pin(load))), load, load.threads, pass, cancel)
+}
+
+#[cfg(feature = "peers")]
+fn measure_in_tasks<K: LockKind>(
+    load: &Load,
+    pass: Pass,
+    cancel: &AtomicBool,
+) -> Result<Option<Slice>, SliceError> {
+    super::tasks::measure::<super::tasks::Blocking<K>>(load, pass, cancel)
+}
+
+#[cfg(not(feature = "peers"))]
+fn measure_in_tasks<K: LockKind>(
+    _: &Load,
+    _: Pass,
+    _: &AtomicBool,
+) -> Result<Option<Slice>, SliceError> {
+    Err(LoadError::NoRuntime.into())
 }
 
 /// Measures one slice of a queue, if the load is one, or of the mutex. `None` if it was cancelled.
@@ -111,7 +132,7 @@ fn to_pin(load: &Load) -> Vec<usize> {
 }
 
 /// Runs a slice with so many threads.
-fn run<B: SliceBody>(
+pub(super) fn run<B: SliceBody>(
     context: &Arc<B>,
     load: &Load,
     workers: usize,

@@ -45,3 +45,20 @@ fn a_queue_is_measured_in_items() {
     assert_eq!(status(&refused), 2);
     assert!(stderr(&refused).contains("needs a Condvar"), "{}", stderr(&refused));
 }
+
+#[test]
+fn tasks_are_measured_with_locks_of_both_kinds() {
+    let folder = Folder::new("tasks");
+    let path = folder.measure("report.json", &["--tasks", "4", "--locks", "std,tokio,async_lock"]);
+    let report = folder.json("report.json");
+    let cell = &report["cells"][0];
+    assert_eq!(cell["load"]["tasks"], 4);
+    for lock in cell["locks"].as_array().unwrap() {
+        assert_eq!(lock["samples"][0]["acquisitions"].as_array().unwrap().len(), 4);
+    }
+    let table = stdout(&run(lockword(&["show", &path])));
+    assert!(table.contains(", 4 tasks") && table.contains("4 tasks on 2 threads"), "{table}");
+    let refused = run(bench(&["--locks", "tokio"]));
+    assert_eq!(status(&refused), 2);
+    assert!(stderr(&refused).contains("this lock is for tasks"), "{}", stderr(&refused));
+}

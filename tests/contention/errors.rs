@@ -89,6 +89,30 @@ fn a_queue_has_threads_work_and_batches_only() {
     assert_eq!(queue().throughput::<Std>(), Err(SliceError::Load(LoadError::NoCondvar)));
 }
 
+#[test]
+fn tasks_have_threads_work_and_locks_only() {
+    let tasks = || Load::new(2).tasks(8);
+    assert_eq!(tasks().locks(3).validate(), Ok(()));
+    assert_eq!(tasks().name(), "2 threads, 100/100 ns, 8 tasks");
+    let cases = [
+        (tasks().queue(1), "a queue"),
+        (tasks().hog(Work::NONE), "a hog"),
+        (tasks().batch(Batch { acquisitions: 1, pause_ns: 1 }), "batches"),
+        (tasks().read(50.0), "reads"),
+        (tasks().pin(true), "pinning"),
+        (tasks().arrivals(Arrivals::Open { per_second: 1.0 }), "a rate"),
+    ];
+    for (load, what) in cases {
+        assert_eq!(refused(load), LoadError::TasksWith(what));
+    }
+    for number in [0, Load::MAX_TASKS + 1] {
+        assert_eq!(refused(Load::new(1).tasks(number)), LoadError::Tasks(number));
+    }
+    if cfg!(not(feature = "peers")) {
+        assert_eq!(tasks().throughput::<Std>(), Err(SliceError::Load(LoadError::NoRuntime)));
+    }
+}
+
 fn of_maximum(percent: f64, lock: Option<&str>) -> Arrivals {
     Arrivals::OfMaximum { percent, lock: lock.map(str::to_owned) }
 }

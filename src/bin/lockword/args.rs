@@ -167,6 +167,15 @@ pub struct BenchArgs {
     #[arg(long, value_delimiter = ',', value_name = "N,..", value_parser = whole::<1, 1_048_576>)]
     #[arg(conflicts_with_all = ["n_locks", "zipf", "hog", "read", "rate", "sweep"])]
     pub queue: Vec<u64>,
+    /// So many tasks on a runtime of tokio's, which has --threads threads: locks for tasks beside those
+    /// that block a thread
+    ///
+    /// Each task takes the lock, works inside, releases it, works outside and yields. Nothing is awaited
+    /// while the lock is held: should a short section have a lock for tasks at all? Unless they are
+    /// given, the threads are one a processor.
+    #[arg(long, value_delimiter = ',', value_name = "N,..", value_parser = whole::<1, 16_384>)]
+    #[arg(conflicts_with_all = ["queue", "batch", "hog", "read", "rate", "sweep", "pin"])]
+    pub tasks: Vec<u64>,
     /// Open loop: so many acquisitions a second arrive on a fixed schedule (10k, 1.5M, 300), or such
     /// a share of std's maximum (80%), and a wait counts from then
     ///
@@ -232,6 +241,8 @@ Examples:
   lockword bench --preset gate --json new.json --baseline old.json
       For continuous integration, ten seconds: exit status 1 if lockword is slower than in
       old.json by more than 5 % and the spread, as measured against std beside it.
+  lockword bench --tasks 64 --inside 100 --outside 1000
+      Is tokio's mutex worth it for a short section, or does one that blocks do?
 
 Exit status: 0 done, 1 slower than the baseline, 2 bad input, a lock that cannot be judged or
 output that cannot be written, 130 ended by Ctrl-C (the table and the files then hold what was

@@ -6,8 +6,8 @@ use crate::CliError;
 use crate::args::{BenchArgs, Preset, RateArg};
 use crate::output;
 use lockword::contention::peers::{
-    CrossbeamShardedLock, ParkingLotCondvar, ParkingLotFair, ParkingLotRwLock, SpinMutex, Usync,
-    UsyncRwLock,
+    AsyncLock, CrossbeamShardedLock, ParkingLotCondvar, ParkingLotFair, ParkingLotRwLock,
+    SpinMutex, Tokio, Usync, UsyncRwLock,
 };
 use lockword::contention::{
     Arrivals, Batch, Comparison, Load, LockwordCondvar, LockwordFair, LockwordRwLock, Skew, Std,
@@ -76,6 +76,8 @@ const CORES_READ_LOCKS: &[&str] = &["lockword", "lockword_rw", "std_rw", "parkin
 const QUEUE_LOCKS: &[&str] = &["lockword", "lockword_sync", "std", "parking_lot"];
 /// This crate's lock and the one that it is judged by.
 const GATE_LOCKS: &[&str] = &["lockword", "std"];
+/// The locks to choose among for a short section in a task.
+const TASK_LOCKS: &[&str] = &["lockword", "std", "parking_lot", "tokio", "async_lock"];
 /// All mutexes but `lockword_sync`.
 const FULL_LOCKS: &[&str] =
     &["lockword", "lockword_fair", "std", "parking_lot", "parking_lot_fair", "usync", "spin"];
@@ -234,6 +236,10 @@ impl BenchPlan {
             mix.threads.retain(|threads| *threads > 1);
             mix.queues.clone_from(&args.queue);
         }
+        if !args.tasks.is_empty() {
+            mix.locks = TASK_LOCKS;
+            mix.threads = vec![processors.min(most)];
+        }
         if !args.threads.is_empty() {
             mix.threads.clone_from(&args.threads);
         }
@@ -289,6 +295,7 @@ fn loads(mix: &PresetMix, args: &BenchArgs, locks: &[String]) -> Vec<Load> {
     });
     vary(&mut loads, &mix.reads, |load, percent| load.read = Some(*percent));
     vary(&mut loads, &mix.queues, |load, capacity| load.queue = Some(*capacity as usize));
+    vary(&mut loads, &args.tasks, |load, tasks| load.tasks = Some(*tasks as usize));
     vary(&mut loads, &arrivals(args, locks), |load, arrivals| load.arrivals = arrivals.clone());
     vary(&mut loads, &mix.threads, |load, threads| load.threads = *threads as usize);
     let mut unique: Vec<Load> = vec![];
@@ -354,6 +361,9 @@ pub fn describe(load: &Load) -> String {
         let push = if push == 1 { "1 pushes".to_owned() } else { format!("{push} push") };
         add(format!("a queue of {capacity} ({push}, {pop})"));
     }
+    if let Some(tasks) = load.tasks {
+        add(output::count(tasks, "task"));
+    }
     match &load.arrivals {
         Arrivals::Closed => {}
         Arrivals::Open { per_second } => {
@@ -388,7 +398,7 @@ pub struct KnownLock {
 }
 
 /// All locks, in the order in which they are measured and shown.
-pub const KNOWN_LOCKS: [KnownLock; 14] = [
+pub const KNOWN_LOCKS: [KnownLock; 16] = [
     KnownLock {
         name: "lockword",
         about: "This crate's lock: waiters spin, then sleep; none starves",
@@ -458,6 +468,16 @@ pub const KNOWN_LOCKS: [KnownLock; 14] = [
         name: "sharded_rw",
         about: "crossbeam's ShardedLock: a kibibyte, where each reader takes one of eight locks",
         add: |comparison, name| comparison.lock::<CrossbeamShardedLock>(name),
+    },
+    KnownLock {
+        name: "tokio",
+        about: "tokio::sync::Mutex: for tasks (--tasks), first in first out",
+        add: |comparison, name| comparison.async_lock::<Tokio>(name),
+    },
+    KnownLock {
+        name: "async_lock",
+        about: "async_lock::Mutex: for tasks (--tasks), fair after half a millisecond",
+        add: |comparison, name| comparison.async_lock::<AsyncLock>(name),
     },
 ];
 
@@ -620,6 +640,17 @@ mod tests {
         let without = plan(&["--queue", "16", "--locks", "std,usync"], 2);
         let error = comparison(&without, true).validate().expect_err("usync has none");
         assert!(error.to_string().contains("`usync`") && error.to_string().contains("Condvar"));
+    }
+
+    #[test]
+    fn tasks_have_a_thread_for_each_processor_and_locks_of_both_kinds() {
+        let tasks = plan(&["--tasks", "8,64"], 4);
+        assert_eq!(tasks.locks, TASK_LOCKS);
+        assert!(tasks.loads.iter().all(|load| load.threads == 4));
+        assert!(describe(&tasks.loads[0]).ends_with(", 8 tasks"));
+        comparison(&tasks, true).validate().unwrap();
+        let error = comparison(&plan(&["--locks", "std,tokio"], 2), true).validate();
+        assert!(error.expect_err("it is for tasks").to_string().contains("for tasks"));
     }
 
     #[test]

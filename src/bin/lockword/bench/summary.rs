@@ -134,6 +134,13 @@ impl<'a> LoadSummary<'a> {
             let late = late.iter().any(|late| late.lock == lock.lock);
             !late && lock.waits.is_some_and(|waits| clipped(&cell.load, waits.max))
         };
+        if let Some(tasks) = cell.load.tasks {
+            verdict.push(format!(
+                "{} on {} of a runtime: a task yields after each acquisition, and fair is among the tasks",
+                output::count(tasks, "task"),
+                output::count(cell.load.threads, "thread")
+            ));
+        }
         if cell.load.queue.is_some() {
             verdict.push(
                 "a queue: acq/s is items a second, CPU is that of an item, fair is among those who pop, and \
