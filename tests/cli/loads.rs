@@ -62,3 +62,11 @@ fn tasks_are_measured_with_locks_of_both_kinds() {
     assert_eq!(status(&refused), 2);
     assert!(stderr(&refused).contains("this lock is for tasks"), "{}", stderr(&refused));
 }
+
+#[test]
+fn a_list_is_compared_with_its_first_value() {
+    let output = run(bench(&["--n-locks", "1,8", "--rounds", "6", "--no-waits"]));
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let table = stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(table.contains("8 locks, times the rate of 1 lock: lockword "), "{table}");
+}

@@ -5,12 +5,12 @@
 //! threads, and the waits of each load. An axis is linear in the values that it gets: for a log
 //! scale the caller passes logarithms, and the tick labels name the original values.
 
-use super::ladder::Ladder;
+use super::ladder::{Ladder, PERCENTILES, Step};
 use super::page::{LoadGroup, escape};
 use super::plan;
 use super::summary::{LoadSummary, LockSummary};
 use crate::output;
-use lockword::contention::Waits;
+use lockword::contention::{WaitPercentiles, Waits};
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, ValueFormatter};
 use plotters::prelude::*;
 use std::fmt::Write as _;
@@ -310,14 +310,12 @@ fn waits<'a>(summary: &LoadSummary<'_>, palette: &'a Palette) -> Option<Chart<'a
 
 /// The charts of a ladder: percentiles of the waits, on a log scale, against the rate of arrivals.
 pub fn against_arrivals<'a>(ladder: &Ladder<'_>, palette: &'a Palette) -> Vec<Chart<'a>> {
-    type Percentile = (&'static str, fn(&Waits) -> u64);
-    let percentiles: [Percentile; 3] =
-        [("p50", |waits| waits.p50), ("p99", |waits| waits.p99), ("p99.9", |waits| waits.p999)];
-    let chart = |(name, of): Percentile| {
+    let chart = |(name, of): (&str, fn(&WaitPercentiles) -> u64)| {
         let curve = |lock: &str| {
-            let waits = ladder.of(lock).filter_map(|(step, lock)| Some((step, lock.waits?)));
-            let points: Vec<(f64, f64)> =
-                waits.map(|(step, waits)| (step.offered, log(of(waits).max(1) as f64))).collect();
+            let at = |(at, step): (usize, &Step<'_>)| {
+                Some((step.offered, log(ladder.percentile(lock, at, of)?.max(1.0))))
+            };
+            let points: Vec<(f64, f64)> = ladder.steps.iter().enumerate().filter_map(at).collect();
             Curve { lock: lock.to_owned(), marks: points.clone(), points, whiskers: vec![] }
         };
         let curves: Vec<Curve> = ladder.locks().into_iter().map(curve).collect();
@@ -346,7 +344,7 @@ pub fn against_arrivals<'a>(ladder: &Ladder<'_>, palette: &'a Palette) -> Vec<Ch
             palette,
         })
     };
-    percentiles.into_iter().filter_map(chart).collect()
+    PERCENTILES.into_iter().filter_map(chart).collect()
 }
 
 /// The percentiles that the tables show too, as shares.

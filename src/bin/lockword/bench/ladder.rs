@@ -5,9 +5,9 @@
 //! [`TOLERANCE`] times the lowest of all rates.
 
 use super::plan;
-use super::summary::{LoadSummary, LockSummary, keeps_up, offered};
+use super::summary::{LoadSummary, LockSummary, keeps_up, median_of, offered};
 use crate::output;
-use lockword::contention::{Arrivals, Load, Waits};
+use lockword::contention::{Arrivals, Load, WaitPercentiles};
 
 /// How many times the lowest p99 is tolerated.
 const TOLERANCE: f64 = 10.0;
@@ -53,6 +53,13 @@ pub fn ladders<'a>(summaries: &'a [LoadSummary<'a>]) -> Vec<Ladder<'a>> {
     ladders
 }
 
+/// A percentile, and where a round has it.
+type Percentile = (&'static str, fn(&WaitPercentiles) -> u64);
+
+/// The percentiles that the tables and charts show.
+pub const PERCENTILES: [Percentile; 3] =
+    [("p50", |waits| waits.p50), ("p99", |waits| waits.p99), ("p99.9", |waits| waits.p999)];
+
 /// The columns of the table of a lock.
 pub const HEADS: [&str; 6] = ["arrivals/s", "acq/s", "p50", "p99", "p99.9", "longest"];
 
@@ -87,21 +94,28 @@ impl<'a> Ladder<'a> {
     /// The rows of a lock's table, with the columns of [`HEADS`].
     pub fn rows(&self, name: &str) -> Vec<Vec<String>> {
         let dash = || "-".to_owned();
-        let row = |(step, lock): (&Step<'_>, &LockSummary<'_>)| {
-            let wait = |of: fn(&Waits) -> u64| {
-                lock.waits.map_or_else(dash, |waits| output::time(of(waits) as f64))
-            };
+        let row = |(at, (step, lock)): (usize, (&Step<'_>, &LockSummary<'_>))| {
+            let wait = |of| self.percentile(name, at, of).map_or_else(dash, output::time);
             let served = lock.rate.as_ref().map_or_else(dash, |rate| output::rate(rate.mid));
-            vec![
-                step.name(),
-                served,
-                wait(|w| w.p50),
-                wait(|w| w.p99),
-                wait(|w| w.p999),
-                wait(|w| w.max),
-            ]
+            let longest = lock.waits.map_or_else(dash, |waits| output::time(waits.max as f64));
+            let percentiles: [fn(&WaitPercentiles) -> u64; 3] = PERCENTILES.map(|(_, of)| of);
+            let [p50, p99, p999] = percentiles.map(wait);
+            vec![step.name(), served, p50, p99, p999, longest]
         };
-        self.of(name).map(row).collect()
+        self.of(name).enumerate().map(row).collect()
+    }
+
+    /// A percentile of the waits of a lock at a step: the median of the rounds, so that a disturbance
+    /// of one does not matter.
+    pub fn percentile(
+        &self,
+        name: &str,
+        at: usize,
+        of: fn(&WaitPercentiles) -> u64,
+    ) -> Option<f64> {
+        let report = self.steps[at].summary.cell.locks.iter().find(|lock| lock.lock == name)?;
+        let rounds: Vec<f64> = report.round_waits.iter().map(|waits| of(waits) as f64).collect();
+        median_of(&rounds).map(|median| median.mid)
     }
 
     /// Whether a lock is on this side of its knee at a step, or why not.
@@ -117,9 +131,8 @@ impl<'a> Ladder<'a> {
             return Err(format!("it serves {}", output::rate(served)));
         }
         // Not that at the lowest rate: one disturbance there would hide every knee.
-        let p99s = || self.of(name).filter_map(|(_, lock)| Some(lock.waits?.p99 as f64));
-        let here = self.of(name).nth(at).and_then(|(_, lock)| Some(lock.waits?.p99 as f64));
-        match (here, p99s().min_by(f64::total_cmp)) {
+        let p99 = |at: usize| self.percentile(name, at, |waits| waits.p99);
+        match (p99(at), (0..self.steps.len()).filter_map(p99).min_by(f64::total_cmp)) {
             (Some(here), Some(least)) if here > TOLERANCE * least.max(1.0) => {
                 Err(format!("p99 is {}, and {} at best", output::time(here), output::time(least)))
             }
@@ -158,7 +171,7 @@ impl<'a> Ladder<'a> {
         let mut lines: Vec<String> = self.locks().into_iter().map(of).collect();
         lines.push(format!(
             "the knee is the highest rate at which the lock serves 95 % of what arrives, with a p99 of \
-             at most {TOLERANCE} times its lowest one"
+             at most {TOLERANCE} times its lowest one; p50, p99 and p99.9 are medians of the rounds"
         ));
         lines
     }
@@ -178,7 +191,7 @@ impl Step<'_> {
 /// Ladders with invented figures, for the tests.
 #[cfg(test)]
 pub mod sample {
-    use super::super::summary::sample::{cell, lock, report};
+    use super::super::summary::sample::{cell, lock, report, waits};
     use lockword::contention::{Arrivals, ComparisonReport};
 
     /// A ladder of 10 to 110 % of a million, with two locks. The first serves all up to a million,
@@ -187,8 +200,10 @@ pub mod sample {
         let cells = [10.0, 50.0, 80.0, 90.0, 100.0, 110.0].map(|percent: f64| {
             let offered = 1e4 * percent;
             let mut fast = lock("lockword", offered.min(1e6), 0.0);
-            let waits = fast.waits.as_mut().expect("timed");
-            waits.p99 = if percent < 90.0 { 5_000 } else { 80_000 };
+            // A disturbed round does not matter.
+            fast.round_waits = waits(if percent < 90.0 { 5_000 } else { 80_000 }, 1);
+            fast.round_waits =
+                [fast.round_waits.clone(), fast.round_waits, waits(9_000_000, 1)].concat();
             let slow = lock("std", offered.min(5e5), 0.0);
             let mut cell = cell(2, vec![fast, slow]);
             cell.load.arrivals = Arrivals::OfMaximum { percent, lock: None };
@@ -236,7 +251,7 @@ mod tests {
             };
             with(0, offered);
             with(1, offered / 2.0);
-            cell.locks[0].waits = None;
+            cell.locks[0].round_waits.clear();
         }
         let summaries = summaries(&report);
         let ladder = &ladders(&summaries)[0];

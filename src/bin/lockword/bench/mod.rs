@@ -4,6 +4,7 @@
 //! - [`summary`]: the figures and the verdict for each load of a report
 //! - [`table`]: a report as a table for the terminal
 //! - [`page`]: a report as an HTML page, with the charts of [`chart`]
+//! - [`across`]: loads that differ in one setting only, round by round
 //! - [`ladder`]: loads that differ in their rate of arrivals only, and the knee of each lock
 //! - [`samples`]: the samples of a report as CSV
 //! - [`criterion`]: a report as a folder of criterion's
@@ -11,6 +12,7 @@
 //! - [`outputs`]: where a report goes
 //! - [`mod@file`]: output files and the reading of reports
 
+mod across;
 pub mod baseline;
 mod chart;
 mod criterion;

@@ -1,6 +1,7 @@
 //! [`LoadSummary`]: the figures and the verdict that the table, the page and the comparison with a
 //! baseline show for a load.
 
+use super::across;
 use crate::output;
 use lockword::contention::statistics::{Median, median};
 use lockword::contention::{
@@ -53,7 +54,12 @@ pub struct LoadSummary<'a> {
 
 /// A summary for each cell.
 pub fn summaries(report: &ComparisonReport) -> Vec<LoadSummary<'_>> {
-    report.cells.iter().map(LoadSummary::new).collect()
+    let with_ratios = |(at, cell)| {
+        let mut summary = LoadSummary::new(cell);
+        summary.verdict.extend(across::sentences(&report.cells, at));
+        summary
+    };
+    report.cells.iter().enumerate().map(with_ratios).collect()
 }
 
 /// Acquisitions a second of each round; 0 for a slice without a length, which a very short one can
@@ -69,7 +75,7 @@ pub fn median_of(samples: &[f64]) -> Option<Median> {
 }
 
 /// The ratios of the rounds that both have, without those that are not finite.
-fn ratios(over: &LockReport, under: &LockReport) -> Vec<f64> {
+pub fn ratios(over: &LockReport, under: &LockReport) -> Vec<f64> {
     let ratios = rates(over).into_iter().zip(rates(under)).map(|(over, under)| over / under);
     ratios.filter(|ratio| ratio.is_finite()).collect()
 }
@@ -224,7 +230,7 @@ fn compare_p99(lock: &LockSummary<'_>, reference: &str) -> Option<String> {
 }
 
 /// Whether the interval of a ratio contains 1, so that neither lock is known to be faster.
-fn is_undecided(ratio: &Median) -> bool {
+pub fn is_undecided(ratio: &Median) -> bool {
     ratio.low <= 1.0 && ratio.high >= 1.0
 }
 

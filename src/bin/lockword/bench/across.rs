@@ -1,0 +1,166 @@
+//! Ratios across a list: loads that differ in one setting only, such as 64 locks against 1, compared
+//! round by round for each lock.
+
+use super::summary::{ROUNDS, is_undecided, ratios};
+use crate::output;
+use lockword::contention::statistics::median;
+use lockword::contention::{CellReport, Load, LockReport, Skew};
+
+/// A setting that can be a list. Not among them are the threads, the work and the rate, which change
+/// what the rate of a lock can be.
+#[derive(Clone, Copy)]
+enum Setting {
+    Locks,
+    Skew,
+    Batch,
+    Hog,
+    Read,
+    Queue,
+    Tasks,
+}
+
+const SETTINGS: [Setting; 7] = [
+    Setting::Locks,
+    Setting::Skew,
+    Setting::Batch,
+    Setting::Hog,
+    Setting::Read,
+    Setting::Queue,
+    Setting::Tasks,
+];
+
+impl Setting {
+    /// Whether two loads differ in this setting, and in no other.
+    fn alone_differs(self, a: &Load, b: &Load) -> bool {
+        let mut copy = a.clone();
+        match self {
+            Setting::Locks => copy.locks = b.locks,
+            Setting::Skew => copy.skew = b.skew,
+            Setting::Batch => copy.batch = b.batch,
+            Setting::Hog => copy.hog = b.hog,
+            Setting::Read => copy.read = b.read,
+            Setting::Queue => copy.queue = b.queue,
+            Setting::Tasks => copy.tasks = b.tasks,
+        }
+        copy == *b && a != b
+    }
+
+    /// The value of a load in words.
+    fn value(self, load: &Load) -> String {
+        match self {
+            Setting::Locks => output::count(load.locks, "lock"),
+            Setting::Skew => match load.skew {
+                Skew::Uniform => "all locks alike".to_owned(),
+                Skew::Zipf(exponent) => format!("Zipf's law with {exponent}"),
+            },
+            Setting::Batch => load.batch.map_or("no batches".to_owned(), |batch| {
+                let pause = output::time(batch.pause_ns as f64);
+                format!("batches of {} and {pause}", batch.acquisitions)
+            }),
+            Setting::Hog => {
+                load.hog.map_or("no hog".to_owned(), |hog| format!("a hog that holds it for {hog}"))
+            }
+            Setting::Read => format!("{} % that read", load.read.unwrap_or(0.0)),
+            Setting::Queue => {
+                load.queue.map_or("no queue".to_owned(), |items| format!("a queue of {items}"))
+            }
+            Setting::Tasks => {
+                load.tasks.map_or("no tasks".to_owned(), |n| output::count(n, "task"))
+            }
+        }
+    }
+}
+
+/// For each setting in which a cell differs from an earlier one, and in no other: how the rates of the
+/// locks are to those under the first such cell, in words.
+pub fn sentences(cells: &[CellReport], at: usize) -> Vec<String> {
+    let cell = &cells[at];
+    if cell.load.arrivals.is_open() {
+        // The rate is that of the schedule.
+        return vec![];
+    }
+    let of = |setting: &Setting| {
+        let differs = |first: &&CellReport| setting.alone_differs(&first.load, &cell.load);
+        let first = cells[..at].iter().find(differs)?;
+        let found = |lock: &LockReport| first.locks.iter().find(|other| other.lock == lock.lock);
+        let ratio = |lock| Some(ratio_in_words(lock, found(lock)?));
+        let locks: Vec<String> = cell.locks.iter().filter_map(ratio).collect();
+        let (value, with) = (setting.value(&cell.load), setting.value(&first.load));
+        (!locks.is_empty())
+            .then(|| format!("{value}, times the rate of {with}: {}", locks.join(", ")))
+    };
+    SETTINGS.iter().filter_map(of).collect()
+}
+
+/// `lockword 3.10 [2.90, 3.30]`.
+fn ratio_in_words(over: &LockReport, under: &LockReport) -> String {
+    let ratios = ratios(over, under);
+    if ratios.len() < ROUNDS {
+        return format!("{} in too few rounds to tell", over.lock);
+    }
+    let ratio = median(&ratios);
+    let undecided = if is_undecided(&ratio) { " (no difference)" } else { "" };
+    format!("{} {} {}{undecided}", over.lock, output::figure(ratio.mid), output::interval(&ratio))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::summary::sample::{cell, lock};
+    use super::*;
+    use lockword::contention::{Arrivals, Work};
+
+    /// A cell of one lock kind with this rate in each round, times a drift that all cells share.
+    fn of(rate: f64, change: impl FnOnce(&mut Load)) -> CellReport {
+        let mut found = lock("lockword", rate, 0.0);
+        for (round, sample) in found.samples.iter_mut().enumerate() {
+            sample.elapsed_ns *= 1.0 + round as f64;
+        }
+        let mut cell = cell(8, vec![found]);
+        change(&mut cell.load);
+        cell.name = cell.load.name();
+        cell
+    }
+
+    #[test]
+    fn a_list_is_compared_with_its_first_value_round_by_round() {
+        let cells = [
+            of(1e6, |_| {}),
+            of(1e6, |load| load.threads = 4),
+            of(3e6, |load| load.locks = 64),
+            of(4e6, |load| load.locks = 256),
+            of(9e6, |load| (load.locks, load.threads) = (64, 4)),
+        ];
+        assert!(sentences(&cells, 0).is_empty() && sentences(&cells, 1).is_empty());
+        // Each round is slower than the one before: only the ratios of rounds are that narrow.
+        let of_64 = "64 locks, times the rate of 1 lock: lockword 3.00 [3.00, 3.00]";
+        assert_eq!(sentences(&cells, 2), [of_64]);
+        let of_256 = "256 locks, times the rate of 1 lock: lockword 4.00 [4.00, 4.00]";
+        assert_eq!(sentences(&cells, 3), [of_256]);
+        assert!(sentences(&cells, 4)[0].contains("lockword 9.00"), "of 4 threads, not of 8");
+    }
+
+    #[test]
+    fn every_setting_has_words() {
+        let base = of(1e6, |_| {});
+        let says =
+            |change: &dyn Fn(&mut Load)| sentences(&[base.clone(), of(1e6, change)], 1).join("");
+        let none = "lockword 1.00 [1.00, 1.00] (no difference)";
+        let reads = says(&|load| load.read = Some(90.0));
+        assert_eq!(reads, format!("90 % that read, times the rate of 0 % that read: {none}"));
+        let hog = says(&|load| load.hog = Some(Work::clock(1_000)));
+        assert!(hog.contains("times the rate of no hog"), "{hog}");
+        assert!(says(&|load| load.queue = Some(4)).starts_with("a queue of 4, "));
+        assert!(says(&|load| load.skew = Skew::Zipf(1.5)).starts_with("Zipf's law with 1.5, "));
+        // Neither different threads nor an open loop.
+        assert_eq!(says(&|load| load.threads = 2), "");
+        let rate = Arrivals::Open { per_second: 1.0 };
+        assert_eq!(says(&|load| (load.locks, load.arrivals) = (2, rate.clone())), "");
+    }
+
+    #[test]
+    fn too_few_rounds_are_said() {
+        let mut cells = [of(1e6, |_| {}), of(1e6, |load| load.locks = 2)];
+        cells[1].locks[0].samples.truncate(ROUNDS - 1);
+        assert!(sentences(&cells, 1)[0].ends_with("lockword in too few rounds to tell"));
+    }
+}
