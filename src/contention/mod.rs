@@ -56,6 +56,110 @@
 //! # Ok::<(), lockword::contention::ComparisonError>(())
 //! ```
 //!
+//! A lock of any other interface implements [`MeasuredMutex`], without `unsafe`. With
+//! [`read`](MeasuredMutex::read) it is a reader-writer lock:
+//!
+//! ```
+//! use lockword::contention::{Comparison, Load, LockKind, LockwordRwLock, MeasuredMutex};
+//! use std::sync::{RwLock, RwLockWriteGuard};
+//!
+//! struct MyRwLock<T>(RwLock<T>);
+//!
+//! impl<T: Send + Sync> MeasuredMutex<T> for MyRwLock<T> {
+//!     type Guard<'a> = RwLockWriteGuard<'a, T> where T: 'a;
+//!     fn new(value: T) -> Self { MyRwLock(RwLock::new(value)) }
+//!     fn lock(&self) -> Self::Guard<'_> { self.0.write().unwrap() }
+//!     fn read<R>(&self, section: impl FnOnce(&T) -> R) -> R { section(&self.0.read().unwrap()) }
+//! }
+//!
+//! struct Mine;
+//! impl LockKind for Mine {
+//!     type Mutex<T: Send + Sync> = MyRwLock<T>;
+//! }
+//!
+//! let load = Load::new(2).read(99.0).slice_ms(5);
+//! let locks = Comparison::new().lock::<Mine>("mine").lock::<LockwordRwLock>("lockword_rw");
+//! let report = locks.load(load).rounds(2).run_quietly()?;
+//! # assert_eq!(report.cells[0].locks[0].samples.len(), 2);
+//! # Ok::<(), lockword::contention::ComparisonError>(())
+//! ```
+//!
+//! With a Condvar it takes part in queues ([`Load::queue`]):
+//!
+//! ```
+//! use lockword::contention::{Comparison, CondvarKind, GuardOf, Load, LockKind};
+//! use std::sync::{Condvar, Mutex};
+//!
+//! struct Mine;
+//! impl LockKind for Mine {
+//!     type Mutex<T: Send + Sync> = Mutex<T>;
+//! }
+//! impl CondvarKind for Mine {
+//!     type Condvar = Condvar;
+//!     fn wait<'a, T: Send + Sync + 'static>(
+//!         condvar: &Condvar,
+//!         guard: GuardOf<'a, Self, T>,
+//!     ) -> GuardOf<'a, Self, T> {
+//!         condvar.wait(guard).unwrap()
+//!     }
+//!     fn notify_one(condvar: &Condvar) { condvar.notify_one() }
+//!     fn notify_all(condvar: &Condvar) { condvar.notify_all() }
+//! }
+//!
+//! let load = Load::new(2).queue(16).slice_ms(5);
+//! let report = Comparison::new().lock_with_condvar::<Mine>("mine").load(load).run_quietly()?;
+//! # assert!(report.cells[0].locks[0].samples.iter().all(|sample| sample.acquisitions.len() == 1));
+//! # Ok::<(), lockword::contention::ComparisonError>(())
+//! ```
+//!
+//! A lock for tasks takes part under [`Load::tasks`] (feature `peers`):
+//!
+//! ```
+//! # #[cfg(feature = "peers")] {
+//! use lockword::contention::{AsyncLockKind, Comparison, Load, MeasuredAsyncMutex, Std};
+//!
+//! struct MyMutex<T>(async_lock::Mutex<T>);
+//!
+//! impl<T: Send> MeasuredAsyncMutex<T> for MyMutex<T> {
+//!     fn new(value: T) -> Self { MyMutex(async_lock::Mutex::new(value)) }
+//!     async fn lock<R: Send>(&self, section: impl FnOnce(&mut T) -> R + Send) -> R {
+//!         section(&mut *self.0.lock().await)
+//!     }
+//! }
+//!
+//! struct Mine;
+//! impl AsyncLockKind for Mine {
+//!     type Mutex<T: Send + Sync> = MyMutex<T>;
+//! }
+//!
+//! let load = Load::new(2).tasks(8).slice_ms(5);
+//! let locks = Comparison::new().async_lock::<Mine>("mine").lock::<Std>("std");
+//! let report = locks.load(load).run_quietly().unwrap();
+//! # assert_eq!(report.cells[0].locks[0].samples[0].acquisitions.len(), 8);
+//! # }
+//! ```
+//!
+//! # The report as JSON
+//!
+//! `serde_json::to_string(&report)` gives the format that `lockword bench --json` writes.
+//! `lockword show FILE` prints its table, whatever the locks are called, and makes a page of it;
+//! `lockword compare` compares two. [`ComparisonReport`] and the types in it are the format: each field
+//! has its name and the unit that its docs tell. Times are in nanoseconds and names of times end in
+//! `_ns` (`started` is in seconds since 1970; the figures of [`Waits`] and [`WaitPercentiles`] are
+//! nanoseconds, but for `count`). Rates are a second. What the system does not provide is `null`; a
+//! setting of a load that is not used is left out or `null`.
+//!
+//! | field | what it is |
+//! |---|---|
+//! | `format` | the version, [`FORMAT`]: the program refuses any other |
+//! | `lockword`, `started`, `command`, `machine` | what measured, when, by which command line, and where |
+//! | `rounds`, `cut_short`, `warnings` | how many rounds were requested, whether there are fewer, what may have distorted them |
+//! | `cells[]` | a load each: `name`, `load`, `offered` (arrivals a second, in an open loop) and `locks` |
+//! | `cells[].load` | a [`Load`]. Work is `{"nanos": 100}`, `{"units": 10}` or `{"clock": 1000}` (ns); `arrivals` is `"closed"`, `{"open": {"per_second": 1000.0}}` or `{"of_maximum": {"percent": 80.0, "lock": "std"}}` |
+//! | `cells[].locks[]` | a lock each: its name `lock`, `samples`, `waits` and `round_waits` |
+//! | `samples[i]` | round `i`: `elapsed_ns`, `acquisitions` (one figure a thread; in a queue, the items that each consumer took; with tasks, one a task), `hog_acquisitions`, `cpu_ns` and `conditions` |
+//! | `waits`, `round_waits[i]` | of all rounds together, with points of the distribution (`curve`); and of round `i` |
+//!
 //! # How it measures
 //!
 //! - The locks take turns within each round, so that a disturbance of the machine affects all of

@@ -1,18 +1,20 @@
 //! The kinds of loads: rates, sweeps, queues, tasks.
 
 use crate::support::{Folder, bench, lockword, run, status, stderr, stdout};
+use ::lockword::contention::{Comparison, Load, Lockword, Std};
 
 #[test]
 fn a_rate_in_percent_is_resolved_and_named_by_the_percentage() {
     let folder = Folder::new("percent");
-    let path = folder.measure("report.json", &["--rate", "5%,1k"]);
+    let path = folder.measure("report.json", &["--rate", "5%,50%,1k", "--no-waits"]);
     let report = folder.json("report.json");
     let name = report["cells"][0]["name"].as_str().unwrap();
     assert!(name.ends_with(", 5 % of std's maximum"), "{name}");
-    let offered = report["cells"][0]["offered"].as_f64().unwrap();
-    assert!(offered > 1.0 && report["cells"][1]["offered"] == 1000.0, "{report}");
+    let offered = |cell: usize| report["cells"][cell]["offered"].as_f64().unwrap();
+    assert!(offered(0) > 1.0 && offered(2) == 1000.0, "{report}");
+    assert!((offered(1) / offered(0) - 10.0).abs() < 1e-6, "shares of one maximum: {report}");
     let table = stdout(&run(lockword(&["show", &path])));
-    assert!(table.contains("5 % of std's maximum of "), "{table}");
+    assert!(table.contains("100 % is std's maximum, "), "{table}");
     let refused = run(bench(&["--rate", "0%"]));
     assert_eq!(status(&refused), 2);
     assert!(stderr(&refused).contains("or 80%"), "{}", stderr(&refused));
@@ -32,7 +34,8 @@ fn a_sweep_says_where_the_knee_is() {
 #[test]
 fn a_queue_is_measured_in_items() {
     let folder = Folder::new("queue");
-    let path = folder.measure("report.json", &["--queue", "4", "--locks", "lockword,parking_lot"]);
+    let words = ["--queue", "4", "--threads", "4", "--locks", "lockword,parking_lot"];
+    let path = folder.measure("report.json", &words);
     let report = folder.json("report.json");
     let cell = &report["cells"][0];
     assert_eq!(cell["load"]["queue"], 4);
@@ -69,4 +72,25 @@ fn a_list_is_compared_with_its_first_value() {
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     let table = stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(table.contains("8 locks, times the rate of 1 lock: lockword "), "{table}");
+}
+
+#[test]
+fn a_report_of_the_library_is_shown() {
+    let folder = Folder::new("library");
+    let report = Comparison::new()
+        .lock::<Std>("my lock")
+        .lock::<Lockword>("<other>")
+        .load(Load::new(2).slice_ms(2))
+        .rounds(2)
+        .waits(true)
+        .run_quietly()
+        .expect("it runs");
+    let json = folder.write("report.json", &serde_json::to_string(&report).expect("writes"));
+    let html = folder.path("page.html");
+    let shown = run(lockword(&["show", &json, "--html", &html]));
+    assert_eq!(status(&shown), 0, "{}", stderr(&shown));
+    let table = stdout(&shown);
+    assert!(table.contains("\n  my lock ") && table.contains("\n  <other> "), "{table}");
+    let page = folder.read("page.html");
+    assert!(page.contains("&lt;other&gt;") && page.contains("a program of its own"));
 }

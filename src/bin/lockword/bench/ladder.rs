@@ -169,6 +169,7 @@ impl<'a> Ladder<'a> {
             }
         };
         let mut lines: Vec<String> = self.locks().into_iter().map(of).collect();
+        lines.extend(self.steps.iter().rev().find_map(Step::maximum));
         lines.push(format!(
             "the knee is the highest rate at which the lock serves 95 % of what arrives, with a p99 of \
              at most {TOLERANCE} times its lowest one; p50, p99 and p99.9 are medians of the rounds"
@@ -178,6 +179,19 @@ impl<'a> Ladder<'a> {
 }
 
 impl Step<'_> {
+    /// The maximum of which the rate is a share, in words.
+    fn maximum(&self) -> Option<String> {
+        let Arrivals::OfMaximum { percent, lock } = &self.summary.cell.load.arrivals else {
+            return None;
+        };
+        let whose = match lock {
+            Some(lock) => format!("{lock}'s maximum"),
+            None => "the highest maximum of these locks".to_owned(),
+        };
+        let rate = output::rate(self.offered / percent * 100.0);
+        Some(format!("100 % is {whose}, {rate} a second of all threads together"))
+    }
+
     /// The rate, and its share of the maximum if it is one: `1.20 M (90 %)`.
     pub fn name(&self) -> String {
         let rate = output::rate(self.offered);
@@ -235,7 +249,10 @@ mod tests {
              best"
         );
         assert_eq!(verdict[1], "std has its knee at 500 k (50 %): at 800 k (80 %) it serves 500 k");
-        assert!(verdict[2].contains("95 % of what arrives"), "{verdict:?}");
+        let maximum =
+            "100 % is the highest maximum of these locks, 1.00 M a second of all threads together";
+        assert_eq!(verdict[2], maximum);
+        assert!(verdict[3].contains("95 % of what arrives"), "{verdict:?}");
         assert!(summaries.iter().all(|summary| ladder.contains(summary)));
         assert_eq!(ladder.rows("std")[5][..2], ["1.10 M (110 %)", "500 k"]);
     }
