@@ -24,8 +24,20 @@ impl BusyProcesses {
     ///
     /// If the system does not start a process.
     pub fn start(count: usize) -> Self {
+        BusyProcesses::bound_to(count, &system::processors())
+    }
+
+    /// Starts one that is not bound to a processor.
+    ///
+    /// # Panics
+    ///
+    /// If the system does not start a process.
+    pub fn anywhere() -> Self {
+        BusyProcesses::bound_to(1, &[])
+    }
+
+    fn bound_to(count: usize, processors: &[usize]) -> Self {
         let program = std::env::current_exe().expect("the path of this bench");
-        let processors = system::processors();
         let start = |number: usize| {
             let processor = processors.get(number % processors.len().max(1));
             Command::new(&program)

@@ -1,5 +1,6 @@
 //! [`Comparison`]: measures several locks under several loads, in turns.
 
+use super::conditions::Conditions;
 use super::load::{Arrivals, Load, LoadError};
 use super::lock_kind::{CondvarKind, LockKind};
 use super::report::{CellReport, ComparisonReport, FORMAT, LockReport};
@@ -11,7 +12,7 @@ use super::tasks::{self, AsyncLockKind};
 use super::worker::Pass;
 use crate::primitive::{AtomicBool, Ordering};
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A comparison of several locks under several loads.
 ///
@@ -32,6 +33,7 @@ pub struct Comparison {
     loads: Vec<Load>,
     rounds: Option<usize>,
     waits: bool,
+    limit: Option<Duration>,
     command: Vec<String>,
 }
 
@@ -83,7 +85,7 @@ pub struct Progress<'a> {
     pub lock: &'a str,
     /// The round of that slice, from 0.
     pub round: usize,
-    /// The number of all rounds.
+    /// The number of all rounds. It and [`Progress::total`] grow with [`Comparison::until_undisturbed`].
     pub rounds: usize,
     /// Whether that slice times waits.
     pub timed: bool,
@@ -147,6 +149,19 @@ impl Comparison {
         self
     }
 
+    /// Sets that there are as many rounds of each load as give [`Comparison::rounds`] undisturbed ones
+    /// (see [`Conditions::disturbance`]), but none is begun after so much time has passed since the
+    /// start. By default there are as many rounds as requested, disturbed or not.
+    ///
+    /// The disturbed rounds stay in the report.
+    ///
+    /// [`Conditions::disturbance`]: super::Conditions::disturbance
+    #[must_use]
+    pub fn until_undisturbed(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// Sets the command line that started the comparison, one word each, for the report. It is
     /// empty by default.
     #[must_use]
@@ -170,7 +185,7 @@ impl Comparison {
         self.round_count() * self.loads.len() * self.locks.len() * self.passes().len()
     }
 
-    /// An estimate of the duration, including the start and end of threads.
+    /// An estimate of the duration without a disturbance, including the start and end of threads.
     #[must_use]
     pub fn expected(&self) -> Duration {
         // For each slice, and for each thread in it.
@@ -212,6 +227,7 @@ impl Comparison {
         cancel: &AtomicBool,
     ) -> Result<ComparisonReport, ComparisonError> {
         self.validate()?;
+        let start = Instant::now();
         let started = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
         let machine = MachineInfo::read();
         let monitor = DisturbanceMonitor::start(&machine);
@@ -222,23 +238,24 @@ impl Comparison {
         let mut run =
             ComparisonRun { done: 0, total: self.total_slices(), rounds, progress, cancel };
         let mut cut_short = !run.resolve(self, &mut cells)?;
-        'all: for round in 0..rounds {
-            if cut_short {
+        for round in 0.. {
+            let wanted: Vec<_> =
+                cells.iter_mut().filter(|cell| cell.has(self.limit) < rounds).collect();
+            let is_over = round > 0 && self.limit.is_some_and(|limit| start.elapsed() >= limit);
+            if cut_short || wanted.is_empty() || is_over {
                 break;
             }
-            for cell in &mut cells {
-                for &timed in self.passes() {
-                    for turn in rotation(round, self.locks.len()) {
-                        if !run.slice(cell, &self.locks[turn], (round, timed, turn))? {
-                            cut_short = true;
-                            break 'all;
-                        }
-                    }
-                }
+            if round >= rounds {
+                run.rounds = round + 1;
+                run.total += wanted.len() * self.locks.len() * self.passes().len();
+            }
+            for cell in wanted {
+                cut_short = cut_short || !run.round(self, cell, round)?;
+                cell.end_round(round, &machine);
             }
         }
         if !cut_short && let (Some(cell), Some(lock)) = (cells.last(), self.locks.last()) {
-            run.report(&cell.name, &lock.name, rounds - 1, self.waits);
+            run.report(&cell.name, &lock.name, run.rounds - 1, self.waits);
         }
 
         let mut warnings = self.unpinned();
@@ -379,6 +396,10 @@ struct MeasuredCell {
     /// The largest number of threads of a slice that the system refused to bind to their
     /// processors.
     unpinned: usize,
+    /// The number of rounds.
+    rounds: usize,
+    /// The number of rounds in which nothing disturbed any of the locks.
+    undisturbed: usize,
 }
 
 impl MeasuredCell {
@@ -394,7 +415,15 @@ impl MeasuredCell {
         };
         let locks = comparison.locks.iter().map(lock).collect();
         let run = load.clone();
-        MeasuredCell { name: load.name(), load: load.clone(), run, locks, unpinned: 0 }
+        MeasuredCell {
+            name: load.name(),
+            load: load.clone(),
+            run,
+            locks,
+            unpinned: 0,
+            rounds: 0,
+            undisturbed: 0,
+        }
     }
 
     /// A warning if the system refused to bind threads.
@@ -405,6 +434,22 @@ impl MeasuredCell {
                 "not pinned: in a slice of `{name}` the system refused {unpinned} of the threads"
             )
         })
+    }
+
+    /// The number of rounds so far that count: with a limit, only those that were not disturbed.
+    fn has(&self, limit: Option<Duration>) -> usize {
+        if limit.is_some() { self.undisturbed } else { self.rounds }
+    }
+
+    /// Counts a round that has ended.
+    fn end_round(&mut self, round: usize, machine: &MachineInfo) {
+        let quiet = |conditions: &Conditions| conditions.disturbance(&self.load, machine).is_none();
+        let all_quiet = self.locks.iter().all(|(lock, _)| {
+            lock.samples.get(round).is_some_and(|sample| quiet(&sample.conditions))
+                && lock.round_waits.get(round).is_none_or(|waits| quiet(&waits.conditions))
+        });
+        self.rounds += 1;
+        self.undisturbed += usize::from(all_quiet);
     }
 
     fn report(self) -> CellReport {
@@ -431,6 +476,23 @@ struct ComparisonRun<'a> {
 }
 
 impl ComparisonRun<'_> {
+    /// Measures a round of a load. Returns false if it was cancelled.
+    fn round(
+        &mut self,
+        comparison: &Comparison,
+        cell: &mut MeasuredCell,
+        round: usize,
+    ) -> Result<bool, ComparisonError> {
+        for &timed in comparison.passes() {
+            for turn in rotation(round, comparison.locks.len()) {
+                if !self.slice(cell, &comparison.locks[turn], (round, timed, turn))? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Replaces each share of a maximum by what it comes to. Returns false if it was cancelled.
     fn resolve(
         &mut self,
@@ -617,7 +679,8 @@ impl std::error::Error for ComparisonError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contention::Std;
+    use crate::contention::{Std, unit_ns};
+    use crate::primitive::AtomicUsize;
 
     #[test]
     fn threads_that_could_not_be_bound_make_a_warning() {
@@ -649,6 +712,33 @@ mod tests {
         cell.unpinned = 1;
         let warning = cell.unpinned().expect("there is one");
         assert!(warning.contains("`2 threads, ") && !warning.contains('\n'), "{warning}");
+    }
+
+    #[test]
+    fn disturbed_rounds_are_measured_again() {
+        // Of each second slice the processor had another speed, until four of them were measured.
+        static SLICES: AtomicUsize = AtomicUsize::new(0);
+        let measure: Measure = |load, pass, cancel| {
+            let slice = slice::measure::<Std>(load, pass, cancel)?;
+            let number = SLICES.fetch_add(1, Ordering::Relaxed);
+            let unit_ns = if number < 8 && number % 2 == 1 { f64::INFINITY } else { unit_ns() };
+            let conditions = Conditions { unit_ns, run_delay: None, others_running: None };
+            Ok(slice.map(|mut slice| {
+                slice.sample.conditions = conditions;
+                slice
+            }))
+        };
+        for (limit, rounds) in [(Some(Duration::MAX), 9), (Some(Duration::ZERO), 1), (None, 5)] {
+            // The first one is the warm-up.
+            SLICES.store(0, Ordering::Relaxed);
+            let mut comparison = Comparison::new().load(Load::new(1).slice_ms(1));
+            comparison.limit = limit;
+            comparison.locks =
+                vec![Contender { name: "lock".to_owned(), measure, shape: Shape::Lock }];
+            let report = comparison.run_quietly().expect("it runs");
+            assert_eq!(report.cells[0].locks[0].samples.len(), rounds);
+            assert!(!report.cut_short && report.rounds == 5);
+        }
     }
 
     #[test]

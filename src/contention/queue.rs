@@ -117,12 +117,11 @@ impl<K: CondvarKind> QueueContext<K> {
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Tally> {
         let run_delay = RunDelay::of_this_thread();
-        gate()?;
-        let delay_before = run_delay.total();
+        let run_delay = run_delay.start(gate()?);
         let cpu_before = thread_cpu_time();
         let (acquisitions, late) = self.operate(side, &mut arrivals, &mut instrumentation);
         let cpu = thread_cpu_time().zip(cpu_before).map(|(after, before)| after - before);
-        let run_delay = run_delay.total().zip(delay_before).map(|(after, before)| after - before);
+        let run_delay = run_delay.end();
         let (waits, intrusions) = instrumentation.finish();
         Some(Tally {
             acquisitions,

@@ -27,7 +27,8 @@ pub struct ComparisonReport {
     /// The machine.
     pub machine: MachineInfo,
     /// The number of rounds that were requested. If the comparison was cut short, there are fewer
-    /// samples.
+    /// samples; with [`Comparison::until_undisturbed`](super::Comparison::until_undisturbed) there
+    /// may be fewer or more.
     pub rounds: usize,
     /// Whether it was cancelled before all rounds were done.
     pub cut_short: bool,

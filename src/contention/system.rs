@@ -6,7 +6,7 @@ use super::work::{calibrate, unit_ns};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The CPU time that the calling thread has used; `None` where the system does not provide it.
 #[must_use]
@@ -41,14 +41,28 @@ fn cpu_time(clock: libc::clockid_t) -> Option<Duration> {
 /// How long the calling thread was ready to run and had no processor.
 pub(super) struct RunDelay(Option<fs::File>);
 
+/// The same, since a start.
+pub(super) struct RunDelaySince {
+    total: RunDelay,
+    before: Option<Duration>,
+    /// How late the thread was at the start.
+    late: Duration,
+}
+
 impl RunDelay {
     /// Opens the figure of the calling thread.
     pub(super) fn of_this_thread() -> RunDelay {
         RunDelay(fs::File::open("/proc/thread-self/schedstat").ok())
     }
 
-    /// The delay since the thread started; `None` where the system does not provide it.
-    pub(super) fn total(&self) -> Option<Duration> {
+    /// Counts from now on. What has passed since `started` is a delay too: the thread should have
+    /// run since then.
+    pub(super) fn start(self, started: Instant) -> RunDelaySince {
+        RunDelaySince { before: self.total(), total: self, late: started.elapsed() }
+    }
+
+    /// The delay since the thread exists; `None` where the system does not provide it.
+    fn total(&self) -> Option<Duration> {
         #[cfg(unix)]
         {
             use std::os::unix::fs::FileExt as _;
@@ -59,6 +73,13 @@ impl RunDelay {
         }
         #[cfg(not(unix))]
         None
+    }
+}
+
+impl RunDelaySince {
+    /// The delay up to now; `None` where the system does not provide it.
+    pub(super) fn end(self) -> Option<Duration> {
+        Some(self.total.total()? - self.before? + self.late)
     }
 }
 
@@ -367,6 +388,16 @@ mod tests {
         assert_eq!(run_delay("81 42914 7\n"), Some(Duration::from_nanos(42_914)));
         #[cfg(target_os = "linux")]
         assert!(running_threads() >= Some(1), "this one runs");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_late_start_is_a_delay() {
+        let hour = Duration::from_secs(3600);
+        let Some(started) = Instant::now().checked_sub(hour) else { return };
+        let delay = RunDelay::of_this_thread().start(started).end();
+        // Not known where the kernel does not count it.
+        assert!(delay.is_none_or(|delay| delay >= hour && delay < 2 * hour), "{delay:?}");
     }
 
     #[test]

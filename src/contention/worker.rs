@@ -213,13 +213,13 @@ impl<K: LockKind> SliceContext<K> {
         let sections = black_box(sections);
         let run_delay = RunDelay::of_this_thread();
         let started = gate()?;
-        let delay_before = run_delay.total();
+        let run_delay = run_delay.start(started);
         let cpu_before = thread_cpu_time();
         arrivals.start(started, started + Duration::from_millis(self.load.slice_ms));
         let Counts { acquisitions, late, reads } =
             acquire::<K, C, P, T, S>(self, chooser, &mut arrivals, &mut instrumentation, sections);
         let cpu = thread_cpu_time().zip(cpu_before).map(|(after, before)| after - before);
-        let run_delay = run_delay.total().zip(delay_before).map(|(after, before)| after - before);
+        let run_delay = run_delay.end();
         let (mut waits, intrusions) = instrumentation.finish();
         let ended = Instant::now();
         if let Some(waits) = &mut waits {

@@ -202,6 +202,11 @@ pub struct BenchArgs {
     /// How often each lock is measured under each load; six give a 95 % interval
     #[arg(long, value_name = "N", value_parser = whole::<1, 10_000>)]
     pub rounds: Option<u64>,
+    /// Go on until each load has as many undisturbed rounds as --rounds asks for, but for at most so
+    /// many seconds [default: 19 with the preset gate; otherwise --rounds, disturbed
+    /// or not]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<1, 86_400>)]
+    pub limit: Option<u64>,
     /// Do not time the waits, which takes half of the time
     #[arg(long)]
     pub no_waits: bool,

@@ -154,6 +154,10 @@ pub fn comparison(plan: &BenchPlan, waits: bool) -> Comparison {
     let command = std::iter::once("lockword".to_owned()).chain(words).collect();
     let comparison = Comparison::new().rounds(plan.rounds).waits(waits).command(command);
     let comparison = plan::add_locks(comparison, &plan.locks);
+    let comparison = match plan.limit {
+        Some(limit) => comparison.until_undisturbed(limit),
+        None => comparison,
+    };
     plan.loads.iter().cloned().fold(comparison, Comparison::load)
 }
 
@@ -172,6 +176,11 @@ fn progress_bar(slices: usize) -> ProgressBar {
 fn advance(bar: &ProgressBar, before: usize, progress: &Progress<'_>) {
     let Progress { cell, lock, round, .. } = progress;
     bar.set_message(format!("round {}: {lock}, {cell}", round + 1));
+    let end = (before + progress.total) as u64;
+    // Disturbed rounds are repeated.
+    if bar.length().is_some_and(|length| length < end) {
+        bar.set_length(end);
+    }
     bar.set_position((before + progress.done) as u64);
 }
 

@@ -13,6 +13,7 @@ use lockword::contention::{
     Arrivals, Batch, Comparison, Load, LockwordCondvar, LockwordFair, LockwordRwLock, Skew, Std,
     StdCompat, StdCompatRwLock, StdRwLock, Work,
 };
+use std::time::Duration;
 
 /// What a run of `bench` measures: all of these locks under all of these loads. A run may have several plans.
 pub struct BenchPlan {
@@ -22,7 +23,13 @@ pub struct BenchPlan {
     pub locks: Vec<String>,
     /// Samples of each lock under each load.
     pub rounds: usize,
+    /// For how long to measure until enough rounds are undisturbed.
+    pub limit: Option<Duration>,
 }
+
+/// For how long the preset `gate` measures, in seconds. A round takes less than the rest of twenty
+/// seconds.
+const GATE_S: u64 = 19;
 
 /// The sum of all slices of the quick preset, in milliseconds. Starting the threads takes time on
 /// top of that.
@@ -84,7 +91,7 @@ const FULL_LOCKS: &[&str] =
 
 impl PresetMix {
     /// The mixes of a preset. Each has locks of its own.
-    fn all(preset: Preset, processors: u64) -> Vec<PresetMix> {
+    fn all(preset: Preset, processors: u64, times_waits: bool) -> Vec<PresetMix> {
         let p = processors;
         let none = || PresetMix {
             threads: vec![],
@@ -165,8 +172,12 @@ impl PresetMix {
                 sections: vec![(0, 0), (100, 100), (200, 1000)],
                 hogs: vec![None],
                 locks: GATE_LOCKS,
-                slice_ms: SliceLength::Millis(10),
-                rounds: 80,
+                // Shorter than the time for which a scheduler lets a process go on, so that some
+                // rounds are undisturbed beside others; where there are more threads, longer than
+                // they take to start.
+                slice_ms: SliceLength::Millis(if p <= 8 { 2 } else { 10 }),
+                // Twice as many slices where waits are timed.
+                rounds: if p <= 8 { 300 } else { 80 } / if times_waits { 2 } else { 1 },
                 ..none()
             },
             Preset::Oversubscribed => PresetMix {
@@ -202,7 +213,7 @@ impl BenchPlan {
                 "--preset cores has its own --read and --queue, and no --sweep: leave them out";
             return Err(CliError::new(why));
         }
-        let mixes = PresetMix::all(args.preset, processors);
+        let mixes = PresetMix::all(args.preset, processors, args.times_waits());
         let length = mixes[0].slice_ms;
         let plans = mixes.into_iter().filter_map(|mix| BenchPlan::of(mix, args, processors));
         let mut plans: Vec<BenchPlan> = plans.collect();
@@ -272,7 +283,9 @@ impl BenchPlan {
             // The lock alone with one thread, and the contended loads with more.
             loads.retain(|load| (load.threads == 1) == (load.inside == Work::NONE));
         }
-        (!locks.is_empty()).then_some(BenchPlan { loads, locks, rounds })
+        let limit = args.limit.or((args.preset == Preset::Gate).then_some(GATE_S));
+        let limit = limit.map(Duration::from_secs);
+        (!locks.is_empty()).then_some(BenchPlan { loads, locks, rounds, limit })
     }
 }
 
@@ -586,6 +599,7 @@ mod tests {
             assert!(expected <= 20.0, "{processors} processors: {expected} s");
             assert_eq!(plan.loads.len(), loads, "{processors} processors");
             assert_eq!(plan.locks, GATE_LOCKS);
+            assert_eq!(plan.limit, Some(Duration::from_secs(GATE_S)));
         }
     }
 
