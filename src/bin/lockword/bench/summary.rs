@@ -186,15 +186,23 @@ fn maximum(arrivals: &Arrivals, per_second: f64) -> Option<String> {
     ))
 }
 
-/// Whether a lock serves about as many acquisitions a second as arrive.
-pub fn keeps_up(lock: &LockReport, per_second: f64) -> bool {
+/// The share of an open loop's arrivals that a lock serves before its slice ends; `None` without
+/// samples.
+pub fn served_share(lock: &LockReport, per_second: f64) -> Option<Median> {
     // At the end of a slice, one acquisition of each thread may be due and not served.
-    let due = |sample: &Sample| {
+    let share = |sample: &Sample| {
         let most = (sample.total() + sample.acquisitions.len() as u64) as f64;
-        if sample.elapsed_ns > 0.0 { most / sample.elapsed_ns * 1e9 } else { per_second }
+        if sample.elapsed_ns > 0.0 { most / sample.elapsed_ns * 1e9 / per_second } else { 1.0 }
     };
-    let due: Vec<f64> = lock.samples.iter().map(due).collect();
-    median_of(&due).is_none_or(|due| due.high >= 0.95 * per_second)
+    median_of(&lock.samples.iter().map(share).collect::<Vec<f64>>())
+}
+
+/// The share that a lock serves which keeps up.
+pub const KEEPS_UP: f64 = 0.95;
+
+/// Whether a lock is not known to serve fewer acquisitions a second than arrive.
+fn keeps_up(lock: &LockReport, per_second: f64) -> bool {
+    served_share(lock, per_second).is_none_or(|share| share.high >= KEEPS_UP)
 }
 
 /// The verdict on an open loop. Its rate is that of the schedule, unless a lock is too slow.
