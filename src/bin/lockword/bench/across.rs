@@ -1,10 +1,12 @@
 //! Ratios across a list: loads that differ in one setting only, such as 64 locks against 1, compared
 //! round by round for each lock.
 
-use super::summary::{ROUNDS, is_undecided, ratios};
+use super::summary::{ROUNDS, is_undecided};
 use crate::output;
 use lockword::contention::statistics::median;
-use lockword::contention::{CellReport, Load, LockReport, Skew};
+use lockword::contention::{
+    CellReport, ComparisonReport, Load, LockReport, MachineInfo, Sample, Skew,
+};
 
 /// A setting that can be a list. Not among them are the threads, the work and the rate, which change
 /// what the rate of a lock can be.
@@ -73,7 +75,8 @@ impl Setting {
 
 /// For each setting in which a cell differs from an earlier one, and in no other: how the rates of the
 /// locks are to those under the first such cell, in words.
-pub fn sentences(cells: &[CellReport], at: usize) -> Vec<String> {
+pub fn sentences(report: &ComparisonReport, at: usize) -> Vec<String> {
+    let cells = &report.cells;
     let cell = &cells[at];
     if cell.load.arrivals.is_open() {
         // The rate is that of the schedule.
@@ -83,7 +86,10 @@ pub fn sentences(cells: &[CellReport], at: usize) -> Vec<String> {
         let differs = |first: &&CellReport| setting.alone_differs(&first.load, &cell.load);
         let first = cells[..at].iter().find(differs)?;
         let found = |lock: &LockReport| first.locks.iter().find(|other| other.lock == lock.lock);
-        let ratio = |lock| Some(ratio_in_words(lock, found(lock)?));
+        let ratio = |lock| {
+            let ratios = ratios((&cell.load, lock), (&first.load, found(lock)?), &report.machine);
+            Some(in_words(&lock.lock, &ratios))
+        };
         let locks: Vec<String> = cell.locks.iter().filter_map(ratio).collect();
         let (value, with) = (setting.value(&cell.load), setting.value(&first.load));
         (!locks.is_empty())
@@ -92,22 +98,58 @@ pub fn sentences(cells: &[CellReport], at: usize) -> Vec<String> {
     SETTINGS.iter().filter_map(of).collect()
 }
 
-/// `lockword 3.10 [2.90, 3.30]`.
-fn ratio_in_words(over: &LockReport, under: &LockReport) -> String {
-    let ratios = ratios(over, under);
-    if ratios.len() < ROUNDS {
-        return format!("{} in too few rounds to tell", over.lock);
+/// The ratios of the rates, of the rounds in which both were undisturbed, or of all rounds if these are
+/// too few for an interval.
+fn ratios(
+    (over_load, over): (&Load, &LockReport),
+    (under_load, under): (&Load, &LockReport),
+    machine: &MachineInfo,
+) -> Vec<f64> {
+    let quiet =
+        |load: &Load, sample: &Sample| sample.conditions.disturbance(load, machine).is_none();
+    let rounds = || over.samples.iter().zip(&under.samples);
+    let of = |(over, under): (&Sample, &Sample)| over.per_second() / under.per_second();
+    let undisturbed = rounds().filter(|(a, b)| quiet(over_load, a) && quiet(under_load, b));
+    let undisturbed: Vec<f64> = undisturbed.map(of).filter(|ratio| ratio.is_finite()).collect();
+    if undisturbed.len() < ROUNDS {
+        return rounds().map(of).filter(|ratio| ratio.is_finite()).collect();
     }
-    let ratio = median(&ratios);
+    undisturbed
+}
+
+/// `lockword 3.10 [2.90, 3.30]`.
+fn in_words(lock: &str, ratios: &[f64]) -> String {
+    if ratios.len() < ROUNDS {
+        return format!("{lock} in too few rounds to tell");
+    }
+    let ratio = median(ratios);
     let undecided = if is_undecided(&ratio) { " (no difference)" } else { "" };
-    format!("{} {} {}{undecided}", over.lock, output::figure(ratio.mid), output::interval(&ratio))
+    format!("{lock} {} {}{undecided}", output::figure(ratio.mid), output::interval(&ratio))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::summary::sample::{cell, lock};
+    use super::super::summary::sample::{cell, lock, report};
     use super::*;
     use lockword::contention::{Arrivals, Work};
+
+    fn sentences(cells: &[CellReport], at: usize) -> Vec<String> {
+        super::sentences(&report(cells.to_vec()), at)
+    }
+
+    #[test]
+    fn disturbed_rounds_are_left_out_if_enough_others_remain() {
+        let mut cells = [of(1e6, |_| {}), of(3e6, |load| load.locks = 2)];
+        for (round, sample) in cells[1].locks[0].samples.iter_mut().enumerate() {
+            if round < 3 {
+                sample.elapsed_ns *= 100.0;
+                sample.conditions.unit_ns = 2.0;
+            }
+        }
+        assert!(sentences(&cells, 1)[0].ends_with("lockword 3.00 [3.00, 3.00]"));
+        cells[1].locks[0].samples[3].conditions.unit_ns = 2.0;
+        assert!(!sentences(&cells, 1)[0].ends_with("[3.00, 3.00]"), "all of them count");
+    }
 
     /// A cell of one lock kind with this rate in each round, times a drift that all cells share.
     fn of(rate: f64, change: impl FnOnce(&mut Load)) -> CellReport {

@@ -5,9 +5,11 @@
 //! [`TOLERANCE`] times the lowest of all rates.
 
 use super::plan;
-use super::summary::{KEEPS_UP, LoadSummary, LockSummary, median_of, offered, served_share};
+use super::summary::{
+    KEEPS_UP, LoadSummary, LockSummary, ROUNDS, median_of, offered, served_share, undisturbed,
+};
 use crate::output;
-use lockword::contention::{Arrivals, Load, WaitPercentiles};
+use lockword::contention::{Arrivals, Load, MachineInfo, Sample, WaitPercentiles};
 
 /// How many times the lowest p99 is tolerated.
 const TOLERANCE: f64 = 10.0;
@@ -17,6 +19,7 @@ const FEWEST: usize = 3;
 /// Loads that differ only in the rate of their arrivals, in the order of the rate.
 pub struct Ladder<'a> {
     pub steps: Vec<Step<'a>>,
+    machine: &'a MachineInfo,
 }
 
 /// One of the loads.
@@ -33,7 +36,7 @@ fn base(load: &Load) -> Load {
 }
 
 /// The ladders among these loads.
-pub fn ladders<'a>(summaries: &'a [LoadSummary<'a>]) -> Vec<Ladder<'a>> {
+pub fn ladders<'a>(summaries: &'a [LoadSummary<'a>], machine: &'a MachineInfo) -> Vec<Ladder<'a>> {
     let mut ladders: Vec<Ladder<'a>> = vec![];
     for summary in summaries.iter().filter(|summary| summary.cell.load.arrivals.is_open()) {
         let Some(offered) = offered(summary.cell) else { continue };
@@ -43,7 +46,7 @@ pub fn ladders<'a>(summaries: &'a [LoadSummary<'a>]) -> Vec<Ladder<'a>> {
         };
         match ladders.iter_mut().find(alike) {
             Some(ladder) => ladder.steps.push(step),
-            None => ladders.push(Ladder { steps: vec![step] }),
+            None => ladders.push(Ladder { steps: vec![step], machine }),
         }
     }
     ladders.retain(|ladder| ladder.steps.len() >= FEWEST);
@@ -96,7 +99,7 @@ impl<'a> Ladder<'a> {
         let dash = || "-".to_owned();
         let row = |(at, (step, lock)): (usize, (&Step<'_>, &LockSummary<'_>))| {
             let wait = |of| self.percentile(name, at, of).map_or_else(dash, output::time);
-            let served = lock.rate.as_ref().map_or_else(dash, |rate| output::rate(rate.mid));
+            let served = self.served(name, at).map_or_else(dash, output::rate);
             let longest = lock.waits.map_or_else(dash, |waits| output::time(waits.max as f64));
             let percentiles: [fn(&WaitPercentiles) -> u64; 3] = PERCENTILES.map(|(_, of)| of);
             let [p50, p99, p999] = percentiles.map(wait);
@@ -105,31 +108,47 @@ impl<'a> Ladder<'a> {
         self.of(name).enumerate().map(row).collect()
     }
 
-    /// A percentile of the waits of a lock at a step: the median of the rounds, so that a disturbance
-    /// of one does not matter.
+    /// A percentile of the waits of a lock at a step: the median of the undisturbed rounds.
     pub fn percentile(
         &self,
         name: &str,
         at: usize,
         of: fn(&WaitPercentiles) -> u64,
     ) -> Option<f64> {
-        let report = self.steps[at].summary.cell.locks.iter().find(|lock| lock.lock == name)?;
-        let rounds: Vec<f64> = report.round_waits.iter().map(|waits| of(waits) as f64).collect();
+        let cell = self.steps[at].summary.cell;
+        let report = cell.locks.iter().find(|lock| lock.lock == name)?;
+        let under = (&cell.load, self.machine);
+        let rounds = undisturbed(&report.round_waits, |waits| &waits.conditions, under);
+        let rounds: Vec<f64> = rounds.into_iter().map(|waits| of(waits) as f64).collect();
         median_of(&rounds).map(|median| median.mid)
+    }
+
+    /// The undisturbed samples of a lock at a step.
+    fn samples(&self, name: &str, at: usize) -> Vec<&'a Sample> {
+        let cell = self.steps[at].summary.cell;
+        let Some(report) = cell.locks.iter().find(|lock| lock.lock == name) else { return vec![] };
+        undisturbed(&report.samples, |sample| &sample.conditions, (&cell.load, self.machine))
+    }
+
+    /// What a lock serves a second at a step: the median of the undisturbed rounds.
+    fn served(&self, name: &str, at: usize) -> Option<f64> {
+        let rates: Vec<f64> = self.samples(name, at).into_iter().map(Sample::per_second).collect();
+        median_of(&rates).map(|median| median.mid)
     }
 
     /// Whether a lock is on this side of its knee at a step, or why not.
     fn holds(&self, name: &str, at: usize) -> Result<(), String> {
         let step = &self.steps[at];
-        let report = step.summary.cell.locks.iter().find(|lock| lock.lock == name);
-        let Some(report) = report.filter(|lock| !lock.samples.is_empty()) else {
+        let samples = self.samples(name, at);
+        let Some(share) = served_share(&samples, step.offered) else {
             return Err("it was not measured".to_owned());
         };
         // The median: the end of a wide interval would do for any lock on a busy machine.
-        if served_share(report, step.offered).is_some_and(|share| share.mid < KEEPS_UP) {
-            let served = self.of(name).nth(at).and_then(|(_, lock)| lock.rate);
-            let served = served.map_or(0.0, |rate| rate.mid);
-            return Err(format!("it serves {}", output::rate(served)));
+        if share.mid < KEEPS_UP {
+            return Err(format!(
+                "it serves {}",
+                output::rate(self.served(name, at).unwrap_or(0.0))
+            ));
         }
         // Not that at the lowest rate: one disturbance there would hide every knee.
         let p99 = |at: usize| self.percentile(name, at, |waits| waits.p99);
@@ -173,7 +192,8 @@ impl<'a> Ladder<'a> {
         lines.extend(self.steps.iter().rev().find_map(Step::maximum));
         lines.push(format!(
             "the knee is the highest rate at which the lock serves 95 % of what arrives, with a p99 of \
-             at most {TOLERANCE} times its lowest one; p50, p99 and p99.9 are medians of the rounds"
+             at most {TOLERANCE} times its lowest one; all but the longest are medians of the rounds \
+             that nothing disturbed, if there are {ROUNDS} of them"
         ));
         lines
     }
@@ -239,7 +259,7 @@ mod tests {
     fn the_knee_is_where_waits_leap_or_the_lock_falls_behind() {
         let report = sample::ladder();
         let summaries = summaries(&report);
-        let ladders = ladders(&summaries);
+        let ladders = ladders(&summaries, &report.machine);
         let [ladder] = ladders.as_slice() else { panic!("{} ladders", ladders.len()) };
         assert!(ladder.steps.is_sorted_by(|a, b| a.offered < b.offered));
         assert_eq!((ladder.knee("lockword"), ladder.knee("std")), (Some(2), Some(1)));
@@ -272,7 +292,7 @@ mod tests {
             cell.locks[0].round_waits.clear();
         }
         let summaries = summaries(&report);
-        let ladder = &ladders(&summaries)[0];
+        let ladder = &ladders(&summaries, &report.machine)[0];
         let verdict = ladder.verdict();
         assert_eq!(verdict[0], "lockword has no knee up to 1.10 M (110 %)");
         let below = "std has its knee below the lowest rate, 100 k (10 %): it serves 50.0 k";
@@ -283,11 +303,11 @@ mod tests {
     fn two_rates_are_no_ladder_and_neither_are_different_loads() {
         let mut report = sample::ladder();
         report.cells.truncate(2);
-        assert!(ladders(&summaries(&report)).is_empty());
+        assert!(ladders(&summaries(&report), &report.machine).is_empty());
         let mut report = sample::ladder();
         for (threads, cell) in (1..).zip(&mut report.cells) {
             cell.load.threads = threads;
         }
-        assert!(ladders(&summaries(&report)).is_empty());
+        assert!(ladders(&summaries(&report), &report.machine).is_empty());
     }
 }

@@ -35,7 +35,7 @@ pub fn render(report: &ComparisonReport) -> String {
         palette.css()
     );
     head(&mut out, report);
-    let ladders = ladders(&summaries);
+    let ladders = ladders(&summaries, &report.machine);
     findings(&mut out, &summaries, &ladders);
     legend(&mut out, &summaries);
     for ladder in &ladders {

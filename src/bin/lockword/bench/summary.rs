@@ -5,7 +5,8 @@ use super::across;
 use crate::output;
 use lockword::contention::statistics::{Median, median};
 use lockword::contention::{
-    Arrivals, CellReport, ComparisonReport, Load, LockReport, Sample, Waits,
+    Arrivals, CellReport, ComparisonReport, Conditions, Load, LockReport, MachineInfo, Sample,
+    Waits,
 };
 
 /// The lock that the others are compared with, if it takes part.
@@ -56,7 +57,7 @@ pub struct LoadSummary<'a> {
 pub fn summaries(report: &ComparisonReport) -> Vec<LoadSummary<'_>> {
     let with_ratios = |(at, cell)| {
         let mut summary = LoadSummary::new(cell);
-        summary.verdict.extend(across::sentences(&report.cells, at));
+        summary.verdict.extend(across::sentences(report, at));
         summary
     };
     report.cells.iter().enumerate().map(with_ratios).collect()
@@ -75,7 +76,7 @@ pub fn median_of(samples: &[f64]) -> Option<Median> {
 }
 
 /// The ratios of the rounds that both have, without those that are not finite.
-pub fn ratios(over: &LockReport, under: &LockReport) -> Vec<f64> {
+fn ratios(over: &LockReport, under: &LockReport) -> Vec<f64> {
     let ratios = rates(over).into_iter().zip(rates(under)).map(|(over, under)| over / under);
     ratios.filter(|ratio| ratio.is_finite()).collect()
 }
@@ -186,15 +187,26 @@ fn maximum(arrivals: &Arrivals, per_second: f64) -> Option<String> {
     ))
 }
 
+/// The rounds that nothing disturbed, or all if there are too few of these for an interval.
+pub fn undisturbed<'s, T>(
+    rounds: &'s [T],
+    conditions: impl Fn(&T) -> &Conditions,
+    (load, machine): (&Load, &MachineInfo),
+) -> Vec<&'s T> {
+    let quiet = |round: &&T| conditions(round).disturbance(load, machine).is_none();
+    let found: Vec<&T> = rounds.iter().filter(quiet).collect();
+    if found.len() < ROUNDS { rounds.iter().collect() } else { found }
+}
+
 /// The share of an open loop's arrivals that a lock serves before its slice ends; `None` without
 /// samples.
-pub fn served_share(lock: &LockReport, per_second: f64) -> Option<Median> {
+pub fn served_share(samples: &[&Sample], per_second: f64) -> Option<Median> {
     // At the end of a slice, one acquisition of each thread may be due and not served.
-    let share = |sample: &Sample| {
+    let share = |sample: &&Sample| {
         let most = (sample.total() + sample.acquisitions.len() as u64) as f64;
         if sample.elapsed_ns > 0.0 { most / sample.elapsed_ns * 1e9 / per_second } else { 1.0 }
     };
-    median_of(&lock.samples.iter().map(share).collect::<Vec<f64>>())
+    median_of(&samples.iter().map(share).collect::<Vec<f64>>())
 }
 
 /// The share that a lock serves which keeps up.
@@ -202,7 +214,8 @@ pub const KEEPS_UP: f64 = 0.95;
 
 /// Whether a lock is not known to serve fewer acquisitions a second than arrive.
 fn keeps_up(lock: &LockReport, per_second: f64) -> bool {
-    served_share(lock, per_second).is_none_or(|share| share.high >= KEEPS_UP)
+    let samples: Vec<&Sample> = lock.samples.iter().collect();
+    served_share(&samples, per_second).is_none_or(|share| share.high >= KEEPS_UP)
 }
 
 /// The verdict on an open loop. Its rate is that of the schedule, unless a lock is too slow.

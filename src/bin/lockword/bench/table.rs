@@ -49,7 +49,7 @@ pub fn render(report: &ComparisonReport, width: usize) -> String {
     let mut out = String::new();
     head(&mut out, report, width);
     let summaries = summaries(report);
-    let ladders = ladders(&summaries);
+    let ladders = ladders(&summaries, &report.machine);
     for ladder in &ladders {
         climb(&mut out, ladder);
     }
