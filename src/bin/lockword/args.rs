@@ -118,7 +118,7 @@ pub enum Command {
     /// Each lock is judged by its figures over those of the reference lock in the same round (see
     /// --reference and --judge). Rounds in which something disturbed either do not count: the unit
     /// of work took longer or less time than stated, or threads waited for a processor. It takes
-    /// six rounds that count, in both reports.
+    /// six rounds that count in both reports, or twenty where most were disturbed.
     Compare(CompareArgs),
     /// Print the table of a file that `bench --json` wrote, and make a page of it
     Show(ShowArgs),
@@ -217,7 +217,7 @@ pub struct BenchArgs {
     /// Each lock is judged by its figures over those of the reference lock in the same round (see
     /// --reference and --judge). Rounds in which something disturbed either do not count: the unit
     /// of work took longer or less time than stated, or threads waited for a processor. It takes
-    /// six rounds that count, in both reports.
+    /// six rounds that count in both reports, or twenty where most were disturbed.
     /// The baseline cannot be written to as well.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
