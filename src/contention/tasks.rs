@@ -290,7 +290,7 @@ mod tests {
 
     fn load(threads: usize, tasks: usize) -> Load {
         let load = Load::new(threads).inside(Work::units(10)).outside(Work::units(10));
-        load.tasks(tasks).slice_ms(20)
+        load.tasks(tasks).slice_ms(50)
     }
 
     fn measure<K: AsyncLockKind>(load: &Load, pass: Pass) -> Result<Slice, SliceError> {

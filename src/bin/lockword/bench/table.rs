@@ -51,7 +51,7 @@ pub fn render(report: &ComparisonReport, width: usize) -> String {
     let summaries = summaries(report);
     let ladders = ladders(&summaries, &report.machine);
     for ladder in &ladders {
-        climb(&mut out, ladder);
+        climb(&mut out, ladder, width);
     }
     let is_step =
         |summary: &&LoadSummary<'_>| ladders.iter().any(|ladder| ladder.contains(summary));
@@ -129,7 +129,7 @@ fn head(out: &mut String, report: &ComparisonReport, width: usize) {
 }
 
 /// A table of each lock with a row for each rate of arrivals, and the knees.
-fn climb(out: &mut String, ladder: &Ladder<'_>) {
+fn climb(out: &mut String, ladder: &Ladder<'_>, width: usize) {
     let _ = writeln!(out, "\n{BOLD}{}{BOLD:#}", ladder.title());
     for lock in ladder.locks() {
         let head = |text: &&str| TableCell { text: (*text).to_owned(), style: DIM };
@@ -141,7 +141,7 @@ fn climb(out: &mut String, ladder: &Ladder<'_>) {
         grid(out, &rows);
     }
     for line in ladder.verdict() {
-        let _ = writeln!(out, "  {line}.");
+        let _ = writeln!(out, "{}", output::wrap(&format!("  {line}."), width, "    "));
     }
 }
 
