@@ -245,7 +245,7 @@ Examples:
       Queues of three capacities, with two threads that push and two that pop.
   lockword bench --preset gate --json new.json --baseline old.json
       For continuous integration, ten seconds: exit status 1 if lockword is slower than in
-      old.json by more than 5 % and the spread, as measured against std beside it.
+      old.json by more than 7 % and the spread, as measured against std beside it.
   lockword bench --tasks 64 --inside 100 --outside 1000
       Is tokio's mutex worth it for a short section, or does one that blocks do?
 
@@ -267,7 +267,7 @@ pub struct CompareArgs {
 #[derive(Args, Debug)]
 pub struct RuleArgs {
     /// How much slower counts, in percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = between::<0, 100>)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 7.0, value_parser = between::<0, 100>)]
     pub threshold: f64,
     /// The lock that the others are compared with, round by round [default: std, or the first lock
     /// of both reports that is not of this crate]
