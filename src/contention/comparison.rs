@@ -278,6 +278,7 @@ impl Comparison {
             lockword: env!("CARGO_PKG_VERSION").to_owned(),
             started,
             command: self.command.clone(),
+            reference: None,
             machine,
             rounds,
             cut_short,

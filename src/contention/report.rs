@@ -24,6 +24,9 @@ pub struct ComparisonReport {
     pub started: u64,
     /// The command line, one word each; see [`Comparison::command`](super::Comparison::command).
     pub command: Vec<String>,
+    /// The lock with which ratios are shown. [`Comparison`](super::Comparison) leaves it open; then it is `lockword`, or
+    /// `lockword_rw` where some acquisitions read, or else the first lock.
+    pub reference: Option<String>,
     /// The machine.
     pub machine: MachineInfo,
     /// The number of rounds that were requested. If the comparison was cut short, there are fewer

@@ -249,6 +249,8 @@ Examples:
   lockword bench --tasks 64 --inside 100 --outside 1000
       Is tokio's mutex worth it for a short section, or does one that blocks do?
 
+A lock of your own: in a program of a few lines with lockword::contention, whose JSON `lockword show`
+and `lockword compare` read.
 Exit status: 0 done, 1 slower than the baseline, 2 bad input, a lock that cannot be judged or
 output that cannot be written, 130 ended by Ctrl-C (the table and the files then hold what was
 measured).
@@ -270,7 +272,7 @@ pub struct RuleArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 7.0, value_parser = between::<0, 100>)]
     pub threshold: f64,
     /// The lock that the others are compared with, round by round [default: std, or the first lock
-    /// of both reports that is not of this crate]
+    /// of both reports that is not of this crate]; `bench` shows its ratios with it too [default: lockword]
     #[arg(long, value_name = "NAME")]
     pub reference: Option<String>,
     /// Compare acquisitions a second, not how the locks stand to the reference: only for reports of

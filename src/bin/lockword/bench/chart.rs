@@ -157,8 +157,10 @@ pub fn charts<'a>(group: &LoadGroup<'_>, palette: &'a Palette) -> Vec<Chart<'a>>
     let rate = |lock: &LockSummary<'_>| lock.rate.map(|rate| (rate.mid, rate.low, rate.high));
     let fairness = |lock: &LockSummary<'_>| lock.fairness.map(|share| (share, share, share));
     let cpu = |lock: &LockSummary<'_>| lock.cpu.map(|cpu| (cpu, cpu, cpu));
+    let is_queue = group.summaries.iter().any(|summary| summary.cell.load.queue.is_some());
+    let served = if is_queue { "Items a second" } else { "Acquisitions a second" };
     let mut charts = vec![
-        against_threads(group, "Acquisitions a second", Scale::Rate, &rate, palette),
+        against_threads(group, served, Scale::Rate, &rate, palette),
         against_threads(
             group,
             "Fairness: share of the luckier half",
@@ -166,7 +168,13 @@ pub fn charts<'a>(group: &LoadGroup<'_>, palette: &'a Palette) -> Vec<Chart<'a>>
             &fairness,
             palette,
         ),
-        against_threads(group, "CPU time for an acquisition", Scale::Time, &cpu, palette),
+        against_threads(
+            group,
+            "CPU time for an acquisition (log scale)",
+            Scale::Time,
+            &cpu,
+            palette,
+        ),
     ];
     charts.extend(group.summaries.iter().map(|summary| waits(summary, palette)));
     charts.into_iter().flatten().collect()
@@ -299,9 +307,9 @@ fn waits<'a>(summary: &LoadSummary<'_>, palette: &'a Palette) -> Option<Chart<'a
     let decades = decades.filter(|nines| end <= 5.0 || *nines > 1);
     ticks.extend(decades.map(|decade| (decade as f64, percent(decade))));
     Some(Chart {
-        title: format!("Waits, {}", plan::describe_threads(&summary.cell.load)),
+        title: format!("Waits, {} (log scales)", plan::describe_threads(&summary.cell.load)),
         description: sentences.join(" "),
-        x: Axis { name: "percent of the waits".to_owned(), range: (0.0, end), ticks },
+        x: Axis { name: "percentile".to_owned(), range: (0.0, end), ticks },
         y: log_axis(least, most),
         curves,
         palette,

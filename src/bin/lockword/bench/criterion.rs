@@ -19,7 +19,15 @@ use std::path::Path;
 ///
 /// Why it cannot.
 pub fn check(folder: &Path) -> Result<(), CliError> {
-    fs::create_dir_all(folder).map_err(|error| cannot(folder, &error))
+    if folder == Path::new("-") {
+        return Err(CliError::new("--criterion takes a folder, and - is none"));
+    }
+    fs::create_dir_all(folder).map_err(|error| cannot(folder, &error))?;
+    // Whether something can be made in it shows by doing so.
+    let probe = folder.join(format!(".lockword.{}.tmp", std::process::id()));
+    fs::create_dir(&probe)
+        .and_then(|()| fs::remove_dir(&probe))
+        .map_err(|error| cannot(folder, &error))
 }
 
 /// Writes the report to the folder. Figures of other loads and locks in it stay.
@@ -92,10 +100,14 @@ fn estimate(value: f64, low: f64, high: f64) -> Value {
     })
 }
 
-/// A name as that of a file, as criterion makes it: at most 64 characters, and none that a file system refuses.
+/// A name as that of a file, with nothing that a file system refuses. Two loads with one such name would take each other's
+/// place, so a long one keeps its end, where loads differ. The name in `benchmark.json` is whole.
 fn file_name(name: &str) -> String {
+    /// Bytes. File systems have 255.
+    const MOST: usize = 200;
     let name = name.replace(|c: char| "?\"/\\*<>:|^".contains(c) || c.is_control(), "_");
-    let name: String = name.chars().take(64).collect();
+    let skip = name.len().saturating_sub(MOST);
+    let name: String = name.char_indices().filter(|(at, _)| *at >= skip).map(|(_, c)| c).collect();
     match name.trim_matches(|c| c == ' ' || c == '.') {
         "" => "_".to_owned(),
         name => name.to_owned(),
@@ -137,5 +149,7 @@ mod tests {
         {
             assert_eq!(file_name(name), file);
         }
+        let long = |end: &str| file_name(&format!("{}{end}", "\u{1f512}".repeat(64)));
+        assert!(long("1").len() <= 200 && long("1") != long("2"));
     }
 }

@@ -45,6 +45,12 @@ pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
         return Err(CliError::new("--no-waits leaves no p99 to judge"));
     }
     let plans = BenchPlan::all(args)?;
+    if let Some(name) = &args.rule.reference
+        && !plans.iter().any(|plan| plan.locks.contains(name))
+    {
+        let why = format!("--reference {name}: that lock is not measured; add it to --locks");
+        return Err(CliError::new(why));
+    }
     let rule = args.rule.rule();
     if let Some(old) = &baseline {
         let cells = |plan: &'_ BenchPlan| -> Vec<_> {
@@ -75,7 +81,8 @@ pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
     let bar = progress_bar(comparisons.iter().map(Comparison::total_slices).sum());
     let measured = run_all(&comparisons, &bar, cancel);
     bar.finish_and_clear();
-    let report = measured.map_err(|error| CliError::new(error.to_string()))?;
+    let mut report = measured.map_err(|error| CliError::new(error.to_string()))?;
+    report.reference.clone_from(&args.rule.reference);
 
     let mut text = table::render(&report, output::terminal_width());
     let compared = match (&baseline, &args.baseline) {

@@ -74,12 +74,11 @@ impl Outputs {
         for (_, render, file) in &self.files {
             staged.push(file.stage(render(report)?)?);
         }
-        if let Some(folder) = &self.criterion {
-            criterion::write(report, folder)?;
-        }
         // Special files come first: writing to them can still fail, unlike a rename.
         staged.sort_by_key(|staged| !staged.is_special());
-        staged.into_iter().try_for_each(StagedFile::commit)
+        staged.into_iter().try_for_each(StagedFile::commit)?;
+        // These are many files, which are not staged: the last, so that no error of theirs loses the others.
+        self.criterion.as_deref().map_or(Ok(()), |folder| criterion::write(report, folder))
     }
 }
 

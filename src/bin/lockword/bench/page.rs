@@ -115,8 +115,11 @@ fn findings(out: &mut String, summaries: &[LoadSummary<'_>], ladders: &[Ladder<'
     let is_step = |summary: &LoadSummary<'_>| ladders.iter().any(|ladder| ladder.contains(summary));
     let said = |summary: &&LoadSummary<'_>| !summary.verdict.is_empty() && !is_step(summary);
     for summary in summaries.iter().filter(said) {
-        let verdict = escape(&summary.verdict.join("; "));
-        let _ = writeln!(out, "<li><b>{}:</b> {verdict}.</li>", title(&summary.cell.load));
+        let _ = writeln!(out, "<li><b>{}</b><ul>", title(&summary.cell.load));
+        for line in &summary.verdict {
+            let _ = writeln!(out, "<li>{}</li>", escape(line));
+        }
+        let _ = writeln!(out, "</ul></li>");
     }
     let _ = writeln!(out, "</ul>");
 }
@@ -131,7 +134,7 @@ fn legend(out: &mut String, summaries: &[LoadSummary<'_>]) {
          and its 95 % interval. Vertical strokes in the charts are these intervals.</dd>\n\
          <dt>ratio</dt><dd>{}'s acquisitions a second over this lock's: the median of the rounds' ratios, in which \
          what disturbs a round cancels out, so it may differ from the quotient of the two medians. If its \
-         interval holds 1, the two cannot be told apart.</dd>\n\
+         interval holds 1, the two cannot be told apart. The locks in bold are the fastest.</dd>\n\
          <dt>fair</dt><dd>The share of all acquisitions that the luckier half of the threads got: \
          0.5 is fair, 1 leaves nothing to the others.</dd>\n\
          <dt>CPU</dt><dd>Processor time for an acquisition, all threads together: what waiters \
@@ -139,7 +142,9 @@ fn legend(out: &mut String, summaries: &[LoadSummary<'_>]) {
          <dt>p50, p99, p99.9, longest</dt><dd>How long acquisitions waited, all rounds together. \
          They were timed in slices of their own, since a clock takes longer than a short \
          section. Every wait contains one reading of the clock (20 to 30 ns). A wait marked \
-         &gt;= is about as long as its slice, which may have cut it off. In the charts each mark is one of these four.</dd>\n\
+         &gt;= is about as long as its slice, which may have cut it off. In the charts each mark is one of these four. \
+         In a closed loop a thread that waits makes no further request, so that few waits are long; an open loop \
+         (--rate) shows the waits of requests that come all the same.</dd>\n\
          <dt>p99 ratio</dt><dd>This lock's 99th percentile of the waits over that of {}, round by round.</dd>\n\
          </dl></details>",
         escape(reference),

@@ -369,10 +369,7 @@ pub fn describe(load: &Load) -> String {
         add(format!("{percent} % of them read"));
     }
     if let Some(capacity) = load.queue {
-        let (push, pop) = (load.threads / 2, load.threads - load.threads / 2);
-        let pop = if pop == 1 { "1 pops".to_owned() } else { format!("{pop} pop") };
-        let push = if push == 1 { "1 pushes".to_owned() } else { format!("{push} push") };
-        add(format!("a queue of {capacity} ({push}, {pop})"));
+        add(format!("a queue of {capacity}"));
     }
     if let Some(tasks) = load.tasks {
         add(output::count(tasks, "task"));
@@ -395,9 +392,16 @@ pub fn describe(load: &Load) -> String {
     text
 }
 
-/// The number of threads of a load: `1 thread`, `8 threads`.
+/// The number of threads of a load: `1 thread`, `8 threads`, `8 threads (4 push, 4 pop)`.
 pub fn describe_threads(load: &Load) -> String {
-    output::count(load.threads, "thread")
+    let threads = output::count(load.threads, "thread");
+    if load.queue.is_none() {
+        return threads;
+    }
+    let (push, pop) = (load.threads / 2, load.threads - load.threads / 2);
+    let pop = if pop == 1 { "1 pops".to_owned() } else { format!("{pop} pop") };
+    let push = if push == 1 { "1 pushes".to_owned() } else { format!("{push} push") };
+    format!("{threads} ({push}, {pop})")
 }
 
 /// A lock that the program can measure.
@@ -650,7 +654,8 @@ mod tests {
         assert!(queues.loads.iter().any(|load| load.queue == Some(16)));
         comparison(&queues, true).validate().unwrap();
         let three = plan(&["--queue", "16", "--threads", "3"], 2);
-        assert!(describe(&three.loads[0]).ends_with(", a queue of 16 (1 pushes, 2 pop)"));
+        assert!(describe(&three.loads[0]).ends_with(", a queue of 16"));
+        assert_eq!(describe_threads(&three.loads[0]), "3 threads (1 pushes, 2 pop)");
         let without = plan(&["--queue", "16", "--locks", "std,usync"], 2);
         let error = comparison(&without, true).validate().expect_err("usync has none");
         assert!(error.to_string().contains("`usync`") && error.to_string().contains("Condvar"));

@@ -55,8 +55,9 @@ pub struct LoadSummary<'a> {
 
 /// A summary for each cell.
 pub fn summaries(report: &ComparisonReport) -> Vec<LoadSummary<'_>> {
+    let reference = report.reference.as_deref();
     let with_ratios = |(at, cell)| {
-        let mut summary = LoadSummary::new(cell);
+        let mut summary = LoadSummary::new(cell, reference);
         summary.verdict.extend(across::sentences(report, at));
         summary
     };
@@ -100,9 +101,11 @@ pub fn clipped(load: &Load, ns: u64) -> bool {
 }
 
 impl<'a> LoadSummary<'a> {
-    fn new(cell: &'a CellReport) -> Self {
+    /// The ratios are with `reference`, if it takes part.
+    fn new(cell: &'a CellReport, reference: Option<&str>) -> Self {
         let named = |name| cell.locks.iter().find(|lock| lock.lock == name);
-        let reference = cell.load.read.and_then(|_| named(READ_REFERENCE));
+        let reference = reference.and_then(named);
+        let reference = reference.or_else(|| cell.load.read.and_then(|_| named(READ_REFERENCE)));
         let reference = reference.or_else(|| named(REFERENCE)).or(cell.locks.first());
         let summary_of = |lock: &'a LockReport| {
             let middle = |figures: Vec<f64>| median_of(&figures).map(|median| median.mid);
@@ -156,7 +159,8 @@ impl<'a> LoadSummary<'a> {
             );
         }
         if locks.iter().any(cut) {
-            verdict.push("waits of a slice's length: use a longer --slice".to_owned());
+            verdict
+                .push("waits as long as a slice may be cut off: use a longer --slice".to_owned());
         }
         LoadSummary {
             cell,
@@ -308,6 +312,11 @@ fn verdict<'a>(
         });
     }
     if let Some(reference) = reference {
+        let is_told = fastest.len() == 1 && measured[1].0.lock == reference.lock;
+        if let Some(ratio) = slower(reference).filter(|_| !is_told) {
+            let (times, interval) = (output::figure(ratio.mid), output::interval(&ratio));
+            lines.push(format!("{} is {times} times {} {interval}", best.lock, reference.lock));
+        }
         let both_fastest = |lock: &LockReport| {
             [reference, lock].iter().all(|lock| fastest.contains(&lock.lock.as_str()))
         };
@@ -340,6 +349,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_reference_that_is_slower_is_told_so() {
+        let locks = |third| {
+            vec![
+                lock("lockword", 100.0, 0.02),
+                lock("std", 200.0, 0.02),
+                lock("usync", third, 0.02),
+            ]
+        };
+        let mut report = report(vec![cell(8, locks(200.0))]);
+        let verdict = |report: &ComparisonReport| summaries(report)[0].verdict.join("; ");
+        assert!(verdict(&report).contains("std is 2.00 times lockword ["), "{}", verdict(&report));
+        report.reference = Some("std".to_owned());
+        assert_eq!(summaries(&report)[0].reference, Some("std"));
+        assert!(!verdict(&report).contains("times"), "{}", verdict(&report));
+        // The verdict has it already.
+        report.cells = vec![cell(8, locks(50.0))];
+        report.reference = None;
+        assert_eq!(verdict(&report).matches("times lockword").count(), 1, "{}", verdict(&report));
+    }
+
+    #[test]
     fn a_clear_lead_is_reported() {
         let cells = vec![cell(8, vec![lock("lockword", 200.0, 0.02), lock("std", 100.0, 0.02)])];
         let report = report(cells);
@@ -369,7 +399,8 @@ mod tests {
         let report = report(vec![cell(8, locks)]);
         let verdict = &summaries(&report)[0].verdict;
         assert!(verdict[0].starts_with("usync is the fastest here"), "{verdict:?}");
-        assert_eq!(verdict[1], "lockword and std cannot be told apart here");
+        assert!(verdict[1].starts_with("usync is 3."), "{verdict:?}");
+        assert_eq!(verdict[2], "lockword and std cannot be told apart here");
     }
 
     #[test]
@@ -516,6 +547,7 @@ pub mod sample {
             lockword: env!("CARGO_PKG_VERSION").to_owned(),
             started: 1_764_090_000,
             command: ["lockword", "bench"].map(str::to_owned).to_vec(),
+            reference: None,
             machine: MachineInfo {
                 cpu: Some("Made-up Processor".to_owned()),
                 processors: 2,

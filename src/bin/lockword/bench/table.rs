@@ -278,7 +278,7 @@ fn terms(summaries: &[LoadSummary<'_>], wide: bool) -> Vec<(&'static str, String
         terms.push((
             if wide { "p50..longest" } else { "p50..max" },
             "how long acquisitions waited, in a pass of its own; every wait contains one reading of the clock (20 to \
-             30 ns)"
+             30 ns). Without --rate a thread that waits makes no further request, so that few waits are long"
                 .to_owned(),
         ));
     }
