@@ -32,9 +32,15 @@ const SETTINGS: [Setting; 7] = [
 ];
 
 impl Setting {
-    /// Whether two loads differ in this setting, and in no other.
+    /// Whether two loads differ in this setting, and in no other, and count the same thing: an item of a queue, or an
+    /// acquisition of a task, is no acquisition of a thread.
     fn alone_differs(self, a: &Load, b: &Load) -> bool {
         let mut copy = a.clone();
+        let is_kind =
+            |load: &Load| (load.read.is_some(), load.queue.is_some(), load.tasks.is_some());
+        if is_kind(a) != is_kind(b) {
+            return false;
+        }
         match self {
             Setting::Locks => copy.locks = b.locks,
             Setting::Skew => copy.skew = b.skew,
@@ -63,12 +69,8 @@ impl Setting {
                 load.hog.map_or("no hog".to_owned(), |hog| format!("a hog that holds it for {hog}"))
             }
             Setting::Read => format!("{} % that read", load.read.unwrap_or(0.0)),
-            Setting::Queue => {
-                load.queue.map_or("no queue".to_owned(), |items| format!("a queue of {items}"))
-            }
-            Setting::Tasks => {
-                load.tasks.map_or("no tasks".to_owned(), |n| output::count(n, "task"))
-            }
+            Setting::Queue => format!("a queue of {}", load.queue.unwrap_or(0)),
+            Setting::Tasks => output::count(load.tasks.unwrap_or(0), "task"),
         }
     }
 }
@@ -187,11 +189,23 @@ mod tests {
         let says =
             |change: &dyn Fn(&mut Load)| sentences(&[base.clone(), of(1e6, change)], 1).join("");
         let none = "lockword 1.00 [1.00, 1.00] (no difference)";
-        let reads = says(&|load| load.read = Some(90.0));
+        let both = |a: &dyn Fn(&mut Load), b: &dyn Fn(&mut Load)| {
+            sentences(&[of(1e6, a), of(1e6, b)], 1).join("")
+        };
+        let reads = both(&|load| load.read = Some(0.0), &|load| load.read = Some(90.0));
         assert_eq!(reads, format!("90 % that read, times the rate of 0 % that read: {none}"));
+        let queues = both(&|load| load.queue = Some(1), &|load| load.queue = Some(4));
+        assert!(queues.starts_with("a queue of 4, times the rate of a queue of 1: "), "{queues}");
+        // They count something else.
+        let kinds: [&dyn Fn(&mut Load); 3] =
+            [&|load| load.read = Some(0.0), &|load| load.queue = Some(4), &|load| {
+                load.tasks = Some(4)
+            }];
+        for kind in kinds {
+            assert_eq!(says(kind), "");
+        }
         let hog = says(&|load| load.hog = Some(Work::clock(1_000)));
         assert!(hog.contains("times the rate of no hog"), "{hog}");
-        assert!(says(&|load| load.queue = Some(4)).starts_with("a queue of 4, "));
         assert!(says(&|load| load.skew = Skew::Zipf(1.5)).starts_with("Zipf's law with 1.5, "));
         // Neither different threads nor an open loop.
         assert_eq!(says(&|load| load.threads = 2), "");

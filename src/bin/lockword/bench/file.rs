@@ -3,7 +3,7 @@
 
 use crate::CliError;
 use crate::output::{print_raw, printable};
-use lockword::contention::{ComparisonReport, FORMAT};
+use lockword::contention::{ComparisonReport, FORMAT, Load};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -221,6 +221,11 @@ fn validate(report: &ComparisonReport) -> Result<(), String> {
         let name = &cell.name;
         if !cells.insert(name) {
             return Err(format!("two cells are called '{name}'"));
+        }
+        cell.load.validate().map_err(|why| format!("the load of '{name}': {why}"))?;
+        let rates = Load::MIN_RATE..=Load::MAX_RATE;
+        if cell.offered.is_some_and(|offered| !rates.contains(&offered)) {
+            return Err(format!("'{name}' has an impossible rate of arrivals"));
         }
         let mut locks = HashSet::new();
         for lock in &cell.locks {

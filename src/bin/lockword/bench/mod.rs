@@ -68,6 +68,9 @@ pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
     }
     let comparisons: Vec<Comparison> =
         plans.iter().map(|plan| comparison(plan, args.times_waits())).collect();
+    for comparison in &comparisons {
+        comparison.validate().map_err(|error| CliError::new(error.to_string()))?;
+    }
     let cancel = handle_ctrl_c()?;
     let locks: BTreeSet<&String> = plans.iter().flat_map(|plan| &plan.locks).collect();
     let expected = comparisons.iter().map(|comparison| comparison.expected().as_secs_f64());

@@ -4,7 +4,7 @@ use super::chart::{self, Palette};
 use super::ladder::{HEADS, Ladder, ladders};
 use super::plan;
 use super::summary::{self, LoadSummary, cautions, clipped, summaries};
-use super::table::WIDE_HEADS;
+use super::table::{WIDE_HEADS, reference};
 use crate::output;
 use lockword::contention::{Cache, CellReport, ComparisonReport, Load};
 use std::fmt::Write as _;
@@ -126,13 +126,13 @@ fn findings(out: &mut String, summaries: &[LoadSummary<'_>], ladders: &[Ladder<'
 
 /// An explanation of the columns and charts.
 fn legend(out: &mut String, summaries: &[LoadSummary<'_>]) {
-    let reference = summaries.iter().find_map(|summary| summary.reference).unwrap_or("lockword");
+    let reference = reference(summaries);
     let _ = writeln!(
         out,
         "<details><summary>How to read the figures</summary>\n<dl class=\"terms\">\n\
          <dt>acq/s</dt><dd>Acquisitions a second, all threads together: the median of the rounds \
          and its 95 % interval. Vertical strokes in the charts are these intervals.</dd>\n\
-         <dt>ratio</dt><dd>{}'s acquisitions a second over this lock's: the median of the rounds' ratios, in which \
+         <dt>ratio</dt><dd>{} acquisitions a second over this lock's: the median of the rounds' ratios, in which \
          what disturbs a round cancels out, so it may differ from the quotient of the two medians. If its \
          interval holds 1, the two cannot be told apart. The locks in bold are the fastest.</dd>\n\
          <dt>fair</dt><dd>The share of all acquisitions that the luckier half of the threads got: \
@@ -145,10 +145,10 @@ fn legend(out: &mut String, summaries: &[LoadSummary<'_>]) {
          &gt;= is about as long as its slice, which may have cut it off. In the charts each mark is one of these four. \
          In a closed loop a thread that waits makes no further request, so that few waits are long; an open loop \
          (--rate) shows the waits of requests that come all the same.</dd>\n\
-         <dt>p99 ratio</dt><dd>This lock's 99th percentile of the waits over that of {}, round by round.</dd>\n\
+         <dt>p99 ratio</dt><dd>This lock's 99th percentile of the waits over {}, round by round.</dd>\n\
          </dl></details>",
-        escape(reference),
-        escape(reference)
+        escape(&reference),
+        escape(&reference)
     );
 }
 

@@ -207,10 +207,17 @@ impl BenchPlan {
 
     /// The plans for a machine with this number of processors.
     fn on(args: &BenchArgs, processors: u64) -> Result<Vec<BenchPlan>, CliError> {
-        let own = args.sweep || !(args.read.is_empty() && args.queue.is_empty());
-        if args.preset == Preset::Cores && own {
-            let why =
-                "--preset cores has its own --read and --queue, and no --sweep: leave them out";
+        let has_more = !(args.read.is_empty()
+            && args.queue.is_empty()
+            && args.tasks.is_empty()
+            && args.rate.is_empty()
+            && args.n_locks.is_empty()
+            && args.zipf.is_empty()
+            && args.batch.is_empty()
+            && args.hog.is_empty());
+        if args.preset == Preset::Cores && (args.sweep || has_more) {
+            let why = "--preset cores has loads of its own: of the options of a load it takes --threads, --inside, \
+                       --outside and --pin";
             return Err(CliError::new(why));
         }
         let mixes = PresetMix::all(args.preset, processors, args.times_waits());
@@ -244,7 +251,6 @@ impl BenchPlan {
         }
         if !args.queue.is_empty() {
             mix.locks = QUEUE_LOCKS;
-            mix.threads.retain(|threads| *threads > 1);
             mix.queues.clone_from(&args.queue);
         }
         if !args.tasks.is_empty() {
@@ -253,6 +259,10 @@ impl BenchPlan {
         }
         if !args.threads.is_empty() {
             mix.threads.clone_from(&args.threads);
+        }
+        if !mix.queues.is_empty() && mix.threads.iter().any(|threads| *threads > 1) {
+            // One thread cannot both push and pop.
+            mix.threads.retain(|threads| *threads > 1);
         }
         let explicit_sections = !(args.inside.is_empty() && args.outside.is_empty());
         if explicit_sections {
@@ -559,7 +569,13 @@ mod tests {
         assert_eq!(locks, ["std usync", "std_rw", "std"]);
         assert_eq!(cores(&["--locks", "std_rw"], 4).unwrap().len(), 1);
         assert!(cores(&["--locks", "spin"], 4).is_err());
-        assert!(cores(&["--read", "90"], 4).is_err());
+        for more in [&["--read", "90"], &["--hog", "9"], &["--rate", "80%"]] {
+            let why = cores(more, 4).err().unwrap().to_string();
+            assert!(why.contains("--preset cores has loads of its own"), "{why}");
+        }
+        let some = cores(&["--threads", "1,2,8"], 4).unwrap();
+        let threads = |plan: &BenchPlan| plan.loads.iter().map(|load| load.threads).min();
+        assert_eq!(some.iter().map(threads).collect::<Vec<_>>(), [Some(1), Some(1), Some(2)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The samples of a report as CSV (RFC 4180): a line for each round of each lock under each load.
 
+use super::summary::offered;
 use crate::CliError;
 use lockword::contention::{ComparisonReport, Sample};
 use serde::Serialize;
@@ -9,6 +10,10 @@ use serde::Serialize;
 struct Line<'a> {
     load: &'a str,
     threads: usize,
+    tasks: Option<usize>,
+    queue: Option<usize>,
+    /// Arrivals a second of an open loop.
+    offered_per_second: Option<f64>,
     lock: &'a str,
     /// From 1.
     round: usize,
@@ -50,6 +55,9 @@ pub fn csv(report: &ComparisonReport) -> Result<String, CliError> {
                 let line = Line {
                     load: &cell.name,
                     threads: cell.load.threads,
+                    tasks: cell.load.tasks,
+                    queue: cell.load.queue,
+                    offered_per_second: offered(cell),
                     lock: &lock.lock,
                     round: round + 1,
                     elapsed_ns,
@@ -91,7 +99,11 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         let rounds = report.cells[0].locks[0].samples.len();
         assert_eq!(lines.len(), 1 + 2 * rounds);
-        assert!(lines[0].starts_with("load,threads,lock,round,elapsed_ns,"), "{}", lines[0]);
+        assert!(
+            lines[0].starts_with("load,threads,tasks,queue,offered_per_second,lock,round,"),
+            "{}",
+            lines[0]
+        );
         assert!(lines[1].starts_with("\"8 threads, "), "{}", lines[1]);
         assert!(lines[2].ends_with(",1000,1,600,1,1") && lines[3].ends_with(",,,,,"), "{text}");
         assert!(lines[1 + rounds].contains(",\"b, \"\"c\"\"\",1,"), "{}", lines[1 + rounds]);

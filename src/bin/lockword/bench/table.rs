@@ -75,7 +75,26 @@ pub fn markdown(report: &ComparisonReport) -> String {
         let _ = write!(out, "\n> **Warning:** {}\n", plain_markdown(&caution));
     }
     let summaries = summaries(report);
-    for summary in &summaries {
+    let ladders = ladders(&summaries, &report.machine);
+    for ladder in &ladders {
+        let _ = writeln!(out, "\n### {}", plain_markdown(&ladder.title()));
+        for lock in ladder.locks() {
+            let heads = HEADS.join(" | ");
+            let _ = writeln!(out, "\n{}\n\n| {heads} |", plain_markdown(lock));
+            let _ = writeln!(out, "|{}", "---:|".repeat(HEADS.len()));
+            for row in ladder.rows(lock) {
+                let row: Vec<String> = row.iter().map(|cell| plain_markdown(cell)).collect();
+                let _ = writeln!(out, "| {} |", row.join(" | "));
+            }
+        }
+        for line in ladder.verdict() {
+            let _ = write!(out, "\n- {}.", plain_markdown(&line));
+        }
+        out.push('\n');
+    }
+    let is_step =
+        |summary: &&LoadSummary<'_>| ladders.iter().any(|ladder| ladder.contains(summary));
+    for summary in summaries.iter().filter(|summary| !is_step(summary)) {
         let load = &summary.cell.load;
         let _ = writeln!(out, "\n### {}, {}\n", plan::describe_threads(load), plan::describe(load));
         for (number, row) in rows(summary, true).iter().enumerate() {
@@ -256,9 +275,19 @@ fn grid(out: &mut String, rows: &[Vec<TableCell>]) {
     }
 }
 
+/// The lock in the numerator of all ratios: `lockword's`. If there are several, each is that with the ratio 1.
+pub fn reference(summaries: &[LoadSummary<'_>]) -> String {
+    let mut all: Vec<&str> = summaries.iter().filter_map(|summary| summary.reference).collect();
+    all.dedup();
+    match all[..] {
+        [one] => format!("{one}'s"),
+        _ => "the reference's (that has the ratio 1)".to_owned(),
+    }
+}
+
 /// What the columns mean.
 fn terms(summaries: &[LoadSummary<'_>], wide: bool) -> Vec<(&'static str, String)> {
-    let reference = summaries.iter().find_map(|summary| summary.reference).unwrap_or("lockword");
+    let reference = reference(summaries);
     let mut terms = vec![
         (
             "acq/s",
@@ -267,7 +296,7 @@ fn terms(summaries: &[LoadSummary<'_>], wide: bool) -> Vec<(&'static str, String
         (
             "ratio",
             format!(
-                "{reference}'s acquisitions a second over this lock's: the median of the rounds' ratios, in which what \
+                "{reference} acquisitions a second over this lock's: the median of the rounds' ratios, in which what \
                  disturbs a round cancels out, so it may differ from the quotient of the two medians"
             ),
         ),
@@ -393,6 +422,12 @@ mod tests {
 
     #[test]
     fn a_ladder_has_a_table_for_each_lock_in_place_of_one_for_each_load() {
+        let text = markdown(&super::super::ladder::sample::ladder());
+        assert_eq!(text.matches("| arrivals/s |").count(), 2, "{text}");
+        assert!(
+            text.contains("\n- lockword has its knee at ") && !text.contains("| lock |"),
+            "{text}"
+        );
         let table = plain(&super::super::ladder::sample::ladder(), 80);
         assert_eq!(table.matches("arrivals/s").count(), 2, "{table}");
         assert!(
@@ -441,6 +476,14 @@ mod tests {
         let table = plain(&report, 80);
         assert!(table.contains(&format!("\n  {text}")), "{table}");
         assert!(markdown(&report).contains("p99 over lockword's: std 2.50"));
+    }
+
+    #[test]
+    fn the_legend_names_the_reference_if_there_is_one() {
+        let mut report = three();
+        assert!(plain(&report, 80).contains("lockword's acquisitions a second over"));
+        report.cells[1].locks[0].lock = "other".to_owned();
+        assert!(plain(&report, 80).contains("the reference's (that has the ratio 1) acquisitions"));
     }
 
     #[test]
