@@ -140,7 +140,7 @@ impl Comparison {
     /// Sets whether to time waits, in additional slices, which doubles the duration.
     ///
     /// A wait includes one reading of the clock, 20 to 30 ns on most machines. No wait is much
-    /// longer than a slice (see [`Waits`]), so slices must be longer than the waits to be measured.
+    /// longer than a slice and [`Load::extra_ms`] (see [`Waits`]), so slices must be longer than the waits to be measured.
     ///
     /// [`Waits`]: super::Waits
     #[must_use]
@@ -196,7 +196,7 @@ impl Comparison {
         let slices = (self.round_count() * self.passes().len()) as f64;
         let maxima = self.maxima_needed().into_iter().map(|(load, _)| {
             // At the maximum, a slice takes its extra time, too.
-            let slice = Duration::from_millis(load.slice_ms * 3 / 2 + 10).as_secs_f64();
+            let slice = Duration::from_millis(load.slice_ms + load.extra_ms()).as_secs_f64();
             slice * (MAXIMUM_SLICES + 1) as f64
         });
         let maxima: f64 = maxima.sum();

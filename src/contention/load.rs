@@ -249,6 +249,13 @@ impl Load {
         Load { slice_ms, ..self }
     }
 
+    /// For how long the arrivals of an open loop that are late at the end of the slice are served, in
+    /// milliseconds: half of the slice, 10 at least; 0 in a closed loop.
+    #[must_use]
+    pub fn extra_ms(&self) -> u64 {
+        if self.arrivals.is_open() { 10.max(self.slice_ms / 2) } else { 0 }
+    }
+
     /// Checks whether the load can be run.
     ///
     /// # Errors
@@ -579,6 +586,36 @@ pub(super) struct ChoiceTable {
 /// The smallest and the largest number of entries of a table: 16 KiB and 256 KiB of memory.
 const MIN_ENTRIES: usize = 1 << 12;
 const MAX_ENTRIES: usize = 1 << 16;
+
+impl ChoiceTable {
+    /// A reader of the table that begins at this share of it, 0 to 1.
+    #[cfg(feature = "peers")]
+    pub(super) fn reader_at(&self, share: f64) -> ChoiceReader<'_> {
+        ChoiceReader { indices: &self.indices, at: (share * self.indices.len() as f64) as usize }
+    }
+}
+
+/// Reads a table of choices cyclically, beside others that do so.
+#[cfg(feature = "peers")]
+pub(super) struct ChoiceReader<'a> {
+    indices: &'a [u32],
+    at: usize,
+}
+
+#[cfg(feature = "peers")]
+impl LockChooser for ChoiceReader<'_> {
+    #[inline(always)]
+    fn next(&mut self) -> usize {
+        let index = self.indices[self.at & (self.indices.len() - 1)];
+        self.at = self.at.wrapping_add(1);
+        index as usize
+    }
+
+    #[inline(always)]
+    fn reads(&mut self) -> bool {
+        false
+    }
+}
 
 impl LockChooser for FirstLock {
     #[inline(always)]

@@ -173,7 +173,8 @@
 //!   has its own long wait.
 //! - Read the throughput together with the fairness ([`Sample::fairness_factor`]) and the longest
 //!   wait: a lock that lets one thread run alone has the throughput of an uncontended lock.
-//! - An acquisition counts if its critical section ended before the slice did.
+//! - An acquisition counts if its critical section ended before the slice did; in an open loop, before
+//!   [`Load::extra_ms`] more.
 //! - Each slice notes its [`Conditions`]: the unit of work right before it, and how long its threads
 //!   were without a processor. A slice with a [`Conditions::disturbance`] is measured and reported
 //!   like any other; leave it out where a wrong conclusion costs more than a missing one, and see

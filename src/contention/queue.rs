@@ -160,12 +160,11 @@ impl<K: CondvarKind> QueueContext<K> {
                 state = K::wait(own, state);
                 state.waiting[side as usize] -= 1;
             }
-            instrumentation.enter(requested, &mut &mut state.data);
             if !state.is_ready(side) {
-                // It is closed. The wait was recorded; there was no operation.
-                instrumentation.leave(&mut &mut state.data);
+                // It is closed. There was nothing to wait for any more: the wait is not recorded.
                 break;
             }
+            instrumentation.enter(requested, &mut &mut state.data);
             state.data.count += 1;
             let word = inside.spend(state.data.word ^ private, stop);
             state.data.word = word;
@@ -278,6 +277,15 @@ mod tests {
             }
         }
         assert!(measure::<Std>(&load(4, 16), Pass::Time).is_ok());
+    }
+
+    #[test]
+    fn a_wait_that_the_close_ends_is_none() {
+        // One of three pushes an item, and one pops it; both work outside until the stop.
+        let load = load(3, 1).outside(Work::clock(Work::MAX_NS)).slice_ms(100);
+        let slice = measure::<LockwordCondvar>(&load, Pass::Time).expect("it runs");
+        let waits = slice.waits.expect("they are timed");
+        assert_eq!(waits.count(), slice.each_lock[0]);
     }
 
     /// std's, but `ONE` or `ALL` notifications are lost.

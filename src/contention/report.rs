@@ -94,8 +94,11 @@ pub struct Sample {
 /// end of the slice no thread requests the lock any more, and critical sections longer than some
 /// 100 us are cut short. A thread that still waits then gets the lock soon, and its wait up to that
 /// moment is recorded. So a thread that starved for the whole slice counts as one wait of about the
-/// slice's length. In an open loop, an acquisition that was due and not requested is recorded with
-/// its wait until the end of the slice.
+/// slice's length.
+///
+/// In an open loop, the end in this sense is [`Load::extra_ms`] after that of the slice, or when all
+/// that was due by the end of the slice is served. An acquisition that was due and is not served by then
+/// is recorded with its wait until then.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Waits {
     /// The number of waits.

@@ -29,15 +29,6 @@ pub(super) const STUCK_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 3 }
 /// The same limit after a panic, which may leave a lock locked, or a cancellation.
 const STUCK_LIMIT_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// For how long the arrivals of an open loop that are late at the end of the slice are served.
-fn extra_time(load: &Load) -> Duration {
-    const LEAST: Duration = Duration::from_millis(10);
-    match load.arrivals {
-        Arrivals::Closed => Duration::ZERO,
-        _ => LEAST.max(Duration::from_millis(load.slice_ms) / 2),
-    }
-}
-
 /// The result of a slice.
 pub(super) struct Slice {
     pub(super) sample: Sample,
@@ -70,6 +61,16 @@ pub(super) trait SliceBody: Send + Sync + 'static {
     /// Wakes the threads that would not see the flag, after it was set. It uses the lock, so it may
     /// never return.
     fn close(&self) {}
+
+    /// A number that grows while the slice ends, beside the threads that report.
+    fn progress(&self) -> usize {
+        0
+    }
+
+    /// The error if so many threads never report.
+    fn stuck(&self, threads: usize) -> SliceError {
+        SliceError::Stuck { threads }
+    }
 
     /// Whether to call [`SliceBody::close`].
     fn must_close(&self) -> bool {
@@ -143,7 +144,7 @@ pub(super) fn run<B: SliceBody>(
         return Err(LoadError::UnknownMaximum.into());
     }
     let length = Duration::from_millis(load.slice_ms);
-    let longest = length + extra_time(load);
+    let longest = length + Duration::from_millis(load.extra_ms());
     let probe = ConditionsProbe::before();
     let mut threads = SliceThreads::start(context, load.hog, workers, pass)?;
 
@@ -174,11 +175,13 @@ pub(super) fn run<B: SliceBody>(
     }
 
     let mut last_report = stopped;
+    let mut progress = 0;
     while threads.missing() > 0 {
         cancelled |= cancel.load(Ordering::Relaxed);
         let limit =
             if cancelled || threads.failed() { STUCK_LIMIT_AFTER_FAILURE } else { STUCK_LIMIT };
-        if threads.receive(CANCEL_POLL.min(limit)) {
+        if threads.receive(CANCEL_POLL.min(limit)) || context.progress() > progress {
+            progress = context.progress();
             last_report = Instant::now();
         } else if last_report.elapsed() >= limit {
             break;
@@ -192,7 +195,7 @@ pub(super) fn run<B: SliceBody>(
         return Ok(None);
     }
     if missing > 0 {
-        return Err(SliceError::Stuck { threads: missing });
+        return Err(context.stuck(missing));
     }
     // The slice began when the first thread started, not when this thread opened the gate.
     let started = threads.gate.first_start().unwrap_or(stopped);
@@ -379,7 +382,7 @@ fn run_thread<B: SliceBody>(
 }
 
 /// The message of a panic.
-fn panic_message(payload: &(dyn Any + Send)) -> String {
+pub(super) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
     text.unwrap_or("(no text)").to_owned()
@@ -455,6 +458,11 @@ pub enum SliceError {
         /// The number of threads that had not finished. They and the locks are leaked.
         threads: usize,
     },
+    /// After the end of the slice no task finished for ten seconds.
+    TasksStuck {
+        /// The number of tasks that had not finished. They, their threads and the locks are leaked.
+        tasks: usize,
+    },
     /// Two threads held a lock at the same time, and an increment under the lock was lost.
     ///
     /// Each slice is checked for it. Two threads at the same time need not lose an increment: see
@@ -494,6 +502,11 @@ impl fmt::Display for SliceError {
                 f,
                 "{threads} threads still wait for a lock that no thread uses any more: \
                  the lock has lost a wake-up (a Condvar a notification), or was never released"
+            ),
+            SliceError::TasksStuck { tasks } => write!(
+                f,
+                "{tasks} tasks have not finished although nothing holds a lock any more: \
+                 the lock has lost a wake-up, or was never released"
             ),
             SliceError::NoMutualExclusion { counted, acquisitions } => write!(
                 f,

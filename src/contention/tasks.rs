@@ -5,20 +5,24 @@
 //! that never wait for the lock, such as with a blocking one, would keep their thread for themselves.
 
 use super::arrivals::ClosedLoop;
-use super::load::{CumulativeShares, FirstLock, Load, LoadError, LockChooser};
+use super::load::{ChoiceTable, CumulativeShares, FirstLock, Load, LoadError, LockChooser};
 use super::lock_kind::{LockKind, MeasuredMutex};
-use super::slice::{Slice, SliceBody, SliceError, run};
+use super::slice::{Slice, SliceBody, SliceError, panic_message, run};
+use super::statistics::WaitHistogram;
 use super::system::thread_cpu_time;
 use super::work::{LongSection, Section};
 use super::worker::{
-    Checks, GuardedData, Instrumentation, NoInstrumentation, Pass, Tally, ThreadRole,
+    Checks, GuardedData, Instrumentation, NoInstrumentation, Pass, Tally, ThreadRole, WaitRecorder,
+    touched_histogram,
 };
-use crate::primitive::{AtomicBool, Ordering};
+use crate::primitive::{AtomicBool, AtomicUsize, Ordering};
 use crossbeam_utils::CachePadded;
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::marker::PhantomData;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -113,42 +117,82 @@ pub(super) fn measure<K: AsyncLockKind>(
 ) -> Result<Option<Slice>, SliceError> {
     load.validate()?;
     let Some(tasks) = load.tasks else { return Err(LoadError::OnlyTasks.into()) };
-    // One thread of the slice starts the runtime, whose threads run the tasks.
-    run(&Arc::new(TaskContext(Arc::new(Shared::<K>::new(load, tasks)))), load, 1, pass, cancel)
+    let runtime = LoadRuntime::start(load.threads, pass == Pass::Time)?;
+    let context = TaskContext {
+        shared: Arc::new(Shared::<K>::new(load, tasks)),
+        runtime: Mutex::new(Some(runtime)),
+    };
+    // One thread of the slice has the runtime, whose threads run the tasks.
+    run(&Arc::new(context), load, 1, pass, cancel)
 }
 
 /// What all tasks of a slice share.
 struct Shared<K: AsyncLockKind> {
     locks: Box<[CachePadded<K::Mutex<GuardedData>>]>,
+    go: CachePadded<AtomicBool>,
     stop: CachePadded<AtomicBool>,
     load: Load,
     tasks: usize,
-    shares: CumulativeShares,
+    /// Which locks to take; empty if there is only one. The tasks begin at different places of a table.
+    tables: Vec<ChoiceTable>,
+    finished: CachePadded<AtomicUsize>,
 }
 
-struct TaskContext<K: AsyncLockKind>(Arc<Shared<K>>);
+struct TaskContext<K: AsyncLockKind> {
+    shared: Arc<Shared<K>>,
+    /// Until the slice's thread takes it.
+    runtime: Mutex<Option<LoadRuntime>>,
+}
+
+/// The most tables of choices: one for each task would take gigabytes.
+const MAX_TABLES: usize = 16;
 
 impl<K: AsyncLockKind> Shared<K> {
     fn new(load: &Load, tasks: usize) -> Self {
         let lock = |_| CachePadded::new(K::Mutex::new(GuardedData::default()));
+        let shares = CumulativeShares::new(load.locks, load.skew);
+        let tables = if load.locks > 1 { tasks.min(MAX_TABLES) } else { 0 };
         Shared {
             locks: (0..load.locks).map(lock).collect(),
+            go: CachePadded::new(AtomicBool::new(false)),
             stop: CachePadded::new(AtomicBool::new(false)),
             load: load.clone(),
             tasks,
-            shares: CumulativeShares::new(load.locks, load.skew),
+            tables: (0..tables).map(|number| shares.table(number)).collect(),
+            finished: CachePadded::new(AtomicUsize::new(0)),
         }
     }
 
-    /// A task. It counts until the stop.
-    async fn task(self: Arc<Self>, number: usize, pass: Pass) -> Tally {
-        let checks = || Checks::new(number, pass == Pass::Time);
-        match (self.locks.len(), pass) {
-            (1, Pass::Count) => self.acquire(FirstLock, NoInstrumentation).await,
-            (1, _) => self.acquire(FirstLock, checks()).await,
-            (_, Pass::Count) => self.acquire(self.shares.table(number), NoInstrumentation).await,
-            (_, _) => self.acquire(self.shares.table(number), checks()).await,
+    /// A task. It sends to `ready`, waits for the start, and counts until the stop.
+    async fn task(self: Arc<Self>, number: usize, pass: Pass, ready: Sender<()>) -> Tally {
+        // The receiver is gone if the slice is not to run.
+        let _ = ready.send(());
+        drop(ready);
+        while !self.go.load(Ordering::Acquire) {
+            Yield(false).await;
         }
+        ThreadState::start();
+        let tally = match pass {
+            Pass::Count => self.with_chooser(number, NoInstrumentation).await,
+            Pass::WarmUp => self.with_chooser(number, Checks::new(number, false)).await,
+            Pass::Time => self.with_chooser(number, Checks::with(number, OfThread)).await,
+        };
+        self.finished.fetch_add(1, Ordering::Relaxed);
+        tally
+    }
+
+    /// Selects how locks are chosen, then runs the loop.
+    async fn with_chooser<I>(&self, number: usize, instrumentation: I) -> Tally
+    where
+        I: Instrumentation + Send,
+        I::RequestTime: Send,
+    {
+        if self.tables.is_empty() {
+            return self.acquire(FirstLock, instrumentation).await;
+        }
+        let table = &self.tables[number % self.tables.len()];
+        let chooser = table.reader_at(number as f64 / self.tasks as f64);
+        self.acquire(chooser, instrumentation).await
     }
 
     /// The measured loop.
@@ -226,15 +270,20 @@ impl<K: AsyncLockKind> SliceBody for TaskContext<K> {
         gate: impl FnOnce() -> Option<Instant>,
     ) -> Option<Vec<Tally>> {
         let ThreadRole::Worker(_) = role else { return None };
-        let shared = &self.0;
-        // The CPU time of the runtime's threads; `None` if the system does not provide it.
-        let cpu = Arc::new(Mutex::new(Some(Duration::ZERO)));
-        let runtime = runtime(shared.load.threads, &cpu);
+        let shared = &self.shared;
+        let LoadRuntime { runtime, totals } =
+            self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let mut tasks = JoinSet::new();
-        gate()?;
+        let (ready, all_ready) = channel();
         for number in 0..shared.tasks {
-            tasks.spawn_on(Arc::clone(shared).task(number, pass), runtime.handle());
+            let task = Arc::clone(shared).task(number, pass, ready.clone());
+            tasks.spawn_on(task, runtime.handle());
         }
+        drop(ready);
+        // Until each of them waits for the start.
+        all_ready.iter().for_each(drop);
+        gate()?;
+        shared.go.store(true, Ordering::Release);
         let mut tallies = vec![];
         while let Some(tally) = runtime.block_on(tasks.join_next()) {
             match tally {
@@ -249,38 +298,150 @@ impl<K: AsyncLockKind> SliceBody for TaskContext<K> {
         }
         // Its threads have ended after this.
         drop(runtime);
-        let cpu = *cpu.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(first) = tallies.first_mut() {
-            first.cpu = cpu;
+            (first.cpu, first.waits) = (totals.cpu, totals.waits.take());
         }
         Some(tallies)
     }
 
     fn stop(&self) -> &AtomicBool {
-        &self.0.stop
+        &self.shared.stop
+    }
+
+    fn progress(&self) -> usize {
+        self.shared.finished.load(Ordering::Relaxed)
+    }
+
+    fn stuck(&self, threads: usize) -> SliceError {
+        match self.shared.tasks - self.progress() {
+            0 => SliceError::Stuck { threads },
+            tasks => SliceError::TasksStuck { tasks },
+        }
     }
 
     fn counts(&self) -> Vec<u64> {
-        let runtime = runtime(1, &Arc::default());
+        let runtime = Builder::new_current_thread().build().expect("it takes no resources");
         let count = |lock: &CachePadded<K::Mutex<GuardedData>>| {
             runtime.block_on(lock.lock(|shared| shared.count))
         };
-        self.0.locks.iter().map(count).collect()
+        self.shared.locks.iter().map(count).collect()
     }
 }
 
-/// A runtime whose threads add their CPU time when they end.
-fn runtime(threads: usize, cpu: &Arc<Mutex<Option<Duration>>>) -> Runtime {
-    let cpu = Arc::clone(cpu);
-    Builder::new_multi_thread()
-        .worker_threads(threads)
-        .thread_name("lockword-load")
-        .on_thread_stop(move || {
-            let mut all = cpu.lock().unwrap_or_else(PoisonError::into_inner);
-            *all = all.zip(thread_cpu_time()).map(|(all, own)| all + own);
-        })
-        .build()
-        .expect("the system provides threads for a runtime")
+impl<K: AsyncLockKind> Drop for TaskContext<K> {
+    /// A slice that never began may be dropped in a runtime, where the end of another must not be
+    /// awaited.
+    fn drop(&mut self) {
+        let runtime = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(LoadRuntime { runtime, .. }) = runtime {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A runtime, and what its threads have measured when it has ended.
+struct LoadRuntime {
+    runtime: Runtime,
+    totals: Arc<Mutex<ThreadTotals>>,
+}
+
+/// The sums over the threads of a runtime that have ended.
+struct ThreadTotals {
+    /// `None` if the system does not provide it.
+    cpu: Option<Duration>,
+    waits: Option<WaitHistogram>,
+}
+
+/// What a thread of a runtime measures for the tasks that it runs.
+#[derive(Default)]
+struct ThreadState {
+    /// The thread's CPU time at the start of the slice; `None` if it has run no task since.
+    cpu_before: Option<Option<Duration>>,
+    waits: Option<WaitHistogram>,
+}
+
+thread_local! {
+    static THREAD: RefCell<ThreadState> = RefCell::default();
+}
+
+impl ThreadState {
+    /// When a task starts: reads the CPU time, if no other task of the thread has.
+    fn start() {
+        THREAD.with_borrow_mut(|thread| {
+            thread.cpu_before.get_or_insert_with(thread_cpu_time);
+        });
+    }
+}
+
+/// Records waits in the histogram of the thread that runs the task.
+struct OfThread;
+
+impl WaitRecorder for OfThread {
+    #[inline]
+    fn record(&mut self, requested: Instant) {
+        let wait = requested.elapsed();
+        THREAD.with_borrow_mut(|thread| {
+            if let Some(waits) = &mut thread.waits {
+                waits.record(wait, 1);
+            }
+        });
+    }
+
+    fn finish(self) -> Option<WaitHistogram> {
+        None
+    }
+}
+
+impl LoadRuntime {
+    /// Starts a runtime, and returns when its threads are prepared.
+    fn start(threads: usize, timed: bool) -> Result<LoadRuntime, SliceError> {
+        LoadRuntime::build(Builder::new_multi_thread().worker_threads(threads), threads, timed)
+    }
+
+    fn build(
+        builder: &mut Builder,
+        threads: usize,
+        timed: bool,
+    ) -> Result<LoadRuntime, SliceError> {
+        let totals = ThreadTotals { cpu: Some(Duration::ZERO), waits: None };
+        let totals = Arc::new(Mutex::new(totals));
+        let (started, starts) = channel();
+        let started_threads = Arc::new(AtomicUsize::new(0));
+        let (count, sums) = (Arc::clone(&started_threads), Arc::clone(&totals));
+        builder
+            .thread_name("lockword-load")
+            .on_thread_start(move || {
+                THREAD.with_borrow_mut(|thread| thread.waits = timed.then(touched_histogram));
+                count.fetch_add(1, Ordering::Relaxed);
+                // The receiver is gone if this is not one of the first.
+                let _ = started.send(());
+            })
+            .on_thread_stop(move || {
+                let thread = THREAD.take();
+                let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(before) = thread.cpu_before {
+                    let used = thread_cpu_time().zip(before).map(|(now, before)| now - before);
+                    sums.cpu = sums.cpu.zip(used).map(|(all, used)| all + used);
+                }
+                if let Some(waits) = thread.waits {
+                    match &mut sums.waits {
+                        Some(all) => all.add(&waits),
+                        none => *none = Some(waits),
+                    }
+                }
+            });
+        let refused = |reason: String| SliceError::Spawn {
+            started: started_threads.load(Ordering::Relaxed),
+            reason,
+        };
+        // It panics if the system refuses a thread.
+        let runtime = catch_unwind(AssertUnwindSafe(|| builder.build()))
+            .map_err(|payload| refused(panic_message(&*payload)))?
+            .map_err(|error| refused(error.to_string()))?;
+        starts.iter().take(threads).for_each(drop);
+        Ok(LoadRuntime { runtime, totals })
+    }
 }
 
 #[cfg(test)]
@@ -320,6 +481,16 @@ mod tests {
         check::<Blocking<Lockword>>();
     }
 
+    #[test]
+    fn many_tasks_take_little_memory_and_are_prepared_before_the_slice() {
+        // A table or a histogram for each of them would take minutes.
+        let many = load(1, Load::MAX_TASKS).locks(Load::MAX_LOCKS).slice_ms(20);
+        let start = Instant::now();
+        let slice = measure::<Blocking<Lockword>>(&many, Pass::Time).expect("it runs");
+        assert_eq!(slice.sample.acquisitions.len(), Load::MAX_TASKS);
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    }
+
     /// A lock that is never acquired by the second task, and panics in the third.
     struct Bad<const PANICS: bool>;
     struct BadMutex<const PANICS: bool, T>(Mutex<T>, Mutex<u32>);
@@ -348,9 +519,18 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_the_system_refuses_is_not_a_panic_of_the_lock() {
+        let mut builder = Builder::new_multi_thread();
+        // No system has that much memory.
+        builder.worker_threads(1).thread_stack_size(usize::MAX / 4);
+        let error = LoadRuntime::build(&mut builder, 1, false).err();
+        assert!(matches!(error, Some(SliceError::Spawn { started: 0, .. })), "{error:?}");
+    }
+
+    #[test]
     fn a_lost_wake_up_and_a_panic_are_errors() {
         let error = measure::<Bad<false>>(&load(1, 4), Pass::Count).err();
-        assert_eq!(error, Some(SliceError::Stuck { threads: 1 }));
+        assert_eq!(error, Some(SliceError::TasksStuck { tasks: 1 }));
         let error = measure::<Bad<true>>(&load(1, 4).slice_ms(3_600_000), Pass::Count).err();
         assert_eq!(error, Some(SliceError::Panicked("this lock is worn out".to_owned())));
     }

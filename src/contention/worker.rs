@@ -367,19 +367,49 @@ pub(super) struct NoInstrumentation;
 ///
 /// Each wait is recorded while the lock is held, so that between an unlock and the next request
 /// there is only the reading of the clock.
-pub(super) struct Checks {
+pub(super) struct Checks<W = Option<WaitHistogram>> {
     mark: u64,
     intrusions: u64,
-    waits: Option<WaitHistogram>,
+    waits: W,
+}
+
+/// Where waits are recorded.
+pub(super) trait WaitRecorder {
+    /// Records the wait since `requested`, if waits are timed.
+    fn record(&mut self, requested: Instant);
+    /// The waits, if this alone has them.
+    fn finish(self) -> Option<WaitHistogram>;
+}
+
+impl WaitRecorder for Option<WaitHistogram> {
+    #[inline]
+    fn record(&mut self, requested: Instant) {
+        if let Some(waits) = self {
+            waits.record(requested.elapsed(), 1);
+        }
+    }
+
+    fn finish(self) -> Option<WaitHistogram> {
+        self
+    }
+}
+
+/// An empty histogram whose memory is in use.
+pub(super) fn touched_histogram() -> WaitHistogram {
+    let mut waits = WaitHistogram::new();
+    waits.touch();
+    waits
 }
 
 impl Checks {
     pub(super) fn new(number: usize, timed: bool) -> Checks {
-        let waits = timed.then(|| {
-            let mut waits = WaitHistogram::new();
-            waits.touch();
-            waits
-        });
+        Checks::with(number, timed.then(touched_histogram))
+    }
+}
+
+impl<W: WaitRecorder> Checks<W> {
+    /// Of the thread or task with this number.
+    pub(super) fn with(number: usize, waits: W) -> Checks<W> {
         Checks { mark: number as u64 + 1, intrusions: 0, waits }
     }
 }
@@ -414,7 +444,7 @@ impl Instrumentation for NoInstrumentation {
     }
 }
 
-impl Instrumentation for Checks {
+impl<W: WaitRecorder> Instrumentation for Checks<W> {
     type RequestTime = Instant;
 
     /// False after the stop, because the wait would be recorded.
@@ -430,9 +460,7 @@ impl Instrumentation for Checks {
 
     #[inline]
     fn enter<G: DerefMut<Target = GuardedData>>(&mut self, requested: Instant, shared: &mut G) {
-        if let Some(waits) = &mut self.waits {
-            waits.record(requested.elapsed(), 1);
-        }
+        self.waits.record(requested);
         shared.enter(self.mark);
     }
 
@@ -443,9 +471,7 @@ impl Instrumentation for Checks {
 
     #[inline]
     fn enter_to_read(&mut self, requested: Instant, shared: &GuardedData) -> u64 {
-        if let Some(waits) = &mut self.waits {
-            waits.record(requested.elapsed(), 1);
-        }
+        self.waits.record(requested);
         shared.mark()
     }
 
@@ -455,7 +481,7 @@ impl Instrumentation for Checks {
     }
 
     fn finish(self) -> (Option<WaitHistogram>, u64) {
-        (self.waits, self.intrusions)
+        (self.waits.finish(), self.intrusions)
     }
 }
 
