@@ -29,7 +29,12 @@ fn a_sweep_says_where_the_knee_is() {
     // The verdict may name the rate too; a row ends with a time.
     let is_row = |line: &&str| line.contains(" (100 %) ") && line.ends_with('s');
     assert_eq!(table.lines().filter(is_row).count(), 2, "a row for each lock: {table}");
-    assert!(table.contains("the knee is the highest"), "{table}");
+    // Where it is depends on the machine.
+    for lock in ["lockword", "std"] {
+        let knees = [" has its knee at ", " has its knee below ", " has no knee up to "];
+        let said = knees.map(|knee| table.matches(&format!("{lock}{knee}")).count());
+        assert_eq!(said.iter().sum::<usize>(), 1, "{table}");
+    }
     assert!(folder.read("page.html").contains("<figcaption>p99.9 of the waits</figcaption>"));
 }
 
@@ -41,10 +46,11 @@ fn a_queue_is_measured_in_items() {
     let report = folder.json("report.json");
     let cell = &report["cells"][0];
     assert_eq!(cell["load"]["queue"], 4);
-    // One of the two threads pops.
-    assert_eq!(cell["locks"][0]["samples"][0]["acquisitions"].as_array().unwrap().len(), 1);
+    // Two of the four threads pop.
+    assert_eq!(report["cells"].as_array().unwrap().len(), 1);
+    assert_eq!(cell["locks"][0]["samples"][0]["acquisitions"].as_array().unwrap().len(), 2);
     let table = stdout(&run(lockword(&["show", &path])));
-    assert!(table.contains("a queue of 4 (1 pushes, 1 pops)"), "{table}");
+    assert!(table.contains("(2 push, 2 pop)"), "{table}");
     assert!(table.contains("acq/s is items a second"), "{table}");
     let refused = run(bench(&["--queue", "4", "--locks", "spin"]));
     assert_eq!(status(&refused), 2);

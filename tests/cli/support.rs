@@ -18,8 +18,10 @@ pub fn lockword(arguments: &[&str]) -> Command {
 /// `lockword bench` with a load that takes some milliseconds, and these arguments. Without
 /// `--rounds` among them it is one round, without `--locks` it is lockword and std.
 pub fn bench(arguments: &[&str]) -> Command {
-    let mut command =
-        lockword(&["bench", "--threads", "2", "--inside", "10", "--outside", "10", "--slice", "2"]);
+    let mut command = lockword(&["bench", "--inside", "10", "--outside", "10", "--slice", "2"]);
+    if !arguments.contains(&"--threads") {
+        command.args(["--threads", "2"]);
+    }
     if !arguments.contains(&"--rounds") {
         command.args(["--rounds", "1"]);
     }

@@ -180,16 +180,17 @@ pub struct BenchArgs {
     /// a share of std's maximum (80%), and a wait counts from then
     ///
     /// The rate is that of all threads together, which take turns, and each lock is offered the same
-    /// one. The maximum is what std (or, without it, the first of the locks) serves in the same loop
-    /// when more arrive; it is measured at the beginning. Without --rate, a thread acquires again as
+    /// one: 80 is 80 arrivals a second, and 80% a share. The maximum is what std (or, without it, the first of the locks) serves in the same loop
+    /// when more arrive; it is measured at the beginning, and
+    /// again at the end. Without --rate, a thread acquires again as
     /// soon as it can.
     #[arg(long, value_delimiter = ',', value_name = "PER_S,..")]
     pub rate: Vec<RateArg>,
     /// Waits against the rate of arrivals, from 10 % to 120 % of the highest maximum of all locks; and
     /// the knee of each lock
     ///
-    /// The knee is the highest rate at which the lock keeps up (serves 95 % of what arrives) and its p99
-    /// is at most ten times the lowest of all rates. Unless they are given: one thread a processor (two
+    /// The knee is the last rate before the lock fails twice in a row, or at the highest rate: it serves less
+    /// than 95 % of what arrives, or its p99 is above ten times the lowest of all rates. Unless they are given: one thread a processor (two
     /// at least), 200 ns inside and 1 us outside.
     #[arg(long, conflicts_with = "rate")]
     pub sweep: bool,

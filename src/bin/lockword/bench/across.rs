@@ -119,13 +119,20 @@ fn ratios(
     undisturbed
 }
 
+/// A ratio that is known to be this close to 1 is no difference.
+const LEVEL: f64 = 0.1;
+
 /// `lockword 3.10 [2.90, 3.30]`.
 fn in_words(lock: &str, ratios: &[f64]) -> String {
     if ratios.len() < ROUNDS {
         return format!("{lock} in too few rounds to tell");
     }
     let ratio = median(ratios);
-    let undecided = if is_undecided(&ratio) { " (no difference)" } else { "" };
+    let undecided = match is_undecided(&ratio) {
+        false => "",
+        true if ratio.low >= 1.0 - LEVEL && ratio.high <= 1.0 + LEVEL => " (no difference)",
+        true => " (not decided)",
+    };
     format!("{lock} {} {}{undecided}", output::figure(ratio.mid), output::interval(&ratio))
 }
 
@@ -211,6 +218,18 @@ mod tests {
         assert_eq!(says(&|load| load.threads = 2), "");
         let rate = Arrivals::Open { per_second: 1.0 };
         assert_eq!(says(&|load| (load.locks, load.arrivals) = (2, rate.clone())), "");
+    }
+
+    #[test]
+    fn a_wide_interval_is_not_that_there_is_no_difference() {
+        let mut cells = [of(1e6, |_| {}), of(1e6, |load| load.locks = 2)];
+        for (sample, factor) in
+            cells[1].locks[0].samples.iter_mut().zip([0.5, 1.0, 2.0].iter().cycle())
+        {
+            sample.elapsed_ns *= factor;
+        }
+        let says = &sentences(&cells, 1)[0];
+        assert!(says.ends_with("lockword 1.00 [0.50, 2.00] (not decided)"), "{says}");
     }
 
     #[test]
