@@ -3,7 +3,7 @@
 use super::conditions::Conditions;
 use super::load::{Arrivals, Load, LoadError};
 use super::lock_kind::{CondvarKind, LockKind};
-use super::report::{CellReport, ComparisonReport, FORMAT, LockReport};
+use super::report::{CellReport, ComparisonReport, FORMAT, LockReport, MaximumReport};
 use super::slice::{self, Slice, SliceError};
 use super::statistics::{WaitHistogram, median};
 use super::system::{DisturbanceMonitor, MachineInfo, processors};
@@ -23,7 +23,9 @@ use std::time::{Duration, Instant, SystemTime};
 ///
 /// Before the rounds, the maxima are measured of which loads are a share
 /// ([`Arrivals::OfMaximum`]): the median of three slices of the same load, when more arrive than can
-/// be served.
+/// be served. After the rounds these are measured again: see [`MaximumReport`].
+///
+/// [`MaximumReport`]: super::MaximumReport
 ///
 /// There are up to two passes: one reads no clock and counts acquisitions, the other times every
 /// wait (see [`Comparison::waits`]).
@@ -197,7 +199,8 @@ impl Comparison {
         let maxima = self.maxima_needed().into_iter().map(|(load, _)| {
             // At the maximum, a slice takes its extra time, too.
             let slice = Duration::from_millis(load.slice_ms + load.extra_ms()).as_secs_f64();
-            slice * (MAXIMUM_SLICES + 1) as f64
+            // Most are measured before and after the rounds.
+            2.0 * slice * (MAXIMUM_SLICES + 1) as f64
         });
         let maxima: f64 = maxima.sum();
         let of_load = |load: &Load| {
@@ -237,7 +240,8 @@ impl Comparison {
         let rounds = self.round_count();
         let mut run =
             ComparisonRun { done: 0, total: self.total_slices(), rounds, progress, cancel };
-        let mut cut_short = !run.resolve(self, &mut cells)?;
+        let maxima = run.resolve(self, &mut cells)?;
+        let mut cut_short = maxima.is_none();
         for round in 0.. {
             let wanted: Vec<_> =
                 cells.iter_mut().filter(|cell| cell.has(self.limit) < rounds).collect();
@@ -253,6 +257,9 @@ impl Comparison {
                 cut_short = cut_short || !run.round(self, cell, round)?;
                 cell.end_round(round, &machine);
             }
+        }
+        if let Some(maxima) = maxima.filter(|_| !cut_short) {
+            run.maxima_after(self, &maxima, &mut cells)?;
         }
         if !cut_short && let (Some(cell), Some(lock)) = (cells.last(), self.locks.last()) {
             run.report(&cell.name, &lock.name, run.rounds - 1, self.waits);
@@ -393,6 +400,7 @@ struct MeasuredCell {
     load: Load,
     /// The load that is run: a share of a maximum is replaced by what it came to.
     run: Load,
+    maximum: Option<MaximumReport>,
     locks: Vec<(LockReport, Option<WaitHistogram>)>,
     /// The largest number of threads of a slice that the system refused to bind to their
     /// processors.
@@ -420,6 +428,7 @@ impl MeasuredCell {
             name: load.name(),
             load: load.clone(),
             run,
+            maximum: None,
             locks,
             unpinned: 0,
             rounds: 0,
@@ -463,7 +472,23 @@ impl MeasuredCell {
             Arrivals::Open { per_second } => Some(per_second),
             _ => None,
         };
-        CellReport { name: self.name, load: self.load, offered, locks }
+        CellReport { name: self.name, load: self.load, offered, maximum: self.maximum, locks }
+    }
+}
+
+/// A maximum of which loads are a share.
+struct Maximum {
+    /// The load, with saturating arrivals.
+    load: Load,
+    /// The lock, as an index.
+    lock: usize,
+    /// What it served a second in each slice.
+    rates: Vec<f64>,
+}
+
+impl Maximum {
+    fn median(&self) -> f64 {
+        median(&self.rates).mid
     }
 }
 
@@ -494,40 +519,78 @@ impl ComparisonRun<'_> {
         Ok(true)
     }
 
-    /// Replaces each share of a maximum by what it comes to. Returns false if it was cancelled.
+    /// Replaces each share of a maximum by what it comes to. Returns the maxima; `None` if it was cancelled.
     fn resolve(
         &mut self,
         comparison: &Comparison,
         cells: &mut [MeasuredCell],
-    ) -> Result<bool, ComparisonError> {
+    ) -> Result<Option<Vec<Maximum>>, ComparisonError> {
         let mut maxima = vec![];
-        for (load, at) in comparison.maxima_needed() {
-            let Some(maximum) = self.maximum(&load, &comparison.locks[at])? else {
-                return Ok(false);
+        for (load, lock) in comparison.maxima_needed() {
+            let Some(rates) = self.maximum(&load, &comparison.locks[lock], 0)? else {
+                return Ok(None);
             };
-            maxima.push((load, at, maximum));
+            maxima.push(Maximum { load, lock, rates });
         }
         for cell in cells {
             let Arrivals::OfMaximum { percent, .. } = cell.load.arrivals else { continue };
             let locks = comparison.maxima_of(&cell.load);
-            let of_cell = |(load, at, _): &&(Load, usize, f64)| {
-                *load == saturated(&cell.load) && locks.contains(at)
+            let of_cell = |maximum: &&Maximum| {
+                maximum.load == saturated(&cell.load) && locks.contains(&maximum.lock)
             };
-            let maximum = maxima.iter().filter(of_cell).map(|m| m.2).fold(0.0, f64::max);
+            let highest = maxima
+                .iter()
+                .filter(of_cell)
+                .max_by(|a, b| a.median().total_cmp(&b.median()))
+                .expect("it has been measured");
             // A lock that was not acquired at all has no maximum; the rate must not be zero.
-            let per_second = (percent / 100.0 * maximum).clamp(1.0, Load::MAX_RATE);
+            let per_second = (percent / 100.0 * highest.median()).clamp(1.0, Load::MAX_RATE);
             cell.run.arrivals = Arrivals::Open { per_second };
+            cell.maximum = Some(MaximumReport {
+                lock: comparison.locks[highest.lock].name.clone(),
+                before: highest.rates.clone(),
+                after: vec![],
+            });
         }
-        Ok(true)
+        Ok(Some(maxima))
     }
 
-    /// What a lock serves a second under a load with saturating arrivals: the median of some slices.
-    /// `None` if it was cancelled.
-    fn maximum(&mut self, load: &Load, lock: &Contender) -> Result<Option<f64>, ComparisonError> {
+    /// Measures the maxima again of which loads are a share. If it was cancelled, some are not.
+    fn maxima_after(
+        &mut self,
+        comparison: &Comparison,
+        maxima: &[Maximum],
+        cells: &mut [MeasuredCell],
+    ) -> Result<(), ComparisonError> {
+        for Maximum { load, lock, .. } in maxima {
+            let lock = &comparison.locks[*lock];
+            let mut of_this: Vec<&mut MaximumReport> = cells
+                .iter_mut()
+                .filter(|cell| *load == saturated(&cell.load))
+                .filter_map(|cell| cell.maximum.as_mut())
+                .filter(|maximum| maximum.lock == lock.name)
+                .collect();
+            if of_this.is_empty() {
+                continue;
+            }
+            let Some(rates) = self.maximum(load, lock, self.rounds - 1)? else { return Ok(()) };
+            of_this.iter_mut().for_each(|maximum| maximum.after.clone_from(&rates));
+        }
+        Ok(())
+    }
+
+    /// What a lock serves a second under a load with saturating arrivals, in some slices. `None` if it was
+    /// cancelled.
+    fn maximum(
+        &mut self,
+        load: &Load,
+        lock: &Contender,
+        round: usize,
+    ) -> Result<Option<Vec<f64>>, ComparisonError> {
         let failed =
             |error| ComparisonError::Slice { lock: lock.name.clone(), load: load.name(), error };
         let brief = load.clone().slice_ms(warm_up_ms(load));
-        self.report(&load.name(), &lock.name, 0, false);
+        self.report(&load.name(), &lock.name, round, false);
         if (lock.measure)(&brief, Pass::WarmUp, self.cancel).map_err(failed)?.is_none() {
             return Ok(None);
         }
@@ -537,7 +600,7 @@ impl ComparisonRun<'_> {
             let Some(slice) = slice else { return Ok(None) };
             rates.push(slice.sample.per_second());
         }
-        Ok(Some(median(&rates).mid))
+        Ok(Some(rates))
     }
 
     /// Measures a slice. Returns false if it was cancelled.

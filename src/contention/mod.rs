@@ -154,7 +154,7 @@
 //! | `format` | the version, [`FORMAT`]: the program refuses any other |
 //! | `lockword`, `started`, `command`, `machine` | what measured, when, by which command line, and where |
 //! | `rounds`, `cut_short`, `warnings` | how many rounds were requested, whether there are fewer, what may have distorted them |
-//! | `cells[]` | a load each: `name`, `load`, `offered` (arrivals a second, in an open loop) and `locks` |
+//! | `cells[]` | a load each: `name`, `load`, `offered` (arrivals a second, in an open loop), `maximum` (of which they are a share: whose, and its slices `before` and `after` the rounds) and `locks` |
 //! | `cells[].load` | a [`Load`]. Work is `{"nanos": 100}`, `{"units": 10}` or `{"clock": 1000}` (ns); `arrivals` is `"closed"`, `{"open": {"per_second": 1000.0}}` or `{"of_maximum": {"percent": 80.0, "lock": "std"}}` |
 //! | `cells[].locks[]` | a lock each: its name `lock`, `samples`, `waits` and `round_waits` |
 //! | `samples[i]` | round `i`: `elapsed_ns`, `acquisitions` (one figure a thread; in a queue, the items that each consumer took; with tasks, one a task), `hog_acquisitions`, `cpu_ns` and `conditions` |
@@ -216,7 +216,7 @@ pub use lock_kind::{
     StdRwLock,
 };
 pub use report::{
-    CellReport, ComparisonReport, FORMAT, LockReport, Sample, WaitPercentiles, Waits,
+    CellReport, ComparisonReport, FORMAT, LockReport, MaximumReport, Sample, WaitPercentiles, Waits,
 };
 pub use slice::SliceError;
 pub use statistics::WaitHistogram;

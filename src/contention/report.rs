@@ -53,8 +53,23 @@ pub struct CellReport {
     /// [`Arrivals::OfMaximum`](super::Arrivals::OfMaximum) it is what the share came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offered: Option<f64>,
+    /// Under [`Arrivals::OfMaximum`](super::Arrivals::OfMaximum): the maximum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum: Option<MaximumReport>,
     /// The results of each lock, in the order in which the locks were added.
     pub locks: Vec<LockReport>,
+}
+
+/// What a lock serves a second when more arrive than can be served, of which a load is a share. Each
+/// figure is of a slice of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MaximumReport {
+    /// The lock's name.
+    pub lock: String,
+    /// Before the rounds. The load is the share of their median.
+    pub before: Vec<f64>,
+    /// After the rounds; empty if the comparison was cut short.
+    pub after: Vec<f64>,
 }
 
 /// The results of one lock under one load.

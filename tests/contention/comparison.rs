@@ -1,5 +1,6 @@
 //! Comparisons: the order of slices, progress, cancellation.
 
+use lockword::contention::statistics::median;
 use lockword::contention::{
     Arrivals, Comparison, ComparisonReport, Load, LockKind, Lockword, MeasuredMutex, Std, Work,
 };
@@ -185,6 +186,14 @@ fn a_share_is_that_of_the_lock_it_names_or_of_the_highest_maximum() {
     // 1,000 and 333 a second at most; a busy machine serves fewer.
     assert!(std <= 501.0 && slower <= 167.0 && highest <= 1_001.0, "{std}, {slower}, {highest}");
     assert!(slower < std && highest >= 2.0 * std - 0.01, "{std}, {slower}, {highest}");
+    // Each maximum is measured again at the end.
+    for (cell, lock) in report.cells.iter().zip(["std", "slower", "std"]) {
+        let maximum = cell.maximum.as_ref().expect("of which it is a share");
+        assert_eq!((maximum.lock.as_str(), maximum.after.len()), (lock, 3));
+        let percent = 100.0 * cell.offered.expect("resolved") / median(&maximum.before).mid;
+        assert!((percent - if cell.name == names[2] { 100.0 } else { 50.0 }).abs() < 1e-6);
+        assert!(maximum.before.iter().chain(&maximum.after).all(|rate| *rate > 0.0), "{maximum:?}");
+    }
     // Every lock is offered the same, and names do not depend on what was measured.
     let first = &report.cells[0];
     assert!(first.locks.iter().all(|lock| lock.samples[0].per_second() <= std * 1.1));

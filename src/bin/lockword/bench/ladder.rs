@@ -6,7 +6,8 @@
 
 use super::plan;
 use super::summary::{
-    KEEPS_UP, LoadSummary, LockSummary, ROUNDS, median_of, offered, served_share, undisturbed,
+    KEEPS_UP, LoadSummary, LockSummary, ROUNDS, measured_maximum, median_of, not_its_maximum,
+    offered, served_share, undisturbed,
 };
 use crate::output;
 use lockword::contention::{Arrivals, Load, MachineInfo, Sample, WaitPercentiles};
@@ -170,6 +171,17 @@ impl<'a> Ladder<'a> {
         first.map_or(Some(last), |first| first.checked_sub(1))
     }
 
+    /// If the lock of whose maximum the rates are shares does not serve this one, in words.
+    fn below_its_maximum(&self, step: &Step<'_>) -> Option<String> {
+        let cell = step.summary.cell;
+        let Arrivals::OfMaximum { percent, .. } = cell.load.arrivals else { return None };
+        let lock = &cell.maximum.as_ref()?.lock;
+        let at = self.steps.iter().position(|other| std::ptr::eq(other.summary, step.summary))?;
+        let share = served_share(&self.samples(lock, at), cell.load.slice_ms, step.offered)?;
+        let misses = share.mid < KEEPS_UP && percent < 100.0 * KEEPS_UP;
+        misses.then(|| not_its_maximum(lock, percent))
+    }
+
     /// Where the knees are, a sentence for each lock, and what a knee is.
     pub fn verdict(&self) -> Vec<String> {
         let of = |name: &str| match self.knee(name) {
@@ -195,6 +207,7 @@ impl<'a> Ladder<'a> {
         };
         let mut lines: Vec<String> = self.locks().into_iter().map(of).collect();
         lines.extend(self.steps.iter().rev().find_map(Step::maximum));
+        lines.extend(self.steps.iter().find_map(|step| self.below_its_maximum(step)));
         lines.push(format!(
             "the knee is the last rate before the lock fails twice in a row, or at the highest rate: it \
              serves less than {:.0} % of what arrives, or its p99 is above {TOLERANCE} times its lowest one; \
@@ -216,8 +229,8 @@ impl Step<'_> {
             Some(lock) => format!("{lock}'s maximum"),
             None => "the highest maximum of these locks".to_owned(),
         };
-        let rate = output::rate(self.offered / percent * 100.0);
-        Some(format!("100 % is {whose}, {rate} a second of all threads together"))
+        let rate = measured_maximum(self.summary.cell, *percent, self.offered);
+        Some(format!("100 % is {whose}, {rate} of all threads together"))
     }
 
     /// The rate, and its share of the maximum if it is one: `1.20 M (90 %)`.
@@ -261,6 +274,7 @@ pub mod sample {
 mod tests {
     use super::super::summary::summaries;
     use super::*;
+    use lockword::contention::{ComparisonReport, MaximumReport};
 
     #[test]
     fn the_knee_is_where_waits_leap_or_the_lock_falls_behind() {
@@ -323,6 +337,28 @@ mod tests {
         let summaries = summaries(&report);
         let ladder = &ladders(&summaries, &report.machine)[0];
         assert_eq!((ladder.knee("lockword"), ladder.knee("std")), (Some(0), Some(4)));
+    }
+
+    #[test]
+    fn a_lock_that_misses_its_own_maximum_is_named_once() {
+        let mut report = sample::ladder();
+        let lines = |report: &ComparisonReport| {
+            let summaries = summaries(report);
+            let lines = ladders(&summaries, &report.machine)[0].verdict();
+            lines.into_iter().filter(|line| line.contains("its own maximum")).collect::<Vec<_>>()
+        };
+        assert!(lines(&report).is_empty());
+        for (lock, misses) in
+            [("lockword", None), ("std", Some("std does not keep up with 80 % of"))]
+        {
+            for cell in &mut report.cells {
+                let rates = vec![1e6; 3];
+                let lock = lock.to_owned();
+                cell.maximum = Some(MaximumReport { lock, before: rates.clone(), after: rates });
+            }
+            assert_eq!(lines(&report).len(), usize::from(misses.is_some()));
+            assert!(misses.is_none_or(|misses| lines(&report)[0].starts_with(misses)));
+        }
     }
 
     #[test]

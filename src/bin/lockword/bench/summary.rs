@@ -131,14 +131,15 @@ impl<'a> LoadSummary<'a> {
         let (fastest, mut verdict) = match (&cell.load.arrivals, offered(cell)) {
             (Arrivals::Closed, _) => verdict(cell, reference),
             (_, None) => (vec![], vec!["nothing was measured".to_owned()]),
-            (arrivals, Some(per_second)) => {
+            (_, Some(per_second)) => {
                 late = cell
                     .locks
                     .iter()
                     .filter(|lock| !keeps_up(lock, &cell.load, per_second))
                     .collect();
                 let mut lines = open_loop(&late, per_second);
-                lines.extend(maximum(arrivals, per_second));
+                lines.extend(maximum(cell, per_second));
+                lines.extend(below_its_maximum(cell, &late));
                 let reference = reference.map_or("", |reference| &reference.lock);
                 lines.extend(locks.iter().filter_map(|lock| compare_p99(lock, reference)));
                 (vec![], lines)
@@ -185,13 +186,46 @@ pub fn offered(cell: &CellReport) -> Option<f64> {
     }
 }
 
+/// The maximum of which a load is a share, with its interval, in words: `1.20 M a second [1.10 M, 1.31 M]`.
+pub fn measured_maximum(cell: &CellReport, percent: f64, per_second: f64) -> String {
+    let measured = cell.maximum.as_ref();
+    let rates = measured.map_or(vec![], |maximum| [&maximum.before[..], &maximum.after].concat());
+    let rate = output::rate(per_second / percent * 100.0);
+    match median_of(&rates) {
+        Some(median) => format!(
+            "{rate} a second ({} to {} in {} slices before and after the rounds)",
+            output::rate(median.low),
+            output::rate(median.high),
+            rates.len()
+        ),
+        None => format!("{rate} a second"),
+    }
+}
+
+/// If the lock of whose maximum a load is a share does not keep up with it: the maximum was measured at
+/// another speed.
+fn below_its_maximum(cell: &CellReport, late: &[&LockReport]) -> Option<String> {
+    let Arrivals::OfMaximum { percent, .. } = cell.load.arrivals else { return None };
+    let maximum = cell.maximum.as_ref()?;
+    let misses = late.iter().any(|lock| lock.lock == maximum.lock);
+    (misses && percent < 100.0 * KEEPS_UP).then(|| not_its_maximum(&maximum.lock, percent))
+}
+
+/// That a lock does not keep up with this share of its own maximum, in words.
+pub fn not_its_maximum(lock: &str, percent: f64) -> String {
+    format!(
+        "{lock} does not keep up with {percent} % of its own maximum: the machine was busier or slower than \
+         when that was measured, so the rate is a larger share of what can be served"
+    )
+}
+
 /// What a share of a maximum came to, in words.
-fn maximum(arrivals: &Arrivals, per_second: f64) -> Option<String> {
-    let Arrivals::OfMaximum { percent, lock } = arrivals else { return None };
+fn maximum(cell: &CellReport, per_second: f64) -> Option<String> {
+    let Arrivals::OfMaximum { percent, lock } = &cell.load.arrivals else { return None };
     let whose = lock.as_ref().map_or("the highest".to_owned(), |lock| format!("{lock}'s"));
     Some(format!(
-        "{percent} % of {whose} maximum of {} a second: {} a second arrive, of all threads together",
-        output::rate(per_second / percent * 100.0),
+        "{percent} % of {whose} maximum of {}: {} a second arrive, of all threads together",
+        measured_maximum(cell, *percent, per_second),
         output::rate(per_second)
     ))
 }
@@ -371,6 +405,7 @@ pub fn cautions(report: &ComparisonReport) -> Vec<String> {
 mod tests {
     use super::sample::{cell, lock, report};
     use super::*;
+    use lockword::contention::MaximumReport;
 
     #[test]
     fn a_reference_that_is_slower_is_told_so() {
@@ -539,6 +574,31 @@ mod tests {
     }
 
     #[test]
+    fn a_maximum_has_an_interval_and_a_lock_that_misses_its_own_is_named() {
+        let locks = vec![lock("lockword", 1e4, 0.0), lock("std", 5e3, 0.0)];
+        let mut report = report(vec![cell(8, locks)]);
+        let cell = &mut report.cells[0];
+        let share = |percent: f64| Arrivals::OfMaximum { percent, lock: Some("std".to_owned()) };
+        (cell.load.arrivals, cell.offered) = (share(80.0), Some(1e4));
+        let before = vec![12_500.0, 12_000.0, 13_000.0];
+        cell.maximum = Some(MaximumReport {
+            lock: "std".to_owned(),
+            before,
+            after: vec![6_000.0, 6_200.0, 7_000.0],
+        });
+        let verdict = |report: &ComparisonReport| summaries(report)[0].verdict.join("; ");
+        let says = "80 % of std's maximum of 12.5 k a second (6.00 k to 13.0 k in 6 slices before and after \
+                    the rounds): 10.0 k a second arrive";
+        assert!(verdict(&report).contains(says), "{}", verdict(&report));
+        let misses = "std does not keep up with 80 % of its own maximum";
+        assert!(verdict(&report).contains(misses));
+        report.cells[0].load.arrivals = share(100.0);
+        assert!(!verdict(&report).contains("of its own maximum"), "that is the most there can be");
+        (report.cells[0].load.arrivals, report.cells[0].offered) = (share(40.0), Some(5e3));
+        assert!(!verdict(&report).contains("of its own maximum"));
+    }
+
+    #[test]
     fn a_p999_of_few_waits_is_said() {
         let mut report = report(vec![cell(8, vec![lock("lockword", 200.0, 0.0)])]);
         let verdict = |report: &ComparisonReport| summaries(report)[0].verdict.join("; ");
@@ -646,7 +706,7 @@ pub mod sample {
             sample.acquisitions = vec![each; threads];
             sample.acquisitions[0] += all - each * threads as u64;
         }
-        CellReport { name: load.name(), load, offered: None, locks }
+        CellReport { name: load.name(), load, offered: None, maximum: None, locks }
     }
 
     /// A lock with nine samples of about `per_second` acquisitions a second: odd rounds are larger
