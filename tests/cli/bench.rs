@@ -138,7 +138,7 @@ fn a_report_is_written_as_samples_markdown_and_for_criterion_too() {
     let load = report["cells"][0]["name"].as_str().unwrap();
     let samples = folder.read("samples.csv");
     assert_eq!(samples.lines().count(), 1 + 2 * 3, "{samples}");
-    assert!(samples.contains(&format!("\n\"{load}\",2,std,3,")), "{samples}");
+    assert!(samples.contains(&format!("\n\"{load}\",2,,,,std,3,")), "{samples}");
     assert!(folder.read("table.md").contains("\n| std | "));
     let file = format!("criterion/{}/std/new/estimates.json", load.replace('/', "_"));
     assert!(folder.json(&file)["median"]["point_estimate"].as_f64() > Some(0.0));

@@ -92,7 +92,10 @@ fn a_baseline_that_cannot_be_judged_is_refused_before_the_run() {
     let baseline = folder.quiet("baseline.json", &["--rounds", "6"]);
     let text = folder.read("baseline.json");
     for (arguments, says) in [
-        (&["--locks", "usync", "--rounds", "6", "--reference", "std"][..], "takes std and another"),
+        (
+            &["--locks", "usync", "--rounds", "6", "--reference", "std"][..],
+            "that lock is not measured",
+        ),
         (&["--locks", "std", "--rounds", "6"], "a reference beside it"),
         (&["--rounds", "5"], "nothing can be judged: that takes 6 rounds"),
         (&["--rounds", "6", "--judge", "p99", "--no-waits"], "no p99 to judge"),

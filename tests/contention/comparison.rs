@@ -4,8 +4,8 @@ use lockword::contention::statistics::median;
 use lockword::contention::{
     Arrivals, Comparison, ComparisonReport, Load, LockKind, Lockword, MeasuredMutex, Std, Work,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 fn load(threads: usize) -> Load {
@@ -86,25 +86,71 @@ fn the_expected_duration_is_about_the_sum_of_the_slices() {
     assert!((16.0..17.0).contains(&seconds), "{seconds}");
 }
 
+/// When a lock of the kind [`Cancels`] cancels its comparison.
+struct Trigger {
+    /// In the slice with this number, warm-ups included, from 1.
+    slice: usize,
+    /// When so many acquisitions have been requested.
+    requests: usize,
+    created: AtomicUsize,
+    cancel: AtomicBool,
+    at: Mutex<Option<Instant>>,
+}
+
+impl Trigger {
+    const fn new(slice: usize, requests: usize) -> Trigger {
+        let (created, cancel) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Trigger { slice, requests, created, cancel, at: Mutex::new(None) }
+    }
+}
+
+/// One for each test, since a lock has no other way to its test.
+static TRIGGERS: [Trigger; 2] = [Trigger::new(4, 1), Trigger::new(2, 16)];
+
+/// std's, with the trigger of this number.
+struct Cancels<const NUMBER: usize>;
+
+struct CancelsMutex<const NUMBER: usize, T> {
+    mutex: Mutex<T>,
+    slice: usize,
+    requests: AtomicUsize,
+}
+
+impl<const NUMBER: usize, T: Send> MeasuredMutex<T> for CancelsMutex<NUMBER, T> {
+    type Guard<'a>
+        = MutexGuard<'a, T>
+    where
+        T: 'a;
+
+    fn new(value: T) -> Self {
+        let slice = TRIGGERS[NUMBER].created.fetch_add(1, Ordering::Relaxed) + 1;
+        CancelsMutex { mutex: Mutex::new(value), slice, requests: AtomicUsize::new(0) }
+    }
+
+    fn lock(&self) -> Self::Guard<'_> {
+        let trigger = &TRIGGERS[NUMBER];
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if (self.slice, requests) == (trigger.slice, trigger.requests) {
+            *trigger.at.lock().expect("no panic") = Some(Instant::now());
+            trigger.cancel.store(true, Ordering::Relaxed);
+        }
+        self.mutex.lock().expect("no panic")
+    }
+}
+
+impl<const NUMBER: usize> LockKind for Cancels<NUMBER> {
+    type Mutex<T: Send + Sync> = CancelsMutex<NUMBER, T>;
+}
+
 #[test]
 fn a_cancelled_comparison_reports_what_was_measured_before() {
     let hour = load(2).slice_ms(Load::MAX_SLICE_MS);
-    let comparison = Comparison::new().lock::<Std>("std").load(load(1)).load(hour).rounds(2);
-    let cancel = AtomicBool::new(false);
+    let comparison = Comparison::new().lock::<Cancels<0>>("lock").load(load(1)).load(hour);
     let mut last = String::new();
-    let report = thread::scope(|scope| {
-        let mut progress = |progress: &lockword::contention::Progress<'_>| {
-            last = progress.cell.to_owned();
-            if progress.done == 1 {
-                // During the slice of an hour.
-                scope.spawn(|| {
-                    thread::sleep(Duration::from_millis(200));
-                    cancel.store(true, Ordering::Relaxed);
-                });
-            }
-        };
-        comparison.run(&mut progress, &cancel).expect("it runs")
-    });
+    let mut progress =
+        |progress: &lockword::contention::Progress<'_>| last = progress.cell.to_owned();
+    // Each load has a warm-up first, so it is during the slice of an hour.
+    let report = comparison.rounds(2).run(&mut progress, &TRIGGERS[0].cancel).expect("it runs");
     assert_eq!(samples(&report), [[1], [0]], "the slice that was cut is dropped");
     assert!(report.cut_short && report.rounds == 2);
     assert_eq!(report.cells[1].name, last);
@@ -114,21 +160,13 @@ fn a_cancelled_comparison_reports_what_was_measured_before() {
 fn a_cancellation_ends_a_queue_of_long_sections() {
     // 16 threads wait for a lock that is held for a second at a time.
     let load = Load::new(16).inside(Work::nanos(Work::MAX_NS)).slice_ms(Load::MAX_SLICE_MS);
-    let comparison = Comparison::new().lock::<Std>("std").load(load);
-    let cancel = AtomicBool::new(false);
-    let took = thread::scope(|scope| {
-        let canceller = scope.spawn(|| {
-            thread::sleep(Duration::from_millis(300));
-            cancel.store(true, Ordering::Relaxed);
-            Instant::now()
-        });
-        let report = comparison.run(&mut |_| {}, &cancel).expect("it runs");
-        assert!(report.cut_short);
-        let at = canceller.join().expect("no panic");
-        at.elapsed()
-    });
+    let comparison = Comparison::new().lock::<Cancels<1>>("lock").load(load);
+    let trigger = &TRIGGERS[1];
+    let report = comparison.run(&mut |_| {}, &trigger.cancel).expect("it runs");
+    let at = trigger.at.lock().expect("no panic").expect("the last of them requested it");
     // Some 100 ms on an idle machine; 16 s if every waiter executed its section.
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    let took = at.elapsed();
+    assert!(report.cut_short && took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]
