@@ -6,8 +6,8 @@
 
 use super::plan;
 use super::summary::{
-    KEEPS_UP, LoadSummary, LockSummary, ROUNDS, measured_maximum, median_of, not_its_maximum,
-    offered, served_share, undisturbed,
+    FEWEST_FOR_P999, KEEPS_UP, LoadSummary, LockSummary, ROUNDS, measured_maximum, median_of,
+    not_its_maximum, offered, served_share, undisturbed,
 };
 use crate::output;
 use lockword::contention::{Arrivals, Load, MachineInfo, Sample, WaitPercentiles};
@@ -182,6 +182,18 @@ impl<'a> Ladder<'a> {
         misses.then(|| not_its_maximum(lock, percent))
     }
 
+    /// Says so if the rounds of a step have too few waits for a 99.9th percentile.
+    fn few_waits(&self, at: usize) -> Option<String> {
+        let count = |lock| self.percentile(lock, at, |waits| waits.count);
+        let fewest = self.locks().into_iter().filter_map(count).min_by(f64::total_cmp)?;
+        (fewest < FEWEST_FOR_P999 as f64).then(|| {
+            format!(
+                "p99.9 at {} rests on {fewest:.0} waits a round, so it is the longest: use a longer --slice",
+                self.steps[at].name()
+            )
+        })
+    }
+
     /// Where the knees are, a sentence for each lock, and what a knee is.
     pub fn verdict(&self) -> Vec<String> {
         let of = |name: &str| match self.knee(name) {
@@ -208,6 +220,7 @@ impl<'a> Ladder<'a> {
         let mut lines: Vec<String> = self.locks().into_iter().map(of).collect();
         lines.extend(self.steps.iter().rev().find_map(Step::maximum));
         lines.extend(self.steps.iter().find_map(|step| self.below_its_maximum(step)));
+        lines.extend((0..self.steps.len()).find_map(|at| self.few_waits(at)));
         lines.push(format!(
             "the knee is the last rate before the lock fails twice in a row, or at the highest rate: it \
              serves less than {:.0} % of what arrives, or its p99 is above {TOLERANCE} times its lowest one; \
@@ -359,6 +372,22 @@ mod tests {
             assert_eq!(lines(&report).len(), usize::from(misses.is_some()));
             assert!(misses.is_none_or(|misses| lines(&report)[0].starts_with(misses)));
         }
+    }
+
+    #[test]
+    fn a_p999_of_few_waits_is_said_once() {
+        let mut report = sample::ladder();
+        for cell in &mut report.cells {
+            let waits = cell.locks[0].round_waits.iter_mut();
+            waits.for_each(|waits| waits.count = cell.offered.unwrap() as u64 / 1_000);
+        }
+        let summaries = summaries(&report);
+        let verdict = ladders(&summaries, &report.machine)[0].verdict();
+        let said = verdict.iter().filter(|line| line.contains("rests on")).collect::<Vec<_>>();
+        assert!(
+            said.len() == 1 && said[0].contains("at 100 k (10 %) rests on 100 waits"),
+            "{said:?}"
+        );
     }
 
     #[test]

@@ -214,8 +214,8 @@ fn below_its_maximum(cell: &CellReport, late: &[&LockReport]) -> Option<String> 
 /// That a lock does not keep up with this share of its own maximum, in words.
 pub fn not_its_maximum(lock: &str, percent: f64) -> String {
     format!(
-        "{lock} does not keep up with {percent} % of its own maximum: the machine was busier or slower than \
-         when that was measured, so the rate is a larger share of what can be served"
+        "{lock} does not keep up with {percent} % of its own maximum: the machine was disturbed, or faster when \
+         that was measured, so the rate may be a larger share of what can be served"
     )
 }
 
@@ -267,7 +267,7 @@ fn keeps_up(lock: &LockReport, load: &Load, per_second: f64) -> bool {
 }
 
 /// The fewest waits of which the 99.9th percentile is not the longest.
-const FEWEST_FOR_P999: u64 = 1_000;
+pub const FEWEST_FOR_P999: u64 = 1_000;
 
 /// Says so if there are too few waits of a lock for a 99.9th percentile.
 fn few_waits(lock: &LockSummary<'_>) -> Option<String> {
