@@ -256,8 +256,12 @@ fn run() -> Result<(), Box<dyn Error>> {
     println!(
         "\n{pairs} pairs of the same: {slower} false alarms, {level} level, {refused} refused"
     );
+    let is_false = 60 * slower > pairs.max(60);
     let Counts { slower, level, refused } = found;
     println!("{detections} slower locks: {slower} found, {level} missed, {refused} refused");
+    if is_false || 10 * slower < 9 * detections {
+        return Err("more than 1 false alarm in 60, or less than 27 of 30 found".into());
+    }
     Ok(())
 }
 

@@ -100,9 +100,9 @@ pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
         _ => None,
     };
     let printed = outputs.print(&text);
-    // The table shows what was measured. The files are only replaced if the comparison succeeded.
-    let compared = compared.transpose()?;
+    // What was measured is kept, whatever comes of the comparison. (None of the files is the baseline.)
     outputs.write(&report)?;
+    let compared = compared.transpose()?;
     // The files have the measurement even if it could not be printed.
     printed?;
     Ok(match compared {
