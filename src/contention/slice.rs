@@ -92,27 +92,12 @@ pub(super) fn measure<K: LockKind>(
         return Err(LoadError::NoCondvar.into());
     }
     if load.tasks.is_some() {
-        return measure_in_tasks::<K>(load, pass, cancel);
+        #[cfg(feature = "peers")]
+        return super::tasks::measure::<super::tasks::Blocking<K>>(load, pass, cancel);
+        #[cfg(not(feature = "peers"))]
+        return Err(LoadError::NoRuntime.into());
     }
     run(&Arc::new(SliceContext::<K>::new(load, to_pin(load))), load, load.threads, pass, cancel)
-}
-
-#[cfg(feature = "peers")]
-fn measure_in_tasks<K: LockKind>(
-    load: &Load,
-    pass: Pass,
-    cancel: &AtomicBool,
-) -> Result<Option<Slice>, SliceError> {
-    super::tasks::measure::<super::tasks::Blocking<K>>(load, pass, cancel)
-}
-
-#[cfg(not(feature = "peers"))]
-fn measure_in_tasks<K: LockKind>(
-    _: &Load,
-    _: Pass,
-    _: &AtomicBool,
-) -> Result<Option<Slice>, SliceError> {
-    Err(LoadError::NoRuntime.into())
 }
 
 /// Measures one slice of a queue, if the load is one, or of the mutex. `None` if it was cancelled.
