@@ -218,7 +218,9 @@ pub struct BenchArgs {
     /// Each lock is judged by its figures over those of the reference lock in the same round (see
     /// --reference and --judge). Rounds in which something disturbed either do not count: the unit
     /// of work took longer or less time than stated, or threads waited for a processor. It takes
-    /// six rounds that count in both reports, or twenty where most were disturbed.
+    /// six rounds that count in both reports, or twenty where most were disturbed. What may be slower
+    /// and may be not is undecided (exit status 2): the rounds spread too much, the reference itself
+    /// has changed, the machine runs at another speed, or a part of the baseline was not measured.
     /// The baseline cannot be written to as well.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
