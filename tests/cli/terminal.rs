@@ -45,7 +45,7 @@ fn a_terminal_gets_colours_unless_they_are_disabled() {
 #[test]
 fn a_closed_pipe_is_no_error() {
     let folder = Folder::new("reader");
-    let report = folder.measure("report.json", &["--rounds", "6"]);
+    let report = folder.quiet("report.json", &["--rounds", "6"]);
     for mut command in [
         bench(&["--json", &folder.path("written.json")]),
         lockword(&["show", &report]),
@@ -59,14 +59,14 @@ fn a_closed_pipe_is_no_error() {
         assert_eq!(status(&output), 0, "{command:?}: {}", stderr(&output));
         assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
     }
-    assert_eq!(folder.json("written.json")["format"], 1, "the file is written all the same");
+    assert_eq!(folder.json("written.json")["format"], 2, "the file is written all the same");
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_device_is_an_error() {
     let folder = Folder::new("full");
-    let report = folder.measure("report.json", &["--rounds", "6"]);
+    let report = folder.quiet("report.json", &["--rounds", "6"]);
     let on = format!("dir:{}", folder.path("locks"));
     for (mut command, code) in [
         (lockword(&["show", &report]), 2),
@@ -84,7 +84,7 @@ fn a_full_device_is_an_error() {
         assert_eq!(status(&output), code, "{}", stderr(&output));
         assert!(stderr(&output).contains("cannot write to standard output"), "{}", stderr(&output));
     }
-    assert_eq!(folder.json("written.json")["format"], 1, "the file is written all the same");
+    assert_eq!(folder.json("written.json")["format"], 2, "the file is written all the same");
 }
 
 #[cfg(target_os = "linux")]
@@ -101,7 +101,7 @@ fn a_page_that_cannot_be_written_leaves_the_report_as_it_was() {
 #[test]
 fn control_characters_of_a_report_are_not_printed() {
     let folder = Folder::new("orders");
-    folder.measure("report.json", &["--rounds", "6"]);
+    folder.quiet("report.json", &["--rounds", "6"]);
     let mut report = folder.json("report.json");
     let evil = "\u{1b}[2J\u{7}evil";
     report["warnings"] = vec![evil].into();
@@ -143,7 +143,9 @@ fn the_help_names_presets_locks_and_units() {
         "milliseconds",
         "percent",
         "combinations",
-        "Waits, fairness and CPU time are not judged",
+        "gate",
+        "cores",
+        "is undecided (exit status 2)",
         "four a processor",
         "ten minutes",
         "Examples:",
