@@ -401,18 +401,25 @@ mod tests {
         let [lock, other] = [(); 2].map(|()| Traced::new(LockType::RwLock));
         let place = here();
         start();
-        for _ in 0..20_000 {
+        // How long it takes together, which depends on what else the machine does.
+        let mut all = [0; 20_000];
+        for time in &mut all {
+            let begin = now_ns();
             acquire(&lock, place, Mode::Exclusive);
             // Other locks are used meanwhile.
             acquire(&other, place, Mode::Recursive);
             spin(2_000);
             other.releases(Mode::Shared);
             lock.releases(Mode::Exclusive);
+            *time = now_ns() - begin;
         }
+        all.sort_unstable();
+        // Those of the sample take a little longer.
+        let most = all[all.len() / 2] + 1_000;
         let (write, read) = (at(place, Kind::Write).unwrap(), at(place, Kind::Read).unwrap());
         for found in [write, read] {
             assert_near(found.holds.count * u64::from(SAMPLING_INTERVAL), 20_000, 40);
-            assert!((1_900..4_000).contains(&found.holds.p50_ns), "{found:?}");
+            assert!((1_900..most).contains(&found.holds.p50_ns), "{found:?}, {most}");
         }
     }
 
