@@ -39,7 +39,10 @@ fn cpu_time(clock: libc::clockid_t) -> Option<Duration> {
 }
 
 /// How long the calling thread was ready to run and had no processor.
-pub(super) struct RunDelay(Option<fs::File>);
+pub(super) struct RunDelay {
+    #[cfg(unix)]
+    file: Option<fs::File>,
+}
 
 /// The same, since a start.
 pub(super) struct RunDelaySince {
@@ -52,7 +55,10 @@ pub(super) struct RunDelaySince {
 impl RunDelay {
     /// Opens the figure of the calling thread.
     pub(super) fn of_this_thread() -> RunDelay {
-        RunDelay(fs::File::open("/proc/thread-self/schedstat").ok())
+        RunDelay {
+            #[cfg(unix)]
+            file: fs::File::open("/proc/thread-self/schedstat").ok(),
+        }
     }
 
     /// Counts from now on. What has passed since `started` is a delay too: the thread should have
@@ -68,7 +74,7 @@ impl RunDelay {
             use std::os::unix::fs::FileExt as _;
             // Three numbers of at most 20 digits.
             let mut text = [0; 64];
-            let length = self.0.as_ref()?.read_at(&mut text, 0).ok()?;
+            let length = self.file.as_ref()?.read_at(&mut text, 0).ok()?;
             run_delay(std::str::from_utf8(&text[..length]).ok()?)
         }
         #[cfg(not(unix))]
