@@ -70,18 +70,18 @@
 //!
 //! # What it costs
 //!
-//! Nanoseconds for an acquisition that does not wait and its release, together; the medians of seven runs in turns on an Intel
-//! Xeon VM with two cores (`cargo run --release --example profile_cost`, with and without `--features profile`):
+//! Nanoseconds for an acquisition that does not wait and its release, together; the medians of five runs in turns on an AMD
+//! EPYC VM with two cores (`cargo run --release --example profile_cost`, with and without `--features profile`):
 //!
 //! | | without the feature | not started | running | stopped |
 //! |---|---|---|---|---|
-//! | `Mutex` | 6.4 | 10.1 | 9.9 | 10.1 |
-//! | `sync::Mutex` | 6.9 | 8.9 | 10.0 | 8.9 |
-//! | `RwLock`, `write` | 6.4 | 8.1 | 9.7 | 8.2 |
-//! | `RwLock`, `read` | 1.2 | 3.0 | 4.8 | 3.0 |
-//! | the same, beside a reader at another place | 1.2 | 3.3 | 48 | 3.2 |
+//! | `Mutex` | 2.2 | 4.1 | 5.6 | 4.1 |
+//! | `sync::Mutex` | 2.2 | 4.7 | 6.1 | 4.8 |
+//! | `RwLock`, `write` | 2.2 | 4.7 | 5.3 | 4.4 |
+//! | `RwLock`, `read` | 1.7 | 3.9 | 5.8 | 3.9 |
+//! | the same, beside a reader at another place | 1.6 | 4.1 | 6.1 | 4.1 |
 //!
-//! A contended acquisition costs 64 ns more, which the new holder spends, so inside its critical section. Each lock is two words larger, and more by its
+//! A contended acquisition costs 64 ns more (on an Intel Xeon), which the new holder spends, so inside its critical section. Each lock is two words larger, and more by its
 //! alignment. The first [`start`] reserves 21 MB, of which each place takes three pages (12 KB) when it first counts.
 //!
 //! Nothing is allocated where a lock is acquired, so that an allocator may use a lock. A thread that ends leaves its counts. A
