@@ -304,6 +304,43 @@ fn a_full_disk_stops_no_lock_and_is_told() {
     assert!(status.lost == 0 && status.error.is_none());
 }
 
+/// A file that may not grow takes the first part of a line, and refuses the rest.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_line_that_is_written_in_part_is_taken_back() {
+    crate::child::alone("audit::a_line_that_is_written_in_part_is_taken_back", 3 * SOON, || {
+        /// Up to which length files of this process may grow.
+        fn limit_files(bytes: libc::rlim_t) {
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: both calls read or write this one value.
+            unsafe {
+                assert_eq!(libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit), 0);
+                limit.rlim_cur = bytes.min(limit.rlim_max);
+                assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
+            }
+        }
+        // SAFETY: the signal that tells of the limit is ignored, so that the write fails.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        let folder = Folder::new();
+        let path = folder.file("trail");
+        let audit = Audit::new(AuditFile::open(&path).unwrap()).unwrap();
+        let node = Node::builder(Memory::new()).observer(audit.clone()).build().unwrap().blocking();
+        let lock = node.lock("k").unwrap();
+        lock.acquire().unwrap().release().unwrap();
+        assert!(audit.flush(SOON));
+        let length = fs::metadata(&path).unwrap().len();
+        limit_files(length + 20);
+        lock.acquire().unwrap().release().unwrap();
+        while audit.status().error.is_none() {
+            std::thread::yield_now();
+        }
+        limit_files(libc::RLIM_INFINITY);
+        assert!(audit.flush(SOON));
+        let found = verified(&fs::read(&path).unwrap());
+        assert_eq!((found.faults, found.last), (vec![], Some(audit.last())));
+    });
+}
+
 #[cfg(unix)]
 #[test]
 fn a_trail_may_go_to_the_system_log() {
