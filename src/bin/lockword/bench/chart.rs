@@ -180,6 +180,10 @@ pub fn charts<'a>(group: &LoadGroup<'_>, palette: &'a Palette) -> Vec<Chart<'a>>
     charts.into_iter().flatten().collect()
 }
 
+/// The multiple of the highest median up to which intervals are drawn in full: one wide interval
+/// must not flatten all curves.
+const HEADROOM: f64 = 1.5;
+
 /// The scale of a figure against the number of threads.
 #[derive(Clone, Copy, PartialEq)]
 enum Scale {
@@ -242,8 +246,10 @@ fn against_threads<'a>(
     let ends = || curves.iter().flat_map(|curve| &curve.whiskers);
     let most = ends().map(|(_, _, high)| *high).max_by(f64::total_cmp)?;
     let least = ends().map(|(_, low, _)| *low).min_by(f64::total_cmp)?;
+    let highest = curves.iter().flat_map(|curve| &curve.points).map(|(_, mid)| *mid);
+    let highest = highest.max_by(f64::total_cmp)?;
     let y = match scale {
-        Scale::Rate => linear_axis(most),
+        Scale::Rate => linear_axis(most.min(HEADROOM * highest)),
         Scale::Fairness => Axis {
             name: String::new(),
             range: (0.48, 1.0),
@@ -253,6 +259,9 @@ fn against_threads<'a>(
         },
         Scale::Time => log_axis(least, most),
     };
+    for (_, _, high) in curves.iter_mut().flat_map(|curve| &mut curve.whiskers) {
+        *high = high.min(y.range.1);
+    }
     let description = describe(group, figure, scale);
     Some(Chart { title: title.to_owned(), description, x, y, curves, palette })
 }
@@ -561,6 +570,7 @@ fn hex(RGBColor(red, green, blue): RGBColor) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::summary::{sample, summaries};
     use super::*;
 
     #[test]
@@ -584,5 +594,26 @@ mod tests {
             );
             assert!(axis.ticks.iter().all(|(at, _)| (low..=high).contains(at)), "{labels:?}");
         }
+    }
+
+    #[test]
+    fn a_wide_interval_does_not_flatten_the_curves() {
+        let mut report = sample::report(vec![sample::cell(
+            8,
+            vec![sample::lock("lockword", 100.0, 0.05), sample::lock("std", 90.0, 0.05)],
+        )]);
+        // Two rounds of nine, so that the interval of the median reaches that far.
+        for sample in &mut report.cells[0].locks[0].samples[..2] {
+            sample.acquisitions.iter_mut().for_each(|count| *count *= 10);
+        }
+        let summaries = summaries(&report);
+        let rate = summaries[0].locks[0].rate.unwrap();
+        assert!(rate.high > 5.0 * rate.mid, "{rate:?}");
+        let group = LoadGroup { title: String::new(), summaries: vec![&summaries[0]] };
+        let palette = Palette::new(["lockword", "std"].into_iter());
+        let chart = charts(&group, &palette).remove(0);
+        let top = chart.y.range.1;
+        assert!((1.5 * rate.mid..=2.5 * rate.mid).contains(&top), "{top} for {rate:?}");
+        assert!(chart.curves.iter().flat_map(|c| &c.whiskers).all(|(_, _, high)| *high <= top));
     }
 }

@@ -74,8 +74,12 @@ pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
     let cancel = handle_ctrl_c()?;
     let locks: BTreeSet<&String> = plans.iter().flat_map(|plan| &plan.locks).collect();
     let expected = comparisons.iter().map(|comparison| comparison.expected().as_secs_f64());
+    let most = plans.iter().filter_map(|plan| plan.limit).max().map_or(String::new(), |limit| {
+        let limit = output::duration(limit.as_secs_f64());
+        format!(", up to {limit} where rounds are disturbed")
+    });
     output::print_error(&format!(
-        "Measuring {} under {}, {}: about {}. Ctrl-C ends it early.",
+        "Measuring {} under {}, {}: about {}{most}. Ctrl-C ends it early.",
         output::count(locks.len(), "lock"),
         output::count(plans.iter().map(|plan| plan.loads.len()).sum(), "load"),
         output::count(plans[0].rounds, "round"),
