@@ -105,6 +105,16 @@ fn a_baseline_that_cannot_be_judged_is_refused_before_the_run() {
         assert!(line.contains(says), "{arguments:?}: {line}");
         assert_eq!(folder.read("old.json"), "old");
     }
+    // An open loop is judged by its waits.
+    let open = ["--rounds", "6", "--rate", "1k", "--no-waits", "--baseline", &baseline];
+    assert!(refused(bench(&open)).contains("judged by its waits"));
+    assert!(refused(bench(&["--absolute"])).contains("takes a --baseline"));
+    // The report that is shown is not lost to what is made of it.
+    for option in ["--json", "--html", "--csv", "--markdown"] {
+        let path = folder.path("./baseline.json");
+        let line = refused(lockword(&["show", &baseline, option, &path]));
+        assert!(line.contains("same file"), "{line}");
+    }
     for option in ["--json", "--html"] {
         let path = folder.path("./baseline.json");
         let line = refused(bench(&["--rounds", "6", option, &path, "--baseline", &baseline]));

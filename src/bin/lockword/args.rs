@@ -47,7 +47,7 @@ Exit status:
   126  the command cannot be executed
   127  the command was not found
 128+N  `run` was ended by signal N while it waited
-`bench`, `compare` and `show` have their own: see their help.";
+`bench` and `compare`: 0 done, 1 slower than the baseline, 2 everything else (see `bench --help`); `show`: 0, or 2.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -116,9 +116,10 @@ pub enum Command {
     /// Compare two files that `bench --json` wrote; exit status 1 if a lock has become slower
     ///
     /// Each lock is judged by its figures over those of the reference lock in the same round (see
-    /// --reference and --judge). Rounds in which something disturbed either do not count: the unit
-    /// of work took longer or less time than stated, or threads waited for a processor. It takes
-    /// six rounds that count in both reports, or twenty where most were disturbed.
+    /// --reference and --judge). A round does not count if something disturbed the lock or its reference: the processor
+    /// changed its speed, the threads had to wait for a processor, or (with more threads than
+    /// processors) other processes ran. It takes six rounds that count in both reports, or twenty
+    /// where most were disturbed.
     Compare(CompareArgs),
     /// Print the table of a file that `bench --json` wrote, and make a page of it
     Show(ShowArgs),
@@ -155,8 +156,8 @@ pub struct BenchArgs {
     /// Add a thread that does nothing but hold the first lock, for so many nanoseconds each time
     #[arg(long, value_delimiter = ',', value_name = "NS,..", value_parser = whole::<0, SECOND>)]
     pub hog: Vec<u64>,
-    /// So many acquisitions in a hundred only read, at random: the locks are then reader-writer locks, and a mutex,
-    /// which locks to read
+    /// So many acquisitions in a hundred only read, at random: reader-writer locks are measured then, and a
+    /// mutex, which is locked to read, too
     #[arg(long, value_delimiter = ',', value_name = "PERCENT,..", value_parser = percent)]
     pub read: Vec<f64>,
     /// A bounded queue of this capacity under the lock, with two Condvars: half of the threads push and
@@ -203,12 +204,12 @@ pub struct BenchArgs {
     /// How often each lock is measured under each load; six give a 95 % interval
     #[arg(long, value_name = "N", value_parser = whole::<1, 10_000>)]
     pub rounds: Option<u64>,
-    /// Go on until each load has as many undisturbed rounds as --rounds asks for, but for at most so
-    /// many seconds [default: 19 with the preset gate; otherwise --rounds, disturbed
-    /// or not]
+    /// Go on until each load has as many undisturbed rounds as --rounds asks for, but begin none after
+    /// so many seconds [default: 19 with the preset gate; with the others as many rounds as --rounds
+    /// asks for are measured, disturbed or not]
     #[arg(long, value_name = "SECONDS", value_parser = whole::<1, 86_400>)]
     pub limit: Option<u64>,
-    /// Do not time the waits, which takes half of the time
+    /// Do not time the waits: it takes half of the time then
     #[arg(long)]
     pub no_waits: bool,
     #[command(flatten)]
@@ -216,12 +217,13 @@ pub struct BenchArgs {
     /// Compare with this report (a file of --json); exit status 1 if a lock has become slower
     ///
     /// Each lock is judged by its figures over those of the reference lock in the same round (see
-    /// --reference and --judge). Rounds in which something disturbed either do not count: the unit
-    /// of work took longer or less time than stated, or threads waited for a processor. It takes
-    /// six rounds that count in both reports, or twenty where most were disturbed. What may be slower
-    /// and may be not is undecided (exit status 2): the rounds spread too much, the reference itself
-    /// has changed, the machine runs at another speed, or a part of the baseline was not measured.
-    /// The baseline cannot be written to as well.
+    /// --reference and --judge). A round does not count if something disturbed the lock or its reference: the processor
+    /// changed its speed, the threads had to wait for a processor, or (with more threads than
+    /// processors) other processes ran. It takes six rounds that count in both reports, or twenty
+    /// where most were disturbed. What may be slower and may be not is undecided (exit status 2): the rounds
+    /// spread too much, the reference has changed with the ratio, or by more than three times
+    /// --threshold, the ratio has become worse and the lock itself has not, the machine runs at another
+    /// speed, or a part of the baseline was not measured. No output may be the file of the baseline.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
     #[command(flatten)]
@@ -274,15 +276,16 @@ pub struct RuleArgs {
     /// How much slower counts, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 7.0, value_parser = between::<0, 100>)]
     pub threshold: f64,
-    /// The lock that the others are compared with, round by round [default: std, or the first lock
-    /// of both reports that is not of this crate]; `bench` shows its ratios with it too [default: lockword]
+    /// The lock that the others are compared with, round by round [default: of the locks of the baseline
+    /// std, or std_rw, or the first that is not of this crate]. `bench` shows its ratios with it, too
+    /// (without it, with lockword)
     #[arg(long, value_name = "NAME")]
     pub reference: Option<String>,
     /// Compare acquisitions a second, not how the locks stand to the reference: only for reports of
     /// one machine at the same speed
     #[arg(long, conflicts_with = "reference")]
     pub absolute: bool,
-    /// Which figures are judged
+    /// Which figures are judged. An open loop (--rate, --sweep) is always judged by its p99
     #[arg(long, value_enum, default_value_t = Judged::Rate)]
     pub judge: Judged,
 }
@@ -298,9 +301,14 @@ impl RuleArgs {
 }
 
 impl BenchArgs {
-    /// Whether to time the waits: the preset `gate` does so only if they are judged.
+    /// Whether to time the waits: the preset `gate` does so only if they are judged, as those of an open
+    /// loop are.
     pub fn times_waits(&self) -> bool {
-        !self.no_waits && (self.preset != Preset::Gate || self.rule.judge.needs_waits())
+        !self.no_waits
+            && (self.preset != Preset::Gate
+                || self.rule.judge.needs_waits()
+                || !self.rate.is_empty()
+                || self.sweep)
     }
 }
 
@@ -340,7 +348,7 @@ pub enum Preset {
     /// From one thread to four a processor (at most 64, or one a processor where that is more),
     /// light and heavy contention; less than a minute
     Quick,
-    /// More numbers of threads, more mixes, all locks, more rounds: ten minutes and more
+    /// More numbers of threads, more mixes, all mutexes but lockword_sync, more rounds: ten minutes and more
     Full,
     /// Sections of 200 us, nothing outside, also with a hog: who is left waiting? Slices of 2 s,
     /// ten minutes

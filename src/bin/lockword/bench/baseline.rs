@@ -9,37 +9,45 @@
 //! - **Acquisitions a second** of every lock (`--absolute`). They mean nothing across machines or
 //!   at another speed of the processor, so such reports are refused.
 //!
-//! With `--judge p99` the same is done with the 99th percentile of the waits of each round.
+//! With `--judge p99` the same is done with the 99th percentile of the waits of each round. An open loop
+//! is always judged by it: its acquisitions a second are those of the schedule, whatever the lock does.
 //!
 //! A lock is slower if its median has fallen by more than the threshold *and* the intervals of both
-//! medians do not overlap *and*, on the same machine, its own figure has fallen too, by half of the
+//! medians do not overlap *and* its own figure has fallen too, by half of the
 //! threshold at least. Each lock under each load is an occasion for a false alarm, so with n of them the
 //! level of the intervals is 1 - 0.05 / n. (Where the rounds are too few for it, the interval reaches from
-//! the lowest round to the highest. Six rounds give 95 %, seven 98 %, nine 99.6 %.) A false alarm takes the earlier interval above its true median
+//! the lowest round to the highest: six rounds give 96.9 %, seven 98.4 %, nine 99.6 %.) A false alarm takes the earlier interval above its true median
 //! or the later one below it, each of which happens with a probability of at most 0.025 / n; so all of
-//! them together give one in at most 5 % of the comparisons.
+//! them together give one in at most 5 % of the comparisons, or a little more where the rounds are too few.
 //!
 //! What is neither slower nor known not to be is undecided, and without a slower lock that is a failure
 //! and not a success, exit status 2:
 //!
 //! - fewer than six rounds count in either report; a round does not count if something disturbed the lock
 //!   or the reference in it ([`Conditions::disturbance`]);
-//! - the median has fallen by more than the threshold, but the intervals overlap;
-//! - the machine is the same, and the ratio has changed, and so has the reference's own figure, by more than
-//!   the threshold: the machine was in another state, in which ratios differ;
-//! - the machine is the same, and the reference's own figure has changed by more than three times the
-//!   threshold, or the unit of work by more than 5 %: that was another state for sure;
-//! - a load or a lock of the baseline was not measured again.
+//! - the median has fallen by more than the threshold, but the intervals overlap; or it has not, but the
+//!   intervals are so wide that it may have fallen by twice the threshold;
+//! - the ratio has changed, and so has the reference's own figure, by more than the threshold: the machine
+//!   was in another state, in which ratios differ;
+//! - the reference's own figure has changed by more than three times the threshold (or a quarter, if that is
+//!   less), or the unit of work by more than 5 %: that was another state for sure;
+//! - the ratio has become worse, but the lock's own figure has not;
+//! - the rate of arrivals of an open loop differs by more than 5 %, as it may where it is a share of a maximum;
+//! - a load or a lock of the baseline was not measured again, or has no reference beside it.
+//!
+//! Reports of two kinds of machine are refused: ratios of locks depend on the machine.
+//!
+//! "Fallen" means "risen" where a wait is judged.
 //!
 //! # What this guarantees
 //!
-//! If the rounds are independent, and nothing has changed, at most one report in twenty has an
+//! If the rounds are independent, and nothing has changed, at most one comparison in twenty has an
 //! alarm. In fact it is far less, since two intervals that just do not overlap are a rarer event,
 //! and the threshold comes on top. What it does not guarantee: rounds of one process are not
 //! independent of the addresses at which the process has its code and data, and of what the host of
 //! a virtual machine does meanwhile; the threshold is there for it. A change below the threshold is
-//! never found, and a change of the reference cannot be told from one of the lock where the machines
-//! differ.
+//! never found. Nor is one that another state of the machine makes up for: if the reference has become
+//! slower by less than three times the threshold, and the lock by as much, they are level.
 //!
 //! The figures behind the rules (one virtual machine with two processors; benches/README.md has how often
 //! the gate was right): on a quiet machine the ratios of ten runs were 0.857 to 0.881 with two threads and
@@ -52,14 +60,14 @@
 //!
 //! [`Conditions::disturbance`]: lockword::contention::Conditions::disturbance
 
-use super::summary::{ROUNDS, cautions};
+use super::summary::{ROUNDS, cautions, offered};
 use crate::output;
 use crate::{CliError, ExitOutcome, exit};
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use lockword::contention::statistics::{Median, median, median_at};
 use lockword::contention::{
-    CellReport, ComparisonReport, Conditions, Disturbance, LockReport, MachineInfo,
+    Arrivals, CellReport, ComparisonReport, Conditions, Disturbance, Load, LockReport, MachineInfo,
 };
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -115,20 +123,29 @@ pub enum Change {
     Level,
     /// Too few rounds count.
     Undecided,
-    /// The median has fallen by more than the threshold, but the intervals overlap.
+    /// The median has fallen by more than the threshold, but the intervals overlap; or it may have fallen by twice that.
     Spread,
-    /// The machine is the same, and the reference itself has changed by too much, or the lock has not changed
-    /// ([`Pair::has_moved`]): how long a cache line takes from one processor to the other, for instance, changes when a host moves the
+    /// An open loop, and other rates of arrivals.
+    Offered,
+    /// Either the reference has changed by too much, or the ratio has become worse while
+    /// the lock's own figure has not ([`Pair::has_moved`]). How long a cache line takes from one processor to the other, for instance, changes when a host moves the
     /// processors of a virtual machine, and locks differ in how much of their time that is.
     Moved,
-    /// The machine is the same, and ran at another speed.
+    /// The machine ran at another speed.
     Speed,
 }
 
 impl Change {
     /// Whether it is not known if the lock is slower.
     fn is_undecided(self) -> bool {
-        matches!(self, Change::Undecided | Change::Spread | Change::Moved | Change::Speed)
+        match self {
+            Change::Slower | Change::Faster | Change::Level => false,
+            Change::Undecided
+            | Change::Spread
+            | Change::Offered
+            | Change::Moved
+            | Change::Speed => true,
+        }
     }
 }
 
@@ -144,8 +161,8 @@ enum Likeness {
 
 /// A load, and the number of rounds of each lock that will be measured.
 pub struct Rounds<'a> {
-    /// The load's name.
-    pub cell: &'a str,
+    /// The load.
+    pub load: &'a Load,
     /// The locks and their numbers of rounds.
     pub locks: Vec<(&'a str, usize)>,
 }
@@ -172,6 +189,8 @@ struct Pair {
     lock: String,
     reference: Option<String>,
     figure: Figure,
+    /// Whether other rates of arrivals were offered.
+    is_other_rate: bool,
     old: Series,
     new: Series,
     /// The medians of the two, if both have one.
@@ -189,9 +208,10 @@ pub struct Difference {
     missing: Vec<String>,
     /// The warnings of the later report.
     cautions: Vec<String>,
-    /// Whether a load or a lock of the baseline was not measured again.
+    /// Whether a load or a lock of the baseline was not measured again, or without a reference.
     is_incomplete: bool,
-    likeness: Likeness,
+    /// Whether the machine ran at another speed.
+    is_other_speed: bool,
     started: u64,
 }
 
@@ -201,8 +221,10 @@ impl Judged {
         self != Judged::Rate
     }
 
-    fn figures(self) -> &'static [Figure] {
+    /// The figures of this load that are judged.
+    fn figures(self, load: &Load) -> &'static [Figure] {
         match self {
+            _ if load.arrivals != Arrivals::Closed => &[Figure::P99],
             Judged::Rate => &[Figure::Rate],
             Judged::P99 => &[Figure::P99],
             Judged::Both => &[Figure::Rate, Figure::P99],
@@ -366,14 +388,18 @@ fn likeness(old: &MachineInfo, new: &MachineInfo) -> Likeness {
 /// compare: that by which a round may deviate from its report.
 const MAX_UNIT_CHANGE: f64 = 0.05;
 
-/// The multiple of the threshold by which the reference may have changed where the ratio has not.
-const OTHER_STATE: f64 = 3.0;
+/// The multiple of the threshold by which the reference may have changed where the ratio has not, and the most.
+const OTHER_STATE: (f64, f64) = (3.0, 0.25);
+
+/// The share by which two rates of arrivals may differ for the waits to compare.
+const MAX_RATE_CHANGE: f64 = 0.05;
 
 /// Refuses a baseline with which a run of these rounds on this machine cannot be compared.
 ///
 /// # Errors
 ///
-/// If the machines differ (and the rule is absolute), the reports have no load or lock in common,
+/// If the machines differ (or their speed, if the rule is absolute), the reports have no load or lock in common,
+/// the baseline has no waits and they are to be judged,
 /// or no lock has enough rounds that count in the baseline, or enough rounds at all in the run.
 pub fn check(
     old: &ComparisonReport,
@@ -384,8 +410,9 @@ pub fn check(
     check_machines(&old.machine, machine, rule)?;
     let mut in_common = false;
     let mut series = vec![];
-    for new in new {
-        let Some(old_cell) = old.cells.iter().find(|old| old.name == new.cell) else { continue };
+    let names: Vec<String> = new.iter().map(|new| new.load.name()).collect();
+    for (name, new) in names.iter().zip(new) {
+        let Some(old_cell) = find_cell(old, name, new.load) else { continue };
         in_common = true;
         let find = |name: &str| old_cell.locks.iter().find(|old| old.lock == name);
         let common: Vec<&str> = new
@@ -396,25 +423,26 @@ pub fn check(
             })
             .map(|(name, _)| *name)
             .collect();
-        let olds: Vec<&str> = names(old_cell);
+        let olds: Vec<&str> = measured(old_cell);
         let reference = rule.reference(&olds, &common).and_then(find);
         for lock in rule.judged(&olds, &common).into_iter().filter_map(find) {
             let rounds = new.locks.iter().find(|(name, _)| *name == lock.lock).map_or(0, |l| l.1);
-            for figure in rule.judged.figures() {
-                series.push((Series::new(old, old_cell, *figure, (lock, reference)), rounds));
+            for figure in rule.judged.figures(new.load) {
+                let old = Series::new(old, old_cell, *figure, (lock, reference));
+                if *figure == Figure::P99 && old.rounds == 0 {
+                    return Err(no_waits("the baseline", name));
+                }
+                series.push((old, rounds));
             }
         }
     }
     if !in_common {
-        return Err(no_load_in_common(old));
+        let news: Vec<(&str, u64)> =
+            names.iter().zip(new).map(|(name, new)| (name.as_str(), new.load.slice_ms)).collect();
+        return Err(no_load_in_common(old, &news));
     }
     if series.is_empty() {
         return Err(rule.nothing_in_common());
-    }
-    if rule.judged == Judged::P99 && series.iter().all(|(old, _)| old.rounds == 0) {
-        return Err(CliError::new(
-            "the baseline has no waits, whose p99 is to be judged: measure it with --judge p99 too, or without --no-waits",
-        ));
     }
     if !series.iter().any(|(old, rounds)| old.is_enough() && *rounds >= ROUNDS) {
         let few = series.iter().all(|(_, rounds)| *rounds < ROUNDS);
@@ -424,14 +452,23 @@ pub fn check(
     Ok(())
 }
 
+/// The load of this name in a report, with slices of the same length.
+fn find_cell<'r>(report: &'r ComparisonReport, name: &str, load: &Load) -> Option<&'r CellReport> {
+    let alike = |cell: &&CellReport| cell.name == name && cell.load.slice_ms == load.slice_ms;
+    report.cells.iter().find(alike)
+}
+
 /// The locks that a cell has samples of.
-fn names(cell: &CellReport) -> Vec<&str> {
+fn measured(cell: &CellReport) -> Vec<&str> {
     let measured = cell.locks.iter().filter(|lock| !lock.samples.is_empty());
     measured.map(|lock| lock.lock.as_str()).collect()
 }
 
 fn check_machines(old: &MachineInfo, new: &MachineInfo, rule: &Rule) -> Result<(), CliError> {
-    if rule.basis != Basis::Absolute || likeness(old, new) == Likeness::Same {
+    let likeness = likeness(old, new);
+    if likeness == Likeness::Same
+        || likeness == Likeness::OtherSpeed && rule.basis != Basis::Absolute
+    {
         return Ok(());
     }
     let name = |machine: &MachineInfo| {
@@ -439,7 +476,7 @@ fn check_machines(old: &MachineInfo, new: &MachineInfo, rule: &Rule) -> Result<(
         format!("{cpu} with {} processors", machine.processors)
     };
     let (old_name, new_name) = (name(old), name(new));
-    Err(CliError::new(if old_name == new_name {
+    Err(CliError::new(if likeness == Likeness::OtherSpeed {
         format!(
             "the machine had another speed when the baseline was measured (a unit of work took \
              {:.3} ns, here {:.3} ns): acquisitions a second do not compare; leave out --absolute",
@@ -447,13 +484,30 @@ fn check_machines(old: &MachineInfo, new: &MachineInfo, rule: &Rule) -> Result<(
         )
     } else {
         format!(
-            "the baseline is of another machine ({old_name}; this is {new_name}): acquisitions a \
-             second do not compare; leave out --absolute"
+            "the baseline is of another machine ({old_name}; this is {new_name}), and how locks stand to each \
+             other depends on the machine: measure both versions on one, one after the other"
         )
     }))
 }
 
-fn no_load_in_common(old: &ComparisonReport) -> CliError {
+/// The error if waits are to be judged, and a report has none of this load.
+fn no_waits(report: &str, cell: &str) -> CliError {
+    CliError::new(format!(
+        "{report} has no waits, whose p99 is to be judged ({cell}): measure it with --judge p99 too, or without \
+         --no-waits"
+    ))
+}
+
+/// The error if no load is in both: `new` has the names and the length of the slices in milliseconds.
+fn no_load_in_common(old: &ComparisonReport, new: &[(&str, u64)]) -> CliError {
+    let slice_of =
+        |name: &str| Some(old.cells.iter().find(|cell| cell.name == name)?.load.slice_ms);
+    if let Some((ms, old_ms)) = new.iter().find_map(|(name, ms)| Some((ms, slice_of(name)?))) {
+        return CliError::new(format!(
+            "no load in common: the slices of the baseline have {old_ms} ms, and these {ms} ms: measure with --slice \
+             {old_ms}"
+        ));
+    }
     let names: Vec<&str> = old.cells.iter().map(|cell| cell.name.as_str()).take(4).collect();
     let more = if old.cells.len() > names.len() { ", .." } else { "" };
     CliError::new(format!("the baseline has no load in common; it has: {}{more}", names.join("; ")))
@@ -511,23 +565,20 @@ impl Difference {
             missing: vec![],
             cautions: cautions(new),
             is_incomplete: false,
-            likeness: likeness(&old.machine, &new.machine),
+            is_other_speed: likeness(&old.machine, &new.machine) == Likeness::OtherSpeed,
             started: old.started,
-        };
-        let alike = |old: &CellReport, new: &CellReport| {
-            old.name == new.name && old.load.slice_ms == new.load.slice_ms
         };
         let mut in_common = false;
         for new_cell in &new.cells {
-            let Some(old_cell) = old.cells.iter().find(|cell| alike(cell, new_cell)) else {
+            let Some(old_cell) = find_cell(old, &new_cell.name, &new_cell.load) else {
                 difference.missing.push(format!("not in the baseline: {}", new_cell.name));
                 continue;
             };
             in_common = true;
-            difference.cell((old, old_cell), (new, new_cell));
+            difference.cell((old, old_cell), (new, new_cell))?;
         }
         for cell in &old.cells {
-            if !new.cells.iter().any(|new| alike(cell, new)) {
+            if find_cell(new, &cell.name, &cell.load).is_none() {
                 let ms = cell.load.slice_ms;
                 difference
                     .missing
@@ -536,7 +587,11 @@ impl Difference {
             }
         }
         if !in_common {
-            return Err(no_load_in_common(old));
+            let of = |cell: &'_ CellReport| (cell.name.clone(), cell.load.slice_ms);
+            let news: Vec<(String, u64)> = new.cells.iter().map(of).collect();
+            let news: Vec<(&str, u64)> =
+                news.iter().map(|(name, ms)| (name.as_str(), *ms)).collect();
+            return Err(no_load_in_common(old, &news));
         }
         if difference.pairs.is_empty() {
             return Err(rule.nothing_in_common());
@@ -555,11 +610,15 @@ impl Difference {
     }
 
     /// Adds the locks of a load.
+    ///
+    /// # Errors
+    ///
+    /// If waits are to be judged, and one of the reports has none.
     fn cell(
         &mut self,
         (old, old_cell): (&ComparisonReport, &CellReport),
         (new, new_cell): (&ComparisonReport, &CellReport),
-    ) {
+    ) -> Result<(), CliError> {
         let find = |cell: &CellReport, name: &str| {
             cell.locks.iter().position(|lock| lock.lock == name && !lock.samples.is_empty())
         };
@@ -583,35 +642,46 @@ impl Difference {
                 self.is_incomplete = true;
             }
         }
-        let olds = names(old_cell);
+        let olds = measured(old_cell);
         let reference = self.rule.reference(&olds, &common);
         let judged = self.rule.judged(&olds, &common);
         if judged.is_empty() && !common.is_empty() {
-            self.missing.push(format!("without another lock to compare with: {}", new_cell.name));
+            self.missing.push(format!("without the reference beside it: {}", new_cell.name));
+            self.is_incomplete = true;
         }
+        let is_other_rate = match (offered(old_cell), offered(new_cell)) {
+            (Some(old), Some(new)) => (new / old - 1.0).abs() > MAX_RATE_CHANGE,
+            _ => false,
+        };
         for lock in judged {
             let locks = |cell: &'_ CellReport| {
                 let at = |name| find(cell, name).expect("both reports have it");
                 (at(lock), reference.map(at))
             };
-            for figure in self.rule.judged.figures() {
-                let series = |report, cell: &CellReport| {
+            for figure in self.rule.judged.figures(&new_cell.load) {
+                let series = |name, report, cell: &CellReport| {
                     let (lock, reference) = locks(cell);
                     let locks = (&cell.locks[lock], reference.map(|at| &cell.locks[at]));
-                    Series::new(report, cell, *figure, locks)
+                    let series = Series::new(report, cell, *figure, locks);
+                    if *figure == Figure::P99 && series.rounds == 0 {
+                        return Err(no_waits(name, &cell.name));
+                    }
+                    Ok(series)
                 };
                 self.pairs.push(Pair {
                     cell: new_cell.name.clone(),
                     lock: lock.to_owned(),
                     reference: reference.map(str::to_owned),
                     figure: *figure,
-                    old: series(old, old_cell),
-                    new: series(new, new_cell),
+                    is_other_rate,
+                    old: series("the baseline", old, old_cell)?,
+                    new: series("the later report", new, new_cell)?,
                     medians: None,
                     change: Change::Undecided,
                 });
             }
         }
+        Ok(())
     }
 
     /// Judges all pairs. The level of the intervals depends on the number of those that have enough
@@ -629,10 +699,14 @@ impl Difference {
             pair.medians = Some((old, new));
             if enough(pair) {
                 let change = change(pair.figure, &old, &new, self.rule.threshold);
-                pair.change = match self.likeness {
-                    Likeness::OtherSpeed => Change::Speed,
-                    Likeness::Same if pair.has_moved(change, self.rule.threshold) => Change::Moved,
-                    _ => change,
+                pair.change = if self.is_other_speed {
+                    Change::Speed
+                } else if pair.is_other_rate {
+                    Change::Offered
+                } else if pair.has_moved(change, self.rule.threshold) {
+                    Change::Moved
+                } else {
+                    change
                 };
             }
         }
@@ -663,7 +737,7 @@ impl Difference {
         for pairs in self.pairs.chunk_by(|a, b| a.cell == b.cell) {
             let _ = writeln!(out, "\n{bold}{}{bold:#}", pairs[0].cell);
             for pair in pairs {
-                out += &pair.line(wide, self.likeness != Likeness::Other);
+                out += &pair.line(wide, self.rule.threshold);
             }
         }
         let count = |change| self.pairs.iter().filter(|pair| pair.change == change).count();
@@ -690,17 +764,24 @@ impl Difference {
             (
                 Change::Spread,
                 format!(
-                    "slower by more than {threshold} %, but the rounds spread too much to tell. Measure again, or with \
-                     more --rounds"
+                    "the rounds spread too much to tell whether it is slower by more than {threshold} %. Measure again, \
+                     or with more --rounds"
+                ),
+            ),
+            (
+                Change::Offered,
+                format!(
+                    "other rates of arrivals (by more than {:.0} %), as a share of a maximum gives. Measure both with the \
+                     rate as a number",
+                    100.0 * MAX_RATE_CHANGE
                 ),
             ),
             (
                 Change::Moved,
-                format!(
-                    "the reference itself changed by more than {threshold} %, or only the ratio did and not the lock: \
-                     the machine was in another state, or the reference is another version. Measure again; if it stays \
-                     so, measure the baseline again"
-                ),
+                    "the reference itself has changed too, or only the ratio has and not the lock: the machine was \
+                     in another state, or the reference is another version. Measure again; if it stays so, measure the \
+                     baseline again"
+                    .to_owned(),
             ),
             (
                 Change::Speed,
@@ -719,7 +800,8 @@ impl Difference {
         if self.is_incomplete {
             let _ = writeln!(
                 out,
-                "Not all of the baseline was measured again: measure the same loads and locks, or a new baseline."
+                "Not all of the baseline could be judged: measure the same loads and locks, with the reference among \
+                 them, or a new baseline."
             );
         }
         for (report, series) in self.reports() {
@@ -738,8 +820,10 @@ impl Difference {
 
     /// What was compared: `acquisitions a second over those of std in the same round`.
     fn figure_names(&self) -> String {
-        let figures: Vec<&str> =
-            self.rule.judged.figures().iter().map(|figure| figure.name()).collect();
+        let judged = [Figure::Rate, Figure::P99];
+        let judged =
+            judged.iter().filter(|figure| self.pairs.iter().any(|pair| pair.figure == **figure));
+        let figures: Vec<&str> = judged.map(|figure| figure.name()).collect();
         let mut references: Vec<&str> =
             self.pairs.iter().filter_map(|pair| pair.reference.as_deref()).collect();
         references.sort_unstable();
@@ -754,18 +838,23 @@ impl Difference {
 }
 
 impl Pair {
+    /// By which share of the smaller one the reference's two figures differ; 0 without a reference.
+    fn reference_change(&self) -> f64 {
+        let (old, new) = (&self.old.reference, &self.new.reference);
+        if old.is_empty() || new.is_empty() {
+            return 0.0;
+        }
+        let (old, new) = (median(old).mid, median(new).mid);
+        old.max(new) / old.min(new) - 1.0
+    }
+
     /// Whether the machine was in another state when this change was found: the reference has
     /// changed too, or the lock itself has not.
     fn has_moved(&self, change: Change, threshold: f64) -> bool {
-        let (old, new) = (&self.old.reference, &self.new.reference);
-        let moved = if old.is_empty() || new.is_empty() {
-            0.0
-        } else {
-            (median(new).mid / median(old).mid - 1.0).abs()
-        };
+        let moved = self.reference_change();
         let (old, new) = (median(&self.old.own).mid, median(&self.new.own).mid);
         let is_own = self.figure.is_worse(old, new, threshold / 2.0);
-        moved > OTHER_STATE * threshold
+        moved > (OTHER_STATE.0 * threshold).min(OTHER_STATE.1)
             || change != Change::Level && moved > threshold
             || change == Change::Slower && !is_own
     }
@@ -783,13 +872,14 @@ impl Pair {
     }
 
     /// The line of the pair, and one below it for a change: whether of the lock or the reference.
-    fn line(&self, wide: usize, same_machine: bool) -> String {
+    fn line(&self, wide: usize, threshold: f64) -> String {
         let (style, word) = match self.change {
             Change::Slower => (AnsiColor::Red.on_default().bold(), "SLOWER"),
             Change::Faster => (AnsiColor::Green.on_default(), "faster"),
             Change::Level => (Style::new(), "level"),
             Change::Undecided => (Style::new(), "undecided: too few rounds count"),
             Change::Spread => (Style::new(), "undecided: the rounds spread too much"),
+            Change::Offered => (Style::new(), "undecided: another rate of arrivals"),
             Change::Moved => (Style::new(), "undecided: it is not the lock alone that changed"),
             Change::Speed => (Style::new(), "undecided: another speed of the machine"),
         };
@@ -806,8 +896,9 @@ impl Pair {
         let mut text = format!(
             "  {label:<wide$}  {before:>7} -> {after:>7}  {percent}  {style}{word}{style:#}\n"
         );
-        let changed = !matches!(self.change, Change::Level | Change::Undecided);
-        if let Some(reference) = self.reference.as_deref().filter(|_| changed && same_machine) {
+        let changed = !matches!(self.change, Change::Level | Change::Undecided)
+            || self.reference_change() > threshold;
+        if let Some(reference) = self.reference.as_deref().filter(|_| changed) {
             let change = |name: &str, old: &[f64], new: &[f64]| {
                 let (old, new) = (median(old).mid, median(new).mid);
                 let show = |value| self.figure.show(value);
@@ -832,15 +923,22 @@ fn percent(old: f64, new: f64) -> String {
 /// The change in percent. A change from zero has none.
 fn percent_of(old: f64, new: f64) -> String {
     let percent = (new / old - 1.0) * 100.0;
-    format!("{:+.1} %", if percent.is_finite() { percent } else { 0.0 })
+    if percent.is_finite() { format!("{percent:+.1} %") } else { format!("from {old}") }
 }
 
 fn change(figure: Figure, old: &Median, new: &Median, threshold: f64) -> Change {
     let apart = old.high < new.low || new.high < old.low;
+    // The most that the intervals allow.
+    let (from, to) = match figure {
+        Figure::Rate => (old.high, new.low),
+        Figure::P99 => (old.low, new.high),
+    };
     if figure.is_worse(old.mid, new.mid, threshold) {
         if apart { Change::Slower } else { Change::Spread }
     } else if figure.is_worse(new.mid, old.mid, threshold) && apart {
         Change::Faster
+    } else if figure.is_worse(from, to, 2.0 * threshold) {
+        Change::Spread
     } else {
         Change::Level
     }
@@ -855,13 +953,24 @@ fn notes(old: &ComparisonReport, new: &ComparisonReport) -> Vec<String> {
             old.machine.system, new.machine.system
         ));
     }
-    if likeness(&old.machine, &new.machine) == Likeness::Other {
-        notes.push("the machines differ, and ratios of locks depend on the machine".to_owned());
-    }
     let speed = old.machine.unit_ns / new.machine.unit_ns;
     if !(0.9..=1.1).contains(&speed) {
         let slow = if speed > 1.0 { "the baseline's machine" } else { "this machine" };
         notes.push(format!("{slow} was the slower one: the unit of work took longer"));
+    }
+    let samples = || {
+        old.cells
+            .iter()
+            .chain(&new.cells)
+            .flat_map(|cell| &cell.locks)
+            .flat_map(|lock| &lock.samples)
+    };
+    if samples().next().is_some() && samples().all(|sample| sample.conditions.run_delay.is_none()) {
+        notes.push(
+            "this system does not tell how long threads wait for a processor, so rounds that other processes disturbed \
+             count: stop them"
+                .to_owned(),
+        );
     }
     notes.extend(cautions(old).into_iter().map(|caution| format!("of the baseline: {caution}")));
     notes
@@ -917,24 +1026,23 @@ mod tests {
         let difference = Difference::between(&old, &two(80.0, 80.0, 0.3), &ABSOLUTE).unwrap();
         assert!(difference.pairs.iter().all(|pair| pair.change == Change::Spread));
         assert_eq!(difference.outcome(), ExitOutcome::With(exit::BENCH_FAILED));
-        assert_eq!(outcome(&old, &two(95.0, 95.0, 0.3), &ABSOLUTE), ExitOutcome::Done);
-        assert_eq!(outcome(&old, &two(120.0, 120.0, 0.3), &ABSOLUTE), ExitOutcome::Done);
+        // The median has not fallen by the threshold, but it may have by twice that.
+        let difference = Difference::between(&old, &two(95.0, 95.0, 0.3), &ABSOLUTE).unwrap();
+        assert!(difference.pairs.iter().all(|pair| pair.change == Change::Spread));
+        let narrow = |rate| two(rate, rate, 0.05);
+        assert_eq!(outcome(&narrow(100.0), &narrow(95.0), &ABSOLUTE), ExitOutcome::Done);
         // The spread of both locks alike cancels out.
         assert_eq!(outcome(&old, &two(80.0, 100.0, 0.3), &RULE), ExitOutcome::Regressed);
     }
 
     #[test]
-    fn a_slower_machine_cancels_out_and_the_reference_is_not_judged() {
-        let (old, slow) = (two(100.0, 100.0, 0.01), two(50.0, 50.0, 0.01));
-        assert_eq!(outcome(&old, &slow, &ABSOLUTE), ExitOutcome::Regressed);
-        let elsewhere = |mut report: ComparisonReport| {
-            report.machine.cpu = None;
-            report
-        };
-        let result = |lockword, std| outcome(&old, &elsewhere(two(lockword, std, 0.01)), &RULE);
-        assert_eq!(result(50.0, 50.0), ExitOutcome::Done);
-        assert_eq!(result(40.0, 50.0), ExitOutcome::Regressed);
-        assert_eq!(result(50.0, 40.0), ExitOutcome::Done);
+    fn what_slows_down_both_cancels_out_and_the_reference_is_not_judged() {
+        let old = two(100.0, 100.0, 0.01);
+        let result = |lockword, std, rule| outcome(&old, &two(lockword, std, 0.01), rule);
+        assert_eq!(result(85.0, 85.0, &ABSOLUTE), ExitOutcome::Regressed);
+        assert_eq!(result(85.0, 85.0, &RULE), ExitOutcome::Done);
+        assert_eq!(result(100.0, 95.0, &RULE), ExitOutcome::Done);
+        assert_eq!(result(100.0, 85.0, &ABSOLUTE), ExitOutcome::Regressed);
     }
 
     #[test]
@@ -948,23 +1056,25 @@ mod tests {
             let said = text(&old, &new, &RULE);
             assert!(said.contains("undecided: it is not the lock alone that changed"), "{said}");
             assert!(said.contains("of which: lockword 99.0 -> 99.0 +0.0 %, std"), "{said}");
-            assert!(
-                said.contains("Nothing could be judged") && said.contains("more than 10"),
-                "{said}"
-            );
+            let why = "the reference itself has changed too";
+            assert!(said.contains("Nothing could be judged") && said.contains(why), "{said}");
         }
         assert_eq!(outcome(&old, &two(100.0, 95.0, 0.01), &RULE), ExitOutcome::Done);
         // Both have changed alike.
         for (both, change) in [
-            (72.0, Change::Level),
-            (128.0, Change::Level),
-            (68.0, Change::Moved),
-            (132.0, Change::Moved),
+            (81.0, Change::Level),
+            (124.0, Change::Level),
+            // The smaller over the larger one is what counts.
+            (79.0, Change::Moved),
+            (126.0, Change::Moved),
         ] {
             let new = two(both, both, 0.01);
             let difference = Difference::between(&old, &new, &RULE).unwrap();
             assert_eq!(difference.pairs[0].change, change, "{both}");
+            let told = text(&old, &new, &RULE).contains("of which: lockword");
+            assert!(told, "a level lock whose reference has changed");
         }
+        assert!(!text(&old, &two(95.0, 95.0, 0.01), &RULE).contains("of which"));
     }
 
     #[test]
@@ -1015,6 +1125,15 @@ mod tests {
             assert_eq!(outcome(&whole, &new, &RULE), failed);
             assert!(text(&whole, &new, &RULE).contains("Not all of the baseline"));
         }
+        // A load without the reference is not judged.
+        let named = Rule { basis: Basis::Relative { reference: Some("usync".to_owned()) }, ..RULE };
+        let with_usync = |mut report: ComparisonReport| {
+            report.cells[0].locks.push(lock("usync", 100.0, 0.01));
+            report
+        };
+        let part = with_usync(whole.clone());
+        assert_eq!(outcome(&part, &part, &named), failed);
+        assert!(text(&part, &part, &named).contains("without the reference beside it: 2 threads"));
         // The reference is that of the baseline, and not the next best.
         let third = |mut report: ComparisonReport| {
             report.cells[0].locks.push(lock("usync", 300.0, 0.01));
@@ -1035,10 +1154,11 @@ mod tests {
             "{said}"
         );
         assert!(said.contains("acquisitions a second over those of std in the same round"));
-        new.machine.cpu = None;
-        let said = text(&old, &new, &RULE);
-        assert!(said.contains("SLOWER") && !said.contains("of which"), "{said}");
-        assert!(said.contains("the machines differ"), "{said}");
+        for lock in &mut new.cells[0].locks {
+            lock.samples.iter_mut().for_each(|sample| sample.conditions.run_delay = None);
+        }
+        assert!(!text(&old, &new, &RULE).contains("does not tell how long"));
+        assert!(text(&new, &new, &RULE).contains("does not tell how long"));
     }
 
     #[test]
@@ -1073,13 +1193,19 @@ mod tests {
     }
 
     #[test]
-    fn absolute_figures_of_another_machine_or_speed_are_refused() {
+    fn another_machine_is_refused_and_with_absolute_figures_another_speed() {
         let old = two(100.0, 100.0, 0.01);
-        let mut new = old.clone();
-        new.machine.processors = 64;
-        let why = refusal(&old, &new, &ABSOLUTE);
-        assert!(why.contains("another machine") && why.contains("leave out --absolute"), "{why}");
-        assert_eq!(outcome(&old, &new, &RULE), ExitOutcome::Done);
+        let others: [fn(&mut MachineInfo); 3] = [
+            |machine| machine.processors = 64,
+            |machine| machine.cpu = None,
+            |machine| machine.architecture = "aarch64".to_owned(),
+        ];
+        for (other, rule) in others.iter().flat_map(|other| [(other, &RULE), (other, &ABSOLUTE)]) {
+            let mut new = old.clone();
+            other(&mut new.machine);
+            let why = refusal(&old, &new, rule);
+            assert!(why.contains("another machine") && why.contains("measure both"), "{why}");
+        }
         let mut new = old.clone();
         new.machine.unit_ns = 1.06;
         let why = refusal(&old, &new, &ABSOLUTE);
@@ -1114,7 +1240,7 @@ mod tests {
             let why = refusal(&few, &old, &RULE);
             assert!(why.contains("in the baseline") && why.contains("Stop other"), "{why}");
             let rounds =
-                [Rounds { cell: &old.cells[0].name, locks: vec![("lockword", 9), ("std", 9)] }];
+                [Rounds { load: &old.cells[0].load, locks: vec![("lockword", 9), ("std", 9)] }];
             assert!(check(&few, &old.machine, &rounds, &RULE).is_err(), "before it is measured");
             assert!(check(&new, &old.machine, &rounds, &RULE).is_ok());
         }
@@ -1193,10 +1319,54 @@ mod tests {
         );
         assert!(said.contains("of which: lockword 5.00 us -> 6.00 us +20.0 %"), "{said}");
         // Without waits nothing can be judged.
-        let why = refusal(&two(100.0, 100.0, 0.01), &long, &p99);
-        assert!(why.contains("with waits for their p99"), "{why}");
-        let part = Difference::between(&two(100.0, 100.0, 0.01), &long, &both).unwrap();
-        assert_eq!(part.outcome(), ExitOutcome::With(exit::BENCH_FAILED));
+        let none = two(100.0, 100.0, 0.01);
+        for rule in [&p99, &both] {
+            for (old, new, which) in [(&none, &long, "the baseline"), (&long, &none, "the later")] {
+                let why = refusal(old, new, rule);
+                assert!(why.starts_with(which) && why.contains("has no waits"), "{why}");
+            }
+            let rounds =
+                [Rounds { load: &old.cells[0].load, locks: vec![("lockword", 9), ("std", 9)] }];
+            let before = check(&none, &none.machine, &rounds, rule).unwrap_err().to_string();
+            assert!(before.contains("has no waits"), "{before}");
+            assert!(check(&old, &old.machine, &rounds, rule).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_open_loop_is_judged_by_its_waits() {
+        let open = |p99, arrivals: Arrivals, per_second| {
+            let mut report = with_waits(two(100.0, 100.0, 0.01), p99);
+            report.cells[0].load.arrivals = arrivals;
+            report.cells[0].offered = per_second;
+            report.cells[0].name = report.cells[0].load.name();
+            report
+        };
+        let at = |p99, per_second| open(p99, Arrivals::Open { per_second }, None);
+        // The schedule gives the same acquisitions a second.
+        assert_eq!(outcome(&at(1_000, 1e4), &at(1_200, 1e4), &RULE), ExitOutcome::Regressed);
+        assert_eq!(outcome(&at(1_000, 1e4), &at(1_000, 1e4), &RULE), ExitOutcome::Done);
+        let said = text(&at(1_000, 1e4), &at(1_200, 1e4), &RULE);
+        assert!(said.contains("p99 of the waits") && !said.contains("acquisitions a"), "{said}");
+        let mut none = at(1_000, 1e4);
+        none.cells[0].locks.iter_mut().for_each(|lock| lock.round_waits.clear());
+        assert!(refusal(&none, &at(1_000, 1e4), &RULE).contains("has no waits"));
+        // A share of a maximum is another rate in each run.
+        let share = |p99, per_second| {
+            let arrivals = Arrivals::OfMaximum { percent: 80.0, lock: None };
+            open(p99, arrivals, Some(per_second))
+        };
+        assert_eq!(
+            outcome(&share(1_000, 1e4), &share(1_200, 1.04e4), &RULE),
+            ExitOutcome::Regressed
+        );
+        for rate in [0.94e4, 1.06e4] {
+            let (old, new) = (share(1_000, 1e4), share(1_200, rate));
+            let difference = Difference::between(&old, &new, &RULE).unwrap();
+            assert_eq!(difference.pairs[0].change, Change::Offered);
+            assert_eq!(difference.outcome(), ExitOutcome::With(exit::BENCH_FAILED));
+            assert!(text(&old, &new, &RULE).contains("rate as a number"));
+        }
     }
 
     #[test]
@@ -1204,7 +1374,16 @@ mod tests {
         let old = two(100.0, 100.0, 0.01);
         let other = report(vec![cell(4, vec![lock("lockword", 1.0, 0.0)])]);
         let why = refusal(&old, &other, &RULE);
-        assert!(why.contains("no load in common"), "{why}");
+        assert!(why.contains("no load in common; it has"), "{why}");
+        let mut longer = old.clone();
+        longer.cells[0].load.slice_ms += 8;
+        let (ms, old_ms) = (longer.cells[0].load.slice_ms, old.cells[0].load.slice_ms);
+        let why = refusal(&old, &longer, &RULE);
+        assert!(why.contains(&format!("have {old_ms} ms, and these {ms} ms")), "{why}");
+        let rounds =
+            [Rounds { load: &longer.cells[0].load, locks: vec![("lockword", 9), ("std", 9)] }];
+        let before = check(&old, &old.machine, &rounds, &RULE).unwrap_err().to_string();
+        assert_eq!(before, why);
         let other = report(vec![cell(8, vec![lock("usync", 1.0, 0.0)])]);
         let why = refusal(&old, &other, &ABSOLUTE);
         assert!(why.contains("no lock in common"), "{why}");

@@ -29,22 +29,36 @@ use crate::args::{BenchArgs, CompareArgs, ShowArgs};
 use crate::{CliError, ExitOutcome, exit, output};
 use baseline::{Difference, Rounds};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lockword::contention::{Comparison, ComparisonError, ComparisonReport, MachineInfo, Progress};
+use lockword::contention::{
+    Arrivals, Comparison, ComparisonError, ComparisonReport, MachineInfo, Progress,
+};
 use outputs::Outputs;
 use plan::BenchPlan;
 use std::collections::BTreeSet;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// `lockword bench`: measures, prints the table, writes the files and compares with the baseline.
 /// All checks that need no measurement come first.
 pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
-    let outputs = Outputs::check(&args.outputs, args.baseline.as_deref())?;
+    let baseline = args.baseline.as_deref();
+    let outputs = Outputs::check(&args.outputs, baseline.map(|file| ("--baseline", file)))?;
     let baseline = args.baseline.as_deref().map(file::read_report).transpose()?;
-    if args.no_waits && args.baseline.is_some() && args.rule.judge.needs_waits() {
+    if args.no_waits && args.rule.judge.needs_waits() {
         return Err(CliError::new("--no-waits leaves no p99 to judge"));
     }
+    if args.rule.absolute && args.baseline.is_none() {
+        return Err(CliError::new("--absolute takes a --baseline to compare with"));
+    }
     let plans = BenchPlan::all(args)?;
+    let is_open =
+        |plan: &BenchPlan| plan.loads.iter().any(|load| load.arrivals != Arrivals::Closed);
+    if args.no_waits && args.baseline.is_some() && plans.iter().any(is_open) {
+        return Err(CliError::new(
+            "an open loop (--rate, --sweep) is judged by its waits, and --no-waits leaves none",
+        ));
+    }
     if let Some(name) = &args.rule.reference
         && !plans.iter().any(|plan| plan.locks.contains(name))
     {
@@ -53,15 +67,10 @@ pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
     }
     let rule = args.rule.rule();
     if let Some(old) = &baseline {
-        let cells = |plan: &'_ BenchPlan| -> Vec<_> {
-            let locks = plan.locks.iter().map(|lock| (lock.clone(), plan.rounds));
-            let locks: Vec<_> = locks.collect();
-            plan.loads.iter().map(|load| (load.name(), locks.clone())).collect()
-        };
-        let cells: Vec<_> = plans.iter().flat_map(cells).collect();
-        let planned = cells.iter().map(|(cell, locks)| Rounds {
-            cell,
-            locks: locks.iter().map(|(lock, rounds)| (lock.as_str(), *rounds)).collect(),
+        let planned = plans.iter().flat_map(|plan| {
+            let locks: Vec<(&str, usize)> =
+                plan.locks.iter().map(|lock| (lock.as_str(), plan.rounds)).collect();
+            plan.loads.iter().map(move |load| Rounds { load, locks: locks.clone() })
         });
         let planned: Vec<Rounds<'_>> = planned.collect();
         baseline::check(old, &MachineInfo::read(), &planned, &rule)?;
@@ -74,7 +83,8 @@ pub fn bench(args: &BenchArgs) -> Result<ExitOutcome, CliError> {
     let cancel = handle_ctrl_c()?;
     let locks: BTreeSet<&String> = plans.iter().flat_map(|plan| &plan.locks).collect();
     let expected = comparisons.iter().map(|comparison| comparison.expected().as_secs_f64());
-    let most = plans.iter().filter_map(|plan| plan.limit).max().map_or(String::new(), |limit| {
+    let limits: Option<Duration> = plans.iter().map(|plan| plan.limit).sum();
+    let most = limits.map_or(String::new(), |limit| {
         let limit = output::duration(limit.as_secs_f64());
         format!(", up to {limit} where rounds are disturbed")
     });
@@ -126,7 +136,7 @@ pub fn compare(args: &CompareArgs) -> Result<ExitOutcome, CliError> {
 
 /// `lockword show`: prints the table of a report, and writes the files that are asked for.
 pub fn show(args: &ShowArgs) -> Result<ExitOutcome, CliError> {
-    let outputs = Outputs::check(&args.outputs, None)?;
+    let outputs = Outputs::check(&args.outputs, Some(("FILE", &args.file)))?;
     let report = file::read_report(&args.file)?;
     let printed = outputs.print(&table::render(&report, output::terminal_width()));
     outputs.write(&report)?;

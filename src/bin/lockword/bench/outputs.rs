@@ -19,13 +19,14 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Refuses files that cannot be written, the same file for two purposes, and the baseline as one of them:
-    /// otherwise a slower result would replace the baseline of the next run.
+    /// Refuses files that cannot be written, the same file for two purposes, and the file that is read (and
+    /// how it is called) as one of them: otherwise a slower result would replace the baseline of the next run, or
+    /// a table the report that it is of.
     ///
     /// # Errors
     ///
     /// Which option is at fault, and why.
-    pub fn check(args: &OutputArgs, baseline: Option<&Path>) -> Result<Outputs, CliError> {
+    pub fn check(args: &OutputArgs, read: Option<(&str, &Path)>) -> Result<Outputs, CliError> {
         let asked: [(&str, Render, &Option<PathBuf>); 4] = [
             ("--json", json, &args.json),
             ("--html", |report| Ok(page::render(report)), &args.html),
@@ -39,8 +40,8 @@ impl Outputs {
             if let Some((other, ..)) = files.iter().find(|(_, _, other)| other.is(&file)) {
                 return Err(CliError::new(format!("{other} and {option} are the same file")));
             }
-            if baseline.is_some_and(|baseline| file.is_at(baseline)) {
-                return Err(CliError::new(format!("{option} and --baseline are the same file")));
+            if let Some((name, _)) = read.filter(|(_, read)| file.is_at(read)) {
+                return Err(CliError::new(format!("{option} and {name} are the same file")));
             }
             files.push((option, render, file));
         }

@@ -225,6 +225,11 @@ impl BenchPlan {
                        --outside and --pin";
             return Err(CliError::new(why));
         }
+        if !args.zipf.is_empty() && args.n_locks.iter().all(|locks| *locks == 1) {
+            return Err(CliError::new(
+                "--zipf chooses among locks: it takes --n-locks of two and more",
+            ));
+        }
         let mixes = PresetMix::all(args.preset, processors, args.times_waits());
         let length = mixes[0].slice_ms;
         let plans = mixes.into_iter().filter_map(|mix| BenchPlan::of(mix, args, processors));
@@ -234,7 +239,12 @@ impl BenchPlan {
         }
         let passes = if args.times_waits() { 2 } else { 1 };
         let slices = |plan: &BenchPlan| plan.loads.len() * plan.locks.len() * plan.rounds * passes;
-        let slices: usize = plans.iter().map(slices).sum();
+        let each: Vec<usize> = plans.iter().map(slices).collect();
+        let slices: usize = each.iter().sum();
+        // The limit is that of all plans together.
+        for (plan, own) in plans.iter_mut().zip(each) {
+            plan.limit = plan.limit.map(|limit| limit.mul_f64(own as f64 / slices as f64));
+        }
         let slice_ms = args.slice.unwrap_or(match length {
             SliceLength::Millis(length) => length,
             SliceLength::Total(all) => (all / slices as u64).clamp(10, 200),
@@ -246,7 +256,7 @@ impl BenchPlan {
         Ok(plans)
     }
 
-    /// The plan of a mix; `None` if no lock takes part in it. The length of the slices is left open.
+    /// The plan of a mix; `None` if it has no load, or no lock takes part in it. The length of the slices is left open.
     fn of(mut mix: PresetMix, args: &BenchArgs, processors: u64) -> Option<BenchPlan> {
         let most = Load::MAX_THREADS as u64;
         mix.threads.iter_mut().for_each(|threads| *threads = most.min(*threads));
@@ -265,9 +275,15 @@ impl BenchPlan {
         if !args.threads.is_empty() {
             mix.threads.clone_from(&args.threads);
         }
-        if !mix.queues.is_empty() && mix.threads.iter().any(|threads| *threads > 1) {
+        if !mix.queues.is_empty() && (args.threads.is_empty() || args.preset == Preset::Cores) {
             // One thread cannot both push and pop.
             mix.threads.retain(|threads| *threads > 1);
+        }
+        if mix.threads.is_empty() {
+            return None;
+        }
+        if !(args.queue.is_empty() && args.tasks.is_empty()) {
+            mix.hogs = vec![None];
         }
         let explicit_sections = !(args.inside.is_empty() && args.outside.is_empty());
         if explicit_sections {
@@ -301,7 +317,8 @@ impl BenchPlan {
         }
         let limit = args.limit.or((args.preset == Preset::Gate).then_some(GATE_S));
         let limit = limit.map(Duration::from_secs);
-        (!locks.is_empty()).then_some(BenchPlan { loads, locks, rounds, limit })
+        let is_empty = locks.is_empty() || loads.is_empty();
+        (!is_empty).then_some(BenchPlan { loads, locks, rounds, limit })
     }
 }
 
@@ -582,6 +599,37 @@ mod tests {
         let some = cores(&["--threads", "1,2,8"], 4).unwrap();
         let threads = |plan: &BenchPlan| plan.loads.iter().map(|load| load.threads).min();
         assert_eq!(some.iter().map(threads).collect::<Vec<_>>(), [Some(1), Some(1), Some(2)]);
+        // One thread is no load for a queue.
+        assert_eq!(cores(&["--threads", "1"], 4).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_limit_is_that_of_all_plans_together() {
+        let plans = cores(&["--limit", "200"], 4).unwrap();
+        let limits: Vec<Duration> = plans.iter().filter_map(|plan| plan.limit).collect();
+        assert_eq!(limits.len(), 3);
+        let all = limits.iter().sum::<Duration>().as_secs_f64();
+        assert!((all - 200.0).abs() < 1e-3, "{limits:?}");
+        assert!(limits.iter().all(|limit| *limit > Duration::from_secs(10)), "{limits:?}");
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused_or_left_out() {
+        let refusal = |words: &[&str]| {
+            let words = [&["lockword", "bench"], words].concat();
+            let Command::Bench(args) = Cli::try_parse_from(words).unwrap().command else {
+                panic!()
+            };
+            BenchPlan::on(&args, 4).err().expect("it is refused").to_string()
+        };
+        assert!(refusal(&["--zipf", "1.1"]).contains("takes --n-locks"));
+        assert!(refusal(&["--zipf", "1.1", "--n-locks", "1"]).contains("takes --n-locks"));
+        assert!(refusal(&["--queue", "16", "--threads", "1,4"]).contains("queue"));
+        // The hog of the preset is not asked for.
+        for words in [["--queue", "16"], ["--tasks", "8"]] {
+            let plan = plan(&[&["--preset", "starvation"], &words[..]].concat(), 4);
+            assert!(plan.loads.iter().all(|load| load.hog.is_none()));
+        }
     }
 
     #[test]
