@@ -44,8 +44,7 @@ use support::beside::{BusyProcesses, be_busy_if_asked};
 /// the slower lock, the file with its [`Waste`].
 const MEASURE: &str = "LOCKWORD_BENCH_GATE";
 
-/// The rounds of a detection, and the limit, as in the preset.
-const ROUNDS: usize = 300;
+/// The limit of a detection, as in the preset.
 const LIMIT: Duration = Duration::from_secs(19);
 
 /// How much work the slower lock does for each release, in units of 2^-32 units of work.
@@ -94,10 +93,10 @@ unsafe impl<const SLOWER: bool> RawMutex for OurLock<SLOWER> {
     }
 }
 
-/// How much the slower lock must wait for the loads of a report, by name.
+/// How much work the slower lock does for each release under each load, by the load's name.
 type Waste = HashMap<String, u64>;
 
-/// Finds the waste with which the slower lock is acquired a tenth less often than ours under these
+/// Finds, on a machine without the random load, the waste with which the slower lock is acquired a tenth less often than ours under these
 /// loads, and prints how much less it is.
 fn calibrate(loads: &ComparisonReport) -> Result<Waste, Box<dyn Error>> {
     const GOAL: f64 = 0.9;
@@ -107,7 +106,7 @@ fn calibrate(loads: &ComparisonReport) -> Result<Waste, Box<dyn Error>> {
             .lock::<LockApi<OurLock<true>>>("slower")
             .lock::<LockApi<OurLock<false>>>("ours")
             .load(cell.load.clone())
-            .rounds(ROUNDS);
+            .rounds(loads.rounds);
         let mut waste = 1e9;
         for step in 0.. {
             WASTE.store(waste as u64, Ordering::Relaxed);
@@ -116,6 +115,13 @@ fn calibrate(loads: &ComparisonReport) -> Result<Waste, Box<dyn Error>> {
             let both = slower.samples.iter().zip(&ours.samples);
             let ratios: Vec<f64> = both.map(|(a, b)| a.per_second() / b.per_second()).collect();
             let ratio = median(&ratios).mid;
+            if step == 9 && (ratio - GOAL).abs() > 0.01 {
+                let why = format!(
+                    "{}: no slower lock with {GOAL} of the acquisitions, but {ratio:.3}",
+                    cell.name
+                );
+                return Err(why.into());
+            }
             if (ratio - GOAL).abs() < 0.005 || step == 9 {
                 println!("{}: the slower lock is acquired {ratio:.3} times as often", cell.name);
                 break;
@@ -243,7 +249,7 @@ fn be_a_copy(files: &str) -> Result<(), Box<dyn Error>> {
     let files: Vec<&str> = files.lines().collect();
     let loads: ComparisonReport = read(files[1])?;
     let waste: Option<Waste> = files.get(2).map(read).transpose()?;
-    let mut comparison = Comparison::new().rounds(ROUNDS).until_undisturbed(LIMIT);
+    let mut comparison = Comparison::new().rounds(loads.rounds).until_undisturbed(LIMIT);
     comparison = match waste {
         Some(_) => comparison.lock::<LockApi<OurLock<true>>>("lockword"),
         None => comparison.lock::<LockApi<OurLock<false>>>("lockword"),
@@ -321,7 +327,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let Counts { slower, level, refused } = found;
     println!("{detections} slower locks: {slower} found, {level} missed, {refused} refused");
     if is_false || 10 * slower < 9 * detections {
-        return Err("more than 1 false alarm in 60, or less than 27 of 30 found".into());
+        return Err("more than 1 false alarm in 60 (or 1 if there are fewer pairs), or less than 9 of 10 found".into());
     }
     Ok(())
 }
