@@ -56,7 +56,7 @@
 //!   unlock checks if there is no designated waker; one in 64, at random, checks if there is one. While the
 //!   woken waiter is the designated waker, the first unlock after the wake-up hands the lock to it if that
 //!   unlock comes more than 40 us later. So the longest wait grows with the number of waiters ahead, not with
-//!   the number of running threads. Two contended locks in one bucket share the designated waker.
+//!   the number of running threads. Two contended locks in one bucket of the table of waiters share the designated waker.
 //! - **Readers and writers.** The writer that is next lets no new reader in while it waits for those inside: so readers
 //!   do not starve writers. Readers that have waited for 500 us, and were woken in vain once, are let in by the
 //!   next unlock of a writer, all of them: so writers do not starve readers. A reader waits for about one writer's
@@ -87,7 +87,7 @@
 //!   the designated waker, the others wait. There is no priority inheritance, neither for a lock nor for
 //!   the locks of the waiter table's buckets, which are held for some dozens of instructions.
 //! - **The order of arrival.** Threads that spin are not in the queue. They may overtake parked ones,
-//!   for at most about 500 us before the first of the queue is woken.
+//!   until an unlock hands the lock over (see *Bounded waiting*).
 //!
 //! # Limits
 //!
@@ -140,11 +140,11 @@
 //!
 //! With fences each unlock costs one fence more, and all readers of a [`RwLock`] are counted in its word.
 //! [`init_with_fences`] chooses them at run time. On
-//! `wasm32-unknown-unknown` there is no clock: turns never come, timed methods panic as `Instant::now` does,
+//! `wasm32-unknown-unknown` there is no clock: no unlock hands the lock over because of a long wait, timed methods panic as `Instant::now` does,
 //! and without threads a lock that would have to wait panics, as std's does. With threads, the main thread
 //! of a browser must not wait at all.
 //!
-//! The kernel registers a process for the barrier in no time while it has one thread, and takes 10 to 20 ms
+//! The kernel registers a process for the barrier at once while it has one thread, and takes 10 to 20 ms
 //! later. So this is done when the program is loaded (`.init_array`), or when the library is that contains
 //! the crate, whose load takes that long then.
 //!

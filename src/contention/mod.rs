@@ -4,10 +4,16 @@
 //! A [`Load`] describes how many threads want which locks, how often, and what they do while they
 //! hold a lock and between two acquisitions. A [`Comparison`] measures several locks under several
 //! loads, in turns, and returns a [`ComparisonReport`]. A lock takes part through a [`LockKind`]:
-//! [`LockApi`] makes one of every lock that implements lock_api's `RawMutex`, and [`LockApiRwLock`] of every
-//! `RawRwLock`; [`Std`], [`Lockword`], [`LockwordFair`], [`StdCompat`], [`StdRwLock`], [`LockwordRwLock`] and [`StdCompatRwLock`]
-//! are ready to use, and the module `peers` (feature `peers`) has those of other crates. Under a load with
-//! [`Load::read`] some acquisitions only read; a mutex, which can be compared too, locks for them. The program's command `lockword bench` is built on this module.
+//! [`LockApi`] is that of every lock that implements lock_api's `RawMutex`, [`LockApiRwLock`] of every
+//! `RawRwLock`, and [`LockApiCondvar`] of a mutex with a Condvar; [`Std`], [`Lockword`], [`LockwordFair`], [`StdCompat`],
+//! [`StdRwLock`], [`LockwordRwLock`], [`StdCompatRwLock`] and [`LockwordCondvar`] are ready to use, and the module `peers`
+//! (feature `peers`) has those of other crates. Under a load with [`Load::read`] some acquisitions only read; a mutex,
+//! which can be compared too, locks for them. The program's command `lockword bench` is built on this module.
+//!
+//! A *slice* is a short run of one lock under one load; a *round* is a slice of each lock; a *hog* is a thread that does
+//! nothing but hold the lock ([`Load::hog`]). In a *closed loop* a thread acquires again as soon as it has done its work;
+//! in an *open loop* acquisitions arrive on a schedule ([`Arrivals`]). A *pass* is what a slice records: how often
+//! the lock is acquired, or the waits as well.
 //!
 //! # Your own lock
 //!
@@ -143,10 +149,10 @@
 //!
 //! `serde_json::to_string(&report)` gives the format that `lockword bench --json` writes.
 //! `lockword show FILE` prints its table, whatever the locks are called, and makes a page of it;
-//! `lockword compare` compares two. [`ComparisonReport`] and the types in it are the format: each field
-//! has its name and the unit that its docs tell. Times are in nanoseconds and names of times end in
+//! `lockword compare` compares two. [`ComparisonReport`] and the types in it are the format: the docs
+//! of a field tell its unit. Times are in nanoseconds and names of times end in
 //! `_ns` (`started` is in seconds since 1970; the figures of [`Waits`] and [`WaitPercentiles`] are
-//! nanoseconds, but for `count`). Rates are a second. What the system does not provide is `null`; a
+//! nanoseconds, but for `count`). Rates are per second. What the system does not provide is `null`; a
 //! setting of a load that is not used is left out or `null`.
 //!
 //! | field | what it is |
@@ -175,8 +181,8 @@
 //!   wait: a lock that lets one thread run alone has the throughput of an uncontended lock.
 //! - An acquisition counts if its critical section ended before the slice did; in an open loop, before
 //!   [`Load::extra_ms`] more.
-//! - Each slice notes its [`Conditions`]: the unit of work right before it, and how long its threads
-//!   were without a processor. A slice with a [`Conditions::disturbance`] is measured and reported
+//! - Each slice notes its [`Conditions`]: the unit of work right before it, how long its threads
+//!   were without a processor, and how many others wanted one. A slice with a [`Conditions::disturbance`] is measured and reported
 //!   like any other; leave it out where a wrong conclusion costs more than a missing one, and see
 //!   [`Comparison::until_undisturbed`].
 //!
