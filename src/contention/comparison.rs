@@ -786,7 +786,8 @@ mod tests {
             let slice = slice::measure::<Std>(load, pass, cancel)?;
             let number = SLICES.fetch_add(1, Ordering::Relaxed);
             let unit_ns = if number < 8 && number % 2 == 1 { f64::INFINITY } else { unit_ns() };
-            let conditions = Conditions { unit_ns, run_delay: None, others_running: None };
+            let conditions =
+                Conditions { unit_ns, run_delay: None, most_run_delay: None, others_running: None };
             Ok(slice.map(|mut slice| {
                 slice.sample.conditions = conditions;
                 slice

@@ -15,8 +15,12 @@ pub struct Conditions {
     /// started.
     pub unit_ns: f64,
     /// The share of the slice in which a thread of the load was ready to run and had no processor,
-    /// on average over the threads; `None` where the system does not provide it (Linux does).
+    /// on average over the threads; `None` where the system does not provide it (Linux does). With
+    /// tasks, the threads are those of the runtime that have run a task.
     pub run_delay: Option<f64>,
+    /// The same share of the thread that has the largest. On a machine with many processors the
+    /// average hardly shows that one of them was taken.
+    pub most_run_delay: Option<f64>,
     /// The number of threads of other processes that had a processor or waited for one, right
     /// before or right after the slice, whichever is larger; `None` where the system does not
     /// provide it (Linux does).
@@ -38,13 +42,17 @@ pub enum Disturbance {
 /// The share of a slice in which a thread may be without a processor, if there is one for each
 /// thread. Waking up takes below 1 % of it; a process beside them takes a third and more.
 const MAX_RUN_DELAY: f64 = 0.05;
+/// The same of any one thread: what one of two can have by [`MAX_RUN_DELAY`], so that it finds nothing
+/// more where there are at most two. Of 16 threads, one that has no processor for half of the slice
+/// delays all that wait for it, and the average is 3 %.
+const MAX_RUN_DELAY_OF_ONE: f64 = 2.0 * MAX_RUN_DELAY;
 
 impl Conditions {
     /// What disturbed a slice of this load on this machine; `None` if nothing is known to have.
     ///
     /// The unit of work may deviate by 5 % from that of the machine. If there is a processor for
-    /// each thread, the threads may wait for one in 5 % of the slice. If not, they always do, and
-    /// no other process may want a processor.
+    /// each thread, the threads may wait for one in 5 % of the slice on average, and none of them in
+    /// more than 10 %. If not, they always do, and no other process may want a processor.
     #[must_use]
     pub fn disturbance(&self, load: &Load, machine: &MachineInfo) -> Option<Disturbance> {
         let threads = load.threads + usize::from(load.hog.is_some());
@@ -54,9 +62,10 @@ impl Conditions {
         } else if threads > machine.processors {
             self.others_running.is_some_and(|others| others > 0).then_some(Disturbance::Others)
         } else {
-            self.run_delay
-                .is_some_and(|share| share > MAX_RUN_DELAY)
-                .then_some(Disturbance::RunDelay)
+            let is_above = |share: Option<f64>, limit| share.is_some_and(|share| share > limit);
+            let waited = is_above(self.run_delay, MAX_RUN_DELAY)
+                || is_above(self.most_run_delay, MAX_RUN_DELAY_OF_ONE);
+            waited.then_some(Disturbance::RunDelay)
         }
     }
 }
@@ -83,19 +92,17 @@ impl ConditionsProbe {
         ConditionsProbe { others: others_running(), unit_ns: unit_ns_now() }
     }
 
-    /// Reads the figures again, after all threads of the slice have ended. `run_delay` is that of
-    /// all `threads` together.
-    pub(super) fn after(
-        self,
-        run_delay: Option<Duration>,
-        threads: usize,
-        elapsed: Duration,
-    ) -> Conditions {
-        let time = elapsed.as_secs_f64() * threads as f64;
-        let share = |delay: Duration| if time > 0.0 { delay.as_secs_f64() / time } else { 0.0 };
+    /// Reads the figures again, after all threads of the slice have ended. `run_delays` has how
+    /// long each of them had no processor; it is empty if the system does not tell.
+    pub(super) fn after(self, run_delays: &[Duration], elapsed: Duration) -> Conditions {
+        let length = elapsed.as_secs_f64();
+        let share =
+            |delay: &Duration| if length > 0.0 { delay.as_secs_f64() / length } else { 0.0 };
+        let all: f64 = run_delays.iter().map(share).sum();
         Conditions {
             unit_ns: self.unit_ns,
-            run_delay: run_delay.map(share),
+            run_delay: (!run_delays.is_empty()).then(|| all / run_delays.len() as f64),
+            most_run_delay: run_delays.iter().max().map(share),
             others_running: self.others.max(others_running()),
         }
     }
@@ -110,11 +117,23 @@ fn others_running() -> Option<u32> {
 mod tests {
     use super::*;
 
-    const QUIET: Conditions =
-        Conditions { unit_ns: 1.0, run_delay: Some(0.01), others_running: Some(0) };
+    const QUIET: Conditions = Conditions {
+        unit_ns: 1.0,
+        run_delay: Some(0.01),
+        most_run_delay: Some(0.01),
+        others_running: Some(0),
+    };
 
     fn disturbance(conditions: Conditions, load: &Load) -> Option<Disturbance> {
-        let machine = MachineInfo { unit_ns: 1.0, processors: 2, ..MachineInfo::read() };
+        on_processors(2, conditions, load)
+    }
+
+    fn on_processors(
+        processors: usize,
+        conditions: Conditions,
+        load: &Load,
+    ) -> Option<Disturbance> {
+        let machine = MachineInfo { unit_ns: 1.0, processors, ..MachineInfo::read() };
         conditions.disturbance(load, &machine)
     }
 
@@ -137,8 +156,18 @@ mod tests {
         assert_eq!(disturbance(delayed, &Load::new(3)), None);
         let hog = Load { hog: Some(super::super::Work::nanos(9)), ..Load::new(2) };
         assert_eq!(disturbance(delayed, &hog), None, "the hog is the third thread");
-        let unknown = Conditions { run_delay: None, ..QUIET };
+        let unknown = Conditions { run_delay: None, most_run_delay: None, ..QUIET };
         assert_eq!(disturbance(unknown, &Load::new(2)), None);
+    }
+
+    #[test]
+    fn one_of_many_threads_that_waits_for_a_processor_is_a_disturbance() {
+        // Half of the slice in one of 16.
+        let one = Conditions { run_delay: Some(0.03), most_run_delay: Some(0.5), ..QUIET };
+        let found = |conditions, threads| on_processors(16, conditions, &Load::new(threads));
+        assert_eq!(found(one, 16), Some(Disturbance::RunDelay));
+        assert_eq!(found(Conditions { most_run_delay: Some(0.09), ..one }, 16), None);
+        assert_eq!(found(one, 17), None, "one of them always waits");
     }
 
     #[test]
@@ -152,15 +181,19 @@ mod tests {
     }
 
     #[test]
-    fn the_run_delay_is_the_mean_share_of_the_threads() {
-        let after = |delay, threads, ms| {
+    fn the_run_delay_is_the_mean_share_of_the_threads_and_the_largest_is_kept() {
+        let after = |delays: &[u64], ms| {
             let probe = ConditionsProbe { unit_ns: 1.0, others: Some(3) };
-            probe.after(delay, threads, Duration::from_millis(ms))
+            let delays: Vec<Duration> = delays.iter().copied().map(Duration::from_millis).collect();
+            probe.after(&delays, Duration::from_millis(ms))
         };
-        let of = after(Some(Duration::from_millis(6)), 3, 10);
+        let of = after(&[1, 4, 1], 10);
         assert!((of.run_delay.unwrap() - 0.2).abs() < 1e-9 && of.unit_ns == 1.0, "{of:?}");
+        assert!((of.most_run_delay.unwrap() - 0.4).abs() < 1e-9, "{of:?}");
         assert!(of.others_running >= Some(3));
-        assert_eq!(after(None, 3, 10).run_delay, None);
-        assert_eq!(after(Some(Duration::ZERO), 3, 0).run_delay, Some(0.0));
+        let unknown = after(&[], 10);
+        assert_eq!((unknown.run_delay, unknown.most_run_delay), (None, None));
+        let empty = after(&[0, 0], 0);
+        assert_eq!((empty.run_delay, empty.most_run_delay), (Some(0.0), Some(0.0)));
     }
 }

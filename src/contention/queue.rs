@@ -121,7 +121,7 @@ impl<K: CondvarKind> QueueContext<K> {
         let cpu_before = thread_cpu_time();
         let (acquisitions, late) = self.operate(side, &mut arrivals, &mut instrumentation);
         let cpu = thread_cpu_time().zip(cpu_before).map(|(after, before)| after - before);
-        let run_delay = run_delay.end();
+        let run_delays = vec![run_delay.end()];
         let (waits, intrusions) = instrumentation.finish();
         Some(Tally {
             acquisitions,
@@ -132,7 +132,7 @@ impl<K: CondvarKind> QueueContext<K> {
             // Each item is pushed and popped: it counts once.
             is_counted: side == Side::Pop,
             cpu,
-            run_delay,
+            run_delays,
             ended: Instant::now(),
             waits,
         })

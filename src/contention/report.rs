@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the serialized format. A reader should refuse a report with any other
 /// [`ComparisonReport::format`].
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The result of a [`Comparison`](super::Comparison).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -216,8 +216,8 @@ fn evaluate(
     }
     let unpinned = all_tallies().filter(|tally| tally.unpinned).count();
     let cpu: Option<Duration> = tallies.iter().map(|tally| tally.cpu).sum();
-    let workers = tallies.len();
-    let run_delay: Option<Duration> = tallies.iter().map(|tally| tally.run_delay).sum();
+    let run_delays = tallies.iter().flat_map(|tally| tally.run_delays.iter().copied());
+    let run_delays: Option<Vec<Duration>> = run_delays.collect();
     let waits = tallies.into_iter().filter_map(|tally| tally.waits).reduce(|mut all, waits| {
         all.add(&waits);
         all
@@ -227,7 +227,7 @@ fn evaluate(
         acquisitions,
         hog_acquisitions,
         cpu_ns: cpu.map(|cpu| cpu.as_nanos() as f64),
-        conditions: probe.after(run_delay, workers, elapsed),
+        conditions: probe.after(&run_delays.unwrap_or_default(), elapsed),
     };
     Ok(Slice { sample, waits, unpinned, each_lock })
 }
@@ -608,7 +608,7 @@ mod tests {
             is_counted: true,
             cpu: None,
             ended: Instant::now(),
-            run_delay: None,
+            run_delays: vec![None],
             waits: None,
         }
     }
@@ -637,6 +637,25 @@ mod tests {
         assert_eq!(judge(8).expect("as many under the lock").sample.total(), 10);
         let error = SliceError::NoMutualExclusion { counted: 7, acquisitions: 8 };
         assert_eq!(judge(7).err(), Some(error));
+    }
+
+    #[test]
+    fn the_run_delays_of_all_threads_but_the_hog_are_judged() {
+        let of = |ms: &[u64]| Tally {
+            run_delays: ms.iter().map(|ms| Some(Duration::from_millis(*ms))).collect(),
+            ..tally()
+        };
+        let judge = |tallies: Vec<Tally>| {
+            let time = (Duration::from_millis(10), ConditionsProbe::before());
+            let counted = 6 * (tallies.len() as u64 + 1);
+            let slice = evaluate(tallies, Some(of(&[9])), vec![counted], time);
+            let conditions = slice.expect("nothing is wrong").sample.conditions;
+            (conditions.run_delay, conditions.most_run_delay)
+        };
+        assert_eq!(judge(vec![of(&[1]), of(&[5])]), (Some(0.3), Some(0.5)));
+        // Three tasks on two threads.
+        assert_eq!(judge(vec![of(&[1, 5]), of(&[]), of(&[])]), (Some(0.3), Some(0.5)));
+        assert_eq!(judge(vec![of(&[1]), tally()]), (None, None), "one is not known");
     }
 
     #[test]

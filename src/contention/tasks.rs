@@ -238,7 +238,7 @@ impl<K: AsyncLockKind> Shared<K> {
             is_counted: true,
             // The threads have the time, not the tasks.
             cpu: Some(Duration::ZERO),
-            run_delay: None,
+            run_delays: vec![None],
             ended: Instant::now(),
             waits,
         }

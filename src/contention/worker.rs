@@ -80,8 +80,9 @@ pub(super) struct Tally {
     pub(super) cpu: Option<Duration>,
     /// When the loop ended, if it was at its own schedule's end, or at the stop.
     pub(super) ended: Instant,
-    /// How long the thread had no processor in the loop, where the system provides it.
-    pub(super) run_delay: Option<Duration>,
+    /// How long each thread had no processor in the loop, where the system provides it: one figure
+    /// for a thread. The first of a runtime's tasks has those of all its threads, the others none.
+    pub(super) run_delays: Vec<Option<Duration>>,
     /// The waits, in the pass that times them.
     pub(super) waits: Option<WaitHistogram>,
 }
@@ -219,7 +220,7 @@ impl<K: LockKind> SliceContext<K> {
         let Counts { acquisitions, late, reads } =
             acquire::<K, C, P, T, S>(self, chooser, &mut arrivals, &mut instrumentation, sections);
         let cpu = thread_cpu_time().zip(cpu_before).map(|(after, before)| after - before);
-        let run_delay = run_delay.end();
+        let run_delays = vec![run_delay.end()];
         let (mut waits, intrusions) = instrumentation.finish();
         let ended = Instant::now();
         if let Some(waits) = &mut waits {
@@ -233,7 +234,7 @@ impl<K: LockKind> SliceContext<K> {
             unpinned: false,
             is_counted: true,
             cpu,
-            run_delay,
+            run_delays,
             ended,
             waits,
         })

@@ -91,7 +91,7 @@ fn output_files_replace_existing_ones() {
     let output = run(bench(&["--json", &json, "--html", &html]));
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     let report = folder.json("report.json");
-    assert_eq!(report["format"], 2);
+    assert_eq!(report["format"], 3);
     assert_eq!(report["cut_short"], false);
     assert!(folder.read("page.html").starts_with("<!DOCTYPE html>"));
     assert_eq!(folder.names(), ["page.html", "report.json"], "nothing else is left");
@@ -109,7 +109,7 @@ fn symbolic_links_and_permissions_are_preserved() {
     let output = run(bench(&["--json", &link]));
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert_eq!(folder.json("report.json")["format"], 2);
+    assert_eq!(folder.json("report.json")["format"], 3);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
 }
 

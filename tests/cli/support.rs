@@ -127,8 +127,9 @@ impl Folder {
         change_samples(&mut report, |_, sample| {
             sample["elapsed_ns"] = json!(2e6);
             sample["acquisitions"] = json!([1000, 1000]);
-            sample["conditions"] =
-                json!({ "unit_ns": unit_ns, "run_delay": 0.0, "others_running": 0 });
+            sample["conditions"] = json!({
+                "unit_ns": unit_ns, "run_delay": 0.0, "most_run_delay": 0.0, "others_running": 0,
+            });
         });
         self.write(name, &report.to_string())
     }

@@ -59,7 +59,7 @@ fn a_closed_pipe_is_no_error() {
         assert_eq!(status(&output), 0, "{command:?}: {}", stderr(&output));
         assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
     }
-    assert_eq!(folder.json("written.json")["format"], 2, "the file is written all the same");
+    assert_eq!(folder.json("written.json")["format"], 3, "the file is written all the same");
 }
 
 #[cfg(target_os = "linux")]
@@ -84,7 +84,7 @@ fn a_full_device_is_an_error() {
         assert_eq!(status(&output), code, "{}", stderr(&output));
         assert!(stderr(&output).contains("cannot write to standard output"), "{}", stderr(&output));
     }
-    assert_eq!(folder.json("written.json")["format"], 2, "the file is written all the same");
+    assert_eq!(folder.json("written.json")["format"], 3, "the file is written all the same");
 }
 
 #[cfg(target_os = "linux")]

@@ -11,7 +11,12 @@ fn sample(acquisitions: &[u64]) -> Sample {
         acquisitions: acquisitions.to_vec(),
         hog_acquisitions: None,
         cpu_ns: Some(1e9),
-        conditions: Conditions { unit_ns: 1.0, run_delay: None, others_running: None },
+        conditions: Conditions {
+            unit_ns: 1.0,
+            run_delay: None,
+            most_run_delay: None,
+            others_running: None,
+        },
     }
 }
 

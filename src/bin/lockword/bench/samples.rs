@@ -28,6 +28,7 @@ struct Line<'a> {
     cpu_ns: Option<f64>,
     unit_ns: f64,
     run_delay: Option<f64>,
+    most_run_delay: Option<f64>,
     others_running: Option<u32>,
     /// The waits of the round, in a slice of its own.
     waits: Option<u64>,
@@ -70,6 +71,7 @@ pub fn csv(report: &ComparisonReport) -> Result<String, CliError> {
                     cpu_ns,
                     unit_ns: sample.conditions.unit_ns,
                     run_delay: sample.conditions.run_delay,
+                    most_run_delay: sample.conditions.most_run_delay,
                     others_running: sample.conditions.others_running,
                     waits: waits.map(|waits| waits.count),
                     wait_p50_ns: waits.map(|waits| waits.p50),

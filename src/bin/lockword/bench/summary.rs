@@ -654,8 +654,12 @@ pub mod sample {
     };
 
     /// The conditions of every sample.
-    pub const UNDISTURBED: Conditions =
-        Conditions { unit_ns: 1.0, run_delay: Some(0.0), others_running: Some(0) };
+    pub const UNDISTURBED: Conditions = Conditions {
+        unit_ns: 1.0,
+        run_delay: Some(0.0),
+        most_run_delay: Some(0.0),
+        others_running: Some(0),
+    };
 
     /// A report with these cells.
     pub fn report(cells: Vec<CellReport>) -> ComparisonReport {
