@@ -9,7 +9,7 @@ use super::load::{ChoiceTable, CumulativeShares, FirstLock, Load, LoadError, Loc
 use super::lock_kind::{LockKind, MeasuredMutex};
 use super::slice::{Slice, SliceBody, SliceError, panic_message, run};
 use super::statistics::WaitHistogram;
-use super::system::thread_cpu_time;
+use super::system::{RunDelay, RunDelaySince, thread_cpu_time};
 use super::work::{LongSection, Section};
 use super::worker::{
     Checks, GuardedData, Instrumentation, NoInstrumentation, Pass, Tally, ThreadRole, WaitRecorder,
@@ -23,7 +23,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
@@ -129,7 +129,8 @@ pub(super) fn measure<K: AsyncLockKind>(
 /// What all tasks of a slice share.
 struct Shared<K: AsyncLockKind> {
     locks: Box<[CachePadded<K::Mutex<GuardedData>>]>,
-    go: CachePadded<AtomicBool>,
+    /// When the slice began, for which the tasks wait.
+    started: CachePadded<OnceLock<Instant>>,
     stop: CachePadded<AtomicBool>,
     load: Load,
     tasks: usize,
@@ -154,7 +155,7 @@ impl<K: AsyncLockKind> Shared<K> {
         let tables = if load.locks > 1 { tasks.min(MAX_TABLES) } else { 0 };
         Shared {
             locks: (0..load.locks).map(lock).collect(),
-            go: CachePadded::new(AtomicBool::new(false)),
+            started: CachePadded::new(OnceLock::new()),
             stop: CachePadded::new(AtomicBool::new(false)),
             load: load.clone(),
             tasks,
@@ -168,15 +169,19 @@ impl<K: AsyncLockKind> Shared<K> {
         // The receiver is gone if the slice is not to run.
         let _ = ready.send(());
         drop(ready);
-        while !self.go.load(Ordering::Acquire) {
-            Yield(false).await;
-        }
-        ThreadState::start();
+        let started = loop {
+            match self.started.get() {
+                Some(started) => break *started,
+                None => Yield(false).await,
+            }
+        };
+        ThreadState::start(started);
         let tally = match pass {
             Pass::Count => self.with_chooser(number, NoInstrumentation).await,
             Pass::WarmUp => self.with_chooser(number, Checks::new(number, false)).await,
             Pass::Time => self.with_chooser(number, Checks::with(number, OfThread)).await,
         };
+        ThreadState::end();
         self.finished.fetch_add(1, Ordering::Relaxed);
         tally
     }
@@ -236,9 +241,9 @@ impl<K: AsyncLockKind> Shared<K> {
             intrusions,
             unpinned: false,
             is_counted: true,
-            // The threads have the time, not the tasks.
+            // The threads have the times, not the tasks.
             cpu: Some(Duration::ZERO),
-            run_delays: vec![None],
+            run_delays: vec![],
             ended: Instant::now(),
             waits,
         }
@@ -282,8 +287,8 @@ impl<K: AsyncLockKind> SliceBody for TaskContext<K> {
         drop(ready);
         // Until each of them waits for the start.
         all_ready.iter().for_each(drop);
-        gate()?;
-        shared.go.store(true, Ordering::Release);
+        // Nobody else sets it.
+        let _ = shared.started.set(gate()?);
         let mut tallies = vec![];
         while let Some(tally) = runtime.block_on(tasks.join_next()) {
             match tally {
@@ -301,6 +306,7 @@ impl<K: AsyncLockKind> SliceBody for TaskContext<K> {
         let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(first) = tallies.first_mut() {
             (first.cpu, first.waits) = (totals.cpu, totals.waits.take());
+            first.run_delays = std::mem::take(&mut totals.run_delays);
         }
         Some(tallies)
     }
@@ -346,16 +352,25 @@ struct LoadRuntime {
     totals: Arc<Mutex<ThreadTotals>>,
 }
 
-/// The sums over the threads of a runtime that have ended.
+/// The figures of the threads of a runtime that have ended.
 struct ThreadTotals {
-    /// `None` if the system does not provide it.
+    /// The sum; `None` if the system does not provide it.
     cpu: Option<Duration>,
+    /// One for each thread that has run a task.
+    run_delays: Vec<Option<Duration>>,
+    /// All together.
     waits: Option<WaitHistogram>,
 }
 
 /// What a thread of a runtime measures for the tasks that it runs.
 #[derive(Default)]
 struct ThreadState {
+    /// Until the first task of the thread starts.
+    run_delay: Option<RunDelay>,
+    /// From then on, until a task of the thread ends.
+    run_delay_since: Option<RunDelaySince>,
+    /// How long the thread had no processor in between; `None` if no task of it has ended.
+    run_delayed: Option<Option<Duration>>,
     /// The thread's CPU time at the start of the slice; `None` if it has run no task since.
     cpu_before: Option<Option<Duration>>,
     waits: Option<WaitHistogram>,
@@ -366,11 +381,27 @@ thread_local! {
 }
 
 impl ThreadState {
-    /// When a task starts: reads the CPU time, if no other task of the thread has.
-    fn start() {
+    /// When a task starts, in a slice that began at `started`: reads the clocks, if no other task of
+    /// the thread has.
+    fn start(started: Instant) {
         THREAD.with_borrow_mut(|thread| {
-            thread.cpu_before.get_or_insert_with(thread_cpu_time);
+            if let Some(run_delay) = thread.run_delay.take() {
+                thread.run_delay_since = Some(run_delay.start(started));
+                thread.cpu_before = Some(thread_cpu_time());
+            }
         });
+    }
+
+    /// When a task ends: reads the run delay, if no other task of the thread has. After the slice the
+    /// thread competes with the one that collects the results.
+    fn end() {
+        THREAD.with_borrow_mut(ThreadState::end_run_delay);
+    }
+
+    fn end_run_delay(&mut self) {
+        if let Some(since) = self.run_delay_since.take() {
+            self.run_delayed = Some(since.end());
+        }
     }
 }
 
@@ -404,7 +435,7 @@ impl LoadRuntime {
         threads: usize,
         timed: bool,
     ) -> Result<LoadRuntime, SliceError> {
-        let totals = ThreadTotals { cpu: Some(Duration::ZERO), waits: None };
+        let totals = ThreadTotals { cpu: Some(Duration::ZERO), run_delays: vec![], waits: None };
         let totals = Arc::new(Mutex::new(totals));
         let (started, starts) = channel();
         let started_threads = Arc::new(AtomicUsize::new(0));
@@ -412,18 +443,24 @@ impl LoadRuntime {
         builder
             .thread_name("lockword-load")
             .on_thread_start(move || {
-                THREAD.with_borrow_mut(|thread| thread.waits = timed.then(touched_histogram));
+                THREAD.with_borrow_mut(|thread| {
+                    thread.run_delay = Some(RunDelay::of_this_thread());
+                    thread.waits = timed.then(touched_histogram);
+                });
                 count.fetch_add(1, Ordering::Relaxed);
                 // The receiver is gone if this is not one of the first.
                 let _ = started.send(());
             })
             .on_thread_stop(move || {
-                let thread = THREAD.take();
+                let mut thread = THREAD.take();
+                // Its tasks may have ended on other threads.
+                thread.end_run_delay();
                 let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(before) = thread.cpu_before {
                     let used = thread_cpu_time().zip(before).map(|(now, before)| now - before);
                     sums.cpu = sums.cpu.zip(used).map(|(all, used)| all + used);
                 }
+                sums.run_delays.extend(thread.run_delayed);
                 if let Some(waits) = thread.waits {
                     match &mut sums.waits {
                         Some(all) => all.add(&waits),
@@ -479,6 +516,38 @@ mod tests {
         check::<Tokio>();
         check::<AsyncLock>();
         check::<Blocking<Lockword>>();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_run_delay_is_that_of_the_runtimes_threads() {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let is_known = RunDelay::of_this_thread().start(Instant::now()).end().is_some();
+        // At most one of four threads has a processor, and hardly any waits for the lock. An average
+        // over the tasks would be below 0.1.
+        let load = load(4 * processors, 32 * processors).outside(Work::units(10_000));
+        for pass in [Pass::Count, Pass::Time] {
+            let slice = measure::<Blocking<Lockword>>(&load, pass).expect("it runs");
+            let conditions = slice.sample.conditions;
+            assert_eq!(conditions.run_delay.is_some(), is_known);
+            assert!(conditions.run_delay.is_none_or(|share| share > 0.3), "{conditions:?}");
+            assert!(conditions.most_run_delay >= conditions.run_delay, "{conditions:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_delay_is_from_the_first_start_of_a_task_to_the_first_end() {
+        let hour = Duration::from_secs(3600);
+        let Some(started) = Instant::now().checked_sub(hour) else { return };
+        THREAD.with_borrow_mut(|thread| thread.run_delay = Some(RunDelay::of_this_thread()));
+        ThreadState::start(started);
+        // The second task of the thread started no hour ago.
+        ThreadState::start(Instant::now());
+        ThreadState::end();
+        ThreadState::end();
+        let delayed = THREAD.take().run_delayed.expect("a task has ended");
+        // Not known where the system does not provide it.
+        assert!(delayed.is_none_or(|delay| delay >= hour && delay < 2 * hour), "{delayed:?}");
     }
 
     #[test]
