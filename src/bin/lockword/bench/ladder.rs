@@ -6,11 +6,11 @@
 
 use super::plan;
 use super::summary::{
-    FEWEST_FOR_P999, KEEPS_UP, LoadSummary, LockSummary, ROUNDS, measured_maximum, median_of,
-    not_its_maximum, offered, served_share, undisturbed,
+    CountedRounds, FEWEST_FOR_P999, KEEPS_UP, LoadSummary, LockSummary, ROUNDS, measured_maximum,
+    median_of, not_its_maximum, offered, served_share,
 };
 use crate::output;
-use lockword::contention::{Arrivals, Load, MachineInfo, Sample, WaitPercentiles};
+use lockword::contention::{Arrivals, Load, LockReport, Sample, WaitPercentiles};
 
 /// How many times the lowest p99 is tolerated.
 const TOLERANCE: f64 = 10.0;
@@ -20,7 +20,6 @@ const FEWEST: usize = 3;
 /// Loads that differ only in the rate of their arrivals, in the order of the rate.
 pub struct Ladder<'a> {
     pub steps: Vec<Step<'a>>,
-    machine: &'a MachineInfo,
 }
 
 /// One of the loads.
@@ -37,7 +36,7 @@ fn base(load: &Load) -> Load {
 }
 
 /// The ladders among these loads.
-pub fn ladders<'a>(summaries: &'a [LoadSummary<'a>], machine: &'a MachineInfo) -> Vec<Ladder<'a>> {
+pub fn ladders<'a>(summaries: &'a [LoadSummary<'a>]) -> Vec<Ladder<'a>> {
     let mut ladders: Vec<Ladder<'a>> = vec![];
     for summary in summaries.iter().filter(|summary| summary.cell.load.arrivals.is_open()) {
         let Some(offered) = offered(summary.cell) else { continue };
@@ -47,7 +46,7 @@ pub fn ladders<'a>(summaries: &'a [LoadSummary<'a>], machine: &'a MachineInfo) -
         };
         match ladders.iter_mut().find(alike) {
             Some(ladder) => ladder.steps.push(step),
-            None => ladders.push(Ladder { steps: vec![step], machine }),
+            None => ladders.push(Ladder { steps: vec![step] }),
         }
     }
     ladders.retain(|ladder| ladder.steps.len() >= FEWEST);
@@ -99,41 +98,40 @@ impl<'a> Ladder<'a> {
     pub fn rows(&self, name: &str) -> Vec<Vec<String>> {
         let dash = || "-".to_owned();
         let row = |(at, (step, lock)): (usize, (&Step<'_>, &LockSummary<'_>))| {
-            let wait = |of| self.percentile(name, at, of).map_or_else(dash, output::time);
             let served = self.served(name, at).map_or_else(dash, output::rate);
             let longest = lock.waits.map_or_else(dash, |waits| output::time(waits.max as f64));
-            let percentiles: [fn(&WaitPercentiles) -> u64; 3] = PERCENTILES.map(|(_, of)| of);
-            let [p50, p99, p999] = percentiles.map(wait);
+            let [p50, p99, p999] = PERCENTILES
+                .map(|(_, of)| self.percentile(name, at, of).map_or_else(dash, output::time));
             vec![step.name(), served, p50, p99, p999, longest]
         };
         self.of(name).enumerate().map(row).collect()
     }
 
-    /// A percentile of the waits of a lock at a step: the median of the undisturbed rounds.
+    /// A lock with what is of the rounds of a step that count.
+    fn counted(&self, name: &str, at: usize) -> Option<&'a LockReport> {
+        self.steps[at].summary.rounds.locks.iter().find(|lock| lock.lock == name)
+    }
+
+    /// A percentile of the waits of a lock at a step: the median of the rounds that count.
     pub fn percentile(
         &self,
         name: &str,
         at: usize,
         of: fn(&WaitPercentiles) -> u64,
     ) -> Option<f64> {
-        let cell = self.steps[at].summary.cell;
-        let report = cell.locks.iter().find(|lock| lock.lock == name)?;
-        let under = (&cell.load, self.machine);
-        let rounds = undisturbed(&report.round_waits, |waits| &waits.conditions, under);
-        let rounds: Vec<f64> = rounds.into_iter().map(|waits| of(waits) as f64).collect();
+        let rounds = self.counted(name, at)?.round_waits.iter();
+        let rounds: Vec<f64> = rounds.map(|waits| of(waits) as f64).collect();
         median_of(&rounds).map(|median| median.mid)
     }
 
-    /// The undisturbed samples of a lock at a step.
-    fn samples(&self, name: &str, at: usize) -> Vec<&'a Sample> {
-        let cell = self.steps[at].summary.cell;
-        let Some(report) = cell.locks.iter().find(|lock| lock.lock == name) else { return vec![] };
-        undisturbed(&report.samples, |sample| &sample.conditions, (&cell.load, self.machine))
+    /// The samples of a lock at a step, of the rounds that count.
+    fn samples(&self, name: &str, at: usize) -> &'a [Sample] {
+        self.counted(name, at).map_or(&[], |lock| &lock.samples)
     }
 
-    /// What a lock serves a second at a step: the median of the undisturbed rounds.
+    /// What a lock serves a second at a step: the median of the rounds that count.
     fn served(&self, name: &str, at: usize) -> Option<f64> {
-        let rates: Vec<f64> = self.samples(name, at).into_iter().map(Sample::per_second).collect();
+        let rates: Vec<f64> = self.samples(name, at).iter().map(Sample::per_second).collect();
         median_of(&rates).map(|median| median.mid)
     }
 
@@ -141,7 +139,7 @@ impl<'a> Ladder<'a> {
     fn holds(&self, name: &str, at: usize) -> Result<(), String> {
         let step = &self.steps[at];
         let samples = self.samples(name, at);
-        let Some(share) = served_share(&samples, step.summary.cell.load.slice_ms, step.offered)
+        let Some(share) = served_share(samples, step.summary.cell.load.slice_ms, step.offered)
         else {
             return Err("it was not measured".to_owned());
         };
@@ -177,7 +175,7 @@ impl<'a> Ladder<'a> {
         let Arrivals::OfMaximum { percent, .. } = cell.load.arrivals else { return None };
         let lock = &cell.maximum.as_ref()?.lock;
         let at = self.steps.iter().position(|other| std::ptr::eq(other.summary, step.summary))?;
-        let share = served_share(&self.samples(lock, at), cell.load.slice_ms, step.offered)?;
+        let share = served_share(self.samples(lock, at), cell.load.slice_ms, step.offered)?;
         let misses = share.mid < KEEPS_UP && percent < 100.0 * KEEPS_UP;
         misses.then(|| not_its_maximum(lock, percent))
     }
@@ -192,6 +190,28 @@ impl<'a> Ladder<'a> {
                 self.steps[at].name()
             )
         })
+    }
+
+    /// How many rounds were disturbed, and at which rates they count all the same; `None` if none was.
+    fn disturbed(&self) -> Option<String> {
+        let rounds = || self.steps.iter().map(|step| &step.summary.rounds);
+        let count: usize = rounds().map(CountedRounds::disturbed).sum();
+        let all: usize = rounds().map(CountedRounds::all).sum();
+        let why = rounds().max_by_key(|rounds| rounds.disturbed())?.mostly()?;
+        let they_count = self.steps.iter().filter(|step| step.summary.rounds.counts_disturbed());
+        let they_count: Vec<String> = they_count.map(Step::name).collect();
+        let but = if they_count.is_empty() {
+            String::new()
+        } else {
+            let names: Vec<&str> = they_count.iter().map(String::as_str).collect();
+            format!(
+                ", but those at {} do, since fewer than {ROUNDS} are left there: stop other processes",
+                output::list(&names)
+            )
+        };
+        Some(format!(
+            "{count} of {all} rounds of all rates were disturbed ({why}) and do not count{but}"
+        ))
     }
 
     /// Where the knees are, a sentence for each lock, and what a knee is.
@@ -228,6 +248,7 @@ impl<'a> Ladder<'a> {
              there are {ROUNDS} of them",
             100.0 * KEEPS_UP
         ));
+        lines.extend(self.disturbed());
         lines
     }
 }
@@ -293,7 +314,7 @@ mod tests {
     fn the_knee_is_where_waits_leap_or_the_lock_falls_behind() {
         let report = sample::ladder();
         let summaries = summaries(&report);
-        let ladders = ladders(&summaries, &report.machine);
+        let ladders = ladders(&summaries);
         let [ladder] = ladders.as_slice() else { panic!("{} ladders", ladders.len()) };
         assert!(ladder.steps.is_sorted_by(|a, b| a.offered < b.offered));
         assert_eq!((ladder.knee("lockword"), ladder.knee("std")), (Some(2), Some(1)));
@@ -326,7 +347,7 @@ mod tests {
             cell.locks[0].round_waits.clear();
         }
         let summaries = summaries(&report);
-        let ladder = &ladders(&summaries, &report.machine)[0];
+        let ladder = &ladders(&summaries)[0];
         let verdict = ladder.verdict();
         assert_eq!(verdict[0], "lockword has no knee up to 1.10 M (110 %)");
         let below = "std has its knee below the lowest rate, 100 k (10 %): it serves 50.0 k";
@@ -348,7 +369,7 @@ mod tests {
             }
         }
         let summaries = summaries(&report);
-        let ladder = &ladders(&summaries, &report.machine)[0];
+        let ladder = &ladders(&summaries)[0];
         assert_eq!((ladder.knee("lockword"), ladder.knee("std")), (Some(0), Some(4)));
     }
 
@@ -357,7 +378,7 @@ mod tests {
         let mut report = sample::ladder();
         let lines = |report: &ComparisonReport| {
             let summaries = summaries(report);
-            let lines = ladders(&summaries, &report.machine)[0].verdict();
+            let lines = ladders(&summaries)[0].verdict();
             lines.into_iter().filter(|line| line.contains("its own maximum")).collect::<Vec<_>>()
         };
         assert!(lines(&report).is_empty());
@@ -375,6 +396,37 @@ mod tests {
     }
 
     #[test]
+    fn disturbed_rounds_do_not_count_and_are_told() {
+        let mut report = sample::ladder();
+        // The lowest rate is the last cell. There the first lock serves nothing in five rounds of nine.
+        let disturb = |report: &mut ComparisonReport, cell: usize, rounds: usize| {
+            for sample in &mut report.cells[cell].locks[0].samples[..rounds] {
+                sample.acquisitions.fill(0);
+                sample.conditions.unit_ns = 2.0;
+            }
+        };
+        let verdict = |report: &ComparisonReport| {
+            let summaries = summaries(report);
+            ladders(&summaries)[0].verdict()
+        };
+        assert!(!verdict(&report).iter().any(|line| line.contains("disturbed (")));
+        disturb(&mut report, 5, 3);
+        let found = verdict(&report);
+        assert!(found[0].starts_with("lockword has its knee at 800 k (80 %)"), "{found:?}");
+        let count = "3 of 54 rounds of all rates were disturbed (the processor changed its speed) and do not \
+                     count";
+        assert_eq!(found.last().map(String::as_str), Some(count));
+        disturb(&mut report, 5, 5);
+        disturb(&mut report, 4, 5);
+        let found = verdict(&report);
+        assert!(found[0].starts_with("lockword has its knee below the lowest rate"), "{found:?}");
+        let count = "10 of 54 rounds of all rates were disturbed (the processor changed its speed) and do not \
+                     count, but those at 100 k (10 %) and 500 k (50 %) do, since fewer than 6 are left there: \
+                     stop other processes";
+        assert_eq!(found.last().map(String::as_str), Some(count));
+    }
+
+    #[test]
     fn a_p999_of_few_waits_is_said_once() {
         let mut report = sample::ladder();
         for cell in &mut report.cells {
@@ -382,7 +434,7 @@ mod tests {
             waits.for_each(|waits| waits.count = cell.offered.unwrap() as u64 / 1_000);
         }
         let summaries = summaries(&report);
-        let verdict = ladders(&summaries, &report.machine)[0].verdict();
+        let verdict = ladders(&summaries)[0].verdict();
         let said = verdict.iter().filter(|line| line.contains("rests on")).collect::<Vec<_>>();
         assert!(
             said.len() == 1 && said[0].contains("at 100 k (10 %) rests on 100 waits"),
@@ -394,11 +446,11 @@ mod tests {
     fn two_rates_are_no_ladder_and_neither_are_different_loads() {
         let mut report = sample::ladder();
         report.cells.truncate(2);
-        assert!(ladders(&summaries(&report), &report.machine).is_empty());
+        assert!(ladders(&summaries(&report)).is_empty());
         let mut report = sample::ladder();
         for (threads, cell) in (1..).zip(&mut report.cells) {
             cell.load.threads = threads;
         }
-        assert!(ladders(&summaries(&report), &report.machine).is_empty());
+        assert!(ladders(&summaries(&report)).is_empty());
     }
 }

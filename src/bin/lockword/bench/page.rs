@@ -3,10 +3,10 @@
 use super::chart::{self, Palette};
 use super::ladder::{HEADS, Ladder, ladders};
 use super::plan;
-use super::summary::{self, LoadSummary, cautions, clipped, summaries};
+use super::summary::{self, LoadSummary, ROUNDS, cautions, clipped, summaries};
 use super::table::{WIDE_HEADS, reference};
 use crate::output;
-use lockword::contention::{Cache, CellReport, ComparisonReport, Load};
+use lockword::contention::{Cache, CellReport, ComparisonReport, Load, MachineInfo};
 use std::fmt::Write as _;
 
 /// Loads that differ only in the number of threads. They share their charts.
@@ -35,7 +35,7 @@ pub fn render(report: &ComparisonReport) -> String {
         palette.css()
     );
     head(&mut out, report);
-    let ladders = ladders(&summaries, &report.machine);
+    let ladders = ladders(&summaries);
     findings(&mut out, &summaries, &ladders);
     legend(&mut out, &summaries);
     for ladder in &ladders {
@@ -131,7 +131,8 @@ fn legend(out: &mut String, summaries: &[LoadSummary<'_>]) {
         out,
         "<details><summary>How to read the figures</summary>\n<dl class=\"terms\">\n\
          <dt>acq/s</dt><dd>Acquisitions a second, all threads together: the median of the rounds \
-         and its 95 % interval. Vertical strokes in the charts are these intervals.</dd>\n\
+         and its 95 % interval. All figures but the waits are of the rounds that nothing disturbed, unless \
+         fewer than {ROUNDS} are left. Vertical strokes in the charts are these intervals.</dd>\n\
          <dt>ratio</dt><dd>{} acquisitions a second over this lock's: the median of the rounds' ratios, in which \
          what disturbs a round cancels out, so it may differ from the quotient of the two medians. If its \
          interval holds 1, the two cannot be told apart. The locks in bold are the fastest.</dd>\n\
@@ -272,27 +273,31 @@ fn figures(out: &mut String, summary: &LoadSummary<'_>) {
 /// Tables with the acquisitions a second of every slice.
 fn rounds(out: &mut String, report: &ComparisonReport) {
     let _ = writeln!(out, "<section>\n<h2>Every round</h2>");
-    let _ = writeln!(out, "<p class=\"small\">Acquisitions a second, round by round.</p>");
+    let _ = writeln!(
+        out,
+        "<p class=\"small\">Acquisitions a second, round by round, and what disturbed a round, so that it does \
+         not count (unless fewer than {ROUNDS} others are left).</p>"
+    );
     for cell in &report.cells {
         let _ = writeln!(out, "<details><summary>{}</summary>", title(&cell.load));
-        rounds_of(cell).render(out, &format!("Every round of {}", cell.name));
+        rounds_of(cell, &report.machine).render(out, &format!("Every round of {}", cell.name));
         let _ = writeln!(out, "</details>");
     }
     let _ = writeln!(out, "</section>");
 }
 
-/// The table of one load: a row for each round, a column for each lock.
-fn rounds_of(cell: &CellReport) -> HtmlTable {
+/// The table of one load: a row for each round, a column for each lock, and one for what disturbed it.
+fn rounds_of(cell: &CellReport, machine: &MachineInfo) -> HtmlTable {
     let mut heads = vec!["round"];
     heads.extend(cell.locks.iter().map(|lock| lock.lock.as_str()));
+    heads.push("disturbed");
     let mut table = HtmlTable::new(&heads);
     let rates: Vec<Vec<f64>> = cell.locks.iter().map(summary::rates).collect();
-    for round in 0..rates.iter().map(Vec::len).max().unwrap_or(0) {
+    for (round, disturbed) in summary::disturbances(cell, machine).into_iter().enumerate() {
         let rate = |rates: &Vec<f64>| rates.get(round).map(|rate| format!("{rate:.0}"));
-        table.row(
-            false,
-            std::iter::once(Some((round + 1).to_string())).chain(rates.iter().map(rate)),
-        );
+        let number = std::iter::once(Some((round + 1).to_string()));
+        let disturbed = disturbed.map(|disturbance| disturbance.to_string());
+        table.row(false, number.chain(rates.iter().map(rate)).chain([disturbed]));
     }
     table
 }
@@ -409,6 +414,20 @@ mod tests {
         assert!(!page.contains("<tr class=\"best\">"));
         assert!(page.contains("compare the waits") && page.contains("did not keep up"));
         assert!(page.contains("&gt;= 145 ms") && page.contains("use a longer --slice"));
+    }
+
+    #[test]
+    fn disturbed_rounds_are_told_and_marked() {
+        let mut report = several();
+        assert!(!page_of(&report).contains("other processes ran"));
+        report.cells[2].locks[1].samples[4].conditions.others_running = Some(1);
+        let page = page_of(&report);
+        assert!(
+            page.contains("1 of 9 rounds were disturbed (other processes ran) and do not count")
+        );
+        assert_eq!(page.matches("<td>other processes ran</td></tr>").count(), 1);
+        let row = page.lines().find(|line| line.contains("<td>other processes ran</td>")).unwrap();
+        assert!(row.starts_with("<tr><th scope=\"row\">5</th>"), "{row}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The samples of a report as CSV (RFC 4180): a line for each round of each lock under each load.
 
-use super::summary::offered;
+use super::summary::{disturbance, offered};
 use crate::CliError;
 use lockword::contention::{ComparisonReport, Sample};
 use serde::Serialize;
@@ -30,6 +30,9 @@ struct Line<'a> {
     run_delay: Option<f64>,
     most_run_delay: Option<f64>,
     others_running: Option<u32>,
+    /// What disturbed the round of this lock, also in the slice of the waits; empty if nothing did. Where
+    /// it says so of one lock, the round counts for none in the table (unless too few others are left).
+    disturbed: Option<String>,
     /// The waits of the round, in a slice of its own.
     waits: Option<u64>,
     wait_p50_ns: Option<u64>,
@@ -73,6 +76,8 @@ pub fn csv(report: &ComparisonReport) -> Result<String, CliError> {
                     run_delay: sample.conditions.run_delay,
                     most_run_delay: sample.conditions.most_run_delay,
                     others_running: sample.conditions.others_running,
+                    disturbed: disturbance(lock, round, (&cell.load, &report.machine))
+                        .map(|disturbance| disturbance.to_string()),
                     waits: waits.map(|waits| waits.count),
                     wait_p50_ns: waits.map(|waits| waits.p50),
                     wait_p99_ns: waits.map(|waits| waits.p99),
@@ -96,7 +101,10 @@ mod tests {
     fn each_round_is_a_line_and_names_with_commas_are_quoted() {
         let mut report =
             report(vec![cell(8, vec![lock("a", 4e6, 0.0), lock("b, \"c\"", 2e6, 0.0)])]);
-        report.cells[0].locks[0].round_waits = waits(300, 2);
+        let lock = &mut report.cells[0].locks[0];
+        lock.round_waits = waits(300, 2);
+        lock.round_waits[0].conditions.others_running = Some(1);
+        lock.samples[2].conditions.unit_ns = 2.0;
         let text = csv(&report).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         let rounds = report.cells[0].locks[0].samples.len();
@@ -107,6 +115,16 @@ mod tests {
             lines[0]
         );
         assert!(lines[1].starts_with("\"8 threads, "), "{}", lines[1]);
+        let of = |line: usize, column: &str| {
+            // The first column has the only commas in quotes.
+            let at = lines[0].split(',').rev().position(|head| head == column).unwrap();
+            lines[line].rsplit(',').nth(at).unwrap()
+        };
+        assert_eq!(
+            [1, 2, 3].map(|line| of(line, "disturbed")),
+            ["other processes ran", "", "the processor changed its speed"]
+        );
+        assert_eq!((of(1, "run_delay"), of(1, "most_run_delay")), ("0.0", "0.0"));
         assert!(lines[2].ends_with(",1000,1,600,1,1") && lines[3].ends_with(",,,,,"), "{text}");
         assert!(lines[1 + rounds].contains(",\"b, \"\"c\"\"\",1,"), "{}", lines[1 + rounds]);
     }

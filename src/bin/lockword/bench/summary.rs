@@ -5,8 +5,8 @@ use super::across;
 use crate::output;
 use lockword::contention::statistics::{Median, median};
 use lockword::contention::{
-    Arrivals, CellReport, ComparisonReport, Conditions, Load, LockReport, MachineInfo, Sample,
-    Waits,
+    Arrivals, CellReport, ComparisonReport, Conditions, Disturbance, Load, LockReport, MachineInfo,
+    Sample, Waits,
 };
 
 /// The lock that the others are compared with, if it takes part.
@@ -17,7 +17,7 @@ const READ_REFERENCE: &str = "lockword_rw";
 /// The smallest number of rounds that gives a 95 % interval of a median.
 pub const ROUNDS: usize = 6;
 
-/// The figures of one lock under one load.
+/// The figures of one lock under one load, of the rounds that count (see [`CountedRounds`]).
 #[derive(Debug)]
 pub struct LockSummary<'a> {
     /// The lock.
@@ -30,7 +30,7 @@ pub struct LockSummary<'a> {
     pub fairness: Option<f64>,
     /// CPU time for an acquisition in nanoseconds, the median.
     pub cpu: Option<f64>,
-    /// The waits, if any were timed.
+    /// The waits of all rounds together, whether they count or not, if any were timed.
     pub waits: Option<&'a Waits>,
     /// This lock's 99th percentile of the waits over the reference's, round by round; `None` for the
     /// reference.
@@ -46,6 +46,8 @@ pub struct LoadSummary<'a> {
     pub reference: Option<&'a str>,
     /// One for each lock.
     pub locks: Vec<LockSummary<'a>>,
+    /// The rounds that all figures but [`LockSummary::waits`] are of.
+    pub rounds: CountedRounds,
     /// What can be concluded from the figures and what cannot, one sentence each.
     pub verdict: Vec<String>,
     /// The fastest locks by the verdict: none of them is slower than the best by more than the
@@ -57,11 +59,98 @@ pub struct LoadSummary<'a> {
 pub fn summaries(report: &ComparisonReport) -> Vec<LoadSummary<'_>> {
     let reference = report.reference.as_deref();
     let with_ratios = |(at, cell)| {
-        let mut summary = LoadSummary::new(cell, reference);
+        let mut summary = LoadSummary::new(cell, reference, &report.machine);
         summary.verdict.extend(across::sentences(report, at));
         summary
     };
     report.cells.iter().enumerate().map(with_ratios).collect()
+}
+
+/// What disturbed the slices of a lock in a round: the first thing that is found.
+pub fn disturbance(
+    lock: &LockReport,
+    round: usize,
+    (load, machine): (&Load, &MachineInfo),
+) -> Option<Disturbance> {
+    let counted = lock.samples.get(round).map(|sample| &sample.conditions);
+    let timed = lock.round_waits.get(round).map(|waits| &waits.conditions);
+    let found = |conditions: &Conditions| conditions.disturbance(load, machine);
+    counted.into_iter().chain(timed).find_map(found)
+}
+
+/// What disturbed each round of a cell, in a slice of any of the locks.
+pub fn disturbances(cell: &CellReport, machine: &MachineInfo) -> Vec<Option<Disturbance>> {
+    let rounds_of = |lock: &LockReport| lock.samples.len().max(lock.round_waits.len());
+    let under = (&cell.load, machine);
+    let of = |round| cell.locks.iter().find_map(|lock| disturbance(lock, round, under));
+    (0..cell.locks.iter().map(rounds_of).max().unwrap_or(0)).map(of).collect()
+}
+
+/// The rounds of a cell that count: those in which nothing disturbed any of the locks, or all of them if
+/// these are too few for an interval.
+#[derive(Debug)]
+pub struct CountedRounds {
+    /// The locks of the cell, with the samples and the waits of these rounds only, without the waits of
+    /// all rounds together.
+    pub locks: Vec<LockReport>,
+    /// What disturbed each round of the cell.
+    disturbances: Vec<Option<Disturbance>>,
+}
+
+impl CountedRounds {
+    fn of(cell: &CellReport, machine: &MachineInfo) -> CountedRounds {
+        let mut rounds = CountedRounds { locks: vec![], disturbances: disturbances(cell, machine) };
+        rounds.locks = cell.locks.iter().map(|lock| rounds.counted(lock)).collect();
+        rounds
+    }
+
+    /// A lock with what is of the rounds that count.
+    fn counted(&self, lock: &LockReport) -> LockReport {
+        fn keep<T: Clone>(all: &[T], counts: impl Fn(usize) -> bool) -> Vec<T> {
+            let kept = all.iter().enumerate().filter(|(round, _)| counts(*round));
+            kept.map(|(_, one)| one.clone()).collect()
+        }
+        let all_count = self.counts_disturbed();
+        let counts = |round: usize| all_count || self.disturbances[round].is_none();
+        LockReport {
+            lock: lock.lock.clone(),
+            samples: keep(&lock.samples, counts),
+            waits: None,
+            round_waits: keep(&lock.round_waits, counts),
+        }
+    }
+
+    /// The number of all rounds.
+    pub fn all(&self) -> usize {
+        self.disturbances.len()
+    }
+
+    /// The number of rounds that something disturbed.
+    pub fn disturbed(&self) -> usize {
+        self.disturbances.iter().flatten().count()
+    }
+
+    /// Whether there are disturbed rounds, and they count, since there are too few others.
+    pub fn counts_disturbed(&self) -> bool {
+        self.disturbed() > 0 && self.all() - self.disturbed() < ROUNDS
+    }
+
+    /// What disturbed most of the disturbed rounds.
+    pub fn mostly(&self) -> Option<Disturbance> {
+        let found = || self.disturbances.iter().copied().flatten();
+        found().max_by_key(|one| found().filter(|other| other == one).count())
+    }
+
+    /// How many rounds were disturbed and whether they count, in words; `None` if none was.
+    fn in_words(&self) -> Option<String> {
+        let (disturbed, all, mostly) = (self.disturbed(), self.all(), self.mostly()?);
+        let what = if self.counts_disturbed() {
+            format!("count all the same, since fewer than {ROUNDS} are left: stop other processes")
+        } else {
+            "do not count".to_owned()
+        };
+        Some(format!("{disturbed} of {all} rounds were disturbed ({mostly}) and {what}"))
+    }
 }
 
 /// Acquisitions a second of each round; 0 for a slice without a length, which a very short one can
@@ -101,42 +190,41 @@ pub fn clipped(load: &Load, ns: u64) -> bool {
 }
 
 impl<'a> LoadSummary<'a> {
-    /// The ratios are with `reference`, if it takes part.
-    fn new(cell: &'a CellReport, reference: Option<&str>) -> Self {
-        let named = |name| cell.locks.iter().find(|lock| lock.lock == name);
+    /// The ratios are with `reference`, if it takes part. The cell was measured on `machine`.
+    fn new(cell: &'a CellReport, reference: Option<&str>, machine: &MachineInfo) -> Self {
+        let rounds = CountedRounds::of(cell, machine);
+        let counted = rounds.locks.as_slice();
+        let named = |name| counted.iter().find(|lock| lock.lock == name);
         let reference = reference.and_then(named);
         let reference = reference.or_else(|| cell.load.read.and_then(|_| named(READ_REFERENCE)));
-        let reference = reference.or_else(|| named(REFERENCE)).or(cell.locks.first());
-        let summary_of = |lock: &'a LockReport| {
+        let reference = reference.or_else(|| named(REFERENCE)).or(counted.first());
+        let summary_of = |(lock, counted): (&'a LockReport, &LockReport)| {
             let middle = |figures: Vec<f64>| median_of(&figures).map(|median| median.mid);
             LockSummary {
                 lock: &lock.lock,
-                rate: median_of(&rates(lock)),
-                ratio: reference.and_then(|reference| ratio_of(reference, lock)),
-                fairness: lock
+                rate: median_of(&rates(counted)),
+                ratio: reference.and_then(|reference| ratio_of(reference, counted)),
+                fairness: counted
                     .samples
                     .iter()
                     .any(|sample| sample.acquisitions.len() > 1)
-                    .then(|| middle(lock.samples.iter().map(Sample::fairness_factor).collect()))
+                    .then(|| middle(counted.samples.iter().map(Sample::fairness_factor).collect()))
                     .flatten(),
-                cpu: middle(lock.samples.iter().filter_map(Sample::cpu_ns_each).collect()),
+                cpu: middle(counted.samples.iter().filter_map(Sample::cpu_ns_each).collect()),
                 waits: lock.waits.as_ref().filter(|waits| waits.count > 0),
                 p99_ratio: reference
                     .filter(|reference| reference.lock != lock.lock)
-                    .and_then(|reference| p99_ratio(lock, reference)),
+                    .and_then(|reference| p99_ratio(counted, reference)),
             }
         };
-        let locks: Vec<LockSummary<'a>> = cell.locks.iter().map(summary_of).collect();
+        let locks: Vec<LockSummary<'a>> = cell.locks.iter().zip(counted).map(summary_of).collect();
         let mut late = vec![];
         let (fastest, mut verdict) = match (&cell.load.arrivals, offered(cell)) {
-            (Arrivals::Closed, _) => verdict(cell, reference),
+            (Arrivals::Closed, _) => verdict(counted, reference),
             (_, None) => (vec![], vec!["nothing was measured".to_owned()]),
             (_, Some(per_second)) => {
-                late = cell
-                    .locks
-                    .iter()
-                    .filter(|lock| !keeps_up(lock, &cell.load, per_second))
-                    .collect();
+                late =
+                    counted.iter().filter(|lock| !keeps_up(lock, &cell.load, per_second)).collect();
                 let mut lines = open_loop(&late, per_second);
                 lines.extend(maximum(cell, per_second));
                 lines.extend(below_its_maximum(cell, &late));
@@ -168,13 +256,17 @@ impl<'a> LoadSummary<'a> {
                 .push("waits as long as a slice may be cut off: use a longer --slice".to_owned());
         }
         verdict.extend(locks.iter().find_map(few_waits));
-        LoadSummary {
-            cell,
-            reference: reference.map(|lock| lock.lock.as_str()),
-            locks,
-            verdict,
-            fastest,
+        if let Some(disturbed) = rounds.in_words() {
+            let waits = locks.iter().any(|lock| lock.waits.is_some()) && !rounds.counts_disturbed();
+            let waits = if waits { "; p50 to the longest wait are of all rounds" } else { "" };
+            verdict.push(disturbed + waits);
         }
+        // The counted rounds are moved, and the names stay those of the cell.
+        let own =
+            |lock: &str| cell.locks.iter().map(|own| own.lock.as_str()).find(|name| *name == lock);
+        let reference = reference.and_then(|lock| own(&lock.lock));
+        let fastest = fastest.into_iter().filter_map(own).collect();
+        LoadSummary { cell, reference, locks, rounds, verdict, fastest }
     }
 }
 
@@ -230,28 +322,17 @@ fn maximum(cell: &CellReport, per_second: f64) -> Option<String> {
     ))
 }
 
-/// The rounds that nothing disturbed, or all if there are too few of these for an interval.
-pub fn undisturbed<'s, T>(
-    rounds: &'s [T],
-    conditions: impl Fn(&T) -> &Conditions,
-    (load, machine): (&Load, &MachineInfo),
-) -> Vec<&'s T> {
-    let quiet = |round: &&T| conditions(round).disturbance(load, machine).is_none();
-    let found: Vec<&T> = rounds.iter().filter(quiet).collect();
-    if found.len() < ROUNDS { rounds.iter().collect() } else { found }
-}
-
 /// The share of an open loop's arrivals that a lock serves, over how many times the slice's length that
 /// took it; `None` without samples.
 ///
 /// What is late at the end of a slice is still served, for so long that a lock which is too slow by a
 /// third serves all: therefore the time counts too.
-pub fn served_share(samples: &[&Sample], slice_ms: u64, per_second: f64) -> Option<Median> {
+pub fn served_share(samples: &[Sample], slice_ms: u64, per_second: f64) -> Option<Median> {
     let slice_ns = slice_ms as f64 * 1e6;
     // The schedule begins with the slice and does not contain its end.
     let due = (per_second * slice_ns / 1e9).ceil();
     let share =
-        |sample: &&Sample| sample.total() as f64 / due * (slice_ns / sample.elapsed_ns).min(1.0);
+        |sample: &Sample| sample.total() as f64 / due * (slice_ns / sample.elapsed_ns).min(1.0);
     median_of(&samples.iter().map(share).collect::<Vec<f64>>())
 }
 
@@ -261,8 +342,7 @@ pub const KEEPS_UP: f64 = 0.95;
 /// Whether a lock serves what arrives, by the median of the rounds. The upper end of a wide interval would
 /// do for any lock on a busy machine.
 fn keeps_up(lock: &LockReport, load: &Load, per_second: f64) -> bool {
-    let samples: Vec<&Sample> = lock.samples.iter().collect();
-    let share = served_share(&samples, load.slice_ms, per_second);
+    let share = served_share(&lock.samples, load.slice_ms, per_second);
     share.is_none_or(|share| share.mid >= KEEPS_UP)
 }
 
@@ -319,11 +399,11 @@ pub fn is_undecided(ratio: &Median) -> bool {
 
 /// The fastest locks of a closed loop, and the verdict.
 fn verdict<'a>(
-    cell: &'a CellReport,
+    locks: &'a [LockReport],
     reference: Option<&'a LockReport>,
 ) -> (Vec<&'a str>, Vec<String>) {
     let mut measured: Vec<_> =
-        cell.locks.iter().filter_map(|l| Some((l, median_of(&rates(l))?.mid))).collect();
+        locks.iter().filter_map(|l| Some((l, median_of(&rates(l))?.mid))).collect();
     measured.sort_by(|a, b| b.1.total_cmp(&a.1));
     let Some((best, _)) = measured.first().copied() else {
         return (vec![], vec!["nothing was measured".to_owned()]);
@@ -357,9 +437,8 @@ fn verdict<'a>(
             ));
         }
     } else {
-        let locks: Vec<_> =
-            cell.locks.iter().filter(|l| fastest.contains(&l.lock.as_str())).collect();
-        let pairs = locks.iter().flat_map(|a| locks.iter().map(move |b| (*a, *b)));
+        let tied: Vec<_> = locks.iter().filter(|l| fastest.contains(&l.lock.as_str())).collect();
+        let pairs = tied.iter().flat_map(|a| tied.iter().map(move |b| (*a, *b)));
         let all =
             pairs.into_iter().all(|(a, b)| ratio_of(a, b).is_none_or(|ratio| is_undecided(&ratio)));
         lines.push(if all {
@@ -515,6 +594,77 @@ mod tests {
             assert!(summary.fastest.is_empty(), "{summary:?}");
             assert!(summary.verdict[0].starts_with("no verdict"), "{summary:?}");
         }
+    }
+
+    /// Disturbs a lock's slice that counts.
+    fn disturb(report: &mut ComparisonReport, lock: usize, round: usize) {
+        report.cells[0].locks[lock].samples[round].conditions.others_running = Some(1);
+    }
+
+    #[test]
+    fn disturbed_rounds_do_not_count_for_any_lock() {
+        let quiet = vec![lock("lockword", 200.0, 0.0), lock("std", 100.0, 0.0)];
+        let mut report = report(vec![cell(8, quiet)]);
+        for (lock, waits) in report.cells[0].locks.iter_mut().zip([100, 300]) {
+            lock.round_waits = super::sample::waits(waits, 9);
+        }
+        let undisturbed = report.clone();
+        // In the first three rounds std was fast, fair, cheap and waited little.
+        for round in 0..3 {
+            let std = &mut report.cells[0].locks[1];
+            std.samples[round].acquisitions = vec![99_999, 0, 0, 0, 0, 0, 0, 0];
+            std.samples[round].cpu_ns = Some(1.0);
+            std.round_waits[round].p99 = 1;
+        }
+        disturb(&mut report, 0, 0);
+        disturb(&mut report, 1, 1);
+        report.cells[0].locks[0].round_waits[2].conditions.unit_ns = 2.0;
+        let (found, expected) = (summaries(&report), summaries(&undisturbed));
+        for (found, expected) in found[0].locks.iter().zip(&expected[0].locks) {
+            let medians = |lock: &LockSummary<'_>| [lock.rate, lock.ratio, lock.p99_ratio];
+            assert_eq!(medians(found), medians(expected));
+            assert_eq!((found.fairness, found.cpu), (expected.fairness, expected.cpu));
+            assert_eq!(found.waits, expected.waits, "those are of all rounds");
+        }
+        assert_eq!(found[0].fastest, ["lockword"]);
+        let said = "3 of 9 rounds were disturbed (other processes ran) and do not count; p50 to \
+                    the longest wait are of all rounds";
+        assert_eq!(found[0].verdict[1..], [said]);
+        assert_eq!(expected[0].verdict.len(), 1, "nothing was disturbed");
+    }
+
+    #[test]
+    fn disturbed_rounds_count_if_too_few_others_are_left() {
+        let locks = vec![lock("lockword", 200.0, 0.0), lock("std", 100.0, 0.0)];
+        let mut report = report(vec![cell(8, locks)]);
+        for round in 0..4 {
+            report.cells[0].locks[1].samples[round].acquisitions.fill(5_000);
+            disturb(&mut report, 1, round);
+        }
+        let summary = &summaries(&report)[0];
+        assert!(summary.locks[1].rate.unwrap().high > 1_000.0, "{summary:?}");
+        let said = "4 of 9 rounds were disturbed (other processes ran) and count all the same, since \
+                    fewer than 6 are left: stop other processes";
+        assert_eq!(summary.verdict.last().map(String::as_str), Some(said));
+    }
+
+    #[test]
+    fn a_lock_keeps_up_by_the_rounds_that_count() {
+        let mut report = report(vec![cell(8, vec![lock("lockword", 1e4, 0.0)])]);
+        report.cells[0].load.slice_ms = 10_000;
+        report.cells[0].load.arrivals = Arrivals::Open { per_second: 1e4 };
+        // In six of twelve rounds it serves little.
+        let samples = &mut report.cells[0].locks[0].samples;
+        samples.extend(samples.clone().into_iter().take(3));
+        for round in 0..6 {
+            report.cells[0].locks[0].samples[round].acquisitions.fill(100);
+        }
+        let late = |report: &ComparisonReport| {
+            summaries(report)[0].verdict.iter().any(|line| line.contains("did not keep up"))
+        };
+        assert!(late(&report));
+        (0..6).for_each(|round| disturb(&mut report, 0, round));
+        assert!(!late(&report));
     }
 
     #[test]

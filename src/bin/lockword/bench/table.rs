@@ -8,7 +8,7 @@
 
 use super::ladder::{HEADS, Ladder, ladders};
 use super::plan;
-use super::summary::{LoadSummary, LockSummary, cautions, clipped, summaries};
+use super::summary::{LoadSummary, LockSummary, ROUNDS, cautions, clipped, summaries};
 use crate::output;
 use anstyle::{AnsiColor, Style};
 use lockword::contention::{ComparisonReport, Waits};
@@ -49,7 +49,7 @@ pub fn render(report: &ComparisonReport, width: usize) -> String {
     let mut out = String::new();
     head(&mut out, report, width);
     let summaries = summaries(report);
-    let ladders = ladders(&summaries, &report.machine);
+    let ladders = ladders(&summaries);
     for ladder in &ladders {
         climb(&mut out, ladder, width);
     }
@@ -75,7 +75,7 @@ pub fn markdown(report: &ComparisonReport) -> String {
         let _ = write!(out, "\n> **Warning:** {}\n", plain_markdown(&caution));
     }
     let summaries = summaries(report);
-    let ladders = ladders(&summaries, &report.machine);
+    let ladders = ladders(&summaries);
     for ladder in &ladders {
         let _ = writeln!(out, "\n### {}", plain_markdown(&ladder.title()));
         for lock in ladder.locks() {
@@ -291,7 +291,10 @@ fn terms(summaries: &[LoadSummary<'_>], wide: bool) -> Vec<(&'static str, String
     let mut terms = vec![
         (
             "acq/s",
-            "acquisitions a second: the median of the rounds, and its 95 % interval".to_owned(),
+            format!(
+                "acquisitions a second: the median of the rounds, and its 95 % interval. All figures but the waits \
+                 are of the rounds that nothing disturbed, unless fewer than {ROUNDS} are left"
+            ),
         ),
         (
             "ratio",
@@ -306,7 +309,7 @@ fn terms(summaries: &[LoadSummary<'_>], wide: bool) -> Vec<(&'static str, String
     if summaries.iter().flat_map(|summary| &summary.locks).any(|lock| lock.waits.is_some()) {
         terms.push((
             if wide { "p50..longest" } else { "p50..max" },
-            "how long acquisitions waited, in a pass of its own; every wait contains one reading of the clock (20 to \
+            "how long acquisitions waited, in a pass of its own, in all rounds; every wait contains one reading of the clock (20 to \
              30 ns). Without --rate a thread that waits makes no further request, so that few waits are long"
                 .to_owned(),
         ));
@@ -418,6 +421,21 @@ mod tests {
         assert!(narrow.contains(">=99ms") && narrow.contains("use a longer --slice"), "{narrow}");
         let table = narrow.lines().filter(|line| !line.contains("processor"));
         assert!(table.map(|line| line.chars().count()).max() <= Some(80), "{narrow}");
+    }
+
+    #[test]
+    fn disturbed_rounds_do_not_count_and_are_told() {
+        let mut report = three();
+        for round in 0..3 {
+            let sample = &mut report.cells[0].locks[1].samples[round];
+            sample.acquisitions[0] *= 1_000;
+            sample.conditions.others_running = Some(1);
+        }
+        let said = "3 of 9 rounds were disturbed (other processes ran) and do not count";
+        let table = plain(&report, 120);
+        assert!(table.contains(said) && markdown(&report).contains("3 of 9 rounds were disturbed"));
+        let line = table.lines().find(|line| line.trim_start().starts_with("std")).unwrap();
+        assert!(line.contains("[2.08, 2.12]"), "{line}");
     }
 
     #[test]
