@@ -1,12 +1,10 @@
 //! Ratios across a list: loads that differ in one setting only, such as 64 locks against 1, compared
 //! round by round for each lock.
 
-use super::summary::{ROUNDS, is_undecided};
+use super::summary::{ROUNDS, disturbances, is_undecided};
 use crate::output;
 use lockword::contention::statistics::median;
-use lockword::contention::{
-    CellReport, ComparisonReport, Load, LockReport, MachineInfo, Sample, Skew,
-};
+use lockword::contention::{CellReport, ComparisonReport, Load, LockReport, Skew};
 
 /// A setting that can be a list. Not among them are the threads, the work and the rate, which change
 /// what the rate of a lock can be.
@@ -87,36 +85,56 @@ pub fn sentences(report: &ComparisonReport, at: usize) -> Vec<String> {
     let of = |setting: &Setting| {
         let differs = |first: &&CellReport| setting.alone_differs(&first.load, &cell.load);
         let first = cells[..at].iter().find(differs)?;
+        let disturbed = disturbances(cell, &report.machine);
+        let disturbed = disturbed.iter().zip(disturbances(first, &report.machine));
+        let disturbed: Vec<bool> =
+            disturbed.map(|(here, there)| here.is_some() || there.is_some()).collect();
         let found = |lock: &LockReport| first.locks.iter().find(|other| other.lock == lock.lock);
-        let ratio = |lock| {
-            let ratios = ratios((&cell.load, lock), (&first.load, found(lock)?), &report.machine);
-            Some(in_words(&lock.lock, &ratios))
-        };
-        let locks: Vec<String> = cell.locks.iter().filter_map(ratio).collect();
+        let mut all_count = false;
+        let mut locks = vec![];
+        for lock in &cell.locks {
+            let Some(ratios) = found(lock).map(|other| Ratios::new(lock, other, &disturbed)) else {
+                continue;
+            };
+            all_count |= ratios.counts_disturbed;
+            locks.push(in_words(&lock.lock, &ratios.rounds));
+        }
         let (value, with) = (setting.value(&cell.load), setting.value(&first.load));
+        let all_count = if all_count {
+            format!("; disturbed rounds count too, since fewer than {ROUNDS} others are left")
+        } else {
+            String::new()
+        };
         (!locks.is_empty())
-            .then(|| format!("{value}, times the rate of {with}: {}", locks.join(", ")))
+            .then(|| format!("{value}, times the rate of {with}: {}{all_count}", locks.join(", ")))
     };
     SETTINGS.iter().filter_map(of).collect()
 }
 
-/// The ratios of the rates, of the rounds in which both were undisturbed, or of all rounds if these are
-/// too few for an interval.
-fn ratios(
-    (over_load, over): (&Load, &LockReport),
-    (under_load, under): (&Load, &LockReport),
-    machine: &MachineInfo,
-) -> Vec<f64> {
-    let quiet =
-        |load: &Load, sample: &Sample| sample.conditions.disturbance(load, machine).is_none();
-    let rounds = || over.samples.iter().zip(&under.samples);
-    let of = |(over, under): (&Sample, &Sample)| over.per_second() / under.per_second();
-    let undisturbed = rounds().filter(|(a, b)| quiet(over_load, a) && quiet(under_load, b));
-    let undisturbed: Vec<f64> = undisturbed.map(of).filter(|ratio| ratio.is_finite()).collect();
-    if undisturbed.len() < ROUNDS {
-        return rounds().map(of).filter(|ratio| ratio.is_finite()).collect();
+/// The ratios of the rates of a lock under two loads.
+struct Ratios {
+    /// One for each round in which nothing disturbed either load, or for each round if these are too few
+    /// for an interval.
+    rounds: Vec<f64>,
+    /// Whether disturbed rounds are among them, and so many rounds that they have an interval.
+    counts_disturbed: bool,
+}
+
+impl Ratios {
+    /// `disturbed` is of each round that both have.
+    fn new(over: &LockReport, under: &LockReport, disturbed: &[bool]) -> Ratios {
+        let rounds = over.samples.iter().zip(&under.samples).zip(disturbed);
+        let all = rounds
+            .map(|((over, under), disturbed)| (over.per_second() / under.per_second(), *disturbed));
+        let all: Vec<(f64, bool)> = all.filter(|(ratio, _)| ratio.is_finite()).collect();
+        let undisturbed = all.iter().filter(|(_, disturbed)| !disturbed).count();
+        let all_count = undisturbed < ROUNDS;
+        let counting = all.iter().filter(|(_, disturbed)| all_count || !disturbed);
+        Ratios {
+            rounds: counting.map(|(ratio, _)| *ratio).collect(),
+            counts_disturbed: all_count && undisturbed < all.len() && all.len() >= ROUNDS,
+        }
     }
-    undisturbed
 }
 
 /// A ratio that is known to be this close to 1 is no difference.
@@ -156,8 +174,16 @@ mod tests {
             }
         }
         assert!(sentences(&cells, 1)[0].ends_with("lockword 3.00 [3.00, 3.00]"));
-        cells[1].locks[0].samples[3].conditions.unit_ns = 2.0;
-        assert!(!sentences(&cells, 1)[0].ends_with("[3.00, 3.00]"), "all of them count");
+        // In the other load.
+        cells[0].locks[0].samples[3].conditions.unit_ns = 2.0;
+        let says = &sentences(&cells, 1)[0];
+        assert!(!says.contains("[3.00, 3.00]"), "all of them count: {says}");
+        let told = "; disturbed rounds count too, since fewer than 6 others are left";
+        assert!(says.ends_with(told), "{says}");
+        for cell in &mut cells {
+            cell.locks[0].samples.truncate(ROUNDS - 1);
+        }
+        assert!(sentences(&cells, 1)[0].ends_with("lockword in too few rounds to tell"));
     }
 
     /// A cell of one lock kind with this rate in each round, times a drift that all cells share.
