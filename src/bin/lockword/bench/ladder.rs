@@ -6,8 +6,8 @@
 
 use super::plan;
 use super::summary::{
-    CountedRounds, FEWEST_FOR_P999, KEEPS_UP, LoadSummary, LockSummary, ROUNDS, measured_maximum,
-    median_of, not_its_maximum, offered, served_share,
+    CountedRounds, FEWEST_FOR_P999, KEEPS_UP, LoadSummary, LockSummary, ROUNDS, clipped,
+    measured_maximum, median_of, not_its_maximum, offered, served_share,
 };
 use crate::output;
 use lockword::contention::{Arrivals, Load, LockReport, Sample, WaitPercentiles};
@@ -64,7 +64,7 @@ pub const PERCENTILES: [Percentile; 3] =
     [("p50", |waits| waits.p50), ("p99", |waits| waits.p99), ("p99.9", |waits| waits.p999)];
 
 /// The columns of the table of a lock.
-pub const HEADS: [&str; 6] = ["arrivals/s", "acq/s", "p50", "p99", "p99.9", "longest"];
+pub const HEADS: [&str; 7] = ["arrivals/s", "acq/s", "p50", "p99", "p99 ratio", "p99.9", "longest"];
 
 impl<'a> Ladder<'a> {
     /// Whether the load is one of the steps.
@@ -98,11 +98,22 @@ impl<'a> Ladder<'a> {
     pub fn rows(&self, name: &str) -> Vec<Vec<String>> {
         let dash = || "-".to_owned();
         let row = |(at, (step, lock)): (usize, (&Step<'_>, &LockSummary<'_>))| {
+            let text = |ns: f64| {
+                let least = if clipped(&step.summary.cell.load, ns as u64) { ">=" } else { "" };
+                format!("{least}{}", output::time(ns))
+            };
+            let [p50, p99, p999] =
+                PERCENTILES.map(|(_, of)| self.percentile(name, at, of).map_or_else(dash, text));
+            let longest = lock.waits.map_or_else(dash, |waits| text(waits.max as f64));
             let served = self.served(name, at).map_or_else(dash, output::rate);
-            let longest = lock.waits.map_or_else(dash, |waits| output::time(waits.max as f64));
-            let [p50, p99, p999] = PERCENTILES
-                .map(|(_, of)| self.percentile(name, at, of).map_or_else(dash, output::time));
-            vec![step.name(), served, p50, p99, p999, longest]
+            let ratio = match &lock.p99_ratio {
+                Some(ratio) => {
+                    format!("{} {}", output::figure(ratio.mid), output::plus_minus(ratio))
+                }
+                None if step.summary.reference == Some(name) && p99 != dash() => "1".to_owned(),
+                None => dash(),
+            };
+            vec![step.name(), served, p50, p99, ratio, p999, longest]
         };
         self.of(name).enumerate().map(row).collect()
     }
@@ -192,6 +203,31 @@ impl<'a> Ladder<'a> {
         })
     }
 
+    /// If some waits are about as long as their slice, what that means.
+    fn cut_waits(&self) -> Option<String> {
+        let longest = |step: &Step<'_>| {
+            let waits = step.summary.locks.iter().filter_map(|lock| lock.waits);
+            waits.map(|waits| waits.max).max().unwrap_or(0)
+        };
+        let is_cut = |step: &Step<'_>| clipped(&step.summary.cell.load, longest(step));
+        self.steps.iter().any(is_cut).then(|| {
+            "a wait marked >= is about as long as the slice, with the time in which late arrivals are served, \
+             and may be cut off: the waits of a lock that does not keep up grow with the slice"
+                .to_owned()
+        })
+    }
+
+    /// With which lock the ratios are, if there are any.
+    fn ratios(&self) -> Option<String> {
+        let has_ratio =
+            |step: &&Step<'_>| step.summary.locks.iter().any(|lock| lock.p99_ratio.is_some());
+        let reference = self.steps.iter().find(has_ratio)?.summary.reference?;
+        Some(format!(
+            "the p99 ratio is that of the lock over that of {reference}: the median of the rounds' ratios and \
+             the half-width of its 95 % interval"
+        ))
+    }
+
     /// How many rounds were disturbed, and at which rates they count all the same; `None` if none was.
     fn disturbed(&self) -> Option<String> {
         let rounds = || self.steps.iter().map(|step| &step.summary.rounds);
@@ -248,7 +284,7 @@ impl<'a> Ladder<'a> {
              there are {ROUNDS} of them",
             100.0 * KEEPS_UP
         ));
-        lines.extend(self.disturbed());
+        lines.extend([self.cut_waits(), self.ratios(), self.disturbed()].into_iter().flatten());
         lines
     }
 }
@@ -306,6 +342,7 @@ pub mod sample {
 
 #[cfg(test)]
 mod tests {
+    use super::super::summary::sample::waits;
     use super::super::summary::summaries;
     use super::*;
     use lockword::contention::{ComparisonReport, MaximumReport};
@@ -393,6 +430,47 @@ mod tests {
             assert_eq!(lines(&report).len(), usize::from(misses.is_some()));
             assert!(misses.is_none_or(|misses| lines(&report)[0].starts_with(misses)));
         }
+    }
+
+    #[test]
+    fn a_wait_that_the_slice_cut_off_is_marked() {
+        let mut report = sample::ladder();
+        let says = |report: &ComparisonReport| {
+            let summaries = summaries(report);
+            let ladder = &ladders(&summaries)[0];
+            let said = ladder.verdict().iter().any(|line| line.contains("a wait marked >="));
+            (ladder.rows("lockword").remove(5), said)
+        };
+        let (row, said) = says(&report);
+        assert!(!said && row.iter().all(|text| !text.contains(">=")), "{row:?}");
+        // The slice takes 100 ms and is served for half of it more, at the highest rate.
+        let lock = &mut report.cells[0].locks[0];
+        lock.waits.as_mut().unwrap().max = 149_000_000;
+        for waits in &mut lock.round_waits {
+            waits.p999 = 140_000_000;
+        }
+        let (row, said) = says(&report);
+        assert_eq!(row[5..], [">=140 ms", ">=149 ms"]);
+        assert!(said && row[..5].iter().all(|text| !text.contains(">=")), "{row:?}");
+    }
+
+    #[test]
+    fn waits_have_their_ratio_to_the_reference() {
+        let mut report = sample::ladder();
+        let said = |report: &ComparisonReport| {
+            let summaries = summaries(report);
+            let ladder = &ladders(&summaries)[0];
+            let line = ladder.verdict().into_iter().find(|line| line.contains("p99 ratio"));
+            (["lockword", "std"].map(|lock| ladder.rows(lock)[5][4].clone()), line)
+        };
+        assert_eq!(said(&report), (["1", "-"].map(str::to_owned), None));
+        for cell in &mut report.cells {
+            cell.locks[0].round_waits = waits(1_000, 9);
+            cell.locks[1].round_waits = waits(2_500, 9);
+        }
+        let (ratios, line) = said(&report);
+        assert_eq!(ratios, ["1", "2.50 ±0%"]);
+        assert!(line.is_some_and(|line| line.contains("over that of lockword: ")));
     }
 
     #[test]
