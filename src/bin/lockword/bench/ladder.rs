@@ -234,20 +234,23 @@ impl<'a> Ladder<'a> {
         let count: usize = rounds().map(CountedRounds::disturbed).sum();
         let all: usize = rounds().map(CountedRounds::all).sum();
         let why = rounds().max_by_key(|rounds| rounds.disturbed())?.mostly()?;
-        let they_count = self.steps.iter().filter(|step| step.summary.rounds.counts_disturbed());
-        let they_count: Vec<String> = they_count.map(Step::name).collect();
-        let but = if they_count.is_empty() {
-            String::new()
-        } else {
-            let names: Vec<&str> = they_count.iter().map(String::as_str).collect();
-            format!(
-                ", but those at {} do, since fewer than {ROUNDS} are left there: stop other processes",
-                output::list(&names)
-            )
+        let disturbed = self.steps.iter().filter(|step| step.summary.rounds.disturbed() > 0);
+        let (they_count, they_do_not): (Vec<&Step<'_>>, Vec<&Step<'_>>) =
+            disturbed.partition(|step| step.summary.rounds.counts_disturbed());
+        let names: Vec<String> = they_count.into_iter().map(Step::name).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let what = match (names.as_slice(), they_do_not.as_slice()) {
+            ([], _) => "do not count".to_owned(),
+            (_, []) => format!(
+                "count all the same, since fewer than {ROUNDS} are left at such a rate: stop other processes"
+            ),
+            (names, _) => format!(
+                "do not count, but those at {} do, since fewer than {ROUNDS} are left there: stop other \
+                 processes",
+                output::list(names)
+            ),
         };
-        Some(format!(
-            "{count} of {all} rounds of all rates were disturbed ({why}) and do not count{but}"
-        ))
+        Some(format!("{count} of {all} rounds of all rates were disturbed ({why}) and {what}"))
     }
 
     /// Where the knees are, a sentence for each lock, and what a knee is.
@@ -498,7 +501,12 @@ mod tests {
         disturb(&mut report, 4, 5);
         let found = verdict(&report);
         assert!(found[0].starts_with("lockword has its knee below the lowest rate"), "{found:?}");
-        let count = "10 of 54 rounds of all rates were disturbed (the processor changed its speed) and do not \
+        let count = "10 of 54 rounds of all rates were disturbed (the processor changed its speed) and \
+                     count all the same, since fewer than 6 are left at such a rate: stop other processes";
+        assert_eq!(found.last().map(String::as_str), Some(count));
+        disturb(&mut report, 3, 1);
+        let found = verdict(&report);
+        let count = "11 of 54 rounds of all rates were disturbed (the processor changed its speed) and do not \
                      count, but those at 100 k (10 %) and 500 k (50 %) do, since fewer than 6 are left there: \
                      stop other processes";
         assert_eq!(found.last().map(String::as_str), Some(count));
