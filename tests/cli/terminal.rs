@@ -145,7 +145,7 @@ fn the_help_names_presets_locks_and_units() {
         "combinations",
         "gate",
         "cores",
-        "is undecided (exit status 2)",
+        "undecided (exit status 2)",
         "four a processor",
         "ten minutes",
         "Examples:",
