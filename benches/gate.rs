@@ -1,7 +1,7 @@
 //! Can `lockword bench --preset gate` be trusted? It counts false alarms and detections.
 //!
 //! ```sh
-//! cargo bench --features cli --bench gate              # 60 pairs, 30 detections: half an hour
+//! cargo bench --features cli --bench gate              # 60 pairs, 30 detections: 40 minutes
 //! cargo bench --features cli --bench gate -- 20 0      # 20 pairs, no detections
 //! cargo bench --features cli --bench gate -- 60 30 quiet
 //! cargo bench --features cli --bench gate -- 60 0 p99

@@ -47,7 +47,7 @@ Exit status:
   126  the command cannot be executed
   127  the command was not found
 128+N  `run` was ended by signal N while it waited
-`bench` and `compare`: 0 done, 1 slower than the baseline, 2 everything else (see `bench --help`); `show`: 0, or 2.";
+`bench` and `compare`: 0 done, 1 slower than the baseline, 2 else, 130 ended by Ctrl-C; `show`: 0, or 2.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -221,9 +221,11 @@ pub struct BenchArgs {
     /// changed its speed, the threads had to wait for a processor, or (with more threads than
     /// processors) other processes ran. It takes six rounds that count in both reports, or twenty
     /// where most were disturbed. What may be slower and may be not is undecided (exit status 2): the rounds
-    /// spread too much, the reference has changed with the ratio, or by more than three times
-    /// --threshold, the ratio has become worse and the lock itself has not, the machine runs at another
-    /// speed, or a part of the baseline was not measured. No output may be the file of the baseline.
+    /// spread too much (the presets but `gate` have few, and often end so), the reference has changed with the
+    /// ratio, or by more than three times --threshold or 25 %, the ratio has become worse and the lock itself has
+    /// not, the machine runs at another speed, the rates of arrivals differ, or a part of the baseline was not
+    /// measured, or not the reference beside it. A baseline of another machine is refused. No output may be the
+    /// file of the baseline.
     #[arg(long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
     #[command(flatten)]
@@ -285,7 +287,7 @@ pub struct RuleArgs {
     /// one machine at the same speed
     #[arg(long, conflicts_with = "reference")]
     pub absolute: bool,
-    /// Which figures are judged. An open loop (--rate, --sweep) is always judged by its p99
+    /// Which figures are judged. An open loop (--rate, --sweep) is always judged by both
     #[arg(long, value_enum, default_value_t = Judged::Rate)]
     pub judge: Judged,
 }

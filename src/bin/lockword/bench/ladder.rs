@@ -223,7 +223,7 @@ impl<'a> Ladder<'a> {
             |step: &&Step<'_>| step.summary.locks.iter().any(|lock| lock.p99_ratio.is_some());
         let reference = self.steps.iter().find(has_ratio)?.summary.reference?;
         Some(format!(
-            "the p99 ratio is that of the lock over that of {reference}: the median of the rounds' ratios and \
+            "the p99 ratio is the lock's p99 over {reference}'s: the median of the rounds' ratios and \
              the half-width of its 95 % interval"
         ))
     }
@@ -473,7 +473,7 @@ mod tests {
         }
         let (ratios, line) = said(&report);
         assert_eq!(ratios, ["1", "2.50 ±0%"]);
-        assert!(line.is_some_and(|line| line.contains("over that of lockword: ")));
+        assert!(line.is_some_and(|line| line.contains("over lockword's: ")));
     }
 
     #[test]

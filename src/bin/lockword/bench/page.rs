@@ -423,7 +423,7 @@ mod tests {
         report.cells[2].locks[1].samples[4].conditions.others_running = Some(1);
         let page = page_of(&report);
         assert!(
-            page.contains("1 of 9 rounds were disturbed (other processes ran) and do not count")
+            page.contains("1 of 9 rounds was disturbed (other processes ran) and does not count")
         );
         assert_eq!(page.matches("<td>other processes ran</td></tr>").count(), 1);
         let row = page.lines().find(|line| line.contains("<td>other processes ran</td>")).unwrap();

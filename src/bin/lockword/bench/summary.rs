@@ -144,12 +144,22 @@ impl CountedRounds {
     /// How many rounds were disturbed and whether they count, in words; `None` if none was.
     fn in_words(&self) -> Option<String> {
         let (disturbed, all, mostly) = (self.disturbed(), self.all(), self.mostly()?);
-        let what = if self.counts_disturbed() {
-            format!("count all the same, since fewer than {ROUNDS} are left: stop other processes")
-        } else {
-            "do not count".to_owned()
+        let is_one = disturbed == 1;
+        let what = match (self.counts_disturbed(), is_one) {
+            (true, _) => {
+                let count = if is_one { "counts" } else { "count" };
+                let what = if mostly == Disturbance::Speed {
+                    "measure again"
+                } else {
+                    "stop other processes"
+                };
+                format!("{count} all the same, since fewer than {ROUNDS} are left: {what}")
+            }
+            (false, true) => "does not count".to_owned(),
+            (false, false) => "do not count".to_owned(),
         };
-        Some(format!("{disturbed} of {all} rounds were disturbed ({mostly}) and {what}"))
+        let were = if is_one { "was" } else { "were" };
+        Some(format!("{disturbed} of {all} rounds {were} disturbed ({mostly}) and {what}"))
     }
 }
 
